@@ -1,0 +1,283 @@
+//! One error type for the whole program: what failed, why, what to do, and a stable code.
+//!
+//! Everything a person sees goes through [`Error`]'s `Display`, so it is always one line,
+//! `what: why; fix: what to do [NVOCI-code]`, with control characters escaped: parts of the text may
+//! come from an image.
+
+use core::fmt;
+use std::io;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kind of failure, which decides the exit status.
+///
+/// crun throws a hook's standard error away, so the status alone must tell the classes apart.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Class {
+    /// The command line was wrong. Exit status 2.
+    Usage,
+    /// Input that was handed to us (state, bundle, configuration) is broken. Exit status 10.
+    Input,
+    /// The host lacks what is needed, or contradicts itself. Exit status 11.
+    Host,
+    /// The container asked for something that cannot be given. Exit status 12.
+    Request,
+    /// Refused because doing it would be unsafe. Exit status 13.
+    Refused,
+    /// The kernel or the file system said no. Exit status 14.
+    System,
+    /// An engine's configuration could not be changed. Exit status 15.
+    Engine,
+}
+
+impl Class {
+    /// The process exit status of this class.
+    pub const fn status(self) -> u8 {
+        match self {
+            Self::Usage => 2,
+            Self::Input => 10,
+            Self::Host => 11,
+            Self::Request => 12,
+            Self::Refused => 13,
+            Self::System => 14,
+            Self::Engine => 15,
+        }
+    }
+}
+
+macro_rules! codes {
+    ($(#[doc = $doc:literal] $name:ident = $number:literal, $class:ident, $fix:literal;)*) => {
+        /// A stable error code. Its number never changes meaning; documentation and `nvoci doctor
+        /// explain` are keyed by it.
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        #[non_exhaustive]
+        pub enum Code { $(#[doc = $doc] $name,)* }
+
+        impl Code {
+            /// Every code, in numeric order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The number behind `NVOCI-`.
+            pub const fn number(self) -> u16 { match self { $(Self::$name => $number,)* } }
+
+            /// The class, which decides the exit status.
+            pub const fn class(self) -> Class { match self { $(Self::$name => Class::$class,)* } }
+
+            /// What to do when the place that raised the error knows nothing better.
+            pub const fn default_fix(self) -> &'static str { match self { $(Self::$name => $fix,)* } }
+
+            /// One line of documentation, for the error-code reference.
+            pub const fn summary(self) -> &'static str {
+                match self { $(Self::$name => $doc,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    #[doc = "The command line could not be understood."]
+    Usage = 1001, Usage, "see `nvoci --help`";
+    #[doc = "The OCI state on standard input is broken."]
+    State = 1101, Input, "the runtime must hand an OCI state document to the hook on standard input";
+    #[doc = "The bundle or its config.json is missing or broken."]
+    Bundle = 1102, Input, "check the bundle directory and its config.json";
+    #[doc = "nvoci's configuration could not be read or holds an invalid value."]
+    Config = 1103, Input, "correct the configuration file; `nvoci config` shows the effective one";
+    #[doc = "A file that was to be read is broken or too large."]
+    File = 1104, Input, "check the file";
+    #[doc = "A CDI specification is invalid."]
+    Cdi = 1105, Input, "run `nvoci cdi check`";
+    #[doc = "The host has no NVIDIA driver."]
+    NoDriver = 2001, Host, "install the NVIDIA driver and load its kernel module, then `nvidia-smi` on the host must work";
+    #[doc = "The driver's user-space libraries were not found."]
+    NoLibraries = 2002, Host, "install the driver's user-space libraries, or set `driver-root` or `library-dirs` in /etc/nvoci/config.toml";
+    #[doc = "Kernel module and user-space libraries are of different versions."]
+    VersionMismatch = 2003, Host, "reboot, or unload and reload the NVIDIA kernel modules, so that both are of one version";
+    #[doc = "A device node is missing or has the wrong number."]
+    DeviceNode = 2004, Host, "run `nvidia-modprobe -u -c 0` or `nvoci doctor`";
+    #[doc = "The host's WSL2 GPU support is incomplete."]
+    Wsl = 2005, Host, "update the NVIDIA driver on Windows, then run `wsl --shutdown`";
+    #[doc = "A GPU that was asked for does not exist."]
+    UnknownDevice = 3001, Request, "ask for one of the devices that exist; `nvoci list` shows them";
+    #[doc = "NVIDIA_DRIVER_CAPABILITIES names an unknown or unsupported capability."]
+    Capability = 3002, Request, "use compute, utility, graphics, video, display, ngx, compat32 or all";
+    #[doc = "An NVIDIA_REQUIRE_* condition is not met by this host."]
+    Requirement = 3003, Request, "update the driver, use an older image, or set NVIDIA_DISABLE_REQUIRE=1";
+    #[doc = "A value of the request is malformed or too long."]
+    Malformed = 3004, Request, "correct the NVIDIA_* variables of the container";
+    #[doc = "The container lacks the privilege that the request needs."]
+    Privilege = 3005, Request, "grant CAP_SYS_ADMIN, or make the request through the engine";
+    #[doc = "The preflight check found that the container cannot compute."]
+    Preflight = 3006, Request, "see the finding, or set `preflight = \"warn\"`";
+    #[doc = "The rootfs path is unsafe."]
+    UnsafeRootfs = 4001, Refused, "the bundle's root.path must name the container's own root directory";
+    #[doc = "A file that is to be trusted is not owned by root or is writable by others."]
+    UnsafeOwner = 4002, Refused, "chown the file to root and remove write permission for group and others";
+    #[doc = "A path of the image leads somewhere it must not."]
+    UnsafePath = 4003, Refused, "inspect the image: a symbolic link or special file stands where a directory or file is needed";
+    #[doc = "The hook was not started where a container is being made."]
+    NotAContainer = 4004, Refused, "register the hook at prestart, createRuntime or createContainer of a runtime with mount namespaces";
+    #[doc = "A system call failed."]
+    System = 5001, System, "see the cause; `nvoci doctor` may know more";
+    #[doc = "A mount could not be made."]
+    Mount = 5002, System, "see the cause; the hook needs CAP_SYS_ADMIN over the container's mount namespace";
+    #[doc = "The device cgroup could not be changed."]
+    Cgroup = 5003, System, "see the cause; set `no-cgroups = true` if the engine manages devices itself";
+    #[doc = "The low-level runtime was not found or could not be started."]
+    Runtime = 5004, System, "install runc or crun, or set `runtimes` in /etc/nvoci/config.toml";
+    #[doc = "An engine's configuration could not be read, changed or validated."]
+    Engine = 6001, Engine, "see the cause; the engine's configuration is as it was";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NVOCI-{}", self.number())
+    }
+}
+
+/// What failed, why, what to do about it, and a stable [`Code`].
+#[derive(Clone, Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    code: Code,
+    what: String,
+    why: String,
+    fix: Option<String>,
+    os: Option<i32>,
+}
+
+impl Error {
+    /// An error with the code's default fix.
+    pub fn new(code: Code, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            code,
+            what: what.into(),
+            why: why.into(),
+            fix: None,
+            os: None,
+        }))
+    }
+
+    /// An error from the operating system; keeps the `errno` for [`Error::os`].
+    pub fn io(code: Code, what: impl Into<String>, cause: &io::Error) -> Self {
+        let mut e = Self::new(code, what, describe(cause));
+        e.0.os = cause.raw_os_error();
+        e
+    }
+
+    /// Replaces the default fix.
+    #[must_use]
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.0.fix = Some(fix.into());
+        self
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The `errno`, if the operating system was the cause.
+    pub fn os(&self) -> Option<i32> {
+        self.0.os
+    }
+
+    /// What failed.
+    pub fn what(&self) -> &str {
+        &self.0.what
+    }
+
+    /// Why it failed.
+    pub fn why(&self) -> &str {
+        &self.0.why
+    }
+
+    /// What to do about it.
+    pub fn fix_text(&self) -> &str {
+        self.0.fix.as_deref().unwrap_or_else(|| self.0.code.default_fix())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {}; fix: {} [{}]",
+            Escaped(&self.0.what),
+            Escaped(&self.0.why),
+            Escaped(self.fix_text()),
+            self.0.code
+        )
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// Adds context to an [`io::Result`].
+pub trait IoContext<T> {
+    /// Turns an [`io::Error`] into an [`Error`] with `code`; `what` is made only on failure.
+    fn context<S: Into<String>>(self, code: Code, what: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn context<S: Into<String>>(self, code: Code, what: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|e| Error::io(code, what(), &e))
+    }
+}
+
+/// Shows text that may come from an image: control characters are escaped and the length is bounded.
+#[derive(Debug)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MAX: usize = 600;
+        for (i, c) in self.0.chars().enumerate() {
+            if i == MAX {
+                return f.write_str("…");
+            }
+            if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                fmt::Write::write_char(f, c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text of an [`io::Error`] without Rust's "(os error N)" tail.
+fn describe(e: &io::Error) -> String {
+    let text = e.to_string();
+    match text.rfind(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_with_code_and_fix() {
+        let e = Error::new(Code::UnknownDevice, "GPU 7", "no such\ndevice\u{1b}[31m");
+        let line = e.to_string();
+        assert!(!line.contains('\n') && !line.contains('\u{1b}'));
+        assert!(line.ends_with("[NVOCI-3001]"), "{line}");
+        assert!(line.contains("; fix: "));
+    }
+
+    #[test]
+    fn numbers_are_unique_and_sorted() {
+        let numbers: Vec<u16> = Code::ALL.iter().map(|c| c.number()).collect();
+        let mut sorted = numbers.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(numbers, sorted);
+    }
+}

@@ -1,0 +1,3 @@
+//! Which door: argv[0], else the first word.
+
+fn main() {}

@@ -1,0 +1,472 @@
+//! Directories that lookups never leave.
+//!
+//! Every path that crosses a directory an image (or a driver root) controls is walked by the kernel
+//! with the directory as its root: an absolute symbolic link or a `..` stays inside, a `/proc` magic
+//! link is refused. The result is an `O_PATH` descriptor, never a string that is looked up again.
+//! `openat2` (Linux 5.6) does the walk; libpathrs emulates it with an `O_PATH` walk where it is absent
+//! or blocked.
+//!
+//! | need | Linux | else |
+//! |---|---|---|
+//! | `openat2(RESOLVE_IN_ROOT)` | 5.6 | `O_PATH` walk, component by component |
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::io::Errno;
+
+/// A directory that all lookups stay in: a container's rootfs, the driver root, or `/`.
+#[derive(Debug)]
+pub struct Root {
+    inner: pathrs::Root,
+}
+
+impl Root {
+    /// Opens `path` as a root. The last component must be a directory, not a symbolic link.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let fd = rustix::fs::open(
+            path.as_ref(),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Self::from_fd(fd))
+    }
+
+    /// Makes a root of a directory descriptor.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self {
+            inner: pathrs::Root::from_fd(fd),
+        }
+    }
+
+    /// A second handle on the same root.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            inner: self.inner.try_clone().map_err(|e| to_io(&e))?,
+        })
+    }
+
+    /// Finds what `path` names, following symbolic links inside the root.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<Node> {
+        let handle = self.inner.resolve(path.as_ref()).map_err(|e| to_io(&e))?;
+        Node::from_fd(handle.into())
+    }
+
+    /// Like [`Root::resolve`], but a symbolic link as the last component is returned itself.
+    pub fn resolve_nofollow(&self, path: impl AsRef<Path>) -> io::Result<Node> {
+        let handle = self
+            .inner
+            .resolve_nofollow(path.as_ref())
+            .map_err(|e| to_io(&e))?;
+        Node::from_fd(handle.into())
+    }
+
+    /// A root at a directory below this one.
+    pub fn subroot(&self, path: impl AsRef<Path>) -> io::Result<Self> {
+        let node = self.resolve(path)?;
+        if !node.is_dir() {
+            return Err(Errno::NOTDIR.into());
+        }
+        Ok(Self::from_fd(node.into_fd()))
+    }
+
+    /// Reads a regular file of at most `max` bytes. Never opens a FIFO, socket or device.
+    ///
+    /// # Errors
+    /// `EFBIG` when the file is larger, `EINVAL` when it is not a regular file.
+    pub fn read(&self, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
+        self.resolve(path)?.read(max)
+    }
+
+    /// [`Root::read`] as text; bytes that are not UTF-8 become U+FFFD.
+    pub fn read_text(&self, path: impl AsRef<Path>, max: u64) -> io::Result<String> {
+        self.read(path, max)
+            .map(|b| String::from_utf8_lossy(&b).into_owned())
+    }
+
+    /// Whether `path` exists (symbolic links followed).
+    pub fn exists(&self, path: impl AsRef<Path>) -> bool {
+        self.resolve(path).is_ok()
+    }
+
+    /// The target of the symbolic link at `path`.
+    pub fn read_link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        self.resolve_nofollow(path)?.read_link()
+    }
+
+    /// Lists a directory, at most `max` entries (more are an `EFBIG` error).
+    pub fn read_dir(&self, path: impl AsRef<Path>, max: usize) -> io::Result<Vec<Entry>> {
+        self.resolve(path)?.read_dir(max)
+    }
+
+    /// The directory at `path`, made (with its parents, mode `mode`) where it is missing.
+    pub fn mkdir_all(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<Node> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let handle = self
+            .inner
+            .mkdir_all(path.as_ref(), &std::fs::Permissions::from_mode(mode))
+            .map_err(|e| to_io(&e))?;
+        Node::from_fd(handle.into())
+    }
+
+    /// The directory that holds `path`'s last component, and that component.
+    ///
+    /// # Errors
+    /// `EINVAL` when the path has no last component (`/`, `..`).
+    pub fn parent_of(&self, path: &Path) -> io::Result<(Node, OsString)> {
+        let (dir, name) = split(path)?;
+        Ok((self.resolve(dir)?, name.to_owned()))
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+/// Splits a path into its directory (`/` if none) and its last component.
+///
+/// # Errors
+/// `EINVAL` when the path has no last component (`/`, `..`).
+pub fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    let dir = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("/"),
+    };
+    Ok((dir, name))
+}
+
+/// A directory entry: its name and, where the file system says, its type.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// The name, without a directory.
+    pub name: OsString,
+    /// The type as the directory holds it; [`FileType::Unknown`] on some file systems.
+    pub kind: FileType,
+}
+
+/// An inode that was found, held by an `O_PATH` descriptor, with its attributes at that time.
+#[derive(Debug)]
+pub struct Node {
+    fd: OwnedFd,
+    stat: Stat,
+}
+
+impl Node {
+    /// Wraps a descriptor and reads its attributes.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok(Self { fd, stat })
+    }
+
+    /// Looks up one name in this directory, without following a symbolic link.
+    pub fn child(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
+        let name = plain(name.as_ref())?;
+        let fd = rustix::fs::openat(
+            &self.fd,
+            name.as_c_str(),
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Self::from_fd(fd)
+    }
+
+    /// The attributes at lookup time.
+    pub fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// The type of the inode.
+    pub fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind() == FileType::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind() == FileType::RegularFile
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_symlink(&self) -> bool {
+        self.kind() == FileType::Symlink
+    }
+
+    /// Device and inode number: equal for two lookups of one inode.
+    pub fn id(&self) -> (u64, u64) {
+        (self.stat.st_dev, self.stat.st_ino)
+    }
+
+    /// Major and minor number of a device node.
+    pub fn rdev(&self) -> (u32, u32) {
+        (
+            rustix::fs::major(self.stat.st_rdev),
+            rustix::fs::minor(self.stat.st_rdev),
+        )
+    }
+
+    /// Opens a regular file for reading, through its descriptor: what was checked is what is opened.
+    ///
+    /// # Errors
+    /// `EINVAL` when it is not a regular file.
+    pub fn open_read(&self) -> io::Result<File> {
+        if !self.is_file() {
+            return Err(Errno::INVAL.into());
+        }
+        Ok(File::from(reopen(
+            self.fd.as_fd(),
+            OFlags::RDONLY | OFlags::NONBLOCK,
+        )?))
+    }
+
+    /// Reads a regular file of at most `max` bytes; see [`Root::read`].
+    pub fn read(&self, max: u64) -> io::Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(usize::try_from(self.stat.st_size.clamp(0, 1 << 20)).unwrap_or(0));
+        self.open_read()?
+            .take(max.saturating_add(1))
+            .read_to_end(&mut out)?;
+        if out.len() as u64 > max {
+            return Err(Errno::FBIG.into());
+        }
+        Ok(out)
+    }
+
+    /// The target of a symbolic link.
+    pub fn read_link(&self) -> io::Result<PathBuf> {
+        let target = rustix::fs::readlinkat(&self.fd, c"", Vec::new())?;
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
+    /// Lists a directory, at most `max` entries (more are an `EFBIG` error), in the directory's order.
+    pub fn read_dir(&self, max: usize) -> io::Result<Vec<Entry>> {
+        let dir = rustix::fs::openat(
+            &self.fd,
+            c".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let mut buf = Vec::with_capacity(32 * 1024);
+        let mut entries = Vec::new();
+        let mut iter = RawDir::new(&dir, buf.spare_capacity_mut());
+        while let Some(entry) = iter.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            if entries.len() == max {
+                return Err(Errno::FBIG.into());
+            }
+            entries.push(Entry {
+                name: OsStr::from_bytes(name).to_owned(),
+                kind: entry.file_type(),
+            });
+        }
+        Ok(entries)
+    }
+
+    /// Gives up the attributes and keeps the descriptor.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// Makes a symbolic link `name` → `target` in this directory, replacing a link or file of that name.
+    pub fn symlink(&self, name: &OsStr, target: &Path) -> io::Result<()> {
+        let name = plain(name)?;
+        self.replace_with(&name, |tmp| rustix::fs::symlinkat(target, &self.fd, tmp))
+    }
+
+    /// Writes a whole new file `name` in this directory: readers see the old one or the new one.
+    /// An existing inode is never written to, so a hard link to something else is left alone.
+    pub fn write_file(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
+        use std::io::Write as _;
+        let name = plain(name)?;
+        self.replace_with(&name, |tmp| {
+            let fd = rustix::fs::openat(
+                &self.fd,
+                tmp,
+                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::from_raw_mode(mode),
+            )?;
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
+            let mut file = File::from(fd);
+            let written = file.write_all(data);
+            if let Err(e) = written {
+                let _ = rustix::fs::unlinkat(&self.fd, tmp, AtFlags::empty());
+                return Err(Errno::from_io_error(&e).unwrap_or(Errno::IO));
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes something under a temporary name with `make`, then renames it to `name`.
+    fn replace_with(
+        &self,
+        name: &CString,
+        make: impl Fn(&std::ffi::CStr) -> rustix::io::Result<()>,
+    ) -> io::Result<()> {
+        for attempt in 0..16_u32 {
+            let tmp = CString::new(format!(".nvoci-{}-{attempt}", std::process::id()))?;
+            match make(&tmp) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(e) => return Err(e.into()),
+            }
+            if let Err(e) = rustix::fs::renameat(&self.fd, &tmp, &self.fd, name) {
+                let _ = rustix::fs::unlinkat(&self.fd, &tmp, AtFlags::empty());
+                return Err(e.into());
+            }
+            return Ok(());
+        }
+        Err(Errno::EXIST.into())
+    }
+}
+
+impl AsFd for Node {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Opens what an `O_PATH` descriptor refers to.
+///
+/// Goes through the calling thread's own descriptor directory, so nothing is looked up by name.
+pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+    let dir = own_fds()?;
+    let name = format!("{}", fd.as_raw_fd());
+    Ok(rustix::fs::openat(
+        dir,
+        name,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// The process's own `/proc/self/fd`, opened once, before any other mount namespace is entered, and
+/// checked to be procfs.
+pub fn own_fds() -> io::Result<BorrowedFd<'static>> {
+    use std::sync::OnceLock;
+    static FDS: OnceLock<Result<OwnedFd, Errno>> = OnceLock::new();
+    let opened = FDS.get_or_init(|| {
+        let fd = rustix::fs::open(
+            "/proc/self/fd",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let fs = rustix::fs::fstatfs(&fd)?;
+        if fs.f_type == rustix::fs::PROC_SUPER_MAGIC {
+            Ok(fd)
+        } else {
+            Err(Errno::NOSYS)
+        }
+    });
+    match opened {
+        Ok(fd) => Ok(fd.as_fd()),
+        Err(e) => Err((*e).into()),
+    }
+}
+
+/// A single path component as a C string; anything else is `EINVAL`.
+fn plain(name: &OsStr) -> io::Result<CString> {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
+        return Err(Errno::INVAL.into());
+    }
+    Ok(CString::new(bytes)?)
+}
+
+fn to_io(e: &pathrs::error::Error) -> io::Error {
+    match e.kind() {
+        pathrs::error::ErrorKind::OsError(Some(n)) => io::Error::from_raw_os_error(n),
+        pathrs::error::ErrorKind::SafetyViolation => io::Error::from_raw_os_error(libc::EXDEV),
+        pathrs::error::ErrorKind::InvalidArgument => io::Error::from_raw_os_error(libc::EINVAL),
+        _ => io::Error::other(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn tree() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    #[test]
+    fn absolute_and_climbing_links_stay_inside() {
+        let (dir, root) = tree();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/hostname"), "inside").unwrap();
+        symlink("/etc/hostname", dir.path().join("abs")).unwrap();
+        symlink("../../../../etc/hostname", dir.path().join("up")).unwrap();
+        assert_eq!(root.read("abs", 64).unwrap(), b"inside");
+        assert_eq!(root.read("up", 64).unwrap(), b"inside");
+    }
+
+    #[test]
+    fn magic_links_are_refused() {
+        let root = Root::open("/").unwrap();
+        assert!(root.resolve("/proc/self/root/etc").is_err());
+    }
+
+    #[test]
+    fn a_fifo_is_never_opened() {
+        let (dir, root) = tree();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.path().join("pipe"),
+            FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert_eq!(
+            root.read("pipe", 64).unwrap_err().raw_os_error(),
+            Some(libc::EINVAL)
+        );
+    }
+
+    #[test]
+    fn size_and_count_are_bounded() {
+        let (dir, root) = tree();
+        std::fs::write(dir.path().join("big"), vec![0; 100]).unwrap();
+        assert_eq!(
+            root.read("big", 99).unwrap_err().raw_os_error(),
+            Some(libc::EFBIG)
+        );
+        assert_eq!(root.read("big", 100).unwrap().len(), 100);
+        assert_eq!(
+            root.read_dir("/", 0).unwrap_err().raw_os_error(),
+            Some(libc::EFBIG)
+        );
+    }
+
+    #[test]
+    fn writing_replaces_the_inode() {
+        let (dir, root) = tree();
+        std::fs::write(dir.path().join("a"), "old").unwrap();
+        std::fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+        let node = root.resolve("/").unwrap();
+        node.write_file(OsStr::new("a"), 0o644, b"new").unwrap();
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"new");
+        assert_eq!(std::fs::read(dir.path().join("b")).unwrap(), b"old");
+        node.symlink(OsStr::new("a"), Path::new("x")).unwrap();
+        assert_eq!(root.read_link("a").unwrap(), Path::new("x"));
+        assert!(node.child("..").is_err() && node.child("a/b").is_err());
+    }
+}
