@@ -140,7 +140,7 @@ impl Detached {
         }
         let mut data = format!("mode=0755,size={size}");
         if let Some(label) = label {
-            data.push_str(&format!(",context=\"{label}\""));
+            data = format!("{data},context=\"{label}\"");
         }
         Ok(Self {
             source: Source::Tmpfs(CString::new(data)?),
@@ -150,7 +150,7 @@ impl Detached {
     }
 
     fn of_tree(tree: OwnedFd, restrict: Restrict) -> io::Result<Self> {
-        let restricted = match set_attr(tree.as_fd(), restrict.attr(), false) {
+        let restricted = match set_attr(tree.as_fd(), restrict.attr()) {
             Ok(()) => true,
             Err(e) if absent(e) => false,
             Err(e) => return Err(e.into()),
@@ -197,9 +197,27 @@ impl Detached {
 
 /// Makes an attached mount read-only (on top of what it forbids already).
 pub fn seal(root: &Node, restrict: Restrict) -> io::Result<()> {
-    match set_attr(root.as_fd(), restrict.attr(), false) {
+    match set_attr(root.as_fd(), restrict.attr()) {
         Ok(()) => Ok(()),
         Err(e) if absent(e) => old_remount(root.as_fd(), MountFlags::BIND | restrict.flags()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Keeps what is mounted on the mount `root` from being seen where that mount has peers: a rootfs that
+/// is shared with the host would otherwise show our mounts there. Does nothing to a private mount, and
+/// nothing when `root` is not a mount's root.
+pub fn stop_propagation(root: &Node) -> io::Result<()> {
+    match change(root.as_fd(), MountAttrFlags::empty(), MS_SLAVE) {
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(e) if absent(e) => {
+            let on = root.as_fd().as_raw_fd().to_string();
+            let slave = rustix::mount::MountPropagationFlags::DOWNSTREAM;
+            match in_own_fds(|| rustix::mount::mount_change(on, slave)) {
+                Err(e) if e.raw_os_error() != Some(libc::EINVAL) => Err(e),
+                _ => Ok(()),
+            }
+        }
         Err(e) => Err(e.into()),
     }
 }
@@ -265,8 +283,17 @@ fn absent(e: Errno) -> bool {
     matches!(e, Errno::NOSYS | Errno::PERM)
 }
 
-/// `mount_setattr(2)`: sets attributes and makes the mount private. rustix has no wrapper yet.
-fn set_attr(fd: BorrowedFd<'_>, attrs: MountAttrFlags, recursive: bool) -> rustix::io::Result<()> {
+/// Sets attributes and makes the mount private.
+fn set_attr(fd: BorrowedFd<'_>, attrs: MountAttrFlags) -> rustix::io::Result<()> {
+    change(fd, attrs, MS_PRIVATE)
+}
+
+/// Propagation types of linux/mount.h.
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SLAVE: u64 = 1 << 19;
+
+/// `mount_setattr(2)`; rustix has no wrapper yet.
+fn change(fd: BorrowedFd<'_>, attrs: MountAttrFlags, propagation: u64) -> rustix::io::Result<()> {
     /// `struct mount_attr` of linux/mount.h, first version (32 bytes).
     #[repr(C)]
     struct MountAttr {
@@ -278,10 +305,9 @@ fn set_attr(fd: BorrowedFd<'_>, attrs: MountAttrFlags, recursive: bool) -> rusti
     let attr = MountAttr {
         attr_set: u64::from(attrs.bits()),
         attr_clr: 0,
-        propagation: MountFlagsPrivate::BITS,
+        propagation,
         userns_fd: 0,
     };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the descriptor is borrowed for the call, the path is a C string, and `attr` is a live
     // struct of the size passed.
     let r = unsafe {
@@ -289,18 +315,12 @@ fn set_attr(fd: BorrowedFd<'_>, attrs: MountAttrFlags, recursive: bool) -> rusti
             libc::SYS_mount_setattr,
             fd.as_raw_fd(),
             c"".as_ptr(),
-            flags,
+            libc::AT_EMPTY_PATH,
             &raw const attr,
             size_of::<MountAttr>(),
         )
     };
     if r == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
-/// `MS_PRIVATE` as `mount_setattr` wants it.
-struct MountFlagsPrivate;
-impl MountFlagsPrivate {
-    const BITS: u64 = 1 << 18;
 }
 
 fn last_errno() -> Errno {

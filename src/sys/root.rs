@@ -281,6 +281,35 @@ impl Node {
         self.fd
     }
 
+    /// Makes a directory `name` in this one, or finds the one that is there.
+    pub fn mkdir(&self, name: &OsStr, mode: u32) -> io::Result<Self> {
+        match rustix::fs::mkdirat(&self.fd, plain(name)?.as_c_str(), Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let node = self.child(name)?;
+        if node.is_dir() { Ok(node) } else { Err(Errno::NOTDIR.into()) }
+    }
+
+    /// Makes an empty file `name`, a place for a bind mount.
+    ///
+    /// # Errors
+    /// `EEXIST` when there is something of that name.
+    pub fn placeholder(&self, name: &OsStr) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, plain(name)?.as_c_str(), flags, Mode::from_raw_mode(0o444))?;
+        Ok(())
+    }
+
+    /// Whether this directory has no entries.
+    pub fn is_empty_dir(&self) -> io::Result<bool> {
+        match self.read_dir(0) {
+            Ok(_) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::EFBIG) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Makes a symbolic link `name` → `target` in this directory, replacing a link or file of that name.
     pub fn symlink(&self, name: &OsStr, target: &Path) -> io::Result<()> {
         let name = plain(name)?;

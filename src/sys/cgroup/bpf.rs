@@ -16,7 +16,7 @@ const ATTACH_CGROUP_DEVICE: u32 = 6;
 const F_ALLOW_MULTI: u32 = 2;
 
 /// At most this many programs are looked at; runtimes attach one, systemd a second.
-const MAX_PROGRAMS: usize = 64;
+const MAX_PROGRAMS: u32 = 64;
 
 /// The device programs attached to a cgroup.
 #[derive(Debug)]
@@ -73,12 +73,12 @@ struct IdAttr {
 
 /// Which device programs are attached to the cgroup itself.
 pub(super) fn attached(cgroup: &OwnedFd) -> io::Result<Attached> {
-    let mut ids = vec![0_u32; MAX_PROGRAMS];
+    let mut ids = vec![0_u32; MAX_PROGRAMS as usize];
     let mut attr = QueryAttr {
         target_fd: fd_number(cgroup),
         attach_type: ATTACH_CGROUP_DEVICE,
         prog_ids: ids.as_mut_ptr() as u64,
-        prog_cnt: MAX_PROGRAMS as u32,
+        prog_cnt: MAX_PROGRAMS,
         ..QueryAttr::default()
     };
     bpf(PROG_QUERY, &mut attr)?;
