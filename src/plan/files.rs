@@ -119,7 +119,7 @@ pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> R
                 });
             }
             FileKind::Config(kind) => config_file(plan, file, *kind, capabilities),
-            FileKind::Socket => socket(plan, file, capabilities),
+            FileKind::Socket | FileKind::Directory => socket(plan, file, capabilities),
             _ => {}
         }
     }
@@ -195,12 +195,12 @@ fn config_file(
     let computing = [Capabilities::COMPUTE, Capabilities::VIDEO];
     let (dir, wanted_by): (&str, &[Capabilities]) = match kind {
         ConfigKind::EglVendor => ("/usr/share/glvnd/egl_vendor.d", &drawing),
-        ConfigKind::EglExternalPlatform => ("/usr/share/egl/egl_external_platform.d", &drawing),
+        ConfigKind::EglPlatform => ("/usr/share/egl/egl_external_platform.d", &drawing),
         ConfigKind::VulkanIcd => ("/etc/vulkan/icd.d", &drawing),
-        ConfigKind::VulkanImplicitLayer => ("/etc/vulkan/implicit_layer.d", &drawing),
-        ConfigKind::OptixData => ("/usr/share/nvidia", &drawing),
-        ConfigKind::ApplicationProfiles => ("/usr/share/nvidia", &drawing),
-        ConfigKind::XorgConf => ("/usr/share/X11/xorg.conf.d", &[Capabilities::DISPLAY]),
+        ConfigKind::VulkanLayer => ("/etc/vulkan/implicit_layer.d", &drawing),
+        ConfigKind::Optix => ("/usr/share/nvidia", &drawing),
+        ConfigKind::AppProfile => ("/usr/share/nvidia", &drawing),
+        ConfigKind::Xorg => ("/usr/share/X11/xorg.conf.d", &[Capabilities::DISPLAY]),
         ConfigKind::OpenClIcd => ("/etc/OpenCL/vendors", &computing),
         _ => return,
     };
@@ -214,23 +214,21 @@ fn config_file(
     });
 }
 
-/// A socket of the driver's daemons: connecting is not stopped by a read-only mount, so each is given
-/// only to those that can use it.
+/// A socket or pipe directory of the driver's daemons: connecting is not stopped by a read-only mount,
+/// so each is given only to those that can use it.
 fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabilities) {
-    let wanted_by = if file.name.contains("mps") { Capabilities::COMPUTE } else { Capabilities::UTILITY };
+    let wanted_by = match file.name.as_str() {
+        "nvidia-mps" => Capabilities::COMPUTE,
+        "nvidia-persistenced" | "nvidia-fabricmanager" => Capabilities::UTILITY,
+        _ => return,
+    };
     if !capabilities.intersects(wanted_by) {
         return;
     }
-    // nvidia-persistenced/socket and nvidia-fabricmanager/socket share a base name: keep the directory's.
-    let Some(owner) = file.path.parent().and_then(Path::file_name).and_then(|n| n.to_str()) else { return };
-    let name = if file.name == "socket" { owner.to_owned() } else { file.name.clone() };
-    push(plan, file, Place::Run, format!("socket for {wanted_by}"));
-    if let Some(added) = plan.files.last_mut() {
-        added.name.clone_from(&name);
-    }
+    push(plan, file, Place::Run, format!("daemon's socket for {wanted_by}"));
     plan.rootfs_links.push(RootfsLink {
         at: LinkAt::Path(file.path.clone()),
-        to: Path::new(Place::Run.dir()).join(name),
+        to: Path::new(Place::Run.dir()).join(&file.name),
     });
 }
 
