@@ -3,4 +3,7 @@
 #[allow(unsafe_code)]
 pub mod sys;
 
+pub mod config;
+pub mod door;
 pub mod error;
+pub mod request;

@@ -1,4 +1,5 @@
 //! What needs the kernel's newer or unsafe interfaces: in-root paths, the mount API, namespaces,
 //! cgroup devices, capabilities. The only module with `unsafe`.
 
+pub mod owned;
 pub mod root;

@@ -1,0 +1,3 @@
+//! The doors: who calls nvoci, and what for. Wiring only.
+
+pub mod config;
