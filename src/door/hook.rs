@@ -92,12 +92,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
-    let config = Config::load(options.config.as_deref())?;
+    let config = super::load_config(options.config.as_deref())?;
     let Some(request) = read_request(&spec, &config, options.door)? else { return Ok(None) };
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
-    let locations = config.locations();
+    let locations = super::locations(&config);
     let roots = Roots::open(&locations)?;
     let mut host = Host::discover(&roots, &locations)?;
     if *config.load_kmods && !create::create_missing(&roots, &host, &create::Options::default()).is_empty() {

@@ -4,7 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
+use crate::host::Locations;
 
 pub mod config;
 pub mod hook;
@@ -95,4 +97,20 @@ fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Re
         }
         None => Err(Error::new(Code::Usage, "nvoci", "no command was given")),
     }
+}
+
+/// Where the configuration says that the driver is.
+fn locations(config: &Config) -> Locations {
+    Locations {
+        driver_root: config.driver_root.clone(),
+        dev_root: config.dev_root.clone(),
+        library_dirs: config.library_dirs.clone(),
+        ldcache: config.ldcache.clone(),
+        ..Locations::default()
+    }
+}
+
+/// The host's configuration, or the file that a person named.
+fn load_config(named: Option<&Path>) -> Result<Config> {
+    named.map_or_else(Config::load, Config::load_file)
 }

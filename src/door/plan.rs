@@ -43,7 +43,7 @@ struct Options {
 /// Runs the command.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let Some(mut options) = parse(args)? else { return Ok(ExitCode::SUCCESS) };
-    let config = Config::load(options.config.as_deref())?;
+    let config = super::load_config(options.config.as_deref())?;
     let (mut annotations, mut mounts) = (Vec::new(), Vec::new());
     if let Some(path) = &options.bundle {
         let (_, spec) = Bundle::open(path)?;
@@ -75,7 +75,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let locations = config.locations();
+    let locations = super::locations(&config);
     let roots = Roots::open(&locations)?;
     let host = Host::discover(&roots, &locations)?;
     let plan = plan(&request, &host, &config)?;

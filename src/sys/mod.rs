@@ -5,4 +5,5 @@ pub mod cgroup;
 pub mod mount;
 pub mod ns;
 pub mod process;
+pub mod owned;
 pub mod root;
