@@ -4,4 +4,5 @@
 pub mod sys;
 
 pub mod error;
+pub mod host;
 pub mod oci;
