@@ -114,6 +114,11 @@ impl Root {
         Node::from_fd(handle.into())
     }
 
+    /// Where this root is, as the kernel names it; see [`Node::path`].
+    pub fn path(&self) -> io::Result<PathBuf> {
+        path_of(self.as_fd())
+    }
+
     /// The directory that holds `path`'s last component, and that component.
     ///
     /// # Errors
@@ -248,6 +253,16 @@ impl Node {
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
+    /// The path of the inode from the process's root, as the kernel names it: all links resolved.
+    ///
+    /// For naming and comparing what was found on the host; to use the inode, use the descriptor.
+    ///
+    /// # Errors
+    /// `ENOENT` when it has been deleted or cannot be reached from the process's root.
+    pub fn path(&self) -> io::Result<PathBuf> {
+        path_of(self.as_fd())
+    }
+
     /// Lists a directory, at most `max` entries (more are an `EFBIG` error), in the directory's order.
     pub fn read_dir(&self, max: usize) -> io::Result<Vec<Entry>> {
         let dir = rustix::fs::openat(
@@ -288,7 +303,11 @@ impl Node {
             Err(e) => return Err(e.into()),
         }
         let node = self.child(name)?;
-        if node.is_dir() { Ok(node) } else { Err(Errno::NOTDIR.into()) }
+        if node.is_dir() {
+            Ok(node)
+        } else {
+            Err(Errno::NOTDIR.into())
+        }
     }
 
     /// Makes an empty file `name`, a place for a bind mount.
@@ -297,7 +316,12 @@ impl Node {
     /// `EEXIST` when there is something of that name.
     pub fn placeholder(&self, name: &OsStr) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, plain(name)?.as_c_str(), flags, Mode::from_raw_mode(0o444))?;
+        rustix::fs::openat(
+            &self.fd,
+            plain(name)?.as_c_str(),
+            flags,
+            Mode::from_raw_mode(0o444),
+        )?;
         Ok(())
     }
 
@@ -381,6 +405,18 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
         flags | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// What the kernel calls the inode behind a descriptor.
+fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    use std::os::fd::AsRawFd as _;
+    let name = format!("{}", fd.as_raw_fd());
+    let target = rustix::fs::readlinkat(own_fds()?, name, Vec::with_capacity(256))?;
+    let bytes = target.into_bytes();
+    if !bytes.starts_with(b"/") || bytes.ends_with(b" (deleted)") {
+        return Err(Errno::NOENT.into());
+    }
+    Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 
 /// The process's own `/proc/self/fd`, opened once, before any other mount namespace is entered, and
