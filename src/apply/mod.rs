@@ -4,7 +4,6 @@ mod container;
 mod devices;
 mod driver_dir;
 mod links;
-mod loader;
 mod procfs;
 pub mod record;
 pub mod rootfs;

@@ -100,9 +100,7 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let locations = super::locations(&config);
     let roots = Roots::open(&locations)?;
     let mut host = Host::discover(&roots, &locations)?;
-    if *config.load_kmods && !create::create_missing(&roots, &host, &create::Options::default()).is_empty() {
-        host.refresh(&roots);
-    }
+    create::create_missing(&roots, &mut host, &creation(&request, &config));
     process::drop_capabilities();
     let plan = plan(&request, &host, &config)?;
     let sources = Sources::open(&plan, &roots)?;
@@ -151,6 +149,11 @@ fn read_request(spec: &Spec, config: &Config, door: Door) -> Result<Option<reque
     Ok(Some(request))
 }
 
+/// What may be made on the host for this request.
+fn creation(request: &request::Request, config: &Config) -> create::Options {
+    create::Options { load_kmods: *config.load_kmods, ..create::Options::default() }
+}
+
 /// The namespace to enter; `None` when the caller is in it already.
 fn container_namespace(state: &State, stage: Stage) -> Result<Option<MountNs>> {
     let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
@@ -179,7 +182,8 @@ fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Resul
     let pid = if stage == Stage::Inside { None } else { state.pid };
     let ours: Vec<DeviceRule> =
         plan.devices.iter().map(|d| DeviceRule::use_char(d.major, d.minor)).collect();
-    let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&spec.device_rules(), &ours));
+    let theirs = spec.device_rules();
+    let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours));
     match result {
         Ok(_) => Ok(()),
         // Rootless: a user may not set a device filter, so the runtime has set none.

@@ -10,11 +10,7 @@ use crate::host::Locations;
 
 pub mod config;
 pub mod hook;
-pub mod install;
-pub mod ldconfig;
-pub mod list;
 pub mod plan;
-pub mod runtime;
 
 /// `nvoci --help`.
 pub const HELP: &str = "\
@@ -63,10 +59,6 @@ pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     match name {
         "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::run(args),
-        "nvoci-runtime"
-        | "nvidia-container-runtime"
-        | "nvidia-container-runtime.cdi"
-        | "nvidia-container-runtime.legacy" => runtime::run(OsStr::new(name), args.collect()),
         _ => {
             let command = args.next();
             by_command(command.as_deref().and_then(OsStr::to_str), args)
@@ -77,13 +69,8 @@ fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitC
 fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     match command {
         Some("hook") => hook::run(args),
-        Some("runtime") => runtime::run(OsStr::new("nvoci-runtime"), args.collect()),
-        Some("list") => list::run(args),
         Some("plan") => plan::run(args),
         Some("config") => config::run(args),
-        Some("install") => install::run(install::Verb::Install, args),
-        Some("uninstall") => install::run(install::Verb::Uninstall, args),
-        Some("ldconfig") => ldconfig::run(args),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)
@@ -102,10 +89,10 @@ fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Re
 /// Where the configuration says that the driver is.
 fn locations(config: &Config) -> Locations {
     Locations {
-        driver_root: config.driver_root.clone(),
-        dev_root: config.dev_root.clone(),
-        library_dirs: config.library_dirs.clone(),
-        ldcache: config.ldcache.clone(),
+        driver_root: config.driver_root.value.clone(),
+        dev_root: config.dev_root.value.clone(),
+        library_dirs: config.library_dirs.value.clone(),
+        ldcache: config.ldcache.value.clone(),
         ..Locations::default()
     }
 }

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use lexopt::Arg;
 use serde_json::{Value, json};
 
-use crate::config::Config;
 use crate::error::{Code, Error, Escaped, Result};
 use crate::host::{Host, Roots};
 use crate::oci::Bundle;

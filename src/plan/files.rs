@@ -195,12 +195,12 @@ fn config_file(
     let computing = [Capabilities::COMPUTE, Capabilities::VIDEO];
     let (dir, wanted_by): (&str, &[Capabilities]) = match kind {
         ConfigKind::EglVendor => ("/usr/share/glvnd/egl_vendor.d", &drawing),
-        ConfigKind::EglPlatform => ("/usr/share/egl/egl_external_platform.d", &drawing),
+        ConfigKind::EglExternalPlatform => ("/usr/share/egl/egl_external_platform.d", &drawing),
         ConfigKind::VulkanIcd => ("/etc/vulkan/icd.d", &drawing),
-        ConfigKind::VulkanLayer => ("/etc/vulkan/implicit_layer.d", &drawing),
-        ConfigKind::Optix => ("/usr/share/nvidia", &drawing),
-        ConfigKind::AppProfile => ("/usr/share/nvidia", &drawing),
-        ConfigKind::Xorg => ("/usr/share/X11/xorg.conf.d", &[Capabilities::DISPLAY]),
+        ConfigKind::VulkanImplicitLayer => ("/etc/vulkan/implicit_layer.d", &drawing),
+        ConfigKind::OptixData => ("/usr/share/nvidia", &drawing),
+        ConfigKind::ApplicationProfiles => ("/usr/share/nvidia", &drawing),
+        ConfigKind::XorgConf => ("/usr/share/X11/xorg.conf.d", &[Capabilities::DISPLAY]),
         ConfigKind::OpenClIcd => ("/etc/OpenCL/vendors", &computing),
         _ => return,
     };

@@ -70,7 +70,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     host.check_versions()?;
     let mut plan = Plan {
         driver_version: host.kernel.as_ref().map(|k| k.version.clone()).unwrap_or_default(),
-        driver_dirs: config.driver_dirs.clone(),
+        driver_dirs: config.driver_dirs.value.clone(),
         native_layout: *config.layout == Layout::Native,
         no_cgroups: *config.no_cgroups,
         warnings: request.notes.clone(),

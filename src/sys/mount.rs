@@ -118,6 +118,7 @@ impl Detached {
         let fd = source.as_fd().try_clone_to_owned()?;
         Ok(Self {
             source: Source::Bind(fd),
+            is_dir: source.is_dir(),
             restrict,
             restricted: false,
         })
@@ -131,6 +132,7 @@ impl Detached {
                 Ok(tree) => {
                     return Ok(Self {
                         source: Source::Tree(tree),
+                        is_dir: true,
                         restrict,
                         restricted: true,
                     });
@@ -145,6 +147,7 @@ impl Detached {
         }
         Ok(Self {
             source: Source::Tmpfs(CString::new(data)?),
+            is_dir: true,
             restrict,
             restricted: false,
         })
@@ -158,6 +161,7 @@ impl Detached {
         };
         Ok(Self {
             source: Source::Tree(tree),
+            is_dir,
             restrict,
             restricted,
         })
