@@ -288,7 +288,11 @@ impl Node {
             Err(e) => return Err(e.into()),
         }
         let node = self.child(name)?;
-        if node.is_dir() { Ok(node) } else { Err(Errno::NOTDIR.into()) }
+        if node.is_dir() {
+            Ok(node)
+        } else {
+            Err(Errno::NOTDIR.into())
+        }
     }
 
     /// Makes an empty file `name`, a place for a bind mount.
@@ -297,7 +301,12 @@ impl Node {
     /// `EEXIST` when there is something of that name.
     pub fn placeholder(&self, name: &OsStr) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, plain(name)?.as_c_str(), flags, Mode::from_raw_mode(0o444))?;
+        rustix::fs::openat(
+            &self.fd,
+            plain(name)?.as_c_str(),
+            flags,
+            Mode::from_raw_mode(0o444),
+        )?;
         Ok(())
     }
 
