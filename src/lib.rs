@@ -15,7 +15,7 @@
 //! | [`apply`] | the rootfs, the OCI spec | the only code that changes anything |
 //! | `engine` | the engines' configuration files | gives back what it took |
 //! | [`oci`] | bundle, state, config.json | loses nothing it does not know |
-//! | `ldso` | ELF, ld.so.conf, ld.so.cache | nothing is executed |
+//! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
 //! | [`config`] | the policy | a root-owned file, never the environment |
 //! | [`sys`] | in-root paths, mounts, namespaces, device cgroup | the only `unsafe` |
 //!
@@ -27,6 +27,7 @@ pub mod config;
 pub mod door;
 pub mod error;
 pub mod host;
+pub mod ldso;
 pub mod oci;
 pub mod plan;
 pub mod request;

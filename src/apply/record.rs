@@ -71,7 +71,9 @@ impl Errors {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?)?;
-        let below = Path::new(ERRORS_DIR).strip_prefix("/run").unwrap_or(Path::new(""));
+        let below = Path::new(ERRORS_DIR)
+            .strip_prefix("/run")
+            .unwrap_or(Path::new(""));
         for name in below.iter() {
             dir = dir.mkdir(name, 0o755)?;
             // A directory that somebody else could have made before us is not trusted with anything.
@@ -97,11 +99,14 @@ impl Errors {
         });
         self.prune();
         let name = format!("{}.json", file_name(id));
-        self.dir.write_file(OsStr::new(&name), 0o644, text.to_string().as_bytes())
+        self.dir
+            .write_file(OsStr::new(&name), 0o644, text.to_string().as_bytes())
     }
 
     fn prune(&self) {
-        let Ok(entries) = self.dir.read_dir(100_000) else { return };
+        let Ok(entries) = self.dir.read_dir(100_000) else {
+            return;
+        };
         if entries.len() < MAX_ERRORS {
             return;
         }
@@ -119,9 +124,19 @@ impl Errors {
 /// A container id as a file name: runtimes allow more in an id than belongs in one.
 fn file_name(id: &str) -> String {
     const MAX: usize = 128;
-    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+') { c } else { '_' };
+    let safe = |c: char| {
+        if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+') {
+            c
+        } else {
+            '_'
+        }
+    };
     let name: String = id.chars().take(MAX).map(safe).collect();
-    if name.is_empty() { "unknown".to_owned() } else { name }
+    if name.is_empty() {
+        "unknown".to_owned()
+    } else {
+        name
+    }
 }
 
 #[cfg(test)]

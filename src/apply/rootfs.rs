@@ -21,7 +21,7 @@ use super::container::Container;
 use super::driver_dir::{Attached, DriverDir, RECORD};
 use super::record::Record;
 use super::sources::Sources;
-use super::{devices, links, procfs};
+use super::{devices, links, loader, procfs};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
@@ -46,7 +46,11 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
     refuse_root(&target.rootfs)?;
     let container = Container::open(&target.rootfs, &target.tmpfs)?;
     let mut record = Record {
-        devices: plan.devices.iter().map(|d| d.path.display().to_string()).collect(),
+        devices: plan
+            .devices
+            .iter()
+            .map(|d| d.path.display().to_string())
+            .collect(),
         files: sources.files.len(),
         warnings: plan.warnings.clone(),
         ..Record::default()
@@ -70,10 +74,16 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
     dir.fill(sources.files, &plan.links)?;
     devices::add(&container, sources.devices)?;
     record.warnings.extend(procfs::cover(&container, &dir, plan));
-    record.warnings.extend(links::add(&container, &dir, &plan.rootfs_links));
+    let told = loader::configure(&container, &dir, plan);
+    record.loader = told.how;
+    record.warnings.extend(told.warnings);
+    record
+        .warnings
+        .extend(links::add(&container, &dir, &plan.rootfs_links));
     record.took = started.elapsed();
     let text = record.to_json(plan).to_string();
-    dir.write(RECORD, text.as_bytes()).context(Code::Mount, || "the injection's record")?;
+    dir.write(RECORD, text.as_bytes())
+        .context(Code::Mount, || "the injection's record")?;
     seal(&dir.top, Restrict::FILE).context(Code::Mount, || "driver directory")?;
     Ok(record)
 }

@@ -21,8 +21,8 @@ use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::{Host, Roots, create};
 use crate::oci::{Bundle, Spec, State};
 use crate::plan::{Plan, plan};
-use crate::request::{self, Door, Inputs, MountView};
-use crate::sys::cgroup::{DeviceCgroup, DeviceRule};
+use crate::request::{self, Capabilities, Door, ImexRequest, Inputs, MountView};
+use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::MountNs;
 use crate::sys::process;
 
@@ -63,12 +63,18 @@ struct Options {
 /// Runs the hook. `args` are those after the program's name (and after `hook`).
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let started = Instant::now();
-    let Some(options) = parse(args)? else { return Ok(ExitCode::SUCCESS) };
+    let Some(options) = parse(args)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     if options.stage == Stage::Other {
         return Ok(ExitCode::SUCCESS);
     }
     if std::io::stdin().is_terminal() {
-        return Err(Error::new(Code::State, "container state", "standard input is a terminal, not a state"));
+        return Err(Error::new(
+            Code::State,
+            "container state",
+            "standard input is a terminal, not a state",
+        ));
     }
     process::isolate().context(Code::System, || "cutting off what was inherited")?;
     let state = State::read(std::io::stdin().lock().by_ref())?;
@@ -93,7 +99,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
     let config = super::load_config(options.config.as_deref())?;
-    let Some(request) = read_request(&spec, &config, options.door)? else { return Ok(None) };
+    let Some(request) = read_request(&spec, &config, options.door)? else {
+        return Ok(None);
+    };
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
@@ -110,7 +118,9 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     }
 
     if let Some(namespace) = namespace {
-        namespace.enter().context(Code::Mount, || "entering the container's mount namespace")?;
+        namespace
+            .enter()
+            .context(Code::Mount, || "entering the container's mount namespace")?;
     }
     let target = Target {
         rootfs,
@@ -127,7 +137,10 @@ fn read_request(spec: &Spec, config: &Config, door: Door) -> Result<Option<reque
     let mounts = spec.mounts();
     let mounts: Vec<MountView<'_>> = mounts
         .iter()
-        .map(|m| MountView { source: m.source.as_deref().unwrap_or(""), destination: &m.destination })
+        .map(|m| MountView {
+            source: m.source.as_deref().unwrap_or(""),
+            destination: &m.destination,
+        })
         .collect();
     let inputs = Inputs {
         env: &env,
@@ -151,7 +164,16 @@ fn read_request(spec: &Spec, config: &Config, door: Door) -> Result<Option<reque
 
 /// What may be made on the host for this request.
 fn creation(request: &request::Request, config: &Config) -> create::Options {
-    create::Options { load_kmods: *config.load_kmods, ..create::Options::default() }
+    let wants = |c| request.capabilities.intersects(c);
+    create::Options {
+        load_kmods: *config.load_kmods,
+        uvm: wants(Capabilities::COMPUTE.with(Capabilities::VIDEO)),
+        modeset: wants(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)),
+        imex_channels: match &request.imex {
+            ImexRequest::Channels(channels) if *config.create_imex_channels => channels.clone(),
+            _ => Vec::new(),
+        },
+    }
 }
 
 /// The namespace to enter; `None` when the caller is in it already.
@@ -165,11 +187,15 @@ fn container_namespace(state: &State, stage: Stage) -> Result<Option<MountNs>> {
             _ => Ok(None),
         };
     }
-    let pid = state.pid.ok_or_else(|| not_a_container("the state names no process"))?;
+    let pid = state
+        .pid
+        .ok_or_else(|| not_a_container("the state names no process"))?;
     let namespace = MountNs::of(pid)
         .map_err(|e| Error::io(Code::NotAContainer, format!("process {pid} of the state"), &e))?;
     if namespace.is(&own) {
-        return Err(not_a_container("the container's process is in the hook's own mount namespace"));
+        return Err(not_a_container(
+            "the container's process is in the hook's own mount namespace",
+        ));
     }
     Ok(Some(namespace))
 }
@@ -180,8 +206,11 @@ fn not_a_container(why: &str) -> Error {
 
 fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Result<()> {
     let pid = if stage == Stage::Inside { None } else { state.pid };
-    let ours: Vec<DeviceRule> =
-        plan.devices.iter().map(|d| DeviceRule::use_char(d.major, d.minor)).collect();
+    let ours: Vec<DeviceRule> = plan
+        .devices
+        .iter()
+        .map(|d| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW))
+        .collect();
     let theirs = spec.device_rules();
     let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours));
     match result {
@@ -193,19 +222,33 @@ fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Resul
 }
 
 fn is_permission(e: &std::io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENODEV | libc::EROFS | libc::ENOENT))
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EPERM | libc::EACCES | libc::ENODEV | libc::EROFS | libc::ENOENT)
+    )
 }
 
 fn tmpfs_destinations(spec: &Spec) -> Vec<PathBuf> {
     let tmpfs = |m: &crate::oci::Mount| m.typ.as_deref() == Some("tmpfs") && !m.is_bind();
-    spec.mounts().iter().filter(|m| tmpfs(m)).map(|m| PathBuf::from(&m.destination)).collect()
+    spec.mounts()
+        .iter()
+        .filter(|m| tmpfs(m))
+        .map(|m| PathBuf::from(&m.destination))
+        .collect()
 }
 
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
-    let mut options = Options { stage: Stage::Outside, config: None, debug: false, door: Door::Hook };
+    let mut options = Options {
+        stage: Stage::Outside,
+        config: None,
+        debug: false,
+        door: Door::Hook,
+    };
     // Go's flag package takes one dash for a long option.
     let args = args.map(|a| match a.to_str() {
-        Some(s) if s.starts_with('-') && !s.starts_with("--") && s.len() > 2 => OsString::from(format!("-{s}")),
+        Some(s) if s.starts_with('-') && !s.starts_with("--") && s.len() > 2 => {
+            OsString::from(format!("-{s}"))
+        }
         _ => a,
     });
     let mut parser = lexopt::Parser::from_args(args);

@@ -40,7 +40,11 @@ Errors are one line: what: why; fix: what to do [NVOCI-code].
 pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let name = args.next().unwrap_or_default();
-    let name = Path::new(&name).file_name().unwrap_or(OsStr::new("nvoci")).to_string_lossy().into_owned();
+    let name = Path::new(&name)
+        .file_name()
+        .unwrap_or(OsStr::new("nvoci"))
+        .to_string_lossy()
+        .into_owned();
     // Packages that wrap a program keep the original as NAME.real.
     let name = name.strip_suffix(".real").unwrap_or(&name).to_owned();
     let vendor = name.starts_with("nvidia-");
@@ -49,7 +53,11 @@ pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(e) => {
             eprintln!("nvoci: {e}");
             // The vendor's programs know 1 and, for a wrong command line, 2.
-            let status = if vendor && e.code().class() != Class::Usage { 1 } else { e.code().class().status() };
+            let status = if vendor && e.code().class() != Class::Usage {
+                1
+            } else {
+                e.code().class().status()
+            };
             ExitCode::from(status)
         }
     }
@@ -79,9 +87,11 @@ fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Re
             println!("{}", crate::VERSION_LINE);
             Ok(ExitCode::SUCCESS)
         }
-        Some(other) => {
-            Err(Error::new(Code::Usage, format!("`{other}`"), "there is no such command"))
-        }
+        Some(other) => Err(Error::new(
+            Code::Usage,
+            format!("`{other}`"),
+            "there is no such command",
+        )),
         None => Err(Error::new(Code::Usage, "nvoci", "no command was given")),
     }
 }

@@ -41,7 +41,9 @@ struct Options {
 
 /// Runs the command.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let Some(mut options) = parse(args)? else { return Ok(ExitCode::SUCCESS) };
+    let Some(mut options) = parse(args)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let config = super::load_config(options.config.as_deref())?;
     let (mut annotations, mut mounts) = (Vec::new(), Vec::new());
     if let Some(path) = &options.bundle {
@@ -53,7 +55,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     }
     let mounts: Vec<MountView<'_>> = mounts
         .iter()
-        .map(|m| MountView { source: m.source.as_deref().unwrap_or(""), destination: &m.destination })
+        .map(|m| MountView {
+            source: m.source.as_deref().unwrap_or(""),
+            destination: &m.destination,
+        })
         .collect();
     let inputs = Inputs {
         env: &options.env,
@@ -88,8 +93,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
     let usage = |why: String| Error::new(Code::Usage, "nvoci plan", why).fix("see `nvoci plan --help`");
-    let mut options =
-        Options { json: false, privileged: false, config: None, bundle: None, env: Vec::new() };
+    let mut options = Options {
+        json: false,
+        privileged: false,
+        config: None,
+        bundle: None,
+        env: Vec::new(),
+    };
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next().map_err(|e| usage(e.to_string()))? {
         match arg {
@@ -121,11 +131,25 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
 
 fn to_text(plan: &Plan) -> String {
     let mut out = String::new();
-    let dir = plan.driver_dirs.first().map_or_else(String::new, |d| d.display().to_string());
+    let dir = plan
+        .driver_dirs
+        .first()
+        .map_or_else(String::new, |d| d.display().to_string());
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "Driver {}, in the container at {dir} if that is free", plan.driver_version);
+    let _ = writeln!(
+        out,
+        "Driver {}, in the container at {dir} if that is free",
+        plan.driver_version
+    );
     for g in &plan.gpus {
-        let _ = writeln!(out, "GPU {}: {} ({}, {})", g.index, Escaped(&g.name), g.uuid, g.pci);
+        let _ = writeln!(
+            out,
+            "GPU {}: {} ({}, {})",
+            g.index,
+            Escaped(&g.name),
+            g.uuid,
+            g.pci
+        );
     }
     let _ = writeln!(out, "\nDevice nodes");
     for d in &plan.devices {

@@ -36,7 +36,12 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
         .map(|g| {
             g.mig_devices
                 .iter()
-                .map(|m| MigView { index: m.index, gi: m.gi, ci: m.ci, uuid: None })
+                .map(|m| MigView {
+                    index: m.index,
+                    gi: m.gi,
+                    ci: m.ci,
+                    uuid: None,
+                })
                 .collect()
         })
         .collect();
@@ -44,7 +49,12 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
         .iter()
         .zip(&pci)
         .zip(&mig)
-        .map(|((g, pci), mig)| GpuView { index: g.index, uuid: &g.uuid, pci, mig })
+        .map(|((g, pci), mig)| GpuView {
+            index: g.index,
+            uuid: &g.uuid,
+            pci,
+            mig,
+        })
         .collect();
     if request.devices == DeviceRequest::All && usable.is_empty() {
         return Err(Error::new(
@@ -55,7 +65,9 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
         .fix("`lspci -d 10de:` shows the GPUs on the bus, `dmesg | grep NVRM` why the driver refused them"));
     }
     for chosen in select(&request.devices, &views)? {
-        let Some(gpu) = usable.get(chosen.gpu) else { continue };
+        let Some(gpu) = usable.get(chosen.gpu) else {
+            continue;
+        };
         if !plan.gpus.iter().any(|g| g.minor == gpu.minor) {
             plan.gpus.push(GpuRef {
                 index: gpu.index,
@@ -64,7 +76,12 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
                 pci: gpu.pci.to_string(),
                 name: gpu.name.clone(),
             });
-            node(plan, host, NodeKind::Gpu(gpu.minor), &format!("GPU {}", gpu.index))?;
+            node(
+                plan,
+                host,
+                NodeKind::Gpu(gpu.minor),
+                &format!("GPU {}", gpu.index),
+            )?;
             if request.capabilities.intersects(Capabilities::GRAPHICS)
                 || request.capabilities.intersects(Capabilities::DISPLAY)
             {
@@ -94,9 +111,16 @@ fn control(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
     node(plan, host, NodeKind::Ctl, "control node")?;
     if wants(Capabilities::COMPUTE) || wants(Capabilities::VIDEO) {
         node(plan, host, NodeKind::Uvm, "CUDA's memory manager").map_err(|e| {
-            e.fix("load nvidia-uvm (`nvidia-modprobe -u -c 0`), or ask for NVIDIA_DRIVER_CAPABILITIES=utility")
+            e.fix(
+                "load nvidia-uvm (`nvidia-modprobe -u -c 0`), or ask for NVIDIA_DRIVER_CAPABILITIES=utility",
+            )
         })?;
-        optional(plan, host, NodeKind::UvmTools, "CUDA's memory manager, for profilers");
+        optional(
+            plan,
+            host,
+            NodeKind::UvmTools,
+            "CUDA's memory manager, for profilers",
+        );
     }
     if wants(Capabilities::GRAPHICS) || wants(Capabilities::DISPLAY) {
         optional(plan, host, NodeKind::Modeset, "display modes");
@@ -129,7 +153,9 @@ fn gated(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
     ] {
         match minor {
             Some(minor) if wanted => node(plan, host, NodeKind::Cap(minor), what)?,
-            None if wanted => plan.warnings.push(format!("{what}: this driver offers no such capability")),
+            None if wanted => plan
+                .warnings
+                .push(format!("{what}: this driver offers no such capability")),
             _ => {}
         }
     }
@@ -149,13 +175,19 @@ fn node(plan: &mut Plan, host: &Host, kind: NodeKind, reason: &str) -> Result<()
 }
 
 fn missing(what: &str, reason: &str) -> Error {
-    Error::new(Code::DeviceNode, format!("device node {what}"), format!("the host has none ({reason})"))
+    Error::new(
+        Code::DeviceNode,
+        format!("device node {what}"),
+        format!("the host has none ({reason})"),
+    )
 }
 
 fn optional(plan: &mut Plan, host: &Host, kind: NodeKind, reason: &str) {
     match host.node(kind) {
         Some(n) if n.present => push(plan, n, reason),
-        Some(n) => plan.warnings.push(format!("{} is missing on the host ({reason})", n.path.display())),
+        Some(n) => plan
+            .warnings
+            .push(format!("{} is missing on the host ({reason})", n.path.display())),
         None => {}
     }
 }
@@ -177,7 +209,12 @@ fn push(plan: &mut Plan, n: &DeviceNode, reason: &str) {
 /// Checks `NVIDIA_REQUIRE_*` against what is known without asking the driver's library.
 pub(super) fn check_requirements(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
     let driver = host.kernel.as_ref().map(|k| k.version.as_str());
-    let facts = Facts { cuda: driver.and_then(native_cuda), driver, arch: None, brand: None };
+    let facts = Facts {
+        cuda: driver.and_then(native_cuda),
+        driver,
+        arch: None,
+        brand: None,
+    };
     plan.warnings.extend(evaluate_all(&request.requirements, &facts)?);
     Ok(())
 }
