@@ -301,38 +301,62 @@ impl Config {
 
     /// What holds between values, or of a list as a whole.
     fn check(&self) -> Result<(), (String, Bad)> {
-        let empty = |list: usize, key: &str| {
-            if list > 0 {
-                return Ok(());
-            }
-            Err((key.to_owned(), Bad::new("an empty list", "at least one entry")))
+        nonempty(&self.driver_dirs, "driver-dirs")?;
+        nonempty(&self.runtimes, "runtimes")?;
+        let each = |setting: &Setting<Vec<String>>, key, good: fn(&str) -> bool, expected| {
+            let bad = setting.iter().find(|text| !good(text));
+            bad.map_or(Ok(()), |text| {
+                Err(wrong(&setting.origin, key, format!("{text:?}"), expected))
+            })
         };
-        empty(self.driver_dirs.len(), "driver-dirs")?;
-        empty(self.runtimes.len(), "runtimes")?;
-        for dir in &self.driver_dirs.value {
-            if dir.components().count() < 3 {
-                let bad = Bad::new(
-                    format!("{:?}", dir.display()),
-                    "a directory at least two levels below /",
-                );
-                return Err(("driver-dirs".to_owned(), bad));
-            }
-        }
-        for runtime in &self.runtimes.value {
-            let name = !runtime.contains('/') && !matches!(runtime.as_str(), "" | "." | "..");
-            if !name && !runtime.starts_with('/') {
-                let bad = Bad::new(format!("{runtime:?}"), "a program name or an absolute path");
-                return Err(("runtimes".to_owned(), bad));
-            }
-        }
-        for prefix in &self.annotation_prefixes.value {
-            if prefix.is_empty() {
-                let bad = Bad::new("an empty prefix", "a prefix such as \"cdi.k8s.io/\"");
-                return Err(("annotation-prefixes".to_owned(), bad));
-            }
-        }
-        Ok(())
+        let prefix = |text: &str| !text.is_empty();
+        let runtime =
+            |text: &str| text.starts_with('/') || !(text.contains('/') || matches!(text, "" | "." | ".."));
+        each(
+            &self.annotation_prefixes,
+            "annotation-prefixes",
+            prefix,
+            "a prefix such as \"cdi.k8s.io/\"",
+        )?;
+        each(
+            &self.runtimes,
+            "runtimes",
+            runtime,
+            "a program name or an absolute path",
+        )?;
+        // The driver directory is mounted over; not over a whole part of the container.
+        let shallow = self.driver_dirs.iter().find(|dir| dir.components().count() < 3);
+        shallow.map_or(Ok(()), |dir| {
+            let expected = "a directory at least two levels below /";
+            Err(wrong(
+                &self.driver_dirs.origin,
+                "driver-dirs",
+                format!("{:?}", dir.display().to_string()),
+                expected,
+            ))
+        })
     }
+}
+
+fn nonempty<T>(setting: &Setting<Vec<T>>, key: &str) -> Result<(), (String, Bad)> {
+    if setting.is_empty() {
+        return Err(wrong(
+            &setting.origin,
+            key,
+            "an empty list".to_owned(),
+            "at least one entry",
+        ));
+    }
+    Ok(())
+}
+
+/// A value that its type cannot tell to be wrong.
+fn wrong(origin: &Origin, key: &str, got: String, expected: &str) -> (String, Bad) {
+    let key = match origin {
+        Origin::File(key) => key,
+        Origin::Default => key,
+    };
+    (key.to_owned(), Bad::new(got, expected))
 }
 
 /// The text of a configuration file that only root can have written; `None` when there is none.
@@ -360,3 +384,6 @@ fn document(text: &str, path: &Path) -> Result<Table> {
     })?;
     Ok(document.as_table().clone())
 }
+
+#[cfg(test)]
+mod tests;

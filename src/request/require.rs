@@ -107,10 +107,10 @@ impl Requirement {
                 limits::count(variable, count)?;
                 match Condition::parse(factor) {
                     Ok(Some(condition)) => conditions.push(condition),
-                    Ok(None) => notes.push(format!(
-                        "{variable}: ignored `{}`, a condition on something unknown",
-                        limits::excerpt(factor)
-                    )),
+                    Ok(None) => limits::note(notes, || {
+                        let factor = limits::excerpt(factor);
+                        format!("{variable}: ignored `{factor}`, a condition on something unknown")
+                    }),
                     Err(why) => {
                         return Err(Error::new(
                             Code::Malformed,
