@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use toml_edit::{DocumentMut, Item, Table};
+use toml_edit::{Document, Item, Table};
 
 use crate::error::{Code, Error, IoContext, Result};
 use crate::request::Capabilities;
@@ -219,12 +219,13 @@ impl Config {
             )
             .fix("name an existing file")
         })?;
-        let dialect = if vendor::looks_like(&document(&text, path)?) {
+        let document = document(&text, path)?;
+        let dialect = if vendor::looks_like(&document) {
             Dialect::Nvidia
         } else {
             Dialect::Nvoci
         };
-        Self::parse(&text, path, dialect)
+        Self::of(&document, path, dialect)
     }
 
     /// Reads a configuration from text; `path` is for messages.
@@ -232,14 +233,17 @@ impl Config {
     /// # Errors
     /// [`Code::Config`], naming the file, the key, what it holds and what was expected.
     pub fn parse(text: &str, path: &Path, dialect: Dialect) -> Result<Self> {
-        let document = document(text, path)?;
+        Self::of(&*document(text, path)?, path, dialect)
+    }
+
+    fn of(document: &Table, path: &Path, dialect: Dialect) -> Result<Self> {
         let mut config = Self {
             file: Some((path.to_owned(), dialect)),
             ..Self::default()
         };
         let read = match dialect {
-            Dialect::Nvoci => config.read_own(&document),
-            Dialect::Nvidia => vendor::read(&document, &mut config),
+            Dialect::Nvoci => config.read_own(document),
+            Dialect::Nvidia => vendor::read(document, &mut config),
         };
         read.and_then(|()| config.check()).map_err(|(key, bad)| {
             let what = format!("{}: key `{key}`", path.display());
@@ -373,16 +377,15 @@ fn read(path: &Path) -> Result<Option<String>> {
     Ok(Some(text))
 }
 
-fn document(text: &str, path: &Path) -> Result<Table> {
-    let document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| {
+fn document<'t>(text: &'t str, path: &Path) -> Result<Document<&'t str>> {
+    Document::parse(text).map_err(|e: toml_edit::TomlError| {
         let line = e.span().map_or(1, |span| {
             let before = text.get(..span.start).unwrap_or(text);
             before.matches('\n').count() + 1
         });
         let what = format!("{}: line {line}", path.display());
         Error::new(Code::Config, what, e.message().replace('\n', ", "))
-    })?;
-    Ok(document.as_table().clone())
+    })
 }
 
 #[cfg(test)]
