@@ -196,6 +196,9 @@ impl Provenance {
 
 /// Whether anything in the inputs looks like a request; `false` is certain, and the container can be left
 /// alone without another look. Never fails: a broken value looks like a request.
+///
+/// Where the configuration is broken, ask with the defaults: a container that asks for nothing must start,
+/// and one that asks gets the configuration's error.
 pub fn wants_gpu_fast(inputs: &Inputs<'_>, config: &Config) -> bool {
     inputs.door == Door::Cdi || devices::any(inputs, config)
 }

@@ -212,4 +212,17 @@ mod tests {
         assert!(walk(&file, me).unwrap().is_some());
         assert_eq!(walk(&file, |_| false).unwrap_err().code(), Code::UnsafeOwner);
     }
+
+    #[test]
+    fn a_link_that_somebody_else_made_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tree();
+        let link = dir.path().join("link");
+        symlink("etc/conf", &link).unwrap();
+        assert!(find(&link).unwrap().is_some());
+        std::os::unix::fs::lchown(&link, Some(1000), None).unwrap();
+        assert_eq!(find(&link).unwrap_err().code(), Code::UnsafeOwner);
+    }
 }
