@@ -3,5 +3,6 @@
 #[allow(unsafe_code)]
 pub mod sys;
 
+pub mod door;
 pub mod error;
 pub mod oci;
