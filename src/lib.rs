@@ -3,6 +3,7 @@
 #[allow(unsafe_code)]
 pub mod sys;
 
+pub mod door;
 pub mod error;
 pub mod host;
 pub mod oci;

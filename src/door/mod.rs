@@ -1,0 +1,3 @@
+//! Doors: what is called from outside. Wiring only.
+
+pub mod list;
