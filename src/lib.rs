@@ -6,4 +6,5 @@ pub mod sys;
 pub mod door;
 pub mod error;
 pub mod host;
+pub mod ldso;
 pub mod oci;
