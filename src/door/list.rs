@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
-use crate::host::{Bits, FileKind, Gpu, Host, Locations, NodeKind, Roots};
+use crate::host::{Bits, FileKind, Gpu, Host, NodeKind, Roots};
 
 const HELP: &str = "\
 Usage: nvoci list [--json]
@@ -37,7 +37,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
             other => return Err(usage(other.unexpected())),
         }
     }
-    let locations = Locations::default();
+    let locations = super::locations(&super::load_config(None)?);
     let host = Host::discover(&Roots::open(&locations)?, &locations)?;
     if as_json {
         print(&format!("{:#}\n", json(&host)))?;

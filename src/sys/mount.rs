@@ -81,6 +81,7 @@ impl Restrict {
 #[derive(Debug)]
 pub struct Detached {
     source: Source,
+    is_dir: bool,
     restrict: Restrict,
     /// Whether `restrict` is in force already; if not, attaching does it.
     restricted: bool,
@@ -109,7 +110,7 @@ impl Detached {
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_EMPTY_PATH;
             match open_tree(source, c"", flags) {
-                Ok(tree) => return Self::of_tree(tree, restrict),
+                Ok(tree) => return Self::of_tree(tree, source.is_dir(), restrict),
                 Err(e) if absent(e) => OLD_API.store(true, Ordering::Relaxed),
                 Err(e) => return Err(e.into()),
             }
@@ -117,6 +118,7 @@ impl Detached {
         let fd = source.as_fd().try_clone_to_owned()?;
         Ok(Self {
             source: Source::Bind(fd),
+            is_dir: source.is_dir(),
             restrict,
             restricted: false,
         })
@@ -130,6 +132,7 @@ impl Detached {
                 Ok(tree) => {
                     return Ok(Self {
                         source: Source::Tree(tree),
+                        is_dir: true,
                         restrict,
                         restricted: true,
                     });
@@ -144,12 +147,13 @@ impl Detached {
         }
         Ok(Self {
             source: Source::Tmpfs(CString::new(data)?),
+            is_dir: true,
             restrict,
             restricted: false,
         })
     }
 
-    fn of_tree(tree: OwnedFd, restrict: Restrict) -> io::Result<Self> {
+    fn of_tree(tree: OwnedFd, is_dir: bool, restrict: Restrict) -> io::Result<Self> {
         let restricted = match set_attr(tree.as_fd(), restrict.attr()) {
             Ok(()) => true,
             Err(e) if absent(e) => false,
@@ -157,9 +161,15 @@ impl Detached {
         };
         Ok(Self {
             source: Source::Tree(tree),
+            is_dir,
             restrict,
             restricted,
         })
+    }
+
+    /// Whether it takes a directory as its place.
+    pub fn is_dir(&self) -> bool {
+        self.is_dir
     }
 
     /// Attaches the mount on `name` in `parent` and returns the mount's root.
