@@ -162,7 +162,9 @@ fn table(host: &Host) -> String {
         lines.push(String::new());
         lines.extend(host.warnings.iter().map(|w| format!("warning: {w}")));
     }
-    lines.iter().map(|l| format!("{}\n", Escaped(l))).collect()
+    lines.iter().fold(String::new(), |text, line| {
+        text + &Escaped(line).to_string() + "\n"
+    })
 }
 
 fn gpu_rows(gpus: &[Gpu]) -> Vec<String> {

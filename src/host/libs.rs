@@ -255,7 +255,7 @@ impl Search<'_> {
         if is_driver_name(&name) {
             self.found.push(Candidate {
                 name,
-                dir_hint: path.parent().unwrap_or(Path::new("/")).to_owned(),
+                dir_hint: parent(path),
                 path: real,
                 elf: facts(&file),
             });
@@ -353,6 +353,11 @@ fn is_driver_name(name: &str) -> bool {
     PREFIXES.iter().any(|p| name.starts_with(p))
         && name.contains(".so.")
         && !name.starts_with("libnvidia-container")
+}
+
+/// The directory a path is in.
+pub(super) fn parent(path: &Path) -> PathBuf {
+    path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned)
 }
 
 /// `path` as seen from `base`, absolute.
