@@ -10,6 +10,7 @@ use crate::host::Locations;
 
 pub mod config;
 pub mod hook;
+pub mod list;
 pub mod plan;
 
 /// `nvoci --help`.
@@ -77,6 +78,7 @@ fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitC
 fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     match command {
         Some("hook") => hook::run(args),
+        Some("list") => list::run(args),
         Some("plan") => plan::run(args),
         Some("config") => config::run(args),
         Some("help" | "--help" | "-h") => {

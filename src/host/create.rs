@@ -249,3 +249,132 @@ fn char_links(roots: &Roots, host: &Host, done: &mut Vec<Done>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testhost::TestHost;
+
+    const ALL: Options = Options {
+        load_kmods: true,
+        uvm: true,
+        modeset: true,
+        imex_channels: Vec::new(),
+    };
+
+    /// A host whose module is loaded, with an empty `/dev`; `None` where nodes cannot be made.
+    fn host() -> Option<TestHost> {
+        let host = TestHost::recorded("h100-580");
+        let may = !in_user_namespace() && host.device("probe", 1, 3, 0o600);
+        if in_user_namespace() {
+            eprintln!("SKIPPED: in a user namespace nothing is made");
+        }
+        may.then_some(host)
+    }
+
+    fn create(test: &TestHost, opts: &Options) -> (Host, Vec<Done>) {
+        let (roots, mut host) = (test.roots(), test.discover());
+        let done = create_missing(&roots, &mut host, opts);
+        (host, done)
+    }
+
+    #[test]
+    fn missing_nodes_are_made_with_the_drivers_numbers_and_modes() {
+        let Some(test) = host() else { return };
+        let (host, done) = create(&test, &ALL);
+        let made = |path: &str| done.contains(&Done::Node(path.into()));
+        for path in [
+            "/dev/nvidiactl",
+            "/dev/nvidia0",
+            "/dev/nvidia-uvm",
+            "/dev/nvidia-uvm-tools",
+        ] {
+            assert!(made(path), "{path}: {done:?}");
+        }
+        for (kind, number, mode) in [
+            (NodeKind::Gpu(0), (195, 0), 0o666),
+            (NodeKind::Uvm, (238, 0), 0o666),
+            (NodeKind::UvmTools, (238, 1), 0o666),
+            (NodeKind::Cap(1), (241, 1), 0o400),
+            (NodeKind::Cap(2), (241, 2), 0o444),
+        ] {
+            let node = host.node(kind).unwrap();
+            assert!(node.present, "{kind:?}");
+            assert_eq!(((node.major, node.minor), node.mode), (number, mode), "{kind:?}");
+        }
+        // A second time there is nothing left to do.
+        assert_eq!(create(&test, &ALL).1, []);
+    }
+
+    #[test]
+    fn nothing_is_touched_unless_it_is_switched_on_and_the_driver_agrees() {
+        let Some(test) = host() else { return };
+        assert_eq!(create(&test, &Options::default()).1, []);
+        test.file("proc/driver/nvidia/params", "ModifyDeviceFiles: 0\n");
+        assert_eq!(create(&test, &ALL).1, []);
+        assert!(!test.path().join("dev/nvidiactl").exists());
+    }
+
+    #[test]
+    fn what_stands_in_the_way_stays() {
+        let Some(test) = host() else { return };
+        test.file("dev/nvidia0", "not a device");
+        test.link("dev/nvidia-caps", "/proc");
+        let (host, done) = create(&test, &ALL);
+        assert!(!host.node(NodeKind::Gpu(0)).unwrap().present);
+        assert!(
+            done.iter()
+                .any(|d| matches!(d, Done::Failed(why) if why.contains("/dev/nvidia0")))
+        );
+        assert_eq!(
+            std::fs::read(test.path().join("dev/nvidia0")).unwrap(),
+            b"not a device"
+        );
+        assert!(!test.path().join("proc/nvidia-cap1").exists());
+        assert!(host.node(NodeKind::Ctl).unwrap().present);
+    }
+
+    #[test]
+    fn imex_channels_only_as_many_as_the_module_has() {
+        let Some(test) = host() else { return };
+        let opts = Options {
+            imex_channels: vec![0, 2047, 2048],
+            ..ALL
+        };
+        let (host, _) = create(&test, &opts);
+        assert!(host.node(NodeKind::ImexChannel(0)).is_some_and(|n| n.present));
+        assert!(host.node(NodeKind::ImexChannel(2047)).is_some_and(|n| n.present));
+        assert!(host.node(NodeKind::ImexChannel(2048)).is_none());
+    }
+
+    #[test]
+    fn systemd_finds_the_nodes_by_number() {
+        let Some(test) = host() else { return };
+        std::fs::create_dir(test.path().join("dev/char")).unwrap();
+        create(&test, &ALL);
+        let link = |name: &str| std::fs::read_link(test.path().join("dev/char").join(name)).unwrap();
+        assert_eq!(link("195:0"), Path::new("../nvidia0"));
+        assert_eq!(link("241:1"), Path::new("../nvidia-caps/nvidia-cap1"));
+    }
+
+    #[test]
+    fn modules_are_not_loaded_without_a_gpu_or_in_a_driver_container() {
+        if in_user_namespace() {
+            return;
+        }
+        let test = TestHost::bare();
+        test.file("proc/sys/kernel/modprobe", "/bin/false\n");
+        let mut host = test.discover();
+        let mut roots = test.roots();
+        assert_eq!(create_missing(&roots, &mut host, &ALL), []);
+        test.file("sys/bus/pci/devices/0000:01:00.0/vendor", "0x10de\n");
+        test.file("sys/bus/pci/devices/0000:01:00.0/class", "0x030200\n");
+        assert_eq!(create_missing(&roots, &mut host, &ALL), []);
+        roots.driver_path = "/".into();
+        let done = create_missing(&roots, &mut host, &ALL);
+        assert!(
+            matches!(&done[..], [Done::Failed(why)] if why.contains("nvidia")),
+            "{done:?}"
+        );
+    }
+}

@@ -158,15 +158,14 @@ fn gpus(roots: &Roots, host: &mut Host) -> Vec<Gpu> {
     for (index, gpu) in (0..).zip(&mut gpus) {
         gpu.index = index;
     }
-    for at in 0..gpus.len() {
-        if gpus[at].uuid.is_empty() {
+    for gpu in &mut gpus {
+        if gpu.uuid.is_empty() {
             host.warn(format!(
                 "GPU {}: its UUID is not known before it is first used",
-                gpus[at].pci
+                gpu.pci
             ));
         }
-        let minor = gpus[at].minor;
-        gpus[at].mig_devices = mig_devices(roots, minor, host);
+        gpu.mig_devices = mig_devices(roots, gpu.minor, host);
     }
     gpus
 }

@@ -6,7 +6,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::libs::{below, private};
+use super::libs::{below, facts, parent, private};
 use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Roots};
 use crate::sys::root::{Node, Root};
 
@@ -262,7 +262,7 @@ impl Finder<'_> {
             let mut names: Vec<String> = entries
                 .iter()
                 .filter_map(|e| e.name.to_str())
-                .filter(|n| n.starts_with("gsp") && n.ends_with(".bin"))
+                .filter(|n| n.strip_suffix(".bin").is_some_and(|n| n.starts_with("gsp")))
                 .map(str::to_owned)
                 .collect();
             names.sort_unstable();
@@ -328,7 +328,7 @@ impl Finder<'_> {
             });
             if let Some((dir, path, file)) = hit
                 && let Ok(file) = file.open_read()
-                && let Some((bits, soname)) = super::elf_stub::read(&file)
+                && let Some((bits, soname)) = facts(&file)
             {
                 let kind = FileKind::Library {
                     soname,
@@ -348,7 +348,7 @@ impl Finder<'_> {
                     && node.kind() == rustix::fs::FileType::Socket
                     && let Some(real) = node.path().ok().and_then(|p| below(&self.base, &p))
                 {
-                    let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+                    let dir = parent(&path);
                     self.push(FileKind::Socket, name, real, &dir);
                     break;
                 }
@@ -366,7 +366,7 @@ impl Finder<'_> {
                 && node.is_dir()
                 && let Some(real) = node.path().ok().and_then(|p| below(&self.base, &p))
             {
-                let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+                let dir = parent(path);
                 self.push(kind, name, real, &dir);
             }
         }

@@ -7,12 +7,16 @@
 //! when it is one of the few that NVIDIA versions by themselves.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::FileType;
 
 use super::driver::is_version;
 use super::{Bits, DriverFile, FileKind, Host, Locations, Roots, absent};
+use crate::ldso::abi::Arch;
+use crate::ldso::cache::{self, Cache};
+use crate::ldso::elf::{self, Want};
 use crate::sys::root::Root;
 
 /// How library names of the driver begin.
@@ -41,12 +45,12 @@ const OWN_VERSION: &[&str] = &[
     "libnvidia-nvvm70.so.",
 ];
 
-/// Where drivers are found that no loader cache knows. `{triple}` is the multiarch name; of a
+/// Where drivers are found that no loader cache knows. `{triplet}` is the multiarch name; of a
 /// directory that ends in `/*`, each subdirectory counts.
 const KNOWN_DIRS: &[&str] = &[
-    "usr/lib/{triple}",
-    "usr/lib/{triple}/nvidia/current",
-    "usr/lib/{triple}/nvidia/*",
+    "usr/lib/{triplet}",
+    "usr/lib/{triplet}/nvidia/current",
+    "usr/lib/{triplet}/nvidia/*",
     "usr/lib64",
     "usr/lib64/nvidia",
     "usr/lib",
@@ -54,30 +58,30 @@ const KNOWN_DIRS: &[&str] = &[
     "lib64",
     "usr/local/nvidia/lib64",
     "usr/local/nvidia/lib",
-    "run/nvidia/driver/usr/lib/{triple}",
+    "run/nvidia/driver/usr/lib/{triplet}",
     "run/nvidia/driver/usr/lib64",
     "run/opengl-driver/lib",
     "home/kubernetes/bin/nvidia/lib64",
     "opt/nvidia/lib64",
     "opt/nvidia/lib",
     "opt/bin/nvidia/lib64",
-    "usr/lib/{triple32}",
-    "usr/lib/{triple32}/nvidia/current",
+    "usr/lib/{triplet32}",
+    "usr/lib/{triplet32}/nvidia/current",
     "usr/lib32",
     "run/opengl-driver-32/lib",
 ];
 
-#[cfg(target_arch = "x86_64")]
-const TRIPLES: (&str, &str) = ("x86_64-linux-gnu", "i386-linux-gnu");
-#[cfg(target_arch = "aarch64")]
-const TRIPLES: (&str, &str) = ("aarch64-linux-gnu", "arm-linux-gnueabihf");
+/// The multiarch name of the 32-bit programs that this machine runs.
+const TRIPLET_32: &str = if cfg!(target_arch = "aarch64") {
+    "arm-linux-gnueabihf"
+} else {
+    "i386-linux-gnu"
+};
 
 /// Entries of a library directory; a distribution's has a few thousand.
 const MAX_ENTRIES: usize = 65_536;
 /// Candidates that are looked at, whatever the cache or directories hold.
 const MAX_CANDIDATES: usize = 4096;
-/// A loader cache of a large workstation has 500 kB.
-const MAX_CACHE: u64 = 16 << 20;
 
 /// Fills in the libraries and their version.
 pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
@@ -143,6 +147,21 @@ pub(super) fn private(dir: &Path) -> bool {
     !system && !name.contains("-linux-gnu")
 }
 
+/// Word size and soname of a library for this machine; `None` of anything else.
+pub(super) fn facts(file: &File) -> Option<(Bits, Option<String>)> {
+    let info = elf::read(file, Want::Soname).ok()?;
+    let arch = Arch::native();
+    let bits = if info.machine == arch.machine {
+        // x32 is a 32-bit ABI of the 64-bit machine that no driver was ever built for.
+        info.is_64.then_some(Bits::B64)?
+    } else {
+        arch.flags_of(info.machine, info.is_64, info.flags)?;
+        Bits::B32
+    };
+    let soname = info.soname.and_then(|s| String::from_utf8(s).ok());
+    Some((bits, soname))
+}
+
 /// A library file that may belong to the driver.
 struct Candidate {
     name: String,
@@ -177,12 +196,16 @@ struct Search<'a> {
 impl Search<'_> {
     /// Takes what the loader cache names.
     fn cache(&mut self, path: &Path, host: &mut Host) {
-        let Some(bytes) = super::read_optional(self.root, path, MAX_CACHE, host) else {
+        let Some(bytes) = super::read_optional(self.root, path, cache::MAX_BYTES, host) else {
             return;
         };
-        for (soname, file) in super::elf_stub::cache(&bytes) {
-            if is_driver_name(&soname) {
-                self.take(Path::new(&file));
+        let cache = match Cache::parse(&bytes) {
+            Ok(cache) => cache,
+            Err(e) => return host.warn(format!("{}: {}", path.display(), e.why())),
+        };
+        for entry in cache.entries() {
+            if is_driver_name(&entry.soname_text()) {
+                self.take(entry.os_path());
             }
         }
     }
@@ -232,9 +255,9 @@ impl Search<'_> {
         if is_driver_name(&name) {
             self.found.push(Candidate {
                 name,
-                dir_hint: path.parent().unwrap_or(Path::new("/")).to_owned(),
+                dir_hint: parent(path),
                 path: real,
-                elf: super::elf_stub::read(&file),
+                elf: facts(&file),
             });
         }
     }
@@ -304,8 +327,8 @@ impl Search<'_> {
         let mut dirs = Vec::with_capacity(KNOWN_DIRS.len());
         for pattern in KNOWN_DIRS {
             let path = pattern
-                .replace("{triple}", TRIPLES.0)
-                .replace("{triple32}", TRIPLES.1);
+                .replace("{triplet}", Arch::native().triplet)
+                .replace("{triplet32}", TRIPLET_32);
             let Some(parent) = path.strip_suffix("/*") else {
                 dirs.push(PathBuf::from(path));
                 continue;
@@ -330,6 +353,11 @@ fn is_driver_name(name: &str) -> bool {
     PREFIXES.iter().any(|p| name.starts_with(p))
         && name.contains(".so.")
         && !name.starts_with("libnvidia-container")
+}
+
+/// The directory a path is in.
+pub(super) fn parent(path: &Path) -> PathBuf {
+    path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned)
 }
 
 /// `path` as seen from `base`, absolute.

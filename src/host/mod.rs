@@ -15,7 +15,6 @@
 
 pub mod create;
 pub mod driver;
-mod elf_stub;
 pub mod files;
 pub mod kmod;
 pub mod libs;

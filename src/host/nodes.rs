@@ -3,12 +3,13 @@
 //! A node whose major is not the driver's is not the device, whatever its name says, so it is left
 //! out with a warning. A device that the kernel has without a node is listed as not present.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::{DeviceNode, Host, NodeKind, Roots, absent};
+use crate::sys::root::Node;
 
 /// The minor of `/dev/nvidiactl`.
 pub(super) const CTL_MINOR: u32 = 255;
@@ -26,6 +27,7 @@ pub(super) fn find(roots: &Roots, host: &mut Host) {
         roots,
         host,
         nodes: Vec::new(),
+        dir: None,
     };
     finder.core();
     finder.caps();
@@ -61,6 +63,8 @@ struct Finder<'a> {
     roots: &'a Roots,
     host: &'a mut Host,
     nodes: Vec<DeviceNode>,
+    /// The last directory that was looked into: there may be thousands of IMEX channels in one.
+    dir: Option<(String, Node)>,
 }
 
 impl Finder<'_> {
@@ -233,7 +237,7 @@ impl Finder<'_> {
     /// not present.
     fn look(&mut self, expected: &Expected<'_>, known: bool) {
         let path = Path::new("/dev").join(expected.path);
-        match stat(self.roots, expected.path) {
+        match self.stat(expected.path) {
             Ok(stat) => match self.check(expected, &stat) {
                 Ok((major, minor)) => {
                     self.nodes.push(DeviceNode {
@@ -304,6 +308,23 @@ impl Finder<'_> {
         drivers.iter().find_map(|d| self.host.majors.get(d))
     }
 
+    /// The attributes of what is at a path below the dev root. No link is followed in the last component.
+    fn stat(&mut self, path: &str) -> rustix::io::Result<Stat> {
+        let Some((dir, name)) = path.rsplit_once('/') else {
+            return rustix::fs::statat(&self.roots.dev, path, AtFlags::SYMLINK_NOFOLLOW);
+        };
+        if self.dir.as_ref().is_none_or(|(open, _)| open != dir) {
+            let node = self
+                .roots
+                .dev
+                .resolve(dir)
+                .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+            self.dir = Some((dir.to_owned(), node));
+        }
+        let dir = self.dir.as_ref().map(|(_, node)| node).ok_or(Errno::NOENT)?;
+        rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
     /// The numbers behind `prefix` of the names in a directory, sorted.
     fn numbered(&mut self, dir: &str, prefix: &str, max: usize) -> Vec<u32> {
         match self.roots.dev.read_dir(dir, max) {
@@ -323,17 +344,4 @@ impl Finder<'_> {
             }
         }
     }
-}
-
-/// The attributes of what is at a path below the dev root. No link is followed in the last component.
-fn stat(roots: &Roots, path: &str) -> rustix::io::Result<Stat> {
-    let (dir, name) = match path.rsplit_once('/') {
-        None => return rustix::fs::statat(&roots.dev, path, AtFlags::SYMLINK_NOFOLLOW),
-        Some(parts) => parts,
-    };
-    let dir = roots
-        .dev
-        .resolve(PathBuf::from(dir))
-        .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-    rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)
 }

@@ -89,6 +89,52 @@ impl TestHost {
         }
     }
 
+    /// Writes a loader cache with these sonames and paths, in the format of glibc 2.2 and later.
+    pub(crate) fn cache(&self, entries: &[(&str, &str)]) {
+        let mut strings = Vec::new();
+        let mut table = Vec::new();
+        let strings_at = 48 + 24 * entries.len();
+        let mut text = |s: &str| {
+            let at = u32::try_from(strings_at + strings.len()).unwrap();
+            strings.extend(s.bytes().chain([0]));
+            at.to_le_bytes()
+        };
+        for (soname, path) in entries {
+            table.extend(0x303_u32.to_le_bytes());
+            table.extend(text(soname));
+            table.extend(text(path));
+            table.extend([0; 12]);
+        }
+        let mut out = b"glibc-ld.so.cache1.1".to_vec();
+        for n in [entries.len(), strings.len(), 0, 0, 0, 0, 0] {
+            out.extend(u32::try_from(n).unwrap().to_le_bytes());
+        }
+        out.extend(table);
+        out.extend(strings);
+        self.file("etc/ld.so.cache", out);
+    }
+
+    /// Makes a character device below `dev`. `false`, with a word on standard error, where this process
+    /// may not: the test then has nothing to check.
+    pub(crate) fn device(&self, path: &str, major: u32, minor: u32, mode: u32) -> bool {
+        use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+        let at = self.make_dirs(&format!("dev/{path}"));
+        let made = mknodat(
+            CWD,
+            &at,
+            FileType::CharacterDevice,
+            Mode::from_raw_mode(mode),
+            makedev(major, minor),
+        );
+        match made {
+            Ok(()) => fs::set_permissions(&at, fs::Permissions::from_mode(mode)).is_ok(),
+            Err(e) => {
+                eprintln!("SKIPPED: making device nodes needs CAP_MKNOD: {e}");
+                false
+            }
+        }
+    }
+
     /// The kernel module's procfs files, for GPUs at bus 1, 2, ...
     pub(crate) fn module(&self, version: &str, gpus: u32) {
         self.file(

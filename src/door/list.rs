@@ -1,0 +1,279 @@
+//! `nvoci list [--json]`: what the host has.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::host::{Bits, FileKind, Gpu, Host, NodeKind, Roots};
+
+const HELP: &str = "\
+Usage: nvoci list [--json]
+
+Shows what the host has: the driver, its GPUs and MIG devices, device nodes and files.
+
+  --json   as one JSON document, with stable keys
+  --help   this text
+";
+
+/// Runs the command on the arguments after `list`.
+///
+/// # Errors
+/// [`Code::Usage`] for an unknown argument, and when the directories of the host cannot be opened. A host
+/// without a driver is no error: it has nothing to list.
+pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let mut as_json = false;
+    let mut parser = lexopt::Parser::from_args(args);
+    let usage = |e: lexopt::Error| Error::new(Code::Usage, "nvoci list", e.to_string());
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            lexopt::Arg::Long("json") => as_json = true,
+            lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => {
+                print(HELP)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let locations = super::locations(&super::load_config(None)?);
+    let host = Host::discover(&Roots::open(&locations)?, &locations)?;
+    if as_json {
+        print(&format!("{:#}\n", json(&host)))?;
+    } else {
+        print(&table(&host))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context(Code::System, || "write to standard output"),
+    }
+}
+
+/// The host as JSON. Keys are only ever added.
+pub fn json(host: &Host) -> Value {
+    let gpus: Vec<Value> = host
+        .gpus
+        .iter()
+        .map(|g| {
+            let mig: Vec<Value> = g
+                .mig_devices
+                .iter()
+                .map(|m| {
+                    json!({
+                        "index": m.index, "gpu_instance": m.gi, "compute_instance": m.ci,
+                        "gpu_instance_minor": m.gi_minor, "compute_instance_minor": m.ci_minor,
+                    })
+                })
+                .collect();
+            json!({
+                "index": g.index, "minor": g.minor, "uuid": g.uuid, "pci": g.pci.to_string(),
+                "name": g.name, "excluded": g.excluded, "mig": mig,
+            })
+        })
+        .collect();
+    let nodes: Vec<Value> = host
+        .nodes
+        .iter()
+        .map(|n| {
+            json!({
+                "path": n.path.to_string_lossy(), "kind": node_kind(n.kind), "major": n.major,
+                "minor": n.minor, "mode": format!("{:04o}", n.mode), "uid": n.uid, "gid": n.gid,
+                "present": n.present,
+                "links": n.links.iter().map(|l| l.to_string_lossy()).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let files: Vec<Value> = host
+        .files
+        .iter()
+        .map(|f| {
+            let mut value =
+                json!({ "kind": file_kind(&f.kind), "name": f.name, "path": f.path.to_string_lossy() });
+            if let FileKind::Library { soname, bits, .. } = &f.kind {
+                value["soname"] = json!(soname);
+                value["bits"] = json!(match bits {
+                    Bits::B64 => 64,
+                    Bits::B32 => 32,
+                });
+            }
+            value
+        })
+        .collect();
+    json!({
+        "platform": host.platform.name(),
+        "kernel_module": host.kernel.as_ref().map(|k| json!({ "version": k.version, "open": k.open })),
+        "library_version": host.user_version,
+        "usable": host.check_versions().is_ok(),
+        "problem": host.check_versions().err().map(|e| e.to_string()),
+        "gpus": gpus,
+        "nodes": nodes,
+        "files": files,
+        "warnings": host.warnings,
+    })
+}
+
+/// The host for a person.
+fn table(host: &Host) -> String {
+    let mut lines = Vec::new();
+    let kernel = host.kernel.as_ref().map_or_else(
+        || "none".to_owned(),
+        |k| format!("{} ({})", k.version, if k.open { "open" } else { "proprietary" }),
+    );
+    lines.push(format!("platform        {}", host.platform.name()));
+    lines.push(format!("kernel module   {kernel}"));
+    lines.push(format!(
+        "libraries       {}",
+        host.user_version.as_deref().unwrap_or("none")
+    ));
+    if let Err(e) = host.check_versions() {
+        lines.push(format!("problem         {e}"));
+    }
+    if !host.gpus.is_empty() {
+        lines.push(String::new());
+        lines.extend(gpu_rows(&host.gpus));
+    }
+    if !host.nodes.is_empty() {
+        lines.push(String::new());
+        lines.push("DEVICE NODE                              NUMBER     MODE".to_owned());
+        for node in &host.nodes {
+            lines.push(format!(
+                "{:<40} {:<10} {:04o}{}",
+                node.path.display(),
+                format!("{}:{}", node.major, node.minor),
+                node.mode,
+                if node.present { "" } else { "  missing" }
+            ));
+        }
+    }
+    if !host.files.is_empty() {
+        lines.push(String::new());
+        lines.push("KIND        FILE".to_owned());
+        for file in &host.files {
+            lines.push(format!("{:<11} {}", file_kind(&file.kind), file.path.display()));
+        }
+    }
+    if !host.warnings.is_empty() {
+        lines.push(String::new());
+        lines.extend(host.warnings.iter().map(|w| format!("warning: {w}")));
+    }
+    lines.iter().fold(String::new(), |text, line| {
+        text + &Escaped(line).to_string() + "\n"
+    })
+}
+
+fn gpu_rows(gpus: &[Gpu]) -> Vec<String> {
+    let mut rows =
+        vec!["GPU   MINOR  PCI ADDRESS   UUID                                      NAME".to_owned()];
+    for gpu in gpus {
+        let index = if gpu.excluded {
+            "-".to_owned()
+        } else {
+            gpu.index.to_string()
+        };
+        rows.push(format!(
+            "{index:<5} {:<6} {:<13} {:<41} {}{}",
+            gpu.minor,
+            gpu.pci.to_string(),
+            if gpu.uuid.is_empty() {
+                "not known yet"
+            } else {
+                &gpu.uuid
+            },
+            gpu.name,
+            if gpu.excluded { " (excluded)" } else { "" },
+        ));
+        for mig in &gpu.mig_devices {
+            rows.push(format!(
+                "{:<5} MIG: GPU instance {}, compute instance {}",
+                format!("{}:{}", gpu.index, mig.index),
+                mig.gi,
+                mig.ci
+            ));
+        }
+    }
+    rows
+}
+
+fn node_kind(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::Ctl => "control",
+        NodeKind::Gpu(_) => "gpu",
+        NodeKind::Uvm => "uvm",
+        NodeKind::UvmTools => "uvm-tools",
+        NodeKind::Modeset => "modeset",
+        NodeKind::Cap(_) => "capability",
+        NodeKind::ImexChannel(_) => "imex-channel",
+        NodeKind::NvSwitchCtl => "nvswitch-control",
+        NodeKind::NvSwitch(_) => "nvswitch",
+        NodeKind::Nvlink => "nvlink",
+        NodeKind::Dri { render: true, .. } => "dri-render",
+        NodeKind::Dri { render: false, .. } => "dri-card",
+        NodeKind::NvidiaFs(_) => "nvidia-fs",
+        NodeKind::Gdrdrv => "gdrdrv",
+        NodeKind::Uverbs(_) => "uverbs",
+        NodeKind::RdmaCm => "rdma-cm",
+        NodeKind::Dxg => "dxg",
+    }
+}
+
+fn file_kind(kind: &FileKind) -> &'static str {
+    match kind {
+        FileKind::Library { bits: Bits::B64, .. } => "library",
+        FileKind::Library { bits: Bits::B32, .. } => "library32",
+        FileKind::Binary => "program",
+        FileKind::Firmware => "firmware",
+        FileKind::Config(_) => "config",
+        FileKind::Socket => "socket",
+        FileKind::Directory => "directory",
+        FileKind::Data => "data",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testhost::TestHost;
+
+    #[test]
+    fn an_h100_in_both_forms() {
+        let host = TestHost::recorded("h100-580").discover();
+        let text = table(&host);
+        assert!(
+            text.contains("0     0      0000:00:06.0  GPU-fff409e8-6d09-4804-74aa-d9624af686c0  NVIDIA H100"),
+            "{text}"
+        );
+        assert!(text.contains("/dev/nvidia-uvm                          238:0      0666  missing"));
+        let json = json(&host);
+        assert_eq!(json["gpus"][0]["pci"], "0000:00:06.0");
+        assert_eq!(json["usable"], true);
+        assert_eq!(json["kernel_module"]["version"], "580.159.04");
+    }
+
+    #[test]
+    fn a_machine_without_a_driver_is_listed_as_such() {
+        let host = TestHost::bare().discover();
+        let text = table(&host);
+        assert!(text.starts_with("platform        none\n"), "{text}");
+        assert!(text.contains("[NVOCI-2001]"));
+        assert_eq!(json(&host)["gpus"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn nothing_of_the_host_reaches_the_terminal_raw() {
+        let mut host = TestHost::recorded("h100-580").discover();
+        host.gpus[0].name = "evil \u{1b}[2J".into();
+        assert!(!table(&host).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn unknown_arguments_are_refused() {
+        let e = run(["--jsn".into()].into_iter()).unwrap_err();
+        assert_eq!(e.code(), Code::Usage);
+    }
+}
