@@ -114,6 +114,11 @@ impl Root {
         Node::from_fd(handle.into())
     }
 
+    /// Where this root is, as the kernel names it; see [`Node::path`].
+    pub fn path(&self) -> io::Result<PathBuf> {
+        path_of(self.as_fd())
+    }
+
     /// The directory that holds `path`'s last component, and that component.
     ///
     /// # Errors
@@ -279,6 +284,16 @@ impl Node {
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
+    /// The path of the inode from the process's root, as the kernel names it: all links resolved.
+    ///
+    /// For naming and comparing what was found on the host; to use the inode, use the descriptor.
+    ///
+    /// # Errors
+    /// `ENOENT` when it has been deleted or cannot be reached from the process's root.
+    pub fn path(&self) -> io::Result<PathBuf> {
+        path_of(self.as_fd())
+    }
+
     /// Lists a directory, at most `max` entries (more are an `EFBIG` error), in the directory's order.
     pub fn read_dir(&self, max: usize) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
@@ -323,6 +338,44 @@ impl Node {
         self.fd
     }
 
+    /// Makes a directory `name` in this one, or finds the one that is there.
+    pub fn mkdir(&self, name: &OsStr, mode: u32) -> io::Result<Self> {
+        match rustix::fs::mkdirat(&self.fd, plain(name)?.as_c_str(), Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let node = self.child(name)?;
+        if node.is_dir() {
+            Ok(node)
+        } else {
+            Err(Errno::NOTDIR.into())
+        }
+    }
+
+    /// Makes an empty file `name`, a place for a bind mount.
+    ///
+    /// # Errors
+    /// `EEXIST` when there is something of that name.
+    pub fn placeholder(&self, name: &OsStr) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(
+            &self.fd,
+            plain(name)?.as_c_str(),
+            flags,
+            Mode::from_raw_mode(0o444),
+        )?;
+        Ok(())
+    }
+
+    /// Whether this directory has no entries.
+    pub fn is_empty_dir(&self) -> io::Result<bool> {
+        match self.read_dir(0) {
+            Ok(_) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::EFBIG) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Makes a symbolic link `name` → `target` in this directory, replacing a link or file of that name.
     pub fn symlink(&self, name: &OsStr, target: &Path) -> io::Result<()> {
         let name = plain(name)?;
@@ -332,6 +385,15 @@ impl Node {
     /// Writes a whole new file `name` in this directory: readers see the old one or the new one.
     /// An existing inode is never written to, so a hard link to something else is left alone.
     pub fn write_file(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
+        self.write_new(name, mode, data, false)
+    }
+
+    /// [`Node::write_file`], on disk when it returns: a crash leaves the old file or the new one.
+    pub fn write_file_durably(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
+        self.write_new(name, mode, data, true)
+    }
+
+    fn write_new(&self, name: &OsStr, mode: u32, data: &[u8], durably: bool) -> io::Result<()> {
         use std::io::Write as _;
         let name = plain(name)?;
         self.replace_with(&name, |tmp| {
@@ -343,7 +405,9 @@ impl Node {
             )?;
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
             let mut file = File::from(fd);
-            let written = file.write_all(data);
+            let written = file
+                .write_all(data)
+                .and_then(|()| if durably { file.sync_all() } else { Ok(()) });
             if let Err(e) = written {
                 let _ = rustix::fs::unlinkat(&self.fd, tmp, AtFlags::empty());
                 return Err(Errno::from_io_error(&e).unwrap_or(Errno::IO));
@@ -388,6 +452,18 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
         flags | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// What the kernel calls the inode behind a descriptor.
+fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    use std::os::fd::AsRawFd as _;
+    let name = format!("{}", fd.as_raw_fd());
+    let target = rustix::fs::readlinkat(own_fds()?, name, Vec::with_capacity(256))?;
+    let bytes = target.into_bytes();
+    if !bytes.starts_with(b"/") || bytes.ends_with(b" (deleted)") {
+        return Err(Errno::NOENT.into());
+    }
+    Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 
 /// The process's own `/proc/self/fd`, opened once, before any other mount namespace is entered, and
