@@ -10,7 +10,7 @@ use crate::sys::mount::{Detached, Restrict};
 use crate::sys::root::{Node, split};
 
 /// The file that tells a second injection that the first one was here, and the doctor what it did.
-pub const RECORD: &str = ".nvoci.json";
+pub(super) const RECORD: &str = ".nvoci.json";
 
 /// Room for links, generated text and the record; driver files are bound and take none.
 const SIZE: u64 = 4 << 20;

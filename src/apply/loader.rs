@@ -8,11 +8,16 @@ use super::driver_dir::DriverDir;
 use crate::ldso::{CacheOutcome, FirstDir, How, Lib, Update, updated_cache};
 use crate::plan::{Place, Plan};
 use crate::sys::mount::{Detached, Restrict};
-use crate::sys::root::Node;
+use crate::sys::root::{Node, split};
 
 const CONF_DIR: &str = "/etc/ld.so.conf.d";
 const CONF: &str = "00-nvoci.conf";
-const CACHE: &str = "/etc/ld.so.cache";
+
+/// `e_machine` values of elf.h.
+const EM_386: u16 = 3;
+const EM_ARM: u16 = 40;
+const EM_X86_64: u16 = 62;
+const EM_AARCH64: u16 = 183;
 
 /// How the loader was told.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -27,7 +32,10 @@ pub(super) struct Told {
 pub(super) fn configure(container: &Container, dir: &DriverDir, plan: &Plan) -> Told {
     let first = first_dirs(dir, plan);
     if first.is_empty() {
-        return Told { how: "no libraries".to_owned(), ..Told::default() };
+        return Told {
+            how: "no libraries".to_owned(),
+            ..Told::default()
+        };
     }
     let mut told = Told::default();
     if let Err(e) = write_conf(container, &first) {
@@ -35,16 +43,24 @@ pub(super) fn configure(container: &Container, dir: &DriverDir, plan: &Plan) -> 
             "{CONF_DIR}/{CONF} was not written ({e}): an `ldconfig` run in the container forgets the driver"
         ));
     }
-    let outcome = updated_cache(container.root(), &Update { first: &first, conf_name: CONF });
+    let outcome = updated_cache(
+        container.root(),
+        &Update {
+            first: &first,
+            conf_name: CONF,
+        },
+    );
     told.how = describe(&outcome);
-    told.warnings.extend(outcome.warnings);
-    if let Some(bytes) = outcome.bytes {
-        if let Err(e) = place_cache(container, dir, &bytes) {
-            told.warnings.push(format!(
-                "{CACHE} could not be placed ({e}): set LD_LIBRARY_PATH={}",
-                dir.path.join(Place::Lib64.dir()).display()
-            ));
-        }
+    told.warnings.extend(outcome.warnings.iter().cloned());
+    if outcome.how == How::None {
+        return told;
+    }
+    if let Err(e) = place(container, dir, Path::new(outcome.target), &outcome.bytes) {
+        told.warnings.push(format!(
+            "{} could not be placed ({e}): set LD_LIBRARY_PATH={}",
+            outcome.target,
+            dir.path.join(Place::Lib64.dir()).display()
+        ));
     }
     told
 }
@@ -53,7 +69,8 @@ fn describe(outcome: &CacheOutcome) -> String {
     match &outcome.how {
         How::Merged => "merged".to_owned(),
         How::Rebuilt { reason } => format!("rebuilt: {reason}"),
-        How::None { reason } => format!("none: {reason}"),
+        How::MuslPath => "musl path file".to_owned(),
+        _ => "none: the image has no dynamic loader".to_owned(),
     }
 }
 
@@ -72,19 +89,35 @@ fn first_dirs(dir: &DriverDir, plan: &Plan) -> Vec<FirstDir> {
             }
         }
         if !libs.is_empty() {
-            dirs.push(FirstDir { path: dir.path.join(below), libs });
+            dirs.push(FirstDir {
+                path: dir.path.join(below),
+                libs,
+            });
         }
     }
     dirs
 }
 
 fn lib(name: &str, place: Place) -> Lib {
-    Lib { soname: name.to_owned(), file: name.to_owned(), is_64: place == Place::Lib64 }
+    let is_64 = place == Place::Lib64;
+    let machine = match (cfg!(target_arch = "aarch64"), is_64) {
+        (false, true) => EM_X86_64,
+        (false, false) => EM_386,
+        (true, true) => EM_AARCH64,
+        (true, false) => EM_ARM,
+    };
+    Lib {
+        soname: name.to_owned(),
+        file: name.to_owned(),
+        is_64,
+        machine,
+    }
 }
 
 fn write_conf(container: &Container, first: &[FirstDir]) -> std::io::Result<()> {
     let dir = container.own_dir(Path::new(CONF_DIR))?;
-    let mut text = String::from("# Written by nvoci when the container was created: the NVIDIA driver of the host.\n");
+    let mut text =
+        String::from("# Written by nvoci when the container was created: the NVIDIA driver of the host.\n");
     for d in first {
         text.push_str(&d.path.to_string_lossy());
         text.push('\n');
@@ -92,17 +125,18 @@ fn write_conf(container: &Container, first: &[FirstDir]) -> std::io::Result<()> 
     write_if_changed(&dir, OsStr::new(CONF), text.as_bytes())
 }
 
-fn place_cache(container: &Container, dir: &DriverDir, bytes: &[u8]) -> std::io::Result<()> {
+fn place(container: &Container, dir: &DriverDir, at: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let (parent, name) = split(at)?;
     let written = container
-        .own_dir(Path::new("/etc"))
-        .and_then(|etc| write_if_changed(&etc, OsStr::new("ld.so.cache"), bytes));
+        .own_dir(parent)
+        .and_then(|d| write_if_changed(&d, name, bytes));
     let Err(why) = written else { return Ok(()) };
     // A volume, or a file system that cannot be written to: a file of ours over the image's.
-    let etc = container.root().resolve("/etc")?;
-    match etc.child("ld.so.cache") {
+    let parent = container.root().resolve(parent)?;
+    match parent.child(name) {
         Ok(there) if there.is_file() => {
-            let ours = dir.write("ld.so.cache", bytes)?;
-            Detached::bind(&ours, Restrict::DATA)?.attach(&etc, OsStr::new("ld.so.cache"))?;
+            let ours = dir.write(&name.to_string_lossy(), bytes)?;
+            Detached::bind(&ours, Restrict::DATA)?.attach(&parent, name)?;
             Ok(())
         }
         _ => Err(why),

@@ -4,6 +4,7 @@ mod container;
 mod devices;
 mod driver_dir;
 mod links;
+mod loader;
 mod procfs;
 pub mod record;
 pub mod rootfs;

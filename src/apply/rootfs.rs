@@ -21,7 +21,7 @@ use super::container::Container;
 use super::driver_dir::{Attached, DriverDir, RECORD};
 use super::record::Record;
 use super::sources::Sources;
-use super::{devices, links, procfs};
+use super::{devices, links, loader, procfs};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
@@ -74,6 +74,9 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
     dir.fill(sources.files, &plan.links)?;
     devices::add(&container, sources.devices)?;
     record.warnings.extend(procfs::cover(&container, &dir, plan));
+    let told = loader::configure(&container, &dir, plan);
+    record.loader = told.how;
+    record.warnings.extend(told.warnings);
     record
         .warnings
         .extend(links::add(&container, &dir, &plan.rootfs_links));

@@ -21,8 +21,8 @@ use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::{Host, Roots, create};
 use crate::oci::{Bundle, Spec, State};
 use crate::plan::{Plan, plan};
-use crate::request::{self, Door, Inputs, MountView};
-use crate::sys::cgroup::{DeviceCgroup, DeviceRule};
+use crate::request::{self, Capabilities, Door, ImexRequest, Inputs, MountView};
+use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::MountNs;
 use crate::sys::process;
 
@@ -164,9 +164,15 @@ fn read_request(spec: &Spec, config: &Config, door: Door) -> Result<Option<reque
 
 /// What may be made on the host for this request.
 fn creation(request: &request::Request, config: &Config) -> create::Options {
+    let wants = |c| request.capabilities.intersects(c);
     create::Options {
         load_kmods: *config.load_kmods,
-        ..create::Options::default()
+        uvm: wants(Capabilities::COMPUTE.with(Capabilities::VIDEO)),
+        modeset: wants(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)),
+        imex_channels: match &request.imex {
+            ImexRequest::Channels(channels) if *config.create_imex_channels => channels.clone(),
+            _ => Vec::new(),
+        },
     }
 }
 
@@ -203,7 +209,7 @@ fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Resul
     let ours: Vec<DeviceRule> = plan
         .devices
         .iter()
-        .map(|d| DeviceRule::use_char(d.major, d.minor))
+        .map(|d| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW))
         .collect();
     let theirs = spec.device_rules();
     let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours));
