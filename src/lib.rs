@@ -3,4 +3,6 @@
 #[allow(unsafe_code)]
 pub mod sys;
 
+pub mod door;
+pub mod engine;
 pub mod error;

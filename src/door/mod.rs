@@ -1,0 +1,3 @@
+//! The doors: wiring from a command line to the modules that do the work.
+
+pub mod install;
