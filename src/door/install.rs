@@ -1,11 +1,12 @@
 //! `nvoci install ENGINE...` and `nvoci uninstall ENGINE...`.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lexopt::{Arg, Parser, ValueExt as _};
+use lexopt::{Arg, Parser, ValueExt};
 use serde_json::{Value, json};
 
 use crate::engine::place::{self, Session, User};
@@ -120,10 +121,10 @@ fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Aske
             Arg::Long("config") => asked.config = Some(parser.value().map_err(bad)?.into()),
             Arg::Long("root") => asked.root = parser.value().map_err(bad)?.into(),
             Arg::Long("runtime-name") => {
-                asked.settings.name = parser.value().and_then(|v| v.string()).map_err(bad)?
+                asked.settings.name = parser.value().and_then(ValueExt::string).map_err(bad)?;
             }
             Arg::Long("runtime-path") => {
-                asked.settings.runtime_path = parser.value().and_then(|v| v.string()).map_err(bad)?;
+                asked.settings.runtime_path = parser.value().and_then(ValueExt::string).map_err(bad)?;
             }
             Arg::Long("set-as-default") => asked.settings.set_as_default = true,
             Arg::Long("cdi") => asked.settings.cdi = true,
@@ -205,7 +206,7 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         }
         restart::act(engine, activation)?;
         acted = true;
-        text += &format!("  done: {}\n", activation.command.join(" "));
+        let _ = writeln!(text, "  done: {}", activation.command.join(" "));
     }
     Ok((to_json(engine, asked, &report, activation.as_ref(), acted), text))
 }
@@ -244,7 +245,9 @@ fn describe(engine: Engine, asked: &Asked, report: &Report, activation: Option<&
     } else {
         format!("{}: {}{place}\n", engine.name(), report.outcome.text())
     };
-    let mut line = |label: &str, text: &str| out += &format!("  {label}: {}\n", Escaped(text));
+    let mut line = |label: &str, text: &str| {
+        let _ = writeln!(out, "  {label}: {}", Escaped(text));
+    };
     if !asked.dry_run {
         for change in &report.changes {
             line("set", change);

@@ -55,13 +55,12 @@ pub(super) fn has_cri(file: &Value) -> bool {
 pub fn plan(file: &str, current: Option<&str>, seen: Option<&Value>, s: &Settings) -> Result<Edit> {
     let mut e = Editor::open(file, Format::Toml, current.unwrap_or_default())?;
     let mut warnings = Vec::new();
-    let version = match version(e.value()) {
-        Some(v) => v,
-        None => {
-            // Version 2 is read by every containerd from 1.3 on.
-            e.set(&["version"], &json!(2))?;
-            2
-        }
+    let version = if let Some(known) = version(e.value()) {
+        known
+    } else {
+        // Version 2 is read by every containerd from 1.3 on.
+        e.set(&["version"], &json!(2))?;
+        2
     };
     if version > 4 {
         warnings.push(format!(
@@ -98,6 +97,15 @@ pub fn plan(file: &str, current: Option<&str>, seen: Option<&Value>, s: &Setting
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         e.set(&path, value)
     };
+    if s.cdi {
+        set(
+            vec!["plugins".into(), plugin.into(), "enable_cdi".into()],
+            &json!(true),
+        )?;
+    }
+    if s.set_as_default {
+        set(join(&root, &["default_runtime_name"]), &json!(s.name))?;
+    }
     if none && s.name != "runc" && !legacy_default {
         // Before 2.0 the first runtime that a file names replaces the built-in table, runc with it,
         // and the CRI plugin then fails for want of its default runtime.
@@ -128,15 +136,6 @@ pub fn plan(file: &str, current: Option<&str>, seen: Option<&Value>, s: &Setting
             )?;
         }
         None => set(join(&runtimes, &[&s.name]), &entry(base, &s.runtime_path))?,
-    }
-    if s.set_as_default {
-        set(join(&root, &["default_runtime_name"]), &json!(s.name))?;
-    }
-    if s.cdi {
-        set(
-            vec!["plugins".into(), plugin.into(), "enable_cdi".into()],
-            &json!(true),
-        )?;
     }
     let disabled = e.get(&["disabled_plugins"]).and_then(Value::as_array);
     let names = ["cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"];

@@ -14,11 +14,14 @@ use super::{Settings, Take};
 pub fn plan(file: &str, current: Option<&str>, seen: &[Value], s: &Settings) -> Result<Edit> {
     let start = current.map_or_else(|| super::header("crio"), str::to_owned);
     let mut e = Editor::open(file, Format::Toml, &start)?;
+    if s.set_as_default {
+        e.set(&["crio", "runtime", "default_runtime"], &json!(s.name))?;
+    }
     let base = base(seen, &s.name);
     let path = ["crio", "runtime", "runtimes", s.name.as_str()];
     if e.get(&path).is_some() {
-        let [a, b, c, d] = path;
-        e.set(&[a, b, c, d, "runtime_path"], &json!(s.runtime_path))?;
+        let binary = ["crio", "runtime", "runtimes", &s.name, "runtime_path"];
+        e.set(&binary, &json!(s.runtime_path))?;
     } else {
         let mut entry: Map<String, Value> = Map::new();
         entry.insert("runtime_path".to_owned(), json!(s.runtime_path));
@@ -32,9 +35,6 @@ pub fn plan(file: &str, current: Option<&str>, seen: &[Value], s: &Settings) -> 
                 .map(|(k, v)| (k.clone(), v.clone())),
         );
         e.set(&path, &Value::Object(entry))?;
-    }
-    if s.set_as_default {
-        e.set(&["crio", "runtime", "default_runtime"], &json!(s.name))?;
     }
     Ok(e.finish(Vec::new()))
 }

@@ -95,21 +95,21 @@ fn operations<'a>(a: &[&'a str], b: &[&'a str]) -> Vec<Op<'a>> {
 }
 
 /// The longest common subsequence, by the textbook table.
-fn middle<'a>(a: &[&'a str], b: &[&'a str], ops: &mut Vec<Op<'a>>) {
+fn middle<'a>(old: &[&'a str], new: &[&'a str], ops: &mut Vec<Op<'a>>) {
     const MAX_CELLS: usize = 4_000_000;
-    let width = b.len() + 1;
-    if a.len().saturating_mul(width) > MAX_CELLS {
-        ops.extend(a.iter().map(|l| ('-', *l)).chain(b.iter().map(|l| ('+', *l))));
+    let width = new.len() + 1;
+    if old.len().saturating_mul(width) > MAX_CELLS {
+        ops.extend(old.iter().map(|l| ('-', *l)).chain(new.iter().map(|l| ('+', *l))));
         return;
     }
-    let mut table = vec![0_u32; (a.len() + 1) * width];
-    let cell = |t: &[u32], i: usize, j: usize| t.get(i * width + j).copied().unwrap_or(0);
-    for (i, x) in a.iter().enumerate().rev() {
-        for (j, y) in b.iter().enumerate().rev() {
-            let best = if x == y {
-                cell(&table, i + 1, j + 1) + 1
+    let mut table = vec![0_u32; (old.len() + 1) * width];
+    let common = |table: &[u32], i: usize, j: usize| table.get(i * width + j).copied().unwrap_or(0);
+    for (i, from) in old.iter().enumerate().rev() {
+        for (j, to) in new.iter().enumerate().rev() {
+            let best = if from == to {
+                common(&table, i + 1, j + 1) + 1
             } else {
-                cell(&table, i + 1, j).max(cell(&table, i, j + 1))
+                common(&table, i + 1, j).max(common(&table, i, j + 1))
             };
             if let Some(slot) = table.get_mut(i * width + j) {
                 *slot = best;
@@ -118,18 +118,18 @@ fn middle<'a>(a: &[&'a str], b: &[&'a str], ops: &mut Vec<Op<'a>>) {
     }
     let (mut i, mut j) = (0, 0);
     loop {
-        match (a.get(i), b.get(j)) {
-            (Some(x), Some(y)) if x == y => {
-                ops.push((' ', x));
+        match (old.get(i), new.get(j)) {
+            (Some(from), Some(to)) if from == to => {
+                ops.push((' ', from));
                 i += 1;
                 j += 1;
             }
-            (Some(x), y) if y.is_none() || cell(&table, i + 1, j) >= cell(&table, i, j + 1) => {
-                ops.push(('-', x));
+            (Some(from), to) if to.is_none() || common(&table, i + 1, j) >= common(&table, i, j + 1) => {
+                ops.push(('-', from));
                 i += 1;
             }
-            (_, Some(y)) => {
-                ops.push(('+', y));
+            (_, Some(to)) => {
+                ops.push(('+', to));
                 j += 1;
             }
             _ => return,

@@ -30,6 +30,8 @@ pub struct Change {
     pub after: Value,
     /// How many of the path's keys existed before; later ones are taken back when they are left empty.
     pub existed: usize,
+    /// Whether a header of its own was written for a TOML table that was there by its inner tables alone.
+    pub header: bool,
 }
 
 impl Change {
@@ -145,12 +147,15 @@ impl Editor {
         };
         let mut expected = self.value.clone();
         place(&mut expected, path, Some(value.clone()));
+        let parent = path.split_last().map_or(path, |(_, parent)| parent);
+        let bare = self.get(parent).is_some() && !self.has_header(parent);
         self.accept(text, &expected, path)?;
         self.changes.push(Change {
             path: path.iter().map(|k| (*k).to_owned()).collect(),
             before,
             after: value.clone(),
             existed,
+            header: bare && self.has_header(parent),
         });
         Ok(())
     }
@@ -197,6 +202,12 @@ impl Editor {
         }
         let Some(raw) = &change.before else {
             self.remove(&path, change.existed + 1)?;
+            if let (true, Some((_, parent))) = (change.header, path.split_last())
+                && let Some(text) = toml::remove_header(&self.text, parent)
+            {
+                let expected = self.value.clone();
+                self.accept(Some(text), &expected, parent)?;
+            }
             return Ok(Undone::Reverted);
         };
         let text = match self.format {
@@ -226,6 +237,10 @@ impl Editor {
             changes: self.changes,
             warnings,
         }
+    }
+
+    fn has_header(&self, path: &[&str]) -> bool {
+        self.format == Format::Toml && toml::has_header(&self.text, path)
     }
 
     fn find(&self, path: &[&str]) -> Option<std::ops::Range<usize>> {
@@ -318,17 +333,18 @@ fn place(value: &mut Value, path: &[&str], new: Option<Value>) {
 
 /// Equality in which a table that is empty and one that is absent are the same: in TOML a table
 /// vanishes with its last key.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Object(x), Value::Object(y)) => x
-            .iter()
-            .map(|(k, v)| (v, y.get(k)))
-            .chain(y.iter().map(|(k, v)| (v, x.get(k))))
-            .all(|(v, other)| match other {
-                Some(o) => same(v, o),
-                None => empty(v),
-            }),
-        _ => a == b,
+fn same(one: &Value, two: &Value) -> bool {
+    match (one, two) {
+        (Value::Object(x), Value::Object(y)) => {
+            let covered = |from: &Map<String, Value>, other: &Map<String, Value>| {
+                from.iter().all(|(key, value)| match other.get(key) {
+                    Some(found) => same(value, found),
+                    None => empty(value),
+                })
+            };
+            covered(x, y) && covered(y, x)
+        }
+        _ => one == two,
     }
 }
 
@@ -361,6 +377,7 @@ mod tests {
             before: Some("\"runc\"".into()),
             after: json!("nvidia"),
             existed: 1,
+            header: false,
         };
         assert_eq!(e.undo(&change).unwrap(), Undone::Kept);
         assert_eq!(e.text(), "{\"default-runtime\": \"kata\"}");

@@ -149,7 +149,11 @@ fn insert(
     let gap = text.get(before..last.start).unwrap_or_default();
     let gap = gap.split_once(',').map_or(gap, |(_, after)| after);
     let colon = text.get(last.key_end..last.value.start).unwrap_or(": ");
-    let gap = if gap.is_empty() && colon.ends_with(' ') { " " } else { gap };
+    let gap = if gap.is_empty() && colon.ends_with(' ') {
+        " "
+    } else {
+        gap
+    };
     let indent = gap.rsplit_once('\n').map(|(_, indent)| indent);
     let layout = indent.map(|indent| Layout { indent, unit, nl });
     let body = render(value, layout.as_ref());
@@ -259,14 +263,13 @@ fn value_end(bytes: &[u8], start: usize) -> usize {
                 continue;
             }
             b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth == 0 => return i,
+            b'}' | b']' | b',' | b' ' | b'\t' | b'\r' | b'\n' if depth == 0 => return i,
             b'}' | b']' => {
                 depth -= 1;
                 if depth == 0 {
                     return i + 1;
                 }
             }
-            b',' | b' ' | b'\t' | b'\r' | b'\n' if depth == 0 => return i,
             _ => {}
         }
         i += 1;

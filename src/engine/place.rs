@@ -135,17 +135,14 @@ fn docker(root: &Root, session: &Session) -> Result<PathBuf> {
     if snap && !packaged.iter().any(|p| root.exists(p)) {
         return Err(snap_docker());
     }
-    let running = session.live.then(|| ask::daemons("dockerd")).unwrap_or_default();
+    let running = running(session, "dockerd");
     let file = running.iter().find_map(|d| d.flag(&["--config-file"]));
     Ok(file.map_or_else(|| PathBuf::from("/etc/docker/daemon.json"), PathBuf::from))
 }
 
 fn containerd(root: &Root, session: &Session) -> Result<PathBuf> {
     let usual = Path::new("/etc/containerd/config.toml");
-    let running = session
-        .live
-        .then(|| ask::daemons("containerd"))
-        .unwrap_or_default();
+    let running = running(session, "containerd");
     let named: Vec<PathBuf> = running
         .iter()
         .filter_map(|d| d.flag(&["-c", "--config"]))
@@ -171,6 +168,14 @@ fn containerd(root: &Root, session: &Session) -> Result<PathBuf> {
     }
     let microk8s = Path::new(MICROK8S);
     Ok(if root.exists(microk8s) { microk8s } else { usual }.to_owned())
+}
+
+fn running(session: &Session, name: &str) -> Vec<ask::Daemon> {
+    if session.live {
+        ask::daemons(name)
+    } else {
+        Vec::new()
+    }
 }
 
 fn snap_docker() -> Error {

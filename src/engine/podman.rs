@@ -14,10 +14,10 @@ use super::{Settings, Take};
 pub fn plan(file: &str, current: Option<&str>, s: &Settings) -> Result<Edit> {
     let start = current.map_or_else(|| super::header("podman"), str::to_owned);
     let mut e = Editor::open(file, Format::Toml, &start)?;
-    e.set(&["engine", "runtimes", &s.name], &json!([s.runtime_path]))?;
     if s.set_as_default {
         e.set(&["engine", "runtime"], &json!(s.name))?;
     }
+    e.set(&["engine", "runtimes", &s.name], &json!([s.runtime_path]))?;
     Ok(e.finish(Vec::new()))
 }
 

@@ -182,7 +182,7 @@ fn write_edit(
     record: &mut Record,
     report: &mut Report,
 ) -> Result<()> {
-    let dir = stored.path.parent().unwrap_or(Path::new("/"));
+    let dir = store::parent(&stored.path);
     let made = store::make_dir(&job.root, dir, 0o755)?;
     let outcome = swap(job, place, stored, edit, record, report, made.clone());
     if outcome.is_err() {
@@ -269,7 +269,7 @@ fn install_hook(
     if job.dry_run {
         return Ok(());
     }
-    let dirs = store::make_dir(&job.root, stored.path.parent().unwrap_or(Path::new("/")), 0o755)?;
+    let dirs = store::make_dir(&job.root, store::parent(&stored.path), 0o755)?;
     let staged = store::stage(&job.root, &stored, &text)?;
     let known = record.file(&stored.path).cloned();
     record.put(FileRecord {

@@ -70,7 +70,10 @@ fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
                 || job.settings.set_as_default && t.get("default_runtime_name").is_some()
         })
     };
-    let last = parsed.iter().rfind(|(_, v)| decides(v)).or(parsed.first());
+    let last = parsed
+        .iter()
+        .rfind(|(_, v)| decides(v))
+        .or_else(|| parsed.first());
     let Some((path, value)) = last else {
         return Ok((main.to_owned(), None));
     };
@@ -98,7 +101,7 @@ pub(super) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
         let value = parse(root, &path)?;
         let patterns = value.get("imports").and_then(Value::as_array);
         for pattern in patterns.into_iter().flatten().filter_map(Value::as_str) {
-            let pattern = path.parent().unwrap_or(Path::new("/")).join(pattern);
+            let pattern = store::parent(&path).join(pattern);
             for found in expand(root, &pattern) {
                 if !queue.contains(&found) {
                     queue.push(found);

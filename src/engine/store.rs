@@ -79,12 +79,17 @@ pub fn load(root: &Root, path: &Path) -> Result<Stored> {
     })
 }
 
+/// The directory that holds `path`.
+pub(super) fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new("/"))
+}
+
 /// The path that the symbolic links at `path` lead to.
 fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
     let mut path = Path::new("/").join(path);
     for _ in 0..40 {
         match root.read_link(&path) {
-            Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
+            Ok(target) => path = parent(&path).join(target),
             Err(_) => return Ok(path),
         }
     }
@@ -296,7 +301,10 @@ impl Record {
     pub fn save(&self, root: &Root, state: &Path, engine: Engine) -> Result<()> {
         let path = record_path(state, engine);
         if self.files.is_empty() {
-            return remove(root, &path);
+            remove(root, &path)?;
+            let ours = [state.parent().unwrap_or(state).to_owned(), state.to_owned()];
+            remove_dirs(root, &ours);
+            return Ok(());
         }
         make_dir(root, state, 0o755)?;
         let own = (
@@ -331,7 +339,7 @@ impl Record {
                 let changes: Vec<Value> = f
                     .changes
                     .iter()
-                    .map(|c| json!({"path": c.path, "before": c.before, "after": c.after, "existed": c.existed}))
+                    .map(|c| json!({"path": c.path, "before": c.before, "after": c.after, "existed": c.existed, "header": c.header}))
                     .collect();
                 json!({
                     "path": text(&f.path), "created": f.created, "whole": f.whole,
@@ -365,6 +373,7 @@ impl Record {
                         before: c.get("before")?.as_str().map(str::to_owned),
                         after: c.get("after")?.clone(),
                         existed: usize::try_from(c.get("existed")?.as_u64()?).ok()?,
+                        header: c.get("header")?.as_bool()?,
                     })
                 });
                 Some(FileRecord {
@@ -441,6 +450,7 @@ mod tests {
                 before: Some("\"x\"".into()),
                 after: json!({"k": 1}),
                 existed: 2,
+                header: true,
             }],
             ..FileRecord::default()
         });

@@ -69,7 +69,7 @@ pub(super) fn set(text: &str, path: &[&str], value: &Value) -> Option<String> {
     if let Some(block) = index.block(parent) {
         let indent = match block.first_key {
             Some(first) => line_indent(text, first).to_owned(),
-            None => line_indent(text, block.header.start).to_owned(),
+            None => line_indent(text, block.header.start).to_owned() + index.unit(text, block),
         };
         let line = format!("{indent}{} = {}", quote(text, key), inline(value));
         return Some(if parent.is_empty() && block.first_key.is_none() {
@@ -95,15 +95,7 @@ pub(super) fn remove(text: &str, path: &[&str]) -> Option<String> {
     }
     let mut cuts: Vec<Range<usize>> = Vec::new();
     for b in index.blocks.iter().filter(|b| starts_with(&b.path, path)) {
-        let mut start = line_start(text, b.header.start);
-        let above = text.get(..start).unwrap_or_default();
-        let blank = above
-            .strip_suffix('\n')
-            .map(|a| a.strip_suffix('\r').unwrap_or(a));
-        if let Some(a) = blank.filter(|a| a.is_empty() || a.ends_with('\n')) {
-            start = a.len();
-        }
-        cuts.push(start..line_end(text, b.end));
+        cuts.push(b.lines(text));
     }
     for l in index.leaves.iter().filter(|l| starts_with(&l.path, path)) {
         let cut = line_start(text, l.start)..line_end(text, l.value.end);
@@ -119,6 +111,18 @@ pub(super) fn remove(text: &str, path: &[&str]) -> Option<String> {
     Some(out)
 }
 
+/// Whether the table at `path` has a header of its own.
+pub(super) fn has_header(text: &str, path: &[&str]) -> bool {
+    Index::new(text).is_some_and(|i| i.block(path).is_some())
+}
+
+/// The text without the header of the table at `path`; `None` when the header has keys below it.
+pub(super) fn remove_header(text: &str, path: &[&str]) -> Option<String> {
+    let index = Index::new(text)?;
+    let block = index.block(path).filter(|b| b.first_key.is_none())?;
+    Some(splice(text, block.lines(text), ""))
+}
+
 /// A table with a header, the document itself included.
 struct Block {
     path: Vec<String>,
@@ -126,6 +130,19 @@ struct Block {
     first_key: Option<usize>,
     /// The end of the last value, or of the header.
     end: usize,
+}
+
+impl Block {
+    /// Its lines, with the blank one above.
+    fn lines(&self, text: &str) -> Range<usize> {
+        let start = line_start(text, self.header.start);
+        let above = text.get(..start).unwrap_or_default();
+        let blank = above
+            .strip_suffix('\n')
+            .map(|a| a.strip_suffix('\r').unwrap_or(a))
+            .filter(|a| a.is_empty() || a.ends_with('\n'));
+        blank.map_or(start, str::len)..line_end(text, self.end)
+    }
 }
 
 /// A key with a value that is written after an equals sign.
@@ -224,6 +241,17 @@ impl Index {
         self.blocks.iter().find(|b| b.path == path)
     }
 
+    /// How much deeper keys stand than the header of their table: in this one, else anywhere in the file.
+    fn unit<'t>(&self, text: &'t str, block: &Block) -> &'t str {
+        let own = |b: &Block| -> Option<&'t str> {
+            let first = b.first_key.filter(|_| !b.path.is_empty())?;
+            line_indent(text, first).strip_prefix(line_indent(text, b.header.start))
+        };
+        own(block)
+            .or_else(|| self.blocks.iter().filter_map(own).find(|u| !u.is_empty()))
+            .unwrap_or_default()
+    }
+
     /// The innermost inline table above `path`, and how many keys lead to it.
     fn inline_parent(&self, path: &[&str]) -> Option<(usize, Range<usize>)> {
         (1..path.len()).rev().find_map(|n| {
@@ -242,67 +270,67 @@ impl Index {
 
 /// Adds the table `value` at `path`, its inner tables after it, below the tables it belongs to.
 fn add_tables(text: &str, index: &Index, path: &[&str], value: &Value) -> String {
-    let parent = path.split_last().map_or(path, |(_, p)| p);
-    let near = |b: &&Block| !b.path.is_empty() && starts_with(&b.path, parent) && !parent.is_empty();
-    let after = index.blocks.iter().filter(near).max_by_key(|b| b.end);
-    let style = index
-        .blocks
+    let family = (1..path.len()).rev().find_map(|n| {
+        let parent = path.get(..n)?;
+        let all: Vec<&Block> = index
+            .blocks
+            .iter()
+            .filter(|b| starts_with(&b.path, parent))
+            .collect();
+        (!all.is_empty()).then_some(all)
+    });
+    let family = family.unwrap_or_default();
+    let after = family.iter().max_by_key(|b| b.end);
+    // The layout of a sibling, else of the nearest table above.
+    let sibling = family
         .iter()
-        .filter(near)
-        .filter(|b| b.path.len() == path.len() && b.first_key.is_some())
-        .max_by_key(|b| b.end)
-        .or_else(|| {
-            index
-                .blocks
-                .iter()
-                .filter(|b| !b.path.is_empty() && b.path.len() < path.len())
-                .filter(|b| b.path.iter().zip(path).all(|(a, b)| a == b))
-                .max_by_key(|b| b.path.len())
-        });
-    let (indent, unit) = style.map_or((String::new(), String::new()), |b| {
-        let outer = line_indent(text, b.header.start);
-        let inner = b.first_key.map_or(outer, |k| line_indent(text, k));
-        let unit = inner.strip_prefix(outer).unwrap_or_default();
-        (
-            format!("{outer}{}", unit.repeat(path.len() - b.path.len())),
-            unit.to_owned(),
-        )
+        .filter(|b| b.path.len() == path.len())
+        .max_by_key(|b| b.end);
+    let above = family
+        .iter()
+        .filter(|b| b.path.len() < path.len() && b.path.iter().zip(path).all(|(x, y)| x == y))
+        .max_by_key(|b| b.path.len());
+    let (indent, unit) = sibling.or(above).map_or((String::new(), ""), |b| {
+        let unit = index.unit(text, b);
+        let deeper = unit.repeat(path.len() - b.path.len());
+        (format!("{}{deeper}", line_indent(text, b.header.start)), unit)
     });
     let blank = after.is_none_or(|b| {
-        let start = line_start(text, b.header.start);
-        text.get(..start)
-            .is_some_and(|t| t.is_empty() || t.ends_with("\n\n") || t.ends_with("\r\n\r\n"))
+        let above = text.get(..line_start(text, b.header.start)).unwrap_or_default();
+        above.is_empty() || above.ends_with("\n\n") || above.ends_with("\r\n\r\n")
     });
+    let layout = Layout { text, unit, blank };
     let mut lines = Vec::new();
-    render_table(text, path, value, &indent, &unit, blank, &mut lines);
+    layout.render(path, value, &indent, &mut lines);
     if text.trim().is_empty() && lines.first().is_some_and(String::is_empty) {
         lines.remove(0);
     }
     add_lines(text, after.map_or(text.len(), |b| b.end), &lines)
 }
 
-fn render_table(
-    text: &str,
-    path: &[&str],
-    value: &Value,
-    indent: &str,
-    unit: &str,
+/// How tables that are added look.
+struct Layout<'a> {
+    text: &'a str,
+    unit: &'a str,
     blank: bool,
-    out: &mut Vec<String>,
-) {
-    let Some(map) = value.as_object() else { return };
-    if blank {
-        out.push(String::new());
-    }
-    out.push(format!("{indent}[{}]", dotted(text, path)));
-    let inner = format!("{indent}{unit}");
-    for (key, v) in map.iter().filter(|(_, v)| !v.is_object()) {
-        out.push(format!("{inner}{} = {}", quote(text, key), inline(v)));
-    }
-    for (key, v) in map.iter().filter(|(_, v)| v.is_object()) {
-        let mut deeper = path.to_vec();
-        deeper.push(key);
-        render_table(text, &deeper, v, &inner, unit, blank, out);
+}
+
+impl Layout<'_> {
+    fn render(&self, path: &[&str], value: &Value, indent: &str, out: &mut Vec<String>) {
+        let Some(map) = value.as_object() else { return };
+        if self.blank {
+            out.push(String::new());
+        }
+        out.push(format!("{indent}[{}]", dotted(self.text, path)));
+        let inner = format!("{indent}{}", self.unit);
+        for (key, v) in map.iter().filter(|(_, v)| !v.is_object()) {
+            out.push(format!("{inner}{} = {}", quote(self.text, key), inline(v)));
+        }
+        for (key, v) in map.iter().filter(|(_, v)| v.is_object()) {
+            let mut deeper = path.to_vec();
+            deeper.push(key);
+            self.render(&deeper, v, &inner, out);
+        }
     }
 }
 
@@ -451,7 +479,10 @@ mod tests {
     #[test]
     fn keys_go_into_their_table() {
         let with = set(NESTED, &["plugins", "a.b", "cdi"], &json!(true)).unwrap();
-        assert!(with.contains("[plugins.\"a.b\"] # cri\n  cdi = true\n"), "{with}");
+        assert!(
+            with.contains("[plugins.\"a.b\"] # cri\n    cdi = true\n"),
+            "{with}"
+        );
         let with = set(NESTED, &["plugins", "z", "n"], &json!([1, "a"])).unwrap();
         assert!(with.ends_with("    path = '/p'\n    n = [1, \"a\"]\n"), "{with}");
         let with = set(NESTED, &["version"], &json!(3)).unwrap();

@@ -159,7 +159,7 @@ fn with_containerd(
 /// The main file's text with its imports spelled out and `file` replaced by `candidate`.
 fn with_import(job: &Job, main: &Path, text: &str, file: &Path, candidate: &Path) -> Result<String> {
     let mut e = Editor::open(&main.display().to_string(), Format::Toml, text)?;
-    let dir = main.parent().unwrap_or(Path::new("/"));
+    let dir = store::parent(main);
     let mut all = Vec::new();
     for pattern in e
         .value()
