@@ -1,3 +1,7 @@
-//! Which door: argv[0], else the first word.
+//! The one binary. Which door is opened depends on the name it was called by, else on its first word.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nvoci::door::open(std::env::args_os())
+}

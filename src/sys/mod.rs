@@ -1,4 +1,9 @@
 //! What needs the kernel's newer or unsafe interfaces: in-root paths, the mount API, namespaces,
 //! cgroup devices, capabilities. The only module with `unsafe`.
 
+pub mod cgroup;
+pub mod mount;
+pub mod ns;
+pub mod owned;
+pub mod process;
 pub mod root;

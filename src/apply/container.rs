@@ -1,0 +1,91 @@
+//! A container's rootfs, and which parts of it are the container's own.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::sys::mount::{mount_id, stop_propagation};
+use crate::sys::root::{Node, Root};
+
+/// The root directory of a container that is being made.
+///
+/// Volumes are mounted into the rootfs before any hook runs, and what is written to a volume is written
+/// to the host or to another container. So only two kinds of mount count as the container's own: the one
+/// that the rootfs is on, and the tmpfs mounts that the spec itself asks for (`/dev`, `/run`).
+#[derive(Debug)]
+pub struct Container {
+    root: Root,
+    own_mounts: Vec<u64>,
+    tmpfs_mounts: Vec<u64>,
+}
+
+impl Container {
+    /// Opens the rootfs at `path`, an absolute path of the mount namespace that the caller is in.
+    /// `tmpfs` are the destinations at which the spec mounts a tmpfs.
+    pub fn open(path: &Path, tmpfs: &[PathBuf]) -> Result<Self> {
+        let root = Root::open(path).map_err(|e| {
+            let code = match e.raw_os_error() {
+                Some(libc::ELOOP | libc::ENOTDIR) => Code::UnsafeRootfs,
+                _ => Code::Bundle,
+            };
+            Error::io(code, format!("rootfs {}", path.display()), &e)
+        })?;
+        let what = || format!("rootfs {}", path.display());
+        let top = root.resolve("/").context(Code::System, what)?;
+        stop_propagation(&top).context(Code::Mount, what)?;
+        let own = mount_id(top.as_fd()).context(Code::System, what)?;
+        let mut tmpfs_mounts = Vec::new();
+        for destination in tmpfs {
+            let Ok(node) = root.resolve(destination) else {
+                continue;
+            };
+            stop_propagation(&node).context(Code::Mount, what)?;
+            match mount_id(node.as_fd()) {
+                Ok(id) if id != own => tmpfs_mounts.push(id),
+                _ => {}
+            }
+        }
+        Ok(Self {
+            root,
+            own_mounts: vec![own],
+            tmpfs_mounts,
+        })
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Whether an inode is the container's own: not on a volume.
+    pub fn owns(&self, node: &Node) -> io::Result<bool> {
+        let id = mount_id(node.as_fd())?;
+        Ok(self.own_mounts.contains(&id) || self.tmpfs_mounts.contains(&id))
+    }
+
+    /// Whether an inode is on a tmpfs that the spec asked for.
+    pub fn on_tmpfs(&self, node: &Node) -> io::Result<bool> {
+        Ok(self.tmpfs_mounts.contains(&mount_id(node.as_fd())?))
+    }
+
+    /// The directory at `path`, made where it is missing.
+    ///
+    /// # Errors
+    /// `EROFS` when it would have to be made on a volume, or is on one.
+    pub fn own_dir(&self, path: &Path) -> io::Result<Node> {
+        for ancestor in path.ancestors() {
+            match self.root.resolve(ancestor) {
+                Ok(node) if !node.is_dir() => return Err(Errno::NOTDIR.into()),
+                Ok(node) if !self.owns(&node)? => return Err(Errno::ROFS.into()),
+                Ok(node) if ancestor == path => return Ok(node),
+                Ok(_) => break,
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.root.mkdir_all(path, 0o755)
+    }
+}

@@ -1,0 +1,72 @@
+//! Device nodes in the container's `/dev`.
+
+use std::path::Path;
+
+use rustix::fs::FileType;
+
+use super::container::Container;
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::plan::Device;
+use crate::sys::mount::Detached;
+use crate::sys::root::{Node, split};
+
+/// Binds each node to its place. A node that the engine has made already is left as it is.
+pub(super) fn add(container: &Container, devices: Vec<(Device, Detached)>) -> Result<()> {
+    for (device, tree) in devices {
+        let what = || format!("device node {} in the container", device.path.display());
+        let (dir, name) = split(&device.path).context(Code::DeviceNode, what)?;
+        if is_there(container, &device)? {
+            continue;
+        }
+        let parent = container.own_dir(dir).map_err(|e| refuse(&device, dir, &e))?;
+        match parent.placeholder(name) {
+            Ok(()) => {}
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+                check_placeholder(&parent.child(name).context(Code::DeviceNode, what)?, &device)?;
+            }
+            Err(e) => return Err(refuse(&device, dir, &e)),
+        }
+        tree.attach(&parent, name).context(Code::Mount, what)?;
+    }
+    Ok(())
+}
+
+fn is_there(container: &Container, device: &Device) -> Result<bool> {
+    match container.root().resolve_nofollow(&device.path) {
+        Ok(n) => Ok(n.kind() == FileType::CharacterDevice && n.rdev() == (device.major, device.minor)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(refuse(device, &device.path, &e)),
+    }
+}
+
+fn check_placeholder(node: &Node, device: &Device) -> Result<()> {
+    if node.kind() == FileType::RegularFile && node.stat().st_size == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::UnsafePath,
+        format!("device node {} in the container", device.path.display()),
+        "the image has something else of that name",
+    ))
+}
+
+fn refuse(device: &Device, at: &Path, e: &std::io::Error) -> Error {
+    let what = format!("device node {} in the container", device.path.display());
+    match e.raw_os_error() {
+        Some(libc::EROFS) => Error::new(
+            Code::DeviceNode,
+            what,
+            format!(
+                "{} is a volume without that node, and volumes are never written to",
+                at.display()
+            ),
+        )
+        .fix("do not mount over /dev, or make the node on the host first"),
+        Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR) => Error::new(
+            Code::UnsafePath,
+            what,
+            format!("{} is not a plain directory of the image", at.display()),
+        ),
+        _ => Error::io(Code::DeviceNode, what, e),
+    }
+}

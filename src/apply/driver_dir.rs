@@ -1,0 +1,174 @@
+//! The driver directory: one tmpfs that only nvoci has touched, attached at one place of the rootfs.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::apply::container::Container;
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::plan::{DriverFile, Link};
+use crate::sys::mount::{Detached, Restrict};
+use crate::sys::root::{Node, split};
+
+/// The file that tells a second injection that the first one was here, and the doctor what it did.
+pub(super) const RECORD: &str = ".nvoci.json";
+
+/// Room for links, generated text and the record; driver files are bound and take none.
+const SIZE: u64 = 4 << 20;
+
+/// Where the container has a place of its own even when its rootfs cannot be written to.
+const LAST_RESORTS: [&str; 2] = ["/run/nvoci", "/dev/.nvoci"];
+
+/// The attached driver directory.
+#[derive(Debug)]
+pub(super) struct DriverDir {
+    /// Its path in the container.
+    pub(super) path: PathBuf,
+    /// Its root.
+    pub(super) top: Node,
+}
+
+/// What [`DriverDir::attach`] found.
+#[derive(Debug)]
+pub(super) enum Attached {
+    /// A new, empty directory.
+    New(DriverDir),
+    /// An earlier hook of the same container was faster.
+    AlreadyThere(PathBuf),
+}
+
+impl DriverDir {
+    /// Attaches an empty tmpfs at the first of `candidates` that is free. What the image or a volume
+    /// has at a candidate is never covered.
+    pub(super) fn attach(
+        container: &Container,
+        candidates: &[PathBuf],
+        label: Option<&str>,
+        notes: &mut Vec<String>,
+    ) -> Result<Attached> {
+        let resorts = LAST_RESORTS.iter().map(Path::new);
+        for (i, path) in candidates.iter().map(PathBuf::as_path).chain(resorts).enumerate() {
+            let place = match Place::find(container, path, i >= candidates.len()) {
+                Found::Free(place) => place,
+                Found::Ours => return Ok(Attached::AlreadyThere(path.to_owned())),
+                Found::Taken(why) => {
+                    notes.push(format!("{} is not used for the driver: {why}", path.display()));
+                    continue;
+                }
+            };
+            let what = || format!("driver directory {}", path.display());
+            let open = Restrict {
+                read_only: false,
+                ..Restrict::FILE
+            };
+            let tmpfs = Detached::tmpfs(SIZE, label, open).context(Code::Mount, what)?;
+            let top = tmpfs
+                .attach(&place.parent, &place.name)
+                .context(Code::Mount, what)?;
+            return Ok(Attached::New(Self {
+                path: path.to_owned(),
+                top,
+            }));
+        }
+        Err(Error::new(Code::Mount, "driver directory", notes.join(", "))
+            .fix("set `driver-dirs` in /etc/nvoci/config.toml to a path that is free in this image"))
+    }
+
+    /// Binds the driver files and makes the links.
+    pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>, links: &[Link]) -> Result<()> {
+        for (file, tree) in files {
+            let what = || format!("driver file {}", file.source.display());
+            let dir = self.dir(Path::new(file.place.dir())).context(Code::Mount, what)?;
+            let name = OsStr::new(&file.name);
+            let made = if tree.is_dir() {
+                dir.mkdir(name, 0o755).map(drop)
+            } else {
+                dir.placeholder(name)
+            };
+            made.context(Code::Mount, what)?;
+            tree.attach(&dir, name).context(Code::Mount, what)?;
+        }
+        for link in links {
+            let what = || format!("link {}", link.at.display());
+            let (dir, name) = split(&link.at).context(Code::Mount, what)?;
+            let dir = self.dir(dir).context(Code::Mount, what)?;
+            // A driver file of that name is better than a link to another one.
+            if dir.child(name).is_err() {
+                dir.symlink(name, &link.target).context(Code::Mount, what)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a generated file at the top and returns it.
+    pub(super) fn write(&self, name: &str, data: &[u8]) -> std::io::Result<Node> {
+        self.top.write_file(OsStr::new(name), 0o444, data)?;
+        self.top.child(name)
+    }
+
+    /// The directory `path` below the driver directory, made where it is missing.
+    pub(super) fn dir(&self, path: &Path) -> std::io::Result<Node> {
+        let mut node = None;
+        for component in path.components() {
+            if let std::path::Component::Normal(name) = component {
+                let next = node.as_ref().unwrap_or(&self.top).mkdir(name, 0o755)?;
+                node = Some(next);
+            }
+        }
+        node.ok_or_else(|| rustix::io::Errno::INVAL.into())
+    }
+}
+
+/// A free name in a directory of the container.
+struct Place {
+    parent: Node,
+    name: OsString,
+}
+
+enum Found {
+    Free(Place),
+    Ours,
+    Taken(String),
+}
+
+impl Place {
+    fn find(container: &Container, path: &Path, only_tmpfs: bool) -> Found {
+        match Self::look(container, path, only_tmpfs) {
+            Ok(found) => found,
+            Err(e) => Found::Taken(Error::io(Code::System, "", &e).why().to_owned()),
+        }
+    }
+
+    fn look(container: &Container, path: &Path, only_tmpfs: bool) -> std::io::Result<Found> {
+        let (dir, name) = split(path)?;
+        match container.root().resolve_nofollow(path) {
+            Ok(node) if node.is_symlink() => return Ok(Found::Taken("it is a symbolic link".to_owned())),
+            Ok(node) if !node.is_dir() => return Ok(Found::Taken("it is not a directory".to_owned())),
+            Ok(node)
+                if node
+                    .child(RECORD)
+                    .is_ok_and(|r| r.stat().st_uid == node.stat().st_uid)
+                    && !container.owns(&node)? =>
+            {
+                return Ok(Found::Ours);
+            }
+            Ok(node) if !container.owns(&node)? => return Ok(Found::Taken("a volume is there".to_owned())),
+            Ok(node) if !node.is_empty_dir()? => {
+                return Ok(Found::Taken("the image has files there".to_owned()));
+            }
+            Ok(_) => {}
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+                let parent = container.own_dir(dir)?;
+                if only_tmpfs && !container.on_tmpfs(&parent)? {
+                    return Ok(Found::Taken("it is not on a tmpfs".to_owned()));
+                }
+                parent.mkdir(name, 0o755)?;
+            }
+            Err(e) => return Err(e),
+        }
+        let parent = container.root().resolve(dir)?;
+        Ok(Found::Free(Self {
+            parent,
+            name: name.to_owned(),
+        }))
+    }
+}

@@ -1,0 +1,64 @@
+//! Links in the rootfs to the driver directory: where a name is free, and nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use super::container::Container;
+use super::driver_dir::DriverDir;
+use crate::plan::{LinkAt, RootfsLink};
+use crate::sys::root::split;
+
+/// Makes the links; what stands in the way is reported and left alone.
+pub(super) fn add(container: &Container, dir: &DriverDir, links: &[RootfsLink]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let lib_dir = library_dir(container);
+    for link in links {
+        let at = match &link.at {
+            LinkAt::Path(path) => path.clone(),
+            LinkAt::LibDir(below) => match &lib_dir {
+                Some(lib) => lib.join(below),
+                None => continue,
+            },
+        };
+        let target = dir.path.join(&link.to);
+        match make(container, &at, &target) {
+            Ok(Made::Link | Made::Same) => {}
+            Ok(Made::Taken) => warnings.push(format!("{} is the image's own", at.display())),
+            Err(e) => warnings.push(format!("no link at {}: {e}", at.display())),
+        }
+    }
+    warnings
+}
+
+enum Made {
+    Link,
+    Same,
+    Taken,
+}
+
+fn make(container: &Container, at: &Path, target: &Path) -> std::io::Result<Made> {
+    let (dir, name) = split(at)?;
+    let parent = container.own_dir(dir)?;
+    match parent.child(name) {
+        Ok(there) if there.is_symlink() && there.read_link()? == target => Ok(Made::Same),
+        Ok(_) => Ok(Made::Taken),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+            parent.symlink(name, target)?;
+            Ok(Made::Link)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Where the image's distribution keeps 64-bit libraries: Debian's multiarch directory if it is there,
+/// else `/usr/lib64`, else `/usr/lib`.
+fn library_dir(container: &Container) -> Option<PathBuf> {
+    const MULTIARCH: &str = if cfg!(target_arch = "aarch64") {
+        "/usr/lib/aarch64-linux-gnu"
+    } else {
+        "/usr/lib/x86_64-linux-gnu"
+    };
+    [MULTIARCH, "/usr/lib64", "/usr/lib"]
+        .iter()
+        .find(|p| container.root().resolve(p).is_ok_and(|n| n.is_dir()))
+        .map(PathBuf::from)
+}

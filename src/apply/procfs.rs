@@ -1,0 +1,80 @@
+//! What `/proc/driver/nvidia` tells the container.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use super::container::Container;
+use super::driver_dir::DriverDir;
+use crate::plan::Plan;
+use crate::sys::mount::{Detached, Restrict, stop_propagation};
+use crate::sys::root::Node;
+
+/// Covers `params`, and `gpus` where not all of them are the container's.
+///
+/// Optional: what goes wrong is returned as a warning. The container's `/proc` is a mount of the
+/// runtime's; anything else there is the image's and is left alone.
+pub(super) fn cover(container: &Container, dir: &DriverDir, plan: &Plan) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let Ok(proc) = procfs(container) else {
+        return warnings;
+    };
+    if let Some(params) = &plan.params {
+        if let Err(e) = cover_params(container, dir, params) {
+            warnings.push(format!("/proc/driver/nvidia/params could not be covered: {e}"));
+        }
+    }
+    if let Some(visible) = &plan.visible_pci {
+        if let Err(e) = cover_gpus(container, dir, visible) {
+            warnings.push(format!(
+                "/proc/driver/nvidia/gpus shows every GPU of the host: {e}"
+            ));
+        }
+    }
+    drop(proc);
+    warnings
+}
+
+/// The container's `/proc`, if it is one.
+fn procfs(container: &Container) -> std::io::Result<Node> {
+    let node = container.root().resolve("/proc")?;
+    if rustix::fs::fstatfs(node.as_fd())?.f_type != rustix::fs::PROC_SUPER_MAGIC {
+        return Err(rustix::io::Errno::NODEV.into());
+    }
+    stop_propagation(&node)?;
+    Ok(node)
+}
+
+fn cover_params(container: &Container, dir: &DriverDir, params: &[u8]) -> std::io::Result<()> {
+    let nvidia = match container.root().resolve("/proc/driver/nvidia") {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+        other => other?,
+    };
+    let ours = dir.write("params", params)?;
+    Detached::bind(&ours, Restrict::DATA)?.attach(&nvidia, OsStr::new("params"))?;
+    Ok(())
+}
+
+fn cover_gpus(container: &Container, dir: &DriverDir, visible: &[String]) -> std::io::Result<()> {
+    let nvidia = match container.root().resolve("/proc/driver/nvidia") {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+        other => other?,
+    };
+    let theirs = nvidia.child("gpus")?;
+    let shown: Vec<(&String, Detached)> = visible
+        .iter()
+        .filter_map(|pci| {
+            let tree = Detached::bind(&theirs.child(pci).ok()?, Restrict::DATA).ok()?;
+            Some((pci, tree))
+        })
+        .collect();
+    let ours = dir.dir(Path::new("proc/gpus"))?;
+    for (pci, _) in &shown {
+        ours.mkdir(OsStr::new(pci.as_str()), 0o555)?;
+    }
+    let covered = Detached::bind(&ours, Restrict::DATA)?.attach(&nvidia, OsStr::new("gpus"))?;
+    for (pci, tree) in shown {
+        tree.attach(&covered, OsStr::new(pci.as_str()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! A bundle directory and its config.json.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use super::Spec;
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::sys::root::Node;
+
+/// The largest config.json that is read, in bytes. Engines write 10 KiB to 1 MiB.
+const MAX: u64 = 64 << 20;
+
+const CONFIG: &str = "config.json";
+
+/// An open bundle directory.
+///
+/// It belongs to the engine, not to the image, so its path is looked up as the runtime itself looks it up.
+#[derive(Debug)]
+pub struct Bundle {
+    path: PathBuf,
+    dir: Node,
+    mode: u32,
+    owner: (u32, u32),
+}
+
+impl Bundle {
+    /// Opens the bundle at `path` and reads its config.json.
+    ///
+    /// # Errors
+    /// [`Code::Bundle`] when the directory or the file is missing, the file is not a regular one, is larger than
+    /// 64 MiB, or is not a JSON object (of at most 128 levels).
+    pub fn open(path: &Path) -> Result<(Self, Spec)> {
+        let path =
+            std::path::absolute(path).context(Code::Bundle, || format!("bundle {}", path.display()))?;
+        let dir = rustix::fs::open(
+            &path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(Into::into)
+        .and_then(Node::from_fd)
+        .context(Code::Bundle, || format!("bundle {}", path.display()))?;
+
+        let what = || path.join(CONFIG).display().to_string();
+        let file = rustix::fs::openat(&dir, CONFIG, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Into::into)
+            .and_then(Node::from_fd)
+            .context(Code::Bundle, what)?;
+        if !file.is_file() {
+            return Err(Error::new(Code::Bundle, what(), "it is not a regular file"));
+        }
+        let bytes = file.read(MAX).map_err(|e| {
+            if e.raw_os_error() == Some(Errno::FBIG.raw_os_error()) {
+                Error::new(Code::Bundle, what(), "it is larger than 64 MiB")
+            } else {
+                Error::io(Code::Bundle, what(), &e)
+            }
+        })?;
+        let spec = Spec::parse(&bytes).map_err(|e| Error::new(Code::Bundle, what(), e.why()))?;
+        let stat = file.stat();
+        let bundle = Self {
+            mode: stat.st_mode & 0o7777,
+            owner: (stat.st_uid, stat.st_gid),
+            path,
+            dir,
+        };
+        Ok((bundle, spec))
+    }
+
+    /// The directory, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces config.json by `spec`, with the mode and owner it had; does nothing if no edit changed anything.
+    ///
+    /// A reader sees the old file or the new one. It is not synced to disk: a bundle is of no use after a crash of
+    /// the host, and most are in a tmpfs.
+    pub fn write(&self, spec: &Spec) -> Result<()> {
+        if !spec.is_changed() {
+            return Ok(());
+        }
+        let what = || self.path.join(CONFIG).display().to_string();
+        self.dir
+            .write_file(OsStr::new(CONFIG), self.mode, &spec.to_bytes())
+            .context(Code::Bundle, what)?;
+        let (uid, gid) = self.owner;
+        if (uid, gid)
+            != (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            )
+        {
+            rustix::fs::chownat(
+                &self.dir,
+                CONFIG,
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(Into::into)
+            .context(Code::Bundle, what)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    fn bundle(config: &[u8]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(CONFIG), config).unwrap();
+        dir
+    }
+
+    #[test]
+    fn mode_and_owner_survive_and_nothing_else_is_left() {
+        let dir = bundle(br#"{"process":{"env":["A=1"]},"x":0.10}"#);
+        let file = dir.path().join(CONFIG);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&file, Some(1234), Some(4321)).unwrap();
+        }
+        let before = std::fs::metadata(&file).unwrap();
+
+        let (bundle, mut spec) = Bundle::open(dir.path()).unwrap();
+        bundle.write(&spec).unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().ino(), before.ino(), "unchanged");
+
+        spec.set_env("A", "2").unwrap();
+        bundle.write(&spec).unwrap();
+        let after = std::fs::metadata(&file).unwrap();
+        assert_eq!(
+            (after.mode(), after.uid(), after.gid()),
+            (before.mode(), before.uid(), before.gid())
+        );
+        assert_eq!(
+            std::fs::read_to_string(&file).unwrap(),
+            r#"{"process":{"env":["A=2"]},"x":0.10}"#
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_bad_bundle_is_one_line_with_the_bundle_code() {
+        let missing = tempfile::tempdir().unwrap();
+        let deep = "[".repeat(10_000);
+        let dirs = [
+            bundle(b""),
+            bundle(b"{"),
+            bundle(b"[]"),
+            bundle(b"null"),
+            bundle(b"{\"a\":\"\xff\"}"),
+            bundle(format!("{{\"a\":{deep}").as_bytes()),
+            missing,
+        ];
+        for dir in &dirs {
+            let e = Bundle::open(dir.path()).unwrap_err();
+            assert_eq!(e.code(), Code::Bundle);
+            assert!(
+                !e.to_string().contains('\n') && e.to_string().contains(CONFIG),
+                "{e}"
+            );
+        }
+        assert_eq!(
+            Bundle::open(Path::new("/nonexistent/b")).unwrap_err().code(),
+            Code::Bundle
+        );
+    }
+
+    #[test]
+    fn only_a_regular_file_of_bounded_size_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(CONFIG);
+        std::fs::create_dir(&file).unwrap();
+        assert!(Bundle::open(dir.path()).unwrap_err().why().contains("regular"));
+        std::fs::remove_dir(&file).unwrap();
+
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &file,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert!(Bundle::open(dir.path()).unwrap_err().why().contains("regular"));
+        std::fs::remove_file(&file).unwrap();
+
+        std::fs::File::create(&file).unwrap().set_len(MAX + 1).unwrap();
+        assert!(Bundle::open(dir.path()).unwrap_err().why().contains("64 MiB"));
+    }
+}

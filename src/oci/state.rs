@@ -1,0 +1,274 @@
+//! The container state that a runtime writes to a hook's standard input.
+
+use core::fmt;
+use std::io::Read;
+use std::path::PathBuf;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::error::{Code, Error, IoContext as _, Result};
+
+/// The largest state that is read, in bytes. Real ones are below 64 KiB, annotations included.
+const MAX: u64 = 1 << 20;
+
+/// A container's state, as runc, crun, youki, gVisor or an old Docker tells it.
+///
+/// Only `bundle` is certain. `pid` is what the runtime said: 1 (runc) or 0 (crun) in a createContainer hook,
+/// -1 from gVisor.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct State {
+    /// The OCI version of the document; crun says `1.0`.
+    pub oci_version: String,
+    /// The container's id; empty when the runtime gave none.
+    pub id: String,
+    /// `creating`, `created`, ...; empty when the runtime gave none.
+    pub status: String,
+    /// The process id as given, whatever it means there.
+    pub pid: Option<i32>,
+    /// The bundle directory, absolute.
+    pub bundle: PathBuf,
+    /// crun's extra field: the rootfs as config.json writes it, so often relative.
+    pub root: Option<PathBuf>,
+    /// The annotations, in document order.
+    pub annotations: Vec<(String, String)>,
+}
+
+impl State {
+    /// Reads the whole document.
+    ///
+    /// # Errors
+    /// [`Code::State`] when it is empty, larger than 1 MiB, not a JSON object, names a key twice, has a field of the
+    /// wrong type, or lacks an absolute bundle path.
+    pub fn read(reader: impl Read) -> Result<Self> {
+        let mut bytes = Vec::new();
+        reader
+            .take(MAX + 1)
+            .read_to_end(&mut bytes)
+            .context(Code::State, || "container state on standard input")?;
+        if bytes.len() as u64 > MAX {
+            return Err(broken("it is larger than 1 MiB"));
+        }
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Err(broken("it is empty"));
+        }
+        let unique: Unique = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
+        let Value::Object(map) = unique.0 else {
+            return Err(broken("it is not a JSON object"));
+        };
+        Self::from_map(&map)
+    }
+
+    fn from_map(map: &Map<String, Value>) -> Result<Self> {
+        // `bundlePath` is the name that the field had before OCI 1.0; an old Docker still uses it.
+        let bundle = match text(map, "bundle")? {
+            Some(b) if !b.is_empty() => Some(b),
+            _ => text(map, "bundlePath")?,
+        };
+        let bundle = PathBuf::from(bundle.unwrap_or_default());
+        if bundle.as_os_str().is_empty() {
+            return Err(broken("it names no bundle"));
+        }
+        // The working directory of a hook is the image's under runc, so nothing may be relative to it.
+        if !bundle.is_absolute() {
+            return Err(broken("its bundle is not an absolute path"));
+        }
+        Ok(Self {
+            oci_version: text(map, "ociVersion")?.unwrap_or_default(),
+            id: text(map, "id")?.unwrap_or_default(),
+            status: text(map, "status")?.unwrap_or_default(),
+            pid: pid(map)?,
+            bundle,
+            root: text(map, "root")?.filter(|r| !r.is_empty()).map(PathBuf::from),
+            annotations: annotations(map)?,
+        })
+    }
+}
+
+fn text(map: &Map<String, Value>, key: &str) -> Result<Option<String>> {
+    match map.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(s)) => Ok(Some(s.clone())),
+        Some(_) => Err(broken(format!("`{key}` is not a string"))),
+    }
+}
+
+fn pid(map: &Map<String, Value>) -> Result<Option<i32>> {
+    match map.get("pid") {
+        None | Some(Value::Null) => Ok(None),
+        Some(v) => match v.as_i64().map(i32::try_from) {
+            Some(Ok(pid)) => Ok(Some(pid)),
+            _ => Err(broken("`pid` is not a process id")),
+        },
+    }
+}
+
+fn annotations(map: &Map<String, Value>) -> Result<Vec<(String, String)>> {
+    match map.get("annotations") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Object(entries)) => entries
+            .iter()
+            .map(|(k, v)| match v {
+                Value::String(s) => Ok((k.clone(), s.clone())),
+                _ => Err(broken(format!("annotation `{k}` is not a string"))),
+            })
+            .collect(),
+        Some(_) => Err(broken("`annotations` is not an object")),
+    }
+}
+
+fn broken(why: impl Into<String>) -> Error {
+    Error::new(Code::State, "container state on standard input", why)
+}
+
+/// A JSON value in which no object names a key twice: two readers of such a document may disagree on what it says.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(UniqueVisitor).map(Unique)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut out = Vec::new();
+        while let Some(Unique(v)) = seq.next_element()? {
+            out.push(v);
+        }
+        Ok(Value::Array(out))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut out = Map::new();
+        while let Some((key, Unique(v))) = map.next_entry::<String, Unique>()? {
+            if out.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("key `{key}` is given twice")));
+            }
+            out.insert(key, v);
+        }
+        Ok(Value::Object(out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<State> {
+        State::read(text.as_bytes())
+    }
+
+    #[test]
+    fn every_runtime_is_understood() {
+        let runc = read(
+            r#"{"ociVersion":"1.0.2-dev","id":"c1","status":"creating","pid":8672,"bundle":"/run/c1",
+               "annotations":{"b":"2","a":"1"},"future":{"x":[1.5,null,true,-3]}}"#,
+        )
+        .unwrap();
+        assert_eq!(runc.pid, Some(8672));
+        assert_eq!(
+            runc.annotations,
+            [("b".into(), "2".into()), ("a".into(), "1".into())]
+        );
+        assert_eq!(runc.root, None);
+
+        let crun = read(
+            r#"{"ociVersion":"1.0","id":"c2","pid":0,"root":"rootfs","bundle":"/b","status":"created"}"#,
+        )
+        .unwrap();
+        assert_eq!((crun.pid, crun.root), (Some(0), Some(PathBuf::from("rootfs"))));
+
+        let gvisor =
+            read(r#"{"ociVersion":"1.0.2","id":"c","status":"creating","pid":-1,"bundle":"/b","annotations":null}"#)
+                .unwrap();
+        assert_eq!(gvisor.pid, Some(-1));
+
+        let youki = read(
+            r#"{"ociVersion":"1.0.2","id":"y","status":"creating","pid":null,"bundle":"/b","annotations":{}}"#,
+        )
+        .unwrap();
+        assert_eq!(youki.pid, None);
+
+        let docker = read(r#"{"version":"0.5","id":"d","pid":1,"root":"/r","bundlePath":"/old"}"#).unwrap();
+        assert_eq!(docker.bundle, PathBuf::from("/old"));
+        assert_eq!(docker.pid, Some(1));
+    }
+
+    #[test]
+    fn broken_states_are_one_line_with_the_state_code() {
+        let deep = format!(
+            r#"{{"bundle":"/b","x":{}{}}}"#,
+            "[".repeat(10_000),
+            "]".repeat(10_000)
+        );
+        let cases = [
+            "",
+            " \n",
+            "{",
+            "[]",
+            "null",
+            "12",
+            r#"{"id":"a","pid":1}"#,
+            r#"{"bundle":""}"#,
+            r#"{"bundle":"relative"}"#,
+            r#"{"bundle":7}"#,
+            r#"{"bundle":"/b","pid":"1"}"#,
+            r#"{"bundle":"/b","pid":1.5}"#,
+            r#"{"bundle":"/b","pid":4294967297}"#,
+            r#"{"bundle":"/b","id":["x"]}"#,
+            r#"{"bundle":"/b","annotations":[]}"#,
+            r#"{"bundle":"/b","annotations":{"a":1}}"#,
+            r#"{"bundle":"/b","bundle":"/c"}"#,
+            r#"{"bundle":"/b","annotations":{"a":"1","a":"2"}}"#,
+            r#"{"bundle":"/b"} trailing"#,
+            deep.as_str(),
+        ];
+        for case in cases {
+            let e = read(case).unwrap_err();
+            assert_eq!(e.code(), Code::State, "{case}");
+            assert!(!e.to_string().contains('\n'), "{case}");
+        }
+        let bad_utf8 = b"{\"bundle\":\"/\xff\"}";
+        assert_eq!(State::read(&bad_utf8[..]).unwrap_err().code(), Code::State);
+    }
+
+    #[test]
+    fn an_endless_state_is_cut_off() {
+        let e = State::read(std::io::repeat(b' ')).unwrap_err();
+        assert_eq!(e.code(), Code::State);
+        assert!(e.why().contains("1 MiB"));
+    }
+}

@@ -1,0 +1,269 @@
+//! Plain data: what the views of a [`Spec`](super::Spec) return and its edits take.
+
+pub use crate::sys::cgroup::{Access, DeviceRule, RuleKind};
+
+/// When a hook runs.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Stage {
+    /// Deprecated; in the runtime's namespaces, before createRuntime.
+    Prestart,
+    /// In the runtime's namespaces.
+    CreateRuntime,
+    /// In the container's namespaces, before the root is changed.
+    CreateContainer,
+    /// In the container, before its program is started.
+    StartContainer,
+    /// In the runtime's namespaces, after the program is started.
+    Poststart,
+    /// In the runtime's namespaces, after the container is deleted.
+    Poststop,
+}
+
+impl Stage {
+    /// Every stage, in the order in which they run.
+    pub const ALL: [Self; 6] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::Poststart,
+        Self::Poststop,
+    ];
+
+    /// The key under `hooks`.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Prestart => "prestart",
+            Self::CreateRuntime => "createRuntime",
+            Self::CreateContainer => "createContainer",
+            Self::StartContainer => "startContainer",
+            Self::Poststart => "poststart",
+            Self::Poststop => "poststop",
+        }
+    }
+}
+
+/// A hook entry as it is in the spec.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Hook {
+    /// The program, absolute.
+    pub path: String,
+    /// Its arguments, argv[0] first; empty when the entry has none.
+    pub args: Vec<String>,
+    /// Its environment as `K=V`. Empty means that the runtime decides, which may be the image's environment.
+    pub env: Vec<String>,
+    /// Seconds after which the runtime kills it.
+    pub timeout: Option<i64>,
+}
+
+/// A hook entry to write. It always has an environment: an old runc gives a hook without one the *image's*
+/// environment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HookSpec {
+    hook: Hook,
+}
+
+impl HookSpec {
+    /// A hook that runs `path` with `args` (argv[0] first) and the environment variable `key`.
+    pub fn new(path: impl Into<String>, args: Vec<String>, key: &str, value: &str) -> Self {
+        Self {
+            hook: Hook {
+                path: path.into(),
+                args,
+                env: vec![format!("{key}={value}")],
+                timeout: None,
+            },
+        }
+    }
+
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.hook.env.push(format!("{key}={value}"));
+        self
+    }
+
+    /// Sets the time after which the runtime kills the hook, in seconds.
+    #[must_use]
+    pub fn timeout(mut self, seconds: u32) -> Self {
+        self.hook.timeout = Some(seconds.into());
+        self
+    }
+
+    /// The entry.
+    pub fn hook(&self) -> &Hook {
+        &self.hook
+    }
+}
+
+/// A mount entry.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Mount {
+    /// Where, in the container.
+    pub destination: String,
+    /// What: a host path for a bind mount, else a name.
+    pub source: Option<String>,
+    /// The file system type.
+    pub typ: Option<String>,
+    /// The options, in order.
+    pub options: Vec<String>,
+}
+
+impl Mount {
+    /// Whether it binds a host path.
+    pub fn is_bind(&self) -> bool {
+        self.typ.as_deref() == Some("bind") || self.options.iter().any(|o| o == "bind" || o == "rbind")
+    }
+}
+
+/// The type of a device node.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum DeviceKind {
+    /// A character device.
+    Char,
+    /// A block device.
+    Block,
+}
+
+impl DeviceKind {
+    /// The letter that specs use.
+    pub const fn letter(self) -> &'static str {
+        match self {
+            Self::Char => "c",
+            Self::Block => "b",
+        }
+    }
+}
+
+/// A device node that the runtime makes (`linux.devices`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeviceSpec {
+    /// Where, in the container.
+    pub path: String,
+    /// Its type.
+    pub kind: DeviceKind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits; the runtime's default where absent.
+    pub file_mode: Option<u32>,
+    /// Owner, as an id in the container.
+    pub uid: Option<u32>,
+    /// Group, as an id in the container.
+    pub gid: Option<u32>,
+}
+
+impl From<DeviceKind> for RuleKind {
+    fn from(kind: DeviceKind) -> Self {
+        match kind {
+            DeviceKind::Char => Self::Char,
+            DeviceKind::Block => Self::Block,
+        }
+    }
+}
+
+/// Who the container's process is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct User {
+    /// User id in the container.
+    pub uid: u32,
+    /// Group id in the container.
+    pub gid: u32,
+    /// Supplementary group ids in the container.
+    pub additional_gids: Vec<u32>,
+}
+
+/// One range of a user namespace's id mapping.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct IdMapping {
+    /// First id in the container.
+    pub container: u32,
+    /// First id on the host.
+    pub host: u32,
+    /// Number of ids.
+    pub size: u32,
+}
+
+/// The container's own user namespace.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct UserNamespace {
+    /// An existing namespace to join; the mappings are then that namespace's.
+    pub path: Option<String>,
+    /// User ids.
+    pub uids: Vec<IdMapping>,
+    /// Group ids.
+    pub gids: Vec<IdMapping>,
+}
+
+impl UserNamespace {
+    /// The host's id for the container's `id`, if `ranges` maps it.
+    pub fn to_host(ranges: &[IdMapping], id: u32) -> Option<u32> {
+        ranges.iter().find_map(|r| {
+            let offset = id.checked_sub(r.container)?;
+            (offset < r.size).then(|| r.host.checked_add(offset))?
+        })
+    }
+
+    /// The container's id for the host's `id`, if `ranges` maps it.
+    pub fn to_container(ranges: &[IdMapping], id: u32) -> Option<u32> {
+        ranges.iter().find_map(|r| {
+            let offset = id.checked_sub(r.host)?;
+            (offset < r.size).then(|| r.container.checked_add(offset))?
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_cover_and_overlap() {
+        let gpu = DeviceRule::allow(RuleKind::Char, 195, 0, Access::RW);
+        let all = DeviceRule {
+            allow: true,
+            kind: RuleKind::All,
+            major: None,
+            minor: None,
+            access: Access::RWM,
+        };
+        assert!(all.covers(&gpu) && !gpu.covers(&all) && gpu.overlaps(&all));
+        let other = DeviceRule {
+            minor: Some(1),
+            ..gpu
+        };
+        assert!(!other.covers(&gpu) && !other.overlaps(&gpu));
+        let make = DeviceRule {
+            access: Access {
+                read: false,
+                write: false,
+                mknod: true,
+            },
+            ..gpu
+        };
+        assert!(!make.covers(&gpu) && !make.overlaps(&gpu));
+        assert_eq!(Access::parse("mr").unwrap().to_string(), "rm");
+        assert_eq!(Access::parse("rx"), None);
+    }
+
+    #[test]
+    fn ids_map_both_ways_without_overflow() {
+        let map = [
+            IdMapping {
+                container: 0,
+                host: 100_000,
+                size: 10,
+            },
+            IdMapping {
+                container: 10,
+                host: u32::MAX,
+                size: 5,
+            },
+        ];
+        assert_eq!(UserNamespace::to_host(&map, 3), Some(100_003));
+        assert_eq!(UserNamespace::to_host(&map, 12), None);
+        assert_eq!(UserNamespace::to_container(&map, 100_009), Some(9));
+        assert_eq!(UserNamespace::to_container(&map, 100_010), None);
+    }
+}

@@ -1,0 +1,295 @@
+//! Driver files: which, where in the driver directory, and the links that make them found.
+
+use std::path::{Path, PathBuf};
+
+use super::{Plan, catalogue};
+use crate::error::{Code, Error, Result};
+use crate::host::{Bits, ConfigKind, FileKind, Host};
+use crate::request::Capabilities;
+
+/// A file of the driver directory, bound from the driver root.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DriverFile {
+    /// Below the driver root, symbolic links resolved.
+    pub source: PathBuf,
+    /// The directory inside the driver directory.
+    pub place: Place,
+    /// The name there.
+    pub name: String,
+    /// The `DT_SONAME` of a library.
+    pub soname: Option<String>,
+    /// Whether the container cannot start without it.
+    pub required: bool,
+    /// Why it is there.
+    pub reason: String,
+}
+
+/// A directory inside the driver directory.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Place {
+    /// Programs.
+    Bin,
+    /// 64-bit libraries.
+    Lib64,
+    /// 32-bit libraries.
+    Lib32,
+    /// 64-bit X.Org modules, which the loader must not find by name.
+    Xorg,
+    /// Data: ICD files, profiles, OptiX weights.
+    Share,
+    /// Firmware for the GPU System Processor.
+    Firmware,
+    /// Sockets and pipe directories of the driver's daemons.
+    Run,
+}
+
+impl Place {
+    /// The path below the driver directory.
+    pub const fn dir(self) -> &'static str {
+        match self {
+            Self::Bin => "bin",
+            Self::Lib64 => "lib64",
+            Self::Lib32 => "lib32",
+            Self::Xorg => "lib64/xorg",
+            Self::Share => "share",
+            Self::Firmware => "firmware",
+            Self::Run => "run",
+        }
+    }
+}
+
+/// A symbolic link inside the driver directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Link {
+    /// Below the driver directory, e.g. `lib64/libcuda.so.1`.
+    pub at: PathBuf,
+    /// The link's text, relative to where it is.
+    pub target: PathBuf,
+}
+
+/// A link in the rootfs to something in the driver directory; made only where the name is free.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RootfsLink {
+    /// Where.
+    pub at: LinkAt,
+    /// What, below the driver directory.
+    pub to: PathBuf,
+}
+
+/// Where a [`RootfsLink`] is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LinkAt {
+    /// An absolute path of the container.
+    Path(PathBuf),
+    /// Below the directory where the image's distribution keeps 64-bit libraries.
+    LibDir(PathBuf),
+}
+
+pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> Result<()> {
+    for file in &host.files {
+        match &file.kind {
+            FileKind::Library { soname, bits, subdir } => {
+                let Some(wanted_by) = catalogue::library(&file.name) else {
+                    continue;
+                };
+                if !capabilities.intersects(wanted_by) {
+                    continue;
+                }
+                if *bits == Bits::B32 && !capabilities.contains(Capabilities::COMPAT32) {
+                    continue;
+                }
+                library(
+                    plan,
+                    file,
+                    soname.as_deref(),
+                    *bits,
+                    subdir.as_deref(),
+                    wanted_by & capabilities,
+                );
+            }
+            FileKind::Binary => {
+                let Some(wanted_by) = catalogue::binary(&file.name) else {
+                    continue;
+                };
+                if capabilities.intersects(wanted_by) {
+                    let reason = format!("program for {}", wanted_by & capabilities);
+                    push(plan, file, Place::Bin, reason);
+                    plan.rootfs_links.push(RootfsLink {
+                        at: LinkAt::Path(Path::new("/usr/bin").join(&file.name)),
+                        to: Path::new(Place::Bin.dir()).join(&file.name),
+                    });
+                }
+            }
+            FileKind::Firmware => {
+                push(
+                    plan,
+                    file,
+                    Place::Firmware,
+                    "GPU System Processor firmware".to_owned(),
+                );
+                plan.rootfs_links.push(RootfsLink {
+                    at: LinkAt::Path(
+                        Path::new("/lib/firmware/nvidia")
+                            .join(&plan.driver_version)
+                            .join(&file.name),
+                    ),
+                    to: Path::new(Place::Firmware.dir()).join(&file.name),
+                });
+            }
+            FileKind::Config(kind) => config_file(plan, file, *kind, capabilities),
+            FileKind::Socket | FileKind::Directory => socket(plan, file, capabilities),
+            _ => {}
+        }
+    }
+    for (capability, library) in [
+        (Capabilities::COMPUTE, "libcuda.so"),
+        (Capabilities::UTILITY, "libnvidia-ml.so"),
+    ] {
+        let there = plan
+            .files
+            .iter()
+            .any(|f| f.place == Place::Lib64 && f.name.starts_with(library));
+        if capabilities.contains(capability) && !there {
+            return Err(Error::new(
+                Code::NoLibraries,
+                format!("{library}.{}", plan.driver_version),
+                format!("the driver root has no such library, and the container asked for {capability}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn library(
+    plan: &mut Plan,
+    file: &crate::host::DriverFile,
+    soname: Option<&str>,
+    bits: Bits,
+    subdir: Option<&str>,
+    because: Capabilities,
+) {
+    let place = match (bits, subdir) {
+        (Bits::B32, _) => Place::Lib32,
+        (Bits::B64, Some("xorg")) => Place::Xorg,
+        (Bits::B64, _) => Place::Lib64,
+    };
+    push(plan, file, place, format!("library for {because}"));
+    let Some(added) = plan.files.last_mut() else {
+        return;
+    };
+    added.soname = soname.map(str::to_owned);
+    added.required = file.name.starts_with("libcuda.so") || file.name.starts_with("libnvidia-ml.so");
+    if place == Place::Xorg {
+        return;
+    }
+    let dir = Path::new(place.dir());
+    let soname = soname
+        .filter(|s| !s.contains('/') && !s.is_empty())
+        .unwrap_or(&file.name);
+    if soname != file.name {
+        link(plan, dir.join(soname), file.name.as_str());
+    }
+    // The name without a version: what programs that were not linked against it ask dlopen for.
+    if let Some((stem, _)) = file.name.split_once(".so.") {
+        let plain = format!("{stem}.so");
+        if plain != soname {
+            link(plan, dir.join(plain), soname);
+        }
+    }
+    for (stem, at, target) in [
+        ("libGLX_nvidia.so", "libGLX_indirect.so.0", soname.to_owned()),
+        (
+            "libvdpau_nvidia.so",
+            "vdpau/libvdpau_nvidia.so.1",
+            format!("../{}", file.name),
+        ),
+        (
+            "libnvidia-allocator.so",
+            "gbm/nvidia-drm_gbm.so",
+            format!("../{soname}"),
+        ),
+    ] {
+        if file.name.starts_with(stem) {
+            link(plan, dir.join(at), &target);
+            if place == Place::Lib64 && at.contains('/') {
+                plan.rootfs_links.push(RootfsLink {
+                    at: LinkAt::LibDir(PathBuf::from(at)),
+                    to: dir.join(at),
+                });
+            }
+        }
+    }
+}
+
+fn config_file(
+    plan: &mut Plan,
+    file: &crate::host::DriverFile,
+    kind: ConfigKind,
+    capabilities: Capabilities,
+) {
+    let drawing = [Capabilities::GRAPHICS, Capabilities::DISPLAY];
+    let computing = [Capabilities::COMPUTE, Capabilities::VIDEO];
+    let (dir, wanted_by): (&str, &[Capabilities]) = match kind {
+        ConfigKind::EglVendor => ("/usr/share/glvnd/egl_vendor.d", &drawing),
+        ConfigKind::EglExternalPlatform => ("/usr/share/egl/egl_external_platform.d", &drawing),
+        ConfigKind::VulkanIcd => ("/etc/vulkan/icd.d", &drawing),
+        ConfigKind::VulkanImplicitLayer => ("/etc/vulkan/implicit_layer.d", &drawing),
+        ConfigKind::OptixData => ("/usr/share/nvidia", &drawing),
+        ConfigKind::ApplicationProfiles => ("/usr/share/nvidia", &drawing),
+        ConfigKind::XorgConf => ("/usr/share/X11/xorg.conf.d", &[Capabilities::DISPLAY]),
+        ConfigKind::OpenClIcd => ("/etc/OpenCL/vendors", &computing),
+        _ => return,
+    };
+    if !wanted_by.iter().any(|c| capabilities.intersects(*c)) {
+        return;
+    }
+    push(
+        plan,
+        file,
+        Place::Share,
+        format!("configuration looked up in {dir}"),
+    );
+    plan.rootfs_links.push(RootfsLink {
+        at: LinkAt::Path(Path::new(dir).join(&file.name)),
+        to: Path::new(Place::Share.dir()).join(&file.name),
+    });
+}
+
+/// A socket or pipe directory of the driver's daemons: connecting is not stopped by a read-only mount,
+/// so each is given only to those that can use it.
+fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabilities) {
+    let wanted_by = match file.name.as_str() {
+        "nvidia-mps" => Capabilities::COMPUTE,
+        "nvidia-persistenced" | "nvidia-fabricmanager" => Capabilities::UTILITY,
+        _ => return,
+    };
+    if !capabilities.intersects(wanted_by) {
+        return;
+    }
+    push(plan, file, Place::Run, format!("daemon's socket for {wanted_by}"));
+    plan.rootfs_links.push(RootfsLink {
+        at: LinkAt::Path(file.path.clone()),
+        to: Path::new(Place::Run.dir()).join(&file.name),
+    });
+}
+
+fn push(plan: &mut Plan, file: &crate::host::DriverFile, place: Place, reason: String) {
+    plan.files.push(DriverFile {
+        source: file.path.clone(),
+        place,
+        name: file.name.clone(),
+        soname: None,
+        required: false,
+        reason,
+    });
+}
+
+fn link(plan: &mut Plan, at: PathBuf, target: &str) {
+    // Two libraries of one stem (libnvidia-nvvm.so.4 and its versioned twin): the first has the name.
+    if !plan.links.iter().any(|l| l.at == at) {
+        plan.links.push(Link {
+            at,
+            target: PathBuf::from(target),
+        });
+    }
+}

@@ -1,0 +1,101 @@
+//! What the container gets: a pure function of what it asked for, what the host has, and the policy.
+//!
+//! Nothing here reads or changes anything, so a plan is tested on recorded hosts, printed by
+//! `nvoci plan`, and applied the same way by every door.
+
+pub mod catalogue;
+mod devices;
+mod files;
+
+use std::path::PathBuf;
+
+use crate::config::{Config, Layout};
+use crate::error::Result;
+use crate::host::Host;
+use crate::request::Request;
+
+pub use devices::Device;
+pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink};
+
+/// Everything that one container gets, each part with the reason why.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The driver's version, as of the kernel module.
+    pub driver_version: String,
+    /// The GPUs it may use, in bus order.
+    pub gpus: Vec<GpuRef>,
+    /// Device nodes.
+    pub devices: Vec<Device>,
+    /// Files of the driver directory.
+    pub files: Vec<DriverFile>,
+    /// Links inside the driver directory.
+    pub links: Vec<Link>,
+    /// Links from the places where programs look things up by path.
+    pub rootfs_links: Vec<RootfsLink>,
+    /// Where the driver directory may be in the container, first choice first.
+    pub driver_dirs: Vec<PathBuf>,
+    /// Whether libraries also appear where the distribution keeps its own.
+    pub native_layout: bool,
+    /// What `/proc/driver/nvidia/params` says in the container: that nobody makes device nodes there.
+    pub params: Option<Vec<u8>>,
+    /// The GPUs that `/proc/driver/nvidia/gpus` shows; `None` leaves it as it is.
+    pub visible_pci: Option<Vec<String>>,
+    /// Whether the device cgroup is left to the engine.
+    pub no_cgroups: bool,
+    /// What the user should know: ignored requests, missing optional parts.
+    pub warnings: Vec<String>,
+}
+
+/// A GPU of the plan.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GpuRef {
+    /// NVML's index: the position in PCI bus order.
+    pub index: u32,
+    /// The minor number of `/dev/nvidiaN`.
+    pub minor: u32,
+    /// `GPU-…`
+    pub uuid: String,
+    /// `0000:06:00.0`
+    pub pci: String,
+    /// The marketing name.
+    pub name: String,
+}
+
+/// Plans what a container gets.
+///
+/// # Errors
+/// When the request cannot be met: no driver, two versions of it, an unknown device, a missing node, an
+/// unmet requirement.
+pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
+    host.check_versions()?;
+    let mut plan = Plan {
+        driver_version: host
+            .kernel
+            .as_ref()
+            .map(|k| k.version.clone())
+            .unwrap_or_default(),
+        driver_dirs: config.driver_dirs.value.clone(),
+        native_layout: *config.layout == Layout::Native,
+        no_cgroups: *config.no_cgroups,
+        warnings: request.notes.clone(),
+        ..Plan::default()
+    };
+    plan.warnings.extend(host.warnings.iter().cloned());
+    devices::add(&mut plan, request, host)?;
+    devices::check_requirements(&mut plan, request, host)?;
+    files::add(&mut plan, request.capabilities, host)?;
+    if host.modify_device_files == Some(true) {
+        plan.params = host.params.as_deref().map(forbid_node_making);
+    }
+    if plan.gpus.len() < host.gpus.len() {
+        plan.visible_pci = Some(plan.gpus.iter().map(|g| g.pci.clone()).collect());
+    }
+    Ok(plan)
+}
+
+/// `ModifyDeviceFiles: 1` tells libcuda and NVML to make missing device nodes, with modes of their own.
+fn forbid_node_making(params: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(params);
+    text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0")
+        .into_bytes()
+}

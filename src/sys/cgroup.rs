@@ -1,0 +1,151 @@
+//! The device cgroup of a running container: v1's `devices.allow`, v2's eBPF program.
+//!
+//! The cgroup file system is mounted afresh and privately ([`super::mount::cgroupfs`]), so neither the
+//! host's mount layout nor anything in the rootfs is trusted. On v2 all programs attached to a cgroup
+//! must agree, so a device cannot be allowed by adding a program: the container's own rules and ours
+//! become one new program that replaces the attached ones. Nothing is read back from the old bytecode,
+//! which a hardened kernel hands out blinded.
+
+mod bpf;
+pub mod rules;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+pub use rules::{Access, DeviceRule, RuleKind};
+
+/// The device cgroup of a process.
+#[derive(Debug)]
+pub enum DeviceCgroup {
+    /// The v1 `devices` hierarchy: the cgroup's directory.
+    V1(OwnedFd),
+    /// The unified hierarchy: the cgroup's directory.
+    V2(OwnedFd),
+}
+
+/// What [`DeviceCgroup::allow`] did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Allowed {
+    /// Rules were added to the v1 cgroup.
+    V1,
+    /// A new program replaced the attached ones.
+    V2,
+    /// No program is attached: every device is allowed already.
+    Unrestricted,
+}
+
+impl DeviceCgroup {
+    /// The device cgroup of `pid`, or of the caller for `None`.
+    ///
+    /// # Errors
+    /// `ENODEV` when the process is in no device cgroup.
+    pub fn of(pid: Option<i32>) -> io::Result<Self> {
+        let path = pid.map_or_else(|| "/proc/self/cgroup".to_owned(), |p| format!("/proc/{p}/cgroup"));
+        let text = fs::read_to_string(path)?;
+        match parse(&text) {
+            Some(Membership::V1 { controllers, path }) => {
+                let names: Vec<&str> = controllers.split(',').collect();
+                open_below(&super::mount::cgroupfs(&names)?, path).map(Self::V1)
+            }
+            Some(Membership::V2 { path }) => open_below(&super::mount::cgroupfs(&[])?, path).map(Self::V2),
+            None => Err(Errno::NODEV.into()),
+        }
+    }
+
+    /// Allows `ours` beside what the container may do already. `spec` are the rules of the container's
+    /// `linux.resources.devices`, in order; only v2 needs them.
+    pub fn allow(&self, spec: &[DeviceRule], ours: &[DeviceRule]) -> io::Result<Allowed> {
+        match self {
+            Self::V1(dir) => {
+                let file = rustix::fs::openat(
+                    dir,
+                    c"devices.allow",
+                    OFlags::WRONLY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
+                for rule in ours {
+                    rustix::io::write(&file, rule.to_string().as_bytes())?;
+                }
+                Ok(Allowed::V1)
+            }
+            Self::V2(dir) => {
+                let attached = bpf::attached(dir)?;
+                if attached.ids.is_empty() {
+                    return Ok(Allowed::Unrestricted);
+                }
+                let all = [spec, rules::RUNTIME_DEFAULTS, ours].concat();
+                bpf::replace(dir, &attached, &rules::program(&all))?;
+                Ok(Allowed::V2)
+            }
+        }
+    }
+}
+
+enum Membership<'a> {
+    V1 { controllers: &'a str, path: &'a str },
+    V2 { path: &'a str },
+}
+
+/// `/proc/PID/cgroup`, cgroups(7): `ID:controllers:path`. A v1 `devices` hierarchy wins over the
+/// unified one, which has no device control while v1 has it.
+fn parse(text: &str) -> Option<Membership<'_>> {
+    let mut unified = None;
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        if controllers.split(',').any(|c| c == "devices") {
+            return Some(Membership::V1 { controllers, path });
+        }
+        if controllers.is_empty() {
+            unified = Some(Membership::V2 { path });
+        }
+    }
+    unified
+}
+
+fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    let path = path.trim_start_matches('/');
+    // A path with `..` means that the process is outside of our cgroup namespace.
+    if path.split('/').any(|c| c == "..") {
+        return Err(Errno::XDEV.into());
+    }
+    let path = if path.is_empty() { "." } else { path };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(root, path, flags, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_devices_hierarchy_wins_over_the_unified_one() {
+        let hybrid = "5:devices:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n";
+        assert!(matches!(
+            parse(hybrid),
+            Some(Membership::V1 {
+                controllers: "devices",
+                path: "/docker/abc"
+            })
+        ));
+        assert!(matches!(
+            parse("0::/x:y\n"),
+            Some(Membership::V2 { path: "/x:y" })
+        ));
+        let joint = "3:cpu,devices:/a\n";
+        assert!(matches!(
+            parse(joint),
+            Some(Membership::V1 {
+                controllers: "cpu,devices",
+                path: "/a"
+            })
+        ));
+        assert!(parse("").is_none() && parse("garbage\n").is_none());
+    }
+}

@@ -1,0 +1,446 @@
+//! Mounts by descriptor: a mount is made detached, restricted, and only then attached to an inode that
+//! was looked up before. No path is resolved between the check and the mount.
+//!
+//! | need | Linux | else |
+//! |---|---|---|
+//! | `open_tree`, `fsopen`, `move_mount` | 5.2 | `mount(2)` through the process's own `/proc/self/fd` |
+//! | `mount_setattr` | 5.12 | a bind remount right after attaching |
+//!
+//! `mount(2)` with `MS_BIND | MS_RDONLY` in one call ignores everything but `MS_BIND`, so the fallback
+//! always remounts; see mount(2), "Remounting an existing mount" and "Creating a bind mount".
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::root::{Node, own_fds};
+
+/// What a mount forbids.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Restrict {
+    /// Nothing can be written through it.
+    pub read_only: bool,
+    /// Device nodes in it do not open.
+    pub no_dev: bool,
+    /// Programs in it do not run.
+    pub no_exec: bool,
+}
+
+impl Restrict {
+    /// A driver file: read-only, no devices; set-user-id bits are never honoured.
+    pub const FILE: Self = Self {
+        read_only: true,
+        no_dev: true,
+        no_exec: false,
+    };
+    /// A device node: its inode is read-only, the device behind it is not.
+    pub const DEVICE: Self = Self {
+        read_only: true,
+        no_dev: false,
+        no_exec: true,
+    };
+    /// A socket or a pipe directory: written to, never executed.
+    pub const SOCKET: Self = Self {
+        read_only: false,
+        no_dev: true,
+        no_exec: true,
+    };
+    /// Data that nobody executes.
+    pub const DATA: Self = Self {
+        read_only: true,
+        no_dev: true,
+        no_exec: true,
+    };
+
+    fn attr(self) -> MountAttrFlags {
+        let mut a = MountAttrFlags::MOUNT_ATTR_NOSUID;
+        a.set(MountAttrFlags::MOUNT_ATTR_RDONLY, self.read_only);
+        a.set(MountAttrFlags::MOUNT_ATTR_NODEV, self.no_dev);
+        a.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, self.no_exec);
+        a
+    }
+
+    fn flags(self) -> MountFlags {
+        let mut f = MountFlags::NOSUID;
+        f.set(MountFlags::RDONLY, self.read_only);
+        f.set(MountFlags::NODEV, self.no_dev);
+        f.set(MountFlags::NOEXEC, self.no_exec);
+        f
+    }
+}
+
+/// A mount that is not attached anywhere yet.
+#[derive(Debug)]
+pub struct Detached {
+    source: Source,
+    is_dir: bool,
+    restrict: Restrict,
+    /// Whether `restrict` is in force already; if not, attaching does it.
+    restricted: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A mount object of the new API.
+    Tree(OwnedFd),
+    /// What to bind with `mount(2)`.
+    Bind(OwnedFd),
+    /// The options of a tmpfs to make with `mount(2)`.
+    Tmpfs(CString),
+}
+
+/// Set once the kernel (or a seccomp filter) said that it has no new mount API.
+static OLD_API: AtomicBool = AtomicBool::new(false);
+
+impl Detached {
+    /// A bind mount of one file, node or directory (not what is mounted below it).
+    ///
+    /// Must be called in the mount namespace that `source` was opened in.
+    pub fn bind(source: &Node, restrict: Restrict) -> io::Result<Self> {
+        if !OLD_API.load(Ordering::Relaxed) {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH;
+            match open_tree(source, c"", flags) {
+                Ok(tree) => return Self::of_tree(tree, source.is_dir(), restrict),
+                Err(e) if absent(e) => OLD_API.store(true, Ordering::Relaxed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let fd = source.as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            source: Source::Bind(fd),
+            is_dir: source.is_dir(),
+            restrict,
+            restricted: false,
+        })
+    }
+
+    /// A new, empty tmpfs with a root directory of mode 0755. `label` is the SELinux context of all in
+    /// it; it is left out where the kernel does not know such a thing.
+    pub fn tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> io::Result<Self> {
+        if !OLD_API.load(Ordering::Relaxed) {
+            match new_tmpfs(size, label, restrict) {
+                Ok(tree) => {
+                    return Ok(Self {
+                        source: Source::Tree(tree),
+                        is_dir: true,
+                        restrict,
+                        restricted: true,
+                    });
+                }
+                Err(e) if absent(e) => OLD_API.store(true, Ordering::Relaxed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let mut data = format!("mode=0755,size={size}");
+        if let Some(label) = label {
+            data = format!("{data},context=\"{label}\"");
+        }
+        Ok(Self {
+            source: Source::Tmpfs(CString::new(data)?),
+            is_dir: true,
+            restrict,
+            restricted: false,
+        })
+    }
+
+    fn of_tree(tree: OwnedFd, is_dir: bool, restrict: Restrict) -> io::Result<Self> {
+        let restricted = match set_attr(tree.as_fd(), restrict.attr()) {
+            Ok(()) => true,
+            Err(e) if absent(e) => false,
+            Err(e) => return Err(e.into()),
+        };
+        Ok(Self {
+            source: Source::Tree(tree),
+            is_dir,
+            restrict,
+            restricted,
+        })
+    }
+
+    /// Whether it takes a directory as its place.
+    pub fn is_dir(&self) -> bool {
+        self.is_dir
+    }
+
+    /// Attaches the mount on `name` in `parent` and returns the mount's root.
+    ///
+    /// `name` must exist and must not be a symbolic link; a file takes a file, a directory a directory.
+    pub fn attach(self, parent: &Node, name: &std::ffi::OsStr) -> io::Result<Node> {
+        let target = parent.child(name)?;
+        if target.is_symlink() {
+            return Err(Errno::LOOP.into());
+        }
+        let on_top = match &self.source {
+            Source::Tree(tree) => {
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+                move_mount(tree, c"", &target, c"", flags)?;
+                tree.as_fd().try_clone_to_owned()?
+            }
+            Source::Bind(fd) => {
+                old_mount(Some(fd.as_fd()), target.as_fd(), None, MountFlags::BIND, c"")?;
+                parent.child(name)?.into_fd()
+            }
+            Source::Tmpfs(data) => {
+                let f = self.restrict.flags();
+                old_mount(None, target.as_fd(), Some(c"tmpfs"), f, data)?;
+                parent.child(name)?.into_fd()
+            }
+        };
+        if !self.restricted {
+            let flags = MountFlags::BIND | self.restrict.flags();
+            old_remount(on_top.as_fd(), flags)?;
+            old_private(on_top.as_fd())?;
+        }
+        Node::from_fd(on_top)
+    }
+}
+
+/// Makes an attached mount read-only (on top of what it forbids already).
+pub fn seal(root: &Node, restrict: Restrict) -> io::Result<()> {
+    match set_attr(root.as_fd(), restrict.attr()) {
+        Ok(()) => Ok(()),
+        Err(e) if absent(e) => old_remount(root.as_fd(), MountFlags::BIND | restrict.flags()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Keeps what is mounted on the mount `root` from being seen where that mount has peers: a rootfs that
+/// is shared with the host would otherwise show our mounts there. Does nothing to a private mount, and
+/// nothing when `root` is not a mount's root.
+pub fn stop_propagation(root: &Node) -> io::Result<()> {
+    match change(root.as_fd(), MountAttrFlags::empty(), MS_SLAVE) {
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(e) if absent(e) => {
+            let on = root.as_fd().as_raw_fd().to_string();
+            let slave = rustix::mount::MountPropagationFlags::DOWNSTREAM;
+            match in_own_fds(|| rustix::mount::mount_change(on, slave)) {
+                Err(e) if e.raw_os_error() != Some(libc::EINVAL) => Err(e),
+                _ => Ok(()),
+            }
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A new instance of the cgroup file system as the caller's cgroup namespace sees it: v2 for an empty
+/// list, else the v1 hierarchy that holds these controllers. Attached nowhere.
+pub fn cgroupfs(controllers: &[&str]) -> io::Result<OwnedFd> {
+    let v2 = controllers.is_empty();
+    let fs = fsopen(
+        if v2 { c"cgroup2" } else { c"cgroup" },
+        FsOpenFlags::FSOPEN_CLOEXEC,
+    )?;
+    for c in controllers {
+        match c.strip_prefix("name=") {
+            Some(name) => fsconfig_set_string(&fs, c"name", name)?,
+            None => fsconfig_set_flag(&fs, *c)?,
+        }
+    }
+    fsconfig_create(&fs)?;
+    let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)?)
+}
+
+/// The kernel's number of the mount that `fd` is on.
+pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    // fdinfo has had `mnt_id` since Linux 3.15; statx only since 5.8.
+    let name = format!("../fdinfo/{}", fd.as_raw_fd());
+    let info = rustix::fs::openat(
+        own_fds()?,
+        name,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut buf = [0_u8; 1024];
+    let n = rustix::io::read(&info, &mut buf)?;
+    let text = String::from_utf8_lossy(&buf[..n]);
+    text.lines()
+        .find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok())
+        .ok_or_else(|| Errno::IO.into())
+}
+
+fn new_tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> rustix::io::Result<OwnedFd> {
+    let fs = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&fs, c"source", c"nvoci")?;
+    fsconfig_set_string(&fs, c"mode", c"0755")?;
+    fsconfig_set_string(&fs, c"size", size.to_string())?;
+    if let Some(label) = label {
+        // EINVAL where SELinux is not there; the label then has no meaning.
+        match fsconfig_set_string(&fs, c"context", label) {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    fsconfig_create(&fs)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, restrict.attr())
+}
+
+/// Whether this errno means that the call is not there: old kernel, or a seccomp filter that answers
+/// EPERM for what it does not know.
+fn absent(e: Errno) -> bool {
+    matches!(e, Errno::NOSYS | Errno::PERM)
+}
+
+/// Sets attributes and makes the mount private.
+fn set_attr(fd: BorrowedFd<'_>, attrs: MountAttrFlags) -> rustix::io::Result<()> {
+    change(fd, attrs, MS_PRIVATE)
+}
+
+/// Propagation types of linux/mount.h.
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SLAVE: u64 = 1 << 19;
+
+/// `mount_setattr(2)`; rustix has no wrapper yet.
+fn change(fd: BorrowedFd<'_>, attrs: MountAttrFlags, propagation: u64) -> rustix::io::Result<()> {
+    /// `struct mount_attr` of linux/mount.h, first version (32 bytes).
+    #[repr(C)]
+    struct MountAttr {
+        attr_set: u64,
+        attr_clr: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    let attr = MountAttr {
+        attr_set: u64::from(attrs.bits()),
+        attr_clr: 0,
+        propagation,
+        userns_fd: 0,
+    };
+    // SAFETY: the descriptor is borrowed for the call, the path is a C string, and `attr` is a live
+    // struct of the size passed.
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if r == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Runs `f` with the process's own descriptor directory as working directory, so that a descriptor's
+/// number is a path: `mount(2)` takes no descriptors, and `/proc` may be another one by now.
+fn in_own_fds<T>(f: impl FnOnce() -> rustix::io::Result<T>) -> io::Result<T> {
+    rustix::process::fchdir(own_fds()?)?;
+    let result = f();
+    rustix::process::chdir(c"/")?;
+    Ok(result?)
+}
+
+fn old_mount(
+    source: Option<BorrowedFd<'_>>,
+    target: BorrowedFd<'_>,
+    fs: Option<&CStr>,
+    flags: MountFlags,
+    data: &CStr,
+) -> io::Result<()> {
+    let source = source.map_or_else(|| "nvoci".to_owned(), |s| s.as_raw_fd().to_string());
+    let target = target.as_raw_fd().to_string();
+    in_own_fds(|| rustix::mount::mount(source, target, fs.unwrap_or(c"none"), flags, Some(data)))
+}
+
+fn old_remount(on: BorrowedFd<'_>, flags: MountFlags) -> io::Result<()> {
+    let on = on.as_raw_fd().to_string();
+    in_own_fds(|| rustix::mount::mount_remount(on, flags, c""))
+}
+
+fn old_private(on: BorrowedFd<'_>) -> io::Result<()> {
+    let on = on.as_raw_fd().to_string();
+    in_own_fds(|| rustix::mount::mount_change(on, rustix::mount::MountPropagationFlags::PRIVATE))
+}
+
+/// Pretends that the kernel has no new mount API, for tests of the fallback.
+#[cfg(test)]
+pub(crate) fn force_old_api(on: bool) {
+    OLD_API.store(on, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::root::Root;
+    use super::*;
+    use std::ffi::OsStr;
+
+    /// Runs `f` in a thread with a mount namespace of its own; `None` where that is not allowed.
+    fn in_private_namespace(f: impl FnOnce() + Send + 'static) -> Option<bool> {
+        let thread = std::thread::spawn(|| {
+            let flags = rustix::thread::UnshareFlags::NEWNS;
+            // SAFETY: only this thread's file-system context changes, and it ends with the test.
+            unsafe { rustix::thread::unshare_unsafe(flags) }.ok()?;
+            f();
+            Some(true)
+        });
+        thread.join().unwrap_or(Some(false))
+    }
+
+    fn exercise(old: bool) {
+        let ran = in_private_namespace(move || {
+            force_old_api(old);
+            let none =
+                rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", none).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("at")).unwrap();
+            std::fs::write(dir.path().join("src"), "driver").unwrap();
+            let root = Root::open(dir.path()).unwrap();
+            let parent = root.resolve("/").unwrap();
+            let source = root.resolve("src").unwrap();
+            let bind = Detached::bind(&source, Restrict::FILE).unwrap();
+            let tmpfs = Detached::tmpfs(
+                1 << 20,
+                None,
+                Restrict {
+                    read_only: false,
+                    ..Restrict::FILE
+                },
+            )
+            .unwrap();
+            let top = tmpfs.attach(&parent, OsStr::new("at")).unwrap();
+            top.write_file(OsStr::new("lib"), 0o444, b"").unwrap();
+            bind.attach(&top, OsStr::new("lib")).unwrap();
+            seal(&top, Restrict::FILE).unwrap();
+            assert_eq!(std::fs::read(dir.path().join("at/lib")).unwrap(), b"driver");
+            // Really read-only: written to, not just listed.
+            let e = std::fs::write(dir.path().join("at/lib"), "x").unwrap_err();
+            assert_eq!(e.raw_os_error(), Some(libc::EROFS));
+            let e = std::fs::write(dir.path().join("at/new"), "x").unwrap_err();
+            assert_eq!(e.raw_os_error(), Some(libc::EROFS));
+            assert_ne!(mount_id(top.as_fd()).unwrap(), mount_id(parent.as_fd()).unwrap());
+            // A symbolic link is never a mount point.
+            std::os::unix::fs::symlink("at", dir.path().join("link")).unwrap();
+            let again = Detached::bind(&source, Restrict::FILE).unwrap();
+            assert!(again.attach(&parent, OsStr::new("link")).is_err());
+        });
+        match ran {
+            Some(ok) => assert!(ok, "see the panic above"),
+            None => eprintln!("skipped: no right to make a mount namespace"),
+        }
+    }
+
+    /// One after the other: which API is used is the process's business.
+    #[test]
+    fn both_apis() {
+        exercise(false);
+        exercise(true);
+        force_old_api(false);
+    }
+}

@@ -1,0 +1,111 @@
+//! Namespaces: whose mount namespace a process is in, and entering it.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// A mount namespace, held by a descriptor.
+#[derive(Debug)]
+pub struct MountNs {
+    fd: OwnedFd,
+    id: (u64, u64),
+}
+
+impl MountNs {
+    /// The caller's own.
+    pub fn own() -> io::Result<Self> {
+        Self::open("/proc/self/ns/mnt")
+    }
+
+    /// That of the process `pid`, which must be alive before and after the look: a recycled process id
+    /// cannot name another one's namespace.
+    ///
+    /// # Errors
+    /// `EINVAL` for 0, 1 and negative numbers: no container's first process has them as seen from the host.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        let p = (pid > 1)
+            .then(|| Pid::from_raw(pid))
+            .flatten()
+            .ok_or(Errno::INVAL)?;
+        // Linux 5.3; without it the check below still catches a process that is gone.
+        let handle = match pidfd_open(p, PidfdFlags::empty()) {
+            Ok(fd) => Some(fd),
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            Err(e) => return Err(e.into()),
+        };
+        let ns = Self::open(&format!("/proc/{pid}/ns/mnt"))?;
+        match handle {
+            Some(fd) if has_exited(&fd)? => Err(Errno::SRCH.into()),
+            _ => Ok(ns),
+        }
+    }
+
+    /// That of the first process that `/proc` shows: the host's, where the host's `/proc` is in sight.
+    pub fn of_first_process() -> io::Result<Self> {
+        Self::open("/proc/1/ns/mnt")
+    }
+
+    /// Whether both are the same namespace.
+    pub fn is(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+
+    /// Moves the calling (only) thread into this namespace; its root and working directory become the
+    /// namespace's root.
+    pub fn enter(&self) -> io::Result<()> {
+        nix::sched::setns(self.fd.as_fd(), nix::sched::CloneFlags::CLONE_NEWNS)?;
+        Ok(())
+    }
+
+    fn open(path: &str) -> io::Result<Self> {
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok(Self {
+            fd,
+            id: (stat.st_dev, stat.st_ino),
+        })
+    }
+}
+
+fn has_exited(pidfd: &OwnedFd) -> io::Result<bool> {
+    use std::os::fd::AsRawFd as _;
+    let mut poll = libc::pollfd {
+        fd: pidfd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one live pollfd, no waiting.
+    let n = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    if n < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(n > 0)
+    }
+}
+
+/// Whether the caller is in a user namespace that does not map all of the host's users.
+pub fn in_user_namespace() -> bool {
+    // The initial namespace's map is one line, 0 0 4294967295 (user_namespaces(7)).
+    match std::fs::read_to_string("/proc/self/uid_map") {
+        Ok(map) => map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"],
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_is_own_and_odd_pids_are_refused() {
+        let own = MountNs::own().unwrap();
+        let pid = i32::try_from(std::process::id()).unwrap();
+        assert!(own.is(&MountNs::of(pid).unwrap()));
+        for pid in [0, 1, -1, i32::MAX] {
+            assert!(MountNs::of(pid).is_err(), "{pid}");
+        }
+    }
+}

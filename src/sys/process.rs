@@ -1,0 +1,74 @@
+//! The process itself: what it inherits and what it may do.
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use rustix::fs::{Mode, OFlags};
+
+/// Cuts the process off from what it inherited: descriptors beyond standard error are closed at exec
+/// and by us, missing standard descriptors become `/dev/null`, the working directory is `/`, no file
+/// is ever left group- or world-writable by a lax umask, and no other process of the same user may
+/// look into this one once it enters a container's namespace.
+pub fn isolate() -> io::Result<()> {
+    ensure_standard_descriptors()?;
+    // SAFETY: descriptors from 3 up are not owned by anything in this process yet: this is the first
+    // thing that a hook does.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+    if closed != 0 {
+        close_one_by_one();
+    }
+    rustix::process::chdir(c"/")?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// The capabilities that applying a plan needs; all others are given up.
+const NEEDED: [Capability; 7] = [
+    // Mounts, setns, bpf on kernels before 5.8.
+    Capability::CAP_SYS_ADMIN,
+    // setns into a mount namespace.
+    Capability::CAP_SYS_CHROOT,
+    // The rootfs may belong to any user.
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_FOWNER,
+    // bpf programs of type cgroup/dev are loaded with CAP_SYS_ADMIN or CAP_BPF + CAP_NET_ADMIN.
+    Capability::CAP_NET_ADMIN,
+    // /proc/PID/ns/mnt of a process with another user or capability set.
+    Capability::CAP_SYS_PTRACE,
+];
+
+/// Drops every capability that [`NEEDED`] does not list, and the whole bounding set.
+pub fn drop_capabilities() {
+    let needed: CapsHashSet = NEEDED.into_iter().collect();
+    // Best effort by design: a process without these rights has nothing to drop.
+    let _ = caps::clear(None, CapSet::Ambient);
+    let _ = caps::clear(None, CapSet::Bounding);
+    if let Ok(permitted) = caps::read(None, CapSet::Permitted) {
+        let kept: CapsHashSet = permitted.intersection(&needed).copied().collect();
+        let _ = caps::set(None, CapSet::Effective, &kept);
+        let _ = caps::set(None, CapSet::Permitted, &kept);
+        let _ = caps::clear(None, CapSet::Inheritable);
+    }
+}
+
+fn ensure_standard_descriptors() -> io::Result<()> {
+    loop {
+        let fd = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+        if fd.as_raw_fd() > 2 {
+            return Ok(());
+        }
+        std::mem::forget(fd);
+    }
+}
+
+fn close_one_by_one() {
+    // Before Linux 5.9. 1024 is the soft limit that every runtime starts a hook with.
+    for fd in 3..1024 {
+        // SAFETY: as in `isolate`: nothing in this process owns them.
+        unsafe { libc::close(fd) };
+    }
+}
