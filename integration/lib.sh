@@ -31,7 +31,7 @@ verdict() {
   printf '%s\t%s\t%s\t%s\n' "$1" "$CASE" "$ms" "${2//[$'\t\n']/ }" >>"$NVOCI_RESULTS/cases.tsv"
   case $1 in
     pass) [ -n "${QUIET:-}" ] || printf 'ok    %s (%d ms)\n' "$CASE" "$ms" ;;
-    fail) printf 'FAIL  %s: %s\n      see %s\n' "$CASE" "$2" "$CASE_DIR" ;;
+    fail) printf 'FAIL  %s: %s\n      see %s\n' "$CASE" "${2:0:500}" "$CASE_DIR" ;;
     skip) printf 'skip  %s: %s\n' "$CASE" "$2" ;;
   esac
   CASE=''
@@ -78,6 +78,21 @@ same_mounts() {
 
 count() { [ -e "$NVOCI_RESULTS/cases.tsv" ] || { echo 0; return; }; grep -c "^$1"$'\t' "$NVOCI_RESULTS/cases.tsv" || true; }
 
+# host_suite NAME EXPECTED SIMHOST-OPTION... -- SCRIPT ARGUMENT...: run a suite's script on a simulated host. EXPECTED is the number
+# of cases it must end: a host that could not be entered, or a script that stopped half-way, must not look like success.
+host_suite() {
+  local name=$1 expected=$2 log=$NVOCI_RESULTS/logs/$1.out before ran
+  shift 2
+  before=$(count '.*')
+  timeout -s KILL "${HOST_LIMIT:-180}" bash "$(dirname "${BASH_SOURCE[0]}")/world/simhost.sh" --results "$NVOCI_RESULTS" "$@" >"$log" 2>&1 </dev/null || true
+  grep -E '^(ok|FAIL|skip) |^      see' "$log" | sed "s#see /results#see $NVOCI_RESULTS#" || true
+  ran=$(($(count '.*') - before))
+  [ $ran != "$expected" ] || return 0
+  case_begin "$name"
+  fail "$ran of $expected cases ran: $(tail -n 3 "$log" | tr '\n' ' ')"
+  ok
+}
+
 # summary: the closing line; false if anything failed or nothing ran.
 summary() {
   [ -z "$CASE" ] || { fail "ended without a verdict"; ok; }
@@ -85,11 +100,11 @@ summary() {
   passed=$(count pass) failed=$(count fail) skipped=$(count skip)
   if [ "$failed" != 0 ]; then
     echo 'Failed:'
-    awk -F'\t' '$1 == "fail" { print "  " $2 ": " $4 }' "$NVOCI_RESULTS/cases.tsv"
+    awk -F'\t' '$1 == "fail" { print "  " $2 ": " substr($4, 1, 200) }' "$NVOCI_RESULTS/cases.tsv"
   fi
   printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
   [ "$failed" = 0 ] && [ $((passed + skipped)) != 0 ]
 }
 
-# add_results DIR: take over the cases of a run that had results of its own.
-add_results() { [ ! -e "$1/cases.tsv" ] || cat "$1/cases.tsv" >>"$NVOCI_RESULTS/cases.tsv"; }
+# suite_end: how every suite ends. integration/run starts several, and closes for all of them.
+suite_end() { [ -n "${NVOCI_NESTED:-}" ] || summary; }

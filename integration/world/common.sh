@@ -92,7 +92,7 @@ debian_tree() {
     "$@" "$suite" "$dest" "$(mirror)"
 }
 
-mkdir -p "$WORLD"/stamps/{roots,images,drivers,layers} "$WORLD"/{log,roots,images,drivers,layers,debs}
+mkdir -p "$WORLD"/stamps/{roots,images,archives,drivers,layers} "$WORLD"/{log,roots,images,drivers,layers,debs}
 # Two sessions may share the cache: one builds, the other waits and then finds everything made.
 exec 9>"$WORLD/lock"
 lock_world() { flock 9; }

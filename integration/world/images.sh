@@ -155,3 +155,12 @@ for i in bookworm slim stale zerobyte noconfd distroless fedora musl busybox; do
 done
 # The probe changes more often than Debian does; the one large image gets the new one without being made again.
 cmp -s "$WORLD/probe/probe" "$img/bookworm/usr/bin/probe" || cp "$WORLD/probe/probe" "$img/bookworm/usr/bin/probe"
+
+# The same as archives that engines load, named local/NAME:1.
+build_archive() {
+  mkdir -p "$WORLD/archives"
+  python3 "$WORLD_SRC/mkimg.py" "$WORLD/archives/$1.tar" "local/$1:1" "$img/$1"
+}
+for i in bookworm slim stale zerobyte noconfd distroless fedora musl busybox; do
+  piece "archives/$i" "$(sha256sum <"$WORLD_SRC/mkimg.py") $(<"$WORLD/stamps/images/$i") $(<"$WORLD/stamps/probe")" build_archive "$i"
+done

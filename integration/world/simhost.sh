@@ -5,7 +5,7 @@
 #   simhost.sh [--root bookworm|sid] [--cgroup v1|v2] [--driver 535|550|none] [--layout flat|current|usrlocal]
 #              [--gpus N] [--minors "1 0"] [--results DIR] [--] COMMAND...
 #
-# Inside: /integration is this directory, /world the cache (read-only), /results is DIR, /scratch a tmpfs; /usr/bin/nvoci is
+# Inside: /integration is this directory, /hooks the project's hooks.d files, /world the cache (read-only), /results is DIR, /scratch a tmpfs; /usr/bin/nvoci is
 # $NVOCI_BIN, with the names of the hook that engines look for. The kernel has no driver of these device numbers, so opening
 # a node says ENXIO when the device cgroup lets it pass and EPERM when not; the probe calls the first "nodriver".
 set -euo pipefail
@@ -28,6 +28,9 @@ inside() {
   make_dev dev
   mount -t tmpfs -o mode=755,nosuid,nodev tmpfs run
   mount -t tmpfs -o nosuid,nodev tmpfs tmp
+  # The kernel lets a user namespace mount a procfs only where an unobstructed one is in sight, and ours will be obstructed.
+  mkdir -m 700 run/simhost run/simhost/proc
+  mount -t proc -o nosuid,nodev,noexec proc run/simhost/proc
   # Engines keep their images on a file system of their own: overlay cannot lie on overlay's upper directory.
   for d in var/lib/docker var/lib/containerd var/lib/containers scratch; do
     mkdir -p "$d"
@@ -38,8 +41,9 @@ inside() {
     fake_driver "$(<"$WORLD/drivers/$driver/version")" "$driver" "$gpus" "$minors"
     chroot . ldconfig
   fi
-  mkdir -p integration world results
+  mkdir -p integration world results hooks
   mount --bind -o ro "$here/.." integration
+  if [ -d "$here/../../hooks" ]; then mount --bind -o ro "$here/../../hooks" hooks; fi
   mount --bind -o ro "$WORLD" world
   if [ -n "$results" ]; then mount --bind "$results" results; fi
   if [ -n "$NVOCI_BIN" ]; then
