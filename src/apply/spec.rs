@@ -30,7 +30,12 @@ pub fn apply(plan: &Plan, additional_gids: bool, spec: &mut Spec) -> Result<()> 
             uid: Some(device.uid),
             gid: Some(device.gid),
         })?;
-        spec.allow_device(&DeviceRule::allow(RuleKind::Char, device.major, device.minor, access))?;
+        spec.allow_device(&DeviceRule::allow(
+            RuleKind::Char,
+            device.major,
+            device.minor,
+            access,
+        ))?;
         if additional_gids && needs_group(device) {
             spec.add_additional_gid(device.gid)?;
         }
@@ -68,7 +73,10 @@ mod tests {
             reason: String::new(),
         };
         Plan {
-            devices: vec![device("/dev/nvidia0", 0, 0o20666, 0), device("/dev/nvidiactl", 255, 0o20660, 44)],
+            devices: vec![
+                device("/dev/nvidia0", 0, 0o20666, 0),
+                device("/dev/nvidiactl", 255, 0o20660, 44),
+            ],
             ..Plan::default()
         }
     }

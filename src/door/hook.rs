@@ -13,10 +13,10 @@ use std::time::Instant;
 
 use lexopt::Arg;
 
+use super::inject;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
-use super::inject;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::{Bundle, Spec, State};
 use crate::plan::Plan;
@@ -96,8 +96,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
-    let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else { return Ok(None) };
-    let Some(request) = inject::request_of(&spec, &config, Door::Hook)? else { return Ok(None) };
+    let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else {
+        return Ok(None);
+    };
+    let Some(request) = inject::request_of(&spec, &config, Door::Hook)? else {
+        return Ok(None);
+    };
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 

@@ -10,7 +10,11 @@ use crate::request::{self, Capabilities, Door, ImexRequest, Inputs, MountView, R
 /// The request of a definition, if there is one. What was asked for and not granted is said.
 pub(super) fn request_of(spec: &Spec, config: &Config, door: Door) -> Result<Option<Request>> {
     let request = with_inputs(spec, door, |inputs| {
-        if request::wants_gpu_fast(inputs, config) { request::parse(inputs, config).map(Some) } else { Ok(None) }
+        if request::wants_gpu_fast(inputs, config) {
+            request::parse(inputs, config).map(Some)
+        } else {
+            Ok(None)
+        }
     })?;
     match request {
         Some(r) if r.is_empty() => {
@@ -28,10 +32,19 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
     let mounts = spec.mounts();
     let mounts: Vec<MountView<'_>> = mounts
         .iter()
-        .map(|m| MountView { source: m.source.as_deref().unwrap_or(""), destination: &m.destination })
+        .map(|m| MountView {
+            source: m.source.as_deref().unwrap_or(""),
+            destination: &m.destination,
+        })
         .collect();
     let privileged = spec.is_privileged();
-    f(&Inputs { env: &env, annotations: &annotations, mounts: &mounts, privileged, door })
+    f(&Inputs {
+        env: &env,
+        annotations: &annotations,
+        mounts: &mounts,
+        privileged,
+        door,
+    })
 }
 
 /// Looks at the host, makes what is missing there if the policy says so, and plans.

@@ -53,8 +53,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         }
         None => {
             let privileged = options.privileged;
-            let inputs =
-                Inputs { env: &options.env, annotations: &[], mounts: &[], privileged, door: Door::Hook };
+            let inputs = Inputs {
+                env: &options.env,
+                annotations: &[],
+                mounts: &[],
+                privileged,
+                door: Door::Hook,
+            };
             request::parse(&inputs, &config)?
         }
     };

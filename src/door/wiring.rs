@@ -34,7 +34,9 @@ impl Wiring for Injection {
 
     fn modify(&self, _flavor: Flavor, _target: &Target, _bundle: &Bundle, spec: &mut Spec) -> Result<()> {
         let config = self.config()?;
-        let Some(request) = inject::request_of(spec, config, Door::Runtime)? else { return Ok(()) };
+        let Some(request) = inject::request_of(spec, config, Door::Runtime)? else {
+            return Ok(());
+        };
         let (plan, _) = inject::prepare(&request, config)?;
         inject::warn(&plan.warnings);
         apply::spec::apply(&plan, *config.additional_gids, spec)
