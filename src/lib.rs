@@ -1,8 +1,38 @@
 //! nvoci gives OCI containers the host's NVIDIA GPUs, on native Linux and on WSL2.
+//!
+//! ```text
+//!            config.json, env, annotations, mounts ──► Request ─┐
+//! /proc, /dev, ld.so.cache, driver root, /usr/lib/wsl ─► Host ──┼──► Plan ──► apply: rootfs | OCI spec
+//!                                       config.toml ──► Config ─┘
+//! ```
+//!
+//! | module | what it is | its one rule |
+//! |---|---|---|
+//! | [`door`] | the commands | wiring only |
+//! | [`request`] | what the container asks for, and with what right | no I/O; every value bounded |
+//! | [`host`] | what the host has | reads only, through a [`sys::root::Root`]; knows nothing of containers |
+//! | [`plan`] | what the container gets | pure: no I/O |
+//! | [`apply`] | the rootfs, the OCI spec | the only code that changes anything |
+//! | `engine` | the engines' configuration files | gives back what it took |
+//! | [`oci`] | bundle, state, config.json | loses nothing it does not know |
+//! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
+//! | [`config`] | the policy | a root-owned file, never the environment |
+//! | [`sys`] | in-root paths, mounts, namespaces, device cgroup | the only `unsafe` |
+//!
+//! Trust: the host's root, root-owned configuration and the structure of config.json are trusted. Every
+//! inode of the rootfs and every string that came from the image (environment, annotations) is not.
 
+pub mod apply;
+pub mod config;
+pub mod door;
+pub mod error;
+pub mod host;
+pub mod ldso;
+pub mod oci;
+pub mod plan;
+pub mod request;
 #[allow(unsafe_code)]
 pub mod sys;
 
-pub mod door;
-pub mod error;
-pub mod oci;
+/// What `--version` prints.
+pub const VERSION_LINE: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"));

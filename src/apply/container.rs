@@ -39,14 +39,20 @@ impl Container {
         let own = mount_id(top.as_fd()).context(Code::System, what)?;
         let mut tmpfs_mounts = Vec::new();
         for destination in tmpfs {
-            let Ok(node) = root.resolve(destination) else { continue };
+            let Ok(node) = root.resolve(destination) else {
+                continue;
+            };
             stop_propagation(&node).context(Code::Mount, what)?;
             match mount_id(node.as_fd()) {
                 Ok(id) if id != own => tmpfs_mounts.push(id),
                 _ => {}
             }
         }
-        Ok(Self { root, own_mounts: vec![own], tmpfs_mounts })
+        Ok(Self {
+            root,
+            own_mounts: vec![own],
+            tmpfs_mounts,
+        })
     }
 
     /// The root.

@@ -56,12 +56,17 @@ fn refuse(device: &Device, at: &Path, e: &std::io::Error) -> Error {
         Some(libc::EROFS) => Error::new(
             Code::DeviceNode,
             what,
-            format!("{} is a volume without that node, and volumes are never written to", at.display()),
+            format!(
+                "{} is a volume without that node, and volumes are never written to",
+                at.display()
+            ),
         )
         .fix("do not mount over /dev, or make the node on the host first"),
-        Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR) => {
-            Error::new(Code::UnsafePath, what, format!("{} is not a plain directory of the image", at.display()))
-        }
+        Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR) => Error::new(
+            Code::UnsafePath,
+            what,
+            format!("{} is not a plain directory of the image", at.display()),
+        ),
         _ => Error::io(Code::DeviceNode, what, e),
     }
 }

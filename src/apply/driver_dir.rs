@@ -10,7 +10,7 @@ use crate::sys::mount::{Detached, Restrict};
 use crate::sys::root::{Node, split};
 
 /// The file that tells a second injection that the first one was here, and the doctor what it did.
-pub const RECORD: &str = ".nvoci.json";
+pub(super) const RECORD: &str = ".nvoci.json";
 
 /// Room for links, generated text and the record; driver files are bound and take none.
 const SIZE: u64 = 4 << 20;
@@ -56,10 +56,18 @@ impl DriverDir {
                 }
             };
             let what = || format!("driver directory {}", path.display());
-            let open = Restrict { read_only: false, ..Restrict::FILE };
+            let open = Restrict {
+                read_only: false,
+                ..Restrict::FILE
+            };
             let tmpfs = Detached::tmpfs(SIZE, label, open).context(Code::Mount, what)?;
-            let top = tmpfs.attach(&place.parent, &place.name).context(Code::Mount, what)?;
-            return Ok(Attached::New(Self { path: path.to_owned(), top }));
+            let top = tmpfs
+                .attach(&place.parent, &place.name)
+                .context(Code::Mount, what)?;
+            return Ok(Attached::New(Self {
+                path: path.to_owned(),
+                top,
+            }));
         }
         Err(Error::new(Code::Mount, "driver directory", notes.join(", "))
             .fix("set `driver-dirs` in /etc/nvoci/config.toml to a path that is free in this image"))
@@ -71,7 +79,11 @@ impl DriverDir {
             let what = || format!("driver file {}", file.source.display());
             let dir = self.dir(Path::new(file.place.dir())).context(Code::Mount, what)?;
             let name = OsStr::new(&file.name);
-            let made = if tree.is_dir() { dir.mkdir(name, 0o755).map(drop) } else { dir.placeholder(name) };
+            let made = if tree.is_dir() {
+                dir.mkdir(name, 0o755).map(drop)
+            } else {
+                dir.placeholder(name)
+            };
             made.context(Code::Mount, what)?;
             tree.attach(&dir, name).context(Code::Mount, what)?;
         }
@@ -131,10 +143,18 @@ impl Place {
         match container.root().resolve_nofollow(path) {
             Ok(node) if node.is_symlink() => return Ok(Found::Taken("it is a symbolic link".to_owned())),
             Ok(node) if !node.is_dir() => return Ok(Found::Taken("it is not a directory".to_owned())),
-            Ok(node) if node.child(RECORD).is_ok_and(|r| r.stat().st_uid == node.stat().st_uid)
-                && !container.owns(&node)? => return Ok(Found::Ours),
+            Ok(node)
+                if node
+                    .child(RECORD)
+                    .is_ok_and(|r| r.stat().st_uid == node.stat().st_uid)
+                    && !container.owns(&node)? =>
+            {
+                return Ok(Found::Ours);
+            }
             Ok(node) if !container.owns(&node)? => return Ok(Found::Taken("a volume is there".to_owned())),
-            Ok(node) if !node.is_empty_dir()? => return Ok(Found::Taken("the image has files there".to_owned())),
+            Ok(node) if !node.is_empty_dir()? => {
+                return Ok(Found::Taken("the image has files there".to_owned()));
+            }
             Ok(_) => {}
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
                 let parent = container.own_dir(dir)?;
@@ -146,6 +166,9 @@ impl Place {
             Err(e) => return Err(e),
         }
         let parent = container.root().resolve(dir)?;
-        Ok(Found::Free(Self { parent, name: name.to_owned() }))
+        Ok(Found::Free(Self {
+            parent,
+            name: name.to_owned(),
+        }))
     }
 }

@@ -16,7 +16,9 @@ use crate::sys::root::Node;
 /// runtime's; anything else there is the image's and is left alone.
 pub(super) fn cover(container: &Container, dir: &DriverDir, plan: &Plan) -> Vec<String> {
     let mut warnings = Vec::new();
-    let Ok(proc) = procfs(container) else { return warnings };
+    let Ok(proc) = procfs(container) else {
+        return warnings;
+    };
     if let Some(params) = &plan.params {
         if let Err(e) = cover_params(container, dir, params) {
             warnings.push(format!("/proc/driver/nvidia/params could not be covered: {e}"));
@@ -24,7 +26,9 @@ pub(super) fn cover(container: &Container, dir: &DriverDir, plan: &Plan) -> Vec<
     }
     if let Some(visible) = &plan.visible_pci {
         if let Err(e) = cover_gpus(container, dir, visible) {
-            warnings.push(format!("/proc/driver/nvidia/gpus shows every GPU of the host: {e}"));
+            warnings.push(format!(
+                "/proc/driver/nvidia/gpus shows every GPU of the host: {e}"
+            ));
         }
     }
     drop(proc);

@@ -31,7 +31,11 @@ impl Sources {
     /// changed by somebody other than root. Optional files with such faults become warnings.
     pub fn open(plan: &Plan, roots: &Roots) -> Result<Self> {
         let owners = Owners::trusted();
-        let mut sources = Self { files: Vec::new(), devices: Vec::new(), warnings: Vec::new() };
+        let mut sources = Self {
+            files: Vec::new(),
+            devices: Vec::new(),
+            warnings: Vec::new(),
+        };
         for file in &plan.files {
             match driver_file(file, roots, &owners) {
                 Ok(tree) => sources.files.push((file.clone(), tree)),
@@ -40,7 +44,9 @@ impl Sources {
             }
         }
         for device in &plan.devices {
-            sources.devices.push((device.clone(), device_node(device, roots)?));
+            sources
+                .devices
+                .push((device.clone(), device_node(device, roots)?));
         }
         Ok(sources)
     }
@@ -63,10 +69,16 @@ impl Owners {
 
 fn driver_file(file: &DriverFile, roots: &Roots, owners: &Owners) -> Result<Detached> {
     let what = || format!("driver file {}", file.source.display());
-    let node = roots.driver.resolve_nofollow(&file.source).context(Code::NoLibraries, what)?;
+    let node = roots
+        .driver
+        .resolve_nofollow(&file.source)
+        .context(Code::NoLibraries, what)?;
     let socket = file.place == Place::Run;
-    let kinds: &[FileType] =
-        if socket { &[FileType::Socket, FileType::Directory] } else { &[FileType::RegularFile] };
+    let kinds: &[FileType] = if socket {
+        &[FileType::Socket, FileType::Directory]
+    } else {
+        &[FileType::RegularFile]
+    };
     if !kinds.contains(&node.kind()) {
         return Err(Error::new(Code::UnsafePath, what(), "it is not a regular file"));
     }
@@ -83,17 +95,27 @@ fn check_owner(node: &Node, owners: &Owners, path: &Path) -> Result<()> {
     let why = if !owners.0.contains(&stat.st_uid) {
         format!("it belongs to user {}, not to root", stat.st_uid)
     } else if stat.st_mode & 0o022 != 0 {
-        format!("others than its owner may write to it (mode {:04o})", stat.st_mode & 0o7777)
+        format!(
+            "others than its owner may write to it (mode {:04o})",
+            stat.st_mode & 0o7777
+        )
     } else {
         return Ok(());
     };
-    Err(Error::new(Code::UnsafeOwner, format!("driver file {}", path.display()), why))
+    Err(Error::new(
+        Code::UnsafeOwner,
+        format!("driver file {}", path.display()),
+        why,
+    ))
 }
 
 fn device_node(device: &Device, roots: &Roots) -> Result<Detached> {
     let what = || format!("device node {}", device.path.display());
     let below_dev = device.path.strip_prefix("/dev").unwrap_or(&device.path);
-    let node = roots.dev.resolve_nofollow(below_dev).context(Code::DeviceNode, what)?;
+    let node = roots
+        .dev
+        .resolve_nofollow(below_dev)
+        .context(Code::DeviceNode, what)?;
     if node.kind() != FileType::CharacterDevice || node.rdev() != (device.major, device.minor) {
         return Err(Error::new(
             Code::DeviceNode,

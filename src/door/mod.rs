@@ -1,3 +1,119 @@
-//! The ways in: each one is wiring between a caller and the rest.
+//! The ways in: one module per command, wiring only.
 
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::Config;
+use crate::error::{Class, Code, Error, Result};
+use crate::host::Locations;
+
+pub mod config;
+pub mod hook;
+pub mod plan;
 pub mod runtime;
+
+/// `nvoci --help`.
+pub const HELP: &str = "\
+nvoci gives OCI containers the host's NVIDIA GPUs.
+
+Usage: nvoci COMMAND [OPTIONS]      nvoci COMMAND --help explains each
+
+For people
+  list        what this host has: driver, GPUs, device nodes, libraries
+  plan        what a bundle, or a set of variables, would get and why
+  config      the effective configuration, each value with its origin
+  install     register nvoci with docker, podman, containerd or crio
+  uninstall   take that back
+  ldconfig    read, rebuild and query a root's loader cache without executing anything
+
+For engines
+  hook        an OCI hook: prestart, createRuntime or createContainer
+  runtime     an OCI runtime in front of runc or crun
+
+The same program answers to nvidia-container-runtime-hook, nvidia-container-toolkit,
+nvidia-container-runtime (.cdi, .legacy) and nvoci-runtime when called by these names.
+
+Errors are one line: what: why; fix: what to do [NVOCI-code].
+";
+
+/// Runs the door that `args` (with the program's name first) lead to.
+pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut args = args.into_iter();
+    let name = args.next().unwrap_or_default();
+    let name = Path::new(&name)
+        .file_name()
+        .unwrap_or(OsStr::new("nvoci"))
+        .to_string_lossy()
+        .into_owned();
+    // Packages that wrap a program keep the original as NAME.real.
+    let name = name.strip_suffix(".real").unwrap_or(&name).to_owned();
+    let vendor = name.starts_with("nvidia-");
+    match by_name(&name, args) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("nvoci: {e}");
+            // The vendor's programs know 1 and, for a wrong command line, 2.
+            let status = if vendor && e.code().class() != Class::Usage {
+                1
+            } else {
+                e.code().class().status()
+            };
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// Privilege is never decided here: a name only chooses which command line is understood.
+fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    match name {
+        "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::run(args),
+        "nvoci-runtime"
+        | "nvidia-container-runtime"
+        | "nvidia-container-runtime.cdi"
+        | "nvidia-container-runtime.legacy" => Ok(runtime::open(OsStr::new(name), args)),
+        _ => {
+            let command = args.next();
+            by_command(command.as_deref().and_then(OsStr::to_str), args)
+        }
+    }
+}
+
+fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    match command {
+        Some("hook") => hook::run(args),
+        Some("runtime") => Ok(runtime::open(OsStr::new("nvoci-runtime"), args)),
+        Some("plan") => plan::run(args),
+        Some("config") => config::run(args),
+        Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("version" | "--version" | "-V") => {
+            println!("{}", crate::VERSION_LINE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(other) => Err(Error::new(
+            Code::Usage,
+            format!("`{other}`"),
+            "there is no such command",
+        )),
+        None => Err(Error::new(Code::Usage, "nvoci", "no command was given")),
+    }
+}
+
+/// Where the configuration says that the driver is.
+fn locations(config: &Config) -> Locations {
+    Locations {
+        driver_root: config.driver_root.value.clone(),
+        dev_root: config.dev_root.value.clone(),
+        library_dirs: config.library_dirs.value.clone(),
+        ldcache: config.ldcache.value.clone(),
+        ..Locations::default()
+    }
+}
+
+/// The host's configuration, or the file that a person named.
+fn load_config(named: Option<&Path>) -> Result<Config> {
+    named.map_or_else(Config::load, Config::load_file)
+}

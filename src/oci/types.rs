@@ -1,6 +1,6 @@
 //! Plain data: what the views of a [`Spec`](super::Spec) return and its edits take.
 
-use core::fmt;
+pub use crate::sys::cgroup::{Access, DeviceRule, RuleKind};
 
 /// When a hook runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -154,146 +154,12 @@ pub struct DeviceSpec {
     pub gid: Option<u32>,
 }
 
-/// Which device types a rule is about.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum RuleKind {
-    /// Character and block devices.
-    All,
-    /// Character devices.
-    Char,
-    /// Block devices.
-    Block,
-}
-
-impl RuleKind {
-    /// The letter that specs use.
-    pub const fn letter(self) -> &'static str {
-        match self {
-            Self::All => "a",
-            Self::Char => "c",
-            Self::Block => "b",
-        }
-    }
-}
-
 impl From<DeviceKind> for RuleKind {
     fn from(kind: DeviceKind) -> Self {
         match kind {
             DeviceKind::Char => Self::Char,
             DeviceKind::Block => Self::Block,
         }
-    }
-}
-
-/// What a device rule is about: any of reading, writing and making the node.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Access {
-    /// Opening for reading.
-    pub read: bool,
-    /// Opening for writing.
-    pub write: bool,
-    /// `mknod`.
-    pub mknod: bool,
-}
-
-impl Access {
-    /// Everything.
-    pub const RWM: Self = Self {
-        read: true,
-        write: true,
-        mknod: true,
-    };
-
-    /// Reading and writing.
-    pub const RW: Self = Self {
-        mknod: false,
-        ..Self::RWM
-    };
-
-    /// Reads letters among `r`, `w` and `m`. `None` for any other letter.
-    pub fn parse(letters: &str) -> Option<Self> {
-        let mut access = Self {
-            read: false,
-            write: false,
-            mknod: false,
-        };
-        for c in letters.chars() {
-            match c {
-                'r' => access.read = true,
-                'w' => access.write = true,
-                'm' => access.mknod = true,
-                _ => return None,
-            }
-        }
-        Some(access)
-    }
-
-    /// Whether all of `other` is in it.
-    pub const fn contains(self, other: Self) -> bool {
-        (self.read || !other.read) && (self.write || !other.write) && (self.mknod || !other.mknod)
-    }
-
-    /// Whether anything of `other` is in it.
-    pub const fn overlaps(self, other: Self) -> bool {
-        (self.read && other.read) || (self.write && other.write) || (self.mknod && other.mknod)
-    }
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (on, letter) in [(self.read, "r"), (self.write, "w"), (self.mknod, "m")] {
-            if on {
-                f.write_str(letter)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A device cgroup rule (`linux.resources.devices`). A later rule overrides an earlier one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct DeviceRule {
-    /// Allowed or denied.
-    pub allow: bool,
-    /// Which types.
-    pub kind: RuleKind,
-    /// Major number; any where absent.
-    pub major: Option<u32>,
-    /// Minor number; any where absent.
-    pub minor: Option<u32>,
-    /// Which kinds of access.
-    pub access: Access,
-}
-
-impl DeviceRule {
-    /// A rule that allows one device.
-    pub const fn allow(kind: RuleKind, major: u32, minor: u32, access: Access) -> Self {
-        Self {
-            allow: true,
-            kind,
-            major: Some(major),
-            minor: Some(minor),
-            access,
-        }
-    }
-
-    /// Whether it speaks of every access that `other` speaks of.
-    pub fn covers(&self, other: &Self) -> bool {
-        (self.kind == RuleKind::All || self.kind == other.kind)
-            && (self.major.is_none() || self.major == other.major)
-            && (self.minor.is_none() || self.minor == other.minor)
-            && self.access.contains(other.access)
-    }
-
-    /// Whether it speaks of any access that `other` speaks of.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        fn meet(a: Option<u32>, b: Option<u32>) -> bool {
-            a.is_none() || b.is_none() || a == b
-        }
-        (self.kind == RuleKind::All || other.kind == RuleKind::All || self.kind == other.kind)
-            && meet(self.major, other.major)
-            && meet(self.minor, other.minor)
-            && self.access.overlaps(other.access)
     }
 }
 

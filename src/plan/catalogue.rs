@@ -81,8 +81,12 @@ pub const LIBRARIES: &[Row] = &[
 
 /// Libraries of the driver package that never belong in a container: tools for a desktop session of the
 /// host.
-pub const NEVER: &[&str] =
-    &["libnvidia-gtk2.so", "libnvidia-gtk3.so", "libnvidia-wayland-client.so", "libnvidia-wfb.so"];
+pub const NEVER: &[&str] = &[
+    "libnvidia-gtk2.so",
+    "libnvidia-gtk3.so",
+    "libnvidia-wayland-client.so",
+    "libnvidia-wfb.so",
+];
 
 /// Programs.
 pub const BINARIES: &[Row] = &[
@@ -103,7 +107,12 @@ pub fn library(file_name: &str) -> Option<C> {
     if NEVER.iter().any(|stem| has_stem(file_name, stem)) {
         return None;
     }
-    Some(LIBRARIES.iter().find(|r| has_stem(file_name, r.name)).map_or(UNKNOWN, |r| r.capabilities))
+    Some(
+        LIBRARIES
+            .iter()
+            .find(|r| has_stem(file_name, r.name))
+            .map_or(UNKNOWN, |r| r.capabilities),
+    )
 }
 
 /// The capabilities that a program needs; `None` if it never belongs in a container.
@@ -113,7 +122,9 @@ pub fn binary(name: &str) -> Option<C> {
 
 /// `libcuda.so` is the stem of `libcuda.so` and `libcuda.so.1`, not of `libcudadebugger.so.1`.
 fn has_stem(file_name: &str, stem: &str) -> bool {
-    file_name.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    file_name
+        .strip_prefix(stem)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 #[cfg(test)]

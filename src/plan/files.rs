@@ -89,17 +89,28 @@ pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> R
     for file in &host.files {
         match &file.kind {
             FileKind::Library { soname, bits, subdir } => {
-                let Some(wanted_by) = catalogue::library(&file.name) else { continue };
+                let Some(wanted_by) = catalogue::library(&file.name) else {
+                    continue;
+                };
                 if !capabilities.intersects(wanted_by) {
                     continue;
                 }
                 if *bits == Bits::B32 && !capabilities.contains(Capabilities::COMPAT32) {
                     continue;
                 }
-                library(plan, file, soname.as_deref(), *bits, subdir.as_deref(), wanted_by & capabilities);
+                library(
+                    plan,
+                    file,
+                    soname.as_deref(),
+                    *bits,
+                    subdir.as_deref(),
+                    wanted_by & capabilities,
+                );
             }
             FileKind::Binary => {
-                let Some(wanted_by) = catalogue::binary(&file.name) else { continue };
+                let Some(wanted_by) = catalogue::binary(&file.name) else {
+                    continue;
+                };
                 if capabilities.intersects(wanted_by) {
                     let reason = format!("program for {}", wanted_by & capabilities);
                     push(plan, file, Place::Bin, reason);
@@ -110,23 +121,34 @@ pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> R
                 }
             }
             FileKind::Firmware => {
-                push(plan, file, Place::Firmware, "GPU System Processor firmware".to_owned());
+                push(
+                    plan,
+                    file,
+                    Place::Firmware,
+                    "GPU System Processor firmware".to_owned(),
+                );
                 plan.rootfs_links.push(RootfsLink {
                     at: LinkAt::Path(
-                        Path::new("/lib/firmware/nvidia").join(&plan.driver_version).join(&file.name),
+                        Path::new("/lib/firmware/nvidia")
+                            .join(&plan.driver_version)
+                            .join(&file.name),
                     ),
                     to: Path::new(Place::Firmware.dir()).join(&file.name),
                 });
             }
             FileKind::Config(kind) => config_file(plan, file, *kind, capabilities),
-            FileKind::Socket => socket(plan, file, capabilities),
+            FileKind::Socket | FileKind::Directory => socket(plan, file, capabilities),
             _ => {}
         }
     }
-    for (capability, library) in
-        [(Capabilities::COMPUTE, "libcuda.so"), (Capabilities::UTILITY, "libnvidia-ml.so")]
-    {
-        let there = plan.files.iter().any(|f| f.place == Place::Lib64 && f.name.starts_with(library));
+    for (capability, library) in [
+        (Capabilities::COMPUTE, "libcuda.so"),
+        (Capabilities::UTILITY, "libnvidia-ml.so"),
+    ] {
+        let there = plan
+            .files
+            .iter()
+            .any(|f| f.place == Place::Lib64 && f.name.starts_with(library));
         if capabilities.contains(capability) && !there {
             return Err(Error::new(
                 Code::NoLibraries,
@@ -152,14 +174,18 @@ fn library(
         (Bits::B64, _) => Place::Lib64,
     };
     push(plan, file, place, format!("library for {because}"));
-    let Some(added) = plan.files.last_mut() else { return };
+    let Some(added) = plan.files.last_mut() else {
+        return;
+    };
     added.soname = soname.map(str::to_owned);
     added.required = file.name.starts_with("libcuda.so") || file.name.starts_with("libnvidia-ml.so");
     if place == Place::Xorg {
         return;
     }
     let dir = Path::new(place.dir());
-    let soname = soname.filter(|s| !s.contains('/') && !s.is_empty()).unwrap_or(&file.name);
+    let soname = soname
+        .filter(|s| !s.contains('/') && !s.is_empty())
+        .unwrap_or(&file.name);
     if soname != file.name {
         link(plan, dir.join(soname), file.name.as_str());
     }
@@ -172,14 +198,24 @@ fn library(
     }
     for (stem, at, target) in [
         ("libGLX_nvidia.so", "libGLX_indirect.so.0", soname.to_owned()),
-        ("libvdpau_nvidia.so", "vdpau/libvdpau_nvidia.so.1", format!("../{}", file.name)),
-        ("libnvidia-allocator.so", "gbm/nvidia-drm_gbm.so", format!("../{soname}")),
+        (
+            "libvdpau_nvidia.so",
+            "vdpau/libvdpau_nvidia.so.1",
+            format!("../{}", file.name),
+        ),
+        (
+            "libnvidia-allocator.so",
+            "gbm/nvidia-drm_gbm.so",
+            format!("../{soname}"),
+        ),
     ] {
         if file.name.starts_with(stem) {
             link(plan, dir.join(at), &target);
             if place == Place::Lib64 && at.contains('/') {
-                plan.rootfs_links
-                    .push(RootfsLink { at: LinkAt::LibDir(PathBuf::from(at)), to: dir.join(at) });
+                plan.rootfs_links.push(RootfsLink {
+                    at: LinkAt::LibDir(PathBuf::from(at)),
+                    to: dir.join(at),
+                });
             }
         }
     }
@@ -207,30 +243,33 @@ fn config_file(
     if !wanted_by.iter().any(|c| capabilities.intersects(*c)) {
         return;
     }
-    push(plan, file, Place::Share, format!("configuration looked up in {dir}"));
+    push(
+        plan,
+        file,
+        Place::Share,
+        format!("configuration looked up in {dir}"),
+    );
     plan.rootfs_links.push(RootfsLink {
         at: LinkAt::Path(Path::new(dir).join(&file.name)),
         to: Path::new(Place::Share.dir()).join(&file.name),
     });
 }
 
-/// A socket of the driver's daemons: connecting is not stopped by a read-only mount, so each is given
-/// only to those that can use it.
+/// A socket or pipe directory of the driver's daemons: connecting is not stopped by a read-only mount,
+/// so each is given only to those that can use it.
 fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabilities) {
-    let wanted_by = if file.name.contains("mps") { Capabilities::COMPUTE } else { Capabilities::UTILITY };
+    let wanted_by = match file.name.as_str() {
+        "nvidia-mps" => Capabilities::COMPUTE,
+        "nvidia-persistenced" | "nvidia-fabricmanager" => Capabilities::UTILITY,
+        _ => return,
+    };
     if !capabilities.intersects(wanted_by) {
         return;
     }
-    // nvidia-persistenced/socket and nvidia-fabricmanager/socket share a base name: keep the directory's.
-    let Some(owner) = file.path.parent().and_then(Path::file_name).and_then(|n| n.to_str()) else { return };
-    let name = if file.name == "socket" { owner.to_owned() } else { file.name.clone() };
-    push(plan, file, Place::Run, format!("socket for {wanted_by}"));
-    if let Some(added) = plan.files.last_mut() {
-        added.name.clone_from(&name);
-    }
+    push(plan, file, Place::Run, format!("daemon's socket for {wanted_by}"));
     plan.rootfs_links.push(RootfsLink {
         at: LinkAt::Path(file.path.clone()),
-        to: Path::new(Place::Run.dir()).join(name),
+        to: Path::new(Place::Run.dir()).join(&file.name),
     });
 }
 
@@ -248,6 +287,9 @@ fn push(plan: &mut Plan, file: &crate::host::DriverFile, place: Place, reason: S
 fn link(plan: &mut Plan, at: PathBuf, target: &str) {
     // Two libraries of one stem (libnvidia-nvvm.so.4 and its versioned twin): the first has the name.
     if !plan.links.iter().any(|l| l.at == at) {
-        plan.links.push(Link { at, target: PathBuf::from(target) });
+        plan.links.push(Link {
+            at,
+            target: PathBuf::from(target),
+        });
     }
 }

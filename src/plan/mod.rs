@@ -69,10 +69,14 @@ pub struct GpuRef {
 pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     host.check_versions()?;
     let mut plan = Plan {
-        driver_version: host.kernel.as_ref().map(|k| k.version.clone()).unwrap_or_default(),
-        driver_dirs: config.driver_dirs.clone(),
-        native_layout: config.layout == Layout::Native,
-        no_cgroups: config.no_cgroups,
+        driver_version: host
+            .kernel
+            .as_ref()
+            .map(|k| k.version.clone())
+            .unwrap_or_default(),
+        driver_dirs: config.driver_dirs.value.clone(),
+        native_layout: *config.layout == Layout::Native,
+        no_cgroups: *config.no_cgroups,
         warnings: request.notes.clone(),
         ..Plan::default()
     };
@@ -92,5 +96,6 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
 /// `ModifyDeviceFiles: 1` tells libcuda and NVML to make missing device nodes, with modes of their own.
 fn forbid_node_making(params: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(params);
-    text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0").into_bytes()
+    text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0")
+        .into_bytes()
 }

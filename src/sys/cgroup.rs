@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-pub use rules::{Access, DeviceRule, Kind};
+pub use rules::{Access, DeviceRule, RuleKind};
 
 /// The device cgroup of a process.
 #[derive(Debug)]

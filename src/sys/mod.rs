@@ -4,5 +4,6 @@
 pub mod cgroup;
 pub mod mount;
 pub mod ns;
+pub mod owned;
 pub mod process;
 pub mod root;

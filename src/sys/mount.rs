@@ -81,6 +81,7 @@ impl Restrict {
 #[derive(Debug)]
 pub struct Detached {
     source: Source,
+    is_dir: bool,
     restrict: Restrict,
     /// Whether `restrict` is in force already; if not, attaching does it.
     restricted: bool,
@@ -109,7 +110,7 @@ impl Detached {
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_EMPTY_PATH;
             match open_tree(source, c"", flags) {
-                Ok(tree) => return Self::of_tree(tree, restrict),
+                Ok(tree) => return Self::of_tree(tree, source.is_dir(), restrict),
                 Err(e) if absent(e) => OLD_API.store(true, Ordering::Relaxed),
                 Err(e) => return Err(e.into()),
             }
@@ -117,6 +118,7 @@ impl Detached {
         let fd = source.as_fd().try_clone_to_owned()?;
         Ok(Self {
             source: Source::Bind(fd),
+            is_dir: source.is_dir(),
             restrict,
             restricted: false,
         })
@@ -130,6 +132,7 @@ impl Detached {
                 Ok(tree) => {
                     return Ok(Self {
                         source: Source::Tree(tree),
+                        is_dir: true,
                         restrict,
                         restricted: true,
                     });
@@ -144,12 +147,13 @@ impl Detached {
         }
         Ok(Self {
             source: Source::Tmpfs(CString::new(data)?),
+            is_dir: true,
             restrict,
             restricted: false,
         })
     }
 
-    fn of_tree(tree: OwnedFd, restrict: Restrict) -> io::Result<Self> {
+    fn of_tree(tree: OwnedFd, is_dir: bool, restrict: Restrict) -> io::Result<Self> {
         let restricted = match set_attr(tree.as_fd(), restrict.attr()) {
             Ok(()) => true,
             Err(e) if absent(e) => false,
@@ -157,9 +161,15 @@ impl Detached {
         };
         Ok(Self {
             source: Source::Tree(tree),
+            is_dir,
             restrict,
             restricted,
         })
+    }
+
+    /// Whether it takes a directory as its place.
+    pub fn is_dir(&self) -> bool {
+        self.is_dir
     }
 
     /// Attaches the mount on `name` in `parent` and returns the mount's root.
@@ -370,33 +380,16 @@ mod tests {
     use super::*;
     use std::ffi::OsStr;
 
-    /// Runs `f` in a child process with a private mount namespace; `None` where that is not allowed.
-    fn in_private_namespace(f: impl FnOnce()) -> Option<bool> {
-        // SAFETY: the child only runs `f` and leaves with `_exit`; the test harness's other threads
-        // are not used in it.
-        match unsafe { libc::fork() } {
-            0 => {
-                let flags = rustix::thread::UnshareFlags::NEWNS;
-                // SAFETY: the child has one thread.
-                let status = if unsafe { rustix::thread::unshare_unsafe(flags) }.is_err() {
-                    77
-                } else {
-                    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
-                    i32::from(done.is_err())
-                };
-                // SAFETY: leaves the child without running the harness's exit handlers.
-                unsafe { libc::_exit(status) }
-            }
-            pid => {
-                let mut status = 0;
-                // SAFETY: waits for the child just made, with a valid place for its status.
-                unsafe { libc::waitpid(pid, &raw mut status, 0) };
-                match libc::WEXITSTATUS(status) {
-                    77 => None,
-                    code => Some(code == 0),
-                }
-            }
-        }
+    /// Runs `f` in a thread with a mount namespace of its own; `None` where that is not allowed.
+    fn in_private_namespace(f: impl FnOnce() + Send + 'static) -> Option<bool> {
+        let thread = std::thread::spawn(|| {
+            let flags = rustix::thread::UnshareFlags::NEWNS;
+            // SAFETY: only this thread's file-system context changes, and it ends with the test.
+            unsafe { rustix::thread::unshare_unsafe(flags) }.ok()?;
+            f();
+            Some(true)
+        });
+        thread.join().unwrap_or(Some(false))
     }
 
     fn exercise(old: bool) {
@@ -443,13 +436,11 @@ mod tests {
         }
     }
 
+    /// One after the other: which API is used is the process's business.
     #[test]
-    fn new_api() {
+    fn both_apis() {
         exercise(false);
-    }
-
-    #[test]
-    fn old_api() {
         exercise(true);
+        force_old_api(false);
     }
 }

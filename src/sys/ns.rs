@@ -43,6 +43,11 @@ impl MountNs {
         }
     }
 
+    /// That of the first process that `/proc` shows: the host's, where the host's `/proc` is in sight.
+    pub fn of_first_process() -> io::Result<Self> {
+        Self::open("/proc/1/ns/mnt")
+    }
+
     /// Whether both are the same namespace.
     pub fn is(&self, other: &Self) -> bool {
         self.id == other.id

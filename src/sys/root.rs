@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | `openat2(RESOLVE_IN_ROOT)` | 5.6 | `O_PATH` walk, component by component |
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -114,6 +114,11 @@ impl Root {
         Node::from_fd(handle.into())
     }
 
+    /// Where this root is, as the kernel names it; see [`Node::path`].
+    pub fn path(&self) -> io::Result<PathBuf> {
+        path_of(self.as_fd())
+    }
+
     /// The directory that holds `path`'s last component, and that component.
     ///
     /// # Errors
@@ -168,14 +173,37 @@ impl Node {
 
     /// Looks up one name in this directory, without following a symbolic link.
     pub fn child(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
-        let name = plain(name.as_ref())?;
+        self.child_c(&plain(name.as_ref())?)
+    }
+
+    /// [`Node::child`] for a name that came from [`Node::visit`]: no copy of it is made.
+    ///
+    /// # Errors
+    /// `EINVAL` when `name` is not a single path component.
+    pub fn child_c(&self, name: &CStr) -> io::Result<Self> {
+        check_plain(name.to_bytes())?;
         let fd = rustix::fs::openat(
             &self.fd,
-            name.as_c_str(),
+            name,
             OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
         Self::from_fd(fd)
+    }
+
+    /// The target of the symbolic link `name` in this directory, in one system call.
+    ///
+    /// # Errors
+    /// `EINVAL` when `name` is not a single path component, or no symbolic link.
+    pub fn child_link(&self, name: &CStr) -> io::Result<CString> {
+        check_plain(name.to_bytes())?;
+        Ok(rustix::fs::readlinkat(&self.fd, name, Vec::with_capacity(128))?)
+    }
+
+    /// Removes the symbolic link (or file) `name` from this directory.
+    pub fn unlink(&self, name: &OsStr) -> io::Result<()> {
+        let name = plain(name)?;
+        Ok(rustix::fs::unlinkat(&self.fd, &name, AtFlags::empty())?)
     }
 
     /// The attributes at lookup time.
@@ -242,14 +270,45 @@ impl Node {
         Ok(out)
     }
 
+    /// Whether the inode lives on procfs or sysfs: what is read there is no content, and may have effects.
+    pub fn is_kernel_file(&self) -> io::Result<bool> {
+        /// From linux/magic.h.
+        const SYSFS_MAGIC: u32 = 0x6265_6572;
+        let kind = rustix::fs::fstatfs(&self.fd)?.f_type;
+        Ok(kind == rustix::fs::PROC_SUPER_MAGIC || u32::try_from(kind) == Ok(SYSFS_MAGIC))
+    }
+
     /// The target of a symbolic link.
     pub fn read_link(&self) -> io::Result<PathBuf> {
         let target = rustix::fs::readlinkat(&self.fd, c"", Vec::new())?;
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
+    /// The path of the inode from the process's root, as the kernel names it: all links resolved.
+    ///
+    /// For naming and comparing what was found on the host; to use the inode, use the descriptor.
+    ///
+    /// # Errors
+    /// `ENOENT` when it has been deleted or cannot be reached from the process's root.
+    pub fn path(&self) -> io::Result<PathBuf> {
+        path_of(self.as_fd())
+    }
+
     /// Lists a directory, at most `max` entries (more are an `EFBIG` error), in the directory's order.
     pub fn read_dir(&self, max: usize) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        self.visit(max, |name, kind| {
+            entries.push(Entry {
+                name: OsStr::from_bytes(name.to_bytes()).to_owned(),
+                kind,
+            });
+        })?;
+        Ok(entries)
+    }
+
+    /// Hands each entry of a directory to `f`, at most `max` of them (more are an `EFBIG` error), in
+    /// the directory's order. Cheaper than [`Node::read_dir`] where few of the names are of interest.
+    pub fn visit(&self, max: usize, mut f: impl FnMut(&CStr, FileType)) -> io::Result<()> {
         let dir = rustix::fs::openat(
             &self.fd,
             c".",
@@ -257,23 +316,21 @@ impl Node {
             Mode::empty(),
         )?;
         let mut buf = Vec::with_capacity(32 * 1024);
-        let mut entries = Vec::new();
+        let mut seen = 0;
         let mut iter = RawDir::new(&dir, buf.spare_capacity_mut());
         while let Some(entry) = iter.next() {
             let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            if entries.len() == max {
+            if seen == max {
                 return Err(Errno::FBIG.into());
             }
-            entries.push(Entry {
-                name: OsStr::from_bytes(name).to_owned(),
-                kind: entry.file_type(),
-            });
+            seen += 1;
+            f(name, entry.file_type());
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Gives up the attributes and keeps the descriptor.
@@ -349,11 +406,7 @@ impl Node {
     }
 
     /// Makes something under a temporary name with `make`, then renames it to `name`.
-    fn replace_with(
-        &self,
-        name: &CString,
-        make: impl Fn(&std::ffi::CStr) -> rustix::io::Result<()>,
-    ) -> io::Result<()> {
+    fn replace_with(&self, name: &CString, make: impl Fn(&CStr) -> rustix::io::Result<()>) -> io::Result<()> {
         for attempt in 0..16_u32 {
             let tmp = CString::new(format!(".nvoci-{}-{attempt}", std::process::id()))?;
             match make(&tmp) {
@@ -381,15 +434,25 @@ impl AsFd for Node {
 ///
 /// Goes through the calling thread's own descriptor directory, so nothing is looked up by name.
 pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
-    use std::os::fd::AsRawFd as _;
     let dir = own_fds()?;
-    let name = format!("{}", fd.as_raw_fd());
     Ok(rustix::fs::openat(
         dir,
-        name,
+        rustix::path::DecInt::from_fd(fd),
         flags | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// What the kernel calls the inode behind a descriptor.
+fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    use std::os::fd::AsRawFd as _;
+    let name = format!("{}", fd.as_raw_fd());
+    let target = rustix::fs::readlinkat(own_fds()?, name, Vec::with_capacity(256))?;
+    let bytes = target.into_bytes();
+    if !bytes.starts_with(b"/") || bytes.ends_with(b" (deleted)") {
+        return Err(Errno::NOENT.into());
+    }
+    Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 
 /// The process's own `/proc/self/fd`, opened once, before any other mount namespace is entered, and
@@ -419,10 +482,15 @@ pub fn own_fds() -> io::Result<BorrowedFd<'static>> {
 /// A single path component as a C string; anything else is `EINVAL`.
 fn plain(name: &OsStr) -> io::Result<CString> {
     let bytes = name.as_bytes();
-    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
+    check_plain(bytes)?;
+    Ok(CString::new(bytes)?)
+}
+
+fn check_plain(name: &[u8]) -> io::Result<()> {
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
         return Err(Errno::INVAL.into());
     }
-    Ok(CString::new(bytes)?)
+    Ok(())
 }
 
 fn to_io(e: &pathrs::error::Error) -> io::Error {

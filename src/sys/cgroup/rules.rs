@@ -3,114 +3,153 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
-/// What may be done with a device.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Which device types a rule is about.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum RuleKind {
+    /// Character and block devices.
+    All,
+    /// Character devices.
+    Char,
+    /// Block devices.
+    Block,
+}
+
+impl RuleKind {
+    /// The letter that specs use.
+    pub const fn letter(self) -> &'static str {
+        match self {
+            Self::All => "a",
+            Self::Char => "c",
+            Self::Block => "b",
+        }
+    }
+}
+
+/// What a device rule is about: any of reading, writing and making the node.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Access {
-    /// `r`
+    /// Opening for reading.
     pub read: bool,
-    /// `w`
+    /// Opening for writing.
     pub write: bool,
-    /// `m`: making a node of it.
+    /// `mknod`.
     pub mknod: bool,
 }
 
 impl Access {
-    /// `rwm`
-    pub const ALL: Self = Self {
+    /// Everything.
+    pub const RWM: Self = Self {
         read: true,
         write: true,
-        mknod: true,
-    };
-    /// `rw`: enough to use a device whose node is there already.
-    pub const USE: Self = Self {
-        read: true,
-        write: true,
-        mknod: false,
-    };
-    /// `m`
-    pub const MKNOD: Self = Self {
-        read: false,
-        write: false,
         mknod: true,
     };
 
-    /// Parses `rwm` and its parts; other letters are ignored, as the kernel's own parser would refuse
-    /// them and the runtime has checked them already.
-    pub fn parse(text: &str) -> Self {
-        Self {
-            read: text.contains('r'),
-            write: text.contains('w'),
-            mknod: text.contains('m'),
+    /// Reading and writing.
+    pub const RW: Self = Self {
+        mknod: false,
+        ..Self::RWM
+    };
+
+    /// Reads letters among `r`, `w` and `m`. `None` for any other letter.
+    pub fn parse(letters: &str) -> Option<Self> {
+        let mut access = Self {
+            read: false,
+            write: false,
+            mknod: false,
+        };
+        for c in letters.chars() {
+            match c {
+                'r' => access.read = true,
+                'w' => access.write = true,
+                'm' => access.mknod = true,
+                _ => return None,
+            }
         }
+        Some(access)
     }
 
     /// The kernel's bits: `BPF_DEVCG_ACC_MKNOD` 1, `_READ` 2, `_WRITE` 4 (linux/bpf.h).
     fn bits(self) -> u8 {
         u8::from(self.mknod) | u8::from(self.read) << 1 | u8::from(self.write) << 2
     }
+
+    /// Whether all of `other` is in it.
+    pub const fn contains(self, other: Self) -> bool {
+        (self.read || !other.read) && (self.write || !other.write) && (self.mknod || !other.mknod)
+    }
+
+    /// Whether anything of `other` is in it.
+    pub const fn overlaps(self, other: Self) -> bool {
+        (self.read && other.read) || (self.write && other.write) || (self.mknod && other.mknod)
+    }
 }
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (on, letter) in [(self.read, "r"), (self.write, "w"), (self.mknod, "m")] {
-            f.write_str(if on { letter } else { "" })?;
+            if on {
+                f.write_str(letter)?;
+            }
         }
         Ok(())
     }
 }
 
-/// Which kind of device a rule is about.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
-pub enum Kind {
-    /// Every device; major and minor are ignored.
-    All,
-    /// Block devices.
-    Block,
-    /// Character devices.
-    Char,
-}
-
-/// One rule, as in the OCI spec's `linux.resources.devices`.
+/// A device cgroup rule (`linux.resources.devices`). A later rule overrides an earlier one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct DeviceRule {
-    /// Allow or deny.
+    /// Allowed or denied.
     pub allow: bool,
-    /// Which kind of device.
-    pub kind: Kind,
-    /// The major number; `None` for any.
+    /// Which types.
+    pub kind: RuleKind,
+    /// Major number; any where absent.
     pub major: Option<u32>,
-    /// The minor number; `None` for any.
+    /// Minor number; any where absent.
     pub minor: Option<u32>,
-    /// Which accesses.
+    /// Which kinds of access.
     pub access: Access,
 }
 
 impl DeviceRule {
-    /// Allows the use of one character device.
-    pub const fn use_char(major: u32, minor: u32) -> Self {
+    /// A rule that allows one device.
+    pub const fn allow(kind: RuleKind, major: u32, minor: u32, access: Access) -> Self {
         Self {
             allow: true,
-            kind: Kind::Char,
+            kind,
             major: Some(major),
             minor: Some(minor),
-            access: Access::USE,
+            access,
         }
+    }
+
+    /// Whether it speaks of every access that `other` speaks of.
+    pub fn covers(&self, other: &Self) -> bool {
+        (self.kind == RuleKind::All || self.kind == other.kind)
+            && (self.major.is_none() || self.major == other.major)
+            && (self.minor.is_none() || self.minor == other.minor)
+            && self.access.contains(other.access)
+    }
+
+    /// Whether it speaks of any access that `other` speaks of.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        fn meet(a: Option<u32>, b: Option<u32>) -> bool {
+            a.is_none() || b.is_none() || a == b
+        }
+        (self.kind == RuleKind::All || other.kind == RuleKind::All || self.kind == other.kind)
+            && meet(self.major, other.major)
+            && meet(self.minor, other.minor)
+            && self.access.overlaps(other.access)
     }
 }
 
 /// The form that v1's `devices.allow` takes.
 impl fmt::Display for DeviceRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letter = match self.kind {
-            Kind::All => "a",
-            Kind::Block => "b",
-            Kind::Char => "c",
-        };
         let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
         write!(
             f,
-            "{letter} {}:{} {}",
+            "{} {}:{} {}",
+            self.kind.letter(),
             number(self.major),
             number(self.minor),
             self.access
@@ -118,13 +157,19 @@ impl fmt::Display for DeviceRule {
     }
 }
 
+const MKNOD: Access = Access {
+    read: false,
+    write: false,
+    mknod: true,
+};
+
 const fn default_char(major: u32, minor: Option<u32>) -> DeviceRule {
     DeviceRule {
         allow: true,
-        kind: Kind::Char,
+        kind: RuleKind::Char,
         major: Some(major),
         minor,
-        access: Access::ALL,
+        access: Access::RWM,
     }
 }
 
@@ -134,17 +179,17 @@ const fn default_char(major: u32, minor: Option<u32>) -> DeviceRule {
 pub(super) const RUNTIME_DEFAULTS: &[DeviceRule] = &[
     DeviceRule {
         allow: true,
-        kind: Kind::Char,
+        kind: RuleKind::Char,
         major: None,
         minor: None,
-        access: Access::MKNOD,
+        access: MKNOD,
     },
     DeviceRule {
         allow: true,
-        kind: Kind::Block,
+        kind: RuleKind::Block,
         major: None,
         minor: None,
-        access: Access::MKNOD,
+        access: MKNOD,
     },
     default_char(1, Some(3)),
     default_char(1, Some(5)),
@@ -172,23 +217,23 @@ pub(super) struct Insn {
 #[derive(Debug, Default)]
 struct State {
     allow_by_default: bool,
-    exceptions: BTreeMap<(Kind, Option<u32>, Option<u32>), u8>,
+    exceptions: BTreeMap<(RuleKind, Option<u32>, Option<u32>), u8>,
 }
 
 impl State {
     fn after(rules: &[DeviceRule]) -> Self {
         let mut s = Self::default();
         for r in rules {
-            let everything = r.kind == Kind::All && r.major.is_none() && r.minor.is_none();
-            if everything && r.access.bits() == Access::ALL.bits() {
+            let everything = r.kind == RuleKind::All && r.major.is_none() && r.minor.is_none();
+            if everything && r.access.bits() == Access::RWM.bits() {
                 s = Self {
                     allow_by_default: r.allow,
                     exceptions: BTreeMap::new(),
                 };
                 continue;
             }
-            let kinds: &[Kind] = if r.kind == Kind::All {
-                &[Kind::Block, Kind::Char]
+            let kinds: &[RuleKind] = if r.kind == RuleKind::All {
+                &[RuleKind::Block, RuleKind::Char]
             } else {
                 core::slice::from_ref(&r.kind)
             };
@@ -244,11 +289,11 @@ pub(super) fn program(rules: &[DeviceRule]) -> Vec<Insn> {
     for ((kind, major, minor), bits) in &state.exceptions {
         let mut block = Vec::new();
         match kind {
-            Kind::Block => block.push(insn(JNE_IMM, 2, 0, 0, 1)),
-            Kind::Char => block.push(insn(JNE_IMM, 2, 0, 0, 2)),
-            Kind::All => {}
+            RuleKind::Block => block.push(insn(JNE_IMM, 2, 0, 0, 1)),
+            RuleKind::Char => block.push(insn(JNE_IMM, 2, 0, 0, 2)),
+            RuleKind::All => {}
         }
-        if *bits != Access::ALL.bits() {
+        if *bits != Access::RWM.bits() {
             block.push(insn(MOV32_REG, 6, 3, 0, 0));
             block.push(insn(AND32_IMM, 6, 0, 0, i32::from(*bits)));
             if state.allow_by_default {
@@ -315,15 +360,20 @@ mod tests {
 
     const DENY_ALL: DeviceRule = DeviceRule {
         allow: false,
-        kind: Kind::All,
+        kind: RuleKind::All,
         major: None,
         minor: None,
-        access: Access::ALL,
+        access: Access::RWM,
     };
 
     #[test]
     fn ours_and_the_defaults_are_allowed_and_nothing_else() {
-        let rules = [&[DENY_ALL], RUNTIME_DEFAULTS, &[DeviceRule::use_char(195, 0)]].concat();
+        let rules = [
+            &[DENY_ALL],
+            RUNTIME_DEFAULTS,
+            &[DeviceRule::allow(RuleKind::Char, 195, 0, Access::RW)],
+        ]
+        .concat();
         let p = program(&rules);
         for (kind, major, minor, access, want) in [
             (2, 195, 0, 6, true),
@@ -353,10 +403,10 @@ mod tests {
         };
         let no_write = DeviceRule {
             allow: false,
-            kind: Kind::Char,
+            kind: RuleKind::Char,
             major: Some(10),
             minor: None,
-            access: Access::parse("w"),
+            access: Access::parse("w").unwrap(),
         };
         let p = program(&[DENY_ALL, allow, no_write]);
         assert!(run(&p, 2, 10, 7, 2) && run(&p, 1, 8, 0, 6));
@@ -373,7 +423,10 @@ mod tests {
 
     #[test]
     fn v1_text() {
-        assert_eq!(DeviceRule::use_char(195, 255).to_string(), "c 195:255 rw");
+        assert_eq!(
+            DeviceRule::allow(RuleKind::Char, 195, 255, Access::RW).to_string(),
+            "c 195:255 rw"
+        );
         assert_eq!(DENY_ALL.to_string(), "a *:* rwm");
     }
 }

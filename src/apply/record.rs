@@ -1,0 +1,153 @@
+//! What was done for a container, kept in its driver directory; and what was refused, kept in
+//! `/run/nvoci/errors`, since some runtimes throw a hook's messages away.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::plan::Plan;
+use crate::sys::root::Node;
+
+/// Where refusals are kept.
+pub const ERRORS_DIR: &str = "/run/nvoci/errors";
+
+/// At most so many refusals are kept; the oldest go first.
+const MAX_ERRORS: usize = 64;
+
+/// What an injection did.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// The driver directory in the container.
+    pub driver_dir: String,
+    /// How the loader was told.
+    pub loader: String,
+    /// Device nodes of the container.
+    pub devices: Vec<String>,
+    /// Number of driver files.
+    pub files: usize,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// An earlier hook of the same container had done everything.
+    pub already_there: bool,
+    /// Time from reading the request to the end.
+    pub took: Duration,
+}
+
+impl Record {
+    /// The record as the doctor reads it.
+    pub fn to_json(&self, plan: &Plan) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "driver": plan.driver_version,
+            "driverDir": self.driver_dir,
+            "gpus": plan.gpus.iter().map(|g| json!({
+                "index": g.index, "minor": g.minor, "uuid": g.uuid, "pci": g.pci, "name": g.name,
+            })).collect::<Vec<_>>(),
+            "devices": self.devices,
+            "files": plan.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),
+            "loader": self.loader,
+            "warnings": self.warnings,
+            "microseconds": u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+/// The directory of refusals, opened while the host's `/run` is in sight.
+#[derive(Debug)]
+pub struct Errors {
+    dir: Node,
+}
+
+impl Errors {
+    /// Opens the directory, making it where it is missing.
+    pub fn open() -> io::Result<Self> {
+        let mut dir = Node::from_fd(rustix::fs::open(
+            "/run",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?)?;
+        let below = Path::new(ERRORS_DIR)
+            .strip_prefix("/run")
+            .unwrap_or(Path::new(""));
+        for name in below.iter() {
+            dir = dir.mkdir(name, 0o755)?;
+            // A directory that somebody else could have made before us is not trusted with anything.
+            if dir.stat().st_uid != rustix::process::geteuid().as_raw() || dir.stat().st_mode & 0o022 != 0 {
+                return Err(rustix::io::Errno::PERM.into());
+            }
+        }
+        Ok(Self { dir })
+    }
+
+    /// Keeps a refusal for container `id`.
+    pub fn keep(&self, id: &str, error: &Error) -> io::Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let text = json!({
+            "container": id,
+            "time": now.as_secs(),
+            "code": error.code().to_string(),
+            "status": error.code().class().status(),
+            "what": error.what(),
+            "why": error.why(),
+            "fix": error.fix_text(),
+            "line": format!("nvoci: {error}"),
+        });
+        self.prune();
+        let name = format!("{}.json", file_name(id));
+        self.dir
+            .write_file(OsStr::new(&name), 0o644, text.to_string().as_bytes())
+    }
+
+    fn prune(&self) {
+        let Ok(entries) = self.dir.read_dir(100_000) else {
+            return;
+        };
+        if entries.len() < MAX_ERRORS {
+            return;
+        }
+        let mut by_age: Vec<_> = entries
+            .iter()
+            .filter_map(|e| Some((self.dir.child(&e.name).ok()?.stat().st_mtime, &e.name)))
+            .collect();
+        by_age.sort();
+        for (_, name) in by_age.iter().take(entries.len() + 1 - MAX_ERRORS) {
+            let _ = rustix::fs::unlinkat(&self.dir, name.as_os_str(), AtFlags::empty());
+        }
+    }
+}
+
+/// A container id as a file name: runtimes allow more in an id than belongs in one.
+fn file_name(id: &str) -> String {
+    const MAX: usize = 128;
+    let safe = |c: char| {
+        if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+') {
+            c
+        } else {
+            '_'
+        }
+    };
+    let name: String = id.chars().take(MAX).map(safe).collect();
+    if name.is_empty() {
+        "unknown".to_owned()
+    } else {
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_never_leave_the_directory() {
+        assert_eq!(file_name("../../etc/passwd"), "______etc_passwd");
+        assert_eq!(file_name(""), "unknown");
+        assert_eq!(file_name(&"a".repeat(4096)).len(), 128);
+        assert_eq!(file_name("3f2a-b_c"), "3f2a-b_c");
+    }
+}

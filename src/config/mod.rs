@@ -1,0 +1,362 @@
+//! The policy: what the host's administrator has set.
+//!
+//! `/etc/nvoci/config.toml` if it is there, else an existing `/etc/nvidia-container-runtime/config.toml`,
+//! else the defaults. Never a path from the environment. The file and every directory on the way to it
+//! must belong to root alone. Each value knows its [`Origin`]; `nvoci config` prints them.
+
+mod extra;
+mod value;
+mod vendor;
+
+use core::ops::Deref;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+use toml_edit::{DocumentMut, Item, Table};
+
+use crate::error::{Code, Error, IoContext, Result};
+use crate::request::Capabilities;
+use crate::sys::owned;
+
+pub use extra::{Extra, ExtraFile};
+pub use value::{CudaCompat, Kind, Layout, LogLevel, Mode, Preflight};
+
+use value::{Bad, Value};
+
+/// Our own configuration file.
+pub const PATH: &str = "/etc/nvoci/config.toml";
+
+/// The vendor's configuration file, honoured where ours is missing.
+pub const VENDOR_PATH: &str = "/etc/nvidia-container-runtime/config.toml";
+
+/// The largest configuration file that is read, in bytes.
+const MAX_SIZE: u64 = 256 * 1024;
+
+/// Where a value comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// This key of the configuration file.
+    File(String),
+}
+
+/// A value and where it comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Setting<T> {
+    /// The value.
+    pub value: T,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl<T> Deref for Setting<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// Which program's keys a configuration file holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dialect {
+    /// Our own.
+    Nvoci,
+    /// The NVIDIA Container Toolkit's.
+    Nvidia,
+}
+
+impl Dialect {
+    /// A stable name, for records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nvoci => "nvoci",
+            Self::Nvidia => "nvidia",
+        }
+    }
+}
+
+/// A key of the vendor's file that has no effect here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ignored {
+    /// The key, with dots.
+    pub key: String,
+    /// Why it has no effect.
+    pub why: &'static str,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr, $key:literal;)*) => {
+        /// The effective configuration.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $($(#[doc = $doc])+ pub $field: Setting<$type>,)*
+            /// The site's own additions to what containers get.
+            pub extra: Vec<Extra>,
+            /// The file that was read, if any.
+            pub file: Option<(PathBuf, Dialect)>,
+            /// Keys of the vendor's file that have no effect, and why.
+            pub ignored: Vec<Ignored>,
+            /// What looks like a mistake but does no harm: unknown keys.
+            pub warnings: Vec<String>,
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self {
+                    $($field: Setting { value: $default, origin: Origin::Default },)*
+                    extra: Vec::new(),
+                    file: None,
+                    ignored: Vec::new(),
+                    warnings: Vec::new(),
+                }
+            }
+        }
+
+        impl Config {
+            /// Sets what our own key `key` names, as said by the key `from` of the file; `None` when
+            /// there is no such key.
+            fn set(&mut self, key: &str, item: &Item, from: &str) -> Option<Result<(), Bad>> {
+                match key {
+                    $($key => Some(<$type as Value>::read(item).map(|value| {
+                        self.$field = Setting { value, origin: Origin::File(from.to_owned()) };
+                    })),)*
+                    _ => None,
+                }
+            }
+
+            /// Every setting: its key in our own file, its value, and where it comes from.
+            pub fn settings(&self) -> Vec<(&'static str, Json, &Origin)> {
+                vec![$(($key, Value::json(&self.$field.value), &self.$field.origin),)*]
+            }
+        }
+    };
+}
+
+settings! {
+    /// The directory that holds the driver's user-space files.
+    driver_root: PathBuf = PathBuf::from("/"), "driver-root";
+    /// The directory whose `dev` holds the device nodes; the driver root where it is not set.
+    dev_root: Option<PathBuf> = None, "dev-root";
+    /// The loader's cache in the driver root.
+    ldcache: PathBuf = PathBuf::from("/etc/ld.so.cache"), "ldcache";
+    /// Directories in the driver root that are searched for libraries before the known ones.
+    library_dirs: Vec<PathBuf> = Vec::new(), "library-dirs";
+    /// Where driver files appear in a container.
+    layout: Layout = Layout::Private, "layout";
+    /// Places in a container for the driver directory; the first free one is taken. Never empty.
+    driver_dirs: Vec<PathBuf> = ["/usr/local/nvidia", "/opt/nvidia", "/usr/lib/nvoci"].map(PathBuf::from).into(), "driver-dirs";
+    /// Whether missing kernel modules are loaded and missing device nodes made.
+    load_kmods: bool = true, "load-kmods";
+    /// Whether missing nodes of IMEX channels are made.
+    create_imex_channels: bool = true, "create-imex-channels";
+    /// Whether the device cgroup is left alone.
+    no_cgroups: bool = false, "no-cgroups";
+    /// Whether an unprivileged container may ask for GPUs by variables.
+    accept_envvar_unprivileged: bool = true, "accept-envvar-unprivileged";
+    /// Whether an unprivileged container may ask for GDS, MOFED, GDRCopy, NVSwitch and IMEX by variables.
+    accept_gated_unprivileged: bool = false, "accept-gated-unprivileged";
+    /// Whether GPUs can be asked for by mounts of `/dev/null`.
+    accept_volume_mounts: bool = false, "accept-volume-mounts";
+    /// Beginnings of the annotations that hold CDI device names.
+    annotation_prefixes: Vec<String> = vec!["cdi.k8s.io/".to_owned()], "annotation-prefixes";
+    /// Variables that replace `NVIDIA_VISIBLE_DEVICES` where one is set: Docker Swarm's generic resources.
+    swarm_resource: Vec<String> = Vec::new(), "swarm-resource";
+    /// The driver capabilities that containers may have.
+    supported_driver_capabilities: Capabilities = Capabilities::ALL, "supported-driver-capabilities";
+    /// Whether `NVIDIA_REQUIRE_*` is not looked at.
+    disable_require: bool = false, "disable-require";
+    /// Whether IMEX channels are never given.
+    ignore_imex_channel_requests: bool = false, "ignore-imex-channel-requests";
+    /// Whether a container's user joins the groups of device nodes that not everybody may open.
+    additional_gids: bool = true, "additional-gids";
+    /// Whether the sockets of persistenced, fabric manager and MPS are given.
+    ipc_sockets: bool = true, "ipc-sockets";
+    /// Whether the vendor-neutral GL libraries of the host are given too.
+    explicit_driver_libraries: bool = false, "explicit-driver-libraries";
+    /// What happens when the preflight check finds that a container cannot compute.
+    preflight: Preflight = Preflight::Warn, "preflight";
+    /// Whether an image's newer CUDA compatibility libraries are used.
+    cuda_compat: CudaCompat = CudaCompat::Auto, "cuda-compat";
+    /// How device names are understood.
+    mode: Mode = Mode::Auto, "mode";
+    /// Low-level runtimes by name or absolute path, in order of preference. Never empty.
+    runtimes: Vec<String> = ["runc", "crun"].map(String::from).into(), "runtimes";
+    /// Where runtimes without a path are looked for.
+    runtime_paths: Vec<PathBuf> = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from).into(), "runtime-paths";
+    /// Directories of CDI specifications; a later one has priority.
+    cdi_spec_dirs: Vec<PathBuf> = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into(), "cdi-spec-dirs";
+    /// The CDI kind of device names without one.
+    default_kind: Kind = Kind::default(), "default-kind";
+    /// Directory of the CSV files that describe a Jetson's driver.
+    csv_dir: PathBuf = PathBuf::from("/etc/nvidia-container-runtime/host-files-for-container.d"), "csv-dir";
+    /// The log file; none where it is not set.
+    log_file: Option<PathBuf> = None, "log-file";
+    /// What is logged.
+    log_level: LogLevel = LogLevel::Info, "log-level";
+}
+
+impl Config {
+    /// Reads the host's configuration.
+    pub fn load() -> Result<Self> {
+        for (path, dialect) in [(PATH, Dialect::Nvoci), (VENDOR_PATH, Dialect::Nvidia)] {
+            if let Some(text) = read(Path::new(path))? {
+                return Self::parse(&text, Path::new(path), dialect);
+            }
+        }
+        Ok(Self::default())
+    }
+
+    /// Reads the file that a person named on the command line; its keys tell whose it is.
+    pub fn load_file(path: &Path) -> Result<Self> {
+        let text = read(path)?.ok_or_else(|| {
+            Error::io(
+                Code::Config,
+                path.display().to_string(),
+                &io::ErrorKind::NotFound.into(),
+            )
+            .fix("name an existing file")
+        })?;
+        let dialect = if vendor::looks_like(&document(&text, path)?) {
+            Dialect::Nvidia
+        } else {
+            Dialect::Nvoci
+        };
+        Self::parse(&text, path, dialect)
+    }
+
+    /// Reads a configuration from text; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Code::Config`], naming the file, the key, what it holds and what was expected.
+    pub fn parse(text: &str, path: &Path, dialect: Dialect) -> Result<Self> {
+        let document = document(text, path)?;
+        let mut config = Self {
+            file: Some((path.to_owned(), dialect)),
+            ..Self::default()
+        };
+        let read = match dialect {
+            Dialect::Nvoci => config.read_own(&document),
+            Dialect::Nvidia => vendor::read(&document, &mut config),
+        };
+        read.and_then(|()| config.check()).map_err(|(key, bad)| {
+            let what = format!("{}: key `{key}`", path.display());
+            Error::new(
+                Code::Config,
+                what,
+                format!("got {}, expected {}", bad.got, bad.expected),
+            )
+        })?;
+        Ok(config)
+    }
+
+    /// The directory whose `dev` holds the device nodes.
+    pub fn dev_root(&self) -> &Path {
+        self.dev_root.as_deref().unwrap_or(&self.driver_root)
+    }
+
+    /// The effective configuration as `nvoci config --json` shows it.
+    pub fn to_json(&self) -> Json {
+        let origin = |origin: &Origin| match origin {
+            Origin::Default => json!({ "kind": "default" }),
+            Origin::File(key) => json!({ "kind": "file", "key": key }),
+        };
+        let settings: serde_json::Map<String, Json> = self
+            .settings()
+            .into_iter()
+            .map(|(key, value, from)| (key.to_owned(), json!({ "value": value, "origin": origin(from) })))
+            .collect();
+        let ignored = self.ignored.iter().map(|i| json!({ "key": i.key, "why": i.why }));
+        json!({
+            "file": self.file.as_ref().map(|(path, _)| path.display().to_string()),
+            "dialect": self.file.as_ref().map(|(_, dialect)| dialect.name()),
+            "settings": settings,
+            "extra": self.extra.iter().map(Extra::json).collect::<Vec<_>>(),
+            "ignored": ignored.collect::<Vec<_>>(),
+            "warnings": self.warnings,
+        })
+    }
+
+    fn read_own(&mut self, document: &Table) -> Result<(), (String, Bad)> {
+        for (key, item) in document {
+            if key == "extra" {
+                self.extra = extra::read(item)?;
+                continue;
+            }
+            match self.set(key, item, key) {
+                Some(Ok(())) => {}
+                Some(Err(bad)) => return Err((key.to_owned(), bad)),
+                None => self.unknown(key),
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&mut self, key: &str) {
+        self.warnings
+            .push(format!("unknown key `{}` has no effect", key.escape_debug()));
+    }
+
+    /// What holds between values, or of a list as a whole.
+    fn check(&self) -> Result<(), (String, Bad)> {
+        let empty = |list: usize, key: &str| {
+            if list > 0 {
+                return Ok(());
+            }
+            Err((key.to_owned(), Bad::new("an empty list", "at least one entry")))
+        };
+        empty(self.driver_dirs.len(), "driver-dirs")?;
+        empty(self.runtimes.len(), "runtimes")?;
+        for dir in &self.driver_dirs.value {
+            if dir.components().count() < 3 {
+                let bad = Bad::new(
+                    format!("{:?}", dir.display()),
+                    "a directory at least two levels below /",
+                );
+                return Err(("driver-dirs".to_owned(), bad));
+            }
+        }
+        for runtime in &self.runtimes.value {
+            let name = !runtime.contains('/') && !matches!(runtime.as_str(), "" | "." | "..");
+            if !name && !runtime.starts_with('/') {
+                let bad = Bad::new(format!("{runtime:?}"), "a program name or an absolute path");
+                return Err(("runtimes".to_owned(), bad));
+            }
+        }
+        for prefix in &self.annotation_prefixes.value {
+            if prefix.is_empty() {
+                let bad = Bad::new("an empty prefix", "a prefix such as \"cdi.k8s.io/\"");
+                return Err(("annotation-prefixes".to_owned(), bad));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text of a configuration file that only root can have written; `None` when there is none.
+fn read(path: &Path) -> Result<Option<String>> {
+    let what = || format!("configuration file {}", path.display());
+    let Some(node) = owned::find(path)? else {
+        return Ok(None);
+    };
+    if !node.is_file() {
+        return Err(Error::new(Code::Config, what(), "not a regular file"));
+    }
+    let bytes = node.read(MAX_SIZE).context(Code::Config, what)?;
+    let text = String::from_utf8(bytes).map_err(|_| Error::new(Code::Config, what(), "not UTF-8 text"))?;
+    Ok(Some(text))
+}
+
+fn document(text: &str, path: &Path) -> Result<Table> {
+    let document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| {
+        let line = e.span().map_or(1, |span| {
+            let before = text.get(..span.start).unwrap_or(text);
+            before.matches('\n').count() + 1
+        });
+        let what = format!("{}: line {line}", path.display());
+        Error::new(Code::Config, what, e.message().replace('\n', ", "))
+    })?;
+    Ok(document.as_table().clone())
+}

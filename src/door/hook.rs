@@ -1,0 +1,288 @@
+//! The hook: called by the low-level runtime while it makes a container, with the state on standard input.
+//!
+//! | stage | mount namespace | process id in the state |
+//! |---|---|---|
+//! | `prestart`, `createRuntime` | the runtime's; the container's is entered | the container's first process |
+//! | `createContainer` | the container's already, the host's root still in sight | 0, 1 or -1: never used |
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Read as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use lexopt::Arg;
+
+use crate::apply::record::Errors;
+use crate::apply::rootfs::{Target, apply};
+use crate::apply::{Record, Sources};
+use crate::config::Config;
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::host::{Host, Roots, create};
+use crate::oci::{Bundle, Spec, State};
+use crate::plan::{Plan, plan};
+use crate::request::{self, Capabilities, Door, ImexRequest, Inputs, MountView};
+use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
+use crate::sys::ns::MountNs;
+use crate::sys::process;
+
+/// `nvoci hook --help`.
+pub const HELP: &str = "\
+Gives a container the host's GPUs while the runtime creates it.
+
+Usage: nvoci hook [prestart|createRuntime|createContainer]
+       nvidia-container-runtime-hook [-config FILE] [-debug] prestart
+
+Called by runc, crun, youki or an engine as an OCI hook, with the container's state on standard
+input; nobody needs to call it by hand. What it gives is what NVIDIA_VISIBLE_DEVICES and
+NVIDIA_DRIVER_CAPABILITIES of the container ask for; `nvoci plan BUNDLE` shows it.
+
+A container that asks for nothing is left alone. A request that cannot be met stops the container
+with one line on standard error, kept in /run/nvoci/errors/<container id>.json as well.
+";
+
+/// Where in a container's life the hook was called.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    /// In the runtime's namespaces.
+    Outside,
+    /// In the container's namespaces.
+    Inside,
+    /// Nothing is to be done then.
+    Other,
+}
+
+#[derive(Debug)]
+struct Options {
+    stage: Stage,
+    config: Option<PathBuf>,
+    debug: bool,
+    door: Door,
+}
+
+/// Runs the hook. `args` are those after the program's name (and after `hook`).
+pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let started = Instant::now();
+    let Some(options) = parse(args)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    if options.stage == Stage::Other {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if std::io::stdin().is_terminal() {
+        return Err(Error::new(
+            Code::State,
+            "container state",
+            "standard input is a terminal, not a state",
+        ));
+    }
+    process::isolate().context(Code::System, || "cutting off what was inherited")?;
+    let state = State::read(std::io::stdin().lock().by_ref())?;
+    // Opened before the container's mount namespace is entered: later, /run is another one.
+    let errors = Errors::open();
+    let result = inject(&state, &options, started);
+    if let (Err(error), Ok(errors)) = (&result, &errors) {
+        // The refusal itself is what counts; that it could not be kept as well changes nothing.
+        let _ = errors.keep(&state.id, error);
+    }
+    if let Some(record) = result? {
+        for warning in &record.warnings {
+            eprintln!("nvoci: warning: {}", crate::error::Escaped(warning));
+        }
+        if options.debug {
+            eprintln!("nvoci: {record:?}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
+    let (bundle, spec) = Bundle::open(&state.bundle)?;
+    let config = super::load_config(options.config.as_deref())?;
+    let Some(request) = read_request(&spec, &config, options.door)? else {
+        return Ok(None);
+    };
+    let rootfs = spec.root_path(bundle.path())?;
+    let namespace = container_namespace(state, options.stage)?;
+
+    let locations = super::locations(&config);
+    let roots = Roots::open(&locations)?;
+    let mut host = Host::discover(&roots, &locations)?;
+    create::create_missing(&roots, &mut host, &creation(&request, &config));
+    process::drop_capabilities();
+    let plan = plan(&request, &host, &config)?;
+    let sources = Sources::open(&plan, &roots)?;
+    drop(roots);
+    if !plan.no_cgroups {
+        allow_devices(state, options.stage, &spec, &plan)?;
+    }
+
+    if let Some(namespace) = namespace {
+        namespace
+            .enter()
+            .context(Code::Mount, || "entering the container's mount namespace")?;
+    }
+    let target = Target {
+        rootfs,
+        tmpfs: tmpfs_destinations(&spec),
+        mount_label: spec.mount_label().map(str::to_owned),
+    };
+    apply(&plan, sources, &target, started).map(Some)
+}
+
+/// The request, if there is one. What was asked for and not granted is said.
+pub(super) fn read_request(spec: &Spec, config: &Config, door: Door) -> Result<Option<request::Request>> {
+    let env = spec.env();
+    let annotations = spec.annotations();
+    let mounts = spec.mounts();
+    let mounts: Vec<MountView<'_>> = mounts
+        .iter()
+        .map(|m| MountView {
+            source: m.source.as_deref().unwrap_or(""),
+            destination: &m.destination,
+        })
+        .collect();
+    let inputs = Inputs {
+        env: &env,
+        annotations: &annotations,
+        mounts: &mounts,
+        privileged: spec.is_privileged(),
+        door,
+    };
+    if !request::wants_gpu_fast(&inputs, config) {
+        return Ok(None);
+    }
+    let request = request::parse(&inputs, config)?;
+    if request.is_empty() {
+        for note in &request.notes {
+            eprintln!("nvoci: warning: {}", crate::error::Escaped(note));
+        }
+        return Ok(None);
+    }
+    Ok(Some(request))
+}
+
+/// What may be made on the host for this request.
+fn creation(request: &request::Request, config: &Config) -> create::Options {
+    let wants = |c| request.capabilities.intersects(c);
+    create::Options {
+        load_kmods: *config.load_kmods,
+        uvm: wants(Capabilities::COMPUTE.with(Capabilities::VIDEO)),
+        modeset: wants(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)),
+        imex_channels: match &request.imex {
+            ImexRequest::Channels(channels) if *config.create_imex_channels => channels.clone(),
+            _ => Vec::new(),
+        },
+    }
+}
+
+/// The namespace to enter; `None` when the caller is in it already.
+fn container_namespace(state: &State, stage: Stage) -> Result<Option<MountNs>> {
+    let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
+    if stage == Stage::Inside {
+        // The host's first process, as long as the host's /proc is in sight; a nested engine may not
+        // look there, and then the rootfs itself must show that this is a container.
+        return match MountNs::of_first_process() {
+            Ok(host) if host.is(&own) => Err(not_a_container("the hook runs in the host's mount namespace")),
+            _ => Ok(None),
+        };
+    }
+    let pid = state
+        .pid
+        .ok_or_else(|| not_a_container("the state names no process"))?;
+    let namespace = MountNs::of(pid)
+        .map_err(|e| Error::io(Code::NotAContainer, format!("process {pid} of the state"), &e))?;
+    if namespace.is(&own) {
+        return Err(not_a_container(
+            "the container's process is in the hook's own mount namespace",
+        ));
+    }
+    Ok(Some(namespace))
+}
+
+fn not_a_container(why: &str) -> Error {
+    Error::new(Code::NotAContainer, "the container's mount namespace", why)
+}
+
+fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Result<()> {
+    let pid = if stage == Stage::Inside { None } else { state.pid };
+    let ours: Vec<DeviceRule> = plan
+        .devices
+        .iter()
+        .map(|d| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW))
+        .collect();
+    let theirs = spec.device_rules();
+    let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours));
+    match result {
+        Ok(_) => Ok(()),
+        // Rootless: a user may not set a device filter, so the runtime has set none.
+        Err(e) if crate::sys::ns::in_user_namespace() && is_permission(&e) => Ok(()),
+        Err(e) => Err(Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e)),
+    }
+}
+
+fn is_permission(e: &std::io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EPERM | libc::EACCES | libc::ENODEV | libc::EROFS | libc::ENOENT)
+    )
+}
+
+fn tmpfs_destinations(spec: &Spec) -> Vec<PathBuf> {
+    let tmpfs = |m: &crate::oci::Mount| m.typ.as_deref() == Some("tmpfs") && !m.is_bind();
+    spec.mounts()
+        .iter()
+        .filter(|m| tmpfs(m))
+        .map(|m| PathBuf::from(&m.destination))
+        .collect()
+}
+
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
+    let mut options = Options {
+        stage: Stage::Outside,
+        config: None,
+        debug: false,
+        door: Door::Hook,
+    };
+    // Go's flag package takes one dash for a long option.
+    let args = args.map(|a| match a.to_str() {
+        Some(s) if s.starts_with('-') && !s.starts_with("--") && s.len() > 2 => {
+            OsString::from(format!("-{s}"))
+        }
+        _ => a,
+    });
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut stage = None;
+    loop {
+        match parser.next().map_err(|e| usage(&e.to_string()))? {
+            None => break,
+            Some(Arg::Long("help") | Arg::Short('h')) => {
+                print!("{HELP}");
+                return Ok(None);
+            }
+            Some(Arg::Long("version")) => {
+                println!("{}", crate::VERSION_LINE);
+                return Ok(None);
+            }
+            Some(Arg::Long("debug")) => options.debug = true,
+            Some(Arg::Long("cdi")) => options.door = Door::Cdi,
+            Some(Arg::Long("config")) => {
+                options.config = Some(parser.value().map_err(|e| usage(&e.to_string()))?.into());
+            }
+            Some(Arg::Value(word)) if stage.is_none() => stage = Some(word),
+            Some(arg) => return Err(usage(&arg.unexpected().to_string())),
+        }
+    }
+    options.stage = match stage.as_ref().and_then(|s| s.to_str()) {
+        Some("prestart" | "createRuntime") => Stage::Outside,
+        Some("createContainer") => Stage::Inside,
+        Some("poststart" | "poststop" | "startContainer") => Stage::Other,
+        Some(other) => return Err(usage(&format!("`{other}` is not a stage"))),
+        None => return Err(usage("no stage was given")),
+    };
+    Ok(Some(options))
+}
+
+fn usage(why: &str) -> Error {
+    Error::new(Code::Usage, "nvoci hook", why).fix("nvoci hook prestart|createRuntime|createContainer")
+}

@@ -1,0 +1,202 @@
+//! `nvoci plan`: what a container would get, and why, without changing anything.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::Arg;
+use serde_json::{Value, json};
+
+use crate::error::{Code, Error, Escaped, Result};
+use crate::host::{Host, Roots};
+use crate::oci::Bundle;
+use crate::plan::{LinkAt, Plan, plan};
+use crate::request::{self, Door, Inputs, MountView};
+
+/// `nvoci plan --help`.
+pub const HELP: &str = "\
+Shows what a container would get, and why. Changes nothing.
+
+Usage: nvoci plan [--json] [--config FILE] BUNDLE
+       nvoci plan [--json] [--config FILE] [--privileged] NAME=VALUE...
+
+  BUNDLE        a directory with an OCI config.json
+  NAME=VALUE    the container's variables, e.g. NVIDIA_VISIBLE_DEVICES=0
+                NVIDIA_DRIVER_CAPABILITIES=compute,graphics
+  --privileged  as if the container had CAP_SYS_ADMIN
+  --json        machine-readable, with stable keys
+
+Exit status: 0 the request can be met (or there is none); otherwise the one of the error that the
+container would be refused with.
+";
+
+struct Options {
+    json: bool,
+    privileged: bool,
+    config: Option<PathBuf>,
+    bundle: Option<PathBuf>,
+    env: Vec<(String, String)>,
+}
+
+/// Runs the command.
+pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let Some(mut options) = parse(args)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let config = super::load_config(options.config.as_deref())?;
+    let (mut annotations, mut mounts) = (Vec::new(), Vec::new());
+    if let Some(path) = &options.bundle {
+        let (_, spec) = Bundle::open(path)?;
+        options.env = spec.env();
+        options.privileged = spec.is_privileged();
+        annotations = spec.annotations();
+        mounts = spec.mounts();
+    }
+    let mounts: Vec<MountView<'_>> = mounts
+        .iter()
+        .map(|m| MountView {
+            source: m.source.as_deref().unwrap_or(""),
+            destination: &m.destination,
+        })
+        .collect();
+    let inputs = Inputs {
+        env: &options.env,
+        annotations: &annotations,
+        mounts: &mounts,
+        privileged: options.privileged,
+        door: Door::Hook,
+    };
+    let request = request::parse(&inputs, &config)?;
+    if request.is_empty() {
+        if options.json {
+            println!("{}", json!({"gpu": false, "notes": request.notes}));
+        } else {
+            println!("This container asks for no GPU and gets nothing.");
+            for note in &request.notes {
+                println!("note: {}", Escaped(note));
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let locations = super::locations(&config);
+    let roots = Roots::open(&locations)?;
+    let host = Host::discover(&roots, &locations)?;
+    let plan = plan(&request, &host, &config)?;
+    if options.json {
+        println!("{:#}", to_json(&plan));
+    } else {
+        print!("{}", to_text(&plan));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
+    let usage = |why: String| Error::new(Code::Usage, "nvoci plan", why).fix("see `nvoci plan --help`");
+    let mut options = Options {
+        json: false,
+        privileged: false,
+        config: None,
+        bundle: None,
+        env: Vec::new(),
+    };
+    let mut parser = lexopt::Parser::from_args(args);
+    while let Some(arg) = parser.next().map_err(|e| usage(e.to_string()))? {
+        match arg {
+            Arg::Long("help") | Arg::Short('h') => {
+                print!("{HELP}");
+                return Ok(None);
+            }
+            Arg::Long("json") => options.json = true,
+            Arg::Long("privileged") => options.privileged = true,
+            Arg::Long("config") => {
+                options.config = Some(parser.value().map_err(|e| usage(e.to_string()))?.into());
+            }
+            Arg::Value(word) => match word.to_str().and_then(|w| w.split_once('=')) {
+                Some((name, value)) => options.env.push((name.to_owned(), value.to_owned())),
+                None if options.bundle.is_none() => options.bundle = Some(word.into()),
+                None => return Err(usage("more than one bundle was given".to_owned())),
+            },
+            other => return Err(usage(other.unexpected().to_string())),
+        }
+    }
+    if options.bundle.is_none() && options.env.is_empty() {
+        return Err(usage("neither a bundle nor variables were given".to_owned()));
+    }
+    if options.bundle.is_some() && !options.env.is_empty() {
+        return Err(usage("either a bundle or variables, not both".to_owned()));
+    }
+    Ok(Some(options))
+}
+
+fn to_text(plan: &Plan) -> String {
+    let mut out = String::new();
+    let dir = plan
+        .driver_dirs
+        .first()
+        .map_or_else(String::new, |d| d.display().to_string());
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "Driver {}, in the container at {dir} if that is free",
+        plan.driver_version
+    );
+    for g in &plan.gpus {
+        let _ = writeln!(
+            out,
+            "GPU {}: {} ({}, {})",
+            g.index,
+            Escaped(&g.name),
+            g.uuid,
+            g.pci
+        );
+    }
+    let _ = writeln!(out, "\nDevice nodes");
+    for d in &plan.devices {
+        let number = format!("{}:{}", d.major, d.minor);
+        let _ = writeln!(out, "  {:<34} {number:<9} {}", d.path.display(), d.reason);
+    }
+    let _ = writeln!(out, "\nFiles");
+    for f in &plan.files {
+        let at = format!("{}/{}", f.place.dir(), f.name);
+        let _ = writeln!(out, "  {at:<52} {:<28} {}", f.reason, f.source.display());
+    }
+    let _ = writeln!(out, "\nLinks in the image, where the name is free");
+    for l in &plan.rootfs_links {
+        let at = match &l.at {
+            LinkAt::Path(p) => p.display().to_string(),
+            LinkAt::LibDir(p) => format!("(library directory)/{}", p.display()),
+        };
+        let _ = writeln!(out, "  {at:<52} {dir}/{}", l.to.display());
+    }
+    for w in &plan.warnings {
+        let _ = writeln!(out, "\nwarning: {}", Escaped(w));
+    }
+    out
+}
+
+fn to_json(plan: &Plan) -> Value {
+    json!({
+        "gpu": true,
+        "driver": plan.driver_version,
+        "driverDirs": plan.driver_dirs,
+        "gpus": plan.gpus.iter().map(|g| json!({
+            "index": g.index, "minor": g.minor, "uuid": g.uuid, "pci": g.pci, "name": g.name,
+        })).collect::<Vec<_>>(),
+        "devices": plan.devices.iter().map(|d| json!({
+            "path": d.path, "major": d.major, "minor": d.minor, "reason": d.reason,
+        })).collect::<Vec<_>>(),
+        "files": plan.files.iter().map(|f| json!({
+            "source": f.source, "place": f.place.dir(), "name": f.name, "soname": f.soname,
+            "required": f.required, "reason": f.reason,
+        })).collect::<Vec<_>>(),
+        "links": plan.links.iter().map(|l| json!({"at": l.at, "target": l.target})).collect::<Vec<_>>(),
+        "rootfsLinks": plan.rootfs_links.iter().map(|l| json!({
+            "at": match &l.at { LinkAt::Path(p) | LinkAt::LibDir(p) => p },
+            "inLibraryDirectory": matches!(l.at, LinkAt::LibDir(_)),
+            "to": l.to,
+        })).collect::<Vec<_>>(),
+        "visiblePci": plan.visible_pci,
+        "warnings": plan.warnings,
+    })
+}

@@ -1,0 +1,286 @@
+//! The kernel module's own words: version, device numbers, parameters, GPUs and MIG devices, from procfs.
+//!
+//! Formats as drivers 470 to 580 print them; keys of `information` are padded with tabs and blanks.
+
+use super::{
+    CapMinors, Gpu, Host, KernelModule, Majors, MigDevice, NodePolicy, PciAddress, Roots, absent,
+    read_optional,
+};
+
+/// More GPUs than any machine has; the rest is not looked at.
+const MAX_GPUS: usize = 256;
+/// GPU instances and compute instances of one GPU: the hardware has at most 8 of each.
+const MAX_INSTANCES: usize = 64;
+
+/// Drivers in `/proc/devices` whose numbers matter.
+const CHAR_DRIVERS: &[&str] = &[
+    "nvidia",
+    "nvidia-frontend",
+    "nvidia-modeset",
+    "nvidiactl",
+    "nvidia-uvm",
+    "nvidia-caps",
+    "nvidia-caps-imex-channels",
+    "nvidia-nvswitch",
+    "nvidia-nvlink",
+    "nvidia-fs",
+    "gdrdrv",
+    "infiniband_verbs",
+    "drm",
+];
+
+/// Fills in what procfs tells.
+pub(super) fn find(roots: &Roots, host: &mut Host) {
+    if let Some(text) = text(roots, host, "driver/nvidia/version", 4096) {
+        host.kernel = kernel_module(&text);
+        if host.kernel.is_none() {
+            host.warn("/proc/driver/nvidia/version: no driver version in it");
+        }
+    }
+    if let Some(text) = text(roots, host, "devices", 64 * 1024) {
+        host.majors = majors(&text);
+    }
+    if let Some(bytes) = read_optional(&roots.proc, "driver/nvidia/params", 64 * 1024, host) {
+        let (policy, modify) = node_policy(&String::from_utf8_lossy(&bytes));
+        host.node_policy = policy;
+        host.modify_device_files = modify;
+        host.params = Some(bytes);
+    }
+    host.gpus = gpus(roots, host);
+    host.caps = cap_minors(roots, host);
+}
+
+fn text(roots: &Roots, host: &mut Host, path: &str, max: u64) -> Option<String> {
+    read_optional(&roots.proc, path, max, host).map(|b| String::from_utf8_lossy(&b).into_owned())
+}
+
+/// Reads `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  ...` and the open module's
+/// `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  ...`.
+fn kernel_module(text: &str) -> Option<KernelModule> {
+    let line = text.lines().find_map(|l| l.strip_prefix("NVRM version:"))?;
+    let version = line.split_ascii_whitespace().find(|w| is_version(w))?;
+    Some(KernelModule {
+        version: version.to_owned(),
+        open: line.contains("Open Kernel Module"),
+    })
+}
+
+/// Whether `text` has the form of a driver version: two to four numbers with dots, the first with
+/// three digits or so.
+pub(super) fn is_version(text: &str) -> bool {
+    let parts = text.split('.');
+    text.len() <= 20
+        && (2..=4).contains(&parts.clone().count())
+        && parts
+            .clone()
+            .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()))
+        && parts.clone().next().is_some_and(|p| p.len() >= 2)
+}
+
+/// The character devices of `/proc/devices` that matter.
+fn majors(text: &str) -> Majors {
+    let lines = text
+        .lines()
+        .skip_while(|l| *l != "Character devices:")
+        .skip(1)
+        .take_while(|l| !l.trim().is_empty() && !l.ends_with("devices:"));
+    let mut found = Vec::new();
+    for line in lines {
+        let Some((number, name)) = line.trim().split_once(' ') else {
+            continue;
+        };
+        if let Ok(number) = number.parse::<u32>()
+            && CHAR_DRIVERS.contains(&name)
+            && found.len() < 64
+        {
+            found.push((name.to_owned(), number));
+        }
+    }
+    Majors(found)
+}
+
+/// `key: value` lines, the value without the padding around it.
+fn fields(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines()
+        .filter_map(|l| l.split_once(':'))
+        .map(|(k, v)| (k.trim(), v.trim()))
+}
+
+/// The policy for device nodes, and `ModifyDeviceFiles` if it is there. Numbers are decimal (438 is 0666).
+fn node_policy(text: &str) -> (NodePolicy, Option<bool>) {
+    let mut policy = NodePolicy::default();
+    let mut modify = None;
+    for (key, value) in fields(text) {
+        let Ok(number) = value.parse::<u32>() else {
+            continue;
+        };
+        match key {
+            "ModifyDeviceFiles" | "DeviceFileModify" => modify = Some(number == 1),
+            "DeviceFileUID" => policy.uid = number,
+            "DeviceFileGID" => policy.gid = number,
+            "DeviceFileMode" => policy.mode = number & 0o777,
+            _ => {}
+        }
+    }
+    policy.modify = modify.unwrap_or(true);
+    (policy, modify)
+}
+
+/// All GPUs, usable ones first, each group in PCI bus order.
+fn gpus(roots: &Roots, host: &mut Host) -> Vec<Gpu> {
+    let entries = match roots.proc.read_dir("driver/nvidia/gpus", MAX_GPUS) {
+        Ok(entries) => entries,
+        Err(e) => {
+            if !absent(&e) {
+                host.warn(format!("/proc/driver/nvidia/gpus: {e}"));
+            }
+            return Vec::new();
+        }
+    };
+    let mut gpus = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let name = entry.name.to_string_lossy();
+        let Some(pci) = PciAddress::parse(&name) else {
+            host.warn(format!("/proc/driver/nvidia/gpus/{name}: not a PCI address"));
+            continue;
+        };
+        let path = format!("driver/nvidia/gpus/{name}/information");
+        let Some(info) = text(roots, host, &path, 16 * 1024) else {
+            host.warn(format!("/proc/{path}: missing; the GPU is left out"));
+            continue;
+        };
+        match gpu(pci, &info) {
+            Some(gpu) => gpus.push(gpu),
+            None => host.warn(format!("/proc/{path}: no device minor; the GPU is left out")),
+        }
+    }
+    gpus.sort_by_key(|g| (g.excluded, g.pci));
+    for (index, gpu) in (0..).zip(&mut gpus) {
+        gpu.index = index;
+    }
+    for at in 0..gpus.len() {
+        if gpus[at].uuid.is_empty() {
+            host.warn(format!(
+                "GPU {}: its UUID is not known before it is first used",
+                gpus[at].pci
+            ));
+        }
+        let minor = gpus[at].minor;
+        gpus[at].mig_devices = mig_devices(roots, minor, host);
+    }
+    gpus
+}
+
+fn gpu(pci: PciAddress, info: &str) -> Option<Gpu> {
+    let mut gpu = Gpu {
+        index: 0,
+        minor: u32::MAX,
+        uuid: String::new(),
+        pci,
+        name: String::new(),
+        excluded: false,
+        mig_devices: Vec::new(),
+    };
+    for (key, value) in fields(info) {
+        match key {
+            "Model" => value
+                .chars()
+                .take(128)
+                .collect::<String>()
+                .clone_into(&mut gpu.name),
+            "GPU UUID" if is_uuid(value) => value.clone_into(&mut gpu.uuid),
+            "Device Minor" => gpu.minor = value.parse().ok()?,
+            "GPU Excluded" | "GPU Blacklisted" => gpu.excluded = value.eq_ignore_ascii_case("yes"),
+            _ => {}
+        }
+    }
+    // 255 is /dev/nvidiactl and 254 /dev/nvidia-modeset; minors above 1023 are not GPUs either.
+    (gpu.minor < 1024 && gpu.minor != 254 && gpu.minor != 255).then_some(gpu)
+}
+
+/// `GPU-` and a hexadecimal UUID; the module prints question marks while it does not know it.
+fn is_uuid(text: &str) -> bool {
+    text.strip_prefix("GPU-")
+        .is_some_and(|t| t.len() == 36 && t.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'))
+}
+
+/// The MIG devices of a GPU, from `capabilities/gpu<minor>/mig/gi<N>/ci<M>/access`.
+///
+/// These files hold the minor numbers themselves, so the long `nvidia-caps/mig-minors`, which lists
+/// every instance there could ever be, is not needed.
+fn mig_devices(roots: &Roots, minor: u32, host: &mut Host) -> Vec<MigDevice> {
+    let base = format!("driver/nvidia/capabilities/gpu{minor}/mig");
+    let mut devices = Vec::new();
+    for gi in instances(roots, &base, "gi", host) {
+        let dir = format!("{base}/gi{gi}");
+        let compute = instances(roots, &dir, "ci", host);
+        if compute.is_empty() {
+            continue;
+        }
+        let Some(gi_minor) = cap_minor(roots, &format!("{dir}/access"), host) else {
+            host.warn(format!(
+                "/proc/{dir}/access: no minor number; its MIG devices are left out"
+            ));
+            continue;
+        };
+        for ci in compute {
+            match cap_minor(roots, &format!("{dir}/ci{ci}/access"), host) {
+                Some(ci_minor) => devices.push(MigDevice {
+                    index: 0,
+                    gi,
+                    ci,
+                    gi_minor,
+                    ci_minor,
+                }),
+                None => host.warn(format!(
+                    "/proc/{dir}/ci{ci}/access: no minor number; the MIG device is left out"
+                )),
+            }
+        }
+    }
+    for (index, device) in (0..).zip(&mut devices) {
+        device.index = index;
+    }
+    devices
+}
+
+/// The numbers behind `prefix` of the directories in `dir`, sorted.
+fn instances(roots: &Roots, dir: &str, prefix: &str, host: &mut Host) -> Vec<u32> {
+    match roots.proc.read_dir(dir, MAX_INSTANCES) {
+        Ok(entries) => {
+            let mut ids: Vec<u32> = entries
+                .iter()
+                .filter_map(|e| e.name.to_str()?.strip_prefix(prefix)?.parse().ok())
+                .collect();
+            ids.sort_unstable();
+            ids
+        }
+        Err(e) => {
+            if !absent(&e) {
+                host.warn(format!("/proc/{dir}: {e}"));
+            }
+            Vec::new()
+        }
+    }
+}
+
+fn cap_minors(roots: &Roots, host: &mut Host) -> CapMinors {
+    CapMinors {
+        mig_config: cap_minor(roots, "driver/nvidia/capabilities/mig/config", host),
+        mig_monitor: cap_minor(roots, "driver/nvidia/capabilities/mig/monitor", host),
+        fabric_mgmt: cap_minor(roots, "driver/nvidia-nvlink/capabilities/fabric-mgmt", host),
+        fabric_imex_mgmt: cap_minor(roots, "driver/nvidia/capabilities/fabric-imex-mgmt", host),
+    }
+}
+
+/// `DeviceFileMinor` of a capability file; notes how its node is to be made.
+fn cap_minor(roots: &Roots, path: &str, host: &mut Host) -> Option<u32> {
+    let text = text(roots, host, path, 4096)?;
+    let minor = fields(&text)
+        .find(|(key, _)| *key == "DeviceFileMinor")
+        .and_then(|(_, value)| value.parse().ok())
+        .filter(|m| *m < 1 << 20)?;
+    let (policy, _) = node_policy(&text);
+    host.cap_policies.push((minor, policy));
+    Some(minor)
+}

@@ -1,0 +1,381 @@
+//! The driver's other files: binaries, firmware, configuration, sockets, X modules.
+//!
+//! Each is looked up by name in fixed places, never through `PATH` or another variable of the
+//! environment.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use super::libs::{below, private};
+use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Roots};
+use crate::sys::root::{Node, Root};
+
+const BINARIES: &[&str] = &[
+    "nvidia-smi",
+    "nvidia-debugdump",
+    "nvidia-persistenced",
+    "nvidia-cuda-mps-control",
+    "nvidia-cuda-mps-server",
+    "nvidia-imex",
+    "nvidia-imex-ctl",
+    "nv-fabricmanager",
+    "nvidia-xconfig",
+];
+
+/// Looked at after the `bin` beside the driver's own libraries.
+const BIN_DIRS: &[&str] = &[
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/bin",
+    "/sbin",
+    "/run/current-system/sw/bin",
+    "/opt/bin",
+];
+
+/// Where each reader's directory (see [`ConfigKind::dir`]) may be, after the one beside the driver's
+/// own libraries.
+const CONFIG_BASES: &[&str] = &[
+    "/etc",
+    "/usr/local/share",
+    "/usr/share",
+    "/run/opengl-driver/share",
+];
+
+#[cfg(target_arch = "x86_64")]
+const VULKAN_ICD_ARCH: &str = "nvidia_icd.x86_64.json";
+#[cfg(target_arch = "aarch64")]
+const VULKAN_ICD_ARCH: &str = "nvidia_icd.aarch64.json";
+
+/// `{version}` is the driver's.
+const CONFIGS: &[(ConfigKind, &[&str])] = &[
+    (ConfigKind::EglVendor, &["10_nvidia.json"]),
+    (
+        ConfigKind::EglExternalPlatform,
+        &[
+            "09_nvidia_wayland2.json",
+            "10_nvidia_wayland.json",
+            "15_nvidia_gbm.json",
+            "20_nvidia_xcb.json",
+            "20_nvidia_xlib.json",
+        ],
+    ),
+    (
+        ConfigKind::VulkanIcd,
+        &[
+            "nvidia_icd.json",
+            VULKAN_ICD_ARCH,
+            "nvidia_icd.i686.json",
+            "nvidia_layers.json",
+        ],
+    ),
+    (ConfigKind::VulkanImplicitLayer, &["nvidia_layers.json"]),
+    (ConfigKind::OpenClIcd, &["nvidia.icd"]),
+    (ConfigKind::OptixData, &["nvoptix.bin"]),
+    (
+        ConfigKind::ApplicationProfiles,
+        &[
+            "nvidia-application-profiles-{version}-rc",
+            "nvidia-application-profiles-{version}-key-documentation",
+        ],
+    ),
+    (
+        ConfigKind::XorgConf,
+        &["10-nvidia.conf", "nvidia-drm-outputclass.conf"],
+    ),
+    (ConfigKind::Cufile, &["cufile.json"]),
+];
+
+/// Services whose sockets containers use: name, and path below `/run`.
+const SOCKETS: &[(&str, &str)] = &[
+    ("nvidia-persistenced", "nvidia-persistenced/socket"),
+    ("nvidia-fabricmanager", "nvidia-fabricmanager/socket"),
+];
+
+/// Directories below a library directory or `/usr/lib{,64}` with modules of the X server.
+const XORG_DIRS: &[&str] = &[
+    "nvidia/xorg",
+    "xorg/modules/drivers",
+    "xorg/modules/extensions",
+    "xorg/modules/updates/drivers",
+    "xorg/modules/updates/extensions",
+];
+
+/// Fills in everything that is no library found by the loader.
+pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
+    let Ok(base) = roots.driver.path() else {
+        return;
+    };
+    let mut finder = Finder {
+        root: &roots.driver,
+        base,
+        version: host
+            .user_version
+            .clone()
+            .or_else(|| host.kernel.as_ref().map(|k| k.version.clone())),
+        lib_dirs: lib_dirs(host),
+        host,
+    };
+    // Without a library or a kernel module there is no driver that these could belong to.
+    if finder.version.is_some() {
+        finder.binaries();
+        finder.firmware(roots);
+        finder.configs();
+        finder.xorg();
+        finder.sockets();
+        finder.directories(loc);
+    }
+}
+
+/// The resolved directories of the libraries that were found, 64-bit before 32-bit.
+fn lib_dirs(host: &Host) -> Vec<PathBuf> {
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for wanted in [Bits::B64, Bits::B32] {
+        for file in &host.files {
+            if let FileKind::Library {
+                bits, subdir: None, ..
+            } = &file.kind
+                && *bits == wanted
+                && let Some(dir) = file.path.parent()
+                && !dirs.iter().any(|d| d == dir)
+            {
+                dirs.push(dir.to_owned());
+            }
+        }
+    }
+    dirs
+}
+
+struct Finder<'a> {
+    root: &'a Root,
+    base: PathBuf,
+    version: Option<String>,
+    lib_dirs: Vec<PathBuf>,
+    host: &'a mut Host,
+}
+
+impl Finder<'_> {
+    /// What a driver that keeps its files together has beside its library directory.
+    fn beside(&self, name: &str) -> Vec<PathBuf> {
+        let mut dirs: Vec<PathBuf> = Vec::new();
+        for dir in self.lib_dirs.iter().filter(|d| private(d)) {
+            if let Some(parent) = dir.parent() {
+                let dir = parent.join(name);
+                if !dirs.contains(&dir) {
+                    dirs.push(dir);
+                }
+            }
+        }
+        dirs
+    }
+
+    /// The directories of `paths` that exist, each once.
+    fn open_dirs(&self, paths: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, Node)> {
+        let mut dirs: Vec<(PathBuf, Node)> = Vec::new();
+        for path in paths {
+            if let Ok(node) = self.root.resolve(&path)
+                && node.is_dir()
+                && !dirs.iter().any(|(_, d)| d.id() == node.id())
+            {
+                dirs.push((path, node));
+            }
+        }
+        dirs
+    }
+
+    /// The inode that `name` in a directory leads to.
+    fn lookup(&self, dir: &Path, node: &Node, name: &str) -> Option<(PathBuf, Node)> {
+        let mut child = node.child(name).ok()?;
+        if child.is_symlink() {
+            child = self.root.resolve(dir.join(name)).ok()?;
+        }
+        let path = below(&self.base, &child.path().ok()?)?;
+        Some((path, child))
+    }
+
+    fn push(&mut self, kind: FileKind, name: &str, path: PathBuf, dir: &Path) {
+        self.host.files.push(DriverFile {
+            kind,
+            name: name.to_owned(),
+            path,
+            dir_hint: dir.to_owned(),
+        });
+    }
+
+    /// A script of that name is a wrapper whose interpreter and target a container does not have.
+    fn binaries(&mut self) {
+        let beside = self.beside("bin");
+        let dirs = self.open_dirs(beside.into_iter().chain(BIN_DIRS.iter().map(PathBuf::from)));
+        for name in BINARIES {
+            for (dir, node) in &dirs {
+                let Some((path, file)) = self.lookup(dir, node, name) else {
+                    continue;
+                };
+                if file.is_file() && is_elf(&file) {
+                    self.push(FileKind::Binary, name, path, dir);
+                    break;
+                }
+                self.host
+                    .warn(format!("{}: not an ELF program, left out", path.display()));
+            }
+        }
+    }
+
+    /// The kernel's own search path for firmware, and the driver's directory.
+    fn firmware(&mut self, roots: &Roots) {
+        let Some(version) = self.version.clone() else {
+            return;
+        };
+        let mut bases = Vec::new();
+        let custom = roots
+            .sys
+            .as_ref()
+            .and_then(|sys| sys.read_text("module/firmware_class/parameters/path", 4096).ok())
+            .unwrap_or_default();
+        if custom.trim().starts_with('/') {
+            bases.push(PathBuf::from(custom.trim()));
+        }
+        bases.extend(self.beside("firmware"));
+        let release = roots
+            .proc
+            .read_text("sys/kernel/osrelease", 256)
+            .unwrap_or_default();
+        let release = release.trim();
+        if !release.is_empty() && !release.contains('/') {
+            bases.push(format!("/lib/firmware/updates/{release}").into());
+        }
+        bases.push("/lib/firmware/updates".into());
+        if !release.is_empty() && !release.contains('/') {
+            bases.push(format!("/lib/firmware/{release}").into());
+        }
+        bases.push("/lib/firmware".into());
+
+        for base in bases {
+            let dir = base.join("nvidia").join(&version);
+            let Ok(node) = self.root.resolve(&dir) else {
+                continue;
+            };
+            let Ok(entries) = node.read_dir(256) else {
+                continue;
+            };
+            let mut names: Vec<String> = entries
+                .iter()
+                .filter_map(|e| e.name.to_str())
+                .filter(|n| n.starts_with("gsp") && n.ends_with(".bin"))
+                .map(str::to_owned)
+                .collect();
+            names.sort_unstable();
+            let before = self.host.files.len();
+            for name in names {
+                if let Some((path, file)) = self.lookup(&dir, &node, &name)
+                    && file.is_file()
+                {
+                    self.push(FileKind::Firmware, &name, path, &dir);
+                }
+            }
+            if self.host.files.len() > before {
+                return;
+            }
+        }
+    }
+
+    /// Per file the first hit; a driver that keeps its files together is asked first.
+    fn configs(&mut self) {
+        let version = self.version.clone().unwrap_or_default();
+        let own = self.beside("share").into_iter().chain(self.beside(""));
+        let bases = self.open_dirs(own.chain(CONFIG_BASES.iter().map(PathBuf::from)));
+        for (kind, names) in CONFIGS {
+            let mut missing: Vec<String> = names.iter().map(|n| n.replace("{version}", &version)).collect();
+            for (base, _) in &bases {
+                let dir = base.join(kind.dir());
+                let Some((_, node)) = self.open_dirs([dir.clone()]).pop() else {
+                    continue;
+                };
+                missing.retain(|name| match self.lookup(&dir, &node, name) {
+                    Some((path, file)) if file.is_file() => {
+                        self.push(FileKind::Config(*kind), name, path, &dir);
+                        false
+                    }
+                    _ => true,
+                });
+            }
+        }
+    }
+
+    fn xorg(&mut self) {
+        let Some(version) = self.version.clone() else {
+            return;
+        };
+        let names = [
+            "nvidia_drv.so".to_owned(),
+            format!("libglxserver_nvidia.so.{version}"),
+        ];
+        let bases = self
+            .lib_dirs
+            .iter()
+            .cloned()
+            .chain(["/usr/lib".into(), "/usr/lib64".into()]);
+        let dirs: Vec<PathBuf> = bases
+            .flat_map(|b| XORG_DIRS.iter().map(move |d| b.join(d)))
+            .collect();
+        let dirs = self.open_dirs(dirs);
+        for name in names {
+            let hit = dirs.iter().find_map(|(dir, node)| {
+                self.lookup(dir, node, &name)
+                    .filter(|(_, f)| f.is_file())
+                    .map(|(path, file)| (dir, path, file))
+            });
+            if let Some((dir, path, file)) = hit
+                && let Ok(file) = file.open_read()
+                && let Some((bits, soname)) = super::elf_stub::read(&file)
+            {
+                let kind = FileKind::Library {
+                    soname,
+                    bits,
+                    subdir: Some("xorg".to_owned()),
+                };
+                self.push(kind, &name, path, dir);
+            }
+        }
+    }
+
+    fn sockets(&mut self) {
+        for (name, rest) in SOCKETS {
+            for run in ["/run", "/var/run"] {
+                let path = Path::new(run).join(rest);
+                if let Ok(node) = self.root.resolve(&path)
+                    && node.kind() == rustix::fs::FileType::Socket
+                    && let Some(real) = node.path().ok().and_then(|p| below(&self.base, &p))
+                {
+                    let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+                    self.push(FileKind::Socket, name, real, &dir);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn directories(&mut self, loc: &Locations) {
+        let dirs = [
+            (FileKind::Socket, "nvidia-mps", loc.mps_dir.as_path()),
+            (FileKind::Directory, "udev", Path::new("/run/udev")),
+        ];
+        for (kind, name, path) in dirs {
+            if let Ok(node) = self.root.resolve(path)
+                && node.is_dir()
+                && let Some(real) = node.path().ok().and_then(|p| below(&self.base, &p))
+            {
+                let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+                self.push(kind, name, real, &dir);
+            }
+        }
+    }
+}
+
+fn is_elf(node: &Node) -> bool {
+    let mut magic = [0; 4];
+    node.open_read()
+        .and_then(|mut f| f.read_exact(&mut magic))
+        .is_ok_and(|()| magic == *b"\x7fELF")
+}

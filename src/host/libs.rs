@@ -1,0 +1,340 @@
+//! The driver's libraries: which files, of which version.
+//!
+//! The driver root's `ld.so.cache` names nearly all of them, so no directory is listed on an ordinary
+//! host. Only when it does not lead to `libcuda` and `libnvidia-ml` of the kernel module's version are
+//! directories listed: the configured ones, then those where distributions, installers and Kubernetes
+//! put a driver. A library belongs to the driver when its real name ends in the driver's version, or
+//! when it is one of the few that NVIDIA versions by themselves.
+
+use std::collections::HashSet;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::driver::is_version;
+use super::{Bits, DriverFile, FileKind, Host, Locations, Roots, absent};
+use crate::sys::root::Root;
+
+/// How library names of the driver begin.
+const PREFIXES: &[&str] = &[
+    "libcuda.so.",
+    "libcudadebugger.so.",
+    "libnvidia-",
+    "libnvcuvid.so.",
+    "libnvoptix.so.",
+    "libnvsdm.so.",
+    "libvdpau_nvidia.so.",
+    "libEGL_nvidia.so.",
+    "libGLESv1_CM_nvidia.so.",
+    "libGLESv2_nvidia.so.",
+    "libGLX_nvidia.so.",
+];
+
+/// Libraries of the driver that have a version of their own.
+const OWN_VERSION: &[&str] = &[
+    "libnvidia-api.so.",
+    "libnvidia-egl-gbm.so.",
+    "libnvidia-egl-wayland.so.",
+    "libnvidia-egl-wayland2.so.",
+    "libnvidia-egl-xcb.so.",
+    "libnvidia-egl-xlib.so.",
+    "libnvidia-nvvm70.so.",
+];
+
+/// Where drivers are found that no loader cache knows. `{triple}` is the multiarch name; of a
+/// directory that ends in `/*`, each subdirectory counts.
+const KNOWN_DIRS: &[&str] = &[
+    "usr/lib/{triple}",
+    "usr/lib/{triple}/nvidia/current",
+    "usr/lib/{triple}/nvidia/*",
+    "usr/lib64",
+    "usr/lib64/nvidia",
+    "usr/lib",
+    "usr/lib/nvidia",
+    "lib64",
+    "usr/local/nvidia/lib64",
+    "usr/local/nvidia/lib",
+    "run/nvidia/driver/usr/lib/{triple}",
+    "run/nvidia/driver/usr/lib64",
+    "run/opengl-driver/lib",
+    "home/kubernetes/bin/nvidia/lib64",
+    "opt/nvidia/lib64",
+    "opt/nvidia/lib",
+    "opt/bin/nvidia/lib64",
+    "usr/lib/{triple32}",
+    "usr/lib/{triple32}/nvidia/current",
+    "usr/lib32",
+    "run/opengl-driver-32/lib",
+];
+
+#[cfg(target_arch = "x86_64")]
+const TRIPLES: (&str, &str) = ("x86_64-linux-gnu", "i386-linux-gnu");
+#[cfg(target_arch = "aarch64")]
+const TRIPLES: (&str, &str) = ("aarch64-linux-gnu", "arm-linux-gnueabihf");
+
+/// Entries of a library directory; a distribution's has a few thousand.
+const MAX_ENTRIES: usize = 65_536;
+/// Candidates that are looked at, whatever the cache or directories hold.
+const MAX_CANDIDATES: usize = 4096;
+/// A loader cache of a large workstation has 500 kB.
+const MAX_CACHE: u64 = 16 << 20;
+
+/// Fills in the libraries and their version.
+pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
+    let Ok(base) = roots.driver.path() else {
+        host.warn("the driver root cannot be named");
+        return;
+    };
+    let mut search = Search {
+        root: &roots.driver,
+        base,
+        seen: HashSet::new(),
+        found: Vec::new(),
+    };
+    let wanted = host.kernel.as_ref().map(|k| k.version.clone());
+
+    search.cache(&loc.ldcache, host);
+    if !search.complete(wanted.as_deref()) {
+        for dir in loc.library_dirs.iter().cloned().chain(search.known_dirs()) {
+            search.list(&dir, host);
+        }
+    }
+    let Some(version) = search.version(wanted.as_deref()) else {
+        return;
+    };
+    search.private_dirs(&version, host);
+    search.vdpau(&version);
+
+    let mut names = HashSet::new();
+    for candidate in search.found {
+        if !candidate.belongs_to(&version) {
+            continue;
+        }
+        let Some((bits, soname)) = candidate.elf else {
+            host.warn(format!(
+                "{}: not a library for this machine",
+                candidate.path.display()
+            ));
+            continue;
+        };
+        let subdir = (candidate.path.parent().and_then(Path::file_name) == Some("vdpau".as_ref()))
+            .then(|| "vdpau".to_owned());
+        // Of two files with one name the loader takes the first, and so do we.
+        if names.insert((candidate.name.clone(), bits, subdir.is_some())) {
+            host.files.push(DriverFile {
+                kind: FileKind::Library { soname, bits, subdir },
+                name: candidate.name,
+                path: candidate.path,
+                dir_hint: candidate.dir_hint,
+            });
+        }
+    }
+    host.user_version = Some(version);
+}
+
+/// Directories, from the driver root, that hold the driver's libraries and nothing of the distribution.
+pub(super) fn private(dir: &Path) -> bool {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let system = ["lib", "lib64", "lib32", "libx32"].contains(&name.as_ref())
+        && matches!(
+            dir.parent().and_then(Path::to_str),
+            Some("/" | "/usr" | "/usr/local")
+        );
+    !system && !name.contains("-linux-gnu")
+}
+
+/// A library file that may belong to the driver.
+struct Candidate {
+    name: String,
+    path: PathBuf,
+    dir_hint: PathBuf,
+    /// Word size and soname; `None` when it is no library for this machine.
+    elf: Option<(Bits, Option<String>)>,
+}
+
+impl Candidate {
+    /// The driver version at the end of the name.
+    fn version(&self) -> Option<&str> {
+        let (_, version) = self.name.split_once(".so.")?;
+        is_version(version).then_some(version)
+    }
+
+    fn belongs_to(&self, version: &str) -> bool {
+        self.name.split_once(".so.").is_some_and(|(_, v)| v == version)
+            || OWN_VERSION.iter().any(|p| self.name.starts_with(p))
+    }
+}
+
+struct Search<'a> {
+    root: &'a Root,
+    /// The driver root's own path, which resolved paths begin with.
+    base: PathBuf,
+    /// Inodes that were looked at.
+    seen: HashSet<(u64, u64)>,
+    found: Vec<Candidate>,
+}
+
+impl Search<'_> {
+    /// Takes what the loader cache names.
+    fn cache(&mut self, path: &Path, host: &mut Host) {
+        let Some(bytes) = super::read_optional(self.root, path, MAX_CACHE, host) else {
+            return;
+        };
+        for (soname, file) in super::elf_stub::cache(&bytes) {
+            if is_driver_name(&soname) {
+                self.take(Path::new(&file));
+            }
+        }
+    }
+
+    /// Takes what a directory holds.
+    fn list(&mut self, dir: &Path, host: &mut Host) {
+        let entries = match self.root.read_dir(dir, MAX_ENTRIES) {
+            Ok(entries) => entries,
+            Err(e) => {
+                if !absent(&e) {
+                    host.warn(format!("{}: {e}", dir.display()));
+                }
+                return;
+            }
+        };
+        let mut names: Vec<_> = entries
+            .into_iter()
+            .filter(|e| e.kind != FileType::Directory && e.name.to_str().is_some_and(is_driver_name))
+            .map(|e| e.name)
+            .collect();
+        names.sort_unstable();
+        for name in names {
+            self.take(&Path::new("/").join(dir).join(name));
+        }
+    }
+
+    /// Looks at one path; what is not there, or no file, is passed over.
+    fn take(&mut self, path: &Path) {
+        if self.found.len() >= MAX_CANDIDATES {
+            return;
+        }
+        let Ok(node) = self.root.resolve(path) else {
+            return;
+        };
+        if !node.is_file() || !self.seen.insert(node.id()) {
+            return;
+        }
+        let Some(real) = node.path().ok().and_then(|p| below(&self.base, &p)) else {
+            return;
+        };
+        let (Some(name), Ok(file)) = (
+            real.file_name().and_then(|n| n.to_str()).map(str::to_owned),
+            node.open_read(),
+        ) else {
+            return;
+        };
+        if is_driver_name(&name) {
+            self.found.push(Candidate {
+                name,
+                dir_hint: path.parent().unwrap_or(Path::new("/")).to_owned(),
+                path: real,
+                elf: super::elf_stub::read(&file),
+            });
+        }
+    }
+
+    /// Whether both libraries that every container needs were found, in the wanted version.
+    fn complete(&self, wanted: Option<&str>) -> bool {
+        let Some(version) = wanted.or_else(|| self.found.iter().find_map(Candidate::version)) else {
+            return false;
+        };
+        ["libcuda.so.", "libnvidia-ml.so."].iter().all(|prefix| {
+            self.found
+                .iter()
+                .any(|c| c.name.strip_prefix(prefix) == Some(version))
+        })
+    }
+
+    /// The version to take: the kernel module's, else that of the first library found.
+    fn version(&self, wanted: Option<&str>) -> Option<String> {
+        let mut versions = ["libcuda.so.", "libnvidia-ml.so."].iter().flat_map(|prefix| {
+            self.found
+                .iter()
+                .filter_map(move |c| c.name.strip_prefix(prefix))
+                .filter(|v| is_version(v))
+        });
+        if let Some(wanted) = wanted
+            && versions.clone().any(|v| v == wanted)
+        {
+            return Some(wanted.to_owned());
+        }
+        versions.next().map(str::to_owned)
+    }
+
+    /// Lists the directories that only the driver uses: a plug-in there need not be in the cache.
+    fn private_dirs(&mut self, version: &str, host: &mut Host) {
+        for dir in self.dirs(version, |c| &c.path) {
+            if private(&dir) {
+                self.list(&dir, host);
+            }
+        }
+    }
+
+    /// VDPAU's back end is in a directory of its own, which the loader does not search.
+    fn vdpau(&mut self, version: &str) {
+        for dir in self.dirs(version, |c| &c.path) {
+            for suffix in [version, "1"] {
+                self.take(&dir.join(format!("vdpau/libvdpau_nvidia.so.{suffix}")));
+            }
+        }
+    }
+
+    /// The directories of the driver's libraries, each once.
+    fn dirs(&self, version: &str, of: impl Fn(&Candidate) -> &Path) -> Vec<PathBuf> {
+        const MAX: usize = 8;
+        let mut dirs: Vec<PathBuf> = Vec::new();
+        for candidate in self.found.iter().filter(|c| c.belongs_to(version)) {
+            if let Some(dir) = of(candidate).parent()
+                && dirs.len() < MAX
+                && !dirs.iter().any(|d| d == dir)
+            {
+                dirs.push(dir.to_owned());
+            }
+        }
+        dirs
+    }
+
+    fn known_dirs(&self) -> Vec<PathBuf> {
+        let mut dirs = Vec::with_capacity(KNOWN_DIRS.len());
+        for pattern in KNOWN_DIRS {
+            let path = pattern
+                .replace("{triple}", TRIPLES.0)
+                .replace("{triple32}", TRIPLES.1);
+            let Some(parent) = path.strip_suffix("/*") else {
+                dirs.push(PathBuf::from(path));
+                continue;
+            };
+            let mut children: Vec<PathBuf> = self
+                .root
+                .read_dir(parent, 64)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|e| Path::new(parent).join(e.name))
+                .collect();
+            children.sort_unstable();
+            dirs.append(&mut children);
+        }
+        dirs
+    }
+}
+
+/// Whether a file or soname may be the driver's. Names without a version (`libcuda.so`) are only
+/// ever links for compilers, and the container's tools are not the driver.
+fn is_driver_name(name: &str) -> bool {
+    PREFIXES.iter().any(|p| name.starts_with(p))
+        && name.contains(".so.")
+        && !name.starts_with("libnvidia-container")
+}
+
+/// `path` as seen from `base`, absolute.
+pub(super) fn below(base: &Path, path: &Path) -> Option<PathBuf> {
+    let rest = path.strip_prefix(base).ok()?;
+    debug_assert!(!rest.components().any(|c| c == Component::ParentDir));
+    Some(Path::new("/").join(rest))
+}

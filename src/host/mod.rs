@@ -1,0 +1,620 @@
+//! What the host has: driver, libraries, GPUs, device nodes.
+//!
+//! Reads only (but for [`create`], which an administrator switches on), and always through a
+//! [`Root`], so a driver below `/run/nvidia/driver` and a recorded host in a test are the same code.
+//! What is missing is a fact, not an error: a machine without any driver has an empty [`Host`], and
+//! [`Host::check_versions`] says whether it will do.
+//!
+//! | module | facts | from |
+//! |---|---|---|
+//! | [`driver`] | kernel module, majors, GPUs, MIG devices | procfs |
+//! | [`libs`] | libraries and their version | the driver root's `ld.so.cache`, else its directories |
+//! | [`files`] | binaries, firmware, configuration, sockets | fixed places below the driver root |
+//! | [`nodes`] | device nodes | the dev root, numbers checked against procfs |
+//! | [`create`], [`kmod`] | - | makes nodes and loads modules that are missing |
+
+pub mod create;
+pub mod driver;
+mod elf_stub;
+pub mod files;
+pub mod kmod;
+pub mod libs;
+pub mod nodes;
+#[cfg(test)]
+pub(crate) mod testhost;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::sys::root::Root;
+
+/// Where to look: plain data, filled from the configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Locations {
+    /// The directory that the driver's files are below: `/`, or `/run/nvidia/driver`.
+    pub driver_root: PathBuf,
+    /// The directory with the device nodes, or one that has a `dev` with them. `None`: the driver
+    /// root's, if it has `dev/nvidiactl`, else the host's `/dev`.
+    pub dev_root: Option<PathBuf>,
+    /// Library directories below the driver root that are searched when its loader cache lacks the
+    /// driver, before the known ones.
+    pub library_dirs: Vec<PathBuf>,
+    /// The loader cache, from the driver root.
+    pub ldcache: PathBuf,
+    /// The directory of MPS's pipes, from the driver root.
+    pub mps_dir: PathBuf,
+    /// The mounted procfs.
+    pub proc_root: PathBuf,
+    /// The mounted sysfs.
+    pub sys_root: PathBuf,
+}
+
+impl Default for Locations {
+    fn default() -> Self {
+        Self {
+            driver_root: "/".into(),
+            dev_root: None,
+            library_dirs: Vec::new(),
+            ldcache: "/etc/ld.so.cache".into(),
+            mps_dir: "/tmp/nvidia-mps".into(),
+            proc_root: "/proc".into(),
+            sys_root: "/sys".into(),
+        }
+    }
+}
+
+/// The directories all host reads go through.
+#[derive(Debug)]
+pub struct Roots {
+    /// What the driver's files are below.
+    pub driver: Root,
+    /// The driver root as the host sees it.
+    pub driver_path: PathBuf,
+    /// The directory with the device nodes: `nvidia0` is directly below it.
+    pub dev: Root,
+    /// The dev root as the host sees it.
+    pub dev_path: PathBuf,
+    /// The host's procfs.
+    pub proc: Root,
+    /// The host's sysfs, where there is one.
+    pub sys: Option<Root>,
+}
+
+impl Roots {
+    /// Opens the directories that `loc` names. Symbolic links on the way to them are followed: they
+    /// come from the administrator.
+    ///
+    /// # Errors
+    /// [`Code::NoDriver`] when the driver root or the dev root is no directory, [`Code::System`] when
+    /// there is no procfs.
+    pub fn open(loc: &Locations) -> Result<Self> {
+        let host = Root::open("/").context(Code::System, || "open /")?;
+        let driver = host.subroot(&loc.driver_root).context(Code::NoDriver, || {
+            format!("driver root {}", loc.driver_root.display())
+        })?;
+        let dev_path = dev_path(&host, &driver, loc);
+        let dev = host
+            .subroot(&dev_path)
+            .context(Code::NoDriver, || format!("dev root {}", dev_path.display()))?;
+        let proc = host
+            .subroot(&loc.proc_root)
+            .context(Code::System, || format!("open {}", loc.proc_root.display()))?;
+        Ok(Self {
+            driver,
+            driver_path: loc.driver_root.clone(),
+            dev,
+            dev_path,
+            proc,
+            sys: host.subroot(&loc.sys_root).ok(),
+        })
+    }
+}
+
+/// The directory that has `nvidia0` directly below it.
+fn dev_path(host: &Root, driver: &Root, loc: &Locations) -> PathBuf {
+    match &loc.dev_root {
+        Some(dir) => {
+            let below = dir.join("dev");
+            if host.resolve(&below).is_ok_and(|n| n.is_dir()) {
+                below
+            } else {
+                dir.clone()
+            }
+        }
+        None if driver.exists("dev/nvidiactl") => loc.driver_root.join("dev"),
+        None => PathBuf::from("/dev"),
+    }
+}
+
+/// What kind of host this is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Platform {
+    /// A Linux host with NVIDIA's kernel module or user-space driver.
+    Native,
+    /// Windows' driver seen through `/dev/dxg`.
+    Wsl2,
+    /// A Jetson or another integrated GPU, described by CSV files.
+    Tegra,
+    /// Nothing of NVIDIA was found.
+    #[default]
+    None,
+}
+
+impl Platform {
+    /// A stable name, used in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Wsl2 => "wsl2",
+            Self::Tegra => "tegra",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The loaded kernel module.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KernelModule {
+    /// Like `580.159.04`.
+    pub version: String,
+    /// Whether it is the open kernel module.
+    pub open: bool,
+}
+
+/// A PCI address. Its order is the PCI bus order, which is NVML's index order.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PciAddress {
+    /// Domain, 32 bits on some machines.
+    pub domain: u32,
+    /// Bus.
+    pub bus: u8,
+    /// Device, 0 to 31.
+    pub device: u8,
+    /// Function, 0 to 7.
+    pub function: u8,
+}
+
+impl PciAddress {
+    /// Parses `0000:06:00.0` (the domain with four to eight digits, any case).
+    pub fn parse(text: &str) -> Option<Self> {
+        let (head, function) = text.rsplit_once('.')?;
+        let mut parts = head.split(':');
+        let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() || !(4..=8).contains(&domain.len()) {
+            return None;
+        }
+        let hex = |s: &str, len: usize| {
+            (s.len() <= len && !s.is_empty() && s.bytes().all(|b| b.is_ascii_hexdigit()))
+                .then(|| u32::from_str_radix(s, 16).ok())
+                .flatten()
+        };
+        Some(Self {
+            domain: hex(domain, 8)?,
+            bus: u8::try_from(hex(bus, 2)?).ok()?,
+            device: u8::try_from(hex(device, 2)?).ok().filter(|d| *d < 32)?,
+            function: u8::try_from(hex(function, 1)?).ok().filter(|f| *f < 8)?,
+        })
+    }
+}
+
+impl fmt::Display for PciAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:04x}:{:02x}:{:02x}.{:x}",
+            self.domain, self.bus, self.device, self.function
+        )
+    }
+}
+
+/// One GPU that the kernel module drives.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Gpu {
+    /// NVML's index: the position in PCI bus order among the GPUs that are not excluded. Excluded
+    /// GPUs are numbered after the others.
+    pub index: u32,
+    /// The minor number: the `0` of `/dev/nvidia0`.
+    pub minor: u32,
+    /// `GPU-...`; empty where the kernel does not know it, because the GPU was never initialised.
+    pub uuid: String,
+    /// Where it is.
+    pub pci: PciAddress,
+    /// The product name.
+    pub name: String,
+    /// Excluded from use by a module parameter.
+    pub excluded: bool,
+    /// Its MIG devices, by GPU instance and compute instance; empty when MIG is off.
+    pub mig_devices: Vec<MigDevice>,
+}
+
+/// A compute instance of a GPU instance.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MigDevice {
+    /// The position on its GPU, in the order of GPU and compute instance ids.
+    pub index: u32,
+    /// The GPU instance id.
+    pub gi: u32,
+    /// The compute instance id.
+    pub ci: u32,
+    /// The minor number of the GPU instance's capability node.
+    pub gi_minor: u32,
+    /// The minor number of the compute instance's capability node.
+    pub ci_minor: u32,
+}
+
+/// Minor numbers of capability nodes that belong to no MIG device (`None`: not offered).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CapMinors {
+    /// The right to change the MIG configuration.
+    pub mig_config: Option<u32>,
+    /// The right to see all MIG devices.
+    pub mig_monitor: Option<u32>,
+    /// NVLink fabric management.
+    pub fabric_mgmt: Option<u32>,
+    /// IMEX daemon's right.
+    pub fabric_imex_mgmt: Option<u32>,
+}
+
+/// Character device numbers, as `/proc/devices` has them; only drivers that matter here.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Majors(pub Vec<(String, u32)>);
+
+impl Majors {
+    /// The first major of a driver.
+    pub fn get(&self, name: &str) -> Option<u32> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, m)| *m)
+    }
+
+    /// The major of `/dev/nvidia0`, `/dev/nvidiactl` and `/dev/nvidia-modeset`.
+    pub fn nvidia(&self) -> Option<u32> {
+        self.get("nvidia").or_else(|| self.get("nvidia-frontend"))
+    }
+
+    /// Whether one of the drivers in `names` has `major`.
+    pub fn has(&self, names: &[&str], major: u32) -> bool {
+        self.0
+            .iter()
+            .any(|(n, m)| *m == major && names.contains(&n.as_str()))
+    }
+}
+
+/// How the driver wants its device nodes made, from its `params`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NodePolicy {
+    /// Whether user space may make or change nodes.
+    pub modify: bool,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+impl Default for NodePolicy {
+    fn default() -> Self {
+        Self {
+            modify: true,
+            uid: 0,
+            gid: 0,
+            mode: 0o666,
+        }
+    }
+}
+
+/// A device node, in `/dev` or only known to the kernel.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeviceNode {
+    /// What it is for.
+    pub kind: NodeKind,
+    /// The path in a container: below `/dev`, wherever the dev root is.
+    pub path: PathBuf,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// `false`: the kernel knows the device, but `/dev` has no node of it.
+    pub present: bool,
+    /// Symbolic links to it that programs look for: `/dev/dri/by-path/...`.
+    pub links: Vec<PathBuf>,
+}
+
+/// What a device node is for.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum NodeKind {
+    /// `/dev/nvidiactl`.
+    Ctl,
+    /// `/dev/nvidia<minor>`.
+    Gpu(u32),
+    /// `/dev/nvidia-uvm`.
+    Uvm,
+    /// `/dev/nvidia-uvm-tools`.
+    UvmTools,
+    /// `/dev/nvidia-modeset`.
+    Modeset,
+    /// `/dev/nvidia-caps/nvidia-cap<minor>`.
+    Cap(u32),
+    /// `/dev/nvidia-caps-imex-channels/channel<N>`.
+    ImexChannel(u32),
+    /// `/dev/nvidia-nvswitchctl`.
+    NvSwitchCtl,
+    /// `/dev/nvidia-nvswitch<N>`.
+    NvSwitch(u32),
+    /// `/dev/nvidia-nvlink`.
+    Nvlink,
+    /// `/dev/dri/card<N>` or `/dev/dri/renderD<N>` of a GPU.
+    Dri {
+        /// The GPU's address.
+        pci: PciAddress,
+        /// A render node, not a card.
+        render: bool,
+    },
+    /// `/dev/nvidia-fs<N>` of GPUDirect Storage.
+    NvidiaFs(u32),
+    /// `/dev/gdrdrv` of GDRCopy.
+    Gdrdrv,
+    /// `/dev/infiniband/uverbs<N>`.
+    Uverbs(u32),
+    /// `/dev/infiniband/rdma_cm`.
+    RdmaCm,
+    /// `/dev/dxg` of WSL2.
+    Dxg,
+}
+
+/// A file of the driver.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DriverFile {
+    /// What it is.
+    pub kind: FileKind,
+    /// The file name: for libraries and binaries the real one (`libcuda.so.580.159.04`), for
+    /// configuration the standard one; for sockets and directories their service (`nvidia-persistenced`).
+    pub name: String,
+    /// All links resolved, from the driver root: `/usr/lib64/libcuda.so.580.159.04`.
+    pub path: PathBuf,
+    /// The directory it was found in before links were resolved, from the driver root: where the
+    /// host's own programs look for it.
+    pub dir_hint: PathBuf,
+}
+
+/// What a driver file is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// A shared library.
+    Library {
+        /// Its `DT_SONAME`.
+        soname: Option<String>,
+        /// For 64-bit or 32-bit programs.
+        bits: Bits,
+        /// The directory it must be in, below the library directory: `vdpau`, `xorg`.
+        subdir: Option<String>,
+    },
+    /// A program.
+    Binary,
+    /// Firmware that the kernel loads, and that the driver looks for in containers too.
+    Firmware,
+    /// A configuration file.
+    Config(ConfigKind),
+    /// A daemon's socket, or the directory that its sockets and pipes are in (`nvidia-mps`).
+    Socket,
+    /// A directory that is shared with containers (`udev`).
+    Directory,
+    /// A data file.
+    Data,
+}
+
+/// The word size of a library.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Bits {
+    /// 64-bit.
+    B64,
+    /// 32-bit.
+    B32,
+}
+
+/// What reads a configuration file, which decides where it must be.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ConfigKind {
+    /// `glvnd/egl_vendor.d/*.json`.
+    EglVendor,
+    /// `egl/egl_external_platform.d/*.json`.
+    EglExternalPlatform,
+    /// `vulkan/icd.d/*.json`.
+    VulkanIcd,
+    /// `vulkan/implicit_layer.d/*.json`.
+    VulkanImplicitLayer,
+    /// `OpenCL/vendors/*.icd`.
+    OpenClIcd,
+    /// `nvidia/nvoptix.bin`.
+    OptixData,
+    /// `nvidia/nvidia-application-profiles-*`.
+    ApplicationProfiles,
+    /// `X11/xorg.conf.d/*.conf`.
+    XorgConf,
+    /// `cufile.json` of GPUDirect Storage.
+    Cufile,
+}
+
+impl ConfigKind {
+    /// The directory below `/usr/share` or `/etc` that its reader searches.
+    pub const fn dir(self) -> &'static str {
+        match self {
+            Self::EglVendor => "glvnd/egl_vendor.d",
+            Self::EglExternalPlatform => "egl/egl_external_platform.d",
+            Self::VulkanIcd => "vulkan/icd.d",
+            Self::VulkanImplicitLayer => "vulkan/implicit_layer.d",
+            Self::OpenClIcd => "OpenCL/vendors",
+            Self::OptixData | Self::ApplicationProfiles => "nvidia",
+            Self::XorgConf => "X11/xorg.conf.d",
+            Self::Cufile => "",
+        }
+    }
+}
+
+/// Everything the host has.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Host {
+    /// What kind of host it is.
+    pub platform: Platform,
+    /// The loaded kernel module.
+    pub kernel: Option<KernelModule>,
+    /// The version of the user-space libraries.
+    pub user_version: Option<String>,
+    /// GPUs in PCI bus order, excluded ones last; `gpus[i].index == i`.
+    pub gpus: Vec<Gpu>,
+    /// Device nodes.
+    pub nodes: Vec<DeviceNode>,
+    /// The driver's files, of one version.
+    pub files: Vec<DriverFile>,
+    /// Character device numbers.
+    pub majors: Majors,
+    /// `ModifyDeviceFiles` of the module's parameters.
+    pub modify_device_files: Option<bool>,
+    /// How the driver wants its nodes made.
+    pub node_policy: NodePolicy,
+    /// `/proc/driver/nvidia/params`, as it is.
+    pub params: Option<Vec<u8>>,
+    /// Capability nodes that belong to no MIG device.
+    pub caps: CapMinors,
+    /// How capability nodes are to be made, by minor number: each has a mode of its own.
+    pub cap_policies: Vec<(u32, NodePolicy)>,
+    /// What is odd, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Host {
+    /// Finds out what the host has.
+    ///
+    /// # Errors
+    /// None today: what cannot be read is left out, with a warning. The type leaves room for WSL2,
+    /// where asking the device can fail.
+    pub fn discover(roots: &Roots, loc: &Locations) -> Result<Self> {
+        let mut host = Self::default();
+        driver::find(roots, &mut host);
+        libs::find(roots, loc, &mut host);
+        files::find(roots, loc, &mut host);
+        nodes::find(roots, &mut host);
+        host.platform = host.guess_platform(roots);
+        Ok(host)
+    }
+
+    /// Looks at procfs and the device nodes again, after [`create::create_missing`].
+    pub fn refresh(&mut self, roots: &Roots) {
+        self.nodes.clear();
+        self.gpus.clear();
+        self.cap_policies.clear();
+        driver::find(roots, self);
+        nodes::find(roots, self);
+        self.platform = self.guess_platform(roots);
+    }
+
+    /// Whether kernel module and libraries are there and of one version.
+    ///
+    /// # Errors
+    /// [`Code::NoDriver`], [`Code::NoLibraries`], [`Code::VersionMismatch`].
+    pub fn check_versions(&self) -> Result<()> {
+        match (&self.kernel, &self.user_version) {
+            (Some(kernel), Some(user)) if kernel.version == *user => Ok(()),
+            (Some(kernel), Some(user)) => Err(Error::new(
+                Code::VersionMismatch,
+                "NVIDIA driver",
+                format!(
+                    "the loaded kernel module is {} but the libraries are {user}",
+                    kernel.version
+                ),
+            )),
+            (Some(kernel), None) => Err(Error::new(
+                Code::NoLibraries,
+                "NVIDIA driver",
+                format!(
+                    "the kernel module {} is loaded, but neither libcuda nor libnvidia-ml was found",
+                    kernel.version
+                ),
+            )),
+            (None, Some(user)) => Err(Error::new(
+                Code::NoDriver,
+                "NVIDIA driver",
+                format!("libraries {user} are installed, but no kernel module is loaded"),
+            )
+            .fix("load the kernel module (`modprobe nvidia`), then `nvidia-smi` on the host must work")),
+            (None, None) => Err(Error::new(
+                Code::NoDriver,
+                "NVIDIA driver",
+                "neither a kernel module nor libraries were found",
+            )),
+        }
+    }
+
+    /// The GPUs that can be used.
+    pub fn usable_gpus(&self) -> impl Iterator<Item = &Gpu> {
+        self.gpus.iter().filter(|g| !g.excluded)
+    }
+
+    /// The node of a kind.
+    pub fn node(&self, kind: NodeKind) -> Option<&DeviceNode> {
+        self.nodes.iter().find(|n| n.kind == kind)
+    }
+
+    /// How a node of this kind is to be made.
+    fn policy_of(&self, kind: NodeKind) -> NodePolicy {
+        let own = match kind {
+            NodeKind::Cap(minor) => self.cap_policies.iter().find(|(m, _)| *m == minor),
+            _ => None,
+        };
+        own.map_or(self.node_policy, |(_, policy)| *policy)
+    }
+
+    fn guess_platform(&self, roots: &Roots) -> Platform {
+        let tegra = roots.driver.exists("etc/nv_tegra_release")
+            || roots.sys.as_ref().is_some_and(|sys| {
+                sys.read_text("devices/soc0/family", 256)
+                    .is_ok_and(|t| t.to_ascii_lowercase().starts_with("tegra"))
+            });
+        if tegra {
+            Platform::Tegra
+        } else if self.kernel.is_some() || self.user_version.is_some() {
+            Platform::Native
+        } else {
+            Platform::None
+        }
+    }
+
+    fn warn(&mut self, text: impl Into<String>) {
+        /// Broken input must not make the record grow without end.
+        const MAX: usize = 64;
+        if self.warnings.len() < MAX {
+            self.warnings.push(text.into());
+        }
+    }
+}
+
+/// A file that may be missing: what is there but cannot be read is a warning.
+fn read_optional(root: &Root, path: impl AsRef<Path>, max: u64, host: &mut Host) -> Option<Vec<u8>> {
+    let path = path.as_ref();
+    match root.read(path, max) {
+        Ok(bytes) => Some(bytes),
+        Err(e) if absent(&e) => None,
+        Err(e) => {
+            host.warn(format!("{}: {e}", path.display()));
+            None
+        }
+    }
+}
+
+/// Whether an error only says that there is nothing.
+fn absent(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

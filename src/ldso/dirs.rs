@@ -1,0 +1,142 @@
+//! The directories that ldconfig scans, in its order, each once.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::Warnings;
+use super::abi::Arch;
+use super::conf::{self, Conf};
+use super::current::Time;
+use crate::sys::root::{Node, Root};
+
+/// Directories that are scanned at most, `glibc-hwcaps` ones included.
+const MAX_DIRS: usize = 1024;
+/// Names in a `glibc-hwcaps` directory.
+const MAX_HWCAPS: usize = 256;
+
+/// A directory to scan.
+#[derive(Debug)]
+pub struct SearchDir {
+    /// The container path, as it is written into the cache.
+    pub path: PathBuf,
+    /// The directory.
+    pub node: Node,
+    /// The name below `glibc-hwcaps`, for such a directory.
+    pub hwcaps: Option<Vec<u8>>,
+}
+
+/// All directories, and what they were made of.
+#[derive(Debug)]
+pub struct SearchDirs {
+    /// In ldconfig's order.
+    pub dirs: Vec<SearchDir>,
+    /// When the newest directory or configuration file was changed.
+    pub newest: Time,
+    /// The configuration.
+    pub conf: Conf,
+}
+
+/// Collects `extra` directories, those of the configuration at `conf`, and the system's.
+pub fn collect(
+    root: &Root,
+    arch: &Arch,
+    extra: &[PathBuf],
+    conf: &Path,
+    warnings: &mut Warnings,
+) -> SearchDirs {
+    let conf = conf::read(root, conf, warnings);
+    let mut found = Collector {
+        root,
+        seen: HashSet::new(),
+        all: SearchDirs {
+            dirs: Vec::new(),
+            newest: conf.newest,
+            conf: Conf::default(),
+        },
+    };
+    for dir in extra {
+        found.add(dir);
+    }
+    for dir in &conf.dirs {
+        found.add(&dir.path);
+    }
+    for dir in system_dirs(root, arch) {
+        found.add(Path::new(dir));
+    }
+    if found.all.dirs.len() >= MAX_DIRS {
+        warnings.add(format_args!("more than {MAX_DIRS} library directories"));
+    }
+    found.all.conf = conf;
+    found.all
+}
+
+/// The directories that the image's ldconfig scans, and its loader searches, without being told.
+pub fn system_dirs(root: &Root, arch: &Arch) -> &'static [&'static str] {
+    let debian = root
+        .resolve(arch.debian_dirs[1])
+        .or_else(|_| root.resolve(arch.debian_dirs[0]));
+    if debian.is_ok_and(|node| node.is_dir()) {
+        arch.debian_dirs
+    } else {
+        arch.system_dirs
+    }
+}
+
+struct Collector<'a> {
+    root: &'a Root,
+    seen: HashSet<(u64, u64)>,
+    all: SearchDirs,
+}
+
+impl Collector<'_> {
+    fn add(&mut self, path: &Path) {
+        if let Some(index) = self.push(path.to_owned(), self.root.resolve(path), None) {
+            self.add_hwcaps(index);
+        }
+    }
+
+    /// Takes a directory that was not there yet.
+    fn push(&mut self, path: PathBuf, node: std::io::Result<Node>, hwcaps: Option<Vec<u8>>) -> Option<usize> {
+        let node = node.ok().filter(Node::is_dir)?;
+        if self.all.dirs.len() >= MAX_DIRS || !self.seen.insert(node.id()) {
+            return None;
+        }
+        self.all.newest.note(node.stat());
+        self.all.dirs.push(SearchDir { path, node, hwcaps });
+        Some(self.all.dirs.len() - 1)
+    }
+
+    /// Takes the directories below `glibc-hwcaps`, if there are any.
+    fn add_hwcaps(&mut self, index: usize) {
+        let parent = &self.all.dirs[index];
+        let Ok(mut node) = parent.node.child_c(c"glibc-hwcaps") else {
+            return;
+        };
+        let path = parent.path.join("glibc-hwcaps");
+        if node.is_symlink() {
+            match self.root.resolve(&path) {
+                Ok(target) => node = target,
+                Err(_) => return,
+            }
+        }
+        self.all.newest.note(node.stat());
+        let mut names = Vec::new();
+        // More names than a loader could ever know are not looked at.
+        let _ = node.visit(MAX_HWCAPS, |name, kind| {
+            let name = name.to_bytes();
+            // The loader's list of them is separated by colons.
+            if name[0] != b'.' && !name.contains(&b':') && kind != FileType::RegularFile {
+                names.push(name.to_vec());
+            }
+        });
+        for name in names {
+            let path = path.join(OsStr::from_bytes(&name));
+            let found = self.root.resolve(&path);
+            self.push(path, found, Some(name));
+        }
+    }
+}

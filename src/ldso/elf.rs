@@ -1,0 +1,376 @@
+//! What the loader and ldconfig want to know of a shared object, from its headers only.
+//!
+//! The file is image-controlled: every offset is checked, every count and string is bounded, and only
+//! the parts that matter are read with `pread` (a mapping would fault if the file shrank meanwhile).
+//! Facts: the System V ABI's ELF chapters; the GNU property note is described in the Linux
+//! extensions to the gABI.
+
+use std::fs::File;
+use std::io;
+
+/// Program headers that are looked at; real libraries have about a dozen.
+const MAX_PROGRAM_HEADERS: usize = 128;
+/// Bytes of the dynamic section that are looked at: 4,096 entries.
+const MAX_DYNAMIC: u64 = 64 * 1024;
+/// The longest soname, path list or needed name that is taken.
+const MAX_STRING: usize = 4096;
+/// `DT_NEEDED` entries that are kept.
+const MAX_NEEDED: usize = 1024;
+/// Bytes of GNU properties that are looked at.
+const MAX_PROPERTIES: u64 = 4096;
+/// One read of this size holds the headers of nearly every library.
+const HEAD: usize = 1024;
+
+const PT_LOAD: u32 = 1;
+const PT_DYNAMIC: u32 = 2;
+const PT_GNU_PROPERTY: u32 = 0x6474_e553;
+const DT_NEEDED: u64 = 1;
+const DT_STRTAB: u64 = 5;
+const DT_SONAME: u64 = 14;
+const DT_RPATH: u64 = 15;
+const DT_RUNPATH: u64 = 29;
+const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
+const X86_ISA_1_NEEDED: u32 = 0xc000_8002;
+
+/// Something with bytes at offsets.
+pub trait ReadAt {
+    /// Reads at `offset`; fewer bytes than asked for at the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for File {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(self, buf, offset)
+    }
+}
+
+impl ReadAt for [u8] {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len());
+        let n = buf.len().min(self.len() - start);
+        buf[..n].copy_from_slice(&self[start..start + n]);
+        Ok(n)
+    }
+}
+
+/// How much of a file is wanted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Want {
+    /// What a cache entry needs: class, machine, soname, ISA level.
+    Soname,
+    /// Needed libraries and search paths as well.
+    All,
+}
+
+/// The facts of one shared object.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ElfInfo {
+    /// Whether it is a 64-bit object.
+    pub is_64: bool,
+    /// `e_machine`.
+    pub machine: u16,
+    /// `e_flags`.
+    pub flags: u32,
+    /// `DT_SONAME`.
+    pub soname: Option<Vec<u8>>,
+    /// `DT_NEEDED`, in order; only with [`Want::All`].
+    pub needed: Vec<Vec<u8>>,
+    /// `DT_RPATH`; only with [`Want::All`].
+    pub rpath: Option<Vec<u8>>,
+    /// `DT_RUNPATH`; only with [`Want::All`].
+    pub runpath: Option<Vec<u8>>,
+    /// The x86 ISA level that the object's GNU property demands, as ldconfig counts it; 0 for none.
+    pub isa_level: u32,
+}
+
+/// Why a file is no library for us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bad {
+    /// A linker script, an empty file or another text that has its place among libraries.
+    Script,
+    /// No ELF file.
+    NotElf,
+    /// An ELF file, but broken, too large in its tables, or no shared object.
+    Broken,
+}
+
+/// Reads all facts of an open file; `None` when it is no well-formed little-endian shared object.
+pub fn read_soname_and_class(file: &File) -> Option<ElfInfo> {
+    read(file, Want::All).ok()
+}
+
+/// Reads the facts of a well-formed little-endian shared object.
+///
+/// # Errors
+/// [`Bad`] says why the file is none.
+pub fn read<R: ReadAt + ?Sized>(file: &R, want: Want) -> Result<ElfInfo, Bad> {
+    let mut head = [0; HEAD];
+    let got = file.read_at(&mut head, 0).map_err(|_| Bad::Broken)?;
+    let head = head.get(..got).unwrap_or_default();
+    if !head.starts_with(b"\x7fELF") {
+        let start = &head[..got.min(512)];
+        let script = [&b"GROUP"[..], b"GNU ld script", b"INPUT"];
+        let known = got == 0 || script.iter().any(|s| super::abi::contains(start, s));
+        return Err(if known { Bad::Script } else { Bad::NotElf });
+    }
+    elf(file, head, want).ok_or(Bad::Broken)
+}
+
+fn elf<R: ReadAt + ?Sized>(file: &R, head: &[u8], want: Want) -> Option<ElfInfo> {
+    let image = Image::parse(file, head)?;
+    let mut info = ElfInfo {
+        is_64: image.is_64,
+        machine: image.machine,
+        flags: image.flags,
+        isa_level: image.isa_level(),
+        ..ElfInfo::default()
+    };
+    image.dynamic(want, &mut info)?;
+    Some(info)
+}
+
+/// The program headers, and where to read more.
+struct Image<'a, R: ?Sized> {
+    file: &'a R,
+    /// The first bytes of the file, already read.
+    head: &'a [u8],
+    is_64: bool,
+    machine: u16,
+    flags: u32,
+    segments: Vec<Segment>,
+}
+
+#[derive(Clone, Copy)]
+struct Segment {
+    kind: u32,
+    offset: u64,
+    address: u64,
+    size: u64,
+    align: u64,
+}
+
+impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
+    fn parse(file: &'a R, head: &'a [u8]) -> Option<Self> {
+        const ET_DYN: u16 = 3;
+        const LITTLE_ENDIAN: u8 = 1;
+        if *head.get(5)? != LITTLE_ENDIAN {
+            return None;
+        }
+        let is_64 = match head.get(4)? {
+            1 => false,
+            2 => true,
+            _ => return None,
+        };
+        if u16_at(head, 16)? != ET_DYN {
+            return None;
+        }
+        let (table, flags_at, entry_size) = if is_64 {
+            (u64_at(head, 32)?, 48, 56)
+        } else {
+            (u64::from(u32_at(head, 28)?), 36, 32)
+        };
+        let count = usize::from(u16_at(head, flags_at + 8)?);
+        if usize::from(u16_at(head, flags_at + 6)?) != entry_size || count > MAX_PROGRAM_HEADERS {
+            return None;
+        }
+        let mut image = Self {
+            file,
+            head,
+            is_64,
+            machine: u16_at(head, 18)?,
+            flags: u32_at(head, flags_at)?,
+            segments: Vec::with_capacity(count),
+        };
+        let mut space = Vec::new();
+        let raw = image.bytes(table, count * entry_size, &mut space)?;
+        let segments = raw
+            .chunks_exact(entry_size)
+            .map(|raw| Segment::parse(raw, is_64))
+            .collect::<Option<Vec<_>>>()?;
+        image.segments = segments;
+        Some(image)
+    }
+
+    /// `len` bytes at `offset`, from what was read already or into `space`.
+    fn bytes<'s>(&'s self, offset: u64, len: usize, space: &'s mut Vec<u8>) -> Option<&'s [u8]> {
+        let part = self.some_bytes(offset, len, space)?;
+        (part.len() == len).then_some(part)
+    }
+
+    /// Like [`Image::bytes`], but fewer at the end of the file.
+    fn some_bytes<'s>(&'s self, offset: u64, len: usize, space: &'s mut Vec<u8>) -> Option<&'s [u8]> {
+        let start = usize::try_from(offset).ok()?;
+        if let Some(part) = self.head.get(start..start.checked_add(len)?) {
+            return Some(part);
+        }
+        space.resize(len, 0);
+        let mut got = 0;
+        while got < len {
+            match self
+                .file
+                .read_at(&mut space[got..], offset.checked_add(got as u64)?)
+            {
+                Ok(0) => break,
+                Ok(n) => got += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+        space.get(..got)
+    }
+
+    /// The x86 ISA level in the GNU property note: the number of the highest level bit, counted
+    /// from 1. glibc only reads a note whose alignment is that of the class.
+    fn isa_level(&self) -> u32 {
+        let align = if self.is_64 { 8 } else { 4 };
+        self.segments
+            .iter()
+            .filter(|s| s.kind == PT_GNU_PROPERTY && s.align == align)
+            .find_map(|s| {
+                let mut space = Vec::new();
+                let len = usize::try_from(s.size.min(MAX_PROPERTIES)).ok()?;
+                isa_in_notes(
+                    self.bytes(s.offset, len, &mut space)?,
+                    usize::try_from(align).ok()?,
+                )
+            })
+            .unwrap_or(0)
+    }
+
+    /// Reads the dynamic section into `info`. `None` without one: then it is no library.
+    fn dynamic(&self, want: Want, info: &mut ElfInfo) -> Option<()> {
+        let segment = self.segments.iter().rfind(|s| s.kind == PT_DYNAMIC)?;
+        let width = if self.is_64 { 16 } else { 8 };
+        let mut space = Vec::new();
+        let len = usize::try_from(segment.size.min(MAX_DYNAMIC)).ok()?;
+        let raw = self.some_bytes(segment.offset, len, &mut space)?;
+        let entries = raw.chunks_exact(width).map_while(|raw| {
+            let (tag, value) = if self.is_64 {
+                (u64_at(raw, 0)?, u64_at(raw, 8)?)
+            } else {
+                (u64::from(u32_at(raw, 0)?), u64::from(u32_at(raw, 4)?))
+            };
+            (tag != 0).then_some((tag, value))
+        });
+        let strings = entries.clone().find(|e| e.0 == DT_STRTAB)?.1;
+        let strings = self.file_offset(strings);
+        for (tag, value) in entries {
+            let kept = tag == DT_SONAME && info.soname.is_none()
+                || want == Want::All
+                    && match tag {
+                        DT_NEEDED => info.needed.len() < MAX_NEEDED,
+                        DT_RPATH => info.rpath.is_none(),
+                        DT_RUNPATH => info.runpath.is_none(),
+                        _ => false,
+                    };
+            if !kept {
+                continue;
+            }
+            let text = self.string(strings.checked_add(value)?)?;
+            match tag {
+                DT_SONAME => info.soname = Some(text),
+                DT_RPATH => info.rpath = Some(text),
+                DT_RUNPATH => info.runpath = Some(text),
+                _ => info.needed.push(text),
+            }
+            if want == Want::Soname {
+                break;
+            }
+        }
+        Some(())
+    }
+
+    /// Where an address is in the file; an address outside every segment is taken as an offset.
+    fn file_offset(&self, address: u64) -> u64 {
+        self.segments
+            .iter()
+            .filter(|s| s.kind == PT_LOAD && address >= s.address)
+            .find(|s| address - s.address < s.size)
+            .map_or(address, |s| (address - s.address).wrapping_add(s.offset))
+    }
+
+    /// The NUL-terminated string at `offset`; `None` when it is longer than [`MAX_STRING`].
+    fn string(&self, offset: u64) -> Option<Vec<u8>> {
+        for size in [128, MAX_STRING] {
+            let mut space = Vec::new();
+            let bytes = self.some_bytes(offset, size, &mut space)?;
+            if let Some(end) = bytes.iter().position(|&b| b == 0) {
+                return Some(bytes[..end].to_vec());
+            }
+        }
+        None
+    }
+}
+
+impl Segment {
+    fn parse(raw: &[u8], is_64: bool) -> Option<Self> {
+        Some(if is_64 {
+            Self {
+                kind: u32_at(raw, 0)?,
+                offset: u64_at(raw, 8)?,
+                address: u64_at(raw, 16)?,
+                size: u64_at(raw, 32)?,
+                align: u64_at(raw, 48)?,
+            }
+        } else {
+            Self {
+                kind: u32_at(raw, 0)?,
+                offset: u32_at(raw, 4)?.into(),
+                address: u32_at(raw, 8)?.into(),
+                size: u32_at(raw, 16)?.into(),
+                align: u32_at(raw, 28)?.into(),
+            }
+        })
+    }
+}
+
+/// The ISA level in the first property note of a `PT_GNU_PROPERTY` segment.
+fn isa_in_notes(mut notes: &[u8], align: usize) -> Option<u32> {
+    loop {
+        let name_size = usize::try_from(u32_at(notes, 0)?).ok()?;
+        let desc_size = usize::try_from(u32_at(notes, 4)?).ok()?;
+        let kind = u32_at(notes, 8)?;
+        let desc_at = 12_usize.checked_add(name_size)?.checked_next_multiple_of(align)?;
+        let end = desc_at.checked_add(desc_size)?;
+        if kind == NT_GNU_PROPERTY_TYPE_0 && name_size == 4 && notes.get(12..16)? == b"GNU\0" {
+            return isa_in_properties(notes.get(desc_at..end)?, align);
+        }
+        notes = notes.get(end.checked_next_multiple_of(align)?..)?;
+    }
+}
+
+fn isa_in_properties(mut desc: &[u8], align: usize) -> Option<u32> {
+    let mut last = 0;
+    loop {
+        let kind = u32_at(desc, 0)?;
+        let size = usize::try_from(u32_at(desc, 4)?).ok()?;
+        // Properties are in ascending order, or the note is broken.
+        if kind < last {
+            return None;
+        }
+        last = kind;
+        let data = desc.get(8..8_usize.checked_add(size)?)?;
+        if kind == X86_ISA_1_NEEDED && size == 4 {
+            return Some(32 - u32_at(data, 0)?.leading_zeros());
+        }
+        desc = desc.get(8_usize.checked_add(size)?.checked_next_multiple_of(align)?..)?;
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(
+        bytes.get(at..at.checked_add(2)?)?.try_into().ok()?,
+    ))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(
+        bytes.get(at..at.checked_add(4)?)?.try_into().ok()?,
+    ))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(
+        bytes.get(at..at.checked_add(8)?)?.try_into().ok()?,
+    ))
+}

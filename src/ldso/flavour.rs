@@ -1,0 +1,36 @@
+//! Which C library an image's programs are started with.
+
+use super::abi::{ARCHES, Arch};
+use crate::sys::root::Root;
+
+/// The C library of a root, found by its loader alone.
+#[derive(Clone, Copy, Debug)]
+pub enum Flavour {
+    /// glibc, with the architecture of its loader.
+    Glibc(&'static Arch),
+    /// musl, as in Alpine. CUDA's user space needs glibc.
+    Musl(&'static Arch),
+    /// No loader: static programs only.
+    None,
+}
+
+/// Finds the C library of a root.
+///
+/// Alpine with a glibc shim (gcompat) has both loaders and is musl; Debian with the musl package has both
+/// and is glibc.
+pub fn flavour(root: &Root) -> Flavour {
+    let has = |path: &str| root.resolve(path).is_ok_and(|node| node.is_file());
+    let native_first = || {
+        let native = Arch::native();
+        std::iter::once(native).chain(ARCHES.iter().filter(|arch| arch.machine != native.machine))
+    };
+    if let Some(arch) = native_first().find(|arch| has(arch.loader)) {
+        if has(arch.musl.0) && has("/etc/alpine-release") {
+            return Flavour::Musl(arch);
+        }
+        return Flavour::Glibc(arch);
+    }
+    native_first()
+        .find(|arch| has(arch.musl.0))
+        .map_or(Flavour::None, Flavour::Musl)
+}

@@ -1,0 +1,251 @@
+//! The loader's cache, as glibc's ldconfig reads and writes it, without executing anything.
+//!
+//! | part | what it knows |
+//! |---|---|
+//! | `abi`, `order` | architectures, flags, the order of names |
+//! | `elf`, `conf`, `glob`, `dirs`, `scan` | what ldconfig reads |
+//! | `cache`, `write`, `merge`, `current` | the cache: reading, writing, extending, whether it is current |
+//! | `flavour`, `musl`, `resolve` | which loader a root has, and what it would find |
+//!
+//! Everything below a root is image-controlled: it is reached by descriptor only, and bounded in size, count
+//! and time. A bad file is skipped with a warning.
+
+pub mod abi;
+pub mod cache;
+pub mod conf;
+pub mod current;
+pub mod dirs;
+pub mod elf;
+pub mod flavour;
+pub mod glob;
+pub mod merge;
+pub mod musl;
+pub mod order;
+pub mod resolve;
+pub mod scan;
+pub mod write;
+
+mod warnings;
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+pub use elf::{ElfInfo, read_soname_and_class};
+pub use flavour::{Flavour, flavour};
+pub use resolve::{Found, LoaderEnv, resolve};
+pub use warnings::Warnings;
+
+use self::abi::Arch;
+use self::cache::Cache;
+use self::current::Time;
+use self::dirs::SearchDirs;
+use self::merge::Addition;
+use crate::sys::root::Root;
+
+/// Where glibc's loader looks for its cache.
+pub const CACHE: &str = "/etc/ld.so.cache";
+
+/// What a loader cache update is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'a> {
+    /// Directories whose libraries come first, in order. The caller knows what is in them; they
+    /// need not exist in the root yet, and are not scanned.
+    pub first: &'a [FirstDir],
+    /// The name of the file in `/etc/ld.so.conf.d` that lists those directories for a later ldconfig
+    /// run in the container; it must sort first there.
+    pub conf_name: &'a str,
+}
+
+/// A directory that comes first.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FirstDir {
+    /// The container path.
+    pub path: PathBuf,
+    /// The libraries in it.
+    pub libs: Vec<Lib>,
+}
+
+/// A library in a [`FirstDir`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Lib {
+    /// What programs ask for.
+    pub soname: String,
+    /// The file's (or link's) name in the directory. A later ldconfig run writes the soname here.
+    pub file: String,
+    /// Whether it is a 64-bit object.
+    pub is_64: bool,
+    /// `e_machine`.
+    pub machine: u16,
+}
+
+/// The new cache.
+#[derive(Clone, Debug)]
+pub struct CacheOutcome {
+    /// The whole file for `target`; empty with [`How::None`].
+    pub bytes: Vec<u8>,
+    /// The container path that `bytes` belong at.
+    pub target: &'static str,
+    /// How it was made.
+    pub how: How,
+    /// What is odd about the image, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// How a new cache was made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum How {
+    /// The image's own cache, extended.
+    Merged,
+    /// The image's libraries were scanned, because of this.
+    Rebuilt {
+        /// Why the image's cache was not enough.
+        reason: String,
+    },
+    /// musl has no cache but a list of directories.
+    MuslPath,
+    /// Nothing: no loader in the root.
+    None,
+}
+
+/// Computes the loader's cache for a root with some directories first. Reads only.
+pub fn updated_cache(root: &Root, update: &Update<'_>) -> CacheOutcome {
+    let mut warnings = Warnings::default();
+    let (bytes, target, how) = match flavour(root) {
+        Flavour::Glibc(arch) => {
+            let (bytes, how) = glibc_cache(root, arch, update, &mut warnings);
+            (bytes, CACHE, how)
+        }
+        Flavour::Musl(arch) => {
+            warnings.add(format_args!(
+                "the image is of musl libc: CUDA's libraries need glibc and will not load"
+            ));
+            let dirs = update.first.iter().map(|dir| dir.path.as_path());
+            (musl::path_file(root, arch, dirs), arch.musl.1, How::MuslPath)
+        }
+        Flavour::None => (Vec::new(), CACHE, How::None),
+    };
+    CacheOutcome {
+        bytes,
+        target,
+        how,
+        warnings: warnings.into_lines(),
+    }
+}
+
+fn glibc_cache(root: &Root, arch: &Arch, update: &Update<'_>, warnings: &mut Warnings) -> (Vec<u8>, How) {
+    let search = dirs::collect(root, arch, &[], Path::new(conf::DEFAULT), warnings);
+    later_runs(update, &search, warnings);
+    let merged = read_current(root, search.newest).and_then(|bytes| {
+        let cache = Cache::parse(&bytes).map_err(|e| e.why().to_owned())?;
+        let replaced: Vec<_> = update.first.iter().map(|dir| path_bytes(&dir.path)).collect();
+        merge::merge(&cache, &additions(arch, update), &replaced)
+            .ok_or_else(|| "its format cannot be extended".to_owned())
+    });
+    match merged {
+        Ok(bytes) => (bytes, How::Merged),
+        Err(reason) => {
+            let reason = format!("{CACHE}: {reason}");
+            (
+                rebuild(root, arch, update, &search, warnings),
+                How::Rebuilt { reason },
+            )
+        }
+    }
+}
+
+/// The image's cache, if it was written after everything it was made of.
+fn read_current(root: &Root, newest: Time) -> Result<Vec<u8>, String> {
+    let node = root.resolve(CACHE).map_err(|e| e.to_string())?;
+    if !Time::of(node.stat()).describes(newest) {
+        return Err("older than a library directory or the configuration".to_owned());
+    }
+    node.read(cache::MAX_BYTES).map_err(|e| e.to_string())
+}
+
+/// Scans all directories but those that come first, whose libraries are known.
+fn rebuild(
+    root: &Root,
+    arch: &Arch,
+    update: &Update<'_>,
+    search: &SearchDirs,
+    warnings: &mut Warnings,
+) -> Vec<u8> {
+    let mut builder = write::Builder::default();
+    let ours = additions(arch, update);
+    for library in &ours {
+        let slash = library.path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        let (dir, file) = (&library.path[..slash], &library.path[slash + 1..]);
+        builder.add(dir, file, &library.soname, library.flags, None);
+    }
+    let mut scanner = scan::Scanner::new(root, arch, false);
+    for dir in &search.dirs {
+        if update
+            .first
+            .iter()
+            .any(|first| path_bytes(&first.path) == path_bytes(&dir.path))
+        {
+            continue;
+        }
+        if !scanner.scan(dir, &mut builder, warnings) {
+            break;
+        }
+    }
+    builder.prefer(&ours);
+    builder.encode()
+}
+
+/// The libraries that come first, as cache entries.
+fn additions(arch: &Arch, update: &Update<'_>) -> Vec<Addition> {
+    let mut all = Vec::new();
+    for dir in update.first {
+        for lib in &dir.libs {
+            let Some(flags) = arch.flags_of(lib.machine, lib.is_64, 0) else {
+                continue;
+            };
+            let mut path = path_bytes(&dir.path).to_vec();
+            path.push(b'/');
+            path.extend_from_slice(lib.file.as_bytes());
+            all.push(Addition {
+                soname: lib.soname.clone().into_bytes(),
+                path,
+                flags,
+            });
+        }
+    }
+    all
+}
+
+/// Warns when an ldconfig run in the container would put other directories before ours.
+fn later_runs(update: &Update<'_>, search: &SearchDirs, warnings: &mut Warnings) {
+    let conf = &search.conf;
+    let Some(before) = conf.first_include else {
+        warnings.add(format_args!(
+            "{}: no include line, so a later ldconfig run in the container drops the driver's libraries",
+            conf::DEFAULT
+        ));
+        return;
+    };
+    for dir in &conf.dirs[..before] {
+        let clash = update.first.iter().flat_map(|first| &first.libs).find(|lib| {
+            let found = search.dirs.iter().find(|d| d.path == dir.path);
+            found.is_some_and(|d| d.node.child(&lib.soname).is_ok())
+        });
+        if let Some(lib) = clash {
+            warnings.add(format_args!(
+                "{}/{}: listed in {} before {}, so a later ldconfig run in the container prefers it",
+                dir.path.display(),
+                lib.soname,
+                dir.from.display(),
+                update.conf_name
+            ));
+        }
+    }
+}
+
+/// A directory's path without trailing slashes.
+fn path_bytes(path: &Path) -> &[u8] {
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.iter().rposition(|&b| b != b'/').map_or(0, |i| i + 1);
+    &bytes[..end]
+}

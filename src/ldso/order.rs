@@ -1,0 +1,103 @@
+//! The order of names in the loader's cache.
+//!
+//! The loader finds a name by binary search, so a cache must be sorted by exactly the comparison
+//! it uses: byte by byte, except that runs of digits compare as numbers and that a digit is
+//! greater than anything else. The cache is in descending order.
+
+use std::cmp::Ordering;
+
+/// Compares two names as glibc's loader does.
+pub fn compare(mut a: &[u8], mut b: &[u8]) -> Ordering {
+    loop {
+        let (Some(&x), y) = (a.first(), b.first().copied()) else {
+            // Bytes are signed in glibc's comparison on the architectures we know but ARM; the end counts as 0.
+            return 0.cmp(&signed(b.first().copied()));
+        };
+        match (x.is_ascii_digit(), y.is_some_and(|y| y.is_ascii_digit())) {
+            (true, true) => {
+                let (m, n) = (number(&mut a), number(&mut b));
+                if m != n {
+                    return m.cmp(&n);
+                }
+            }
+            (true, false) => return Ordering::Greater,
+            (false, true) => return Ordering::Less,
+            (false, false) => {
+                if Some(x) != y {
+                    return signed(Some(x)).cmp(&signed(y));
+                }
+                (a, b) = (&a[1..], &b[1..]);
+            }
+        }
+    }
+}
+
+/// Appends bytes to `out` that order, compared as bytes, like the name does in [`compare`].
+///
+/// Comparing thousands of names with each other costs more than reading their files; this way
+/// each name is looked at once.
+pub fn key(mut name: &[u8], out: &mut Vec<u8>) {
+    while let Some(&byte) = name.first() {
+        if byte.is_ascii_digit() {
+            out.push(u8::MAX);
+            out.extend((number(&mut name) ^ i32::MIN).to_be_bytes());
+        } else {
+            out.push(rank(byte));
+            name = &name[1..];
+        }
+    }
+    out.push(rank(0));
+}
+
+/// The place of a byte that is no digit among such bytes, leaving 255 free for digits.
+fn rank(byte: u8) -> u8 {
+    let shifted = byte ^ 0x80;
+    if shifted > b'9' ^ 0x80 {
+        shifted - 1
+    } else {
+        shifted
+    }
+}
+
+fn signed(byte: Option<u8>) -> i8 {
+    byte.unwrap_or(0).cast_signed()
+}
+
+/// Takes a run of digits off `text`; overflow wraps, as in the loader.
+fn number(text: &mut &[u8]) -> i32 {
+    let mut value = 0_i32;
+    while let Some((&digit, rest)) = text.split_first() {
+        if !digit.is_ascii_digit() {
+            break;
+        }
+        value = value.wrapping_mul(10).wrapping_add(i32::from(digit - b'0'));
+        *text = rest;
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn digits_are_numbers_and_greater_than_letters() {
+        assert_eq!(compare(b"libx.so.10", b"libx.so.9"), Ordering::Greater);
+        assert_eq!(compare(b"libx.so.010", b"libx.so.10"), Ordering::Equal);
+        assert_eq!(compare(b"libx1", b"libxz"), Ordering::Greater);
+        assert_eq!(compare(b"libx", b"libx1"), Ordering::Less);
+        assert_eq!(compare(b"libx", b"libx"), Ordering::Equal);
+        assert_eq!(compare(b"libx\xff", b"libx"), Ordering::Less);
+    }
+
+    proptest! {
+        #[test]
+        fn keys_order_as_names_do(a in "[ab0-9.\u{7f}é]{0,6}", b in "[ab0-9.\u{7f}é]{0,6}") {
+            let (mut x, mut y) = (Vec::new(), Vec::new());
+            key(a.as_bytes(), &mut x);
+            key(b.as_bytes(), &mut y);
+            prop_assert_eq!(x.cmp(&y), compare(a.as_bytes(), b.as_bytes()));
+        }
+    }
+}

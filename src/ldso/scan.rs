@@ -1,0 +1,323 @@
+//! What ldconfig finds in a directory: one entry per soname.
+//!
+//! The rules are glibc's: only names like libraries are looked at; a link that is its target's
+//! soname, or its development name, stands for itself; of several files with one soname a file wins
+//! over a link and the greater version over the smaller.
+//! A file costs an `O_PATH` open, `fstat`, open, two or three reads; a link to a neighbour costs one `readlink`.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FileType;
+
+use super::Warnings;
+use super::abi::{Arch, contains, is_dso_name};
+use super::dirs::SearchDir;
+use super::elf::{self, Bad, Want};
+use super::order;
+use super::write::Builder;
+use crate::sys::root::{Node, Root};
+
+/// Names that a directory may hold; a larger one is skipped.
+const MAX_NAMES: usize = 1 << 18;
+/// Libraries in all directories.
+const MAX_LIBRARIES: usize = 1 << 16;
+/// Links that are followed within a directory before the kernel is asked.
+const MAX_HOPS: usize = 8;
+/// A soname longer than a file name can be is nobody's.
+const MAX_SONAME: usize = 255;
+/// Scanning stops after this long.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Scans directories into a [`Builder`].
+#[derive(Debug)]
+pub struct Scanner<'a> {
+    root: &'a Root,
+    arch: &'a Arch,
+    /// Whether links are made and stale ones removed, as ldconfig does without `-X`.
+    links: bool,
+    deadline: Instant,
+    files: usize,
+}
+
+/// A name in the directory.
+#[derive(Clone, Copy, Debug)]
+struct Name<'n> {
+    text: &'n CStr,
+    kind: FileType,
+}
+
+/// What a cache entry needs of a library.
+#[derive(Clone, Debug)]
+struct Library {
+    soname: Option<Vec<u8>>,
+    flags: u32,
+    isa_level: u32,
+}
+
+/// A candidate for a soname.
+#[derive(Clone, Copy, Debug)]
+struct Candidate<'n> {
+    soname: &'n [u8],
+    file: &'n [u8],
+    is_link: bool,
+    flags: u32,
+    isa_level: u32,
+}
+
+impl<'a> Scanner<'a> {
+    /// A scanner for libraries of `arch`.
+    pub fn new(root: &'a Root, arch: &'a Arch, links: bool) -> Self {
+        Self {
+            root,
+            arch,
+            links,
+            deadline: Instant::now() + DEADLINE,
+            files: 0,
+        }
+    }
+
+    /// Adds the libraries of `dir` to `builder`. `false` when a limit was reached and scanning should end.
+    pub fn scan(&mut self, dir: &SearchDir, builder: &mut Builder, warnings: &mut Warnings) -> bool {
+        let mut text = Vec::new();
+        let mut kinds = Vec::new();
+        let listed = dir.node.visit(MAX_NAMES, |name, kind| {
+            let look = matches!(
+                kind,
+                FileType::RegularFile | FileType::Symlink | FileType::Unknown
+            );
+            if look && is_dso_name(name.to_bytes()) && !is_temporary(name.to_bytes()) {
+                text.extend_from_slice(name.to_bytes_with_nul());
+                kinds.push(kind);
+            }
+        });
+        if let Err(e) = listed {
+            warnings.add(format_args!("{}: skipped: {e}", dir.path.display()));
+            return true;
+        }
+        let names: Vec<Name<'_>> = text
+            .split_inclusive(|&b| b == 0)
+            .filter_map(|name| CStr::from_bytes_with_nul(name).ok())
+            .zip(kinds)
+            .map(|(text, kind)| Name { text, kind })
+            .collect();
+        let Some(libraries) = self.read_all(dir, &names, warnings) else {
+            warnings.add(format_args!(
+                "{}: too many libraries, or too slow",
+                dir.path.display()
+            ));
+            return false;
+        };
+        let candidates = choose(&names, &libraries);
+        for chosen in candidates.iter().rev() {
+            if self.links && dir.hwcaps.is_none() && !chosen.is_link {
+                self.link(dir, chosen, warnings);
+            }
+            // A hwcaps directory gets no links, so its entries name the files.
+            let file = if dir.hwcaps.is_some() {
+                chosen.file
+            } else {
+                chosen.soname
+            };
+            let hwcaps = dir.hwcaps.as_deref().map(|name| (name, chosen.isa_level));
+            builder.add(
+                dir.path.as_os_str().as_bytes(),
+                file,
+                chosen.soname,
+                chosen.flags,
+                hwcaps,
+            );
+        }
+        true
+    }
+
+    /// Reads each name's library, in the directory's order. `None` when a limit was reached.
+    fn read_all(
+        &mut self,
+        dir: &SearchDir,
+        names: &[Name<'_>],
+        warnings: &mut Warnings,
+    ) -> Option<Vec<Option<Library>>> {
+        let mut libraries: Vec<Option<Library>> = Vec::with_capacity(names.len());
+        let mut links = Vec::new();
+        for (i, name) in names.iter().enumerate() {
+            self.files += 1;
+            if self.files > MAX_LIBRARIES || self.files % 64 == 0 && Instant::now() > self.deadline {
+                return None;
+            }
+            let mut library = None;
+            if name.kind != FileType::Symlink {
+                match dir.node.child_c(name.text) {
+                    Ok(node) if node.is_symlink() => links.push(i),
+                    Ok(node) if node.is_file() => library = self.library(dir, name.text, &node, warnings),
+                    _ => {}
+                }
+            } else {
+                links.push(i);
+            }
+            libraries.push(library);
+        }
+        if links.is_empty() {
+            return Some(libraries);
+        }
+        let places: HashMap<&CStr, usize> = names.iter().enumerate().map(|(i, n)| (n.text, i)).collect();
+        let targets: HashMap<usize, Option<usize>> = links
+            .iter()
+            .map(|&i| {
+                let target = dir.node.child_link(names[i].text);
+                (
+                    i,
+                    target
+                        .ok()
+                        .and_then(|target| places.get(target.as_c_str()).copied()),
+                )
+            })
+            .collect();
+        for &link in &links {
+            let mut place = Some(link);
+            for _ in 0..MAX_HOPS {
+                match place.and_then(|at| targets.get(&at)) {
+                    Some(&next) => place = next,
+                    None => break,
+                }
+            }
+            libraries[link] = match place {
+                Some(at) if !targets.contains_key(&at) => libraries[at].clone(),
+                _ => self.elsewhere(dir, names[link].text, warnings),
+            };
+        }
+        Some(libraries)
+    }
+
+    /// The library behind a link that leaves the directory, or leads nowhere.
+    fn elsewhere(&self, dir: &SearchDir, name: &CStr, warnings: &mut Warnings) -> Option<Library> {
+        let os_name = OsStr::from_bytes(name.to_bytes());
+        match self.root.resolve(dir.path.join(os_name)) {
+            Ok(node) if node.is_file() => self.library(dir, name, &node, warnings),
+            Err(e) if self.links && e.kind() == std::io::ErrorKind::NotFound => {
+                if contains(name.to_bytes(), b".so.") {
+                    let _ = dir.node.unlink(os_name);
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn library(&self, dir: &SearchDir, name: &CStr, node: &Node, warnings: &mut Warnings) -> Option<Library> {
+        let mut skip = |why: &dyn std::fmt::Display| {
+            let name = name.to_string_lossy();
+            warnings.add(format_args!("{}/{name}: skipped: {why}", dir.path.display()));
+        };
+        let file = match node.open_read() {
+            Ok(file) => file,
+            Err(e) => {
+                skip(&e);
+                return None;
+            }
+        };
+        let info = match elf::read(&file, Want::Soname) {
+            Ok(info) => info,
+            Err(Bad::Script) => return None,
+            Err(Bad::NotElf) if name.to_bytes().ends_with(b"-gdb.py") => return None,
+            Err(Bad::NotElf) => {
+                skip(&"no ELF file");
+                return None;
+            }
+            Err(Bad::Broken) => {
+                skip(&"no well-formed shared object");
+                return None;
+            }
+        };
+        let Some(flags) = self.arch.flags_of(info.machine, info.is_64, info.flags) else {
+            skip(&format_args!("for unknown machine {}", info.machine));
+            return None;
+        };
+        // The loader never looks up a name with a slash, and no file can have it.
+        if info
+            .soname
+            .as_deref()
+            .is_some_and(|s| s.is_empty() || s.len() > MAX_SONAME || s.contains(&b'/'))
+        {
+            skip(&"its soname is no file name");
+            return None;
+        }
+        Some(Library {
+            soname: info.soname,
+            flags,
+            isa_level: info.isa_level,
+        })
+    }
+
+    /// Makes the soname a link to the library, unless it leads there already or is a file.
+    fn link(&self, dir: &SearchDir, chosen: &Candidate<'_>, warnings: &mut Warnings) {
+        let soname = OsStr::from_bytes(chosen.soname);
+        let file = OsStr::from_bytes(chosen.file);
+        if soname == file {
+            return;
+        }
+        let identity = |name: &OsStr| self.root.resolve(dir.path.join(name)).ok().map(|node| node.id());
+        let there = identity(soname);
+        if there.is_some() && there == identity(file) {
+            return;
+        }
+        let made = match dir.node.child(soname) {
+            Ok(node) if !node.is_symlink() => Err(std::io::Error::other("is not a symbolic link")),
+            _ => dir.node.symlink(soname, std::path::Path::new(file)),
+        };
+        if let Err(e) = made {
+            let soname = soname.display();
+            warnings.add(format_args!("{}/{soname}: no link made: {e}", dir.path.display()));
+        }
+    }
+}
+
+/// One candidate per soname, in the order in which the sonames were first seen.
+fn choose<'n>(names: &'n [Name<'n>], libraries: &'n [Option<Library>]) -> Vec<Candidate<'n>> {
+    let mut chosen: Vec<Candidate<'n>> = Vec::with_capacity(names.len());
+    let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(names.len());
+    for (name, library) in names.iter().zip(libraries) {
+        let Some(library) = library else { continue };
+        let file = name.text.to_bytes();
+        let soname = library.soname.as_deref().unwrap_or(file);
+        let is_link = name.kind == FileType::Symlink
+            && (file == soname || file.ends_with(b".so") && soname.starts_with(file));
+        let new = Candidate {
+            soname: if is_link { file } else { soname },
+            file,
+            is_link,
+            flags: library.flags,
+            isa_level: library.isa_level,
+        };
+        match places.get(new.soname) {
+            None => {
+                places.insert(new.soname, chosen.len());
+                chosen.push(new);
+            }
+            Some(&at) => {
+                let old = &mut chosen[at];
+                let newer = old.is_link == is_link && order::compare(old.file, file).is_lt();
+                if old.is_link && !is_link || newer {
+                    // The flags stay the first one's, as in glibc.
+                    *old = Candidate {
+                        flags: old.flags,
+                        ..new
+                    };
+                }
+            }
+        }
+    }
+    chosen
+}
+
+/// Whether a package manager left the file behind half-way.
+fn is_temporary(name: &[u8]) -> bool {
+    const PRELINK: &[u8] = b".#prelink#";
+    name.ends_with(PRELINK)
+        || name
+            .len()
+            .checked_sub(PRELINK.len() + 7)
+            .is_some_and(|at| name[at..].starts_with(b".#prelink#."))
+}

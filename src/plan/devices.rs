@@ -1,0 +1,267 @@
+//! Device nodes: of the GPUs that were asked for, and those that every GPU container needs.
+
+use std::path::PathBuf;
+
+use super::{GpuRef, Plan};
+use crate::error::{Code, Error, Result};
+use crate::host::{DeviceNode, Host, NodeKind};
+use crate::request::{
+    Capabilities, DeviceRequest, Facts, GpuView, ImexRequest, MigView, Request, evaluate_all, select,
+};
+
+/// A device node of the container.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Device {
+    /// Its path in the container.
+    pub path: PathBuf,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits on the host.
+    pub mode: u32,
+    /// Owner on the host.
+    pub uid: u32,
+    /// Group on the host.
+    pub gid: u32,
+    /// Why it is there.
+    pub reason: String,
+}
+
+pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
+    let usable: Vec<_> = host.usable_gpus().collect();
+    let pci: Vec<String> = usable.iter().map(|g| g.pci.to_string()).collect();
+    let mig: Vec<Vec<MigView<'_>>> = usable
+        .iter()
+        .map(|g| {
+            g.mig_devices
+                .iter()
+                .map(|m| MigView {
+                    index: m.index,
+                    gi: m.gi,
+                    ci: m.ci,
+                    uuid: None,
+                })
+                .collect()
+        })
+        .collect();
+    let views: Vec<GpuView<'_>> = usable
+        .iter()
+        .zip(&pci)
+        .zip(&mig)
+        .map(|((g, pci), mig)| GpuView {
+            index: g.index,
+            uuid: &g.uuid,
+            pci,
+            mig,
+        })
+        .collect();
+    if request.devices == DeviceRequest::All && usable.is_empty() {
+        return Err(Error::new(
+            Code::UnknownDevice,
+            "NVIDIA_VISIBLE_DEVICES=all",
+            "the kernel module is loaded but drives no GPU",
+        )
+        .fix("`lspci -d 10de:` shows the GPUs on the bus, `dmesg | grep NVRM` why the driver refused them"));
+    }
+    for chosen in select(&request.devices, &views)? {
+        let Some(gpu) = usable.get(chosen.gpu) else {
+            continue;
+        };
+        if !plan.gpus.iter().any(|g| g.minor == gpu.minor) {
+            plan.gpus.push(GpuRef {
+                index: gpu.index,
+                minor: gpu.minor,
+                uuid: gpu.uuid.clone(),
+                pci: gpu.pci.to_string(),
+                name: gpu.name.clone(),
+            });
+            node(
+                plan,
+                host,
+                NodeKind::Gpu(gpu.minor),
+                &format!("GPU {}", gpu.index),
+            )?;
+            if request.capabilities.intersects(Capabilities::GRAPHICS)
+                || request.capabilities.intersects(Capabilities::DISPLAY)
+            {
+                for n in &host.nodes {
+                    if matches!(n.kind, NodeKind::Dri { pci, .. } if pci == gpu.pci) && n.present {
+                        push(plan, n, &format!("DRM node of GPU {}", gpu.index));
+                    }
+                }
+            }
+        }
+        if let Some(m) = chosen.mig.and_then(|i| gpu.mig_devices.get(i)) {
+            for (minor, instance) in [(m.gi_minor, "GPU"), (m.ci_minor, "compute")] {
+                let reason = format!("{instance} instance of MIG device {}:{}", gpu.index, m.index);
+                node(plan, host, NodeKind::Cap(minor), &reason)?;
+            }
+        }
+    }
+    control(plan, request, host)?;
+    gated(plan, request, host)?;
+    plan.devices.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(())
+}
+
+/// The nodes that do not belong to one GPU.
+fn control(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
+    let wants = |c: Capabilities| request.capabilities.intersects(c);
+    node(plan, host, NodeKind::Ctl, "control node")?;
+    if wants(Capabilities::COMPUTE) || wants(Capabilities::VIDEO) {
+        node(plan, host, NodeKind::Uvm, "CUDA's memory manager").map_err(|e| {
+            e.fix(
+                "load nvidia-uvm (`nvidia-modprobe -u -c 0`), or ask for NVIDIA_DRIVER_CAPABILITIES=utility",
+            )
+        })?;
+        optional(
+            plan,
+            host,
+            NodeKind::UvmTools,
+            "CUDA's memory manager, for profilers",
+        );
+    }
+    if wants(Capabilities::GRAPHICS) || wants(Capabilities::DISPLAY) {
+        optional(plan, host, NodeKind::Modeset, "display modes");
+    }
+    Ok(())
+}
+
+/// Features with rights and nodes of their own.
+fn gated(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
+    let g = request.gated;
+    for n in host.nodes.iter().filter(|n| n.present) {
+        let reason = match n.kind {
+            NodeKind::NvidiaFs(_) if g.gds => "GPUDirect Storage",
+            NodeKind::Uverbs(_) | NodeKind::RdmaCm if g.mofed => "InfiniBand verbs",
+            NodeKind::Gdrdrv if g.gdrcopy => "GDRCopy",
+            NodeKind::NvSwitchCtl | NodeKind::NvSwitch(_) if g.nvswitch => "NVSwitch",
+            NodeKind::ImexChannel(_) if request.imex == ImexRequest::All => "IMEX channel",
+            _ => continue,
+        };
+        push(plan, n, reason);
+    }
+    if let ImexRequest::Channels(channels) = &request.imex {
+        for channel in channels {
+            node(plan, host, NodeKind::ImexChannel(*channel), "IMEX channel")?;
+        }
+    }
+    for (wanted, minor, what) in [
+        (request.mig_config, host.caps.mig_config, "MIG configuration"),
+        (request.mig_monitor, host.caps.mig_monitor, "MIG monitoring"),
+    ] {
+        match minor {
+            Some(minor) if wanted => node(plan, host, NodeKind::Cap(minor), what)?,
+            None if wanted => plan
+                .warnings
+                .push(format!("{what}: this driver offers no such capability")),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Adds a node that the container cannot do without.
+fn node(plan: &mut Plan, host: &Host, kind: NodeKind, reason: &str) -> Result<()> {
+    match host.node(kind) {
+        Some(n) if n.present => {
+            push(plan, n, reason);
+            Ok(())
+        }
+        Some(n) => Err(missing(&n.path.display().to_string(), reason)),
+        None => Err(missing(&format!("{kind:?}"), reason)),
+    }
+}
+
+fn missing(what: &str, reason: &str) -> Error {
+    Error::new(
+        Code::DeviceNode,
+        format!("device node {what}"),
+        format!("the host has none ({reason})"),
+    )
+}
+
+fn optional(plan: &mut Plan, host: &Host, kind: NodeKind, reason: &str) {
+    match host.node(kind) {
+        Some(n) if n.present => push(plan, n, reason),
+        Some(n) => plan
+            .warnings
+            .push(format!("{} is missing on the host ({reason})", n.path.display())),
+        None => {}
+    }
+}
+
+fn push(plan: &mut Plan, n: &DeviceNode, reason: &str) {
+    if !plan.devices.iter().any(|d| d.path == n.path) {
+        plan.devices.push(Device {
+            path: n.path.clone(),
+            major: n.major,
+            minor: n.minor,
+            mode: n.mode,
+            uid: n.uid,
+            gid: n.gid,
+            reason: reason.to_owned(),
+        });
+    }
+}
+
+/// Checks `NVIDIA_REQUIRE_*` against what is known without asking the driver's library.
+pub(super) fn check_requirements(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
+    let driver = host.kernel.as_ref().map(|k| k.version.as_str());
+    let facts = Facts {
+        cuda: driver.and_then(native_cuda),
+        driver,
+        arch: None,
+        brand: None,
+    };
+    plan.warnings.extend(evaluate_all(&request.requirements, &facts)?);
+    Ok(())
+}
+
+/// The CUDA version that a driver branch speaks natively, as `nvidia-smi` shows it.
+///
+/// Source: NVIDIA's "CUDA Toolkit, Driver, and Architecture Matrix" and the toolkit release notes, table
+/// of driver branches; a branch that is not listed is unknown, never guessed.
+fn native_cuda(driver: &str) -> Option<&'static str> {
+    const BRANCHES: &[(u32, &str)] = &[
+        (450, "11.0"),
+        (455, "11.1"),
+        (460, "11.2"),
+        (465, "11.3"),
+        (470, "11.4"),
+        (495, "11.5"),
+        (510, "11.6"),
+        (515, "11.7"),
+        (520, "11.8"),
+        (525, "12.0"),
+        (530, "12.1"),
+        (535, "12.2"),
+        (545, "12.3"),
+        (550, "12.4"),
+        (555, "12.5"),
+        (560, "12.6"),
+        (565, "12.7"),
+        (570, "12.8"),
+        (575, "12.9"),
+        (580, "13.0"),
+        (590, "13.1"),
+        (595, "13.2"),
+        (610, "13.3"),
+    ];
+    let branch: u32 = driver.split('.').next()?.parse().ok()?;
+    BRANCHES.iter().find(|(b, _)| *b == branch).map(|(_, cuda)| *cuda)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_branches_are_unknown() {
+        assert_eq!(native_cuda("535.216.03"), Some("12.2"));
+        assert_eq!(native_cuda("580.159.04"), Some("13.0"));
+        assert_eq!(native_cuda("577.1"), None);
+        assert_eq!(native_cuda(""), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! Fully-qualified CDI device names.
+
+use core::fmt;
+
+/// The longest part of a CDI name that is accepted, in bytes.
+const MAX_PART: usize = 253;
+
+/// A CDI device name, `vendor/class=device`, with each part checked against the CDI specification.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CdiName {
+    /// The vendor, a domain name such as `nvidia.com`.
+    pub vendor: String,
+    /// The class, such as `gpu`.
+    pub class: String,
+    /// The device within the kind.
+    pub device: String,
+}
+
+impl CdiName {
+    /// Reads `vendor/class=device`; `None` when it is not a valid CDI name.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, device) = text.split_once('=')?;
+        Self::of_kind(kind, device)
+    }
+
+    /// The device `device` of `kind` (`vendor/class`); `None` when the two do not make a valid CDI name.
+    pub fn of_kind(kind: &str, device: &str) -> Option<Self> {
+        let (vendor, class) = split_kind(kind)?;
+        is_device(device).then(|| Self {
+            vendor: vendor.to_owned(),
+            class: class.to_owned(),
+            device: device.to_owned(),
+        })
+    }
+
+    /// Whether the name is of the kind `vendor/class`.
+    pub fn is_kind(&self, vendor: &str, class: &str) -> bool {
+        self.vendor == vendor && self.class == class
+    }
+}
+
+impl fmt::Display for CdiName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}={}", self.vendor, self.class, self.device)
+    }
+}
+
+/// Splits a CDI kind into vendor and class, each checked.
+///
+/// A part of one letter is refused: the CDI library of the Go engines panics on it.
+pub fn split_kind(kind: &str) -> Option<(&str, &str)> {
+    let (vendor, class) = kind.split_once('/')?;
+    let part = |text: &str| {
+        let bytes = text.as_bytes();
+        (2..=MAX_PART).contains(&bytes.len())
+            && bytes[0].is_ascii_alphabetic()
+            && bytes[bytes.len() - 1].is_ascii_alphanumeric()
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(b))
+    };
+    (part(vendor) && part(class)).then_some((vendor, class))
+}
+
+fn is_device(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=MAX_PART).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes[bytes.len() - 1].is_ascii_alphanumeric()
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let name = CdiName::parse("nvidia.com/gpu=0:1").unwrap();
+        assert!(name.is_kind("nvidia.com", "gpu"));
+        assert_eq!(name.to_string(), "nvidia.com/gpu=0:1");
+        for bad in [
+            "nvidia.com/gpu",
+            "nvidia.com/gpu=",
+            "nvidia.com=0",
+            "/gpu=0",
+            "nvidia.com/g=0",
+            "n/gpu=0",
+            "nvidia.com/gpu=0;rm",
+            "nvidia.com/gpu=-0",
+            "nvidia.com/../gpu=0",
+            "1nvidia.com/gpu=0",
+            "nvidia.com/gpu=a=b",
+        ] {
+            assert_eq!(CdiName::parse(bad), None, "{bad}");
+        }
+    }
+}

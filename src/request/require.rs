@@ -1,0 +1,474 @@
+//! `NVIDIA_REQUIRE_*`: what an image demands of the driver and the GPU.
+//!
+//! One variable is one requirement; all must hold. In a variable a space separates alternatives, of
+//! which one must hold, and a comma separates conditions that must hold together:
+//! `cuda>=12.0 brand=tesla,driver>=450,driver<451`. (The grammar is that of `--require` in
+//! libnvidia-container 1.17 and of the NVIDIA Container Toolkit 1.20.)
+//!
+//! A fact that the host cannot tell (the brand or the compute capability where no driver library is
+//! asked) makes its condition *unknown*. An unknown condition counts as met and leaves a note: a
+//! container is refused for what is known to be wrong, never for what nobody looked at.
+
+use core::cmp::Ordering;
+use core::fmt;
+
+use crate::error::{Code, Error, Result};
+
+use super::limits;
+
+/// What the host has to offer, each as text; `None` where it is not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts<'a> {
+    /// The newest CUDA version that the driver supports, such as `12.4`.
+    pub cuda: Option<&'a str>,
+    /// The driver version, such as `550.54.15`.
+    pub driver: Option<&'a str>,
+    /// The compute capability of the GPU, such as `9.0`.
+    pub arch: Option<&'a str>,
+    /// The brand of the GPU as NVML has it, such as `Tesla`.
+    pub brand: Option<&'a str>,
+}
+
+impl<'a> Facts<'a> {
+    fn get(&self, property: Property) -> Option<&'a str> {
+        match property {
+            Property::Cuda => self.cuda,
+            Property::Driver => self.driver,
+            Property::Arch => self.arch,
+            Property::Brand => self.brand,
+        }
+    }
+}
+
+/// One requirement: a variable and the alternatives it lists.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Requirement {
+    /// The variable that states it.
+    pub variable: String,
+    /// Conditions; of the outer list one must hold, of an inner list all. An empty outer list always holds.
+    alternatives: Vec<Vec<Condition>>,
+}
+
+/// `cuda>=12.4`
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Condition {
+    property: Property,
+    operator: Operator,
+    value: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Property {
+    Cuda,
+    Driver,
+    Arch,
+    Brand,
+}
+
+const PROPERTIES: [(&str, Property); 4] = [
+    ("cuda", Property::Cuda),
+    ("driver", Property::Driver),
+    ("arch", Property::Arch),
+    ("brand", Property::Brand),
+];
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Operator {
+    NotEqual,
+    AtMost,
+    AtLeast,
+    Equal,
+    Below,
+    Above,
+}
+
+/// Longer operators come before the ones they begin with.
+const OPERATORS: [(&str, Operator); 6] = [
+    ("!=", Operator::NotEqual),
+    ("<=", Operator::AtMost),
+    (">=", Operator::AtLeast),
+    ("=", Operator::Equal),
+    ("<", Operator::Below),
+    (">", Operator::Above),
+];
+
+impl Requirement {
+    /// Reads the value of `variable`. A condition on a property that is not known is dropped with a
+    /// note, as the vendor's tool drops it: it may be one that a later driver brings.
+    pub fn parse(variable: &str, value: &str, notes: &mut Vec<String>) -> Result<Self> {
+        let variable = &*limits::excerpt(variable);
+        limits::text(variable, value)?;
+        let mut alternatives = Vec::new();
+        let mut count = 0;
+        for term in value.split_ascii_whitespace() {
+            let mut conditions = Vec::new();
+            for factor in term.split(',').filter(|factor| !factor.is_empty()) {
+                count += 1;
+                limits::count(variable, count)?;
+                match Condition::parse(factor) {
+                    Ok(Some(condition)) => conditions.push(condition),
+                    Ok(None) => notes.push(format!(
+                        "{variable}: ignored `{}`, a condition on something unknown",
+                        limits::excerpt(factor)
+                    )),
+                    Err(why) => {
+                        return Err(Error::new(
+                            Code::Malformed,
+                            variable,
+                            format!("`{}` {why}", limits::excerpt(factor)),
+                        )
+                        .fix("write conditions such as `cuda>=12.4`, or set NVIDIA_DISABLE_REQUIRE=1"));
+                    }
+                }
+            }
+            if !conditions.is_empty() {
+                alternatives.push(conditions);
+            }
+        }
+        Ok(Self {
+            variable: variable.to_owned(),
+            alternatives,
+        })
+    }
+
+    /// The requirement of an image from before these variables: the CUDA version that it says it has.
+    pub(super) fn of_cuda_version(version: &str) -> Option<Self> {
+        let number = version.strip_prefix('v').unwrap_or(version);
+        Version::parse(number)?;
+        let mut parts = number.split('.');
+        let (major, minor) = (parts.next()?, parts.next().unwrap_or("0"));
+        Some(Self {
+            variable: "CUDA_VERSION".to_owned(),
+            alternatives: vec![vec![Condition {
+                property: Property::Cuda,
+                operator: Operator::AtLeast,
+                value: format!("{major}.{minor}"),
+            }]],
+        })
+    }
+
+    /// Checks the requirement against what the host has; returns notes about what was not known.
+    ///
+    /// # Errors
+    /// [`Code::Requirement`], naming the first condition that does not hold and both values.
+    pub fn evaluate(&self, facts: &Facts<'_>) -> Result<Vec<String>> {
+        let mut unknown: Vec<String> = Vec::new();
+        let mut first_failure = None;
+        for conditions in &self.alternatives {
+            match all(conditions, facts) {
+                Truth::Holds => return Ok(Vec::new()),
+                Truth::Unknown(condition) => unknown.push(condition.to_string()),
+                Truth::Fails(condition) => {
+                    first_failure.get_or_insert(condition);
+                }
+            }
+        }
+        match first_failure {
+            Some(failed) if unknown.is_empty() => Err(self.unmet(failed, facts)),
+            _ => {
+                unknown.truncate(4);
+                let note = |condition| {
+                    format!(
+                        "{}: `{condition}` was not checked: the host's value is not known",
+                        self.variable
+                    )
+                };
+                Ok(unknown.iter().map(note).collect())
+            }
+        }
+    }
+
+    fn unmet(&self, failed: &Condition, facts: &Facts<'_>) -> Error {
+        let has = facts.get(failed.property).unwrap_or("none");
+        let others = match self.alternatives.len() {
+            0 | 1 => String::new(),
+            2 => ", and the other alternative does not hold either".to_owned(),
+            n => format!(", and none of the {} other alternatives holds either", n - 1),
+        };
+        let property = failed.property;
+        let why = format!("the image demands {failed}, this host has {property} {has}{others}");
+        let what = format!("requirement {} not met", self.variable);
+        Error::new(Code::Requirement, what, why)
+    }
+}
+
+impl fmt::Display for Requirement {
+    /// The conditions in the variable's own form.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, conditions) in self.alternatives.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { " " })?;
+            for (i, condition) in conditions.iter().enumerate() {
+                f.write_str(if i == 0 { "" } else { "," })?;
+                condition.fmt(f)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks every requirement; see [`Requirement::evaluate`].
+pub fn evaluate_all(requirements: &[Requirement], facts: &Facts<'_>) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for requirement in requirements {
+        notes.append(&mut requirement.evaluate(facts)?);
+    }
+    Ok(notes)
+}
+
+enum Truth<'a> {
+    Holds,
+    Unknown(&'a Condition),
+    Fails(&'a Condition),
+}
+
+/// One false condition decides, however many are unknown.
+fn all<'a>(conditions: &'a [Condition], facts: &Facts<'_>) -> Truth<'a> {
+    let mut truth = Truth::Holds;
+    for condition in conditions {
+        match condition.holds(facts) {
+            Some(true) => {}
+            Some(false) => return Truth::Fails(condition),
+            None => truth = Truth::Unknown(condition),
+        }
+    }
+    truth
+}
+
+impl Condition {
+    /// `Ok(None)` for an unknown property.
+    fn parse(text: &str) -> Result<Option<Self>, &'static str> {
+        let at = text
+            .find(['<', '>', '=', '!'])
+            .ok_or("has no operator (=, !=, <, <=, >, >=)")?;
+        let (name, rest) = text.split_at(at);
+        let (sign, operator) = OPERATORS
+            .into_iter()
+            .find(|(sign, _)| rest.starts_with(sign))
+            .ok_or("has no operator (=, !=, <, <=, >, >=)")?;
+        let value = &rest[sign.len()..];
+        let known = PROPERTIES
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name.trim()));
+        let Some(&(_, property)) = known else {
+            return Ok(None);
+        };
+        if property == Property::Brand {
+            if !matches!(operator, Operator::Equal | Operator::NotEqual) {
+                return Err("compares a brand with something other than = or !=");
+            }
+            if value.is_empty()
+                || !value
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+            {
+                return Err("has a malformed brand");
+            }
+        } else if Version::parse(value).is_none() {
+            return Err("has a malformed version");
+        }
+        Ok(Some(Self {
+            property,
+            operator,
+            value: value.to_owned(),
+        }))
+    }
+
+    /// `None` when the host's value is not known.
+    fn holds(&self, facts: &Facts<'_>) -> Option<bool> {
+        let has = facts.get(self.property)?;
+        let order = if self.property == Property::Brand {
+            // Only equality is asked of a brand.
+            if has.eq_ignore_ascii_case(&self.value) {
+                Ordering::Equal
+            } else {
+                Ordering::Less
+            }
+        } else {
+            Version::parse(has)?.cmp(&Version::parse(&self.value)?)
+        };
+        Some(match self.operator {
+            Operator::NotEqual => order.is_ne(),
+            Operator::AtMost => order.is_le(),
+            Operator::AtLeast => order.is_ge(),
+            Operator::Equal => order.is_eq(),
+            Operator::Below => order.is_lt(),
+            Operator::Above => order.is_gt(),
+        })
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = OPERATORS
+            .iter()
+            .find(|(_, o)| *o == self.operator)
+            .map_or("", |(s, _)| s);
+        write!(f, "{}{sign}{}", self.property, self.value)
+    }
+}
+
+impl fmt::Display for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            PROPERTIES
+                .iter()
+                .find(|(_, p)| p == self)
+                .map_or("", |(name, _)| name),
+        )
+    }
+}
+
+/// Digits and dots, compared number by number; missing numbers are 0.
+#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Version([u32; 4]);
+
+impl Version {
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = [0; 4];
+        let text = text.strip_prefix('v').unwrap_or(text);
+        for (i, part) in text.split('.').enumerate() {
+            *numbers.get_mut(i)? = super::selector::number(part)?;
+        }
+        Some(Self(numbers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: Facts<'_> = Facts {
+        cuda: Some("12.2"),
+        driver: Some("535.104.05"),
+        arch: Some("8.0"),
+        brand: Some("Tesla"),
+    };
+
+    fn parse(text: &str) -> Requirement {
+        let mut notes = Vec::new();
+        let requirement = Requirement::parse("NVIDIA_REQUIRE_CUDA", text, &mut notes).unwrap();
+        assert!(notes.is_empty(), "{notes:?}");
+        requirement
+    }
+
+    fn holds(text: &str) -> bool {
+        parse(text).evaluate(&HOST).is_ok()
+    }
+
+    #[test]
+    fn space_is_or_and_comma_is_and() {
+        assert!(holds("cuda>=12.0"));
+        assert!(!holds("cuda>=12.4"));
+        assert!(holds("cuda>=12.4 brand=tesla,driver>=535,driver<536"));
+        assert!(!holds("cuda>=12.4 brand=tesla,driver>=450,driver<451"));
+        assert!(!holds("cuda>=12.4 brand=geforce,driver>=535"));
+        assert!(holds("") && holds(" , ,, "));
+    }
+
+    #[test]
+    fn every_operator() {
+        for (text, want) in [
+            ("cuda=12.2", true),
+            ("cuda=12.2.0", true),
+            ("cuda!=12.2", false),
+            ("cuda<12.10", true),
+            ("cuda<=12.2", true),
+            ("cuda>12", true),
+            ("cuda>12.2", false),
+            ("driver=535.104.5", true),
+            ("arch>=7.5,arch<9", true),
+            ("CUDA>=v12", true),
+            ("brand!=GeForce", true),
+            ("brand=TESLA", true),
+        ] {
+            assert_eq!(holds(text), want, "{text}");
+        }
+    }
+
+    /// toolkit-features 12, quirk 10: the vendor's default mode never looks at requirements.
+    #[test]
+    fn quirk_10_an_unmet_requirement_refuses_and_names_both_values() {
+        let e = parse("cuda>=12.8 brand=tesla,driver>=470,driver<471")
+            .evaluate(&HOST)
+            .unwrap_err();
+        assert_eq!(e.code(), Code::Requirement);
+        let line = e.to_string();
+        for part in [
+            "NVIDIA_REQUIRE_CUDA",
+            "cuda>=12.8",
+            "cuda 12.2",
+            "other alternative",
+        ] {
+            assert!(line.contains(part), "{line}");
+        }
+    }
+
+    /// toolkit-features 12, quirk 11: a fact that nobody filled in made `driver>=450` fail.
+    #[test]
+    fn quirk_11_what_is_not_known_counts_as_met_and_is_noted() {
+        let known = Facts { brand: None, ..HOST };
+        let notes = parse("brand=tesla,driver>=450").evaluate(&known).unwrap();
+        assert!(notes[0].contains("brand=tesla"), "{notes:?}");
+        // A condition that is known to fail decides.
+        assert!(
+            parse("cuda>=12.8 brand=tesla,driver>=600")
+                .evaluate(&known)
+                .is_err()
+        );
+        // An alternative that is known to hold needs no note.
+        assert!(
+            parse("brand=tesla cuda>=12.0")
+                .evaluate(&known)
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn unknown_properties_are_dropped_malformed_ones_refused() {
+        let mut notes = Vec::new();
+        let r = Requirement::parse("R", "cuda>=99 fabric=full", &mut notes).unwrap();
+        assert!(r.evaluate(&HOST).is_err());
+        assert_eq!(notes.len(), 1);
+        for bad in [
+            "cuda",
+            "cuda>=",
+            "cuda>=a",
+            "cuda>=-1",
+            "cuda==12",
+            "cuda>=1.2.3.4.5",
+            "brand>tesla",
+            "brand=(a+)+$",
+        ] {
+            let e = Requirement::parse("R", bad, &mut Vec::new()).unwrap_err();
+            assert_eq!(e.code(), Code::Malformed, "{bad}");
+        }
+    }
+
+    #[test]
+    fn legacy_versions() {
+        for (version, want) in [
+            ("8", Some("cuda>=8.0")),
+            ("9.0.116", Some("cuda>=9.0")),
+            ("v11.6", Some("cuda>=11.6")),
+            ("9.", None),
+            ("foo", None),
+        ] {
+            let r = Requirement::of_cuda_version(version).map(|r| r.to_string());
+            assert_eq!(r.as_deref(), want, "{version}");
+        }
+    }
+
+    /// security 7, case 15.
+    #[test]
+    fn a_huge_requirement_is_refused_briefly() {
+        for bad in [
+            "cuda>=1 ".repeat(100_000),
+            format!("cuda>={}", "9".repeat(60_000)),
+            "cuda>=1,".repeat(8_000),
+        ] {
+            let e = Requirement::parse("R", &bad, &mut Vec::new()).unwrap_err();
+            assert!(e.to_string().len() < 400);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Finding the devices that a request names among those the host has.
+
+use std::collections::BTreeSet;
+
+use crate::error::{Code, Error, Result};
+
+use super::DeviceRequest;
+use super::limits::excerpt;
+use super::selector::{PciAddress, Selector, bare_uuid};
+
+/// A GPU of the host, as far as a request can name it.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuView<'a> {
+    /// Its place in PCI bus order.
+    pub index: u32,
+    /// Its UUID, `GPU-…`.
+    pub uuid: &'a str,
+    /// Its PCI address in any of the forms that [`PciAddress::parse`] reads.
+    pub pci: &'a str,
+    /// Its MIG devices, by index.
+    pub mig: &'a [MigView<'a>],
+}
+
+/// A MIG device of a GPU.
+#[derive(Clone, Copy, Debug)]
+pub struct MigView<'a> {
+    /// Its index on its GPU.
+    pub index: u32,
+    /// The GPU instance id.
+    pub gi: u32,
+    /// The compute instance id.
+    pub ci: u32,
+    /// Its UUID, `MIG-…`, where the driver was asked for it.
+    pub uuid: Option<&'a str>,
+}
+
+/// A device that was selected: places in the lists that were given to [`select`].
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Selected {
+    /// The GPU.
+    pub gpu: usize,
+    /// The MIG device on it; `None` is the GPU itself.
+    pub mig: Option<usize>,
+}
+
+/// Whether a request can be met only by one who knows the UUIDs of MIG devices, which NVML alone tells.
+pub fn needs_mig_uuids(request: &DeviceRequest) -> bool {
+    matches!(request, DeviceRequest::List(list) if list.iter().any(|s| matches!(s, Selector::MigUuid(_))))
+}
+
+/// The devices that `request` names, each once, in the order of `gpus` (PCI bus order) whatever order
+/// they were asked in: CUDA numbers the devices it sees by bus order too. A GPU comes before its MIG
+/// devices. A MIG device does not bring its GPU along: the Plan adds the node that it needs.
+///
+/// `all` is every GPU and every MIG device. `none`, `void` and no request are empty.
+///
+/// # Errors
+/// [`Code::UnknownDevice`], listing what exists, or naming the candidates of an ambiguous UUID.
+pub fn select(request: &DeviceRequest, gpus: &[GpuView<'_>]) -> Result<Vec<Selected>> {
+    let mut found = BTreeSet::new();
+    match request {
+        DeviceRequest::Nothing | DeviceRequest::Void | DeviceRequest::NoneDevices => {}
+        DeviceRequest::All => {
+            for (gpu, view) in gpus.iter().enumerate() {
+                found.insert(Selected { gpu, mig: None });
+                found.extend((0..view.mig.len()).map(|mig| Selected { gpu, mig: Some(mig) }));
+            }
+        }
+        DeviceRequest::List(selectors) => {
+            for selector in selectors {
+                one(selector, gpus, &mut found)?;
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn one(selector: &Selector, gpus: &[GpuView<'_>], found: &mut BTreeSet<Selected>) -> Result<()> {
+    let unknown = || unknown(selector, gpus);
+    let whole = |gpu| Selected { gpu, mig: None };
+    let by_index = |index: u32| gpus.iter().position(|gpu| gpu.index == index);
+    match selector {
+        Selector::Index(index) => {
+            found.insert(whole(by_index(*index).ok_or_else(unknown)?));
+        }
+        Selector::Range(first, last) => {
+            // The GPUs are walked, not the range: `0-4294967295` must cost nothing.
+            let range = *first..=*last;
+            let inside = gpus
+                .iter()
+                .enumerate()
+                .filter(|(_, gpu)| range.contains(&gpu.index));
+            let places: Vec<usize> = inside.map(|(place, _)| place).collect();
+            if places.len() as u64 != u64::from(last - first) + 1 {
+                return Err(unknown());
+            }
+            found.extend(places.into_iter().map(whole));
+        }
+        Selector::Pci(address) => {
+            let gpu = gpus
+                .iter()
+                .position(|gpu| PciAddress::parse(gpu.pci) == Some(*address));
+            found.insert(whole(gpu.ok_or_else(unknown)?));
+        }
+        Selector::Uuid(uuid) => {
+            found.insert(whole(gpu_by_uuid(selector, uuid, gpus)?));
+        }
+        Selector::MigUuid(uuid) => {
+            found.insert(mig_by_uuid(selector, uuid, gpus)?);
+        }
+        Selector::MigIndex { gpu, mig } => {
+            let gpu = by_index(*gpu).ok_or_else(unknown)?;
+            let mig = gpus[gpu].mig.iter().position(|m| m.index == *mig);
+            found.insert(Selected {
+                gpu,
+                mig: Some(mig.ok_or_else(unknown)?),
+            });
+        }
+        Selector::MigInstance { gpu, gi, ci } => {
+            let gpu = gpu_by_uuid(selector, gpu, gpus)?;
+            let mig = gpus[gpu].mig.iter().position(|m| m.gi == *gi && m.ci == *ci);
+            found.insert(Selected {
+                gpu,
+                mig: Some(mig.ok_or_else(unknown)?),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn gpu_by_uuid(selector: &Selector, uuid: &str, gpus: &[GpuView<'_>]) -> Result<usize> {
+    let views = gpus.iter().enumerate().map(|(place, gpu)| (place, gpu.uuid));
+    by_uuid(selector, uuid, views)?.ok_or_else(|| unknown(selector, gpus))
+}
+
+fn mig_by_uuid(selector: &Selector, uuid: &str, gpus: &[GpuView<'_>]) -> Result<Selected> {
+    let views = gpus.iter().enumerate().flat_map(|(gpu, view)| {
+        let uuids = view.mig.iter().enumerate();
+        uuids.filter_map(move |(mig, m)| Some((Selected { gpu, mig: Some(mig) }, m.uuid?)))
+    });
+    if let Some(selected) = by_uuid(selector, uuid, views)? {
+        return Ok(selected);
+    }
+    if gpus.iter().flat_map(|gpu| gpu.mig).any(|m| m.uuid.is_none()) {
+        let why = "the driver did not tell the UUIDs of this host's MIG devices";
+        let fix = "name the device as <gpu>:<mig>, such as 0:1; `nvoci list` shows them";
+        return Err(Error::new(Code::UnknownDevice, format!("device {selector}"), why).fix(fix));
+    }
+    Err(unknown(selector, gpus))
+}
+
+/// The only device whose UUID begins with `uuid`.
+fn by_uuid<'a, T>(
+    selector: &Selector,
+    uuid: &str,
+    views: impl Iterator<Item = (T, &'a str)>,
+) -> Result<Option<T>> {
+    let mut hits: Vec<(T, &str)> = views
+        .filter(|(_, candidate)| bare_uuid(candidate).starts_with(uuid))
+        .collect();
+    if hits.len() <= 1 {
+        return Ok(hits.pop().map(|(place, _)| place));
+    }
+    let names: Vec<&str> = hits.iter().take(MAX_NAMED).map(|&(_, uuid)| uuid).collect();
+    let why = format!(
+        "it is the beginning of {} UUIDs: {}",
+        hits.len(),
+        names.join(", ")
+    );
+    let fix = "give more of the UUID";
+    Err(Error::new(Code::UnknownDevice, format!("device {selector}"), why).fix(fix))
+}
+
+/// How many devices an error names.
+const MAX_NAMED: usize = 8;
+
+fn unknown(selector: &Selector, gpus: &[GpuView<'_>]) -> Error {
+    let what = format!("device {}", excerpt(&selector.to_string()));
+    if gpus.is_empty() {
+        return Error::new(Code::UnknownDevice, what, "this host has no GPU");
+    }
+    let named: Vec<String> = gpus.iter().take(MAX_NAMED).map(describe).collect();
+    let more = match gpus.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let why = format!("no such device; this host has {}{more}", named.join(", "));
+    Error::new(Code::UnknownDevice, what, why)
+}
+
+/// `0 (GPU-1c2d3e4f, 0000:65:00.0, MIG 0:0 to 0:6)`: enough to ask for it.
+fn describe(gpu: &GpuView<'_>) -> String {
+    let uuid = gpu.uuid.get(..12).unwrap_or(gpu.uuid);
+    let pci = PciAddress::parse(gpu.pci).map_or_else(|| gpu.pci.to_owned(), |pci| pci.to_string());
+    let mig = match (gpu.mig.first(), gpu.mig.last()) {
+        (Some(first), Some(last)) if gpu.mig.len() > 1 => {
+            format!(", MIG {0}:{1} to {0}:{2}", gpu.index, first.index, last.index)
+        }
+        (Some(only), _) => format!(", MIG {}:{}", gpu.index, only.index),
+        _ => String::new(),
+    };
+    format!("{} ({uuid}, {pci}{mig})", gpu.index)
+}

@@ -1,0 +1,54 @@
+//! The container's variables that matter here, found in one pass.
+
+use std::collections::BTreeMap;
+
+/// The variables that a request can be made with. The last of two equal names counts.
+pub(super) struct Variables<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Variables<'a> {
+    /// Picks `CUDA_VERSION`, everything called `NVIDIA_…`, and the names of `more`.
+    pub(super) fn gather(env: &'a [(String, String)], more: &[String]) -> Self {
+        let matters = |name: &str| {
+            name.starts_with("NVIDIA_") || name == "CUDA_VERSION" || more.iter().any(|m| m == name)
+        };
+        let picked = env.iter().filter(|(name, _)| matters(name));
+        Self(
+            picked
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect(),
+        )
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).copied()
+    }
+
+    /// A truth value as Go's `strconv.ParseBool` reads it, which images were written for; anything else
+    /// is false.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        let value = self.get(name).map_or("", str::trim);
+        matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
+    }
+
+    /// Whether the image is from before `NVIDIA_REQUIRE_CUDA`: it states a CUDA version and nothing else.
+    pub(super) fn is_legacy_image(&self) -> bool {
+        self.legacy_cuda_version().is_some()
+    }
+
+    /// The CUDA version that a legacy image states.
+    pub(super) fn legacy_cuda_version(&self) -> Option<&'a str> {
+        let version = self.get("CUDA_VERSION").filter(|version| !version.is_empty())?;
+        let modern = self
+            .get("NVIDIA_REQUIRE_CUDA")
+            .is_some_and(|value| !value.is_empty());
+        (!modern).then_some(version)
+    }
+
+    /// The variables that state a requirement, by name. Those for JetPack select files and are none.
+    pub(super) fn requirements(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let all = self.0.iter().map(|(&name, &value)| (name, value));
+        all.filter(|(name, _)| {
+            name.starts_with("NVIDIA_REQUIRE_") && !name.starts_with("NVIDIA_REQUIRE_JETPACK")
+        })
+    }
+}
