@@ -89,7 +89,7 @@ fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitC
 /// The runtime door reports its own failures, where engines look for them.
 fn runtime(name: &str, args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    runtime::run(OsStr::new(name), &args, &wiring::Injection::default())
+    runtime::run(OsStr::new(name), &args, &wiring::Injection)
 }
 
 fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
