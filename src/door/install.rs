@@ -193,8 +193,8 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         Verb::Install => register::install(&job, &place),
         Verb::Uninstall => register::uninstall(&job, &place),
     }?;
-    let activation =
-        (report.outcome.changed() && live).then(|| restart::plan(engine, &place, &job.session, &report.keys));
+    let activation = (report.outcome.changed() && live)
+        .then(|| restart::plan(engine, &place, &job.session, &report.keys, verb == Verb::Install));
     let mut text = describe(engine, asked, &report, activation.as_ref());
     let mut acted = false;
     if let Some(activation) = activation
@@ -204,9 +204,9 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         if !asked.json {
             print(&std::mem::take(&mut text))?;
         }
-        restart::act(engine, activation)?;
+        let done = restart::act(engine, activation)?;
         acted = true;
-        let _ = writeln!(text, "  done: {}", activation.command.join(" "));
+        let _ = writeln!(text, "  done: {done}");
     }
     Ok((to_json(engine, asked, &report, activation.as_ref(), acted), text))
 }
