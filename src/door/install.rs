@@ -314,11 +314,15 @@ fn to_json(
     })
 }
 
+/// A reader who has seen enough is no error: what was to be done is done.
 fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context(Code::System, || "standard output")
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io(Code::System, "standard output", &e))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

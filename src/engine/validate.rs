@@ -49,7 +49,7 @@ pub(super) fn check(
     };
     match job.engine {
         Engine::Docker => docker(&program, job, &staged.path, &stored.path),
-        Engine::Podman => podman(&program, &staged.path, &stored.path),
+        Engine::Podman => podman(&program, job, &staged.path, &stored.path),
         Engine::Containerd => with_containerd(&program, job, place, stored, staged, warnings),
         Engine::Crio => {
             let path = staged.path.as_os_str();
@@ -111,9 +111,19 @@ fn docker(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Ch
 }
 
 /// Podman reads `CONTAINERS_CONF` whatever it is asked.
-fn podman(program: &Path, candidate: &Path, file: &Path) -> Result<Checked> {
-    let env = [("CONTAINERS_CONF", candidate.as_os_str())];
-    let answer = ask::run(program, &["--version"], &env, LIMIT).map_err(|e| unanswered(program, &e))?;
+fn podman(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let env = [
+        ("CONTAINERS_CONF", candidate.as_os_str()),
+        ("HOME", home.as_os_str()),
+    ];
+    // It wants a home, but only a user's own Podman has one that counts.
+    let env = if job.session.user.is_some() {
+        env.as_slice()
+    } else {
+        &env[..1]
+    };
+    let answer = ask::run(program, &["--version"], env, LIMIT).map_err(|e| unanswered(program, &e))?;
     if answer.ok {
         return Ok(Checked::By("podman --version with the file".to_owned()));
     }
