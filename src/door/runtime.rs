@@ -128,6 +128,7 @@ fn exec(runtime: &Path, args: &[OsString]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::{HookSpec, Stage};
     use std::cell::RefCell;
 
     /// Adds one hook, unless told to fail.
