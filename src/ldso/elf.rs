@@ -79,7 +79,8 @@ pub struct ElfInfo {
     pub rpath: Option<Vec<u8>>,
     /// `DT_RUNPATH`; only with [`Want::All`].
     pub runpath: Option<Vec<u8>>,
-    /// The x86 ISA level that the object's GNU property demands, as ldconfig counts it; 0 for none.
+    /// The x86 ISA level that the object's GNU property demands, as ldconfig counts it: 0 for
+    /// none or the baseline, 2 for x86-64-v3.
     pub isa_level: u32,
 }
 
@@ -219,8 +220,8 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
         space.get(..got)
     }
 
-    /// The x86 ISA level in the GNU property note: the number of the highest level bit, counted
-    /// from 1. glibc only reads a note whose alignment is that of the class.
+    /// The x86 ISA level in the GNU property note: the number of the highest level bit, so 0 is the
+    /// baseline. glibc only reads a note whose alignment is that of the class.
     fn isa_level(&self) -> u32 {
         let align = if self.is_64 { 8 } else { 4 };
         self.segments
@@ -351,7 +352,7 @@ fn isa_in_properties(mut desc: &[u8], align: usize) -> Option<u32> {
         last = kind;
         let data = desc.get(8..8_usize.checked_add(size)?)?;
         if kind == X86_ISA_1_NEEDED && size == 4 {
-            return Some(32 - u32_at(data, 0)?.leading_zeros());
+            return Some(u32_at(data, 0)?.checked_ilog2().unwrap_or(0));
         }
         desc = desc.get(8_usize.checked_add(size)?.checked_next_multiple_of(align)?..)?;
     }

@@ -213,13 +213,14 @@ impl<'a> Scanner<'a> {
         let os_name = OsStr::from_bytes(name.to_bytes());
         match self.root.resolve(dir.path.join(os_name)) {
             Ok(node) if node.is_file() => self.library(dir, name, &node, warnings),
-            Err(e) if self.links && e.kind() == std::io::ErrorKind::NotFound => {
-                if contains(name.to_bytes(), b".so.") {
+            Err(e) => {
+                let dangling = matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ELOOP));
+                if self.links && dangling && contains(name.to_bytes(), b".so.") {
                     let _ = dir.node.unlink(os_name);
                 }
                 None
             }
-            _ => None,
+            Ok(_) => None,
         }
     }
 
@@ -364,12 +365,14 @@ fn choose<'n>(names: &'n [Name<'n>], libraries: &'n [Option<Library>]) -> Vec<Ca
     chosen
 }
 
-/// Whether a package manager left the file behind half-way.
+/// Whether a package manager left the file behind half-way: prelink's, dpkg's and rpm's names (glibc
+/// knows the latter two since 2.39).
 fn is_temporary(name: &[u8]) -> bool {
     const PRELINK: &[u8] = b".#prelink#";
+    let tail = name.len().checked_sub(PRELINK.len() + 7).map(|at| &name[at..]);
     name.ends_with(PRELINK)
-        || name
-            .len()
-            .checked_sub(PRELINK.len() + 7)
-            .is_some_and(|at| name[at..].starts_with(b".#prelink#."))
+        || tail.is_some_and(|tail| tail.starts_with(PRELINK) && tail[PRELINK.len()] == b'.')
+        || name.ends_with(b".dpkg-new")
+        || name.ends_with(b".dpkg-tmp")
+        || name.contains(&b';')
 }
