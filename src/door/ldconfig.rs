@@ -92,7 +92,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // Like ldconfig's, a host's cache outlives a crash; like the hook's, a container's need not.
-    let write = if options.first.is_empty() { Node::write_file_durably } else { Node::write_file };
+    let write = if options.first.is_empty() {
+        Node::write_file_durably
+    } else {
+        Node::write_file
+    };
     let written = root
         .parent_of(file)
         .and_then(|(dir, name)| write(&dir, &name, 0o644, &bytes));
