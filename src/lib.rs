@@ -13,7 +13,7 @@
 //! | [`host`] | what the host has | reads only, through a [`sys::root::Root`]; knows nothing of containers |
 //! | [`plan`] | what the container gets | pure: no I/O |
 //! | [`apply`] | the rootfs, the OCI spec | the only code that changes anything |
-//! | `engine` | the engines' configuration files | gives back what it took |
+//! | [`engine`] | the engines' configuration files | gives back what it took |
 //! | [`oci`] | bundle, state, config.json | loses nothing it does not know |
 //! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
 //! | [`config`] | the policy | a root-owned file, never the environment |
@@ -25,6 +25,7 @@
 pub mod apply;
 pub mod config;
 pub mod door;
+pub mod engine;
 pub mod error;
 pub mod host;
 pub mod ldso;

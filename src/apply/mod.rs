@@ -9,6 +9,7 @@ mod procfs;
 pub mod record;
 pub mod rootfs;
 mod sources;
+pub mod spec;
 
 pub use container::Container;
 pub use record::Record;

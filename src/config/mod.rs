@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use toml_edit::{DocumentMut, Item, Table};
+use toml_edit::{Document, Item, Table};
 
 use crate::error::{Code, Error, IoContext, Result};
 use crate::request::Capabilities;
@@ -219,12 +219,13 @@ impl Config {
             )
             .fix("name an existing file")
         })?;
-        let dialect = if vendor::looks_like(&document(&text, path)?) {
+        let document = document(&text, path)?;
+        let dialect = if vendor::looks_like(&document) {
             Dialect::Nvidia
         } else {
             Dialect::Nvoci
         };
-        Self::parse(&text, path, dialect)
+        Self::of(&document, path, dialect)
     }
 
     /// Reads a configuration from text; `path` is for messages.
@@ -232,14 +233,17 @@ impl Config {
     /// # Errors
     /// [`Code::Config`], naming the file, the key, what it holds and what was expected.
     pub fn parse(text: &str, path: &Path, dialect: Dialect) -> Result<Self> {
-        let document = document(text, path)?;
+        Self::of(&*document(text, path)?, path, dialect)
+    }
+
+    fn of(document: &Table, path: &Path, dialect: Dialect) -> Result<Self> {
         let mut config = Self {
             file: Some((path.to_owned(), dialect)),
             ..Self::default()
         };
         let read = match dialect {
-            Dialect::Nvoci => config.read_own(&document),
-            Dialect::Nvidia => vendor::read(&document, &mut config),
+            Dialect::Nvoci => config.read_own(document),
+            Dialect::Nvidia => vendor::read(document, &mut config),
         };
         read.and_then(|()| config.check()).map_err(|(key, bad)| {
             let what = format!("{}: key `{key}`", path.display());
@@ -301,38 +305,62 @@ impl Config {
 
     /// What holds between values, or of a list as a whole.
     fn check(&self) -> Result<(), (String, Bad)> {
-        let empty = |list: usize, key: &str| {
-            if list > 0 {
-                return Ok(());
-            }
-            Err((key.to_owned(), Bad::new("an empty list", "at least one entry")))
+        nonempty(&self.driver_dirs, "driver-dirs")?;
+        nonempty(&self.runtimes, "runtimes")?;
+        let each = |setting: &Setting<Vec<String>>, key, good: fn(&str) -> bool, expected| {
+            let bad = setting.iter().find(|text| !good(text));
+            bad.map_or(Ok(()), |text| {
+                Err(wrong(&setting.origin, key, format!("{text:?}"), expected))
+            })
         };
-        empty(self.driver_dirs.len(), "driver-dirs")?;
-        empty(self.runtimes.len(), "runtimes")?;
-        for dir in &self.driver_dirs.value {
-            if dir.components().count() < 3 {
-                let bad = Bad::new(
-                    format!("{:?}", dir.display()),
-                    "a directory at least two levels below /",
-                );
-                return Err(("driver-dirs".to_owned(), bad));
-            }
-        }
-        for runtime in &self.runtimes.value {
-            let name = !runtime.contains('/') && !matches!(runtime.as_str(), "" | "." | "..");
-            if !name && !runtime.starts_with('/') {
-                let bad = Bad::new(format!("{runtime:?}"), "a program name or an absolute path");
-                return Err(("runtimes".to_owned(), bad));
-            }
-        }
-        for prefix in &self.annotation_prefixes.value {
-            if prefix.is_empty() {
-                let bad = Bad::new("an empty prefix", "a prefix such as \"cdi.k8s.io/\"");
-                return Err(("annotation-prefixes".to_owned(), bad));
-            }
-        }
-        Ok(())
+        let prefix = |text: &str| !text.is_empty();
+        let runtime =
+            |text: &str| text.starts_with('/') || !(text.contains('/') || matches!(text, "" | "." | ".."));
+        each(
+            &self.annotation_prefixes,
+            "annotation-prefixes",
+            prefix,
+            "a prefix such as \"cdi.k8s.io/\"",
+        )?;
+        each(
+            &self.runtimes,
+            "runtimes",
+            runtime,
+            "a program name or an absolute path",
+        )?;
+        // The driver directory is mounted over; not over a whole part of the container.
+        let shallow = self.driver_dirs.iter().find(|dir| dir.components().count() < 3);
+        shallow.map_or(Ok(()), |dir| {
+            let expected = "a directory at least two levels below /";
+            Err(wrong(
+                &self.driver_dirs.origin,
+                "driver-dirs",
+                format!("{:?}", dir.display().to_string()),
+                expected,
+            ))
+        })
     }
+}
+
+fn nonempty<T>(setting: &Setting<Vec<T>>, key: &str) -> Result<(), (String, Bad)> {
+    if setting.is_empty() {
+        return Err(wrong(
+            &setting.origin,
+            key,
+            "an empty list".to_owned(),
+            "at least one entry",
+        ));
+    }
+    Ok(())
+}
+
+/// A value that its type cannot tell to be wrong.
+fn wrong(origin: &Origin, key: &str, got: String, expected: &str) -> (String, Bad) {
+    let key = match origin {
+        Origin::File(key) => key,
+        Origin::Default => key,
+    };
+    (key.to_owned(), Bad::new(got, expected))
 }
 
 /// The text of a configuration file that only root can have written; `None` when there is none.
@@ -349,14 +377,16 @@ fn read(path: &Path) -> Result<Option<String>> {
     Ok(Some(text))
 }
 
-fn document(text: &str, path: &Path) -> Result<Table> {
-    let document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| {
+fn document<'t>(text: &'t str, path: &Path) -> Result<Document<&'t str>> {
+    Document::parse(text).map_err(|e: toml_edit::TomlError| {
         let line = e.span().map_or(1, |span| {
             let before = text.get(..span.start).unwrap_or(text);
             before.matches('\n').count() + 1
         });
         let what = format!("{}: line {line}", path.display());
         Error::new(Code::Config, what, e.message().replace('\n', ", "))
-    })?;
-    Ok(document.as_table().clone())
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,12 +166,14 @@ const HOOKS: &[(&str, Effect)] = &[
 
 /// Whether a document has one of the vendor's tables or keys.
 pub(super) fn looks_like(document: &Table) -> bool {
-    let ours = Config::default();
-    let own = |key: &str| ours.settings().iter().any(|(ours, ..)| *ours == key);
-    let first = KEYS.iter().map(|(key, _)| key.split('.').next().unwrap_or(key));
-    first
-        .into_iter()
-        .any(|key| !own(key) && document.contains_key(key))
+    let config = Config::default();
+    let settings = config.settings();
+    let own = |key: &str| key == "extra" || settings.iter().any(|(ours, ..)| *ours == key);
+    let theirs = |key: &str| {
+        KEYS.iter()
+            .any(|(theirs, _)| theirs.split('.').next() == Some(key))
+    };
+    document.iter().any(|(key, _)| theirs(key) && !own(key))
 }
 
 /// Reads the vendor's document into `config`.

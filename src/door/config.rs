@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::{Config, Origin};
-use crate::error::{Code, Error, IoContext, Result};
+use crate::error::{Code, Error, Escaped, IoContext, Result};
 
 const HELP: &str = "\
 Usage: nvoci config [--json] [--config FILE]
@@ -51,7 +51,7 @@ fn text(config: &Config) -> String {
     let mut lines = Vec::new();
     let name = config.file.as_ref().map(|(path, _)| path.display().to_string());
     lines.push(match &name {
-        Some(name) => format!("# effective configuration, from {name}"),
+        Some(name) => format!("# effective configuration, from {}", Escaped(name)),
         None => "# effective configuration: all defaults, there is no configuration file".to_owned(),
     });
     lines.extend(
@@ -87,4 +87,36 @@ fn print(text: &str) -> Result<ExitCode> {
 
 fn usage(e: &lexopt::Error) -> Error {
     Error::new(Code::Usage, "nvoci config", e.to_string()).fix("see `nvoci config --help`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Dialect;
+    use std::path::Path;
+
+    #[test]
+    fn what_is_shown_is_a_configuration_that_means_the_same() {
+        let vendor = "swarm-resource = \"A, B\"\n[nvidia-container-cli]\nroot = \"/run/nvidia/driver\"\nldconfig = \"@/sbin/ldconfig\"\n";
+        let first = Config::parse(vendor, Path::new("/v.toml"), Dialect::Nvidia).unwrap();
+        let shown = text(&first);
+        assert!(
+            shown.contains("# from nvidia-container-cli.root")
+                && shown.contains("# no effect: nvidia-container-cli.ldconfig"),
+            "{shown}"
+        );
+        let own = format!("{shown}\n[[extra]]\nfiles = [\"/opt/a\"]\nenv = {{ A = \"\\\"\" }}\n");
+        let second = Config::parse(&own, Path::new("/o.toml"), Dialect::Nvoci).unwrap();
+        let third = Config::parse(&text(&second), Path::new("/o.toml"), Dialect::Nvoci).unwrap();
+        let values = |config: &Config| -> Vec<String> {
+            config
+                .settings()
+                .iter()
+                .map(|(key, value, _)| format!("{key}={value}"))
+                .collect()
+        };
+        assert_eq!(values(&first), values(&second));
+        assert_eq!(second, third);
+        assert!(third.warnings.is_empty());
+    }
 }

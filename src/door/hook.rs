@@ -13,15 +13,14 @@ use std::time::Instant;
 
 use lexopt::Arg;
 
+use super::inject;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
-use crate::config::Config;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::host::{Host, Roots, create};
 use crate::oci::{Bundle, Spec, State};
-use crate::plan::{Plan, plan};
-use crate::request::{self, Capabilities, Door, ImexRequest, Inputs, MountView};
+use crate::plan::Plan;
+use crate::request::Door;
 use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::MountNs;
 use crate::sys::process;
@@ -57,7 +56,8 @@ struct Options {
     stage: Stage,
     config: Option<PathBuf>,
     debug: bool,
-    door: Door,
+    /// The runtime makes the device nodes and their rules.
+    devices_in_spec: bool,
 }
 
 /// Runs the hook. `args` are those after the program's name (and after `hook`).
@@ -86,9 +86,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         let _ = errors.keep(&state.id, error);
     }
     if let Some(record) = result? {
-        for warning in &record.warnings {
-            eprintln!("nvoci: warning: {}", crate::error::Escaped(warning));
-        }
+        inject::warn(&record.warnings);
         if options.debug {
             eprintln!("nvoci: {record:?}");
         }
@@ -98,22 +96,20 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
-    let config = super::load_config(options.config.as_deref())?;
-    let Some(request) = read_request(&spec, &config, options.door)? else {
+    let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else {
+        return Ok(None);
+    };
+    let Some(request) = inject::request_of(&spec, &config, Door::Hook)? else {
         return Ok(None);
     };
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
-    let locations = super::locations(&config);
-    let roots = Roots::open(&locations)?;
-    let mut host = Host::discover(&roots, &locations)?;
-    create::create_missing(&roots, &mut host, &creation(&request, &config));
+    let (plan, roots) = inject::prepare(&request, &config)?;
     process::drop_capabilities();
-    let plan = plan(&request, &host, &config)?;
     let sources = Sources::open(&plan, &roots)?;
     drop(roots);
-    if !plan.no_cgroups {
+    if !plan.no_cgroups && !options.devices_in_spec {
         allow_devices(state, options.stage, &spec, &plan)?;
     }
 
@@ -128,52 +124,6 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
         mount_label: spec.mount_label().map(str::to_owned),
     };
     apply(&plan, sources, &target, started).map(Some)
-}
-
-/// The request, if there is one. What was asked for and not granted is said.
-fn read_request(spec: &Spec, config: &Config, door: Door) -> Result<Option<request::Request>> {
-    let env = spec.env();
-    let annotations = spec.annotations();
-    let mounts = spec.mounts();
-    let mounts: Vec<MountView<'_>> = mounts
-        .iter()
-        .map(|m| MountView {
-            source: m.source.as_deref().unwrap_or(""),
-            destination: &m.destination,
-        })
-        .collect();
-    let inputs = Inputs {
-        env: &env,
-        annotations: &annotations,
-        mounts: &mounts,
-        privileged: spec.is_privileged(),
-        door,
-    };
-    if !request::wants_gpu_fast(&inputs, config) {
-        return Ok(None);
-    }
-    let request = request::parse(&inputs, config)?;
-    if request.is_empty() {
-        for note in &request.notes {
-            eprintln!("nvoci: warning: {}", crate::error::Escaped(note));
-        }
-        return Ok(None);
-    }
-    Ok(Some(request))
-}
-
-/// What may be made on the host for this request.
-fn creation(request: &request::Request, config: &Config) -> create::Options {
-    let wants = |c| request.capabilities.intersects(c);
-    create::Options {
-        load_kmods: *config.load_kmods,
-        uvm: wants(Capabilities::COMPUTE.with(Capabilities::VIDEO)),
-        modeset: wants(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)),
-        imex_channels: match &request.imex {
-            ImexRequest::Channels(channels) if *config.create_imex_channels => channels.clone(),
-            _ => Vec::new(),
-        },
-    }
 }
 
 /// The namespace to enter; `None` when the caller is in it already.
@@ -242,7 +192,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
         stage: Stage::Outside,
         config: None,
         debug: false,
-        door: Door::Hook,
+        devices_in_spec: false,
     };
     // Go's flag package takes one dash for a long option.
     let args = args.map(|a| match a.to_str() {
@@ -265,7 +215,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
                 return Ok(None);
             }
             Some(Arg::Long("debug")) => options.debug = true,
-            Some(Arg::Long("cdi")) => options.door = Door::Cdi,
+            Some(Arg::Long("devices-in-spec")) => options.devices_in_spec = true,
             Some(Arg::Long("config")) => {
                 options.config = Some(parser.value().map_err(|e| usage(&e.to_string()))?.into());
             }

@@ -7,11 +7,18 @@ use std::process::ExitCode;
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::host::Locations;
+use crate::oci::Spec;
+use crate::request::{Door, wants_gpu_fast};
 
 pub mod config;
 pub mod hook;
+mod inject;
+pub mod install;
+pub mod ldconfig;
 pub mod list;
 pub mod plan;
+pub mod runtime;
+mod wiring;
 
 /// `nvoci --help`.
 pub const HELP: &str = "\
@@ -68,6 +75,10 @@ pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     match name {
         "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::run(args),
+        "nvoci-runtime"
+        | "nvidia-container-runtime"
+        | "nvidia-container-runtime.cdi"
+        | "nvidia-container-runtime.legacy" => Ok(runtime(name, args)),
         _ => {
             let command = args.next();
             by_command(command.as_deref().and_then(OsStr::to_str), args)
@@ -75,12 +86,22 @@ fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitC
     }
 }
 
+/// The runtime door reports its own failures, where engines look for them.
+fn runtime(name: &str, args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    runtime::run(OsStr::new(name), &args, &wiring::Injection)
+}
+
 fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     match command {
         Some("hook") => hook::run(args),
+        Some("runtime") => Ok(runtime("nvoci-runtime", args)),
         Some("list") => list::run(args),
         Some("plan") => plan::run(args),
         Some("config") => config::run(args),
+        Some("install") => install::run(install::Verb::Install, args),
+        Some("uninstall") => install::run(install::Verb::Uninstall, args),
+        Some("ldconfig") => ldconfig::run(args),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)
@@ -106,6 +127,21 @@ fn locations(config: &Config) -> Locations {
         library_dirs: config.library_dirs.value.clone(),
         ldcache: config.ldcache.value.clone(),
         ..Locations::default()
+    }
+}
+
+/// The configuration for a container whose spec may not ask for anything.
+///
+/// A broken file must not stop containers that have nothing to do with GPUs, so it is an error only if
+/// the built-in policy sees a request.
+fn load_config_for(spec: &Spec, named: Option<&Path>) -> Result<Option<Config>> {
+    match load_config(named) {
+        Ok(config) => Ok(Some(config)),
+        Err(e) => {
+            let defaults = Config::default();
+            let wants = inject::with_inputs(spec, Door::Hook, |i| wants_gpu_fast(i, &defaults));
+            if wants { Err(e) } else { Ok(None) }
+        }
     }
 }
 

@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use lexopt::Arg;
 use serde_json::{Value, json};
 
+use super::inject;
 use crate::error::{Code, Error, Escaped, Result};
 use crate::host::{Host, Roots};
 use crate::oci::Bundle;
 use crate::plan::{LinkAt, Plan, plan};
-use crate::request::{self, Door, Inputs, MountView};
+use crate::request::{self, Door, Inputs};
 
 /// `nvoci plan --help`.
 pub const HELP: &str = "\
@@ -41,33 +42,27 @@ struct Options {
 
 /// Runs the command.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let Some(mut options) = parse(args)? else {
+    let Some(options) = parse(args)? else {
         return Ok(ExitCode::SUCCESS);
     };
     let config = super::load_config(options.config.as_deref())?;
-    let (mut annotations, mut mounts) = (Vec::new(), Vec::new());
-    if let Some(path) = &options.bundle {
-        let (_, spec) = Bundle::open(path)?;
-        options.env = spec.env();
-        options.privileged = spec.is_privileged();
-        annotations = spec.annotations();
-        mounts = spec.mounts();
-    }
-    let mounts: Vec<MountView<'_>> = mounts
-        .iter()
-        .map(|m| MountView {
-            source: m.source.as_deref().unwrap_or(""),
-            destination: &m.destination,
-        })
-        .collect();
-    let inputs = Inputs {
-        env: &options.env,
-        annotations: &annotations,
-        mounts: &mounts,
-        privileged: options.privileged,
-        door: Door::Hook,
+    let request = match &options.bundle {
+        Some(path) => {
+            let (_, spec) = Bundle::open(path)?;
+            inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, &config))?
+        }
+        None => {
+            let privileged = options.privileged;
+            let inputs = Inputs {
+                env: &options.env,
+                annotations: &[],
+                mounts: &[],
+                privileged,
+                door: Door::Hook,
+            };
+            request::parse(&inputs, &config)?
+        }
     };
-    let request = request::parse(&inputs, &config)?;
     if request.is_empty() {
         if options.json {
             println!("{}", json!({"gpu": false, "notes": request.notes}));

@@ -40,15 +40,16 @@ pub struct SearchDirs {
     pub conf: Conf,
 }
 
-/// Collects `extra` directories, those of the configuration at `conf`, and the system's.
+/// Collects `extra` directories, then those of the configuration at `conf` and the system's.
 pub fn collect(
     root: &Root,
     arch: &Arch,
     extra: &[PathBuf],
-    conf: &Path,
+    conf: Option<&Path>,
     warnings: &mut Warnings,
 ) -> SearchDirs {
-    let conf = conf::read(root, conf, warnings);
+    let only_extra = conf.is_none();
+    let conf = conf.map_or_else(Conf::default, |path| conf::read(root, path, warnings));
     let mut found = Collector {
         root,
         seen: HashSet::new(),
@@ -64,8 +65,10 @@ pub fn collect(
     for dir in &conf.dirs {
         found.add(&dir.path);
     }
-    for dir in system_dirs(root, arch) {
-        found.add(Path::new(dir));
+    if !only_extra {
+        for dir in system_dirs(root, arch) {
+            found.add(Path::new(dir));
+        }
     }
     if found.all.dirs.len() >= MAX_DIRS {
         warnings.add(format_args!("more than {MAX_DIRS} library directories"));

@@ -134,7 +134,7 @@ pub fn updated_cache(root: &Root, update: &Update<'_>) -> CacheOutcome {
 }
 
 fn glibc_cache(root: &Root, arch: &Arch, update: &Update<'_>, warnings: &mut Warnings) -> (Vec<u8>, How) {
-    let search = dirs::collect(root, arch, &[], Path::new(conf::DEFAULT), warnings);
+    let search = dirs::collect(root, arch, &[], Some(Path::new(conf::DEFAULT)), warnings);
     later_runs(update, &search, warnings);
     let merged = read_current(root, search.newest).and_then(|bytes| {
         let cache = Cache::parse(&bytes).map_err(|e| e.why().to_owned())?;
@@ -178,20 +178,39 @@ fn rebuild(
         let (dir, file) = (&library.path[..slash], &library.path[slash + 1..]);
         builder.add(dir, file, &library.soname, library.flags, None);
     }
-    let mut scanner = scan::Scanner::new(root, arch, false);
-    for dir in &search.dirs {
-        if update
+    let known = |path: &Path| {
+        update
             .first
             .iter()
-            .any(|first| path_bytes(&first.path) == path_bytes(&dir.path))
-        {
-            continue;
-        }
-        if !scanner.scan(dir, &mut builder, warnings) {
-            break;
-        }
-    }
+            .any(|first| path_bytes(&first.path) == path_bytes(path))
+    };
+    let others = search.dirs.iter().filter(|dir| !known(&dir.path));
+    scan::Scanner::new(root, arch, false).scan_all(others, &mut builder, warnings);
     builder.prefer(&ours);
+    builder.encode()
+}
+
+/// What a plain ldconfig run is to do.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Directories to scan before all others.
+    pub dirs: Vec<PathBuf>,
+    /// The configuration file; `None` to scan `dirs` only.
+    pub conf: Option<PathBuf>,
+    /// Whether to make soname links and remove stale ones. This is the only thing that writes.
+    pub links: bool,
+}
+
+/// Scans a root as ldconfig does, and gives the cache it would write.
+pub fn scan_root(root: &Root, run: &Run, warnings: &mut Warnings) -> Vec<u8> {
+    let arch = match flavour(root) {
+        Flavour::Glibc(arch) => arch,
+        // A root without a loader may still be one that libraries are put into.
+        Flavour::Musl(_) | Flavour::None => Arch::native(),
+    };
+    let search = dirs::collect(root, arch, &run.dirs, run.conf.as_deref(), warnings);
+    let mut builder = write::Builder::default();
+    scan::Scanner::new(root, arch, run.links).scan_all(search.dirs.iter(), &mut builder, warnings);
     builder.encode()
 }
 

@@ -8,20 +8,23 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
-use super::Warnings;
 use super::abi::{Arch, contains, is_dso_name};
 use super::dirs::SearchDir;
 use super::elf::{self, Bad, Want};
 use super::order;
 use super::write::Builder;
+use super::{FirstDir, Lib, Warnings};
 use crate::sys::root::{Node, Root};
 
 /// Names that a directory may hold; a larger one is skipped.
 const MAX_NAMES: usize = 1 << 18;
+/// Names in a directory that comes first.
+const MAX_FIRST: usize = 4096;
 /// Libraries in all directories.
 const MAX_LIBRARIES: usize = 1 << 16;
 /// Links that are followed within a directory before the kernel is asked.
@@ -79,8 +82,22 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Adds the libraries of `dirs` to `builder`, up to the limits.
+    pub fn scan_all<'d>(
+        &mut self,
+        dirs: impl Iterator<Item = &'d SearchDir>,
+        builder: &mut Builder,
+        warnings: &mut Warnings,
+    ) {
+        for dir in dirs {
+            if !self.scan(dir, builder, warnings) {
+                break;
+            }
+        }
+    }
+
     /// Adds the libraries of `dir` to `builder`. `false` when a limit was reached and scanning should end.
-    pub fn scan(&mut self, dir: &SearchDir, builder: &mut Builder, warnings: &mut Warnings) -> bool {
+    fn scan(&mut self, dir: &SearchDir, builder: &mut Builder, warnings: &mut Warnings) -> bool {
         let mut text = Vec::new();
         let mut kinds = Vec::new();
         let listed = dir.node.visit(MAX_NAMES, |name, kind| {
@@ -265,13 +282,48 @@ impl<'a> Scanner<'a> {
         }
         let made = match dir.node.child(soname) {
             Ok(node) if !node.is_symlink() => Err(std::io::Error::other("is not a symbolic link")),
-            _ => dir.node.symlink(soname, std::path::Path::new(file)),
+            _ => dir.node.symlink(soname, Path::new(file)),
         };
         if let Err(e) = made {
             let soname = soname.display();
             warnings.add(format_args!("{}/{soname}: no link made: {e}", dir.path.display()));
         }
     }
+}
+
+/// What a directory holds under names that programs ask for: files, or links to them, named by their soname.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn first_dir(root: &Root, path: &Path) -> std::io::Result<FirstDir> {
+    let mut libs = Vec::new();
+    for entry in root.read_dir(path, MAX_FIRST)? {
+        let name = entry.name;
+        let open = || root.resolve(path.join(&name)).and_then(|node| node.open_read());
+        if !is_dso_name(name.as_bytes()) {
+            continue;
+        }
+        let Some(info) = open().ok().and_then(|file| elf::read(&file, Want::Soname).ok()) else {
+            continue;
+        };
+        if info
+            .soname
+            .as_deref()
+            .is_none_or(|soname| soname == name.as_bytes())
+            && let Some(name) = name.to_str()
+        {
+            libs.push(Lib {
+                soname: name.to_owned(),
+                file: name.to_owned(),
+                is_64: info.is_64,
+                machine: info.machine,
+            });
+        }
+    }
+    Ok(FirstDir {
+        path: path.to_owned(),
+        libs,
+    })
 }
 
 /// One candidate per soname, in the order in which the sonames were first seen.

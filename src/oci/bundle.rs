@@ -1,14 +1,17 @@
 //! A bundle directory and its config.json.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 
 use super::Spec;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::sys::root::Node;
+use crate::sys::root::{Node, split};
 
 /// The largest config.json that is read, in bytes. Engines write 10 KiB to 1 MiB.
 const MAX: u64 = 64 << 20;
@@ -21,7 +24,9 @@ const CONFIG: &str = "config.json";
 #[derive(Debug)]
 pub struct Bundle {
     path: PathBuf,
+    config: PathBuf,
     dir: Node,
+    name: OsString,
     mode: u32,
     owner: (u32, u32),
 }
@@ -33,22 +38,19 @@ impl Bundle {
     /// [`Code::Bundle`] when the directory or the file is missing, the file is not a regular one, is larger than
     /// 64 MiB, or is not a JSON object (of at most 128 levels).
     pub fn open(path: &Path) -> Result<(Self, Spec)> {
-        let path =
-            std::path::absolute(path).context(Code::Bundle, || format!("bundle {}", path.display()))?;
-        let dir = rustix::fs::open(
-            &path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(Into::into)
-        .and_then(Node::from_fd)
-        .context(Code::Bundle, || format!("bundle {}", path.display()))?;
+        Self::open_config(path, &path.join(CONFIG))
+    }
 
-        let what = || path.join(CONFIG).display().to_string();
-        let file = rustix::fs::openat(&dir, CONFIG, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(Into::into)
-            .and_then(Node::from_fd)
-            .context(Code::Bundle, what)?;
+    /// Like [`Bundle::open`], with the configuration in another file, as crun's `--config` has it.
+    pub fn open_config(path: &Path, config: &Path) -> Result<(Self, Spec)> {
+        let absolute =
+            |p: &Path| std::path::absolute(p).context(Code::Bundle, || format!("bundle {}", p.display()));
+        let (path, config) = (absolute(path)?, absolute(config)?);
+        let what = || config.display().to_string();
+        let (parent, name) = split(&config).context(Code::Bundle, what)?;
+        let dir = look_up(CWD, parent, OFlags::DIRECTORY)
+            .context(Code::Bundle, || format!("bundle {}", parent.display()))?;
+        let file = look_up(&dir, Path::new(name), OFlags::empty()).context(Code::Bundle, what)?;
         if !file.is_file() {
             return Err(Error::new(Code::Bundle, what(), "it is not a regular file"));
         }
@@ -60,11 +62,12 @@ impl Bundle {
             }
         })?;
         let spec = Spec::parse(&bytes).map_err(|e| Error::new(Code::Bundle, what(), e.why()))?;
-        let stat = file.stat();
         let bundle = Self {
-            mode: stat.st_mode & 0o7777,
-            owner: (stat.st_uid, stat.st_gid),
+            mode: file.stat().st_mode & 0o7777,
+            owner: (file.stat().st_uid, file.stat().st_gid),
+            name: name.to_owned(),
             path,
+            config,
             dir,
         };
         Ok((bundle, spec))
@@ -83,22 +86,18 @@ impl Bundle {
         if !spec.is_changed() {
             return Ok(());
         }
-        let what = || self.path.join(CONFIG).display().to_string();
+        let what = || self.config.display().to_string();
         self.dir
-            .write_file(OsStr::new(CONFIG), self.mode, &spec.to_bytes())
+            .write_file(&self.name, self.mode, &spec.to_bytes())
             .context(Code::Bundle, what)?;
         let (uid, gid) = self.owner;
-        if (uid, gid)
-            != (
-                rustix::process::geteuid().as_raw(),
-                rustix::process::getegid().as_raw(),
-            )
-        {
+        if (uid, gid) != (geteuid().as_raw(), getegid().as_raw()) {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             rustix::fs::chownat(
                 &self.dir,
-                CONFIG,
-                Some(Uid::from_raw(uid)),
-                Some(Gid::from_raw(gid)),
+                &self.name,
+                Some(uid),
+                Some(gid),
                 AtFlags::SYMLINK_NOFOLLOW,
             )
             .map_err(Into::into)
@@ -106,6 +105,12 @@ impl Bundle {
         }
         Ok(())
     }
+}
+
+/// Looks a path up as the runtime would, links followed, without opening what it names.
+fn look_up(at: impl AsFd, path: &Path, flags: OFlags) -> io::Result<Node> {
+    let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+    Node::from_fd(rustix::fs::openat(at, path, flags, Mode::empty())?)
 }
 
 #[cfg(test)]
@@ -124,7 +129,7 @@ mod tests {
         let dir = bundle(br#"{"process":{"env":["A=1"]},"x":0.10}"#);
         let file = dir.path().join(CONFIG);
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-        if rustix::process::geteuid().is_root() {
+        if geteuid().is_root() {
             std::os::unix::fs::chown(&file, Some(1234), Some(4321)).unwrap();
         }
         let before = std::fs::metadata(&file).unwrap();
@@ -183,7 +188,7 @@ mod tests {
         std::fs::remove_dir(&file).unwrap();
 
         rustix::fs::mknodat(
-            rustix::fs::CWD,
+            CWD,
             &file,
             rustix::fs::FileType::Fifo,
             Mode::from_raw_mode(0o600),

@@ -71,8 +71,8 @@ pub(super) fn asked(
             listed.annotations(inputs, config, notes)?;
         } else if annotations(inputs, config).next().is_some() {
             notes.push(
-                "ignored the CDI annotations: with Podman an image can set them, and the container is \
-                        unprivileged (`accept-envvar-unprivileged = false`)"
+                "ignored the CDI annotations: with Podman an image can set them, the container is \
+                 unprivileged and `accept-envvar-unprivileged` is off"
                     .to_owned(),
             );
         }
@@ -281,10 +281,9 @@ impl Listed {
                 } else if *config.mode == Mode::Cdi {
                     self.push(&name, item, false);
                 } else {
-                    notes.push(format!(
-                        "ignored `{}` of {name}: not a CDI device name",
-                        excerpt(item)
-                    ));
+                    limits::note(notes, || {
+                        format!("ignored `{}` of {name}: not a CDI device name", excerpt(item))
+                    });
                 }
             }
         }

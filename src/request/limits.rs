@@ -8,6 +8,9 @@ pub(super) const MAX_TEXT: usize = 64 * 1024;
 /// The most entries of one list.
 pub(super) const MAX_ITEMS: usize = 1024;
 
+/// The most notes that a request keeps: an image must not make us collect without end.
+const MAX_NOTES: usize = 32;
+
 /// How much of a bad value an error quotes, in characters.
 const EXCERPT: usize = 48;
 
@@ -49,6 +52,13 @@ pub(super) fn list<'a>(name: &str, value: &'a str) -> Result<Vec<&'a str>> {
         count(name, items.len())?;
     }
     Ok(items)
+}
+
+/// Adds a note, made only where there is room for it.
+pub(super) fn note(notes: &mut Vec<String>, text: impl FnOnce() -> String) {
+    if notes.len() < MAX_NOTES {
+        notes.push(text());
+    }
 }
 
 /// The beginning of a value, with nothing a terminal would act on.

@@ -70,6 +70,9 @@ pub struct Inputs<'a> {
 }
 
 /// What a container asks for and may have.
+///
+/// Where [`Request::devices`] is [`DeviceRequest::Nothing`] or [`DeviceRequest::Void`], only
+/// [`Request::cdi`], [`Request::provenance`] and [`Request::notes`] have a meaning.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request {
     /// The GPUs.
@@ -193,6 +196,9 @@ impl Provenance {
 
 /// Whether anything in the inputs looks like a request; `false` is certain, and the container can be left
 /// alone without another look. Never fails: a broken value looks like a request.
+///
+/// Where the configuration is broken, ask with the defaults: a container that asks for nothing must start,
+/// and one that asks gets the configuration's error.
 pub fn wants_gpu_fast(inputs: &Inputs<'_>, config: &Config) -> bool {
     inputs.door == Door::Cdi || devices::any(inputs, config)
 }
@@ -273,10 +279,12 @@ fn requirements_of(variables: &Variables<'_>, notes: &mut Vec<String>) -> Result
     if let Some(version) = variables.legacy_cuda_version() {
         match Requirement::of_cuda_version(version) {
             Some(requirement) => requirements.push(requirement),
-            None => notes.push(format!(
-                "CUDA_VERSION=`{}` is not a version and was not checked",
-                excerpt(version)
-            )),
+            None => limits::note(notes, || {
+                format!(
+                    "CUDA_VERSION=`{}` is not a version and was not checked",
+                    excerpt(version)
+                )
+            }),
         }
     }
     Ok(requirements)
@@ -321,12 +329,14 @@ fn gate(gated: &mut Gated, variables: &Variables<'_>, granted: bool, notes: &mut
     for (name, feature) in features {
         match variables.get(name).map_or("", str::trim) {
             "enabled" if granted => *feature = true,
-            "enabled" if !*feature => notes.push(ungranted(name)),
+            "enabled" if !*feature => limits::note(notes, || ungranted(name)),
             "enabled" | "" | "disabled" => {}
-            other => notes.push(format!(
-                "ignored {name}=`{}`: only `enabled` has a meaning",
-                excerpt(other)
-            )),
+            other => limits::note(notes, || {
+                format!(
+                    "ignored {name}=`{}`: only `enabled` has a meaning",
+                    excerpt(other)
+                )
+            }),
         }
     }
 }
@@ -339,7 +349,7 @@ fn imex_of(variables: &Variables<'_>, granted: bool, notes: &mut Vec<String>) ->
         return Ok(ImexRequest::Nothing);
     }
     if !granted {
-        notes.push(ungranted(NAME));
+        limits::note(notes, || ungranted(NAME));
         return Ok(ImexRequest::Nothing);
     }
     if value.eq_ignore_ascii_case("all") {
@@ -357,3 +367,6 @@ fn ungranted(name: &str) -> String {
          (`accept-gated-unprivileged = true` allows the variable)"
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,10 +107,10 @@ impl Requirement {
                 limits::count(variable, count)?;
                 match Condition::parse(factor) {
                     Ok(Some(condition)) => conditions.push(condition),
-                    Ok(None) => notes.push(format!(
-                        "{variable}: ignored `{}`, a condition on something unknown",
-                        limits::excerpt(factor)
-                    )),
+                    Ok(None) => limits::note(notes, || {
+                        let factor = limits::excerpt(factor);
+                        format!("{variable}: ignored `{factor}`, a condition on something unknown")
+                    }),
                     Err(why) => {
                         return Err(Error::new(
                             Code::Malformed,
@@ -409,7 +409,8 @@ mod tests {
         let known = Facts { brand: None, ..HOST };
         let notes = parse("brand=tesla,driver>=450").evaluate(&known).unwrap();
         assert!(notes[0].contains("brand=tesla"), "{notes:?}");
-        // A condition that is known to fail decides.
+        // A condition that is known to fail decides, wherever it stands.
+        assert!(parse("driver>=600,brand=tesla").evaluate(&known).is_err());
         assert!(
             parse("cuda>=12.8 brand=tesla,driver>=600")
                 .evaluate(&known)

@@ -46,7 +46,7 @@ impl DeviceCgroup {
     pub fn of(pid: Option<i32>) -> io::Result<Self> {
         let path = pid.map_or_else(|| "/proc/self/cgroup".to_owned(), |p| format!("/proc/{p}/cgroup"));
         let text = fs::read_to_string(path)?;
-        match parse(&text) {
+        match parse(&text, unified()) {
             Some(Membership::V1 { controllers, path }) => {
                 let names: Vec<&str> = controllers.split(',').collect();
                 open_below(&super::mount::cgroupfs(&names)?, path).map(Self::V1)
@@ -90,23 +90,32 @@ enum Membership<'a> {
     V2 { path: &'a str },
 }
 
-/// `/proc/PID/cgroup`, cgroups(7): `ID:controllers:path`. A v1 `devices` hierarchy wins over the
-/// unified one, which has no device control while v1 has it.
-fn parse(text: &str) -> Option<Membership<'_>> {
-    let mut unified = None;
+/// Whether runtimes use the unified hierarchy: they look at the file system of `/sys/fs/cgroup`, and the
+/// device filter is where they put it. A kernel that knows a v1 `devices` hierarchy lists it for every
+/// process, mounted or not.
+fn unified() -> bool {
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC)
+}
+
+/// linux/magic.h.
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
+/// `/proc/PID/cgroup`, cgroups(7): `ID:controllers:path`. Unless `unified`, a v1 `devices` hierarchy wins.
+fn parse(text: &str, unified: bool) -> Option<Membership<'_>> {
+    let mut v2 = None;
     for line in text.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
             continue;
         };
-        if controllers.split(',').any(|c| c == "devices") {
+        if !unified && controllers.split(',').any(|c| c == "devices") {
             return Some(Membership::V1 { controllers, path });
         }
         if controllers.is_empty() {
-            unified = Some(Membership::V2 { path });
+            v2 = Some(Membership::V2 { path });
         }
     }
-    unified
+    v2
 }
 
 fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
@@ -125,27 +134,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_devices_hierarchy_wins_over_the_unified_one() {
+    fn the_devices_hierarchy_wins_where_runtimes_use_it() {
         let hybrid = "5:devices:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n";
         assert!(matches!(
-            parse(hybrid),
+            parse(hybrid, false),
             Some(Membership::V1 {
                 controllers: "devices",
                 path: "/docker/abc"
             })
         ));
         assert!(matches!(
-            parse("0::/x:y\n"),
+            parse("0::/x:y\n", false),
             Some(Membership::V2 { path: "/x:y" })
+        ));
+        assert!(matches!(
+            parse(hybrid, true),
+            Some(Membership::V2 { path: "/docker/abc" })
         ));
         let joint = "3:cpu,devices:/a\n";
         assert!(matches!(
-            parse(joint),
+            parse(joint, false),
             Some(Membership::V1 {
                 controllers: "cpu,devices",
                 path: "/a"
             })
         ));
-        assert!(parse("").is_none() && parse("garbage\n").is_none());
+        assert!(parse("", true).is_none() && parse("garbage\n", false).is_none());
     }
 }

@@ -21,7 +21,8 @@ const OTHERS_WRITE: u32 = 0o022;
 
 /// Finds `path`, an absolute path of the host, walking component by component; `None` when it does not exist.
 ///
-/// Every directory, link and the last component must belong to root and not be writable by group or others.
+/// Every directory, link and the last component must belong to root, or to whom this process runs as, and not be
+/// writable by group or others.
 /// A directory with the sticky bit may be: in it nobody else can replace what belongs to root.
 ///
 /// In a user namespace, where the host's root is shown as the overflow user, that user counts as root: a
@@ -124,22 +125,25 @@ fn shown(trail: &[(OsString, Node)], name: &OsStr) -> PathBuf {
         .collect()
 }
 
-/// Who counts as root: user 0, and in a user namespace whoever has no name there.
+/// Who counts as root: user 0, ourselves, since nobody gains rights by that, and in a user namespace whoever has no
+/// name there.
 fn trusted_users() -> Vec<u32> {
     const IDENTITY: [&str; 3] = ["0", "0", "4294967295"];
     const OVERFLOW: u32 = 65534;
+    let own = rustix::process::geteuid().as_raw();
     let Ok(proc) = Root::open("/proc") else {
-        return vec![0];
+        return vec![0, own];
     };
     let map = proc
         .read_text("thread-self/uid_map", 64 * 1024)
         .unwrap_or_default();
     if map.split_whitespace().eq(IDENTITY) || map.is_empty() {
-        return vec![0];
+        return vec![0, own];
     }
     let overflow = proc.read_text("sys/kernel/overflowuid", 64);
     vec![
         0,
+        own,
         overflow
             .ok()
             .and_then(|text| text.trim().parse().ok())

@@ -402,6 +402,15 @@ impl Node {
     /// Writes a whole new file `name` in this directory: readers see the old one or the new one.
     /// An existing inode is never written to, so a hard link to something else is left alone.
     pub fn write_file(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
+        self.write_new(name, mode, data, false)
+    }
+
+    /// [`Node::write_file`], on disk when it returns: a crash leaves the old file or the new one.
+    pub fn write_file_durably(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
+        self.write_new(name, mode, data, true)
+    }
+
+    fn write_new(&self, name: &OsStr, mode: u32, data: &[u8], durably: bool) -> io::Result<()> {
         use std::io::Write as _;
         let name = plain(name)?;
         self.replace_with(&name, |tmp| {
@@ -413,7 +422,9 @@ impl Node {
             )?;
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
             let mut file = File::from(fd);
-            let written = file.write_all(data);
+            let written = file
+                .write_all(data)
+                .and_then(|()| if durably { file.sync_all() } else { Ok(()) });
             if let Err(e) = written {
                 let _ = rustix::fs::unlinkat(&self.fd, tmp, AtFlags::empty());
                 return Err(Errno::from_io_error(&e).unwrap_or(Errno::IO));

@@ -1,0 +1,120 @@
+# shellcheck shell=bash
+# OCI bundles for plain runtimes, and what must be true in and around a container. Sourced inside a simulated host, after lib.sh.
+#
+# HOOK is the hook's command (default /usr/bin/nvoci; empty: no hook at all), HOOK_ARGS what stands before the stage in its arguments.
+
+HOOK=${HOOK-/usr/bin/nvoci}
+HOOK_ARGS=${HOOK_ARGS:-nvoci hook}
+BUNDLES=/scratch/bundles
+mkdir -p "$BUNDLES"
+
+# What the host's driver is: the version, and the content of the two libraries that every container asks for.
+if [ "${SIM_DRIVER:-none}" != none ]; then
+  VERSION=$(</world/drivers/"$SIM_DRIVER"/version)
+  host_hash() { /world/probe/probe --hash "$(find "/world/drivers/$SIM_DRIVER/tree" -name "$1.$VERSION")" | awk '/^hash/ { print $3 }'; }
+  CUDA_HASH=$(host_hash libcuda.so) ML_HASH=$(host_hash libnvidia-ml.so)
+fi
+
+# make_bundle RUNTIME STAGE IMAGE [ENV=VALUE]...: makes $BUNDLE. The file system is an overlay on the cached image, so that the
+# layer a container leaves behind lies open afterwards, as it would for `docker diff`.
+# The caller may set PROBE (its arguments), JQ (a further edit of config.json), SEALED (the file system itself is read-only).
+make_bundle() {
+  local runtime=$1 stage=$2 image=$3 spec=$BUNDLES/spec-$1.json
+  shift 3
+  BUNDLE=$BUNDLES/$RANDOM$RANDOM
+  mkdir -p "$BUNDLE"/{rootfs,upper,work}
+  mount -t overlay -o "${SEALED:+ro,}lowerdir=/world/images/$image,upperdir=$BUNDLE/upper,workdir=$BUNDLE/work" overlay "$BUNDLE/rootfs"
+  if [ ! -e "$spec" ]; then (cd "$BUNDLES" && rm -f config.json && "$runtime" spec && mv config.json "$spec"); fi
+  jq --arg stage "$stage" --arg hook "$HOOK" --arg args "$HOOK_ARGS $stage" --arg probe "${PROBE:-}" --arg id "${BUNDLE##*/}" '
+    .process.terminal = false
+    | .process.args = ["/usr/bin/probe"] + ($probe | split(" "))
+    | .process.env = ["PATH=/usr/local/bin:/usr/bin:/bin"] + $ARGS.positional
+    | .process.capabilities |= map_values(. + ["CAP_MKNOD"] | unique)
+    | .root = {path: "rootfs", readonly: false}
+    | .linux.cgroupsPath = "/nvoci-test-\($id)"
+    | .linux.resources.devices = [{allow: false, access: "rwm"}]
+    | if $hook == "" then . else .hooks = {($stage): [{path: $hook, args: ($args | split(" ")), env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}]} end
+    | '"${JQ:-.}" "$spec" --args "$@" >"$BUNDLE/config.json"
+  cp "$BUNDLE/config.json" "$CASE_DIR/"
+}
+
+# drop_bundle: unmount, and keep the list of what the container left in its layer.
+drop_bundle() {
+  umount "$BUNDLE/rootfs"
+  find "$BUNDLE/upper" -mindepth 1 -printf '%y %s %P -> %l\n' | sort -k 3 >"$CASE_DIR/layer"
+  rm -rf --one-file-system "$BUNDLE"
+}
+
+# run_container RUNTIME: run $BUNDLE to its end; the probe's lines are in $CASE_DIR/run.out.
+run_container() {
+  local id=${BUNDLE##*/} left
+  local status=0
+  must 20 run "$1" run --bundle "$BUNDLE" "c$id" || status=1
+  "$1" delete --force "c$id" >/dev/null 2>&1 </dev/null || true
+  left=$(find /sys/fs/cgroup -depth -type d -name "nvoci-test-$id")
+  [ -z "$left" ] || fail "cgroup left behind: $left"
+  return $status
+}
+
+# What DESIGN.md lets a container's layer keep: an empty directory, the loader's two files, and links to the driver directory.
+clean_layer() {
+  local bad
+  bad=$(awk '
+    $1 == "d" { next }
+    $1 == "f" && ($3 == "etc/ld.so.conf.d/00-nvoci.conf" || $3 == "etc/ld.so.cache") && $2 > 0 { next }
+    $1 == "l" && $5 ~ "^(/usr/local/nvidia/|(\\.\\./)+usr/local/nvidia/)" { next }
+    { print }' "$CASE_DIR/layer")
+  [ -z "$bad" ] || fail "left in the image layer: $(head -n 4 <<<"$bad" | tr '\n' '|')"
+  if grep -q ' usr/local/nvidia/' "$CASE_DIR/layer"; then fail "driver directory written into the image layer"; fi
+}
+
+out() { echo "$CASE_DIR/run.out"; }
+allowed='(ok|nodriver)'
+
+# What the probe is asked, in every container.
+QUESTIONS="--lib libcuda.so.1 --lib libnvidia-ml.so.1 --dev /dev/nvidia0 --dev /dev/nvidia1 --dev /dev/nvidiactl --dev /dev/nvidia-uvm \
+--dev /dev/nvidia-uvm-tools --mknod 195:0 --mknod 195:1 --mknod 195:254 --mknod 10:229 --mknod 1:3"
+
+probe_finished() { has "$(out)" 'probe done' "the probe did not finish"; }
+can_mknod() { has "$(out)" 'mknod 1:3 ok' "a container cannot make nodes at all, nothing is proved" '1:3'; }
+
+host_libraries() {
+  has "$(out)" "lib libcuda.so.1 ok .*/libcuda\.so\.$VERSION $CUDA_HASH" "libcuda is not the host's" 'libcuda'
+  has "$(out)" "lib libnvidia-ml.so.1 ok .*/libnvidia-ml\.so\.$VERSION $ML_HASH" "libnvidia-ml is not the host's" 'libnvidia-ml'
+}
+
+# The first of two GPUs was asked for: its nodes open; the other's are not there, and not to be had by making them.
+first_gpu_only() {
+  local d
+  can_mknod
+  for d in nvidia0 nvidiactl nvidia-uvm nvidia-uvm-tools; do has "$(out)" "dev /dev/$d $allowed" "/dev/$d does not open" "/dev/$d "; done
+  has "$(out)" "mknod 195:0 $allowed" "the requested GPU is refused by its number" '195:0'
+  has "$(out)" 'dev /dev/nvidia1 absent' "a GPU nobody asked for" '/dev/nvidia1'
+  has "$(out)" 'mknod 195:1 refused' "a GPU nobody asked for opens by its number" '195:1'
+  has "$(out)" 'mknod 195:254 refused' "nvidia-modeset opens without the display capability" '195:254'
+  has "$(out)" 'mknod 10:229 refused' "the container's own device rules are gone" '10:229'
+}
+
+no_gpu() {
+  local d n
+  can_mknod
+  for d in libcuda.so.1 libnvidia-ml.so.1; do has "$(out)" "lib $d (missing .*|unsupported)" "$d without a request" "$d"; done
+  for d in nvidia0 nvidia1 nvidiactl nvidia-uvm; do has "$(out)" "dev /dev/$d absent" "/dev/$d without a request" "/dev/$d"; done
+  for n in 195:0 195:1 195:254 10:229; do has "$(out)" "mknod $n refused" "$n opens without a request" "$n"; done
+}
+
+# container_case NAME RUNTIME STAGE IMAGE CHECKS ENV...: one container, start to finish.
+container_case() {
+  local name=$1 runtime=$2 stage=$3 image=$4 checks=$5 check
+  shift 5
+  case_begin "$name"
+  mount_table >"$CASE_DIR/mounts.before"
+  PROBE=${PROBE:-$QUESTIONS} make_bundle "$runtime" "$stage" "$image" "$@"
+  if run_container "$runtime"; then
+    for check in probe_finished $checks; do "$check"; done
+  fi
+  drop_bundle
+  clean_layer
+  same_mounts "$CASE_DIR/mounts.before"
+  ok
+}

@@ -1,0 +1,352 @@
+//! `nvoci install ENGINE...` and `nvoci uninstall ENGINE...`.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::{Arg, Parser, ValueExt};
+use serde_json::{Value, json};
+
+use crate::engine::place::{self, Session, User};
+use crate::engine::register::{self, Job, Outcome, Report};
+use crate::engine::restart::{self, Activation, Need};
+use crate::engine::validate::Checked;
+use crate::engine::{Engine, Settings};
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::sys::root::Root;
+
+/// Which of the two it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verb {
+    /// Register nvoci.
+    Install,
+    /// Take the registration back.
+    Uninstall,
+}
+
+impl Verb {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Install => "install",
+            Self::Uninstall => "uninstall",
+        }
+    }
+}
+
+const HELP: &str = "\
+usage: nvoci install ENGINE... [OPTION...]
+       nvoci uninstall ENGINE... [OPTION...]
+
+Registers nvoci's runtime with docker, podman, containerd or crio, or takes back exactly what install did.
+
+  --config FILE        edit this file in place of the usual one (one engine)
+  --root DIR           work below DIR, as if it were /
+  --runtime-name NAME  the runtime's name in the engine (nvidia)
+  --runtime-path FILE  the runtime's binary (/usr/bin/nvoci-runtime)
+  --set-as-default     make it the engine's default runtime
+  --cdi                turn the engine's CDI support on
+  --dry-run            show the change and make none
+  --restart            reload or restart the engine afterwards
+  --json               say what was done as JSON
+";
+
+struct Asked {
+    engines: Vec<Engine>,
+    settings: Settings,
+    config: Option<PathBuf>,
+    root: PathBuf,
+    dry_run: bool,
+    restart: bool,
+    json: bool,
+}
+
+/// Does it for every engine named in `args` (what follows the verb).
+///
+/// # Errors
+/// The first engine's error; the other engines are still done, and their errors printed.
+pub fn run(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let Some(asked) = parse(verb, args)? else {
+        print(HELP)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut first_error = None;
+    let mut all = Vec::new();
+    for engine in &asked.engines {
+        match one(verb, &asked, *engine) {
+            Ok((value, text)) => {
+                all.push(value);
+                if !asked.json {
+                    print(&text)?;
+                }
+            }
+            Err(e) => {
+                all.push(json!({"engine": engine.name(), "error": e.to_string(), "code": e.code().number()}));
+                if let Some(e) = first_error.replace(e) {
+                    eprintln!("nvoci: {e}");
+                }
+            }
+        }
+    }
+    if asked.json {
+        print(&format!("{:#}\n", Value::Array(all)))?;
+    }
+    first_error.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Asked>> {
+    let usage = |why: String| {
+        let known: Vec<&str> = Engine::ALL.iter().map(|e| e.name()).collect();
+        Error::new(Code::Usage, format!("nvoci {}", verb.name()), why).fix(format!(
+            "name one or more of {}; see `nvoci {} --help`",
+            known.join(", "),
+            verb.name()
+        ))
+    };
+    let bad = |e: lexopt::Error| usage(e.to_string());
+    let mut asked = Asked {
+        engines: Vec::new(),
+        settings: Settings::default(),
+        config: None,
+        root: PathBuf::from("/"),
+        dry_run: false,
+        restart: false,
+        json: false,
+    };
+    let mut parser = Parser::from_args(args);
+    while let Some(arg) = parser.next().map_err(bad)? {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Long("config") => asked.config = Some(parser.value().map_err(bad)?.into()),
+            Arg::Long("root") => asked.root = parser.value().map_err(bad)?.into(),
+            Arg::Long("runtime-name") => {
+                asked.settings.name = parser.value().and_then(ValueExt::string).map_err(bad)?;
+            }
+            Arg::Long("runtime-path") => {
+                asked.settings.runtime_path = parser.value().and_then(ValueExt::string).map_err(bad)?;
+            }
+            Arg::Long("set-as-default") => asked.settings.set_as_default = true,
+            Arg::Long("cdi") => asked.settings.cdi = true,
+            Arg::Long("dry-run") => asked.dry_run = true,
+            Arg::Long("restart") => asked.restart = true,
+            Arg::Long("json") => asked.json = true,
+            Arg::Value(name) => {
+                let name = name.to_string_lossy();
+                let engine =
+                    Engine::from_name(&name).ok_or_else(|| usage(format!("unknown engine {name}")))?;
+                if !asked.engines.contains(&engine) {
+                    asked.engines.push(engine);
+                }
+            }
+            other => return Err(bad(other.unexpected())),
+        }
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name = &asked.settings.name;
+    if asked.engines.is_empty() {
+        return Err(usage("no engine named".to_owned()));
+    }
+    if asked.config.is_some() && asked.engines.len() > 1 {
+        return Err(usage("--config goes with one engine".to_owned()));
+    }
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        return Err(usage(
+            "--runtime-name takes letters, digits, `-`, `_` and `.`".to_owned(),
+        ));
+    }
+    if !asked.settings.runtime_path.starts_with('/') {
+        return Err(usage("--runtime-path takes an absolute path".to_owned()));
+    }
+    if asked.restart && (asked.dry_run || asked.root.as_os_str() != "/") {
+        return Err(usage("--restart does not go with --dry-run or --root".to_owned()));
+    }
+    Ok(Some(asked))
+}
+
+/// Does one engine; the answer as JSON and as text.
+fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
+    let root = Root::open(&asked.root).context(Code::Usage, || asked.root.display().to_string())?;
+    let live = asked.root.as_os_str() == "/";
+    let session = Session {
+        live,
+        user: if live { user()? } else { None },
+    };
+    let config = match &asked.config {
+        // A relative path is the caller's own when the root is, else it is one below the root.
+        Some(file) if live => {
+            Some(std::path::absolute(file).context(Code::Usage, || file.display().to_string())?)
+        }
+        Some(file) => Some(PathBuf::from("/").join(file)),
+        None => None,
+    };
+    let place = place::find(engine, &root, &session, config.as_deref())?;
+    let job = Job {
+        engine,
+        settings: asked.settings.clone(),
+        root,
+        session,
+        config,
+        dry_run: asked.dry_run,
+    };
+    let report = match verb {
+        Verb::Install => register::install(&job, &place),
+        Verb::Uninstall => register::uninstall(&job, &place),
+    }?;
+    let activation = (report.outcome.changed() && live)
+        .then(|| restart::plan(engine, &place, &job.session, &report.keys, verb == Verb::Install));
+    let mut text = describe(engine, asked, &report, activation.as_ref());
+    let mut acted = false;
+    if let Some(activation) = activation
+        .as_ref()
+        .filter(|a| asked.restart && a.need != Need::Nothing)
+    {
+        if !asked.json {
+            print(&std::mem::take(&mut text))?;
+        }
+        let done = restart::act(engine, activation)?;
+        acted = true;
+        let _ = writeln!(text, "  done: {done}");
+    }
+    Ok((to_json(engine, asked, &report, activation.as_ref(), acted), text))
+}
+
+/// The directories of the ordinary user who runs this; `None` for root.
+fn user() -> Result<Option<User>> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let var = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    let home = var("HOME").ok_or_else(|| Error::new(Code::Usage, "HOME", "not set, and not run as root"))?;
+    Ok(Some(User {
+        config: var("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")),
+        state: var("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state")),
+    }))
+}
+
+fn describe(engine: Engine, asked: &Asked, report: &Report, activation: Option<&Activation>) -> String {
+    let files: Vec<String> = report.files.iter().map(|f| f.display().to_string()).collect();
+    let place = if files.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", files.join(", "))
+    };
+    let mut out = if asked.dry_run && report.outcome.changed() {
+        let verb = if report.outcome == Outcome::Registered {
+            "would be registered"
+        } else {
+            "would be removed"
+        };
+        format!("{}: {verb}{place}\n{}", engine.name(), report.diff)
+    } else {
+        format!("{}: {}{place}\n", engine.name(), report.outcome.text())
+    };
+    let mut line = |label: &str, text: &str| {
+        let _ = writeln!(out, "  {label}: {}", Escaped(text));
+    };
+    if !asked.dry_run {
+        for change in &report.changes {
+            line("set", change);
+        }
+    }
+    for backup in &report.backups {
+        line("backup", &backup.display().to_string());
+    }
+    match &report.checked {
+        Some(Checked::By(command)) => line("validated", command),
+        Some(Checked::Not(why)) => line("not validated", why),
+        None => {}
+    }
+    for warning in &report.warnings {
+        line("warning", warning);
+    }
+    if let Some(a) = activation {
+        for note in &a.notes {
+            line("note", note);
+        }
+        if !a.hit.is_empty() {
+            line("a restart stops", &a.hit.join(", "));
+        }
+        if !a.command.is_empty() && !asked.restart {
+            line("to take effect, run", &a.command.join(" "));
+        }
+    }
+    out
+}
+
+fn to_json(
+    engine: Engine,
+    asked: &Asked,
+    report: &Report,
+    activation: Option<&Activation>,
+    acted: bool,
+) -> Value {
+    let paths = |all: &[PathBuf]| all.iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
+    let (by, not) = match &report.checked {
+        Some(Checked::By(command)) => (Some(command), None),
+        Some(Checked::Not(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    let activation = activation.map(|a| {
+        let need = match a.need {
+            Need::Nothing => "nothing",
+            Need::Reload => "reload",
+            Need::Restart => "restart",
+        };
+        json!({"need": need, "command": a.command, "notes": a.notes, "stops": a.hit, "done": acted})
+    });
+    json!({
+        "engine": engine.name(),
+        "outcome": report.outcome.text(),
+        "dry_run": asked.dry_run,
+        "files": paths(&report.files),
+        "changes": report.changes,
+        "diff": report.diff,
+        "backups": paths(&report.backups),
+        "validated_by": by,
+        "not_validated": not,
+        "warnings": report.warnings,
+        "activation": activation,
+    })
+}
+
+/// A reader who has seen enough is no error: what was to be done is done.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io(Code::System, "standard output", &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &str) -> Result<Option<Asked>> {
+        parse(Verb::Install, line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in [
+            "",
+            "lxc",
+            "docker podman --config /x",
+            "docker --runtime-name a/b",
+            "docker --runtime-path nvoci",
+            "docker --restart --dry-run",
+            "docker --frobnicate",
+        ] {
+            assert_eq!(args(line).err().map(|e| e.code()), Some(Code::Usage), "{line}");
+        }
+        let asked = args("cri-o docker crio --cdi").unwrap().unwrap();
+        assert_eq!(asked.engines, [Engine::Crio, Engine::Docker]);
+    }
+}

@@ -1,0 +1,292 @@
+//! `nvoci ldconfig`: the loader's cache of a root, in ldconfig's own words.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lexopt::Arg;
+
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::ldso::cache::{self, Cache, Entry};
+use crate::ldso::{self, How, LoaderEnv, Run, Update, Warnings, abi, conf, scan};
+use crate::sys::root::Root;
+
+/// `nvoci ldconfig --help`.
+pub const HELP: &str = "\
+Reads, rebuilds and queries a root's loader cache. Executes nothing of the root.
+
+Usage: nvoci ldconfig [-r ROOT] [-X] [-N] [-C FILE] [-f CONF] [-n] [DIR...]
+       nvoci ldconfig [-r ROOT] [-X] [-C FILE] --first DIR...
+       nvoci ldconfig [-r ROOT] [-C FILE] -p
+       nvoci ldconfig [-r ROOT] --which SONAME [--env LD_LIBRARY_PATH=...] [--for FILE]
+
+  -r ROOT       work in ROOT; all other paths are inside it (default /)
+  -C FILE       the cache (default /etc/ld.so.cache)
+  -f CONF       the configuration (default /etc/ld.so.conf)
+  -X            make no soname links and remove no stale ones
+  -N            write no cache
+  -n            scan only the DIRs given, write no cache
+  -i            accepted: there is no auxiliary cache to ignore
+  -v            say how the cache was made
+  -p            print the cache
+  --first DIR   put DIR's libraries before all others, whatever the configuration
+                says; extends the cache where it is current, else scans
+  --which NAME  where the loader would find NAME, and through what
+  --env         LD_LIBRARY_PATH of the process that asks
+  --for FILE    the program or library that asks, for its DT_RUNPATH and DT_RPATH
+
+Exit status: 0; 1 if --which found nothing; else as for every command.
+";
+
+#[derive(Debug, Default)]
+struct Options {
+    root: Option<PathBuf>,
+    cache: Option<PathBuf>,
+    conf: Option<PathBuf>,
+    no_links: bool,
+    no_cache: bool,
+    only_dirs: bool,
+    verbose: bool,
+    print: bool,
+    first: Vec<PathBuf>,
+    dirs: Vec<PathBuf>,
+    which: Option<String>,
+    library_path: Option<Vec<u8>>,
+    asked_by: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let Some(options) = parse(args)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let path = options.root.as_deref().unwrap_or(Path::new("/"));
+    // A root that a person names may be a link; what is in it may not lead out.
+    let root = rustix::fs::open(
+        path,
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(std::io::Error::from)
+    .context(Code::System, || format!("root {}", path.display()))?;
+    let root = Root::from_fd(root);
+    let file = options.cache.as_deref().unwrap_or(Path::new(ldso::CACHE));
+    if options.print {
+        return print(&root, file);
+    }
+    if let Some(soname) = &options.which {
+        return which(&root, soname, &options);
+    }
+    let mut warnings = Warnings::default();
+    let bytes = if options.first.is_empty() {
+        scan_all(&root, &options, &mut warnings)
+    } else {
+        put_first(&root, &options, &mut warnings)?
+    };
+    for line in warnings.into_lines() {
+        eprintln!("nvoci: {line}");
+    }
+    if options.no_cache || options.only_dirs {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let written = root
+        .parent_of(file)
+        .and_then(|(dir, name)| dir.write_file_durably(&name, 0o644, &bytes));
+    written.context(Code::System, || file.display().to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn scan_all(root: &Root, options: &Options, warnings: &mut Warnings) -> Vec<u8> {
+    let conf = options
+        .conf
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(conf::DEFAULT));
+    let run = Run {
+        dirs: options.dirs.clone(),
+        conf: (!options.only_dirs).then_some(conf),
+        links: !options.no_links,
+    };
+    ldso::scan_root(root, &run, warnings)
+}
+
+fn put_first(root: &Root, options: &Options, warnings: &mut Warnings) -> Result<Vec<u8>> {
+    let first = options
+        .first
+        .iter()
+        .map(|dir| scan::first_dir(root, dir).context(Code::File, || dir.display().to_string()))
+        .collect::<Result<Vec<_>>>()?;
+    let outcome = ldso::updated_cache(
+        root,
+        &Update {
+            first: &first,
+            conf_name: "00-nvoci.conf",
+        },
+    );
+    for line in &outcome.warnings {
+        warnings.add(format_args!("{line}"));
+    }
+    match &outcome.how {
+        How::Merged if options.verbose => println!("extended the cache"),
+        How::Rebuilt { reason } if options.verbose => println!("scanned all directories: {reason}"),
+        How::Merged | How::Rebuilt { .. } => {}
+        How::MuslPath | How::None => {
+            let why = "the root has no glibc loader, so it uses no cache";
+            return Err(Error::new(Code::File, ldso::CACHE, why).fix("use a glibc image"));
+        }
+    }
+    Ok(outcome.bytes)
+}
+
+fn print(root: &Root, file: &Path) -> Result<ExitCode> {
+    let name = || file.display().to_string();
+    let bytes = root.read(file, cache::MAX_BYTES).context(Code::File, name)?;
+    let cache = Cache::parse(&bytes)?;
+    let mut out = Vec::with_capacity(bytes.len() * 2);
+    out.extend(format!("{} libs found in cache `{}'\n", cache.len(), file.display()).into_bytes());
+    for entry in cache.entries() {
+        line(&cache, &entry, &mut out);
+    }
+    if let Some(generator) = cache.generator() {
+        out.extend_from_slice(b"Cache generated by: ");
+        escape(generator, &mut out);
+        out.push(b'\n');
+    }
+    std::io::stdout()
+        .write_all(&out)
+        .context(Code::System, || "standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line of `-p`, in glibc's form.
+fn line(cache: &Cache<'_>, entry: &Entry<'_>, out: &mut Vec<u8>) {
+    out.push(b'\t');
+    escape(entry.soname, out);
+    out.extend_from_slice(b" (");
+    out.extend_from_slice(abi::type_name(entry.flags).as_bytes());
+    match abi::abi_name(entry.flags) {
+        Some("") => {}
+        Some(name) => out.extend(format!(",{name}").into_bytes()),
+        None => out.extend(format!(",{}", entry.flags & abi::FLAG_ABI_MASK).into_bytes()),
+    }
+    if let Some(name) = entry.hwcaps_index().and_then(|index| cache.hwcaps().get(index)) {
+        out.extend_from_slice(b", hwcap: \"");
+        escape(name, out);
+        out.push(b'"');
+    } else if entry.hwcap != 0 {
+        out.extend(format!(", hwcap: {:#018x}", entry.hwcap).into_bytes());
+    }
+    out.extend_from_slice(b") => ");
+    escape(entry.path, out);
+    out.push(b'\n');
+}
+
+/// Appends text of an image without what could steer a terminal.
+fn escape(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        if byte.is_ascii_control() {
+            out.extend(byte.escape_ascii());
+        } else {
+            out.push(byte);
+        }
+    }
+}
+
+fn which(root: &Root, soname: &str, options: &Options) -> Result<ExitCode> {
+    let mut env = LoaderEnv {
+        library_path: options.library_path.clone(),
+        ..LoaderEnv::default()
+    };
+    if let Some(path) = &options.asked_by {
+        let what = || path.display().to_string();
+        let file = root
+            .resolve(path)
+            .and_then(|node| node.open_read())
+            .context(Code::File, what)?;
+        let info = ldso::read_soname_and_class(&file)
+            .ok_or_else(|| Error::new(Code::File, what(), "no dynamic ELF program or library"))?;
+        env.abi = Some((info.machine, info.is_64));
+        env.asked_by = Some((path.clone(), info));
+    }
+    match ldso::resolve(root, soname, &env) {
+        Some(found) => {
+            let mut out = Vec::new();
+            escape(found.path.as_os_str().as_bytes(), &mut out);
+            out.extend(format!("\t{}\n", found.via).into_bytes());
+            std::io::stdout()
+                .write_all(&out)
+                .context(Code::System, || "standard output")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => {
+            eprintln!(
+                "nvoci: {}: the loader would not find it",
+                crate::error::Escaped(soname)
+            );
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
+    let mut options = Options::default();
+    let mut parser = lexopt::Parser::from_args(args);
+    let usage = |e: lexopt::Error| Error::new(Code::Usage, "nvoci ldconfig", e.to_string());
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Arg::Short('X') => options.no_links = true,
+            Arg::Short('N') => options.no_cache = true,
+            Arg::Short('n') => options.only_dirs = true,
+            Arg::Short('i') | Arg::Long("ignore-aux-cache") => {}
+            Arg::Short('v') | Arg::Long("verbose") => options.verbose = true,
+            Arg::Short('p') | Arg::Long("print-cache") => options.print = true,
+            Arg::Short('r') => options.root = Some(parser.value().map_err(usage)?.into()),
+            Arg::Short('C') => options.cache = Some(parser.value().map_err(usage)?.into()),
+            Arg::Short('f') => options.conf = Some(parser.value().map_err(usage)?.into()),
+            Arg::Long("for") => options.asked_by = Some(parser.value().map_err(usage)?.into()),
+            Arg::Long("first") => options.first.push(absolute(parser.value().map_err(usage)?)?),
+            Arg::Long("env") => options.library_path = Some(library_path(parser.value().map_err(usage)?)?),
+            Arg::Long("which") => {
+                let name = parser.value().map_err(usage)?;
+                options.which = Some(name.into_string().map_err(|name| {
+                    Error::new(Code::Usage, "--which", format!("{} is not UTF-8", name.display()))
+                })?);
+            }
+            Arg::Short('h') | Arg::Long("help") => {
+                print!("{HELP}");
+                return Ok(None);
+            }
+            Arg::Value(dir) => options.dirs.push(absolute(dir)?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    Ok(Some(options))
+}
+
+fn absolute(dir: OsString) -> Result<PathBuf> {
+    if dir.as_bytes().first() == Some(&b'/') {
+        return Ok(PathBuf::from(dir));
+    }
+    let what = dir.display().to_string();
+    Err(Error::new(
+        Code::Usage,
+        what,
+        "a directory must be given by its absolute path in the root",
+    ))
+}
+
+fn library_path(setting: OsString) -> Result<Vec<u8>> {
+    let bytes = setting.into_vec();
+    match bytes.strip_prefix(b"LD_LIBRARY_PATH=") {
+        Some(value) => Ok(value.to_vec()),
+        None => {
+            let what = OsStr::from_bytes(&bytes).display().to_string();
+            Err(Error::new(
+                Code::Usage,
+                what,
+                "only LD_LIBRARY_PATH=... decides where libraries are found",
+            ))
+        }
+    }
+}

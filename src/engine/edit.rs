@@ -1,0 +1,392 @@
+//! An edit of one configuration file as data: what was set, what stood there before, how to take it back.
+//!
+//! Files are edited as text, by replacing or adding the few bytes that change, so comments, order,
+//! indentation, line endings and keys nobody here knows stay as they are. Every edit is checked by
+//! parsing the result: it must hold what was set and, besides, exactly what was there before.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Code, Error, Result};
+
+use super::{json, toml};
+
+/// The syntax of a configuration file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// dockerd's daemon.json.
+    Json,
+    /// containerd, CRI-O, containers.conf.
+    Toml,
+}
+
+/// One value that was set, with what is needed to take it back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The keys that lead to the value.
+    pub path: Vec<String>,
+    /// The text of the value that was replaced; `None` when there was none.
+    pub before: Option<String>,
+    /// The value that was set.
+    pub after: Value,
+    /// How many of the path's keys existed before; later ones are taken back when they are left empty.
+    pub existed: usize,
+    /// Whether a header of its own was written for a TOML table that was there by its inner tables alone.
+    pub header: bool,
+}
+
+impl Change {
+    /// A line for people: `runtimes.nvidia = {...}`.
+    pub fn describe(&self) -> String {
+        let was = self.before.as_deref().map(|b| format!(" (was {b})"));
+        format!(
+            "{} = {}{}",
+            self.path.join("."),
+            self.after,
+            was.unwrap_or_default()
+        )
+    }
+}
+
+/// The outcome of planning an edit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edit {
+    /// The whole new text of the file.
+    pub text: String,
+    /// What differs, in the order it was done; empty when nothing has to be done.
+    pub changes: Vec<Change>,
+    /// What the user should know; none of it stops the edit.
+    pub warnings: Vec<String>,
+}
+
+/// A syntax error in the file as it is.
+#[derive(Clone, Debug)]
+pub(super) struct Syntax {
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) message: String,
+}
+
+/// What became of one [`Change`] when it was taken back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Undone {
+    /// The file is as it was before in this place.
+    Reverted,
+    /// Somebody has changed the value since; it was left alone.
+    Kept,
+    /// The value was gone already.
+    Gone,
+}
+
+/// A file's text with the changes made so far.
+#[derive(Clone, Debug)]
+pub struct Editor {
+    file: String,
+    format: Format,
+    bom: &'static str,
+    text: String,
+    value: Value,
+    changes: Vec<Change>,
+}
+
+impl Editor {
+    /// Parses `text`; `file` is only named in errors.
+    ///
+    /// # Errors
+    /// [`Code::Engine`] with line and column when the text is not valid.
+    pub fn open(file: &str, format: Format, text: &str) -> Result<Self> {
+        let (bom, text) = match text.strip_prefix('\u{feff}') {
+            Some(rest) => ("\u{feff}", rest),
+            None => ("", text),
+        };
+        let value = parse(format, text).map_err(|e| {
+            Error::new(
+                Code::Engine,
+                file,
+                format!("line {}, column {}: {}", e.line, e.column, e.message),
+            )
+            .fix("correct the file, which was left as it is, and try again")
+        })?;
+        Ok(Self {
+            file: file.to_owned(),
+            format,
+            bom,
+            text: text.to_owned(),
+            value,
+            changes: Vec::new(),
+        })
+    }
+
+    /// The whole file as a value.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// The value at `path`.
+    pub fn get(&self, path: &[&str]) -> Option<&Value> {
+        lookup(&self.value, path)
+    }
+
+    /// Sets the value at `path`; nothing happens when it has that value.
+    ///
+    /// # Errors
+    /// [`Code::Engine`] when the place cannot be edited without rewriting what the user wrote.
+    pub fn set(&mut self, path: &[&str], value: &Value) -> Result<()> {
+        if self.get(path) == Some(value) {
+            return Ok(());
+        }
+        let existed = (1..=path.len())
+            .take_while(|n| path.get(..*n).is_some_and(|p| self.get(p).is_some()))
+            .count();
+        let before = self
+            .find(path)
+            .and_then(|at| self.text.get(at))
+            .map(str::to_owned);
+        let text = match self.format {
+            Format::Json => json::set(&self.text, path, value),
+            Format::Toml => toml::set(&self.text, path, value),
+        };
+        let mut expected = self.value.clone();
+        place(&mut expected, path, Some(value.clone()));
+        let parent = path.split_last().map_or(path, |(_, parent)| parent);
+        let bare = self.get(parent).is_some() && !self.has_header(parent);
+        self.accept(text, &expected, path)?;
+        self.changes.push(Change {
+            path: path.iter().map(|k| (*k).to_owned()).collect(),
+            before,
+            after: value.clone(),
+            existed,
+            header: bare && self.has_header(parent),
+        });
+        Ok(())
+    }
+
+    /// Removes the value at `path`, then those of its parents beyond the first `keep` that are empty.
+    ///
+    /// # Errors
+    /// [`Code::Engine`] when the place cannot be edited without rewriting what the user wrote.
+    pub fn remove(&mut self, path: &[&str], keep: usize) -> Result<()> {
+        for n in (keep.max(1)..=path.len()).rev() {
+            let Some(here) = path.get(..n) else { continue };
+            let last = n == path.len();
+            let empty = self
+                .get(here)
+                .is_some_and(|v| v.as_object().is_some_and(Map::is_empty));
+            if last || empty {
+                let text = match self.format {
+                    Format::Json => json::remove(&self.text, here),
+                    Format::Toml => toml::remove(&self.text, here),
+                };
+                let mut expected = self.value.clone();
+                place(&mut expected, here, None);
+                self.accept(text, &expected, here)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one recorded change back.
+    ///
+    /// A table that was added goes as a whole, whatever was added to it; a single value that somebody
+    /// has changed since stays.
+    ///
+    /// # Errors
+    /// As for [`Editor::set`].
+    pub fn undo(&mut self, change: &Change) -> Result<Undone> {
+        let path: Vec<&str> = change.path.iter().map(String::as_str).collect();
+        let Some(now) = self.get(&path) else {
+            return Ok(Undone::Gone);
+        };
+        let ours = *now == change.after || (change.after.is_object() && now.is_object());
+        if !ours {
+            return Ok(Undone::Kept);
+        }
+        let Some(raw) = &change.before else {
+            self.remove(&path, change.existed + 1)?;
+            if let (true, Some((_, parent))) = (change.header, path.split_last())
+                && let Some(text) = toml::remove_header(&self.text, parent)
+            {
+                let expected = self.value.clone();
+                self.accept(Some(text), &expected, parent)?;
+            }
+            return Ok(Undone::Reverted);
+        };
+        let text = match self.format {
+            Format::Json => json::set_raw(&self.text, &path, raw),
+            Format::Toml => toml::set_raw(&self.text, &path, raw),
+        };
+        let value = text.as_deref().and_then(|t| parse(self.format, t).ok());
+        let mut expected = self.value.clone();
+        place(
+            &mut expected,
+            &path,
+            value.and_then(|v| lookup(&v, &path).cloned()),
+        );
+        self.accept(text, &expected, &path)?;
+        Ok(Undone::Reverted)
+    }
+
+    /// The text as it stands.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.bom, self.text)
+    }
+
+    /// Ends the edit.
+    pub fn finish(self, warnings: Vec<String>) -> Edit {
+        Edit {
+            text: self.text(),
+            changes: self.changes,
+            warnings,
+        }
+    }
+
+    fn has_header(&self, path: &[&str]) -> bool {
+        self.format == Format::Toml && toml::has_header(&self.text, path)
+    }
+
+    fn find(&self, path: &[&str]) -> Option<std::ops::Range<usize>> {
+        match self.format {
+            Format::Json => json::find(&self.text, path),
+            Format::Toml => toml::find(&self.text, path),
+        }
+    }
+
+    /// Takes the new text if it says exactly what it should.
+    fn accept(&mut self, text: Option<String>, expected: &Value, path: &[&str]) -> Result<()> {
+        let parsed = text.and_then(|t| parse(self.format, &t).ok().map(|v| (t, v)));
+        match parsed {
+            Some((text, value)) if same(&value, expected) => {
+                self.text = text;
+                self.value = value;
+                Ok(())
+            }
+            _ => Err(Error::new(
+                Code::Engine,
+                &self.file,
+                format!(
+                    "{} is written in a way that cannot be edited in place",
+                    path.join(".")
+                ),
+            )
+            .fix("write it as a table of its own, one key per line, and try again")),
+        }
+    }
+}
+
+/// The value at `path` below `value`.
+pub(super) fn lookup<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |v, key| v.get(key))
+}
+
+/// `"\r\n"` where the text uses it, else `"\n"`.
+pub(super) fn newline(text: &str) -> &'static str {
+    if text.contains("\r\n") { "\r\n" } else { "\n" }
+}
+
+/// The white space that the line around byte `at` starts with.
+pub(super) fn line_indent(text: &str, at: usize) -> &str {
+    let start = line_start(text, at);
+    let line = text.get(start..).unwrap_or_default();
+    let width = line.len() - line.trim_start_matches([' ', '\t']).len();
+    line.get(..width).unwrap_or_default()
+}
+
+/// The first byte of the line around byte `at`.
+pub(super) fn line_start(text: &str, at: usize) -> usize {
+    text.get(..at).and_then(|t| t.rfind('\n')).map_or(0, |i| i + 1)
+}
+
+fn parse(format: Format, text: &str) -> Result<Value, Syntax> {
+    match format {
+        Format::Json => json::parse(text),
+        Format::Toml => toml::parse(text),
+    }
+}
+
+/// Sets or removes the value at `path`, making objects on the way.
+fn place(value: &mut Value, path: &[&str], new: Option<Value>) {
+    let Some((key, rest)) = path.split_first() else {
+        if let Some(new) = new {
+            *value = new;
+        }
+        return;
+    };
+    let Some(map) = value.as_object_mut() else {
+        return;
+    };
+    match (rest.is_empty(), new) {
+        (true, None) => {
+            map.shift_remove(*key);
+        }
+        (true, Some(new)) => {
+            map.insert((*key).to_owned(), new);
+        }
+        (false, new) => {
+            if new.is_some() || map.contains_key(*key) {
+                let inner = map
+                    .entry((*key).to_owned())
+                    .or_insert_with(|| Value::Object(Map::new()));
+                place(inner, rest, new);
+            }
+        }
+    }
+}
+
+/// Equality in which a table that is empty and one that is absent are the same: in TOML a table
+/// vanishes with its last key.
+fn same(one: &Value, two: &Value) -> bool {
+    match (one, two) {
+        (Value::Object(x), Value::Object(y)) => {
+            let covered = |from: &Map<String, Value>, other: &Map<String, Value>| {
+                from.iter().all(|(key, value)| match other.get(key) {
+                    Some(found) => same(value, found),
+                    None => empty(value),
+                })
+            };
+            covered(x, y) && covered(y, x)
+        }
+        _ => one == two,
+    }
+}
+
+fn empty(value: &Value) -> bool {
+    value.as_object().is_some_and(|m| m.values().all(empty))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_broken_file_is_named_with_line_and_column() {
+        for (format, text) in [
+            (Format::Json, "{\n  \"a\": ,\n}"),
+            (Format::Toml, "x = 1\ny = [\n"),
+        ] {
+            let e = Editor::open("/etc/f", format, text).unwrap_err();
+            assert_eq!(e.code(), Code::Engine);
+            assert!(e.why().starts_with("line 2, column "), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_value_changed_by_the_user_stays() {
+        let mut e = Editor::open("f", Format::Json, "{\"default-runtime\": \"kata\"}").unwrap();
+        let change = Change {
+            path: vec!["default-runtime".into()],
+            before: Some("\"runc\"".into()),
+            after: json!("nvidia"),
+            existed: 1,
+            header: false,
+        };
+        assert_eq!(e.undo(&change).unwrap(), Undone::Kept);
+        assert_eq!(e.text(), "{\"default-runtime\": \"kata\"}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_stays() {
+        let mut e = Editor::open("f", Format::Toml, "\u{feff}a = 1\n").unwrap();
+        e.set(&["b"], &json!(2)).unwrap();
+        assert_eq!(e.text(), "\u{feff}a = 1\nb = 2\n");
+    }
+}

@@ -1,0 +1,396 @@
+//! Registering nvoci with an engine and taking it back: plan, show, validate, swap, record.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Code, Error, Result};
+use crate::sys::root::Root;
+
+use super::edit::{Edit, Editor, Undone};
+use super::place::{Place, Session};
+use super::store::{self, FileRecord, Record, Stored, fingerprint};
+use super::validate::{self, Checked};
+use super::{Engine, Settings, Take, diff, podman, sources};
+
+/// One registration or its removal.
+#[derive(Debug)]
+pub struct Job {
+    /// The engine.
+    pub engine: Engine,
+    /// What is registered.
+    pub settings: Settings,
+    /// All paths are below it.
+    pub root: Root,
+    /// Whose machine it is.
+    pub session: Session,
+    /// The file to edit in place of the usual one.
+    pub config: Option<PathBuf>,
+    /// Change nothing.
+    pub dry_run: bool,
+}
+
+/// What a job came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Nvoci is registered now.
+    Registered,
+    /// It was, and nothing was written.
+    AlreadyRegistered,
+    /// The registration is taken back.
+    Removed,
+    /// There was none, and nothing was written.
+    NotRegistered,
+}
+
+impl Outcome {
+    /// The words for it.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::AlreadyRegistered => "already registered",
+            Self::Removed => "removed",
+            Self::NotRegistered => "not registered",
+        }
+    }
+
+    /// Whether a file was (or would be) written.
+    pub const fn changed(self) -> bool {
+        matches!(self, Self::Registered | Self::Removed)
+    }
+}
+
+/// What was done, for people and for `--json`.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// The files concerned.
+    pub files: Vec<PathBuf>,
+    /// The unified diff of all files.
+    pub diff: String,
+    /// One line a value that was set.
+    pub changes: Vec<String>,
+    /// The paths of the keys that were set, for what must be restarted.
+    pub keys: Vec<Vec<String>>,
+    /// Copies of the files as they were.
+    pub backups: Vec<PathBuf>,
+    /// How the result was validated.
+    pub checked: Option<Checked>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Report {
+    fn new(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            files: Vec::new(),
+            diff: String::new(),
+            changes: Vec::new(),
+            keys: Vec::new(),
+            backups: Vec::new(),
+            checked: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn add_file(&mut self, path: &Path, before: Option<&str>, after: Option<&str>) {
+        self.files.push(path.to_owned());
+        self.diff += &diff::unified(&path.display().to_string(), before, after);
+    }
+}
+
+/// Registers nvoci.
+///
+/// # Errors
+/// [`Code::Engine`]; the engine's configuration is then as it was.
+pub fn install(job: &Job, place: &Place) -> Result<Report> {
+    let mut report = Report::new(Outcome::AlreadyRegistered);
+    let mut record = Record::load(&job.root, &place.state, job.engine)?;
+    let (stored, edit) = sources::plan(job, place)?;
+    report.warnings.extend(edit.warnings.iter().cloned());
+    warn_before(job, &stored, &mut report);
+
+    if edit.changes.is_empty() {
+        report.files.push(stored.path.clone());
+    } else {
+        report.outcome = Outcome::Registered;
+        report.add_file(&stored.path, stored.text.as_deref(), Some(&edit.text));
+        report.changes = edit.changes.iter().map(super::edit::Change::describe).collect();
+        report.keys = edit.changes.iter().map(|c| c.path.clone()).collect();
+        if !job.dry_run {
+            write_edit(job, place, &stored, edit, &mut record, &mut report)?;
+        }
+    }
+    if let Some(hook) = &place.hook {
+        install_hook(job, place, hook, &mut record, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Takes the registration back.
+///
+/// # Errors
+/// [`Code::Engine`]; files that were done before the failing one stay done and are no longer in the record.
+pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
+    let mut report = Report::new(Outcome::NotRegistered);
+    let mut record = Record::load(&job.root, &place.state, job.engine)?;
+    let asked = match &job.config {
+        Some(_) => Some(store::load(&job.root, &place.config)?.path),
+        None => None,
+    };
+    let known: Vec<FileRecord> = record
+        .files
+        .iter()
+        .filter(|f| asked.as_ref().is_none_or(|a| *a == f.path))
+        .cloned()
+        .collect();
+    if known.is_empty() {
+        forget(job, place, &mut report)?;
+        return Ok(report);
+    }
+    for file in known.iter().rev() {
+        take_back(job, file, &mut report)?;
+        if !job.dry_run {
+            record.files.retain(|f| f.path != file.path);
+            record.save(&job.root, &place.state, job.engine)?;
+        }
+    }
+    Ok(report)
+}
+
+fn warn_before(job: &Job, stored: &Stored, report: &mut Report) {
+    if stored.loose && job.session.user.is_none() {
+        report.warnings.push(format!(
+            "{}: not owned by root, or writable by others; whoever can write to it controls the engine",
+            stored.path.display()
+        ));
+    }
+    let runtime = &job.settings.runtime_path;
+    if !job.root.exists(runtime) {
+        report.warnings.push(format!(
+            "{runtime}: does not exist; containers that use the runtime fail until it does"
+        ));
+    }
+}
+
+/// Validates, then backs up, then records, then swaps: whatever is interrupted can be taken back.
+fn write_edit(
+    job: &Job,
+    place: &Place,
+    stored: &Stored,
+    edit: Edit,
+    record: &mut Record,
+    report: &mut Report,
+) -> Result<()> {
+    let dir = store::parent(&stored.path);
+    let made = store::make_dir(&job.root, dir, 0o755)?;
+    let outcome = swap(job, place, stored, edit, record, report, made.clone());
+    if outcome.is_err() {
+        store::remove_dirs(&job.root, &made);
+    }
+    outcome
+}
+
+fn swap(
+    job: &Job,
+    place: &Place,
+    stored: &Stored,
+    edit: Edit,
+    record: &mut Record,
+    report: &mut Report,
+    made: Vec<PathBuf>,
+) -> Result<()> {
+    let staged = store::stage(&job.root, stored, &edit.text)?;
+    let checked = validate::check(job, place, stored, &staged, &mut report.warnings)?;
+    report.checked = Some(checked);
+
+    let mut entry = record.file(&stored.path).cloned().unwrap_or_else(|| FileRecord {
+        path: stored.path.clone(),
+        created: stored.text.is_none(),
+        dirs: made,
+        ..FileRecord::default()
+    });
+    let fresh = entry.changes.is_empty();
+    let untouched =
+        fresh || entry.written.is_some() && entry.written == stored.text.as_deref().map(fingerprint);
+    if let (true, Some(text)) = (fresh, &stored.text) {
+        let backup = backup_path(job.engine, place, &stored.path);
+        if job.engine == Engine::Crio {
+            store::make_dir(&job.root, &place.state, 0o755)?;
+        }
+        store::write_beside(&job.root, &backup, stored, text)?;
+        entry.backup = Some(backup);
+    }
+    entry.written = untouched.then(|| fingerprint(&edit.text));
+    entry.merge(edit.changes);
+    if !entry.names.contains(&job.settings.name) {
+        entry.names.push(job.settings.name.clone());
+    }
+    report.backups.extend(entry.backup.clone());
+    record.put(entry);
+    record.save(&job.root, &place.state, job.engine)?;
+    staged.commit()
+}
+
+/// Beside the file, except where CRI-O would read it as configuration.
+fn backup_path(engine: Engine, place: &Place, path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".nvoci-backup");
+    match engine {
+        Engine::Crio => place.state.join(name),
+        _ => path.with_file_name(name),
+    }
+}
+
+/// Podman fails for every container when a hook's binary is missing, so the file comes only with it.
+fn install_hook(
+    job: &Job,
+    place: &Place,
+    path: &Path,
+    record: &mut Record,
+    report: &mut Report,
+) -> Result<()> {
+    let binary = Path::new(&job.settings.runtime_path).with_file_name("nvoci");
+    let binary = binary.display().to_string();
+    if !job.root.exists(&binary) {
+        report.warnings.push(format!(
+            "{}: left out, since {binary} does not exist and podman fails for a hook without its binary",
+            path.display()
+        ));
+        return Ok(());
+    }
+    let stored = store::load(&job.root, path)?;
+    let text = podman::hook(&binary);
+    if stored.text.as_deref() == Some(&text) {
+        return Ok(());
+    }
+    report.outcome = Outcome::Registered;
+    report.add_file(&stored.path, stored.text.as_deref(), Some(&text));
+    if job.dry_run {
+        return Ok(());
+    }
+    let dirs = store::make_dir(&job.root, store::parent(&stored.path), 0o755)?;
+    let staged = store::stage(&job.root, &stored, &text)?;
+    let known = record.file(&stored.path).cloned();
+    record.put(FileRecord {
+        path: stored.path.clone(),
+        created: true,
+        whole: true,
+        dirs: known.map_or(dirs, |k| k.dirs),
+        written: Some(fingerprint(&text)),
+        ..FileRecord::default()
+    });
+    record.save(&job.root, &place.state, job.engine)?;
+    staged.commit()
+}
+
+/// Takes back what the record says was done to one file.
+fn take_back(job: &Job, file: &FileRecord, report: &mut Report) -> Result<()> {
+    let stored = store::load(&job.root, &file.path)?;
+    let Some(text) = &stored.text else {
+        report
+            .warnings
+            .push(format!("{}: gone already", file.path.display()));
+        report.outcome = Outcome::Removed;
+        return clean_up(job, file);
+    };
+    let untouched = file.written.as_deref() == Some(fingerprint(text).as_str());
+    let restored = match &file.backup {
+        Some(backup) if untouched => store::load(&job.root, backup)?.text,
+        _ => None,
+    };
+    let after = if file.whole || file.created && untouched {
+        None
+    } else if restored.is_some() {
+        restored
+    } else {
+        undo(job, file, text, report)?
+    };
+    report.keys.extend(file.changes.iter().map(|c| c.path.clone()));
+    finish_take_back(job, &stored, after.as_deref(), report)?;
+    if job.dry_run { Ok(()) } else { clean_up(job, file) }
+}
+
+/// The text without our changes, when the file was edited since; `None` when nothing is left of a file that we made.
+fn undo(job: &Job, file: &FileRecord, text: &str, report: &mut Report) -> Result<Option<String>> {
+    let shown = file.path.display().to_string();
+    let mut e = Editor::open(&shown, job.engine.format(), text)?;
+    for change in file.changes.iter().rev() {
+        if e.undo(change)? == Undone::Kept {
+            report.warnings.push(format!(
+                "{shown}: {} was changed since and stays as it is",
+                change.path.join(".")
+            ));
+        }
+    }
+    for name in &file.names {
+        report
+            .warnings
+            .extend(job.engine.tidy(&mut e, name)?.map(|w| format!("{shown}: {w}")));
+    }
+    let left = e
+        .value()
+        .as_object()
+        .is_some_and(|m| m.keys().any(|k| k != "version"));
+    let text = e.text();
+    let comments = text.lines().any(|l| {
+        let l = l.trim();
+        l.starts_with('#') && !super::header(job.engine.name()).contains(l)
+    });
+    Ok((!file.created || left || comments).then_some(text))
+}
+
+/// Without a record: removes a runtime that points to our binary, and what names it.
+fn forget(job: &Job, place: &Place, report: &mut Report) -> Result<()> {
+    let name = job.settings.name.as_str();
+    let take = Take {
+        name,
+        runtime_path: &job.settings.runtime_path,
+    };
+    let mut all = vec![place.config.clone()];
+    if job.engine == Engine::Containerd {
+        all.extend(sources::imports(&job.root, &place.config)?);
+    }
+    for path in all {
+        let stored = store::load(&job.root, &path)?;
+        let Some(text) = &stored.text else { continue };
+        let shown = stored.path.display().to_string();
+        let mut e = Editor::open(&shown, job.engine.format(), text)?;
+        job.engine.forget(&mut e, &take)?;
+        if e.text() != *text {
+            report
+                .warnings
+                .extend(job.engine.tidy(&mut e, name)?.map(|w| format!("{shown}: {w}")));
+            finish_take_back(job, &stored, Some(&e.text()), report)?;
+        }
+    }
+    Ok(())
+}
+
+fn finish_take_back(job: &Job, stored: &Stored, after: Option<&str>, report: &mut Report) -> Result<()> {
+    report.outcome = Outcome::Removed;
+    report.add_file(&stored.path, stored.text.as_deref(), after);
+    if job.dry_run || stored.text.as_deref() == after {
+        return Ok(());
+    }
+    match after {
+        None => store::remove(&job.root, &stored.path),
+        Some(text) => store::stage(&job.root, stored, text)?.commit(),
+    }
+}
+
+fn clean_up(job: &Job, file: &FileRecord) -> Result<()> {
+    if job.dry_run {
+        return Ok(());
+    }
+    if let Some(backup) = &file.backup {
+        store::remove(&job.root, backup)?;
+    }
+    store::remove_dirs(&job.root, &file.dirs);
+    Ok(())
+}
+
+/// An error about an engine's file.
+pub(super) fn broken(file: &Path, why: impl Into<String>) -> Error {
+    Error::new(Code::Engine, file.display().to_string(), why)
+}

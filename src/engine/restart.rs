@@ -1,0 +1,225 @@
+//! Making a running engine use its new configuration, and what that would hit.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::{Code, Error, Result};
+
+use super::place::{Place, Session};
+use super::{Engine, ask};
+
+const ASK: Duration = Duration::from_secs(5);
+const ACT: Duration = Duration::from_secs(120);
+/// Containers that are listed by name.
+const MAX_NAMED: usize = 20;
+
+/// What a running engine needs to see the change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Need {
+    /// It reads its files at every start of a container.
+    Nothing,
+    /// SIGHUP.
+    Reload,
+    /// A restart.
+    Restart,
+}
+
+/// What has to be done, why, and what it would hit.
+#[derive(Clone, Debug)]
+pub struct Activation {
+    /// What is needed.
+    pub need: Need,
+    /// The command that does it; empty when nothing is needed.
+    pub command: Vec<String>,
+    /// Why this is enough, or what it means for containers.
+    pub notes: Vec<String>,
+    /// Running containers that it would stop.
+    pub hit: Vec<String>,
+}
+
+/// Works out what is needed after the keys at `keys` changed.
+pub fn plan(
+    engine: Engine,
+    place: &Place,
+    session: &Session,
+    keys: &[Vec<String>],
+    installing: bool,
+) -> Activation {
+    let words = |w: &[&str]| w.iter().map(|s| (*s).to_owned()).collect::<Vec<String>>();
+    let mut out = Activation {
+        need: Need::Restart,
+        command: words(&place.restart),
+        notes: Vec::new(),
+        hit: Vec::new(),
+    };
+    match engine {
+        Engine::Podman => {
+            out.need = Need::Nothing;
+            out.command.clear();
+            out.notes.push("podman reads its files at every run".to_owned());
+        }
+        Engine::Docker => docker(place, session, keys, installing, &mut out),
+        Engine::Containerd | Engine::Crio => {
+            out.notes
+                .push("running containers are kept by their own monitors and survive the restart".to_owned());
+        }
+    }
+    out
+}
+
+/// dockerd takes an added runtime and a new default from a SIGHUP, but drops none on one; the CDI
+/// feature and the GPU hook of `--gpus` are looked for at its start only.
+fn docker(place: &Place, session: &Session, keys: &[Vec<String>], installing: bool, out: &mut Activation) {
+    let cdi = keys.iter().any(|k| k.first().is_some_and(|k| k == "features"));
+    let daemon = if session.live && !place.user {
+        ask::daemons("dockerd").into_iter().next()
+    } else {
+        None
+    };
+    let hook_is_newer = daemon.as_ref().and_then(started_before_hook);
+    let why = if !installing {
+        "a reload takes no runtime away from dockerd"
+    } else if cdi {
+        "CDI support is set up when dockerd starts"
+    } else if hook_is_newer == Some(true) {
+        "`docker run --gpus` uses the hook that dockerd found when it started; for --runtime a reload would do"
+    } else {
+        out.need = Need::Reload;
+        for word in &mut out.command {
+            if word == "restart" {
+                "reload".clone_into(word);
+            }
+        }
+        if hook_is_newer.is_none() {
+            out.notes.push(
+                "`docker run --gpus` needs dockerd to have started after nvoci was installed".to_owned(),
+            );
+        }
+        "dockerd takes an added runtime and default-runtime from a reload (SIGHUP); no container is touched"
+    };
+    out.notes.push(why.to_owned());
+    if out.need == Need::Restart && daemon.is_some() {
+        (out.hit, out.notes) = containers(std::mem::take(&mut out.notes));
+    }
+}
+
+/// Whether dockerd started before the hook that `--gpus` needs was there; `None` without a hook.
+fn started_before_hook(daemon: &ask::Daemon) -> Option<bool> {
+    let age = daemon.age()?;
+    let newest = ["nvidia-container-runtime-hook", "nvidia-cdi-hook"]
+        .iter()
+        .filter_map(|n| {
+            std::fs::symlink_metadata(Path::new("/usr/bin").join(n))
+                .ok()?
+                .created()
+                .ok()?
+                .elapsed()
+                .ok()
+        })
+        .min()?;
+    Some(newest < age)
+}
+
+/// The running containers that a restart stops, and what else is to be said.
+fn containers(mut notes: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let Some(program) = ask::program("docker") else {
+        return (Vec::new(), notes);
+    };
+    let ask = |args: &[&str]| ask::run(&program, args, &[], ASK).ok().filter(|a| a.ok);
+    let Some(list) = ask(&["ps", "--format", "{{.ID}} {{.Names}}"]) else {
+        notes.push("docker did not answer, so what a restart would stop is not known".to_owned());
+        return (Vec::new(), notes);
+    };
+    let all: Vec<String> = list.stdout.lines().map(str::to_owned).collect();
+    let live =
+        ask(&["info", "--format", "{{.LiveRestoreEnabled}}"]).is_some_and(|a| a.stdout.trim() == "true");
+    if live && !all.is_empty() {
+        notes.push(format!(
+            "live-restore is on: the {} running containers survive the restart",
+            all.len()
+        ));
+        return (Vec::new(), notes);
+    }
+    let more = all.len().saturating_sub(MAX_NAMED);
+    let mut named: Vec<String> = all.into_iter().take(MAX_NAMED).collect();
+    if more > 0 {
+        named.push(format!("and {more} more"));
+    }
+    (named, notes)
+}
+
+/// Does it, and says what was done.
+///
+/// # Errors
+/// [`Code::Engine`] when the engine cannot be told or does not come back.
+pub fn act(engine: Engine, activation: &Activation) -> Result<String> {
+    let Some((name, args)) = activation.command.split_first() else {
+        return Ok(String::new());
+    };
+    let shown = activation.command.join(" ");
+    let failed = |why: String| {
+        Error::new(Code::Engine, &shown, why).fix(format!(
+            "the configuration is written; restart {} by hand and see its log",
+            engine.name()
+        ))
+    };
+    let program = ask::program(name).or_else(|| {
+        let snap = Path::new("/usr/bin/snap");
+        (name == "snap" && snap.exists()).then(|| snap.to_owned())
+    });
+    let booted = Path::new("/run/systemd/system").exists();
+    if let Some(program) = program.filter(|_| booted || name != "systemctl") {
+        // `systemctl --user` finds the user's manager by it.
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_default();
+        let env = [("XDG_RUNTIME_DIR", runtime_dir.as_os_str())];
+        let own = args.iter().any(|a| a == "--user");
+        let env = if own { env.as_slice() } else { &[] };
+        let answer = ask::run(&program, args, env, ACT).map_err(|e| failed(e.to_string()))?;
+        return if answer.ok {
+            Ok(shown)
+        } else {
+            Err(failed(answer.complaint().to_owned()))
+        };
+    }
+    if activation.need != Need::Reload {
+        return Err(failed("there is no service manager here that could".to_owned()));
+    }
+    let all = ask::daemons("dockerd");
+    let [daemon] = all.as_slice() else {
+        return Err(failed(format!(
+            "{} dockerd processes are running, not one",
+            all.len()
+        )));
+    };
+    let pid = rustix::process::Pid::from_raw(daemon.pid).ok_or_else(|| failed("no process id".to_owned()))?;
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).map_err(|e| failed(e.to_string()))?;
+    Ok(format!("SIGHUP to dockerd ({})", daemon.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::place;
+    use crate::sys::root::Root;
+
+    #[test]
+    fn a_reload_is_enough_for_dockers_runtimes_but_not_for_cdi() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let session = Session::default();
+        let place = place::find(Engine::Docker, &root, &session, None).unwrap();
+        let key = |k: &str| vec![vec![k.to_owned()]];
+        let a = plan(Engine::Docker, &place, &session, &key("runtimes"), true);
+        assert_eq!(
+            (a.need, a.command.join(" ").as_str()),
+            (Need::Reload, "systemctl reload docker")
+        );
+        let a = plan(Engine::Docker, &place, &session, &key("features"), true);
+        assert_eq!(
+            (a.need, a.command.join(" ").as_str()),
+            (Need::Restart, "systemctl restart docker")
+        );
+        let a = plan(Engine::Docker, &place, &session, &key("runtimes"), false);
+        assert_eq!(a.need, Need::Restart);
+    }
+}

@@ -1,0 +1,214 @@
+//! The other files that an engine reads besides the one that is edited.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::sys::root::Root;
+
+use super::edit::{Edit, Editor, Format};
+use super::place::Place;
+use super::register::{Job, broken};
+use super::store::{self, Stored};
+use super::{Engine, ask, containerd, crio, docker, podman};
+
+/// No engine reads more files than this.
+const MAX_FILES: usize = 256;
+
+/// Chooses the file, reads it and plans the edit.
+///
+/// # Errors
+/// [`Code::Engine`](crate::error::Code::Engine) when a file cannot be read or is not valid.
+pub(super) fn plan(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
+    let root = &job.root;
+    let s = &job.settings;
+    let mut target = place.config.clone();
+    let mut seen = None;
+    if job.engine == Engine::Containerd {
+        (target, seen) = last_word(job, &place.config)?;
+    }
+    let stored = store::load(root, &target)?;
+    let shown = stored.path.display().to_string();
+    let text = stored.text.as_deref();
+    let edit = match job.engine {
+        Engine::Docker => docker::plan(&shown, text, s),
+        Engine::Podman => podman::plan(&shown, text, s),
+        Engine::Containerd => containerd::plan(&shown, text, seen.as_ref(), s),
+        Engine::Crio => crio::plan(&shown, text, &crio_files(root)?, s),
+    }?;
+    Ok((stored, edit))
+}
+
+/// The file whose word on the CRI runtimes is last, and the table that takes effect today.
+///
+/// containerd up to 1.7 takes the whole plugin table of the last file that has one; from 2.0 on tables are
+/// merged key by key, and the main file serves unless a later one names our runtime.
+fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
+    let mut files = vec![main.to_owned()];
+    files.extend(imports(&job.root, main)?);
+    if files.len() == 1 {
+        return Ok((main.to_owned(), None));
+    }
+    let mut parsed = Vec::new();
+    for path in files {
+        let value = parse(&job.root, &path)?;
+        parsed.push((path, value));
+    }
+    let versioned = parsed
+        .iter()
+        .any(|(_, v)| containerd::version(v).is_some_and(|v| v > 2));
+    let merges = versioned || job.session.live && major() >= Some(2);
+    let name = job.settings.name.as_str();
+    let decides = |v: &Value| {
+        if !merges {
+            return containerd::has_cri(v);
+        }
+        let table = containerd::cri(v);
+        table.is_some_and(|t| {
+            t.get("runtimes").is_some_and(|r| r.get(name).is_some())
+                || job.settings.set_as_default && t.get("default_runtime_name").is_some()
+        })
+    };
+    let last = parsed
+        .iter()
+        .rfind(|(_, v)| decides(v))
+        .or_else(|| parsed.first());
+    let Some((path, value)) = last else {
+        return Ok((main.to_owned(), None));
+    };
+    let seen = if merges {
+        let mut all = Value::Null;
+        for table in parsed.iter().filter_map(|(_, v)| containerd::cri(v)) {
+            overlay(&mut all, table);
+        }
+        Some(all)
+    } else {
+        containerd::cri(value).cloned()
+    };
+    Ok((path.clone(), seen))
+}
+
+/// The files that containerd's main file imports, in the order in which it reads them, main file excluded.
+///
+/// # Errors
+/// [`Code::Engine`](crate::error::Code::Engine) when one is not valid or there are too many.
+pub(super) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
+    let mut queue = vec![main.to_owned()];
+    let mut next = 0;
+    while let Some(path) = queue.get(next).cloned() {
+        next += 1;
+        let value = parse(root, &path)?;
+        let patterns = value.get("imports").and_then(Value::as_array);
+        for pattern in patterns.into_iter().flatten().filter_map(Value::as_str) {
+            let pattern = store::parent(&path).join(pattern);
+            for found in expand(root, &pattern) {
+                if !queue.contains(&found) {
+                    queue.push(found);
+                }
+            }
+            if queue.len() > MAX_FILES {
+                return Err(broken(main, format!("imports more than {MAX_FILES} files")));
+            }
+        }
+    }
+    queue.remove(0);
+    Ok(queue)
+}
+
+/// The files that an import names; `*` is understood in the last component, where it is used.
+pub(super) fn expand(root: &Root, pattern: &Path) -> Vec<PathBuf> {
+    let name = pattern.file_name().unwrap_or_default().to_string_lossy();
+    if !name.contains('*') {
+        return if root.exists(pattern) {
+            vec![pattern.to_owned()]
+        } else {
+            Vec::new()
+        };
+    }
+    let Some(dir) = pattern.parent() else {
+        return Vec::new();
+    };
+    let mut found: Vec<PathBuf> = root
+        .read_dir(dir, 4 * MAX_FILES)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|e| matches(&name, &e.name.to_string_lossy()))
+        .map(|e| dir.join(e.name))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Whether `name` fits `pattern`, in which `*` stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = rest.get(at + part.len()..).unwrap_or_default(),
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// CRI-O's files in the order in which it reads them: every regular file of its directory, by name.
+fn crio_files(root: &Root) -> Result<Vec<Value>> {
+    let mut paths = vec![PathBuf::from("/etc/crio/crio.conf")];
+    let dir = Path::new("/etc/crio/crio.conf.d");
+    let mut found = root.read_dir(dir, MAX_FILES).unwrap_or_default();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    paths.extend(found.into_iter().map(|e| dir.join(e.name)));
+    paths.iter().map(|p| parse(root, p)).collect()
+}
+
+fn parse(root: &Root, path: &Path) -> Result<Value> {
+    let stored = store::load(root, path)?;
+    let text = stored.text.unwrap_or_default();
+    Editor::open(&path.display().to_string(), Format::Toml, &text).map(|e| e.value().clone())
+}
+
+fn overlay(all: &mut Value, table: &Value) {
+    match (all, table) {
+        (Value::Object(all), Value::Object(table)) => {
+            for (key, value) in table {
+                overlay(all.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (all, value) => *all = value.clone(),
+    }
+}
+
+/// The major version of the containerd that is installed here.
+fn major() -> Option<u32> {
+    let program = ask::program("containerd")?;
+    let answer = ask::run(&program, &["--version"], &[], std::time::Duration::from_secs(5)).ok()?;
+    // containerd github.com/containerd/containerd/v2 2.1.9 ...
+    let version = answer.stdout.split_whitespace().nth(2)?;
+    version.trim_start_matches('v').split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_match_like_the_shells() {
+        for (pattern, name, fits) in [
+            ("*.toml", "a.toml", true),
+            ("*.toml", ".a.toml.tmp", false),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "aXc", false),
+            ("ab*ba", "aba", false),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Asking the engine itself whether it takes a configuration, before it is put in place.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::error::{Code, Error, Result};
+
+use super::edit::{Editor, Format};
+use super::place::Place;
+use super::register::Job;
+use super::store::{self, Staged, Stored};
+use super::{Engine, ask, containerd, sources};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How a configuration was validated.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Checked {
+    /// The engine took it; by which command.
+    By(String),
+    /// It could not be asked; why.
+    Not(String),
+}
+
+/// Has the engine read the staged file.
+///
+/// # Errors
+/// [`Code::Engine`] when the engine refuses it, or does not see the runtime in it.
+pub(super) fn check(
+    job: &Job,
+    place: &Place,
+    stored: &Stored,
+    staged: &Staged,
+    warnings: &mut Vec<String>,
+) -> Result<Checked> {
+    if !job.session.live {
+        return Ok(Checked::Not("the root is not this machine's".to_owned()));
+    }
+    let name = match job.engine {
+        Engine::Docker => "dockerd",
+        other => other.name(),
+    };
+    let Some(program) = ask::program(name) else {
+        return Ok(Checked::Not(format!("{name} is not installed here")));
+    };
+    match job.engine {
+        Engine::Docker => docker(&program, job, &staged.path, &stored.path),
+        Engine::Podman => podman(&program, job, &staged.path, &stored.path),
+        Engine::Containerd => with_containerd(&program, job, place, stored, staged, warnings),
+        Engine::Crio => {
+            let path = staged.path.as_os_str();
+            let args = [
+                "--config".as_ref(),
+                path,
+                "--config-dir".as_ref(),
+                "".as_ref(),
+                "config".as_ref(),
+            ];
+            ask_it(&program, &args, &stored.path, "crio config")
+        }
+    }
+}
+
+/// With the flags of the daemon that runs, since dockerd refuses a setting that is also a flag.
+fn docker(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
+    let mut args = vec![
+        "--validate".to_owned(),
+        "--config-file".to_owned(),
+        candidate.display().to_string(),
+    ];
+    // The flags of root's dockerd say nothing about a user's own.
+    let running = if job.session.user.is_none() {
+        ask::daemons("dockerd")
+    } else {
+        Vec::new()
+    };
+    let mut flags = running.iter().flat_map(|d| &d.args).take(256);
+    while let Some(flag) = flags.next() {
+        match flag.as_str() {
+            "--config-file" => drop(flags.next()),
+            f if f.starts_with("--config-file=") => {}
+            f => args.push(f.to_owned()),
+        }
+    }
+    // What dockerd older than 23.0 would say only when it starts again.
+    if running.iter().any(|d| d.flag(&["--default-runtime"]).is_some()) && job.settings.set_as_default {
+        return Err(Error::new(
+            Code::Engine,
+            file.display().to_string(),
+            "the running dockerd has --default-runtime as a flag, and refuses it in the file as well",
+        )
+        .fix("take --default-runtime out of dockerd's service, or leave --set-as-default away"));
+    }
+    let answer = ask::run(program, &args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
+    if answer.ok {
+        return Ok(Checked::By("dockerd --validate".to_owned()));
+    }
+    // 23.0 is the first that can.
+    if answer.stderr.contains("unknown flag: --validate")
+        || answer.stdout.contains("unknown flag: --validate")
+    {
+        return Ok(Checked::Not(
+            "this dockerd is older than 23.0 and has no --validate".to_owned(),
+        ));
+    }
+    Err(refused("dockerd --validate", file, answer.complaint()))
+}
+
+/// Podman reads `CONTAINERS_CONF` whatever it is asked.
+fn podman(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let env = [
+        ("CONTAINERS_CONF", candidate.as_os_str()),
+        ("HOME", home.as_os_str()),
+    ];
+    // It wants a home, but only a user's own Podman has one that counts.
+    let env = if job.session.user.is_some() {
+        env.as_slice()
+    } else {
+        &env[..1]
+    };
+    let answer = ask::run(program, &["--version"], env, LIMIT).map_err(|e| unanswered(program, &e))?;
+    if answer.ok {
+        return Ok(Checked::By("podman --version with the file".to_owned()));
+    }
+    Err(refused("podman", file, answer.complaint()))
+}
+
+fn with_containerd(
+    program: &Path,
+    job: &Job,
+    place: &Place,
+    stored: &Stored,
+    staged: &Staged,
+    warnings: &mut Vec<String>,
+) -> Result<Checked> {
+    const COMMAND: &str = "containerd config dump";
+    let main = store::load(&job.root, &place.config)?;
+    // When an imported file is edited, the main file is read with the candidate in its place.
+    let stand_in = match &main.text {
+        Some(text) if main.path != stored.path => Some(store::stage(
+            &job.root,
+            &main,
+            &with_import(job, &main.path, text, &stored.path, &staged.path)?,
+        )?),
+        _ => None,
+    };
+    let candidate = stand_in.as_ref().map_or(&staged.path, |s| &s.path);
+    let args: [&OsStr; 4] = [
+        "-c".as_ref(),
+        candidate.as_os_str(),
+        "config".as_ref(),
+        "dump".as_ref(),
+    ];
+    let answer = ask::run(program, &args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
+    if !answer.ok {
+        return Err(refused(COMMAND, &stored.path, answer.complaint()));
+    }
+    let dump = Editor::open(COMMAND, Format::Toml, &answer.stdout)?;
+    if let Some(table) = containerd::cri(dump.value()) {
+        let entry = table.get("runtimes").and_then(|r| r.get(&job.settings.name));
+        let binary = entry
+            .and_then(|r| r.get("options"))
+            .and_then(|o| o.get("BinaryName").or_else(|| o.get("Runtime")));
+        if binary != Some(&json!(job.settings.runtime_path)) {
+            return Err(refused(
+                COMMAND,
+                &stored.path,
+                "the runtime is not in what containerd makes of the file",
+            )
+            .fix(
+                "another file overrides it; name the last one that configures the CRI plugin with --config",
+            ));
+        }
+    }
+    if let Some(table) = containerd::cri(dump.value())
+        && let Some(default) = table.get("default_runtime_name").and_then(Value::as_str)
+        && table.get("runtimes").is_none_or(|r| r.get(default).is_none())
+    {
+        warnings.push(format!(
+            "the default runtime `{default}` is defined nowhere, so containerd will not start its CRI plugin"
+        ));
+    }
+    if job.settings.cdi && !answer.stdout.contains("enable_cdi = true") {
+        warnings.push("this containerd is older than 1.7 and has no CDI; --cdi has no effect yet".to_owned());
+    }
+    Ok(Checked::By(COMMAND.to_owned()))
+}
+
+/// The main file's text with its imports spelled out and `file` replaced by `candidate`.
+fn with_import(job: &Job, main: &Path, text: &str, file: &Path, candidate: &Path) -> Result<String> {
+    let mut e = Editor::open(&main.display().to_string(), Format::Toml, text)?;
+    let dir = store::parent(main);
+    let mut all = Vec::new();
+    for pattern in e
+        .value()
+        .get("imports")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        for found in sources::expand(&job.root, &dir.join(pattern.as_str().unwrap_or_default())) {
+            let found = if found == file {
+                candidate.to_owned()
+            } else {
+                found
+            };
+            all.push(json!(found.to_string_lossy()));
+        }
+    }
+    e.set(&["imports"], &Value::Array(all))?;
+    Ok(e.text())
+}
+
+fn ask_it<S: AsRef<OsStr>>(program: &Path, args: &[S], file: &Path, shown: &str) -> Result<Checked> {
+    let answer = ask::run(program, args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
+    if answer.ok {
+        return Ok(Checked::By(shown.to_owned()));
+    }
+    Err(refused(shown, file, answer.complaint()))
+}
+
+fn refused(command: &str, file: &Path, complaint: &str) -> Error {
+    Error::new(
+        Code::Engine,
+        file.display().to_string(),
+        format!("`{command}` refuses the new configuration: {complaint}"),
+    )
+    .fix("see the complaint; nothing was changed")
+}
+
+fn unanswered(program: &Path, e: &io::Error) -> Error {
+    Error::io(Code::Engine, program.display().to_string(), e)
+        .fix("nothing was changed; try again when the program works")
+}

@@ -1,0 +1,348 @@
+//! Golden files of `nvoci install`, and what must hold for each of them: a second run does nothing,
+//! `uninstall` restores every byte, and it does so around an edit of the user's.
+//!
+//! A case is a directory `tests/engine/ENGINE/CASE` with `before` (none: no such file), `args` and
+//! `after`. `NVOCI_BLESS=1` writes `after` anew.
+
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nvoci::engine::place::{self, Place, Session};
+use nvoci::engine::register::{self, Job, Outcome};
+use nvoci::engine::{Engine, Settings};
+use nvoci::sys::root::Root;
+
+struct Case {
+    name: String,
+    engine: Engine,
+    before: Option<Vec<u8>>,
+    settings: Settings,
+    after: PathBuf,
+}
+
+impl Case {
+    fn all() -> Vec<Self> {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine");
+        let mut all = Vec::new();
+        for engine in Engine::ALL {
+            for dir in fs::read_dir(base.join(engine.name())).unwrap() {
+                let dir = dir.unwrap().path();
+                all.push(Self {
+                    name: dir.strip_prefix(&base).unwrap().display().to_string(),
+                    engine,
+                    before: fs::read(dir.join("before")).ok(),
+                    settings: settings(&fs::read_to_string(dir.join("args")).unwrap()),
+                    after: dir.join("after"),
+                });
+            }
+        }
+        assert!(all.len() > 20);
+        all
+    }
+
+    fn machine(&self) -> Machine {
+        let dir = tempfile::tempdir().unwrap();
+        for file in [
+            "usr/bin/nvoci",
+            "usr/bin/nvoci-runtime",
+            "opt/nvoci/bin/nvoci-runtime",
+        ] {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let root = Root::open(dir.path()).unwrap();
+        let place = place::find(self.engine, &root, &Session::default(), None).unwrap();
+        let file = dir.path().join(place.config.strip_prefix("/").unwrap());
+        if let Some(text) = &self.before {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, text).unwrap();
+        }
+        let job = Job {
+            engine: self.engine,
+            settings: self.settings.clone(),
+            root,
+            session: Session::default(),
+            config: None,
+            dry_run: false,
+        };
+        Machine {
+            dir,
+            job,
+            place,
+            file,
+        }
+    }
+}
+
+fn settings(args: &str) -> Settings {
+    let mut settings = Settings::default();
+    for word in args.split_whitespace() {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("set-as-default", _) => settings.set_as_default = true,
+            ("cdi", _) => settings.cdi = true,
+            ("name", name) => name.clone_into(&mut settings.name),
+            ("path", path) => path.clone_into(&mut settings.runtime_path),
+            other => panic!("{other:?}"),
+        }
+    }
+    settings
+}
+
+struct Machine {
+    dir: tempfile::TempDir,
+    job: Job,
+    place: Place,
+    file: PathBuf,
+}
+
+impl Machine {
+    fn install(&self) -> Outcome {
+        register::install(&self.job, &self.place).unwrap().outcome
+    }
+
+    fn uninstall(&self) -> Outcome {
+        register::uninstall(&self.job, &self.place).unwrap().outcome
+    }
+
+    /// Every file and directory with its content and inode, but for the directory of directories that
+    /// `/var/lib` is.
+    fn tree(&self) -> BTreeMap<PathBuf, (Vec<u8>, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        let mut all = BTreeMap::new();
+        let mut todo = vec![self.dir.path().to_owned()];
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                let meta = fs::symlink_metadata(&path).unwrap();
+                if meta.is_dir() {
+                    todo.push(path.clone());
+                    all.insert(path, (Vec::new(), 0));
+                } else {
+                    all.insert(path.clone(), (fs::read(path).unwrap(), meta.ino()));
+                }
+            }
+        }
+        all.retain(|p, _| !["var", "var/lib"].iter().any(|v| *p == self.dir.path().join(v)));
+        all
+    }
+
+    fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        self.tree().into_iter().map(|(p, (c, _))| (p, c)).collect()
+    }
+}
+
+#[test]
+fn golden_files() {
+    let bless = std::env::var_os("NVOCI_BLESS").is_some();
+    for case in Case::all() {
+        let machine = case.machine();
+        assert_eq!(machine.install(), Outcome::Registered, "{}", case.name);
+        let text = fs::read(&machine.file).unwrap();
+        if bless {
+            fs::write(&case.after, &text).unwrap();
+        }
+        let expected = fs::read(&case.after).unwrap();
+        assert!(
+            text == expected,
+            "{}:\n{}",
+            case.name,
+            String::from_utf8_lossy(&text)
+        );
+    }
+}
+
+#[test]
+fn a_second_run_writes_nothing() {
+    for case in Case::all() {
+        let machine = case.machine();
+        machine.install();
+        let before = machine.tree();
+        assert_eq!(machine.install(), Outcome::AlreadyRegistered, "{}", case.name);
+        assert!(machine.tree() == before, "{}", case.name);
+    }
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    for case in Case::all() {
+        let mut machine = case.machine();
+        let before = machine.tree();
+        machine.job.dry_run = true;
+        assert_eq!(machine.install(), Outcome::Registered, "{}", case.name);
+        assert!(machine.tree() == before, "{}", case.name);
+        machine.job.dry_run = false;
+        machine.install();
+        let installed = machine.tree();
+        machine.job.dry_run = true;
+        assert_eq!(machine.uninstall(), Outcome::Removed, "{}", case.name);
+        assert!(machine.tree() == installed, "{}", case.name);
+    }
+}
+
+#[test]
+fn uninstall_restores_every_byte() {
+    for case in Case::all() {
+        let machine = case.machine();
+        let before = machine.contents();
+        machine.install();
+        assert_eq!(machine.uninstall(), Outcome::Removed, "{}", case.name);
+        assert_eq!(machine.contents(), before, "{}", case.name);
+        assert_eq!(machine.uninstall(), Outcome::NotRegistered, "{}", case.name);
+    }
+}
+
+#[test]
+fn options_added_by_a_later_run_go_too() {
+    for case in Case::all() {
+        let mut machine = case.machine();
+        let before = machine.contents();
+        machine.job.settings.set_as_default = false;
+        machine.job.settings.cdi = false;
+        machine.install();
+        machine.job.settings.set_as_default = true;
+        machine.job.settings.cdi = true;
+        machine.install();
+        machine.uninstall();
+        assert_eq!(machine.contents(), before, "{}", case.name);
+    }
+}
+
+/// What a user may add to the file between install and uninstall.
+fn edited(engine: Engine, text: &str) -> String {
+    match engine {
+        Engine::Docker => {
+            let comma = if text.trim_start_matches('\u{feff}').trim() == "{}" {
+                ""
+            } else {
+                ","
+            };
+            text.replacen('{', &format!("{{\"user\": \"edit\"{comma}"), 1)
+        }
+        _ => format!("# first\n{text}\n# user\n[user]\nedit = true\n"),
+    }
+}
+
+#[test]
+fn an_edit_in_between_survives_uninstall() {
+    for case in Case::all() {
+        let machine = case.machine();
+        machine.install();
+        let text = fs::read_to_string(&machine.file).unwrap();
+        fs::write(&machine.file, edited(case.engine, &text)).unwrap();
+        assert_eq!(machine.uninstall(), Outcome::Removed, "{}", case.name);
+        let left = fs::read_to_string(&machine.file).unwrap();
+
+        let start = String::from_utf8(case.before.clone().unwrap_or_default()).unwrap();
+        let start = if case.engine == Engine::Docker && start.trim().is_empty() {
+            "{}".to_owned()
+        } else {
+            start
+        };
+        let expected = edited(case.engine, &start);
+        // Where the lines around an edit were ours, white space is all that may differ; our header
+        // line and the `version` of a file that had none stay with what the user added.
+        let words = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|l| !l.starts_with("# Written by `nvoci"))
+                .filter(|l| case.before.is_some() || l.trim() != "version = 2")
+                .flat_map(str::split_whitespace)
+                .map(str::to_owned)
+                .collect()
+        };
+        let squeezed = |text: &str| words(text).concat();
+        assert_eq!(squeezed(&left), squeezed(&expected), "{}:\n{left}", case.name);
+    }
+}
+
+#[test]
+fn a_lost_record_is_made_up_for() {
+    for case in Case::all() {
+        let machine = case.machine();
+        machine.install();
+        fs::remove_dir_all(machine.dir.path().join("var/lib/nvoci")).unwrap();
+        assert_eq!(machine.uninstall(), Outcome::Removed, "{}", case.name);
+        let left = fs::read_to_string(&machine.file).unwrap();
+        assert!(
+            !left.contains(&machine.job.settings.runtime_path),
+            "{}:\n{left}",
+            case.name
+        );
+        // A default that names a runtime which is gone keeps an engine from starting.
+        let default = format!("\"{}\"", machine.job.settings.name);
+        assert!(!left.contains(&default), "{}:\n{left}", case.name);
+    }
+}
+
+#[test]
+fn a_broken_file_is_named_and_left_alone() {
+    for (engine, text) in [
+        (Engine::Docker, "{\n  \"debug\": true,\n}\n"),
+        (Engine::Containerd, "version = 2\nplugins = {\n"),
+        (Engine::Crio, "[crio\n"),
+        (Engine::Podman, "[engine]\nruntimes = 1\n"),
+    ] {
+        let case = Case {
+            name: engine.name().to_owned(),
+            engine,
+            before: Some(text.into()),
+            settings: Settings::default(),
+            after: PathBuf::new(),
+        };
+        let machine = case.machine();
+        let before = machine.tree();
+        let e = register::install(&machine.job, &machine.place).unwrap_err();
+        assert_eq!(e.code(), nvoci::error::Code::Engine);
+        assert!(machine.tree() == before, "{}", case.name);
+    }
+}
+
+#[test]
+fn the_file_that_has_the_last_word_is_edited() {
+    let main = "version = 2\nimports = [\"conf.d/*.toml\"]\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n";
+    let drop_in = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\nSystemdCgroup = true\n";
+    let case = Case {
+        name: "imports".to_owned(),
+        engine: Engine::Containerd,
+        before: Some(main.into()),
+        settings: Settings::default(),
+        after: PathBuf::new(),
+    };
+    let machine = case.machine();
+    let dir = machine.dir.path().join("etc/containerd/conf.d");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("10-cri.toml"), drop_in).unwrap();
+    fs::write(dir.join("20-other.toml"), "[debug]\nlevel = \"info\"\n").unwrap();
+    let before = machine.contents();
+    let report = register::install(&machine.job, &machine.place).unwrap();
+    assert_eq!(report.files, [Path::new("/etc/containerd/conf.d/10-cri.toml")]);
+    let text = fs::read_to_string(dir.join("10-cri.toml")).unwrap();
+    assert_eq!(text.matches("SystemdCgroup = true").count(), 2, "{text}");
+    assert_eq!(fs::read_to_string(&machine.file).unwrap(), main);
+    machine.uninstall();
+    assert_eq!(machine.contents(), before);
+}
+
+#[test]
+fn a_user_s_later_default_is_not_touched() {
+    let case = Case {
+        name: "default".to_owned(),
+        engine: Engine::Docker,
+        before: Some("{}\n".into()),
+        settings: settings("set-as-default"),
+        after: PathBuf::new(),
+    };
+    let machine = case.machine();
+    machine.install();
+    let text = fs::read_to_string(&machine.file).unwrap();
+    let changed = text.replace("\"default-runtime\": \"nvidia\"", "\"default-runtime\": \"kata\"");
+    fs::write(&machine.file, changed).unwrap();
+    let report = register::uninstall(&machine.job, &machine.place).unwrap();
+    assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+    let left: serde_json::Value = serde_json::from_slice(&fs::read(&machine.file).unwrap()).unwrap();
+    assert_eq!(left, serde_json::json!({"default-runtime": "kata"}));
+}
