@@ -54,7 +54,6 @@ impl Root {
 
     /// Finds what `path` names, following symbolic links inside the root.
     pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<Node> {
-<<<<<<< HEAD
         match self.openat2(path.as_ref(), OFlags::empty()) {
             Some(found) => Node::from_fd(found?),
             None => {
@@ -62,19 +61,10 @@ impl Root {
                 Node::from_fd(handle.into())
             }
         }
-=======
-        let path = path.as_ref();
-        if let Some(found) = self.openat2(path, OFlags::empty()) {
-            return Node::from_fd(found?);
-        }
-        let handle = self.inner.resolve(path).map_err(|e| to_io(&e))?;
-        Node::from_fd(handle.into())
->>>>>>> host
     }
 
     /// Like [`Root::resolve`], but a symbolic link as the last component is returned itself.
     pub fn resolve_nofollow(&self, path: impl AsRef<Path>) -> io::Result<Node> {
-<<<<<<< HEAD
         match self.openat2(path.as_ref(), OFlags::NOFOLLOW) {
             Some(found) => Node::from_fd(found?),
             None => {
@@ -100,28 +90,8 @@ impl Root {
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         );
         match found {
-            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::TOOBIG) => None,
+            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::TOOBIG | Errno::XDEV) => None,
             found => Some(found.map_err(io::Error::from)),
-        }
-=======
-        let path = path.as_ref();
-        if let Some(found) = self.openat2(path, OFlags::NOFOLLOW) {
-            return Node::from_fd(found?);
-        }
-        let handle = self.inner.resolve_nofollow(path).map_err(|e| to_io(&e))?;
-        Node::from_fd(handle.into())
->>>>>>> host
-    }
-
-    /// The kernel's own walk, asked directly: libpathrs spends six system calls on describing each
-    /// name that does not exist, and discovery asks for many. `None` where libpathrs must decide: no
-    /// `openat2`, one that a seccomp filter blocks, or a rename somewhere that upset the walk.
-    fn openat2(&self, path: &Path, flags: OFlags) -> Option<io::Result<OwnedFd>> {
-        let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(self, path, flags, Mode::empty(), resolve) {
-            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::XDEV) => None,
-            result => Some(result.map_err(io::Error::from)),
         }
     }
 
