@@ -22,7 +22,7 @@ use crate::oci::{Bundle, Spec, State};
 use crate::plan::Plan;
 use crate::request::Door;
 use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
-use crate::sys::ns::MountNs;
+use crate::sys::ns::{MountNs, root_of};
 use crate::sys::process;
 
 /// `nvoci hook --help`.
@@ -88,7 +88,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     if let Some(record) = result? {
         inject::warn(&record.warnings);
         if options.debug {
-            eprintln!("nvoci: {record:?}");
+            inject::say(&format!("{record:?}"));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -113,6 +113,12 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
         allow_devices(state, options.stage, &spec, &plan)?;
     }
 
+    if let (Stage::Outside, Some(pid)) = (options.stage, state.pid) {
+        let what = || "the container's user namespace";
+        if let Some((uid, gid)) = root_of(pid).context(Code::NotAContainer, what)? {
+            process::make_files_as(uid, gid).context(Code::System, what)?;
+        }
+    }
     if let Some(namespace) = namespace {
         namespace
             .enter()

@@ -59,7 +59,7 @@ pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match by_name(&name, args) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("nvoci: {e}");
+            inject::say(&e.to_string());
             // The vendor's programs know 1 and, for a wrong command line, 2.
             let status = if vendor && e.code().class() != Class::Usage {
                 1

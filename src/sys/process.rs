@@ -55,6 +55,18 @@ pub fn drop_capabilities() {
     }
 }
 
+/// Makes files from now on as the root of a container's user namespace: a file system of that namespace
+/// takes no inode of a user it does not know, and what stays in the image layer belongs to the container.
+pub fn make_files_as(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: changes two numbers of this thread; the calls report nothing but the previous number.
+    unsafe { libc::setfsgid(gid) };
+    // SAFETY: as above.
+    unsafe { libc::setfsuid(uid) };
+    // Leaving user 0 took the file capabilities out of the effective set (capabilities(7)).
+    let permitted = caps::read(None, CapSet::Permitted).map_err(io::Error::other)?;
+    caps::set(None, CapSet::Effective, &permitted).map_err(io::Error::other)
+}
+
 fn ensure_standard_descriptors() -> io::Result<()> {
     loop {
         let fd = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
