@@ -81,6 +81,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     // Opened before the container's mount namespace is entered: later, /run is another one.
     let errors = Errors::open();
     let result = inject(&state, &options, started);
+    match &result {
+        Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
+        Ok(None) => log::debug!("{}: asks for nothing", state.id),
+        Err(error) => log::error!("{}: {error}", state.id),
+    }
     if let (Err(error), Ok(errors)) = (&result, &errors) {
         // The refusal itself is what counts; that it could not be kept as well changes nothing.
         let _ = errors.keep(&state.id, error);
@@ -99,6 +104,7 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else {
         return Ok(None);
     };
+    super::log::start(&config);
     let Some(request) = inject::request_of(&spec, &config, Door::Hook)? else {
         return Ok(None);
     };

@@ -74,6 +74,8 @@ pub struct RootfsLink {
     pub at: LinkAt,
     /// What, below the driver directory.
     pub to: PathBuf,
+    /// Whether a regular file of the image in that place is covered by a mount, which leaves it as it is.
+    pub cover: bool,
 }
 
 /// Where a [`RootfsLink`] is.
@@ -117,6 +119,7 @@ pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> R
                     plan.rootfs_links.push(RootfsLink {
                         at: LinkAt::Path(Path::new("/usr/bin").join(&file.name)),
                         to: Path::new(Place::Bin.dir()).join(&file.name),
+                        cover: false,
                     });
                 }
             }
@@ -134,6 +137,7 @@ pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> R
                             .join(&file.name),
                     ),
                     to: Path::new(Place::Firmware.dir()).join(&file.name),
+                    cover: false,
                 });
             }
             FileKind::Config(kind) => config_file(plan, file, *kind, capabilities),
@@ -189,12 +193,22 @@ fn library(
     if soname != file.name {
         link(plan, dir.join(soname), file.name.as_str());
     }
+    let mut names = vec![file.name.clone(), soname.to_owned()];
     // The name without a version: what programs that were not linked against it ask dlopen for.
     if let Some((stem, _)) = file.name.split_once(".so.") {
         let plain = format!("{stem}.so");
         if plain != soname {
-            link(plan, dir.join(plain), soname);
+            link(plan, dir.join(&plain), soname);
+            names.push(plain);
         }
+    }
+    if plan.native_layout && place == Place::Lib64 {
+        names.dedup();
+        plan.rootfs_links.extend(names.into_iter().map(|name| RootfsLink {
+            to: dir.join(&name),
+            at: LinkAt::LibDir(name.into()),
+            cover: true,
+        }));
     }
     for (stem, at, target) in [
         ("libGLX_nvidia.so", "libGLX_indirect.so.0", soname.to_owned()),
@@ -215,6 +229,7 @@ fn library(
                 plan.rootfs_links.push(RootfsLink {
                     at: LinkAt::LibDir(PathBuf::from(at)),
                     to: dir.join(at),
+                    cover: false,
                 });
             }
         }
@@ -252,12 +267,16 @@ fn config_file(
     plan.rootfs_links.push(RootfsLink {
         at: LinkAt::Path(Path::new(dir).join(&file.name)),
         to: Path::new(Place::Share.dir()).join(&file.name),
+        cover: false,
     });
 }
 
 /// A socket or pipe directory of the driver's daemons: connecting is not stopped by a read-only mount,
 /// so each is given only to those that can use it.
 fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabilities) {
+    if !plan.ipc_sockets {
+        return;
+    }
     let wanted_by = match file.name.as_str() {
         "nvidia-mps" => Capabilities::COMPUTE,
         "nvidia-persistenced" | "nvidia-fabricmanager" => Capabilities::UTILITY,
@@ -270,6 +289,7 @@ fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabil
     plan.rootfs_links.push(RootfsLink {
         at: LinkAt::Path(file.path.clone()),
         to: Path::new(Place::Run.dir()).join(&file.name),
+        cover: false,
     });
 }
 
