@@ -28,7 +28,7 @@ pub enum Line<'a> {
     Include(Vec<&'a [u8]>),
     /// A directory, without trailing slashes.
     Dir(&'a [u8]),
-    /// A `hwcap` line, which glibc ignores since 2.36.
+    /// A `hwcap` line, which glibc ignores too.
     Hwcap,
 }
 
