@@ -195,3 +195,70 @@ fn to_json(plan: &Plan) -> Value {
         "warnings": plan.warnings,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::host::testhost::TestHost;
+
+    /// What a container with these variables gets on the recorded H100 host, as `nvoci plan --json` prints
+    /// it, beside a file that a person has read. `NVOCI_BLESS=1 cargo test` writes the files anew.
+    fn golden(name: &str, env: &[(&str, &str)]) {
+        let host = TestHost::recorded("h100-580");
+        let env: Vec<(String, String)> = env
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let inputs = Inputs {
+            env: &env,
+            annotations: &[],
+            mounts: &[],
+            privileged: false,
+            door: Door::Hook,
+        };
+        let config = Config::default();
+        let request = request::parse(&inputs, &config).unwrap();
+        let shown = match plan(&request, &host.discover(), &config) {
+            Ok(plan) => format!("{:#}\n", to_json(&plan)),
+            Err(e) => format!("nvoci: {e}\n"),
+        };
+        let path = format!("{}/tests/golden/plan/{name}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("NVOCI_BLESS").is_some() {
+            std::fs::write(&path, &shown).unwrap();
+        }
+        assert_eq!(
+            shown,
+            std::fs::read_to_string(&path).unwrap_or_default(),
+            "{path}"
+        );
+    }
+
+    #[test]
+    fn plans_on_the_recorded_host() {
+        golden("default.json", &[("NVIDIA_VISIBLE_DEVICES", "all")]);
+        golden(
+            "utility.json",
+            &[
+                ("NVIDIA_VISIBLE_DEVICES", "0"),
+                ("NVIDIA_DRIVER_CAPABILITIES", "utility"),
+            ],
+        );
+        golden(
+            "all.json",
+            &[
+                ("NVIDIA_VISIBLE_DEVICES", "all"),
+                ("NVIDIA_DRIVER_CAPABILITIES", "all"),
+            ],
+        );
+        golden("none.json", &[("NVIDIA_VISIBLE_DEVICES", "none")]);
+        golden("unknown.txt", &[("NVIDIA_VISIBLE_DEVICES", "0,3")]);
+        golden(
+            "too-new.txt",
+            &[
+                ("NVIDIA_VISIBLE_DEVICES", "0"),
+                ("NVIDIA_REQUIRE_CUDA", "cuda>=14.0"),
+            ],
+        );
+    }
+}
