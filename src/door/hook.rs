@@ -7,23 +7,27 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use lexopt::Arg;
+use rustix::fs::OFlags;
 
 use super::inject;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
 use crate::error::{Code, Error, IoContext as _, Result};
+use crate::host::Roots;
 use crate::oci::{Bundle, Spec, State};
 use crate::plan::Plan;
 use crate::request::Door;
 use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
-use crate::sys::ns::{MountNs, root_of};
+use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
+use crate::sys::root::reopen;
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -114,10 +118,10 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let (plan, roots) = inject::prepare(&request, &config)?;
     process::drop_capabilities();
     let sources = Sources::open(&plan, &roots)?;
-    drop(roots);
     if !plan.no_cgroups && !options.devices_in_spec {
-        allow_devices(state, options.stage, &spec, &plan)?;
+        allow_devices(state, options.stage, &spec, &plan, &roots)?;
     }
+    drop(roots);
 
     if let (Stage::Outside, Some(pid)) = (options.stage, state.pid) {
         let what = || "the container's user namespace";
@@ -166,7 +170,7 @@ fn not_a_container(why: &str) -> Error {
     Error::new(Code::NotAContainer, "the container's mount namespace", why)
 }
 
-fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Result<()> {
+fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan, roots: &Roots) -> Result<()> {
     let pid = if stage == Stage::Inside { None } else { state.pid };
     let ours: Vec<DeviceRule> = plan
         .devices
@@ -174,13 +178,32 @@ fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Resul
         .map(|d| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW))
         .collect();
     let theirs = spec.device_rules();
-    let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours));
-    match result {
-        Ok(_) => Ok(()),
-        // Rootless: a user may not set a device filter, so the runtime has set none.
-        Err(e) if crate::sys::ns::in_user_namespace() && is_permission(&e) => Ok(()),
-        Err(e) => Err(Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e)),
+    let Err(e) = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours)) else {
+        return Ok(());
+    };
+    // Rootless: a user may not set a device filter, so the runtime has set none. But a rootful engine may
+    // give the container a user namespace of its own, and then there is a filter that we cannot change.
+    if in_user_namespace() && is_permission(&e) && (stage != Stage::Inside || pass(plan, roots)) {
+        return Ok(());
     }
+    let error = Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e);
+    Err(if stage == Stage::Inside && in_user_namespace() {
+        error.fix("call the hook at createRuntime, or use the runtime door: at createContainer it is in the container's user namespace")
+    } else {
+        error
+    })
+}
+
+/// Whether the device cgroup that this process is in lets the plan's nodes be opened.
+fn pass(plan: &Plan, roots: &Roots) -> bool {
+    plan.devices.iter().all(|d| {
+        let below_dev = d.path.strip_prefix("/dev").unwrap_or(&d.path);
+        let Ok(node) = roots.dev.resolve_nofollow(below_dev) else {
+            return true;
+        };
+        let opened = reopen(node.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK);
+        !opened.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
+    })
 }
 
 fn is_permission(e: &std::io::Error) -> bool {

@@ -153,7 +153,7 @@ fn to_text(plan: &Plan) -> String {
     }
     let _ = writeln!(out, "\nFiles");
     for f in &plan.files {
-        let at = format!("{}/{}", f.place.dir(), f.name);
+        let at = f.dir().join(&f.name).display().to_string();
         let _ = writeln!(out, "  {at:<52} {:<28} {}", f.reason, f.source.display());
     }
     let _ = writeln!(out, "\nLinks in the image, where the name is free");
@@ -182,7 +182,7 @@ fn to_json(plan: &Plan) -> Value {
             "path": d.path, "major": d.major, "minor": d.minor, "reason": d.reason,
         })).collect::<Vec<_>>(),
         "files": plan.files.iter().map(|f| json!({
-            "source": f.source, "place": f.place.dir(), "name": f.name, "soname": f.soname,
+            "source": f.source, "place": f.dir(), "name": f.name, "soname": f.soname,
             "required": f.required, "reason": f.reason,
         })).collect::<Vec<_>>(),
         "links": plan.links.iter().map(|l| json!({"at": l.at, "target": l.target})).collect::<Vec<_>>(),

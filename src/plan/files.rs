@@ -14,6 +14,8 @@ pub struct DriverFile {
     pub source: PathBuf,
     /// The directory inside the driver directory.
     pub place: Place,
+    /// A directory below that one, for firmware: the driver looks for it by version.
+    pub subdir: Option<String>,
     /// The name there.
     pub name: String,
     /// The `DT_SONAME` of a library.
@@ -22,6 +24,16 @@ pub struct DriverFile {
     pub required: bool,
     /// Why it is there.
     pub reason: String,
+}
+
+impl DriverFile {
+    /// The directory inside the driver directory.
+    pub fn dir(&self) -> PathBuf {
+        let place = Path::new(self.place.dir());
+        self.subdir
+            .as_ref()
+            .map_or_else(|| place.to_owned(), |below| place.join(below))
+    }
 }
 
 /// A directory inside the driver directory.
@@ -37,7 +49,7 @@ pub enum Place {
     Xorg,
     /// Data: ICD files, profiles, OptiX weights.
     Share,
-    /// Firmware for the GPU System Processor.
+    /// Firmware for the GPU System Processor, in a directory of the driver's version.
     Firmware,
     /// Sockets and pipe directories of the driver's daemons.
     Run,
@@ -123,27 +135,24 @@ pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> R
                     });
                 }
             }
-            FileKind::Firmware => {
-                push(
-                    plan,
-                    file,
-                    Place::Firmware,
-                    "GPU System Processor firmware".to_owned(),
-                );
-                plan.rootfs_links.push(RootfsLink {
-                    at: LinkAt::Path(
-                        Path::new("/lib/firmware/nvidia")
-                            .join(&plan.driver_version)
-                            .join(&file.name),
-                    ),
-                    to: Path::new(Place::Firmware.dir()).join(&file.name),
-                    cover: false,
-                });
-            }
+            FileKind::Firmware => push(
+                plan,
+                file,
+                Place::Firmware,
+                "GPU System Processor firmware".to_owned(),
+            ),
             FileKind::Config(kind) => config_file(plan, file, *kind, capabilities),
             FileKind::Socket | FileKind::Directory => socket(plan, file, capabilities),
             _ => {}
         }
+    }
+    if plan.files.iter().any(|f| f.place == Place::Firmware) {
+        // One link without a version, or the next driver's name would pile up in the image layer.
+        plan.rootfs_links.push(RootfsLink {
+            at: LinkAt::Path("/lib/firmware/nvidia".into()),
+            to: Place::Firmware.dir().into(),
+            cover: false,
+        });
     }
     for (capability, library) in [
         (Capabilities::COMPUTE, "libcuda.so"),
@@ -297,6 +306,7 @@ fn push(plan: &mut Plan, file: &crate::host::DriverFile, place: Place, reason: S
     plan.files.push(DriverFile {
         source: file.path.clone(),
         place,
+        subdir: (place == Place::Firmware).then(|| plan.driver_version.clone()),
         name: file.name.clone(),
         soname: None,
         required: false,
