@@ -182,18 +182,18 @@ impl<'a> Scanner<'a> {
         let mut links = Vec::new();
         for (i, name) in names.iter().enumerate() {
             self.files += 1;
-            if self.files > MAX_LIBRARIES || self.files % 64 == 0 && Instant::now() > self.deadline {
+            if self.files > MAX_LIBRARIES || self.files.is_multiple_of(64) && Instant::now() > self.deadline {
                 return None;
             }
             let mut library = None;
-            if name.kind != FileType::Symlink {
+            if name.kind == FileType::Symlink {
+                links.push(i);
+            } else {
                 match dir.node.child_c(name.text) {
                     Ok(node) if node.is_symlink() => links.push(i),
                     Ok(node) if node.is_file() => library = self.library(dir, name.text, &node, warnings),
                     _ => {}
                 }
-            } else {
-                links.push(i);
             }
             libraries.push(library);
         }

@@ -54,27 +54,20 @@ impl Root {
 
     /// Finds what `path` names, following symbolic links inside the root.
     pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<Node> {
-        match self.openat2(path.as_ref(), OFlags::empty()) {
-            Some(found) => Node::from_fd(found?),
-            None => {
-                let handle = self.inner.resolve(path.as_ref()).map_err(|e| to_io(&e))?;
-                Node::from_fd(handle.into())
-            }
+        if let Some(found) = self.openat2(path.as_ref(), OFlags::empty()) {
+            return Node::from_fd(found?);
         }
+        let handle = self.inner.resolve(path.as_ref()).map_err(|e| to_io(&e))?;
+        Node::from_fd(handle.into())
     }
 
     /// Like [`Root::resolve`], but a symbolic link as the last component is returned itself.
     pub fn resolve_nofollow(&self, path: impl AsRef<Path>) -> io::Result<Node> {
-        match self.openat2(path.as_ref(), OFlags::NOFOLLOW) {
-            Some(found) => Node::from_fd(found?),
-            None => {
-                let handle = self
-                    .inner
-                    .resolve_nofollow(path.as_ref())
-                    .map_err(|e| to_io(&e))?;
-                Node::from_fd(handle.into())
-            }
+        if let Some(found) = self.openat2(path.as_ref(), OFlags::NOFOLLOW) {
+            return Node::from_fd(found?);
         }
+        let handle = self.inner.resolve_nofollow(path.as_ref());
+        Node::from_fd(handle.map_err(|e| to_io(&e))?.into())
     }
 
     /// The walk in one system call; `None` when this kernel cannot, or a rename got in the way.
