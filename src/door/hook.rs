@@ -88,7 +88,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     if let Some(record) = result? {
         inject::warn(&record.warnings);
         if options.debug {
-            eprintln!("nvoci: {record:?}");
+            inject::say(&format!("{record:?}"));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -99,7 +99,13 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else {
         return Ok(None);
     };
-    let Some(request) = inject::request_of(&spec, &config, Door::Hook)? else {
+    // Whoever put the devices into the spec took the engine's annotations for a request too; the files go by the same.
+    let door = if options.devices_in_spec {
+        Door::Runtime
+    } else {
+        Door::Hook
+    };
+    let Some(request) = inject::request_of(&spec, &config, door)? else {
         return Ok(None);
     };
     let rootfs = spec.root_path(bundle.path())?;
