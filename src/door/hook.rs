@@ -109,7 +109,13 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
         return Ok(None);
     };
     super::log::start(&config);
-    let Some(request) = inject::request_of(&spec, &config, Door::Hook)? else {
+    // Whoever put the devices into the spec took the engine's annotations for a request too; the files go by the same.
+    let door = if options.devices_in_spec {
+        Door::Runtime
+    } else {
+        Door::Hook
+    };
+    let Some(request) = inject::request_of(&spec, &config, door)? else {
         return Ok(None);
     };
     let rootfs = spec.root_path(bundle.path())?;
