@@ -85,8 +85,8 @@ fn settings(args: &str) -> Settings {
         match word.split_once('=').unwrap_or((word, "")) {
             ("set-as-default", _) => settings.set_as_default = true,
             ("cdi", _) => settings.cdi = true,
-            ("name", name) => settings.name = name.to_owned(),
-            ("path", path) => settings.runtime_path = path.to_owned(),
+            ("name", name) => name.clone_into(&mut settings.name),
+            ("path", path) => path.clone_into(&mut settings.runtime_path),
             other => panic!("{other:?}"),
         }
     }

@@ -17,8 +17,9 @@ const VENDOR_HOOKS: [&str; 2] = ["nvidia-container-runtime-hook", "nvidia-contai
 /// cgroup rules are the runtime's business.
 const HOOK_ARGS: [&str; 4] = ["nvoci", "hook", "--devices-in-spec", "createContainer"];
 
-/// Edits `spec` so that the container gets what `plan` says. Doing it twice changes nothing more.
-pub fn apply(plan: &Plan, additional_gids: bool, spec: &mut Spec) -> Result<()> {
+/// Edits `spec` so that the container gets what `plan` says; `hook` is this program, by an absolute path.
+/// Doing it twice changes nothing more.
+pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -> Result<()> {
     for device in &plan.devices {
         let access = Access::RWM;
         spec.add_device(&DeviceSpec {
@@ -43,7 +44,12 @@ pub fn apply(plan: &Plan, additional_gids: bool, spec: &mut Spec) -> Result<()> 
     spec.remove_hooks(Stage::Prestart, is_vendors);
     let args = HOOK_ARGS.map(str::to_owned).to_vec();
     // A hook without an environment gets the image's from an old runc.
-    let hook = HookSpec::new(HOOK_PATH, args, "PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let hook = HookSpec::new(
+        hook.to_string_lossy(),
+        args,
+        "PATH",
+        "/usr/sbin:/usr/bin:/sbin:/bin",
+    );
     spec.add_hook(Stage::CreateContainer, &hook)
 }
 
@@ -94,9 +100,9 @@ mod tests {
     #[test]
     fn twice_is_once() {
         let mut once = spec();
-        apply(&plan(), true, &mut once).unwrap();
+        apply(&plan(), true, Path::new(HOOK_PATH), &mut once).unwrap();
         let first = once.to_bytes();
-        apply(&plan(), true, &mut once).unwrap();
+        apply(&plan(), true, Path::new(HOOK_PATH), &mut once).unwrap();
         assert_eq!(first, once.to_bytes());
         let hooks = once.hooks(Stage::CreateContainer);
         assert_eq!(hooks.len(), 1);
@@ -109,7 +115,7 @@ mod tests {
     #[test]
     fn the_vendors_hook_goes_and_others_stay() {
         let mut s = spec();
-        apply(&plan(), true, &mut s).unwrap();
+        apply(&plan(), true, Path::new(HOOK_PATH), &mut s).unwrap();
         let left = s.hooks(Stage::Prestart);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].path, "/opt/mine");

@@ -88,7 +88,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     if let Some(record) = result? {
         inject::warn(&record.warnings);
         if options.debug {
-            eprintln!("nvoci: {record:?}");
+            inject::say(&format!("{record:?}"));
         }
     }
     Ok(ExitCode::SUCCESS)

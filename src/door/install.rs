@@ -193,8 +193,8 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         Verb::Install => register::install(&job, &place),
         Verb::Uninstall => register::uninstall(&job, &place),
     }?;
-    let activation =
-        (report.outcome.changed() && live).then(|| restart::plan(engine, &place, &job.session, &report.keys));
+    let activation = (report.outcome.changed() && live)
+        .then(|| restart::plan(engine, &place, &job.session, &report.keys, verb == Verb::Install));
     let mut text = describe(engine, asked, &report, activation.as_ref());
     let mut acted = false;
     if let Some(activation) = activation
@@ -204,9 +204,9 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         if !asked.json {
             print(&std::mem::take(&mut text))?;
         }
-        restart::act(engine, activation)?;
+        let done = restart::act(engine, activation)?;
         acted = true;
-        let _ = writeln!(text, "  done: {}", activation.command.join(" "));
+        let _ = writeln!(text, "  done: {done}");
     }
     Ok((to_json(engine, asked, &report, activation.as_ref(), acted), text))
 }
@@ -314,11 +314,15 @@ fn to_json(
     })
 }
 
+/// A reader who has seen enough is no error: what was to be done is done.
 fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context(Code::System, || "standard output")
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io(Code::System, "standard output", &e))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use lexopt::Arg;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::ldso::cache::{self, Cache, Entry};
 use crate::ldso::{self, How, LoaderEnv, Run, Update, Warnings, abi, conf, scan};
-use crate::sys::root::Root;
+use crate::sys::root::{Node, Root};
 
 /// `nvoci ldconfig --help`.
 pub const HELP: &str = "\
@@ -91,9 +91,15 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     if options.no_cache || options.only_dirs {
         return Ok(ExitCode::SUCCESS);
     }
+    // Like ldconfig's, a host's cache outlives a crash; like the hook's, a container's need not.
+    let write = if options.first.is_empty() {
+        Node::write_file_durably
+    } else {
+        Node::write_file
+    };
     let written = root
         .parent_of(file)
-        .and_then(|(dir, name)| dir.write_file_durably(&name, 0o644, &bytes));
+        .and_then(|(dir, name)| write(&dir, &name, 0o644, &bytes));
     written.context(Code::System, || file.display().to_string())?;
     Ok(ExitCode::SUCCESS)
 }

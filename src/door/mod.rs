@@ -59,7 +59,7 @@ pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match by_name(&name, args) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("nvoci: {e}");
+            inject::say(&e.to_string());
             // The vendor's programs know 1 and, for a wrong command line, 2.
             let status = if vendor && e.code().class() != Class::Usage {
                 1
@@ -89,7 +89,7 @@ fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitC
 /// The runtime door reports its own failures, where engines look for them.
 fn runtime(name: &str, args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    runtime::run(OsStr::new(name), &args, &wiring::Injection::default())
+    runtime::run(OsStr::new(name), &args, &wiring::Injection)
 }
 
 fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {

@@ -19,11 +19,9 @@ use std::process::{Command, ExitCode};
 
 pub use argv::{CommandLine, Target};
 
+use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::oci::{Bundle, Spec};
-
-/// The low-level runtimes that are looked for when the configuration names none.
-pub const DEFAULT_RUNTIMES: [&str; 2] = ["runc", "crun"];
 
 /// What the vendor's names of this program say about how a request is met.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,14 +47,25 @@ impl Flavor {
 
 /// What this door needs from the rest of the program.
 pub trait Wiring {
-    /// The low-level runtimes in order of preference, each a name or an absolute path; from root-owned configuration.
-    fn runtimes(&self) -> Result<Vec<String>>;
+    /// The root-owned configuration.
+    fn config(&self) -> Result<Config>;
 
     /// Edits the spec of a container that is about to be made. After an error nothing is written.
-    fn modify(&self, flavor: Flavor, target: &Target, bundle: &Bundle, spec: &mut Spec) -> Result<()>;
+    fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()>;
 
     /// Keeps a failure where `nvoci doctor` finds it.
     fn record(&self, target: Option<&Target>, error: &Error);
+}
+
+/// The container that is about to be made.
+#[derive(Debug)]
+pub struct Make<'a> {
+    /// What the name that we were called by says.
+    pub flavor: Flavor,
+    /// What the command line says.
+    pub target: &'a Target,
+    /// Its bundle.
+    pub bundle: &'a Bundle,
 }
 
 /// Acts as the OCI runtime `name` with the words `args`. Returns only on failure.
@@ -76,13 +85,29 @@ pub fn run(name: &OsStr, args: &[OsString], wiring: &impl Wiring) -> ExitCode {
 /// edited only if the container is then made.
 fn prepare(flavor: Flavor, line: &CommandLine, wiring: &impl Wiring) -> Result<PathBuf> {
     let target = line.target.as_ref().map_err(Clone::clone)?;
-    let runtime = find::runtime(&wiring.runtimes()?)?;
+    // A broken configuration file must not keep `kill` and `delete` from working, nor containers that
+    // have nothing to do with GPUs from starting.
+    let (config, broken) = match wiring.config() {
+        Ok(config) => (config, None),
+        Err(e) => (Config::default(), Some(e)),
+    };
+    let runtime = find::runtime(&config.runtimes.value, &config.runtime_paths.value)?;
     if let Some(target) = target {
         let (bundle, mut spec) = match &target.config {
             None => Bundle::open(&target.bundle)?,
             Some(config) => Bundle::open_config(&target.bundle, config)?,
         };
-        wiring.modify(flavor, target, &bundle, &mut spec)?;
+        let make = Make {
+            flavor,
+            target,
+            bundle: &bundle,
+        };
+        wiring.modify(&config, &make, &mut spec)?;
+        if let Some(broken) = broken
+            && spec.is_changed()
+        {
+            return Err(broken);
+        }
         bundle.write(&spec)?;
     }
     Ok(runtime)
@@ -113,12 +138,14 @@ mod tests {
     }
 
     impl Wiring for Fake {
-        fn runtimes(&self) -> Result<Vec<String>> {
-            Ok(vec!["/bin/sh".into()])
+        fn config(&self) -> Result<Config> {
+            let mut config = Config::default();
+            config.runtimes.value = vec!["/bin/sh".into()];
+            Ok(config)
         }
 
-        fn modify(&self, _: Flavor, target: &Target, bundle: &Bundle, spec: &mut Spec) -> Result<()> {
-            assert!(bundle.path().is_absolute() && target.id == "c1");
+        fn modify(&self, _: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()> {
+            assert!(make.bundle.path().is_absolute() && make.target.id == "c1");
             spec.set_env("NVIDIA_VISIBLE_DEVICES", "void")?;
             if self.fail {
                 return Err(Error::new(Code::UnknownDevice, "GPU 7", "no such device"));

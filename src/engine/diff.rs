@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn far_changes_are_two_hunks() {
-        let before: String = (0..40).map(|n| format!("{n}\n")).collect();
+        let before = (0..40).map(|n| n.to_string()).collect::<Vec<_>>().join("\n");
         let after = before
             .replace("\n5\n", "\nfive\n")
             .replace("\n30\n", "\nthirty\n");

@@ -356,4 +356,36 @@ mod tests {
         assert_eq!(remove(text, &["b"]).unwrap(), "{\n  \"a\": 1,\n  \"c\": 3\n}\n");
         assert_eq!(remove("{ \"a\": 1 }", &["a"]).unwrap(), "{}");
     }
+
+    fn any_json() -> impl proptest::strategy::Strategy<Value = Value> {
+        use proptest::prelude::*;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::btree_map(".{0,6}", inner, 0..5)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_member_added_can_be_taken_back(value in any_json(), added in any_json(), pretty in proptest::bool::ANY) {
+            let value = json!({"some": value});
+            let text = if pretty { format!("{value:#}\n") } else { value.to_string() };
+            let with = set(&text, &["new", "deep"], &added).unwrap();
+            proptest::prop_assert_eq!(parse(&with).unwrap(), json!({"some": value["some"], "new": {"deep": added}}));
+            let without = remove(&with, &["new"]).unwrap();
+            proptest::prop_assert_eq!(&without, &text);
+            let other = set(&text, &["some"], &added).unwrap();
+            let raw = &text[find(&text, &["some"]).unwrap()];
+            proptest::prop_assert_eq!(set_raw(&other, &["some"], raw).unwrap(), text);
+        }
+    }
 }

@@ -201,7 +201,7 @@ fn swap(
     made: Vec<PathBuf>,
 ) -> Result<()> {
     let staged = store::stage(&job.root, stored, &edit.text)?;
-    let checked = validate::check(job, place, stored, &staged, true)?;
+    let checked = validate::check(job, place, stored, &staged, &mut report.warnings)?;
     report.checked = Some(checked);
 
     let mut entry = record.file(&stored.path).cloned().unwrap_or_else(|| FileRecord {

@@ -38,7 +38,13 @@ pub struct Activation {
 }
 
 /// Works out what is needed after the keys at `keys` changed.
-pub fn plan(engine: Engine, place: &Place, session: &Session, keys: &[Vec<String>]) -> Activation {
+pub fn plan(
+    engine: Engine,
+    place: &Place,
+    session: &Session,
+    keys: &[Vec<String>],
+    installing: bool,
+) -> Activation {
     let words = |w: &[&str]| w.iter().map(|s| (*s).to_owned()).collect::<Vec<String>>();
     let mut out = Activation {
         need: Need::Restart,
@@ -52,7 +58,7 @@ pub fn plan(engine: Engine, place: &Place, session: &Session, keys: &[Vec<String
             out.command.clear();
             out.notes.push("podman reads its files at every run".to_owned());
         }
-        Engine::Docker => docker(place, session, keys, &mut out),
+        Engine::Docker => docker(place, session, keys, installing, &mut out),
         Engine::Containerd | Engine::Crio => {
             out.notes
                 .push("running containers are kept by their own monitors and survive the restart".to_owned());
@@ -61,42 +67,39 @@ pub fn plan(engine: Engine, place: &Place, session: &Session, keys: &[Vec<String
     out
 }
 
-/// dockerd takes `runtimes` and `default-runtime` from a SIGHUP; the CDI feature and the GPU hook of
-/// `--gpus` are looked for at its start only.
-fn docker(place: &Place, session: &Session, keys: &[Vec<String>], out: &mut Activation) {
+/// dockerd takes an added runtime and a new default from a SIGHUP, but drops none on one; the CDI
+/// feature and the GPU hook of `--gpus` are looked for at its start only.
+fn docker(place: &Place, session: &Session, keys: &[Vec<String>], installing: bool, out: &mut Activation) {
     let cdi = keys.iter().any(|k| k.first().is_some_and(|k| k == "features"));
-    let daemon = if session.live {
+    let daemon = if session.live && !place.user {
         ask::daemons("dockerd").into_iter().next()
     } else {
         None
     };
-    let stale_hook = daemon
-        .as_ref()
-        .is_some_and(|d| started_before_hook(d) != Some(false));
-    if cdi || stale_hook {
-        out.notes.push(if cdi {
-            "CDI support is set up when dockerd starts".to_owned()
-        } else {
-            "`docker run --gpus` uses the hook that dockerd found when it started, so a reload would do for --runtime only".to_owned()
-        });
-        if daemon.is_some() && !place.user {
-            (out.hit, out.notes) = containers(std::mem::take(&mut out.notes));
+    let hook_is_newer = daemon.as_ref().and_then(started_before_hook);
+    let why = if !installing {
+        "a reload takes no runtime away from dockerd"
+    } else if cdi {
+        "CDI support is set up when dockerd starts"
+    } else if hook_is_newer == Some(true) {
+        "`docker run --gpus` uses the hook that dockerd found when it started; for --runtime a reload would do"
+    } else {
+        out.need = Need::Reload;
+        for word in &mut out.command {
+            if word == "restart" {
+                "reload".clone_into(word);
+            }
         }
-        return;
-    }
-    out.need = Need::Reload;
-    for word in &mut out.command {
-        if word == "restart" {
-            "reload".clone_into(word);
+        if hook_is_newer.is_none() {
+            out.notes.push(
+                "`docker run --gpus` needs dockerd to have started after nvoci was installed".to_owned(),
+            );
         }
-    }
-    out.notes.push(
-        "dockerd takes runtimes and default-runtime from a reload (SIGHUP); no container is touched"
-            .to_owned(),
-    );
-    if daemon.is_none() {
-        out.notes
-            .push("`docker run --gpus` needs dockerd to have started after nvoci was installed".to_owned());
+        "dockerd takes an added runtime and default-runtime from a reload (SIGHUP); no container is touched"
+    };
+    out.notes.push(why.to_owned());
+    if out.need == Need::Restart && daemon.is_some() {
+        (out.hit, out.notes) = containers(std::mem::take(&mut out.notes));
     }
 }
 
@@ -145,18 +148,18 @@ fn containers(mut notes: Vec<String>) -> (Vec<String>, Vec<String>) {
     (named, notes)
 }
 
-/// Does it.
+/// Does it, and says what was done.
 ///
 /// # Errors
 /// [`Code::Engine`] when the engine cannot be told or does not come back.
-pub fn act(engine: Engine, activation: &Activation) -> Result<()> {
+pub fn act(engine: Engine, activation: &Activation) -> Result<String> {
     let Some((name, args)) = activation.command.split_first() else {
-        return Ok(());
+        return Ok(String::new());
     };
     let shown = activation.command.join(" ");
     let failed = |why: String| {
         Error::new(Code::Engine, &shown, why).fix(format!(
-            "the configuration is written; look at the engine's log, or take it back with `nvoci uninstall {}`",
+            "the configuration is written; restart {} by hand and see its log",
             engine.name()
         ))
     };
@@ -166,9 +169,14 @@ pub fn act(engine: Engine, activation: &Activation) -> Result<()> {
     });
     let booted = Path::new("/run/systemd/system").exists();
     if let Some(program) = program.filter(|_| booted || name != "systemctl") {
-        let answer = ask::run(&program, args, &[], ACT).map_err(|e| failed(e.to_string()))?;
+        // `systemctl --user` finds the user's manager by it.
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_default();
+        let env = [("XDG_RUNTIME_DIR", runtime_dir.as_os_str())];
+        let own = args.iter().any(|a| a == "--user");
+        let env = if own { env.as_slice() } else { &[] };
+        let answer = ask::run(&program, args, env, ACT).map_err(|e| failed(e.to_string()))?;
         return if answer.ok {
-            Ok(())
+            Ok(shown)
         } else {
             Err(failed(answer.complaint().to_owned()))
         };
@@ -183,12 +191,9 @@ pub fn act(engine: Engine, activation: &Activation) -> Result<()> {
             all.len()
         )));
     };
-    rustix::process::Pid::from_raw(daemon.pid)
-        .ok_or_else(|| failed("no process id".to_owned()))
-        .and_then(|pid| {
-            rustix::process::kill_process(pid, rustix::process::Signal::HUP)
-                .map_err(|e| failed(e.to_string()))
-        })
+    let pid = rustix::process::Pid::from_raw(daemon.pid).ok_or_else(|| failed("no process id".to_owned()))?;
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).map_err(|e| failed(e.to_string()))?;
+    Ok(format!("SIGHUP to dockerd ({})", daemon.pid))
 }
 
 #[cfg(test)]
@@ -204,15 +209,17 @@ mod tests {
         let session = Session::default();
         let place = place::find(Engine::Docker, &root, &session, None).unwrap();
         let key = |k: &str| vec![vec![k.to_owned()]];
-        let a = plan(Engine::Docker, &place, &session, &key("runtimes"));
+        let a = plan(Engine::Docker, &place, &session, &key("runtimes"), true);
         assert_eq!(
             (a.need, a.command.join(" ").as_str()),
             (Need::Reload, "systemctl reload docker")
         );
-        let a = plan(Engine::Docker, &place, &session, &key("features"));
+        let a = plan(Engine::Docker, &place, &session, &key("features"), true);
         assert_eq!(
             (a.need, a.command.join(" ").as_str()),
             (Need::Restart, "systemctl restart docker")
         );
+        let a = plan(Engine::Docker, &place, &session, &key("runtimes"), false);
+        assert_eq!(a.need, Need::Restart);
     }
 }

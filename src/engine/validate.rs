@@ -29,13 +29,13 @@ pub enum Checked {
 /// Has the engine read the staged file.
 ///
 /// # Errors
-/// [`Code::Engine`] when the engine refuses it, or (`expect`) does not see the runtime in it.
+/// [`Code::Engine`] when the engine refuses it, or does not see the runtime in it.
 pub(super) fn check(
     job: &Job,
     place: &Place,
     stored: &Stored,
     staged: &Staged,
-    expect: bool,
+    warnings: &mut Vec<String>,
 ) -> Result<Checked> {
     if !job.session.live {
         return Ok(Checked::Not("the root is not this machine's".to_owned()));
@@ -48,9 +48,9 @@ pub(super) fn check(
         return Ok(Checked::Not(format!("{name} is not installed here")));
     };
     match job.engine {
-        Engine::Docker => docker(&program, &staged.path, &stored.path),
-        Engine::Podman => podman(&program, &staged.path, &stored.path),
-        Engine::Containerd => with_containerd(&program, job, place, stored, staged, expect),
+        Engine::Docker => docker(&program, job, &staged.path, &stored.path),
+        Engine::Podman => podman(&program, job, &staged.path, &stored.path),
+        Engine::Containerd => with_containerd(&program, job, place, stored, staged, warnings),
         Engine::Crio => {
             let path = staged.path.as_os_str();
             let args = [
@@ -66,13 +66,18 @@ pub(super) fn check(
 }
 
 /// With the flags of the daemon that runs, since dockerd refuses a setting that is also a flag.
-fn docker(program: &Path, candidate: &Path, file: &Path) -> Result<Checked> {
+fn docker(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
     let mut args = vec![
         "--validate".to_owned(),
         "--config-file".to_owned(),
         candidate.display().to_string(),
     ];
-    let running = ask::daemons("dockerd");
+    // The flags of root's dockerd say nothing about a user's own.
+    let running = if job.session.user.is_none() {
+        ask::daemons("dockerd")
+    } else {
+        Vec::new()
+    };
     let mut flags = running.iter().flat_map(|d| &d.args).take(256);
     while let Some(flag) = flags.next() {
         match flag.as_str() {
@@ -80,6 +85,15 @@ fn docker(program: &Path, candidate: &Path, file: &Path) -> Result<Checked> {
             f if f.starts_with("--config-file=") => {}
             f => args.push(f.to_owned()),
         }
+    }
+    // What dockerd older than 23.0 would say only when it starts again.
+    if running.iter().any(|d| d.flag(&["--default-runtime"]).is_some()) && job.settings.set_as_default {
+        return Err(Error::new(
+            Code::Engine,
+            file.display().to_string(),
+            "the running dockerd has --default-runtime as a flag, and refuses it in the file as well",
+        )
+        .fix("take --default-runtime out of dockerd's service, or leave --set-as-default away"));
     }
     let answer = ask::run(program, &args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
     if answer.ok {
@@ -97,9 +111,19 @@ fn docker(program: &Path, candidate: &Path, file: &Path) -> Result<Checked> {
 }
 
 /// Podman reads `CONTAINERS_CONF` whatever it is asked.
-fn podman(program: &Path, candidate: &Path, file: &Path) -> Result<Checked> {
-    let env = [("CONTAINERS_CONF", candidate.as_os_str())];
-    let answer = ask::run(program, &["--version"], &env, LIMIT).map_err(|e| unanswered(program, &e))?;
+fn podman(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let env = [
+        ("CONTAINERS_CONF", candidate.as_os_str()),
+        ("HOME", home.as_os_str()),
+    ];
+    // It wants a home, but only a user's own Podman has one that counts.
+    let env = if job.session.user.is_some() {
+        env.as_slice()
+    } else {
+        &env[..1]
+    };
+    let answer = ask::run(program, &["--version"], env, LIMIT).map_err(|e| unanswered(program, &e))?;
     if answer.ok {
         return Ok(Checked::By("podman --version with the file".to_owned()));
     }
@@ -112,7 +136,7 @@ fn with_containerd(
     place: &Place,
     stored: &Stored,
     staged: &Staged,
-    expect: bool,
+    warnings: &mut Vec<String>,
 ) -> Result<Checked> {
     const COMMAND: &str = "containerd config dump";
     let main = store::load(&job.root, &place.config)?;
@@ -137,7 +161,7 @@ fn with_containerd(
         return Err(refused(COMMAND, &stored.path, answer.complaint()));
     }
     let dump = Editor::open(COMMAND, Format::Toml, &answer.stdout)?;
-    if let (true, Some(table)) = (expect, containerd::cri(dump.value())) {
+    if let Some(table) = containerd::cri(dump.value()) {
         let entry = table.get("runtimes").and_then(|r| r.get(&job.settings.name));
         let binary = entry
             .and_then(|r| r.get("options"))
@@ -152,6 +176,17 @@ fn with_containerd(
                 "another file overrides it; name the last one that configures the CRI plugin with --config",
             ));
         }
+    }
+    if let Some(table) = containerd::cri(dump.value())
+        && let Some(default) = table.get("default_runtime_name").and_then(Value::as_str)
+        && table.get("runtimes").is_none_or(|r| r.get(default).is_none())
+    {
+        warnings.push(format!(
+            "the default runtime `{default}` is defined nowhere, so containerd will not start its CRI plugin"
+        ));
+    }
+    if job.settings.cdi && !answer.stdout.contains("enable_cdi = true") {
+        warnings.push("this containerd is older than 1.7 and has no CDI; --cdi has no effect yet".to_owned());
     }
     Ok(Checked::By(COMMAND.to_owned()))
 }

@@ -169,6 +169,12 @@ impl<'a> Cache<'a> {
         bound(&|o| o == Greater)..bound(&|o| o == Greater || o == Equal)
     }
 
+    /// Every path, in the file's order.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
+        let paths = self.entries.chunks_exact(self.width);
+        paths.map(|raw| self.string(word(raw, 8).unwrap_or(0)))
+    }
+
     /// Whether the names are in the order that the loader's search needs.
     pub fn is_sorted(&self) -> bool {
         (1..self.len()).all(|i| super::order::compare(self.entry(i - 1).soname, self.entry(i).soname).is_ge())
@@ -253,19 +259,26 @@ impl<'a> Cache<'a> {
         Ok(cache)
     }
 
-    /// Checks that every string starts at or after `from`, ends inside the file and is not overlong.
+    /// Checks that every string starts at or after `from` and ends inside the file, and that none is
+    /// overlong.
     fn check_strings(&self, from: usize) -> std::result::Result<(), &'static str> {
+        let table = self.strings.get(from..).unwrap_or_default();
+        let last = table.iter().rposition(|&b| b == 0).map_or(0, |i| from + i + 1);
         for raw in self.entries.chunks_exact(self.width) {
             for at in [4, 8] {
                 let start = word(raw, at).map_or(usize::MAX, |n| n as usize);
-                if start < from || start >= self.strings.len() {
+                if start < from || start >= last {
                     return Err("a string lies outside the file");
                 }
-                let rest = &self.strings[start..];
-                if !rest[..rest.len().min(MAX_STRING)].contains(&0) {
-                    return Err("a string does not end");
-                }
             }
+        }
+        // Strings share their ends, so looking at the longest ones covers all.
+        let mut rest = &table[..last.saturating_sub(from)];
+        while let Ok(text) = CStr::from_bytes_until_nul(rest) {
+            if text.count_bytes() > MAX_STRING {
+                return Err("a string is too long");
+            }
+            rest = &rest[text.count_bytes() + 1..];
         }
         Ok(())
     }

@@ -1,60 +1,46 @@
 //! The low-level runtime: which file it is, and that it may be trusted.
 //!
-//! It runs with all our rights, so it must be a file that only root (or, for a rootless engine, the same user) can have
-//! put there. It is never ourselves, under whatever name, or we would exec ourselves for ever.
+//! It runs with all our rights, so it must be a file that only root can have put there. It is never ourselves, under
+//! whatever name, or we would exec ourselves for ever.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Stat};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::{Code, Error, Result};
-use crate::sys::ns::in_user_namespace;
-
-/// Where a name is looked for after PATH. These are the system's own, whatever their mode: some distributions let a
-/// group write to `/usr/local`.
-const FIXED: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
-
-/// The owner that a user namespace shows for an id it does not map; the kernel's default.
-const OVERFLOW_UID: u32 = 65_534;
+use crate::sys::owned;
+use crate::sys::root::Node;
 
 /// The first of `candidates` that is there, as an absolute path.
 ///
-/// A name is looked for in the directories of PATH that only root can write to, as k3s and NixOS need, then in the
-/// usual ones.
-pub(super) fn runtime(candidates: &[String]) -> Result<PathBuf> {
-    first(candidates, std::env::var_os("PATH").as_deref())
+/// A name is looked for in PATH, as k3s and NixOS need, then in `dirs`. The caller's PATH is not trusted: what is found
+/// there, or is configured by path, must have only root's directories above it. `dirs` are the host's own, whatever
+/// their mode: some distributions let a group write to `/usr/local`.
+pub(super) fn runtime(candidates: &[String], dirs: &[PathBuf]) -> Result<PathBuf> {
+    first(candidates, std::env::var_os("PATH").as_deref(), dirs)
 }
 
-fn first(candidates: &[String], path: Option<&OsStr>) -> Result<PathBuf> {
-    let own = stat(Path::new("/proc/self/exe")).ok();
+fn first(candidates: &[String], path: Option<&OsStr>, dirs: &[PathBuf]) -> Result<PathBuf> {
+    let own = look_up(Path::new("/proc/self/exe")).ok();
     let mut refused = None;
     for candidate in candidates {
-        let mut consider = |file: PathBuf, checked_dir: bool| match examine(&file, checked_dir, own.as_ref())
-        {
-            Ok(true) => Some(file),
-            Ok(false) => None,
-            Err(e) => {
+        let mut usable = |file: &PathBuf, dir_is_ours: bool| {
+            examine(file, dir_is_ours, own.as_ref()).unwrap_or_else(|e| {
                 refused.get_or_insert(e);
-                None
-            }
+                false
+            })
         };
         let found = if candidate.contains('/') {
-            consider(PathBuf::from(candidate), true)
+            Some(PathBuf::from(candidate)).filter(|f| usable(f, false))
         } else {
             let of_path = path.into_iter().flat_map(std::env::split_paths);
             of_path
                 .filter(|d| d.is_absolute())
-                .chain(FIXED.iter().map(PathBuf::from))
-                .find_map(|d| consider(d.join(candidate), !FIXED.iter().any(|f| d == Path::new(f))))
+                .chain(dirs.iter().cloned())
+                .map(|d| (d.join(candidate), dirs.contains(&d)))
+                .find_map(|(file, ours)| usable(&file, ours).then_some(file))
         };
         if let Some(file) = found {
             return Ok(file);
@@ -72,57 +58,24 @@ fn first(candidates: &[String], path: Option<&OsStr>) -> Result<PathBuf> {
 
 /// Whether `file` is a runtime to use. `false` if there is none or it is ourselves; an error if it is there but must
 /// not be used.
-fn examine(file: &Path, check_dir: bool, own: Option<&Stat>) -> Result<bool> {
-    let Ok(found) = stat(file) else { return Ok(false) };
-    if own.is_some_and(|own| (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino)) {
+fn examine(file: &Path, dir_is_ours: bool, own: Option<&Node>) -> Result<bool> {
+    let Ok(found) = look_up(file) else {
         return Ok(false);
-    }
-    let refuse = |what: &Path, why: &str| {
-        Err(Error::new(
-            Code::UnsafeOwner,
-            format!("low-level runtime {}", what.display()),
-            why,
-        ))
     };
-    if !file.is_absolute() {
-        return refuse(file, "its path is not absolute");
-    }
-    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || found.st_mode & 0o111 == 0 {
+    let ourselves = own.is_some_and(|own| own.id() == found.id());
+    if ourselves || !found.is_file() || found.stat().st_mode & 0o111 == 0 || !file.is_absolute() {
         return Ok(false);
     }
-    if !safe(&found) {
-        return refuse(file, "it is not owned by root, or others may write to it");
+    if dir_is_ours {
+        owned::check(&found, file)?;
+        return Ok(true);
     }
-    // The engine's PATH may hold a directory of somebody else's.
-    if check_dir {
-        for dir in file.ancestors().skip(1) {
-            if !stat(dir).is_ok_and(|d| safe(&d)) {
-                return refuse(
-                    dir,
-                    "the directory is not owned by root, or others may write to it",
-                );
-            }
-        }
-    }
-    Ok(true)
+    Ok(owned::find(file)?.is_some())
 }
 
-/// Whether only root, or who we are, can change what `stat` is of. Who may write to a sticky directory can still not
-/// replace what others own in it.
-fn safe(stat: &Stat) -> bool {
-    let sticky_dir =
-        FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_mode & 0o1000 != 0;
-    let by_others = stat.st_mode & 0o002 != 0 || (stat.st_mode & 0o020 != 0 && stat.st_gid != 0);
-    trusted_owner(stat.st_uid) && (sticky_dir || !by_others)
-}
-
-fn trusted_owner(uid: u32) -> bool {
-    // A rootless engine runs us in a user namespace, where the host's root has no id of its own.
-    uid == 0 || uid == rustix::process::geteuid().as_raw() || (uid == OVERFLOW_UID && in_user_namespace())
-}
-
-fn stat(path: &Path) -> io::Result<Stat> {
-    Ok(rustix::fs::statat(CWD, path, AtFlags::empty())?)
+fn look_up(path: &Path) -> io::Result<Node> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Node::from_fd(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
 #[cfg(test)]
@@ -143,7 +96,7 @@ mod tests {
 
     fn find(candidates: &[&str], path: &Path) -> Result<PathBuf> {
         let candidates: Vec<String> = candidates.iter().map(|c| (*c).to_owned()).collect();
-        first(&candidates, Some(path.as_os_str()))
+        first(&candidates, Some(path.as_os_str()), &[])
     }
 
     #[test]
@@ -156,8 +109,12 @@ mod tests {
             find(&["/nonexistent/runc", a.to_str().unwrap()], dir.path()).unwrap(),
             a
         );
-        // The usual directories are searched without PATH.
-        assert!(first(&["sh".into()], None).unwrap().is_absolute());
+        // The host's own directories are searched without PATH.
+        assert!(
+            first(&["sh".into()], None, &["/bin".into()])
+                .unwrap()
+                .is_absolute()
+        );
         let none = find(&["missing", "/nonexistent/runc"], dir.path()).unwrap_err();
         assert_eq!(none.code(), Code::Runtime);
         assert!(none.why().contains("missing, /nonexistent/runc"));
