@@ -41,7 +41,7 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
             spec.add_additional_gid(device.gid)?;
         }
     }
-    spec.remove_hooks(Stage::Prestart, is_vendors);
+    remove_vendor_hooks(spec);
     let args = HOOK_ARGS.map(str::to_owned).to_vec();
     // A hook without an environment gets the image's from an old runc.
     let hook = HookSpec::new(
@@ -51,6 +51,11 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
         "/usr/sbin:/usr/bin:/sbin:/bin",
     );
     spec.add_hook(Stage::CreateContainer, &hook)
+}
+
+/// Removes the hooks that would inject a second time.
+pub fn remove_vendor_hooks(spec: &mut Spec) {
+    spec.remove_hooks(Stage::Prestart, is_vendors);
 }
 
 /// A node that not everybody may use, but its group may.
