@@ -64,9 +64,14 @@ pub enum CdiHook {
 /// [`Code::UnsafePath`] when the image has a link or a special file on the way that must not be followed.
 pub fn run(hook: &CdiHook, container: &Container) -> Result<Vec<String>> {
     match hook {
-        CdiHook::CreateSymlinks(links) => links.iter().filter_map(|l| link(container, l).transpose()).collect(),
+        CdiHook::CreateSymlinks(links) => links
+            .iter()
+            .filter_map(|l| link(container, l).transpose())
+            .collect(),
         CdiHook::UpdateLdcache(dirs) => update_ldcache(container, dirs),
-        CdiHook::Chmod { mode, paths } => Ok(paths.iter().filter_map(|p| chmod(container, p, *mode)).collect()),
+        CdiHook::Chmod { mode, paths } => {
+            Ok(paths.iter().filter_map(|p| chmod(container, p, *mode)).collect())
+        }
         CdiHook::EnableCudaCompat { driver, cuda, dir } => {
             let host = HostDriver {
                 driver: driver.as_deref(),
@@ -76,9 +81,14 @@ pub fn run(hook: &CdiHook, container: &Container) -> Result<Vec<String>> {
                 return Ok(Vec::new());
             };
             let text = format!("{}\n", found.display());
-            Ok(write(container, &Path::new(CONF_DIR).join(COMPAT_NAME), text.as_bytes(), 0o644)?
-                .into_iter()
-                .collect())
+            Ok(write(
+                container,
+                &Path::new(CONF_DIR).join(COMPAT_NAME),
+                text.as_bytes(),
+                0o644,
+            )?
+            .into_iter()
+            .collect())
         }
         CdiHook::DisableDeviceNodeModification => disable_node_modification(container),
         CdiHook::UpdateApplicationProfile => application_profile(container),
@@ -93,7 +103,9 @@ fn sort_out(what: &str, e: &std::io::Error) -> Result<String> {
             what,
             "a symbolic link or a special file of the image is in the way",
         )),
-        Some(libc::EROFS) => Ok(format!("{what}: it is read-only or on a volume, and was left as it is")),
+        Some(libc::EROFS) => Ok(format!(
+            "{what}: it is read-only or on a volume, and was left as it is"
+        )),
         _ => Ok(format!("{what}: {e}")),
     }
 }
@@ -178,7 +190,10 @@ fn update_ldcache(container: &Container, dirs: &[PathBuf]) -> Result<Vec<String>
                 conf: Some(PathBuf::from(CONF)),
                 links: true,
             };
-            (PathBuf::from(ldso::CACHE), ldso::scan_root(root, &scan, &mut notes))
+            (
+                PathBuf::from(ldso::CACHE),
+                ldso::scan_root(root, &scan, &mut notes),
+            )
         }
     };
     warnings.extend(notes.into_lines());
@@ -281,7 +296,9 @@ fn application_profile(container: &Container) -> Result<Vec<String>> {
          \"rules\":[{{\"pattern\":[],\"profile\":\"_container_\"}}]}}\n"
     );
     let at = Path::new(DIR).join(NAME);
-    Ok(write(container, &at, text.as_bytes(), 0o444)?.into_iter().collect())
+    Ok(write(container, &at, text.as_bytes(), 0o444)?
+        .into_iter()
+        .collect())
 }
 
 fn gpu_minor(dev: &crate::sys::root::Node, name: &OsString) -> Option<u32> {

@@ -45,7 +45,11 @@ pub fn find(container: &Container, at: &Path, host: HostDriver<'_>) -> Option<Pa
     let [version] = versions.as_slice() else {
         return None;
     };
-    let file = dir.child(format!("libcuda.so.{version}")).ok()?.open_read().ok()?;
+    let file = dir
+        .child(format!("libcuda.so.{version}"))
+        .ok()?
+        .open_read()
+        .ok()?;
     let note = note::find(&file, SECTION, OWNER).and_then(|bytes| Note::parse(&bytes));
     if !wanted(version, note.as_ref(), host) {
         return None;
@@ -68,7 +72,11 @@ impl Note {
         let value: serde_json::Value = serde_json::from_slice(&bytes[..end]).ok()?;
         let map = value.as_object()?;
         // Versions of it differ in the case of their keys.
-        let get = |key: &str| map.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v);
+        let get = |key: &str| {
+            map.iter()
+                .find(|(k, _)| k.eq_ignore_ascii_case(key))
+                .map(|(_, v)| v)
+        };
         let branches = get("driver").and_then(|v| v.as_array()).into_iter().flatten();
         Some(Self {
             cuda: get("cuda version").and_then(|v| v.as_str()).map(str::to_owned),
@@ -79,7 +87,9 @@ impl Note {
 
 fn wanted(compat: &str, note: Option<&Note>, host: HostDriver<'_>) -> bool {
     let newer = |a: &str, b: &str| matches!(compare(a, b), Some(Ordering::Greater));
-    let driver = host.driver.filter(|d| numbers(d).is_some() && numbers(compat).is_some());
+    let driver = host
+        .driver
+        .filter(|d| numbers(d).is_some() && numbers(compat).is_some());
     match (note, driver, host.cuda) {
         (Some(note), Some(driver), _) => {
             let major = numbers(driver).map_or(0, |n| n[0]);
@@ -112,10 +122,8 @@ mod tests {
     use super::*;
 
     fn note() -> Note {
-        Note::parse(
-            br#"{"format":1,"CUDA version":"12.9","driver":[535,550,560,565,570,575],"device":[1]}"#,
-        )
-        .unwrap()
+        Note::parse(br#"{"format":1,"CUDA version":"12.9","driver":[535,550,560,565,570,575],"device":[1]}"#)
+            .unwrap()
     }
 
     fn by_driver(host: &str, note: Option<&Note>) -> bool {

@@ -120,7 +120,11 @@ pub fn check(dirs: &[PathBuf], engines: &[Engine]) -> Vec<Finding> {
     let registry = Registry::load(dirs, Trust::Anyone);
     let mut found = Findings::default();
     for (path, error) in &registry.problems {
-        found.add(Severity::Error, path, format!("no engine can read it: {}", error.why()));
+        found.add(
+            Severity::Error,
+            path,
+            format!("no engine can read it: {}", error.why()),
+        );
     }
     for dir in dirs {
         misnamed(dir, &mut found);
@@ -131,11 +135,9 @@ pub fn check(dirs: &[PathBuf], engines: &[Engine]) -> Vec<Finding> {
             file(loaded, engines, &host, &mut found);
         }
     }
-    found.0.sort_by(|a, b| {
-        b.severity
-            .cmp(&a.severity)
-            .then_with(|| a.path.cmp(&b.path))
-    });
+    found
+        .0
+        .sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.path.cmp(&b.path)));
     found.0.dedup();
     found.0
 }
@@ -187,7 +189,10 @@ fn standings(registry: &Registry, found: &mut Findings) {
                 found.add(
                     Severity::Error,
                     first,
-                    format!("{name} is in {} too, so no engine gives it; remove one of them", others.join(", ")),
+                    format!(
+                        "{name} is in {} too, so no engine gives it; remove one of them",
+                        others.join(", ")
+                    ),
                 );
             }
             Standing::Good(at) => {
@@ -195,7 +200,10 @@ fn standings(registry: &Registry, found: &mut Findings) {
                 let hidden = registry.loaded.iter().filter(|l| {
                     l.priority < by.priority
                         && l.spec.kind == by.spec.kind
-                        && l.spec.devices.iter().any(|d| name.ends_with(&format!("={}", d.name)))
+                        && l.spec
+                            .devices
+                            .iter()
+                            .any(|d| name.ends_with(&format!("={}", d.name)))
                 });
                 for l in hidden {
                     found.add(
@@ -212,7 +220,11 @@ fn standings(registry: &Registry, found: &mut Findings) {
 fn file(loaded: &Loaded, engines: &[Engine], host: &Root, found: &mut Findings) {
     let path = &loaded.path;
     if let Err(e) = owned::find(path) {
-        found.add(Severity::Error, path, format!("its hooks run as root, and {}: {}", e.what(), e.why()));
+        found.add(
+            Severity::Error,
+            path,
+            format!("its hooks run as root, and {}: {}", e.what(), e.why()),
+        );
     }
     if std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o444 != 0o444) {
         found.add(
@@ -239,7 +251,10 @@ fn file(loaded: &Loaded, engines: &[Engine], host: &Root, found: &mut Findings) 
         found.add(
             Severity::Note,
             path,
-            format!("it declares version {}, where {needed} would do", loaded.spec.version),
+            format!(
+                "it declares version {}, where {needed} would do",
+                loaded.spec.version
+            ),
         );
     }
     let all = loaded
@@ -258,7 +273,11 @@ fn on_host(edits: &Edits, path: &Path, host: &Root, found: &mut Findings) {
     for node in &edits.device_nodes {
         let at = node.on_host();
         let Ok(there) = host.resolve_nofollow(at) else {
-            found.add(Severity::Error, path, format!("device node {at} is not on the host"));
+            found.add(
+                Severity::Error,
+                path,
+                format!("device node {at} is not on the host"),
+            );
             continue;
         };
         if !matches!(there.kind(), FileType::CharacterDevice | FileType::BlockDevice) {
@@ -277,7 +296,11 @@ fn on_host(edits: &Edits, path: &Path, host: &Root, found: &mut Findings) {
     for mount in &edits.mounts {
         let bind = mount.typ.as_deref().is_none_or(|t| matches!(t, "" | "bind"));
         if bind && !host.exists(&mount.host_path) {
-            found.add(Severity::Error, path, format!("{} is not on the host", mount.host_path));
+            found.add(
+                Severity::Error,
+                path,
+                format!("{} is not on the host", mount.host_path),
+            );
         }
     }
     for hook in &edits.hooks {
@@ -291,9 +314,17 @@ fn check_hook(hook: &Hook, path: &Path, found: &mut Findings) {
         return;
     }
     match owned::find(Path::new(&hook.path)) {
-        Ok(None) => found.add(Severity::Error, path, format!("hook {} is not on the host", hook.path)),
+        Ok(None) => found.add(
+            Severity::Error,
+            path,
+            format!("hook {} is not on the host", hook.path),
+        ),
         Ok(Some(node)) if !node.is_file() || node.stat().st_mode & 0o111 == 0 => {
-            found.add(Severity::Error, path, format!("hook {} is not a program", hook.path));
+            found.add(
+                Severity::Error,
+                path,
+                format!("hook {} is not a program", hook.path),
+            );
         }
         Ok(Some(_)) => {}
         Err(e) => found.add(Severity::Error, path, unsafe_hook(hook, &e)),

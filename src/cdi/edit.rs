@@ -62,7 +62,9 @@ pub fn apply(edits: &Edits, spec: &mut Spec) -> Result<()> {
     }
     if !edits.net_devices.is_empty() || edits.intel_rdt.is_some() {
         let why = "its specification moves network devices or sets Intel RDT, which nvoci does not do";
-        return Err(Error::new(Code::Cdi, "CDI device", why).fix("give the device to the engine (`--device`)"));
+        return Err(
+            Error::new(Code::Cdi, "CDI device", why).fix("give the device to the engine (`--device`)")
+        );
     }
     for mount in &edits.mounts {
         spec.add_mount(&Mount {
@@ -118,9 +120,7 @@ fn complete(node: &DeviceNode, host: &Root) -> Result<DeviceSpec> {
     };
     let (major, minor) = there.rdev();
     device.major = node.major.unwrap_or(major);
-    device.minor = node
-        .minor
-        .unwrap_or(if node.major.is_some() { 0 } else { minor });
+    device.minor = node.minor.unwrap_or(if node.major.is_some() { 0 } else { minor });
     device.file_mode = node.file_mode.or(Some(there.stat().st_mode & 0o777));
     Ok(device)
 }

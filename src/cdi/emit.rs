@@ -55,7 +55,9 @@ fn edits(edits: &Edits) -> Value {
     if let Some(r) = &edits.intel_rdt {
         map.insert("intelRdt".into(), rdt(r));
     }
-    list(&mut map, "additionalGids", &edits.additional_gids, |g| (*g).into());
+    list(&mut map, "additionalGids", &edits.additional_gids, |g| {
+        (*g).into()
+    });
     map.into()
 }
 

@@ -77,9 +77,7 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
         Mode::Mofed => all_of(&mut spec, host, roots, options, |k| {
             matches!(k, NodeKind::Uverbs(_) | NodeKind::RdmaCm)
         }),
-        Mode::Gdrcopy => all_of(&mut spec, host, roots, options, |k| {
-            matches!(k, NodeKind::Gdrdrv)
-        }),
+        Mode::Gdrcopy => all_of(&mut spec, host, roots, options, |k| matches!(k, NodeKind::Gdrdrv)),
         Mode::Nvswitch => all_of(&mut spec, host, roots, options, |k| {
             matches!(k, NodeKind::NvSwitchCtl | NodeKind::NvSwitch(_))
         }),
@@ -170,7 +168,9 @@ impl Maker<'_> {
         }
         sort(&mut edits.mounts);
         if let Some(dir) = self.libcuda_dir() {
-            edits.env.push(format!("NVIDIA_CTK_LIBCUDA_DIR={}", dir.display()));
+            edits
+                .env
+                .push(format!("NVIDIA_CTK_LIBCUDA_DIR={}", dir.display()));
         }
         if graphics {
             self.links(edits, &self.graphics_links());
@@ -256,6 +256,8 @@ impl Maker<'_> {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let library = name.starts_with("lib") && (name.ends_with(".so") || name.contains(".so."));
             let dir = path.parent().unwrap_or(Path::new("/")).display().to_string();
+            // What the X server loads no program may find by name.
+            let library = library && !dir.contains("/xorg");
             if library && !dirs.contains(&dir) {
                 dirs.push(dir);
             }
@@ -281,7 +283,9 @@ impl Maker<'_> {
     }
 
     fn libcuda_dir(&self) -> Option<PathBuf> {
-        let (file, ..) = self.libraries().find(|(f, ..)| f.name.starts_with("libcuda.so."))?;
+        let (file, ..) = self
+            .libraries()
+            .find(|(f, ..)| f.name.starts_with("libcuda.so."))?;
         file.path.parent().map(Path::to_path_buf)
     }
 
@@ -366,8 +370,7 @@ fn place(file: &DriverFile, graphics: bool) -> Option<(PathBuf, &'static [&'stat
     let at = match &file.kind {
         FileKind::Library { bits, subdir, .. } => {
             catalogue::library(&file.name)?;
-            let drawing_only =
-                subdir.as_deref() == Some("xorg") || file.name.starts_with("libnvidia-egl-");
+            let drawing_only = subdir.as_deref() == Some("xorg") || file.name.starts_with("libnvidia-egl-");
             if *bits == Bits::B32 || (drawing_only && !graphics) {
                 return None;
             }

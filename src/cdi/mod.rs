@@ -21,13 +21,13 @@ pub mod explicit;
 pub mod generate;
 pub mod read;
 pub mod registry;
+#[cfg(test)]
+mod tests;
 pub mod transform;
 mod tree;
 pub mod types;
 pub mod validate;
 pub mod version;
-#[cfg(test)]
-mod tests;
 
 pub use registry::Registry;
 pub use types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount};

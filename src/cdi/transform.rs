@@ -15,7 +15,11 @@ pub enum Side {
 
 /// Replaces `from` by `to` where a path begins with it, whole components only. The version stays as it is.
 pub fn root(spec: &mut CdiSpec, from: &Path, to: &Path, side: Side) {
-    let all = spec.devices.iter_mut().map(|d| &mut d.edits).chain([&mut spec.edits]);
+    let all = spec
+        .devices
+        .iter_mut()
+        .map(|d| &mut d.edits)
+        .chain([&mut spec.edits]);
     for edits in all {
         change(edits, side, &|text: &mut String| moved(text, from, to));
     }

@@ -54,7 +54,9 @@ pub fn validate(spec: &CdiSpec) -> Result<(), String> {
 fn annotations(annotations: &[(String, String)], at: &str) -> Result<(), String> {
     let size: usize = annotations.iter().map(|(k, v)| k.len() + v.len()).sum();
     if size > MAX_ANNOTATIONS {
-        return Err(format!("{at}: its annotations are longer than {MAX_ANNOTATIONS} bytes"));
+        return Err(format!(
+            "{at}: its annotations are longer than {MAX_ANNOTATIONS} bytes"
+        ));
     }
     match annotations.iter().find(|(key, _)| !is_annotation(key)) {
         Some((key, _)) => Err(format!("{at}: `{key}` is not an annotation key")),
@@ -126,7 +128,9 @@ fn node(node: &DeviceNode) -> Option<String> {
     }
     let letters = node.permissions.as_deref().unwrap_or_default();
     if letters != "none" && !letters.chars().all(|c| "rwm".contains(c)) {
-        return Some(format!("device node {path}: permissions `{letters}` are not of `rwm`"));
+        return Some(format!(
+            "device node {path}: permissions `{letters}` are not of `rwm`"
+        ));
     }
     None
 }
@@ -134,7 +138,10 @@ fn node(node: &DeviceNode) -> Option<String> {
 fn mount(mount: &Mount) -> Option<String> {
     let bind = mount.typ.as_deref().is_none_or(|t| matches!(t, "" | "bind"));
     if mount.host_path.is_empty() || (bind && !mount.host_path.starts_with('/')) {
-        return Some(format!("mount of `{}`: its host path is not absolute", mount.host_path));
+        return Some(format!(
+            "mount of `{}`: its host path is not absolute",
+            mount.host_path
+        ));
     }
     (!mount.container_path.starts_with('/')).then(|| {
         format!(

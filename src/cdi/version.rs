@@ -52,8 +52,14 @@ impl Version {
         at_least(Self::V0_5, spec.devices.iter().any(|d| digit(&d.name)));
         for edits in spec.devices.iter().map(|d| &d.edits).chain([&spec.edits]) {
             at_least(Self::V0_4, edits.mounts.iter().any(|m| m.typ.is_some()));
-            at_least(Self::V0_5, edits.device_nodes.iter().any(|n| n.host_path.is_some()));
-            at_least(Self::V0_7, edits.intel_rdt.is_some() || !edits.additional_gids.is_empty());
+            at_least(
+                Self::V0_5,
+                edits.device_nodes.iter().any(|n| n.host_path.is_some()),
+            );
+            at_least(
+                Self::V0_7,
+                edits.intel_rdt.is_some() || !edits.additional_gids.is_empty(),
+            );
             at_least(Self::V1_1, !edits.net_devices.is_empty() || newest_rdt(edits));
         }
         needed

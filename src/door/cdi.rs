@@ -77,7 +77,9 @@ fn usage(why: &str) -> Error {
 
 fn text(parser: &mut lexopt::Parser) -> Result<String> {
     let value = parser.value().map_err(|e| usage(&e.to_string()))?;
-    value.into_string().map_err(|_| usage("an argument is not UTF-8 text"))
+    value
+        .into_string()
+        .map_err(|_| usage("an argument is not UTF-8 text"))
 }
 
 fn unexpected(arg: &Arg<'_>) -> Error {
@@ -272,7 +274,9 @@ fn mig_uuids(host: &Host, roots: &Roots) -> Vec<(u32, u32, String)> {
     let program = match smi {
         Some(smi) if roots.driver_path == Path::new("/") => smi.path.clone(),
         _ => {
-            eprintln!("nvoci: warning: MIG devices are named by index only: no nvidia-smi to ask for their UUIDs");
+            eprintln!(
+                "nvoci: warning: MIG devices are named by index only: no nvidia-smi to ask for their UUIDs"
+            );
             return Vec::new();
         }
     };
@@ -322,7 +326,13 @@ fn output_within(program: &Path, args: &[&str], limit: Duration) -> Result<Strin
     loop {
         match child.try_wait().context(Code::System, what)? {
             Some(status) if status.success() => break,
-            Some(status) => return Err(Error::new(Code::System, what(), format!("it ended with {status}"))),
+            Some(status) => {
+                return Err(Error::new(
+                    Code::System,
+                    what(),
+                    format!("it ended with {status}"),
+                ));
+            }
             None if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
             None => {
                 let _ = child.kill();
@@ -361,13 +371,7 @@ fn write(spec: &CdiSpec, format: Format, output: Option<&Path>) -> Result<()> {
     let root = Root::open("/").context(Code::System, || "open /")?;
     let (dir, name) = split(output).context(Code::System, what)?;
     let dir = root.mkdir_all(dir, 0o755).context(Code::System, what)?;
-    // A refresh that changes nothing wakes no engine.
-    if let Ok(there) = dir.child(name) {
-        let same = there.is_file() && there.stat().st_mode & 0o777 == 0o644;
-        if same && there.read(read::MAX_SIZE).is_ok_and(|old| old == text.as_bytes()) {
-            return Ok(());
-        }
-    }
+    // Written even if it is the same: engines keep the device numbers that they found first until a file changes.
     dir.write_file_durably(name, 0o644, text.as_bytes())
         .context(Code::System, what)
 }
@@ -447,7 +451,12 @@ fn check_all(parser: &mut lexopt::Parser) -> Result<ExitCode> {
         println!("{:#}", serde_json::Value::from(all));
     } else {
         for f in &findings {
-            println!("{}: {}: {}", f.severity.name(), f.path.display(), Escaped(&f.text));
+            println!(
+                "{}: {}: {}",
+                f.severity.name(),
+                f.path.display(),
+                Escaped(&f.text)
+            );
         }
         if findings.is_empty() {
             println!("Nothing is wrong.");
@@ -463,7 +472,11 @@ fn installed() -> Vec<check::Engine> {
     let mut found = Vec::new();
     for program in ["dockerd", "podman", "containerd", "crio"] {
         let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
-        let Some(at) = places.iter().map(|d| Path::new(d).join(program)).find(|p| p.is_file()) else {
+        let Some(at) = places
+            .iter()
+            .map(|d| Path::new(d).join(program))
+            .find(|p| p.is_file())
+        else {
             continue;
         };
         // `podman version 4.3.1`, `Docker version 28.5.2+dfsg1, build …`, `containerd github.com/… 2.1.9~ds1 …`

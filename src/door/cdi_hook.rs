@@ -49,7 +49,10 @@ pub fn ctk(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
             Some("hook") => return run(args),
             Some("cdi") => return super::cdi::run(args),
             Some("--version" | "-v") => {
-                println!("NVIDIA Container Toolkit CLI version {}", env!("CARGO_PKG_VERSION"));
+                println!(
+                    "NVIDIA Container Toolkit CLI version {}",
+                    env!("CARGO_PKG_VERSION")
+                );
                 return Ok(ExitCode::SUCCESS);
             }
             _ => {
@@ -92,10 +95,15 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         print!("{HELP}");
         return Ok(ExitCode::SUCCESS);
     };
-    if does_nothing(&hook)? {
+    if does_nothing(&hook) {
         return Ok(ExitCode::SUCCESS);
     }
     process::isolate().context(Code::System, || "cutting off what was inherited")?;
+    if matches!(hook, CdiHook::EnableCudaCompat { .. })
+        && *super::load_config(None)?.cuda_compat == CudaCompat::Off
+    {
+        return Ok(ExitCode::SUCCESS);
+    }
     let state = match state_file {
         None => State::read(std::io::stdin().lock().by_ref())?,
         Some(path) => {
@@ -156,7 +164,9 @@ fn options(parser: &mut lexopt::Parser, hook: &mut CdiHook) -> Result<Option<Opt
             other => return Err(usage(&other.unexpected().to_string())),
         };
         let value = parser.value().map_err(|e| usage(&e.to_string()))?;
-        let text = value.to_str().ok_or_else(|| usage("an option is not UTF-8 text"))?;
+        let text = value
+            .to_str()
+            .ok_or_else(|| usage("an option is not UTF-8 text"))?;
         match (name.as_str(), &mut *hook) {
             ("container-spec", _) => {
                 state = Some(PathBuf::from(text)).filter(|p| !matches!(p.to_str(), Some("" | "-")));
@@ -205,15 +215,13 @@ fn absolute(text: &str) -> Result<PathBuf> {
 }
 
 /// What needs no container to be looked at.
-fn does_nothing(hook: &CdiHook) -> Result<bool> {
-    Ok(match hook {
+fn does_nothing(hook: &CdiHook) -> bool {
+    match hook {
         CdiHook::CreateSymlinks(links) => links.is_empty(),
         CdiHook::Chmod { paths, .. } => paths.is_empty(),
-        CdiHook::EnableCudaCompat { driver, cuda, .. } => {
-            (driver.is_none() && cuda.is_none()) || *super::load_config(None)?.cuda_compat == CudaCompat::Off
-        }
+        CdiHook::EnableCudaCompat { driver, cuda, .. } => driver.is_none() && cuda.is_none(),
         _ => false,
-    })
+    }
 }
 
 fn usage(why: &str) -> Error {
@@ -233,18 +241,31 @@ mod tests {
     fn the_vendors_command_lines_are_understood() {
         let link = |t: &str, l: &str| (PathBuf::from(t), PathBuf::from(l));
         assert_eq!(
-            parse("create-symlinks", &["--link", "libcuda.so.1::/usr/lib/libcuda.so", "--link=a::b"]).unwrap(),
+            parse(
+                "create-symlinks",
+                &["--link", "libcuda.so.1::/usr/lib/libcuda.so", "--link=a::b"]
+            )
+            .unwrap(),
             CdiHook::CreateSymlinks(vec![link("libcuda.so.1", "/usr/lib/libcuda.so"), link("a", "/b")])
         );
         assert_eq!(
-            parse("update-ldcache", &["--ldconfig-path", "/sbin/ldconfig", "--folder", "/x"]).unwrap(),
+            parse(
+                "update-ldcache",
+                &["--ldconfig-path", "/sbin/ldconfig", "--folder", "/x"]
+            )
+            .unwrap(),
             CdiHook::UpdateLdcache(vec!["/x".into()])
         );
         assert!(matches!(
             parse("chmod", &["--mode", "755", "--path", "/dev/dri"]).unwrap(),
             CdiHook::Chmod { mode: 0o755, .. }
         ));
-        for bad in [&["--link", "a"][..], &["--link", "a::b::c"], &["--folder", "/x"], &["word"]] {
+        for bad in [
+            &["--link", "a"][..],
+            &["--link", "a::b::c"],
+            &["--folder", "/x"],
+            &["word"],
+        ] {
             assert!(parse("create-symlinks", bad).is_err(), "{bad:?}");
         }
         assert!(parse("chmod", &["--path", "/dev"]).is_err());
@@ -254,7 +275,13 @@ mod tests {
     #[test]
     fn hooks_that_nobody_knows_are_harmless() {
         let run = |words: &[&str]| run(words.iter().map(OsString::from));
-        for words in [&["noop"][..], &[], &["--quiet"], &["brand-new", "--flag", "x"], &["create-symlinks"]] {
+        for words in [
+            &["noop"][..],
+            &[],
+            &["--quiet"],
+            &["brand-new", "--flag", "x"],
+            &["create-symlinks"],
+        ] {
             assert_eq!(run(words).unwrap(), ExitCode::SUCCESS, "{words:?}");
         }
     }

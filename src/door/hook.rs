@@ -120,7 +120,11 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
         inject::prepare_granted(request, &spec, &config)?
     } else {
         let (plan, roots) = inject::prepare(&request, &config)?;
-        let to_allow = if options.devices_in_spec { Vec::new() } else { plan.devices.clone() };
+        let to_allow = if options.devices_in_spec {
+            Vec::new()
+        } else {
+            plan.devices.clone()
+        };
         (plan, roots, to_allow)
     };
     process::drop_capabilities();

@@ -61,7 +61,9 @@ fn read<R: ReadAt + ?Sized>(file: &R, at: u64, size: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(size).ok()?];
     let mut done = 0;
     while done < bytes.len() {
-        let n = file.read_at(&mut bytes[done..], at.checked_add(done as u64)?).ok()?;
+        let n = file
+            .read_at(&mut bytes[done..], at.checked_add(done as u64)?)
+            .ok()?;
         if n == 0 {
             return None;
         }
@@ -124,7 +126,10 @@ mod tests {
     fn a_note_is_found_by_section_and_owner() {
         let file = elf_with_note(".note.x", "NVIDIA Corporation", "{}");
         let found = |section, owner| find(file.as_slice(), section, owner);
-        assert_eq!(found(".note.x", "NVIDIA Corporation").as_deref(), Some(&b"{}"[..]));
+        assert_eq!(
+            found(".note.x", "NVIDIA Corporation").as_deref(),
+            Some(&b"{}"[..])
+        );
         assert_eq!(found(".note.x", "GNU"), None);
         assert_eq!(found(".note.y", "NVIDIA Corporation"), None);
     }
