@@ -36,7 +36,7 @@ pub(super) fn cover(container: &Container, dir: &DriverDir, plan: &Plan) -> Vec<
 }
 
 /// The container's `/proc`, if it is one.
-fn procfs(container: &Container) -> std::io::Result<Node> {
+pub(super) fn procfs(container: &Container) -> std::io::Result<Node> {
     let node = container.root().resolve("/proc")?;
     if rustix::fs::fstatfs(node.as_fd())?.f_type != rustix::fs::PROC_SUPER_MAGIC {
         return Err(rustix::io::Errno::NODEV.into());
@@ -45,7 +45,7 @@ fn procfs(container: &Container) -> std::io::Result<Node> {
     Ok(node)
 }
 
-fn cover_params(container: &Container, dir: &DriverDir, params: &[u8]) -> std::io::Result<()> {
+pub(super) fn cover_params(container: &Container, dir: &DriverDir, params: &[u8]) -> std::io::Result<()> {
     let nvidia = match container.root().resolve("/proc/driver/nvidia") {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
         other => other?,
