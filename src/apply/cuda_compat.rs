@@ -31,14 +31,17 @@ pub struct HostDriver<'a> {
 /// resolved; `None` where there is none or the host's driver is as good.
 pub fn find(container: &Container, at: &Path, host: HostDriver<'_>) -> Option<PathBuf> {
     let root = container.root();
-    let dir = root.resolve(at).ok().filter(|d| d.is_dir())?;
+    let dir = root
+        .resolve(at)
+        .ok()
+        .filter(super::super::sys::root::Node::is_dir)?;
     let mut versions = Vec::new();
     for entry in dir.read_dir(MAX_ENTRIES).ok()? {
         let name = entry.name.to_str().unwrap_or_default();
-        if let Some(version) = name.strip_prefix("libcuda.so.").filter(|v| v.contains('.')) {
-            if dir.child(&entry.name).is_ok_and(|n| n.is_file()) {
-                versions.push(version.to_owned());
-            }
+        if let Some(version) = name.strip_prefix("libcuda.so.").filter(|v| v.contains('.'))
+            && dir.child(&entry.name).is_ok_and(|n| n.is_file())
+        {
+            versions.push(version.to_owned());
         }
     }
     // Of several nobody can say which is meant.

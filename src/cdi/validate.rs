@@ -89,14 +89,16 @@ fn edits(edits: &Edits, version: Version, at: &str) -> Result<(), String> {
     {
         return Err(format!("{at}: env `{bad}` is not NAME=VALUE"));
     }
-    for found in [
+    if let Some(why) = [
         edits.device_nodes.iter().find_map(node),
         edits.mounts.iter().find_map(mount),
         edits.hooks.iter().find_map(hook),
-    ] {
-        if let Some(why) = found {
-            return Err(format!("{at}: {why}"));
-        }
+    ]
+    .into_iter()
+    .flatten()
+    .next()
+    {
+        return Err(format!("{at}: {why}"));
     }
     if edits
         .net_devices
