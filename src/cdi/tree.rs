@@ -29,9 +29,9 @@ pub(super) enum Tree {
     /// A scalar that is text for certain.
     Text(String),
     /// A list.
-    List(Vec<Tree>),
+    List(Vec<Self>),
     /// A mapping, no key twice.
-    Map(Vec<(String, Tree)>),
+    Map(Vec<(String, Self)>),
 }
 
 impl Tree {

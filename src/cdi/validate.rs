@@ -89,14 +89,12 @@ fn edits(edits: &Edits, version: Version, at: &str) -> Result<(), String> {
     {
         return Err(format!("{at}: env `{bad}` is not NAME=VALUE"));
     }
-    for found in [
-        edits.device_nodes.iter().find_map(node),
-        edits.mounts.iter().find_map(mount),
-        edits.hooks.iter().find_map(hook),
-    ] {
-        if let Some(why) = found {
-            return Err(format!("{at}: {why}"));
-        }
+    let node = edits.device_nodes.iter().find_map(node);
+    let wrong = node
+        .or_else(|| edits.mounts.iter().find_map(mount))
+        .or_else(|| edits.hooks.iter().find_map(hook));
+    if let Some(why) = wrong {
+        return Err(format!("{at}: {why}"));
     }
     if edits
         .net_devices

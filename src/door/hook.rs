@@ -100,10 +100,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
-    let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else {
+    let door = if options.cdi { Door::Cdi } else { Door::Hook };
+    let Some(config) = super::load_config_for(&spec, door, options.config.as_deref())? else {
         return Ok(None);
     };
-    let door = if options.cdi { Door::Cdi } else { Door::Hook };
     let Some(mut request) = inject::request_of(&spec, &config, door)? else {
         return Ok(None);
     };
@@ -116,20 +116,20 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
-    let (plan, roots, to_allow) = if options.cdi && options.devices_in_spec {
+    let (plan, host, to_allow) = if options.cdi && options.devices_in_spec {
         inject::prepare_granted(request, &spec, &config)?
     } else {
-        let (plan, roots) = inject::prepare(&request, &config)?;
+        let (plan, host) = inject::prepare(&request, &config)?;
         let to_allow = if options.devices_in_spec {
             Vec::new()
         } else {
             plan.devices.clone()
         };
-        (plan, roots, to_allow)
+        (plan, host, to_allow)
     };
     process::drop_capabilities();
-    let sources = Sources::open(&plan, &roots)?;
-    drop(roots);
+    let sources = Sources::open(&plan, &host)?;
+    drop(host);
     if !plan.no_cgroups && !to_allow.is_empty() {
         allow_devices(state, options.stage, &spec, &to_allow)?;
     }
