@@ -7,23 +7,27 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use lexopt::Arg;
+use rustix::fs::OFlags;
 
 use super::inject;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
 use crate::error::{Code, Error, IoContext as _, Result};
+use crate::host::Roots;
 use crate::oci::{Bundle, Spec, State};
 use crate::plan::Device;
 use crate::request::{DeviceRequest, Door, Request};
 use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
-use crate::sys::ns::MountNs;
+use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
+use crate::sys::root::reopen;
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -64,6 +68,18 @@ struct Options {
     all_devices: bool,
 }
 
+impl Options {
+    /// Where the request reached us.
+    fn door(&self) -> Door {
+        match (self.cdi, self.devices_in_spec) {
+            (true, _) => Door::Cdi,
+            // Our runtime door put the devices into the spec, and took annotations for a request too.
+            (false, true) => Door::Runtime,
+            (false, false) => Door::Hook,
+        }
+    }
+}
+
 /// Runs the hook. `args` are those after the program's name (and after `hook`).
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let started = Instant::now();
@@ -85,6 +101,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     // Opened before the container's mount namespace is entered: later, /run is another one.
     let errors = Errors::open();
     let result = inject(&state, &options, started);
+    match &result {
+        Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
+        Ok(None) => log::debug!("{}: asks for nothing", state.id),
+        Err(error) => log::error!("{}: {error}", state.id),
+    }
     if let (Err(error), Ok(errors)) = (&result, &errors) {
         // The refusal itself is what counts; that it could not be kept as well changes nothing.
         let _ = errors.keep(&state.id, error);
@@ -100,14 +121,16 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
-    let door = if options.cdi { Door::Cdi } else { Door::Hook };
+    let door = options.door();
     let Some(config) = super::load_config_for(&spec, door, options.config.as_deref())? else {
         return Ok(None);
     };
+    super::log::start(&config);
     let Some(mut request) = inject::request_of(&spec, &config, door)? else {
         return Ok(None);
     };
-    if !request.cdi.is_empty() {
+    // With the runtime door they are in the definition by now.
+    if door == Door::Hook && !request.cdi.is_empty() {
         return Err(only_an_engine(&request));
     }
     if options.all_devices {
@@ -129,11 +152,17 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     };
     process::drop_capabilities();
     let sources = Sources::open(&plan, &host)?;
-    drop(host);
     if !plan.no_cgroups && !to_allow.is_empty() {
-        allow_devices(state, options.stage, &spec, &to_allow)?;
+        allow_devices(state, options.stage, &spec, &to_allow, &host)?;
     }
+    drop(host);
 
+    if let (Stage::Outside, Some(pid)) = (options.stage, state.pid) {
+        let what = || "the container's user namespace";
+        if let Some((uid, gid)) = root_of(pid).context(Code::NotAContainer, what)? {
+            process::make_files_as(uid, gid).context(Code::System, what)?;
+        }
+    }
     if let Some(namespace) = namespace {
         namespace
             .enter()
@@ -192,20 +221,39 @@ fn only_an_engine(request: &Request) -> Error {
     .fix("give it to the engine (`--device`), use the runtime nvoci-runtime, or set `mode = \"auto\"` in /etc/nvoci/config.toml")
 }
 
-fn allow_devices(state: &State, stage: Stage, spec: &Spec, devices: &[Device]) -> Result<()> {
+fn allow_devices(state: &State, stage: Stage, spec: &Spec, devices: &[Device], roots: &Roots) -> Result<()> {
     let pid = if stage == Stage::Inside { None } else { state.pid };
     let ours: Vec<DeviceRule> = devices
         .iter()
         .map(|d| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW))
         .collect();
     let theirs = spec.device_rules();
-    let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours));
-    match result {
-        Ok(_) => Ok(()),
-        // Rootless: a user may not set a device filter, so the runtime has set none.
-        Err(e) if crate::sys::ns::in_user_namespace() && is_permission(&e) => Ok(()),
-        Err(e) => Err(Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e)),
+    let Err(e) = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours)) else {
+        return Ok(());
+    };
+    // Rootless: a user may not set a device filter, so the runtime has set none. But a rootful engine may
+    // give the container a user namespace of its own, and then there is a filter that we cannot change.
+    if in_user_namespace() && is_permission(&e) && (stage != Stage::Inside || pass(devices, roots)) {
+        return Ok(());
     }
+    let error = Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e);
+    Err(if stage == Stage::Inside && in_user_namespace() {
+        error.fix("call the hook at createRuntime, or use the runtime door: at createContainer it is in the container's user namespace")
+    } else {
+        error
+    })
+}
+
+/// Whether the device cgroup that this process is in lets the plan's nodes be opened.
+fn pass(devices: &[Device], roots: &Roots) -> bool {
+    devices.iter().all(|d| {
+        let below_dev = d.path.strip_prefix("/dev").unwrap_or(&d.path);
+        let Ok(node) = roots.dev.resolve_nofollow(below_dev) else {
+            return true;
+        };
+        let opened = reopen(node.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK);
+        !opened.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
+    })
 }
 
 fn is_permission(e: &std::io::Error) -> bool {

@@ -18,6 +18,7 @@ mod inject;
 pub mod install;
 pub mod ldconfig;
 pub mod list;
+mod log;
 pub mod plan;
 pub mod runtime;
 mod wiring;

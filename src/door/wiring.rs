@@ -24,6 +24,7 @@ impl Wiring for Injection {
     }
 
     fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()> {
+        super::log::start(config);
         let config = &flavored(config, make.flavor);
         let Some(request) = inject::request_of(spec, config, Door::Runtime)? else {
             return Ok(());
@@ -41,6 +42,7 @@ impl Wiring for Injection {
     }
 
     fn record(&self, target: Option<&Target>, error: &Error) {
+        log::error!("{}: {error}", target.map_or("", |t| &t.id));
         if let (Some(target), Ok(errors)) = (target, Errors::open()) {
             // The refusal itself is what counts; that it could not be kept as well changes nothing.
             let _ = errors.keep(&target.id, error);
@@ -64,10 +66,14 @@ fn flavored(config: &Config, flavor: Flavor) -> Cow<'_, Config> {
 fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec) -> Result<()> {
     let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root);
     let edits = edit::edits_of(&registry, &request.cdi, &config.cdi_spec_dirs)?;
+    let nvidia = request.cdi.iter().any(|name| name.vendor == "nvidia.com");
+    if nvidia {
+        // Or another hook of ours or the vendor's would give the driver once more. The specification's own
+        // come after this.
+        apply::spec::remove_other_hooks(spec);
+    }
     edit::apply(&edits, spec)?;
-    if request.cdi.iter().any(|name| name.vendor == "nvidia.com") {
-        // Or another hook of ours or the vendor's would give the driver once more.
-        apply::spec::remove_vendor_hooks(spec);
+    if nvidia {
         spec.set_env("NVIDIA_VISIBLE_DEVICES", "void")?;
     }
     Ok(())
