@@ -5,6 +5,7 @@
 //! work without, and the vendor's own refusals of read-only images and volumes helped nobody.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -233,7 +234,6 @@ fn chmod(container: &Container, path: &Path, mode: u32) -> Option<String> {
         if node.stat().st_mode & 0o7777 == mode {
             return Ok(());
         }
-        use std::os::fd::{AsFd as _, AsRawFd as _};
         let name = node.as_fd().as_raw_fd().to_string();
         rustix::fs::chmodat(
             own_fds()?,
@@ -308,4 +308,121 @@ fn gpu_minor(dev: &crate::sys::root::Node, name: &OsString) -> Option<u32> {
     }
     let node = dev.child(name).ok()?;
     (node.kind() == FileType::CharacterDevice).then(|| node.rdev().1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+    use crate::ldso::note::tests::elf_with_note;
+
+    fn root() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["etc", "usr/lib", "dev"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        dir
+    }
+
+    fn run_in(root: &tempfile::TempDir, hook: &CdiHook) -> Vec<String> {
+        let container = Container::open(root.path(), &[]).unwrap();
+        run(hook, &container).unwrap()
+    }
+
+    fn links(pairs: &[(&str, &str)]) -> CdiHook {
+        CdiHook::CreateSymlinks(pairs.iter().map(|(t, l)| (t.into(), l.into())).collect())
+    }
+
+    #[test]
+    fn links_are_made_inside_and_replace_files() {
+        let root = root();
+        let at = |p: &str| root.path().join(p);
+        fs::write(at("usr/lib/libcuda.so.1"), "stale").unwrap();
+        fs::create_dir(at("usr/lib/taken")).unwrap();
+        // Both lead out of the root for who follows them from the host's view.
+        symlink("/etc", at("absolute")).unwrap();
+        symlink("../../../../../../etc", at("climbing")).unwrap();
+        let warnings = run_in(
+            &root,
+            &links(&[
+                ("libcuda.so.580", "/usr/lib/libcuda.so.1"),
+                ("a", "/new/dir/a"),
+                ("b", "/absolute/nvoci-b"),
+                ("c", "/climbing/nvoci-c"),
+                ("d", "/usr/lib/taken"),
+            ]),
+        );
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let link = |p: &str| fs::read_link(at(p)).unwrap().display().to_string();
+        assert_eq!(link("usr/lib/libcuda.so.1"), "libcuda.so.580");
+        assert_eq!(link("new/dir/a"), "a");
+        assert_eq!(link("etc/nvoci-b"), "b");
+        assert_eq!(link("etc/nvoci-c"), "c");
+        assert!(!Path::new("/etc/nvoci-b").exists() && at("usr/lib/taken").is_dir());
+        assert!(run_in(&root, &links(&[("a", "/new/dir/a")])).is_empty());
+    }
+
+    #[test]
+    fn modes_are_set_on_directories_only() {
+        let root = root();
+        let at = |p: &str| root.path().join(p);
+        fs::write(at("usr/file"), "").unwrap();
+        fs::set_permissions(at("dev"), fs::Permissions::from_mode(0o700)).unwrap();
+        let paths = ["/dev", "/usr/file", "/no/such"].map(PathBuf::from).to_vec();
+        let before = fs::metadata(at("usr/file")).unwrap().permissions().mode();
+        let warnings = run_in(&root, &CdiHook::Chmod { mode: 0o755, paths });
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let mode = |p: &str| fs::metadata(at(p)).unwrap().permissions().mode();
+        assert_eq!((mode("dev") & 0o7777, mode("usr/file")), (0o755, before));
+    }
+
+    #[test]
+    fn compatibility_libraries_are_named_where_they_really_are() {
+        let root = root();
+        let at = |p: &str| root.path().join(p);
+        fs::create_dir_all(at("usr/local/cuda-12.9/compat")).unwrap();
+        symlink("/usr/local/cuda-12.9", at("usr/local/cuda")).unwrap();
+        let note = "{\"CUDA version\":\"12.9\",\"driver\":[535]}\0";
+        let elf = elf_with_note(".note.cuda.fwd_compatibility", "NVIDIA Corporation", note);
+        fs::write(at("usr/local/cuda-12.9/compat/libcuda.so.575.57.08"), elf).unwrap();
+        let hook = |driver: &str| CdiHook::EnableCudaCompat {
+            driver: Some(driver.to_owned()),
+            cuda: None,
+            dir: PathBuf::from(cuda_compat::DEFAULT_DIR),
+        };
+        let conf = at("etc/ld.so.conf.d/00-compat-nvoci.conf");
+        assert!(run_in(&root, &hook("580.65.06")).is_empty() && !conf.exists());
+        assert!(run_in(&root, &hook("535.104.05")).is_empty());
+        assert_eq!(fs::read_to_string(conf).unwrap(), "/usr/local/cuda-12.9/compat\n");
+    }
+
+    #[test]
+    fn the_profile_names_the_gpus_that_are_there() {
+        use rustix::fs::{CWD, Mode, makedev, mknodat};
+        let root = root();
+        let conf = root
+            .path()
+            .join("etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf");
+        assert!(run_in(&root, &CdiHook::UpdateApplicationProfile).is_empty() && !conf.exists());
+        for (name, minor) in [("nvidia0", 0), ("nvidia3", 3), ("nvidiactl", 255)] {
+            let at = root.path().join("dev").join(name);
+            let made = mknodat(
+                CWD,
+                &at,
+                FileType::CharacterDevice,
+                Mode::RUSR,
+                makedev(195, minor),
+            );
+            if made.is_err() {
+                eprintln!("SKIPPED: making device nodes needs CAP_MKNOD");
+                return;
+            }
+        }
+        fs::write(root.path().join("dev/nvidia7"), "no device").unwrap();
+        assert!(run_in(&root, &CdiHook::UpdateApplicationProfile).is_empty());
+        let text = fs::read_to_string(conf).unwrap();
+        assert!(text.contains("[\"EGLVisibleDGPUDevices\",0x9]"), "{text}");
+    }
 }

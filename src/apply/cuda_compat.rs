@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::container::Container;
 use crate::ldso::note;
+use crate::sys::root::Node;
 
 /// Where the packages put it.
 pub const DEFAULT_DIR: &str = "/usr/local/cuda/compat";
@@ -31,16 +32,12 @@ pub struct HostDriver<'a> {
 /// resolved; `None` where there is none or the host's driver is as good.
 pub fn find(container: &Container, at: &Path, host: HostDriver<'_>) -> Option<PathBuf> {
     let root = container.root();
-    let dir = root
-        .resolve(at)
-        .ok()
-        .filter(super::super::sys::root::Node::is_dir)?;
+    let dir = root.resolve(at).ok().filter(Node::is_dir)?;
     let mut versions = Vec::new();
     for entry in dir.read_dir(MAX_ENTRIES).ok()? {
         let name = entry.name.to_str().unwrap_or_default();
-        if let Some(version) = name.strip_prefix("libcuda.so.").filter(|v| v.contains('.'))
-            && dir.child(&entry.name).is_ok_and(|n| n.is_file())
-        {
+        let version = name.strip_prefix("libcuda.so.").filter(|v| v.contains('.'));
+        if let Some(version) = version.filter(|_| dir.child(&entry.name).is_ok_and(|n| n.is_file())) {
             versions.push(version.to_owned());
         }
     }

@@ -61,7 +61,9 @@ impl Engine {
     /// Sources: the release notes of the engines and of the vendor's toolkit 1.19 (0.7.0 from Podman 5.1, containerd
     /// 1.7.16, Docker 26.1 and CRI-O 1.30 on), and what older ones were seen to take.
     pub fn of(program: &str, version: &str) -> Option<Self> {
-        const TABLE: [(&str, &[((u32, u32, u32), Option<Version>)]); 4] = [
+        /// From which version of an engine on which version of the format is taken.
+        type Steps = [((u32, u32, u32), Option<Version>)];
+        const TABLE: [(&str, &Steps); 4] = [
             (
                 "podman",
                 &[

@@ -120,8 +120,9 @@ fn complete(node: &DeviceNode, host: &Root) -> Result<DeviceSpec> {
     };
     let (major, minor) = there.rdev();
     device.major = node.major.unwrap_or(major);
-    device.minor = node.minor.unwrap_or(if node.major.is_some() { 0 } else { minor });
-    device.file_mode = node.file_mode.or(Some(there.stat().st_mode & 0o777));
+    let minor_left_out = if node.major.is_some() { 0 } else { minor };
+    device.minor = node.minor.unwrap_or(minor_left_out);
+    device.file_mode = node.file_mode.or_else(|| Some(there.stat().st_mode & 0o777));
     Ok(device)
 }
 

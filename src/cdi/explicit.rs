@@ -255,7 +255,11 @@ impl Maker<'_> {
             let path = Path::new(&mount.container_path);
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let library = name.starts_with("lib") && (name.ends_with(".so") || name.contains(".so."));
-            let dir = path.parent().unwrap_or(Path::new("/")).display().to_string();
+            let dir = path
+                .parent()
+                .unwrap_or_else(|| Path::new("/"))
+                .display()
+                .to_string();
             // What the X server loads no program may find by name.
             let library = library && !dir.contains("/xorg");
             if library && !dirs.contains(&dir) {
@@ -306,7 +310,7 @@ impl Maker<'_> {
             ("libglxserver_nvidia.so.", None, "libglxserver_nvidia.so"),
         ] {
             if let Some((file, ..)) = self.libraries().find(|(f, ..)| f.name.starts_with(stem)) {
-                let dir = file.path.parent().unwrap_or(Path::new("/"));
+                let dir = file.path.parent().unwrap_or_else(|| Path::new("/"));
                 let target = target.unwrap_or(&file.name);
                 links.push(format!("{target}::{}", dir.join(at).display()));
             }
@@ -332,7 +336,7 @@ impl Maker<'_> {
             .collect();
         files.sort_by_key(|(f, ..)| &f.path);
         for (file, soname, _) in files {
-            let dir = file.path.parent().unwrap_or(Path::new("/"));
+            let dir = file.path.parent().unwrap_or_else(|| Path::new("/"));
             let mut add = |target: &str, name: &str| {
                 let link = format!("{target}::{}", dir.join(name).display());
                 if !links.contains(&link) {

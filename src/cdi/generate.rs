@@ -237,7 +237,7 @@ pub fn needs_group(node: &HostNode) -> bool {
 }
 
 pub(super) fn entry(node: &HostNode, roots: &Roots, numbers: Numbers) -> DeviceNode {
-    let below = node.path.strip_prefix("/dev").unwrap_or(Path::new(""));
+    let below = node.path.strip_prefix("/dev").unwrap_or_else(|_| Path::new(""));
     let on_host = roots.dev_path.join(below);
     let mut entry = DeviceNode {
         path: node.path.display().to_string(),

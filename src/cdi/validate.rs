@@ -89,15 +89,11 @@ fn edits(edits: &Edits, version: Version, at: &str) -> Result<(), String> {
     {
         return Err(format!("{at}: env `{bad}` is not NAME=VALUE"));
     }
-    if let Some(why) = [
-        edits.device_nodes.iter().find_map(node),
-        edits.mounts.iter().find_map(mount),
-        edits.hooks.iter().find_map(hook),
-    ]
-    .into_iter()
-    .flatten()
-    .next()
-    {
+    let node = edits.device_nodes.iter().find_map(node);
+    let wrong = node
+        .or_else(|| edits.mounts.iter().find_map(mount))
+        .or_else(|| edits.hooks.iter().find_map(hook));
+    if let Some(why) = wrong {
         return Err(format!("{at}: {why}"));
     }
     if edits

@@ -514,28 +514,35 @@ fn transform_root(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     }
     let from = from.filter(|_| what.is_some());
     let from = from.ok_or_else(|| usage("transform takes `root` and --from"))?;
-    let (mut spec, format) = if let Some(file) = input {
-        let file = std::path::absolute(file).context(Code::Usage, || "--input")?;
-        let spec = spec_file(&file, Trust::Anyone)?
-            .ok_or_else(|| Error::new(Code::Cdi, file.display().to_string(), "there is no such file"))?;
-        (spec, Format::of(&file).unwrap_or(Format::Yaml))
-    } else {
-        if std::io::stdin().is_terminal() {
-            return Err(usage("--input, or a specification on standard input"));
-        }
-        let mut bytes = Vec::new();
-        std::io::stdin()
-            .take(read::MAX_SIZE + 1)
-            .read_to_end(&mut bytes)
-            .context(Code::Cdi, || "standard input")?;
-        let json = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
-        let format = if json { Format::Json } else { Format::Yaml };
-        (read::parse(&bytes, format, "on standard input")?, format)
+    let (mut spec, format) = match input {
+        Some(file) => from_file(&file)?,
+        None => from_standard_input()?,
     };
     transform::root(&mut spec, &from, &to, side);
     let format = output.as_deref().and_then(Format::of).unwrap_or(format);
     write(&spec, format, output.as_deref())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn from_file(file: &str) -> Result<(CdiSpec, Format)> {
+    let file = std::path::absolute(file).context(Code::Usage, || "--input")?;
+    let spec = spec_file(&file, Trust::Anyone)?
+        .ok_or_else(|| Error::new(Code::Cdi, file.display().to_string(), "there is no such file"))?;
+    Ok((spec, Format::of(&file).unwrap_or(Format::Yaml)))
+}
+
+fn from_standard_input() -> Result<(CdiSpec, Format)> {
+    if std::io::stdin().is_terminal() {
+        return Err(usage("--input, or a specification on standard input"));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .take(read::MAX_SIZE + 1)
+        .read_to_end(&mut bytes)
+        .context(Code::Cdi, || "standard input")?;
+    let json = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+    let format = if json { Format::Json } else { Format::Yaml };
+    Ok((read::parse(&bytes, format, "on standard input")?, format))
 }
 
 #[cfg(test)]

@@ -91,9 +91,13 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let mut parser = lexopt::Parser::from_args(args);
-    let Some(state_file) = options(&mut parser, &mut hook)? else {
-        print!("{HELP}");
-        return Ok(ExitCode::SUCCESS);
+    let state_file = match options(&mut parser, &mut hook)? {
+        Input::Help => {
+            print!("{HELP}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Input::Standard => None,
+        Input::File(path) => Some(path),
     };
     if does_nothing(&hook) {
         return Ok(ExitCode::SUCCESS);
@@ -149,9 +153,19 @@ fn by_name(name: &str) -> Option<CdiHook> {
     })
 }
 
-/// Reads a hook's options; the file with the state, if one is named. `None` when help was asked for.
-fn options(parser: &mut lexopt::Parser, hook: &mut CdiHook) -> Result<Option<Option<PathBuf>>> {
-    let mut state = None;
+/// Where the container's state comes from.
+enum Input {
+    /// Standard input.
+    Standard,
+    /// This file.
+    File(PathBuf),
+    /// Nowhere: help was asked for.
+    Help,
+}
+
+/// Reads a hook's options.
+fn options(parser: &mut lexopt::Parser, hook: &mut CdiHook) -> Result<Input> {
+    let mut state = Input::Standard;
     let mut count = 0;
     while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
         count += 1;
@@ -159,7 +173,7 @@ fn options(parser: &mut lexopt::Parser, hook: &mut CdiHook) -> Result<Option<Opt
             return Err(usage("there are too many options"));
         }
         let name = match arg {
-            Arg::Long("help") | Arg::Short('h') => return Ok(None),
+            Arg::Long("help") | Arg::Short('h') => return Ok(Input::Help),
             Arg::Long(name) => name.to_owned(),
             other => return Err(usage(&other.unexpected().to_string())),
         };
@@ -169,7 +183,10 @@ fn options(parser: &mut lexopt::Parser, hook: &mut CdiHook) -> Result<Option<Opt
             .ok_or_else(|| usage("an option is not UTF-8 text"))?;
         match (name.as_str(), &mut *hook) {
             ("container-spec", _) => {
-                state = Some(PathBuf::from(text)).filter(|p| !matches!(p.to_str(), Some("" | "-")));
+                state = match text {
+                    "" | "-" => Input::Standard,
+                    path => Input::File(PathBuf::from(path)),
+                };
             }
             ("link", CdiHook::CreateSymlinks(links)) => links.push(link(text)?),
             ("folder", CdiHook::UpdateLdcache(dirs)) => dirs.push(absolute(text)?),
@@ -195,7 +212,7 @@ fn options(parser: &mut lexopt::Parser, hook: &mut CdiHook) -> Result<Option<Opt
     if matches!(hook, CdiHook::Chmod { mode: 0, .. }) {
         return Err(usage("chmod needs --mode"));
     }
-    Ok(Some(state))
+    Ok(state)
 }
 
 fn link(text: &str) -> Result<(PathBuf, PathBuf)> {

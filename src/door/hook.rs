@@ -121,15 +121,16 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
-    let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else {
+    let door = options.door();
+    let Some(config) = super::load_config_for(&spec, door, options.config.as_deref())? else {
         return Ok(None);
     };
     super::log::start(&config);
-    let door = options.door();
     let Some(mut request) = inject::request_of(&spec, &config, door)? else {
         return Ok(None);
     };
-    if !request.cdi.is_empty() {
+    // With the runtime door they are in the definition by now.
+    if door == Door::Hook && !request.cdi.is_empty() {
         return Err(only_an_engine(&request));
     }
     if options.all_devices {
@@ -138,23 +139,23 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
-    let (plan, roots, to_allow) = if options.cdi && options.devices_in_spec {
+    let (plan, host, to_allow) = if options.cdi && options.devices_in_spec {
         inject::prepare_granted(request, &spec, &config)?
     } else {
-        let (plan, roots) = inject::prepare(&request, &config)?;
+        let (plan, host) = inject::prepare(&request, &config)?;
         let to_allow = if options.devices_in_spec {
             Vec::new()
         } else {
             plan.devices.clone()
         };
-        (plan, roots, to_allow)
+        (plan, host, to_allow)
     };
     process::drop_capabilities();
-    let sources = Sources::open(&plan, &roots)?;
+    let sources = Sources::open(&plan, &host)?;
     if !plan.no_cgroups && !to_allow.is_empty() {
-        allow_devices(state, options.stage, &spec, &to_allow, &roots)?;
+        allow_devices(state, options.stage, &spec, &to_allow, &host)?;
     }
-    drop(roots);
+    drop(host);
 
     if let (Stage::Outside, Some(pid)) = (options.stage, state.pid) {
         let what = || "the container's user namespace";

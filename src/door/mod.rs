@@ -144,12 +144,12 @@ fn locations(config: &Config) -> Locations {
 ///
 /// A broken file must not stop containers that have nothing to do with GPUs, so it is an error only if
 /// the built-in policy sees a request.
-fn load_config_for(spec: &Spec, named: Option<&Path>) -> Result<Option<Config>> {
+fn load_config_for(spec: &Spec, door: Door, named: Option<&Path>) -> Result<Option<Config>> {
     match load_config(named) {
         Ok(config) => Ok(Some(config)),
         Err(e) => {
             let defaults = Config::default();
-            let wants = inject::with_inputs(spec, Door::Hook, |i| wants_gpu_fast(i, &defaults));
+            let wants = inject::with_inputs(spec, door, |i| wants_gpu_fast(i, &defaults));
             if wants { Err(e) } else { Ok(None) }
         }
     }
