@@ -21,9 +21,10 @@ use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::{Bundle, Spec, State};
 use crate::plan::Plan;
 use crate::request::Door;
-use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
+use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::MountNs;
 use crate::sys::process;
+use crate::sys::systemd;
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -111,12 +112,15 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
-    let (plan, roots) = inject::prepare(&request, &config)?;
+    let (mut plan, roots) = inject::prepare(&request, &config)?;
     process::drop_capabilities();
     let sources = Sources::open(&plan, &roots)?;
     drop(roots);
     if !plan.no_cgroups && !options.devices_in_spec {
-        allow_devices(state, options.stage, &spec, &plan)?;
+        let allowed = allow_devices(state, options.stage, &spec, &plan)?;
+        if !matches!(allowed, None | Some(Allowed::Unrestricted)) {
+            plan.warnings.extend(tell_systemd(&spec, &plan));
+        }
     }
 
     if let Some(namespace) = namespace {
@@ -160,7 +164,8 @@ fn not_a_container(why: &str) -> Error {
     Error::new(Code::NotAContainer, "the container's mount namespace", why)
 }
 
-fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Result<()> {
+/// Allows the plan's devices in the container's cgroup; `None` where it has no device filter that we may change.
+fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Result<Option<Allowed>> {
     let pid = if stage == Stage::Inside { None } else { state.pid };
     let ours: Vec<DeviceRule> = plan
         .devices
@@ -170,10 +175,39 @@ fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Resul
     let theirs = spec.device_rules();
     let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours));
     match result {
-        Ok(_) => Ok(()),
+        Ok(allowed) => Ok(Some(allowed)),
         // Rootless: a user may not set a device filter, so the runtime has set none.
-        Err(e) if crate::sys::ns::in_user_namespace() && is_permission(&e) => Ok(()),
+        Err(e) if crate::sys::ns::in_user_namespace() && is_permission(&e) => Ok(None),
         Err(e) => Err(Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e)),
+    }
+}
+
+/// Where systemd keeps the container's device rules, it must know of the devices, or the next `daemon-reload`
+/// takes them away. Returns what the user should know.
+fn tell_systemd(spec: &Spec, plan: &Plan) -> Option<String> {
+    let unit = systemd::scope_of(spec.cgroups_path()?)?;
+    let devices: Vec<(u32, u32)> = plan.devices.iter().map(|d| (d.major, d.minor)).collect();
+    // systemd applies its own list at once, so it must be able to hold every rule that the container has.
+    let majors = std::fs::read_to_string("/proc/devices").unwrap_or_default();
+    let why = match spec.device_rules().iter().find(|r| !can_keep(r, &majors)) {
+        Some(rule) => format!("it cannot keep the rule `{rule}`"),
+        None => systemd::allow_devices(&unit, &devices).err()?.to_string(),
+    };
+    Some(format!(
+        "systemd could not be told of the devices of {unit} ({why}): `systemctl daemon-reload` takes the GPU away \
+         from this container; the runtime door and CDI have no such trouble"
+    ))
+}
+
+/// Whether systemd can hold a rule: it names all minors of a major by the driver's name in `/proc/devices`.
+fn can_keep(rule: &DeviceRule, devices: &str) -> bool {
+    let named = |major: u32| {
+        let mut first_words = devices.lines().filter_map(|l| l.split_whitespace().next());
+        first_words.any(|word| word.parse() == Ok(major))
+    };
+    match (rule.major, rule.minor) {
+        (Some(major), None) => !rule.allow || named(major),
+        _ => true,
     }
 }
 
@@ -241,4 +275,31 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
 
 fn usage(why: &str) -> Error {
     Error::new(Code::Usage, "nvoci hook", why).fix("nvoci hook prestart|createRuntime|createContainer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_keeps_whole_majors_by_name() {
+        let devices = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n";
+        let whole = |major| DeviceRule {
+            minor: None,
+            ..DeviceRule::allow(RuleKind::Char, major, 0, Access::RW)
+        };
+        assert!(can_keep(&whole(136), devices));
+        assert!(!can_keep(&whole(13), devices));
+        assert!(can_keep(
+            &DeviceRule {
+                allow: false,
+                ..whole(13)
+            },
+            devices
+        ));
+        assert!(can_keep(
+            &DeviceRule::allow(RuleKind::Char, 13, 2, Access::RW),
+            devices
+        ));
+    }
 }

@@ -17,6 +17,7 @@ pub mod install;
 pub mod ldconfig;
 pub mod list;
 pub mod plan;
+pub mod ps;
 pub mod runtime;
 mod wiring;
 
@@ -29,6 +30,7 @@ Usage: nvoci COMMAND [OPTIONS]      nvoci COMMAND --help explains each
 For people
   list        what this host has: driver, GPUs, device nodes, libraries
   plan        what a bundle, or a set of variables, would get and why
+  ps          which running containers and processes hold GPUs
   config      the effective configuration, each value with its origin
   install     register nvoci with docker, podman, containerd or crio
   uninstall   take that back
@@ -98,6 +100,7 @@ fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Re
         Some("runtime") => Ok(runtime("nvoci-runtime", args)),
         Some("list") => list::run(args),
         Some("plan") => plan::run(args),
+        Some("ps") => ps::run(args),
         Some("config") => config::run(args),
         Some("install") => install::run(install::Verb::Install, args),
         Some("uninstall") => install::run(install::Verb::Uninstall, args),
