@@ -6,7 +6,8 @@
 //!  Sources::open: look up,         open the rootfs
 //!  check, clone detached           attach the driver directory ── the only place of the image
 //!  device cgroup            enter  bind files into it             that is looked up for all files
-//!                          ──────► device nodes, /proc covers
+//!                          ──────► directories with places of their own
+//!                                  device nodes, /proc covers
 //!                                  loader configuration, links
 //!                                  record, seal
 //! ```
@@ -21,7 +22,7 @@ use super::container::Container;
 use super::driver_dir::{Attached, DriverDir, RECORD};
 use super::record::Record;
 use super::sources::Sources;
-use super::{devices, links, loader, procfs};
+use super::{devices, links, loader, procfs, trees};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
@@ -72,6 +73,11 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
     };
     record.driver_dir = dir.path.display().to_string();
     dir.fill(sources.files, &plan.links)?;
+    record.warnings.extend(trees::add(
+        &container,
+        sources.trees,
+        target.mount_label.as_deref(),
+    )?);
     devices::add(&container, sources.devices)?;
     record.warnings.extend(procfs::cover(&container, &dir, plan));
     let told = loader::configure(&container, &dir, plan);

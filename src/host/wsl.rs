@@ -484,7 +484,8 @@ fn out_of_step(root: &Root, store: &Path) -> bool {
 }
 
 fn is_library(name: &str) -> bool {
-    name.starts_with("lib") && (name.ends_with(".so") || name.contains(".so."))
+    let rest = name.rsplit_once(".so").map(|(_, rest)| rest);
+    name.starts_with("lib") && rest.is_some_and(|r| r.is_empty() || r.starts_with('.'))
 }
 
 /// A Linux driver in the distribution does not reach containers, but breaks CUDA outside of them.

@@ -6,13 +6,14 @@
 //! `ENOTTY`. State belongs to the process that opened the device: it is opened after any fork and its
 //! descriptor never handed on.
 
+use std::ffi::c_void;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
-use rustix::ioctl::{Opcode, Updater, opcode};
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, opcode};
 
 use super::root::{Node, reopen};
 
@@ -94,16 +95,33 @@ struct DeviceIds {
     bus_type: u32,
 }
 
-const QUERYADAPTERINFO: Opcode = opcode::read_write::<QueryAdapterInfo>(b'G', 0x09);
-const ENUMADAPTERS2: Opcode = opcode::read_write::<EnumAdapters2>(b'G', 0x14);
-const CLOSEADAPTER: Opcode = opcode::read_write::<CloseAdapter>(b'G', 0x15);
-const ENUMADAPTERS3: Opcode = opcode::read_write::<EnumAdapters3>(b'G', 0x3e);
+/// A struct that one command of the device takes and answers in.
+trait Command: Sized {
+    const NUMBER: u8;
+    const OPCODE: Opcode = opcode::read_write::<Self>(b'G', Self::NUMBER);
+}
+
+impl Command for QueryAdapterInfo {
+    const NUMBER: u8 = 0x09;
+}
+
+impl Command for EnumAdapters2 {
+    const NUMBER: u8 = 0x14;
+}
+
+impl Command for CloseAdapter {
+    const NUMBER: u8 = 0x15;
+}
+
+impl Command for EnumAdapters3 {
+    const NUMBER: u8 = 0x3e;
+}
 
 const _: () = {
-    assert!(QUERYADAPTERINFO == 0xC018_4709);
-    assert!(ENUMADAPTERS2 == 0xC010_4714);
-    assert!(CLOSEADAPTER == 0xC004_4715);
-    assert!(ENUMADAPTERS3 == 0xC018_473E);
+    assert!(<QueryAdapterInfo as Command>::OPCODE == 0xC018_4709);
+    assert!(<EnumAdapters2 as Command>::OPCODE == 0xC010_4714);
+    assert!(<CloseAdapter as Command>::OPCODE == 0xC004_4715);
+    assert!(<EnumAdapters3 as Command>::OPCODE == 0xC018_473E);
 
     assert!(size_of::<Luid>() == 8 && offset_of!(Luid, high) == 4);
     assert!(size_of::<AdapterInfo>() == 20 && align_of::<AdapterInfo>() == 4);
@@ -192,6 +210,12 @@ impl Dxg {
             .collect())
     }
 
+    /// The pointers in `arg` must lead to live memory of the length that it says, or be 0.
+    fn call<T: Command>(&self, arg: &mut T) -> rustix::io::Result<()> {
+        // SAFETY: `Call` hands over a struct of the layout and size that the number stands for.
+        unsafe { rustix::ioctl::ioctl(&self.fd, Call(arg)) }
+    }
+
     fn enumerate3(&self) -> io::Result<Vec<AdapterInfo>> {
         let call = |list: &mut [AdapterInfo]| {
             let mut arg = EnumAdapters3 {
@@ -200,9 +224,7 @@ impl Dxg {
                 reserved: 0,
                 adapters: address(list),
             };
-            // SAFETY: `arg` has the layout that the number stands for, and `adapters` points to `count`
-            // live entries, or is 0.
-            unsafe { rustix::ioctl::ioctl(&self.fd, Updater::<ENUMADAPTERS3, _>::new(&mut arg)) }?;
+            self.call(&mut arg)?;
             Ok(arg.count)
         };
         enumerate(call)
@@ -215,11 +237,32 @@ impl Dxg {
                 reserved: 0,
                 adapters: address(list),
             };
-            // SAFETY: as in `enumerate3`.
-            unsafe { rustix::ioctl::ioctl(&self.fd, Updater::<ENUMADAPTERS2, _>::new(&mut arg)) }?;
+            self.call(&mut arg)?;
             Ok(arg.count)
         };
         enumerate(call)
+    }
+}
+
+struct Call<'a, T>(&'a mut T);
+
+// SAFETY: the number is that of `T`, whose size is part of it, and the pointer that of a live `T`.
+unsafe impl<T: Command> Ioctl for Call<'_, T> {
+    type Output = ();
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        T::OPCODE
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::from_mut(self.0).cast()
+    }
+
+    /// What is not negative is success: the host's own codes among it.
+    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> rustix::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -318,10 +361,7 @@ impl Adapter<'_> {
             size,
             reserved: 0,
         };
-        // SAFETY: `arg` has the layout that the number stands for, and `data` points to `size` live bytes
-        // that the kernel reads and overwrites.
-        unsafe { rustix::ioctl::ioctl(&self.dxg.fd, Updater::<QUERYADAPTERINFO, _>::new(&mut arg)) }?;
-        Ok(())
+        Ok(self.dxg.call(&mut arg)?)
     }
 }
 
@@ -329,8 +369,7 @@ impl Drop for Adapter<'_> {
     fn drop(&mut self) {
         let mut arg = CloseAdapter { handle: self.handle };
         // The kernel closes what is left open when the device is closed.
-        // SAFETY: `arg` has the layout that the number stands for.
-        let _ = unsafe { rustix::ioctl::ioctl(&self.dxg.fd, Updater::<CLOSEADAPTER, _>::new(&mut arg)) };
+        let _ = self.dxg.call(&mut arg);
     }
 }
 
