@@ -64,7 +64,7 @@ must() {
 
 # has FILE LINE-REGEXP WHAT: one line of FILE must match as a whole.
 has() {
-  grep -qxE -- "$2" "$1" || fail "$3: no line '$2' but '$(grep -E -- "^${2%% *} ${4:-}" "$1" | head -n 3 | tr '\n' '|')'"
+  grep -qxE -- "$2" "$1" || fail "$3: wanted '${2:0:60}', got '$(grep -E -- "^${2%% *} ${4:-}" "$1" | head -n 3 | cut -c1-120 | tr "\n" "|")'"
 }
 
 # The mount table without the ids that differ each time.

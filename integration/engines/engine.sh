@@ -18,7 +18,8 @@ engine_diff() {
   clean_layer
 }
 
-remove() { run 30 "rm" "${ENGINE[@]}" rm -f "$1" || fail "cannot remove $1: $(tail -n 2 "$CASE_DIR/rm.err")"; }
+# Killed first: the probe does not listen for a polite request, and Podman would wait ten seconds for it.
+remove() { run 10 kill "${ENGINE[@]}" kill "$1" || true; run 30 "rm" "${ENGINE[@]}" rm -f "$1" || fail "cannot remove $1: $(tail -n 2 "$CASE_DIR/rm.err")"; }
 
 # engine_case NAME IMAGE CHECKS RUN-OPTION...: run the probe in a new container to its end.
 engine_case() {
@@ -85,7 +86,7 @@ lasting_case() {
     # A committed image keeps nothing of the driver: started without a request it must be as empty as any other.
     remove probe
     # shellcheck disable=SC2086
-    if must 60 run "${ENGINE[@]}" run --name probe --network=none "${WITHOUT[@]}" local/again:1 /usr/bin/probe $QUESTIONS; then no_gpu; fi
+    if must 60 run "${ENGINE[@]}" run --name probe --network=none "${UNASKED[@]}" local/again:1 /usr/bin/probe $QUESTIONS; then no_gpu; fi
   fi
   remove probe
   run 30 rmi "${ENGINE[@]}" rmi -f local/again:1 || true

@@ -56,16 +56,17 @@ run_container() {
   return $status
 }
 
-# What DESIGN.md lets a container's layer keep: an empty directory, the loader's two files, and links to the driver directory.
+# What DESIGN.md lets a container's layer keep: an empty directory, the loader's own files (glibc has two, musl one), and links to the
+# driver directory, which is /usr/local/nvidia or, where a volume has that place, the next one.
 clean_layer() {
   local bad
   bad=$(awk '
     $1 == "d" { next }
-    $1 == "f" && ($3 == "etc/ld.so.conf.d/00-nvoci.conf" || $3 == "etc/ld.so.cache") && $2 > 0 { next }
-    $1 == "l" && $5 ~ "^(/usr/local/nvidia/|(\\.\\./)+usr/local/nvidia/)" { next }
+    $1 == "f" && ($3 == "etc/ld.so.conf.d/00-nvoci.conf" || $3 == "etc/ld.so.cache" || $3 == "etc/ld-musl-x86_64.path") && $2 > 0 { next }
+    $1 == "l" && $5 ~ "^(/|(\\.\\./)+)(usr/local|opt)/nvidia/" { next }
     { print }' "$CASE_DIR/layer")
   [ -z "$bad" ] || fail "left in the image layer: $(head -n 4 <<<"$bad" | tr '\n' '|')"
-  if grep -q ' usr/local/nvidia/' "$CASE_DIR/layer"; then fail "driver directory written into the image layer"; fi
+  if grep -qE ' (usr/local|opt)/nvidia/' "$CASE_DIR/layer"; then fail "driver directory written into the image layer"; fi
 }
 
 out() { echo "$CASE_DIR/run.out"; }
@@ -113,6 +114,29 @@ container_case() {
   if run_container "$runtime"; then
     for check in probe_finished $checks; do "$check"; done
   fi
+  drop_bundle
+  clean_layer
+  same_mounts "$CASE_DIR/mounts.before"
+  ok
+}
+
+# refused NAME RUNTIME STAGE WORDS ENV...: the container must not start, and one line must say why, with its code.
+refused() {
+  local name=$1 runtime=$2 stage=$3 words=$4
+  shift 4
+  case_begin "$name"
+  mount_table >"$CASE_DIR/mounts.before"
+  PROBE=$QUESTIONS make_bundle "$runtime" "$stage" slim "$@"
+  if run_container "$runtime"; then
+    fail "the container started"
+  else
+    # shellcheck disable=SC2034  # lib.sh's: that the runtime failed is what was wanted
+    CASE_FAULTS=()
+  fi
+  # crun throws a hook's output away; what it would have said is on record.
+  cat "$CASE_DIR/run.err" /run/nvoci/errors/c"${BUNDLE##*/}"* >"$CASE_DIR/said" 2>/dev/null || true
+  grep -qE "$words" "$CASE_DIR/said" || fail "no word of '$words' but: $(head -c 300 "$CASE_DIR/said")"
+  grep -qE 'NVOCI-[A-Z0-9-]+' "$CASE_DIR/said" || fail "no NVOCI code in: $(head -c 300 "$CASE_DIR/said")"
   drop_bundle
   clean_layer
   same_mounts "$CASE_DIR/mounts.before"

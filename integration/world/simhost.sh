@@ -3,8 +3,9 @@
 # mount, pid, network, UTS, IPC and cgroup namespaces. Nothing is written outside; everything is gone when the command ends.
 #
 #   simhost.sh [--root bookworm|sid] [--cgroup v1|v2] [--driver 535|550|none] [--layout flat|current|usrlocal]
-#              [--gpus N] [--minors "1 0"] [--results DIR] [--] COMMAND...
+#              [--gpus N] [--minors "1 0"] [--module VERSION] [--results DIR] [--] COMMAND...
 #
+# --module gives the kernel module another version than the libraries have.
 # Inside: /integration is this directory, /hooks the project's hooks.d files, /world the cache (read-only), /results is DIR, /scratch a tmpfs; /usr/bin/nvoci is
 # $NVOCI_BIN, with the names of the hook that engines look for. The kernel has no driver of these device numbers, so opening
 # a node says ENXIO when the device cgroup lets it pass and EPERM when not; the probe calls the first "nodriver".
@@ -12,8 +13,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
 inside() {
-  local root=$1 cgroup=$2 driver=$3 layout=$4 gpus=$5 minors=$6 results=$7 sim=$WORLD/sim lower
-  shift 7
+  local root=$1 cgroup=$2 driver=$3 layout=$4 gpus=$5 minors=$6 module=$7 results=$8 sim=$WORLD/sim lower
+  shift 8
 
   mount -t tmpfs -o mode=755,size=75% tmpfs "$sim"
   mkdir "$sim"/{upper,work,root,fake,scratch}
@@ -38,7 +39,7 @@ inside() {
   done
 
   if [ "$driver" != none ]; then
-    fake_driver "$(<"$WORLD/drivers/$driver/version")" "$driver" "$gpus" "$minors"
+    fake_driver "${module:-$(<"$WORLD/drivers/$driver/version")}" "$driver" "$gpus" "$minors"
     chroot . ldconfig
   fi
   mkdir -p integration world results hooks
@@ -174,11 +175,11 @@ if [ "${1:-}" = --inside ]; then
   inside "$@"
 fi
 
-root=bookworm cgroup=v1 driver=535 layout=flat gpus=2 minors='' results=''
+root=bookworm cgroup=v1 driver=535 layout=flat gpus=2 minors='' module='' results=''
 while [ $# -gt 0 ]; do
   case $1 in
     --root) root=$2 ;; --cgroup) cgroup=$2 ;; --driver) driver=$2 ;; --layout) layout=$2 ;;
-    --gpus) gpus=$2 ;; --minors) minors=$2 ;; --results) results=$2 ;;
+    --gpus) gpus=$2 ;; --minors) minors=$2 ;; --module) module=$2 ;; --results) results=$2 ;;
     --) shift; break ;;
     --*) die "simhost: unknown option $1" ;;
     *) break ;;
@@ -218,6 +219,6 @@ status=0
 (
   join
   exec unshare -m -p -f -n -u -i -C --kill-child --propagation private bash "$here/simhost.sh" --inside \
-    "$root" "$cgroup" "$driver" "$layout" "$gpus" "$minors" "$results" "$@"
+    "$root" "$cgroup" "$driver" "$layout" "$gpus" "$minors" "$module" "$results" "$@"
 ) || status=$?
 exit $status

@@ -17,7 +17,7 @@ QUESTIONS="--lib libcuda.so.1 --lib libnvidia-ml.so.1 --dev /dev/dxg --mknod 10:
 --hash $DRIVERS/$STALE/libcuda.so.1.1 --hash $DRIVERS/$INTEL/igd12umd64.dll --hash /usr/lib/wsl/lib/libdxcore.so"
 
 stubs() { # the driver directory's stubs answer to the names that programs ask for, and are the host's
-  has "$(out)" "lib libcuda.so.1 ok (/usr/local/nvidia/lib64|/run/nvoci/lib64|/usr/lib/wsl/lib)/libcuda\.so\.1 $(hash_of /usr/lib/wsl/lib/libcuda.so.1)" "libcuda is not the stub" libcuda
+  has "$(out)" "lib libcuda.so.1 ok (/usr/local/nvidia/lib64|/dev/\.nvoci/lib64|/usr/lib/wsl/lib)/libcuda\.so\.1 $(hash_of /usr/lib/wsl/lib/libcuda.so.1)" "libcuda is not the stub" libcuda
   has "$(out)" "lib libnvidia-ml.so.1 ok .*/libnvidia-ml\.so\.1 $(hash_of /usr/lib/wsl/lib/libnvidia-ml.so.1)" "libnvidia-ml is not the host's" libnvidia-ml
 }
 wsl_lib() { has "$(out)" "hash /usr/lib/wsl/lib/libdxcore.so $(hash_of /usr/lib/wsl/lib/libdxcore.so)" "/usr/lib/wsl/lib does not lead to the stubs" /usr/lib/wsl/lib; }
@@ -41,9 +41,17 @@ device() {
   has "$(out)" 'mknod 10:229 refused' "the container's own device rules are gone" '10:229'
 }
 covered() { has "$(out)" "record .*$NEW of the image is covered.*" "the record does not say what was covered" record; }
+chain_new() { chain_to "$NEW"; }
+seen() { has "$(out)" 'dev /dev/dxg nodriver' "/dev/dxg does not open" /dev/dxg; }
 whole() { stubs; smi; wsl_lib; chain_to "$NEW"; package_is "$NEW"; device; }
 whole_but_smi() { stubs; wsl_lib; chain_to "$NEW"; package_is "$NEW"; device; }
 whole_next() { stubs; chain_to "$NEXT"; package_is "$NEXT"; device; }
+# The layer keeps the directory that packages are in, and no package's name.
+eval "$(declare -f clean_layer | sed '1s/clean_layer/clean_any_layer/')"
+clean_layer() {
+  clean_any_layer
+  ! grep -qE 'usr/lib/wsl/drivers/' "$CASE_DIR/layer" || fail "left in the image layer: a package's name"
+}
 nothing() {
   can_mknod
   has "$(out)" 'dev /dev/dxg absent' "/dev/dxg without a request" /dev/dxg

@@ -28,41 +28,57 @@ pub(super) struct Told {
     pub(super) warnings: Vec<String>,
 }
 
-/// Makes `libcuda.so.1` resolve to the driver directory.
-pub(super) fn configure(container: &Container, dir: &DriverDir, plan: &Plan) -> Told {
-    let first = first_dirs(dir, plan);
-    if first.is_empty() {
-        return Told {
-            how: "no libraries".to_owned(),
-            ..Told::default()
-        };
-    }
-    let mut told = Told::default();
-    if let Err(e) = write_conf(container, &first) {
-        told.warnings.push(format!(
-            "{CONF_DIR}/{CONF} was not written ({e}): an `ldconfig` run in the container forgets the driver"
-        ));
-    }
-    let outcome = updated_cache(
-        container.root(),
-        &Update {
+/// The loader's new configuration, computed from the image as it was before anything of it changed: a
+/// library directory or `conf.d` that is newer than the cache is a reason not to trust the cache.
+#[derive(Debug)]
+pub(super) struct Loader {
+    first: Vec<FirstDir>,
+    outcome: Option<CacheOutcome>,
+}
+
+impl Loader {
+    /// Reads the image's configuration.
+    pub(super) fn read(container: &Container, dir: &DriverDir, plan: &Plan) -> Self {
+        let first = first_dirs(dir, plan);
+        let update = Update {
             first: &first,
             conf_name: CONF,
-        },
-    );
-    told.how = describe(&outcome);
-    told.warnings.extend(outcome.warnings.iter().cloned());
-    if outcome.how == How::None {
-        return told;
+        };
+        let outcome = (!first.is_empty()).then(|| updated_cache(container.root(), &update));
+        Self { first, outcome }
     }
-    if let Err(e) = place(container, dir, Path::new(outcome.target), &outcome.bytes) {
-        told.warnings.push(format!(
-            "{} could not be placed ({e}): set LD_LIBRARY_PATH={}",
-            outcome.target,
-            dir.path.join(Place::Lib64.dir()).display()
-        ));
+
+    /// Makes `libcuda.so.1` resolve to the driver directory. Done last of all, so that the cache is newer
+    /// than what it describes and the next start of this container finds it current.
+    pub(super) fn write(self, container: &Container, dir: &DriverDir) -> Told {
+        let Some(outcome) = self.outcome else {
+            return Told {
+                how: "no libraries".to_owned(),
+                ..Told::default()
+            };
+        };
+        let mut told = Told {
+            how: describe(&outcome),
+            ..Told::default()
+        };
+        told.warnings.extend(outcome.warnings);
+        if outcome.how == How::None {
+            return told;
+        }
+        if let Err(e) = write_conf(container, &self.first) {
+            told.warnings.push(format!(
+                "{CONF_DIR}/{CONF} was not written ({e}): an `ldconfig` run in the container forgets the driver"
+            ));
+        }
+        if let Err(e) = place(container, dir, Path::new(outcome.target), &outcome.bytes) {
+            told.warnings.push(format!(
+                "{} could not be placed ({e}): set LD_LIBRARY_PATH={}",
+                outcome.target,
+                dir.path.join(Place::Lib64.dir()).display()
+            ));
+        }
+        told
     }
-    told
 }
 
 fn describe(outcome: &CacheOutcome) -> String {

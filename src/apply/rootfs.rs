@@ -8,7 +8,7 @@
 //!  device cgroup            enter  bind files into it             that is looked up for all files
 //!                          ──────► directories with places of their own
 //!                                  device nodes, /proc covers
-//!                                  loader configuration, links
+//!                                  links, loader configuration
 //!                                  record, seal
 //! ```
 //!
@@ -20,9 +20,10 @@ use std::time::Instant;
 
 use super::container::Container;
 use super::driver_dir::{Attached, DriverDir, RECORD};
+use super::loader::Loader;
 use super::record::Record;
 use super::sources::Sources;
-use super::{devices, links, loader, procfs, trees};
+use super::{devices, links, procfs, trees};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
@@ -80,12 +81,13 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
     )?);
     devices::add(&container, sources.devices)?;
     record.warnings.extend(procfs::cover(&container, &dir, plan));
-    let told = loader::configure(&container, &dir, plan);
-    record.loader = told.how;
-    record.warnings.extend(told.warnings);
+    let loader = Loader::read(&container, &dir, plan);
     record
         .warnings
         .extend(links::add(&container, &dir, &plan.rootfs_links));
+    let told = loader.write(&container, &dir);
+    record.loader = told.how;
+    record.warnings.extend(told.warnings);
     record.took = started.elapsed();
     let text = record.to_json(plan).to_string();
     dir.write(RECORD, text.as_bytes())

@@ -10,8 +10,8 @@ use crate::plan::{Device, Plan};
 /// Where the hook is installed; a container definition outlives the build that wrote it.
 pub const HOOK_PATH: &str = "/usr/bin/nvoci";
 
-/// Hooks of the vendor's that would inject a second time.
-const VENDOR_HOOKS: [&str; 2] = ["nvidia-container-runtime-hook", "nvidia-container-toolkit"];
+/// Names under which a hook would inject a second time: Docker's `--gpus` and a hooks directory add them.
+const HOOK_NAMES: [&str; 2] = ["nvidia-container-runtime-hook", "nvidia-container-toolkit"];
 
 /// What the hook entry is called with. `--devices-in-spec` tells it that the device nodes and their
 /// cgroup rules are the runtime's business.
@@ -41,7 +41,9 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
             spec.add_additional_gid(device.gid)?;
         }
     }
-    spec.remove_hooks(Stage::Prestart, is_vendors);
+    for stage in [Stage::Prestart, Stage::CreateRuntime, Stage::CreateContainer] {
+        spec.remove_hooks(stage, injects_again);
+    }
     let args = HOOK_ARGS.map(str::to_owned).to_vec();
     // A hook without an environment gets the image's from an old runc.
     let hook = HookSpec::new(
@@ -58,10 +60,14 @@ fn needs_group(device: &Device) -> bool {
     device.gid != 0 && device.mode & 0o006 != 0o006 && device.mode & 0o060 != 0
 }
 
-fn is_vendors(hook: &Hook) -> bool {
-    Path::new(&hook.path)
-        .file_name()
-        .is_some_and(|name| VENDOR_HOOKS.iter().any(|vendor| name == *vendor))
+/// A hook that does what ours does. Ours itself stays where it is.
+fn injects_again(hook: &Hook) -> bool {
+    let Some(name) = Path::new(&hook.path).file_name() else {
+        return false;
+    };
+    let other_form =
+        name == "nvoci" && hook.args.get(1).is_some_and(|a| a == "hook") && hook.args != HOOK_ARGS;
+    other_form || HOOK_NAMES.iter().any(|known| name == *known)
 }
 
 #[cfg(test)]
@@ -113,11 +119,21 @@ mod tests {
     }
 
     #[test]
-    fn the_vendors_hook_goes_and_others_stay() {
+    fn a_second_injection_goes_and_other_hooks_stay() {
         let mut s = spec();
+        // As a hooks directory adds it.
+        for stage in [Stage::CreateRuntime, Stage::CreateContainer] {
+            let args = ["nvoci", "hook", "createContainer"].map(str::to_owned).to_vec();
+            s.add_hook(stage, &HookSpec::new("/usr/bin/nvoci", args, "PATH", "/bin"))
+                .unwrap();
+        }
         apply(&plan(), true, Path::new(HOOK_PATH), &mut s).unwrap();
         let left = s.hooks(Stage::Prestart);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].path, "/opt/mine");
+        assert!(s.hooks(Stage::CreateRuntime).is_empty());
+        let ours = s.hooks(Stage::CreateContainer);
+        assert_eq!(ours.len(), 1);
+        assert_eq!(ours[0].args, HOOK_ARGS);
     }
 }

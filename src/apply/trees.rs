@@ -55,21 +55,24 @@ pub(super) fn add(
     Ok(warnings)
 }
 
-/// The directory that a place is in, made where it is missing.
+/// The directory that a place is in: a small file system of ours, so that the image layer keeps no package's
+/// name, or the image's own directory where that has something in it.
 ///
-/// In a rootfs that cannot be written to, an empty directory on the way is enough: a small file system of
-/// ours goes there, with the rest of the way in it.
+/// In a rootfs that cannot be written to, an empty directory on the way is enough.
 fn way(container: &Container, dir: &Path, label: Option<&str>, ways: &mut Vec<Node>) -> io::Result<Node> {
     match container.own_dir(dir) {
+        Ok(node) if !node.is_empty_dir()? => return Ok(node),
+        Ok(_) => {}
         Err(e) if e.raw_os_error() == Some(libc::EROFS) => {}
-        made => return made,
+        Err(e) => return Err(e),
     }
     let mut missing: Vec<&OsStr> = Vec::new();
     let mut at = dir;
     loop {
         match container.root().resolve_nofollow(at) {
             Ok(node) if ways.iter().any(|w| is_on(w, &node)) => return descend(node, &missing),
-            Ok(node) if !node.is_dir() || !container.owns(&node)? || !node.is_empty_dir()? => {
+            Ok(node) if !node.is_dir() => return Err(Errno::NOTDIR.into()),
+            Ok(node) if !container.owns(&node)? || !node.is_empty_dir()? => {
                 return Err(Errno::ROFS.into());
             }
             Ok(_) => break,
@@ -87,10 +90,8 @@ fn way(container: &Container, dir: &Path, label: Option<&str>, ways: &mut Vec<No
         read_only: false,
         ..Restrict::FILE
     };
-    let top = Detached::tmpfs(SIZE, label, open)?.attach(&parent, name)?;
-    let again = Node::from_fd(std::os::fd::AsFd::as_fd(&top).try_clone_to_owned()?)?;
-    ways.push(top);
-    descend(again, &missing)
+    ways.push(Detached::tmpfs(SIZE, label, open)?.attach(&parent, name)?);
+    descend(container.root().resolve(at)?, &missing)
 }
 
 /// Makes the rest of the way, whose last component comes first.

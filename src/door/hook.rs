@@ -7,23 +7,27 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use lexopt::Arg;
+use rustix::fs::OFlags;
 
 use super::inject;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
 use crate::error::{Code, Error, IoContext as _, Result};
+use crate::host::Roots;
 use crate::oci::{Bundle, Spec, State};
 use crate::plan::Plan;
 use crate::request::Door;
 use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
-use crate::sys::ns::MountNs;
+use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
+use crate::sys::root::reopen;
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -81,6 +85,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     // Opened before the container's mount namespace is entered: later, /run is another one.
     let errors = Errors::open();
     let result = inject(&state, &options, started);
+    match &result {
+        Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
+        Ok(None) => log::debug!("{}: asks for nothing", state.id),
+        Err(error) => log::error!("{}: {error}", state.id),
+    }
     if let (Err(error), Ok(errors)) = (&result, &errors) {
         // The refusal itself is what counts; that it could not be kept as well changes nothing.
         let _ = errors.keep(&state.id, error);
@@ -88,7 +97,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     if let Some(record) = result? {
         inject::warn(&record.warnings);
         if options.debug {
-            eprintln!("nvoci: {record:?}");
+            inject::say(&format!("{record:?}"));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -99,7 +108,14 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else {
         return Ok(None);
     };
-    let Some(request) = inject::request_of(&spec, &config, Door::Hook)? else {
+    super::log::start(&config);
+    // Whoever put the devices into the spec took the engine's annotations for a request too; the files go by the same.
+    let door = if options.devices_in_spec {
+        Door::Runtime
+    } else {
+        Door::Hook
+    };
+    let Some(request) = inject::request_of(&spec, &config, door)? else {
         return Ok(None);
     };
     let rootfs = spec.root_path(bundle.path())?;
@@ -108,11 +124,17 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let (plan, roots) = inject::prepare(&request, &config)?;
     process::drop_capabilities();
     let sources = Sources::open(&plan, &roots)?;
-    drop(roots);
     if !plan.no_cgroups && !options.devices_in_spec {
-        allow_devices(state, options.stage, &spec, &plan)?;
+        allow_devices(state, options.stage, &spec, &plan, &roots)?;
     }
+    drop(roots);
 
+    if let (Stage::Outside, Some(pid)) = (options.stage, state.pid) {
+        let what = || "the container's user namespace";
+        if let Some((uid, gid)) = root_of(pid).context(Code::NotAContainer, what)? {
+            process::make_files_as(uid, gid).context(Code::System, what)?;
+        }
+    }
     if let Some(namespace) = namespace {
         namespace
             .enter()
@@ -154,7 +176,7 @@ fn not_a_container(why: &str) -> Error {
     Error::new(Code::NotAContainer, "the container's mount namespace", why)
 }
 
-fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Result<()> {
+fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan, roots: &Roots) -> Result<()> {
     let pid = if stage == Stage::Inside { None } else { state.pid };
     let ours: Vec<DeviceRule> = plan
         .devices
@@ -162,13 +184,32 @@ fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Resul
         .map(|d| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW))
         .collect();
     let theirs = spec.device_rules();
-    let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours));
-    match result {
-        Ok(_) => Ok(()),
-        // Rootless: a user may not set a device filter, so the runtime has set none.
-        Err(e) if crate::sys::ns::in_user_namespace() && is_permission(&e) => Ok(()),
-        Err(e) => Err(Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e)),
+    let Err(e) = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours)) else {
+        return Ok(());
+    };
+    // Rootless: a user may not set a device filter, so the runtime has set none. But a rootful engine may
+    // give the container a user namespace of its own, and then there is a filter that we cannot change.
+    if in_user_namespace() && is_permission(&e) && (stage != Stage::Inside || pass(plan, roots)) {
+        return Ok(());
     }
+    let error = Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e);
+    Err(if stage == Stage::Inside && in_user_namespace() {
+        error.fix("call the hook at createRuntime, or use the runtime door: at createContainer it is in the container's user namespace")
+    } else {
+        error
+    })
+}
+
+/// Whether the device cgroup that this process is in lets the plan's nodes be opened.
+fn pass(plan: &Plan, roots: &Roots) -> bool {
+    plan.devices.iter().all(|d| {
+        let below_dev = d.path.strip_prefix("/dev").unwrap_or(&d.path);
+        let Ok(node) = roots.dev.resolve_nofollow(below_dev) else {
+            return true;
+        };
+        let opened = reopen(node.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK);
+        !opened.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
+    })
 }
 
 fn is_permission(e: &std::io::Error) -> bool {

@@ -62,8 +62,15 @@ pub(super) fn prepare(request: &Request, config: &Config) -> Result<(Plan, Roots
 /// Tells people what they should know; a runtime shows it or keeps it in its log.
 pub(super) fn warn(lines: &[String]) {
     for line in lines {
-        eprintln!("nvoci: warning: {}", Escaped(line));
+        say(&format!("warning: {}", Escaped(line)));
     }
+}
+
+/// One line on standard error, in one piece: others write there too.
+pub(super) fn say(line: &str) {
+    use std::io::Write as _;
+    // Nobody may be listening, and that is no reason to fail.
+    let _ = std::io::stderr().write_all(format!("nvoci: {line}\n").as_bytes());
 }
 
 /// What may be made on the host for this request.

@@ -16,6 +16,7 @@ mod inject;
 pub mod install;
 pub mod ldconfig;
 pub mod list;
+mod log;
 pub mod plan;
 pub mod runtime;
 mod wiring;
@@ -59,7 +60,7 @@ pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match by_name(&name, args) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("nvoci: {e}");
+            inject::say(&e.to_string());
             // The vendor's programs know 1 and, for a wrong command line, 2.
             let status = if vendor && e.code().class() != Class::Usage {
                 1

@@ -21,6 +21,7 @@ impl Wiring for Injection {
     }
 
     fn modify(&self, config: &Config, _make: &Make<'_>, spec: &mut Spec) -> Result<()> {
+        super::log::start(config);
         let Some(request) = inject::request_of(spec, config, Door::Runtime)? else {
             return Ok(());
         };
@@ -30,6 +31,7 @@ impl Wiring for Injection {
     }
 
     fn record(&self, target: Option<&Target>, error: &Error) {
+        log::error!("{}: {error}", target.map_or("", |t| &t.id));
         if let (Some(target), Ok(errors)) = (target, Errors::open()) {
             // The refusal itself is what counts; that it could not be kept as well changes nothing.
             let _ = errors.keep(&target.id, error);

@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -100,7 +101,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     search.cache(&loc.ldcache, host);
     if !search.complete(wanted.as_deref()) {
         for dir in loc.library_dirs.iter().cloned().chain(search.known_dirs()) {
-            search.list(&dir, host);
+            search.list(&dir, true, host);
         }
     }
     let Some(version) = search.version(wanted.as_deref()) else {
@@ -204,14 +205,14 @@ impl Search<'_> {
             Err(e) => return host.warn(format!("{}: {}", path.display(), e.why())),
         };
         for entry in cache.entries() {
-            if is_driver_name(&entry.soname_text()) {
+            if is_driver_name(entry.soname) {
                 self.take(entry.os_path());
             }
         }
     }
 
-    /// Takes what a directory holds.
-    fn list(&mut self, dir: &Path, host: &mut Host) {
+    /// Takes what a directory holds, or only the files that are really in it.
+    fn list(&mut self, dir: &Path, links_too: bool, host: &mut Host) {
         let entries = match self.root.read_dir(dir, MAX_ENTRIES) {
             Ok(entries) => entries,
             Err(e) => {
@@ -221,14 +222,17 @@ impl Search<'_> {
                 return;
             }
         };
-        let mut names: Vec<_> = entries
+        let mut paths: Vec<PathBuf> = entries
             .into_iter()
-            .filter(|e| e.kind != FileType::Directory && e.name.to_str().is_some_and(is_driver_name))
-            .map(|e| e.name)
+            .filter(|e| e.kind != FileType::Directory && (links_too || e.kind != FileType::Symlink))
+            .filter(|e| is_driver_name(e.name.as_bytes()))
+            .map(|e| Path::new("/").join(dir).join(e.name))
+            // As bytes: both are of the kernel's making, and comparing paths part by part takes longer.
+            .filter(|path| !self.found.iter().any(|c| c.path.as_os_str() == path.as_os_str()))
             .collect();
-        names.sort_unstable();
-        for name in names {
-            self.take(&Path::new("/").join(dir).join(name));
+        paths.sort_unstable();
+        for path in paths {
+            self.take(&path);
         }
     }
 
@@ -252,7 +256,7 @@ impl Search<'_> {
         ) else {
             return;
         };
-        if is_driver_name(&name) {
+        if is_driver_name(name.as_bytes()) {
             self.found.push(Candidate {
                 name,
                 dir_hint: parent(path),
@@ -294,7 +298,7 @@ impl Search<'_> {
     fn private_dirs(&mut self, version: &str, host: &mut Host) {
         for dir in self.dirs(version, |c| &c.path) {
             if private(&dir) {
-                self.list(&dir, host);
+                self.list(&dir, false, host);
             }
         }
     }
@@ -349,10 +353,10 @@ impl Search<'_> {
 
 /// Whether a file or soname may be the driver's. Names without a version (`libcuda.so`) are only
 /// ever links for compilers, and the container's tools are not the driver.
-fn is_driver_name(name: &str) -> bool {
-    PREFIXES.iter().any(|p| name.starts_with(p))
-        && name.contains(".so.")
-        && !name.starts_with("libnvidia-container")
+fn is_driver_name(name: &[u8]) -> bool {
+    PREFIXES.iter().any(|p| name.starts_with(p.as_bytes()))
+        && name.windows(4).any(|w| w == b".so.")
+        && !name.starts_with(b"libnvidia-container")
 }
 
 /// The directory a path is in.

@@ -94,15 +94,15 @@ impl TestHost {
         let mut strings = Vec::new();
         let mut table = Vec::new();
         let strings_at = 48 + 24 * entries.len();
-        let mut text = |s: &str| {
+        let mut offset_of = |s: &str| {
             let at = u32::try_from(strings_at + strings.len()).unwrap();
             strings.extend(s.bytes().chain([0]));
             at.to_le_bytes()
         };
         for (soname, path) in entries {
             table.extend(0x303_u32.to_le_bytes());
-            table.extend(text(soname));
-            table.extend(text(path));
+            table.extend(offset_of(soname));
+            table.extend(offset_of(path));
             table.extend([0; 12]);
         }
         let mut out = b"glibc-ld.so.cache1.1".to_vec();
@@ -119,14 +119,14 @@ impl TestHost {
     pub(crate) fn device(&self, path: &str, major: u32, minor: u32, mode: u32) -> bool {
         use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
         let at = self.make_dirs(&format!("dev/{path}"));
-        let made = mknodat(
+        let result = mknodat(
             CWD,
             &at,
             FileType::CharacterDevice,
             Mode::from_raw_mode(mode),
             makedev(major, minor),
         );
-        match made {
+        match result {
             Ok(()) => fs::set_permissions(&at, fs::Permissions::from_mode(mode)).is_ok(),
             Err(e) => {
                 eprintln!("SKIPPED: making device nodes needs CAP_MKNOD: {e}");

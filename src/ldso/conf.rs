@@ -28,7 +28,7 @@ pub enum Line<'a> {
     Include(Vec<&'a [u8]>),
     /// A directory, without trailing slashes.
     Dir(&'a [u8]),
-    /// A `hwcap` line, which glibc ignores since 2.36.
+    /// A `hwcap` line, which glibc ignores too.
     Hwcap,
 }
 
@@ -88,10 +88,10 @@ pub fn read(root: &Root, path: &Path, warnings: &mut Warnings) -> Conf {
         warnings,
         conf: Conf::default(),
         seen: HashSet::new(),
-        globbed: HashSet::new(),
         budget: glob::Budget::default(),
     };
     reader.file(path, 0);
+    reader.conf.newest = reader.conf.newest.max(reader.budget.newest());
     reader.conf
 }
 
@@ -100,8 +100,6 @@ struct Reader<'a> {
     warnings: &'a mut Warnings,
     conf: Conf,
     seen: HashSet<(u64, u64)>,
-    /// Directories of patterns, whose change time counts.
-    globbed: HashSet<PathBuf>,
     budget: glob::Budget,
 }
 
@@ -169,14 +167,8 @@ impl Reader<'_> {
         // An absolute pattern replaces the directory it is joined to.
         let pattern = from
             .parent()
-            .unwrap_or(Path::new("/"))
+            .unwrap_or_else(|| Path::new("/"))
             .join(OsStr::from_bytes(pattern));
-        if let Some(dir) = pattern.parent()
-            && self.globbed.insert(dir.to_owned())
-            && let Ok(node) = self.root.resolve(dir)
-        {
-            self.conf.newest.note(node.stat());
-        }
         let found = glob::expand(self.root, &pattern, &mut self.budget);
         if self.budget.is_spent() {
             self.warnings.add(format_args!(

@@ -79,10 +79,8 @@ pub fn collect(
 
 /// The directories that the image's ldconfig scans, and its loader searches, without being told.
 pub fn system_dirs(root: &Root, arch: &Arch) -> &'static [&'static str] {
-    let debian = root
-        .resolve(arch.debian_dirs[1])
-        .or_else(|_| root.resolve(arch.debian_dirs[0]));
-    if debian.is_ok_and(|node| node.is_dir()) {
+    let is_dir = |path: &&str| root.resolve(path).is_ok_and(|node| node.is_dir());
+    if arch.debian_dirs[..2].iter().any(is_dir) {
         arch.debian_dirs
     } else {
         arch.system_dirs

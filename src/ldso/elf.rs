@@ -11,13 +11,15 @@ use std::io;
 /// Program headers that are looked at; real libraries have about a dozen.
 const MAX_PROGRAM_HEADERS: usize = 128;
 /// Bytes of the dynamic section that are looked at: 4,096 entries.
-const MAX_DYNAMIC: u64 = 64 * 1024;
+const MAX_DYNAMIC: usize = 64 * 1024;
 /// The longest soname, path list or needed name that is taken.
 const MAX_STRING: usize = 4096;
+/// Nearly every string is shorter than this.
+const SHORT_STRING: usize = 128;
 /// `DT_NEEDED` entries that are kept.
 const MAX_NEEDED: usize = 1024;
 /// Bytes of GNU properties that are looked at.
-const MAX_PROPERTIES: u64 = 4096;
+const MAX_PROPERTIES: usize = 1024;
 /// One read of this size holds the headers of nearly every library.
 const HEAD: usize = 1024;
 
@@ -79,7 +81,8 @@ pub struct ElfInfo {
     pub rpath: Option<Vec<u8>>,
     /// `DT_RUNPATH`; only with [`Want::All`].
     pub runpath: Option<Vec<u8>>,
-    /// The x86 ISA level that the object's GNU property demands, as ldconfig counts it; 0 for none.
+    /// The x86 ISA level that the object's GNU property demands, as ldconfig counts it: 0 for
+    /// none or the baseline, 2 for x86-64-v3.
     pub isa_level: u32,
 }
 
@@ -117,7 +120,8 @@ pub fn read<R: ReadAt + ?Sized>(file: &R, want: Want) -> Result<ElfInfo, Bad> {
 }
 
 fn elf<R: ReadAt + ?Sized>(file: &R, head: &[u8], want: Want) -> Option<ElfInfo> {
-    let image = Image::parse(file, head)?;
+    let mut space = [0; MAX_PROGRAM_HEADERS * 56];
+    let image = Image::parse(file, head, &mut space)?;
     let mut info = ElfInfo {
         is_64: image.is_64,
         machine: image.machine,
@@ -137,7 +141,9 @@ struct Image<'a, R: ?Sized> {
     is_64: bool,
     machine: u16,
     flags: u32,
-    segments: Vec<Segment>,
+    /// The program headers as they stand in the file.
+    table: &'a [u8],
+    entry_size: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -150,7 +156,7 @@ struct Segment {
 }
 
 impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
-    fn parse(file: &'a R, head: &'a [u8]) -> Option<Self> {
+    fn parse(file: &'a R, head: &'a [u8], space: &'a mut [u8]) -> Option<Self> {
         const ET_DYN: u16 = 3;
         const LITTLE_ENDIAN: u8 = 1;
         if *head.get(5)? != LITTLE_ENDIAN {
@@ -164,7 +170,7 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
         if u16_at(head, 16)? != ET_DYN {
             return None;
         }
-        let (table, flags_at, entry_size) = if is_64 {
+        let (table_at, flags_at, entry_size) = if is_64 {
             (u64_at(head, 32)?, 48, 56)
         } else {
             (u64::from(u32_at(head, 28)?), 36, 32)
@@ -173,77 +179,55 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
         if usize::from(u16_at(head, flags_at + 6)?) != entry_size || count > MAX_PROGRAM_HEADERS {
             return None;
         }
-        let mut image = Self {
+        let size = count * entry_size;
+        let table = bytes(file, head, table_at, space.get_mut(..size)?)?;
+        Some(Self {
             file,
             head,
             is_64,
             machine: u16_at(head, 18)?,
             flags: u32_at(head, flags_at)?,
-            segments: Vec::with_capacity(count),
-        };
-        let mut space = Vec::new();
-        let raw = image.bytes(table, count * entry_size, &mut space)?;
-        let segments = raw
-            .chunks_exact(entry_size)
-            .map(|raw| Segment::parse(raw, is_64))
-            .collect::<Option<Vec<_>>>()?;
-        image.segments = segments;
-        Some(image)
+            table: (table.len() == size).then_some(table)?,
+            entry_size,
+        })
     }
 
-    /// `len` bytes at `offset`, from what was read already or into `space`.
-    fn bytes<'s>(&'s self, offset: u64, len: usize, space: &'s mut Vec<u8>) -> Option<&'s [u8]> {
-        let part = self.some_bytes(offset, len, space)?;
-        (part.len() == len).then_some(part)
+    fn segments(&self) -> impl DoubleEndedIterator<Item = Segment> + '_ {
+        let is_64 = self.is_64;
+        self.table
+            .chunks_exact(self.entry_size)
+            .filter_map(move |raw| Segment::parse(raw, is_64))
     }
 
-    /// Like [`Image::bytes`], but fewer at the end of the file.
-    fn some_bytes<'s>(&'s self, offset: u64, len: usize, space: &'s mut Vec<u8>) -> Option<&'s [u8]> {
-        let start = usize::try_from(offset).ok()?;
-        if let Some(part) = self.head.get(start..start.checked_add(len)?) {
-            return Some(part);
-        }
-        space.resize(len, 0);
-        let mut got = 0;
-        while got < len {
-            match self
-                .file
-                .read_at(&mut space[got..], offset.checked_add(got as u64)?)
-            {
-                Ok(0) => break,
-                Ok(n) => got += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return None,
-            }
-        }
-        space.get(..got)
-    }
-
-    /// The x86 ISA level in the GNU property note: the number of the highest level bit, counted
-    /// from 1. glibc only reads a note whose alignment is that of the class.
+    /// The x86 ISA level in the GNU property note: the number of the highest level bit, so 0 is the
+    /// baseline. glibc only reads a note whose alignment is that of the class.
     fn isa_level(&self) -> u32 {
         let align = if self.is_64 { 8 } else { 4 };
-        self.segments
-            .iter()
+        self.segments()
             .filter(|s| s.kind == PT_GNU_PROPERTY && s.align == align)
             .find_map(|s| {
-                let mut space = Vec::new();
-                let len = usize::try_from(s.size.min(MAX_PROPERTIES)).ok()?;
-                isa_in_notes(
-                    self.bytes(s.offset, len, &mut space)?,
-                    usize::try_from(align).ok()?,
-                )
+                let mut space = [0; MAX_PROPERTIES];
+                let len = usize::try_from(s.size).map_or(MAX_PROPERTIES, |n| n.min(MAX_PROPERTIES));
+                let notes = bytes(self.file, self.head, s.offset, &mut space[..len])?;
+                isa_in_notes(notes, usize::try_from(align).ok()?)
             })
             .unwrap_or(0)
     }
 
     /// Reads the dynamic section into `info`. `None` without one: then it is no library.
     fn dynamic(&self, want: Want, info: &mut ElfInfo) -> Option<()> {
-        let segment = self.segments.iter().rfind(|s| s.kind == PT_DYNAMIC)?;
+        let segment = self.segments().rfind(|s| s.kind == PT_DYNAMIC)?;
         let width = if self.is_64 { 16 } else { 8 };
-        let mut space = Vec::new();
-        let len = usize::try_from(segment.size.min(MAX_DYNAMIC)).ok()?;
-        let raw = self.some_bytes(segment.offset, len, &mut space)?;
+        let len = usize::try_from(segment.size).map_or(MAX_DYNAMIC, |n| n.min(MAX_DYNAMIC));
+        // Hardly any library has more than 64 entries.
+        let (mut few, mut many) = ([0; 1024], Vec::new());
+        let space = if len <= few.len() {
+            &mut few[..len]
+        } else {
+            many.resize(len, 0);
+            &mut many[..]
+        };
+        let raw = bytes(self.file, self.head, segment.offset, space)?;
         let entries = raw.chunks_exact(width).map_while(|raw| {
             let (tag, value) = if self.is_64 {
                 (u64_at(raw, 0)?, u64_at(raw, 8)?)
@@ -282,8 +266,7 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
 
     /// Where an address is in the file; an address outside every segment is taken as an offset.
     fn file_offset(&self, address: u64) -> u64 {
-        self.segments
-            .iter()
+        self.segments()
             .filter(|s| s.kind == PT_LOAD && address >= s.address)
             .find(|s| address - s.address < s.size)
             .map_or(address, |s| (address - s.address).wrapping_add(s.offset))
@@ -291,15 +274,39 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
 
     /// The NUL-terminated string at `offset`; `None` when it is longer than [`MAX_STRING`].
     fn string(&self, offset: u64) -> Option<Vec<u8>> {
-        for size in [128, MAX_STRING] {
-            let mut space = Vec::new();
-            let bytes = self.some_bytes(offset, size, &mut space)?;
-            if let Some(end) = bytes.iter().position(|&b| b == 0) {
-                return Some(bytes[..end].to_vec());
+        let mut space = [0; MAX_STRING];
+        for size in [SHORT_STRING, MAX_STRING] {
+            let text = bytes(self.file, self.head, offset, &mut space[..size])?;
+            if let Some(end) = text.iter().position(|&b| b == 0) {
+                return Some(text[..end].to_vec());
             }
         }
         None
     }
+}
+
+/// The bytes at `offset` as far as `space` and the file reach, from what was read already where that
+/// holds them all.
+fn bytes<'s, R: ReadAt + ?Sized>(
+    file: &R,
+    head: &'s [u8],
+    offset: u64,
+    space: &'s mut [u8],
+) -> Option<&'s [u8]> {
+    let start = usize::try_from(offset).ok()?;
+    if let Some(part) = head.get(start..start.checked_add(space.len())?) {
+        return Some(part);
+    }
+    let mut got = 0;
+    while got < space.len() {
+        match file.read_at(&mut space[got..], offset.checked_add(got as u64)?) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    space.get(..got)
 }
 
 impl Segment {
@@ -351,7 +358,7 @@ fn isa_in_properties(mut desc: &[u8], align: usize) -> Option<u32> {
         last = kind;
         let data = desc.get(8..8_usize.checked_add(size)?)?;
         if kind == X86_ISA_1_NEEDED && size == 4 {
-            return Some(32 - u32_at(data, 0)?.leading_zeros());
+            return Some(u32_at(data, 0)?.checked_ilog2().unwrap_or(0));
         }
         desc = desc.get(8_usize.checked_add(size)?.checked_next_multiple_of(align)?..)?;
     }

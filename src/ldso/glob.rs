@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::current::Time;
 use crate::sys::root::Root;
 
 /// Directories that may be listed for all patterns of one configuration.
@@ -18,6 +19,7 @@ const MAX_MATCHES: usize = 1024;
 pub struct Budget {
     listings: usize,
     spent: bool,
+    newest: Time,
 }
 
 impl Default for Budget {
@@ -25,6 +27,7 @@ impl Default for Budget {
         Self {
             listings: MAX_LISTED,
             spent: false,
+            newest: Time::default(),
         }
     }
 }
@@ -34,9 +37,14 @@ impl Budget {
     pub fn is_spent(&self) -> bool {
         self.spent
     }
+
+    /// When the newest of the listed directories was changed.
+    pub fn newest(&self) -> Time {
+        self.newest
+    }
 }
 
-/// The existing paths that match an absolute pattern, in byte order.
+/// The paths that match an absolute pattern, in byte order. What follows the last wildcard need not exist.
 pub fn expand(root: &Root, pattern: &Path, budget: &mut Budget) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("/")];
     for part in pattern.as_os_str().as_bytes().split(|&b| b == b'/') {
@@ -56,7 +64,6 @@ pub fn expand(root: &Root, pattern: &Path, budget: &mut Budget) -> Vec<PathBuf> 
         next.truncate(MAX_MATCHES);
         found = next;
     }
-    found.retain(|path| root.exists(path));
     found
 }
 
@@ -69,6 +76,7 @@ fn matching(root: &Root, dir: &Path, pattern: &[u8], budget: &mut Budget) -> Vec
     budget.listings = left;
     let mut names = Vec::new();
     let listed = root.resolve(dir).and_then(|node| {
+        budget.newest.note(node.stat());
         node.visit(MAX_NAMES, |name, _| {
             let name = name.to_bytes();
             if matches(pattern, name) {
@@ -119,7 +127,10 @@ fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     let (&first, rest) = pattern.split_first()?;
     match first {
         b'?' => Some(rest),
-        b'[' => set(rest, byte).unwrap_or_else(|| (byte == b'[').then_some(rest)),
+        b'[' => match set(rest, byte) {
+            Some((after, hit)) => hit.then_some(after),
+            None => (byte == b'[').then_some(rest),
+        },
         b'\\' => {
             let (&literal, rest) = rest.split_first()?;
             (literal == byte).then_some(rest)
@@ -128,8 +139,9 @@ fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     }
 }
 
-/// A bracket expression after its `[`: outer `None` if it never closes (then `[` is itself).
-fn set(text: &[u8], byte: u8) -> Option<Option<&[u8]>> {
+/// A bracket expression after its `[`: what follows it, and whether it takes `byte`; `None` if it
+/// never closes (then `[` is itself).
+fn set(text: &[u8], byte: u8) -> Option<(&[u8], bool)> {
     let negated = matches!(text.first(), Some(b'!' | b'^'));
     let mut at = usize::from(negated);
     let start = at;
@@ -137,7 +149,7 @@ fn set(text: &[u8], byte: u8) -> Option<Option<&[u8]>> {
     loop {
         let low = *text.get(at)?;
         if low == b']' && at > start {
-            return Some((hit != negated).then(|| &text[at + 1..]));
+            return Some((&text[at + 1..], hit != negated));
         }
         match (text.get(at + 1), text.get(at + 2)) {
             (Some(b'-'), Some(&high)) if high != b']' => {

@@ -25,6 +25,8 @@ pub mod resolve;
 pub mod scan;
 pub mod write;
 
+#[cfg(test)]
+mod tests;
 mod warnings;
 
 use std::os::unix::ffi::OsStrExt as _;

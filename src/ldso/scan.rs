@@ -5,7 +5,7 @@
 //! over a link and the greater version over the smaller.
 //! A file costs an `O_PATH` open, `fstat`, open, two or three reads; a link to a neighbour costs one `readlink`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -58,6 +58,26 @@ struct Library {
     soname: Option<Vec<u8>>,
     flags: u32,
     isa_level: u32,
+}
+
+/// What the names of a directory are.
+#[derive(Debug)]
+struct Contents {
+    /// The library behind each name.
+    libraries: Vec<Option<Library>>,
+    /// The neighbour that each link leads to.
+    leads_to: Vec<Option<usize>>,
+}
+
+impl Contents {
+    /// Each link with the neighbour that it leads to.
+    fn links<'n>(&self, names: &[Name<'n>]) -> HashSet<(&'n [u8], &'n [u8])> {
+        let text = |at: usize| names[at].text.to_bytes();
+        let links = self.leads_to.iter().enumerate();
+        links
+            .filter_map(|(at, to)| Some((text(at), text((*to)?))))
+            .collect()
+    }
 }
 
 /// A candidate for a soname.
@@ -120,16 +140,22 @@ impl<'a> Scanner<'a> {
             .zip(kinds)
             .map(|(text, kind)| Name { text, kind })
             .collect();
-        let Some(libraries) = self.read_all(dir, &names, warnings) else {
+        let Some(found) = self.read_all(dir, &names, warnings) else {
             warnings.add(format_args!(
                 "{}: too many libraries, or too slow",
                 dir.path.display()
             ));
             return false;
         };
-        let candidates = choose(&names, &libraries);
+        let candidates = choose(&names, &found.libraries);
+        let linked = if self.links {
+            found.links(&names)
+        } else {
+            HashSet::new()
+        };
         for chosen in candidates.iter().rev() {
-            if self.links && dir.hwcaps.is_none() && !chosen.is_link {
+            let there = chosen.is_link || linked.contains(&(chosen.soname, chosen.file));
+            if self.links && dir.hwcaps.is_none() && !there {
                 self.link(dir, chosen, warnings);
             }
             // A hwcaps directory gets no links, so its entries name the files.
@@ -151,61 +177,58 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads each name's library, in the directory's order. `None` when a limit was reached.
-    fn read_all(
-        &mut self,
-        dir: &SearchDir,
-        names: &[Name<'_>],
-        warnings: &mut Warnings,
-    ) -> Option<Vec<Option<Library>>> {
+    fn read_all(&mut self, dir: &SearchDir, names: &[Name<'_>], warnings: &mut Warnings) -> Option<Contents> {
         let mut libraries: Vec<Option<Library>> = Vec::with_capacity(names.len());
         let mut links = Vec::new();
         for (i, name) in names.iter().enumerate() {
             self.files += 1;
-            if self.files > MAX_LIBRARIES || self.files % 64 == 0 && Instant::now() > self.deadline {
+            if self.files > MAX_LIBRARIES || self.files.is_multiple_of(64) && Instant::now() > self.deadline {
                 return None;
             }
             let mut library = None;
-            if name.kind != FileType::Symlink {
+            if name.kind == FileType::Symlink {
+                links.push(i);
+            } else {
                 match dir.node.child_c(name.text) {
                     Ok(node) if node.is_symlink() => links.push(i),
                     Ok(node) if node.is_file() => library = self.library(dir, name.text, &node, warnings),
                     _ => {}
                 }
-            } else {
-                links.push(i);
             }
             libraries.push(library);
         }
+        let mut found = Contents {
+            libraries,
+            leads_to: vec![None; names.len()],
+        };
         if links.is_empty() {
-            return Some(libraries);
+            return Some(found);
         }
-        let places: HashMap<&CStr, usize> = names.iter().enumerate().map(|(i, n)| (n.text, i)).collect();
-        let targets: HashMap<usize, Option<usize>> = links
-            .iter()
-            .map(|&i| {
-                let target = dir.node.child_link(names[i].text);
-                (
-                    i,
-                    target
-                        .ok()
-                        .and_then(|target| places.get(target.as_c_str()).copied()),
-                )
-            })
-            .collect();
+        let places: HashMap<&[u8], usize> = names.iter().map(|n| n.text.to_bytes()).zip(0..).collect();
+        // Where each link leads, if it stays in the directory; a file leads to itself.
+        let mut targets: Vec<Option<usize>> = (0..names.len()).map(Some).collect();
         for &link in &links {
-            let mut place = Some(link);
+            // A target that is cut off is longer than any neighbour's name.
+            let mut space = [0; MAX_SONAME + 1];
+            let target = dir.node.child_link(names[link].text, &mut space).ok();
+            targets[link] = target.and_then(|target| places.get(target).copied());
+        }
+        for &link in &links {
+            let mut place = targets[link];
             for _ in 0..MAX_HOPS {
-                match place.and_then(|at| targets.get(&at)) {
-                    Some(&next) => place = next,
-                    None => break,
+                match place.map(|at| (at, targets[at])) {
+                    Some((at, next)) if next != Some(at) => place = next,
+                    _ => break,
                 }
             }
-            libraries[link] = match place {
-                Some(at) if !targets.contains_key(&at) => libraries[at].clone(),
-                _ => self.elsewhere(dir, names[link].text, warnings),
+            let file = place.filter(|&at| targets[at] == Some(at) && at != link);
+            found.libraries[link] = match file {
+                Some(at) => found.libraries[at].clone(),
+                None => self.elsewhere(dir, names[link].text, warnings),
             };
+            found.leads_to[link] = file;
         }
-        Some(libraries)
+        Some(found)
     }
 
     /// The library behind a link that leaves the directory, or leads nowhere.
@@ -213,13 +236,14 @@ impl<'a> Scanner<'a> {
         let os_name = OsStr::from_bytes(name.to_bytes());
         match self.root.resolve(dir.path.join(os_name)) {
             Ok(node) if node.is_file() => self.library(dir, name, &node, warnings),
-            Err(e) if self.links && e.kind() == std::io::ErrorKind::NotFound => {
-                if contains(name.to_bytes(), b".so.") {
+            Err(e) => {
+                let dangling = matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ELOOP));
+                if self.links && dangling && contains(name.to_bytes(), b".so.") {
                     let _ = dir.node.unlink(os_name);
                 }
                 None
             }
-            _ => None,
+            Ok(_) => None,
         }
     }
 
@@ -364,12 +388,14 @@ fn choose<'n>(names: &'n [Name<'n>], libraries: &'n [Option<Library>]) -> Vec<Ca
     chosen
 }
 
-/// Whether a package manager left the file behind half-way.
+/// Whether a package manager left the file behind half-way: prelink's, dpkg's and rpm's names (glibc
+/// 2.41 knows them all, 2.36 only the first).
 fn is_temporary(name: &[u8]) -> bool {
     const PRELINK: &[u8] = b".#prelink#";
+    let tail = name.len().checked_sub(PRELINK.len() + 7).map(|at| &name[at..]);
     name.ends_with(PRELINK)
-        || name
-            .len()
-            .checked_sub(PRELINK.len() + 7)
-            .is_some_and(|at| name[at..].starts_with(b".#prelink#."))
+        || tail.is_some_and(|tail| tail.starts_with(PRELINK) && tail[PRELINK.len()] == b'.')
+        || name.ends_with(b".dpkg-new")
+        || name.ends_with(b".dpkg-tmp")
+        || name.contains(&b';')
 }

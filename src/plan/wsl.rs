@@ -50,6 +50,7 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host, wsl: &Wsl) ->
     plan.rootfs_links.push(RootfsLink {
         at: LinkAt::Path(PathBuf::from(LIB_DIR)),
         to: PathBuf::from(Place::Lib64.dir()),
+        cover: false,
     });
     lacking(plan, request);
     Ok(())

@@ -1,0 +1,41 @@
+# make          builds the static binary
+# make demo     the first minute: a real container gets a GPU (simulated where there is none)
+# make test     everything that is tested, with all its own set-up; needs root, cargo, cc, make and apt
+# make lint     formatting, clippy, and the rules that hold the design together
+# make bench    what it costs, beside the bare runtime, in one run
+
+SHELL := /bin/bash
+# The musl target where it can be had, else static glibc.
+MUSL := $(shell uname -m)-unknown-linux-musl
+TARGET := $(shell rustup target list --installed 2>/dev/null | grep -qx $(MUSL) || rustup target add $(MUSL) >/dev/null 2>&1; \
+	rustup target list --installed 2>/dev/null | grep -qx $(MUSL) && echo $(MUSL) || echo $(shell uname -m)-unknown-linux-gnu)
+ifneq ($(TARGET),$(MUSL))
+export RUSTFLAGS := -C target-feature=+crt-static
+endif
+export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
+CARGO := cargo
+
+.PHONY: all build demo test unit integration lint bench
+all: build
+
+build:
+	$(CARGO) build --locked --release --target $(TARGET)
+
+demo: build
+	demo/run
+
+test: unit integration
+
+unit:
+	$(CARGO) test --locked --target $(TARGET)
+
+integration: build
+	integration/run
+
+lint:
+	cargo fmt --check
+	$(CARGO) clippy --locked --target $(TARGET) --all-targets -- -D warnings
+	integration/gates
+
+bench: build
+	integration/bench/run
