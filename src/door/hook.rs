@@ -22,8 +22,8 @@ use crate::apply::{Record, Sources};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
 use crate::oci::{Bundle, Spec, State};
-use crate::plan::Plan;
-use crate::request::Door;
+use crate::plan::Device;
+use crate::request::{DeviceRequest, Door, Request};
 use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
@@ -62,6 +62,22 @@ struct Options {
     debug: bool,
     /// The runtime makes the device nodes and their rules.
     devices_in_spec: bool,
+    /// A CDI specification called: the engine has given the devices already.
+    cdi: bool,
+    /// Or it has not: the specification was made before there was a driver.
+    all_devices: bool,
+}
+
+impl Options {
+    /// Where the request reached us.
+    fn door(&self) -> Door {
+        match (self.cdi, self.devices_in_spec) {
+            (true, _) => Door::Cdi,
+            // Our runtime door put the devices into the spec, and took annotations for a request too.
+            (false, true) => Door::Runtime,
+            (false, false) => Door::Hook,
+        }
+    }
 }
 
 /// Runs the hook. `args` are those after the program's name (and after `hook`).
@@ -105,29 +121,41 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
-    let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else {
+    let door = options.door();
+    let Some(config) = super::load_config_for(&spec, door, options.config.as_deref())? else {
         return Ok(None);
     };
     super::log::start(&config);
-    // Whoever put the devices into the spec took the engine's annotations for a request too; the files go by the same.
-    let door = if options.devices_in_spec {
-        Door::Runtime
-    } else {
-        Door::Hook
-    };
-    let Some(request) = inject::request_of(&spec, &config, door)? else {
+    let Some(mut request) = inject::request_of(&spec, &config, door)? else {
         return Ok(None);
     };
+    // With the runtime door they are in the definition by now.
+    if door == Door::Hook && !request.cdi.is_empty() {
+        return Err(only_an_engine(&request));
+    }
+    if options.all_devices {
+        request.devices = DeviceRequest::All;
+    }
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
-    let (plan, roots) = inject::prepare(&request, &config)?;
+    let (plan, host, to_allow) = if options.cdi && options.devices_in_spec {
+        inject::prepare_granted(request, &spec, &config)?
+    } else {
+        let (plan, host) = inject::prepare(&request, &config)?;
+        let to_allow = if options.devices_in_spec {
+            Vec::new()
+        } else {
+            plan.devices.clone()
+        };
+        (plan, host, to_allow)
+    };
     process::drop_capabilities();
-    let sources = Sources::open(&plan, &roots)?;
-    if !plan.no_cgroups && !options.devices_in_spec {
-        allow_devices(state, options.stage, &spec, &plan, &roots)?;
+    let sources = Sources::open(&plan, &host)?;
+    if !plan.no_cgroups && !to_allow.is_empty() {
+        allow_devices(state, options.stage, &spec, &to_allow, &host)?;
     }
-    drop(roots);
+    drop(host);
 
     if let (Stage::Outside, Some(pid)) = (options.stage, state.pid) {
         let what = || "the container's user namespace";
@@ -150,15 +178,10 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
 
 /// The namespace to enter; `None` when the caller is in it already.
 fn container_namespace(state: &State, stage: Stage) -> Result<Option<MountNs>> {
-    let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
     if stage == Stage::Inside {
-        // The host's first process, as long as the host's /proc is in sight; a nested engine may not
-        // look there, and then the rootfs itself must show that this is a container.
-        return match MountNs::of_first_process() {
-            Ok(host) if host.is(&own) => Err(not_a_container("the hook runs in the host's mount namespace")),
-            _ => Ok(None),
-        };
+        return inside_a_container().map(|()| None);
     }
+    let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
     let pid = state
         .pid
         .ok_or_else(|| not_a_container("the state names no process"))?;
@@ -172,14 +195,35 @@ fn container_namespace(state: &State, stage: Stage) -> Result<Option<MountNs>> {
     Ok(Some(namespace))
 }
 
+/// Whether a createContainer hook is in a mount namespace other than the host's.
+pub(super) fn inside_a_container() -> Result<()> {
+    let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
+    // The host's first process, as long as the host's /proc is in sight; a nested engine may not
+    // look there, and then the rootfs itself must show that this is a container.
+    match MountNs::of_first_process() {
+        Ok(host) if host.is(&own) => Err(not_a_container("the hook runs in the host's mount namespace")),
+        _ => Ok(()),
+    }
+}
+
 fn not_a_container(why: &str) -> Error {
     Error::new(Code::NotAContainer, "the container's mount namespace", why)
 }
 
-fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan, roots: &Roots) -> Result<()> {
+/// A specification's edits are made to the definition, before there is a container.
+fn only_an_engine(request: &Request) -> Error {
+    let names: Vec<String> = request.cdi.iter().map(ToString::to_string).collect();
+    Error::new(
+        Code::Cdi,
+        format!("CDI device {}", names.join(", ")),
+        "only a CDI specification says what it is, and a hook comes too late to apply one",
+    )
+    .fix("give it to the engine (`--device`), use the runtime nvoci-runtime, or set `mode = \"auto\"` in /etc/nvoci/config.toml")
+}
+
+fn allow_devices(state: &State, stage: Stage, spec: &Spec, devices: &[Device], roots: &Roots) -> Result<()> {
     let pid = if stage == Stage::Inside { None } else { state.pid };
-    let ours: Vec<DeviceRule> = plan
-        .devices
+    let ours: Vec<DeviceRule> = devices
         .iter()
         .map(|d| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW))
         .collect();
@@ -189,7 +233,7 @@ fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan, roots: &
     };
     // Rootless: a user may not set a device filter, so the runtime has set none. But a rootful engine may
     // give the container a user namespace of its own, and then there is a filter that we cannot change.
-    if in_user_namespace() && is_permission(&e) && (stage != Stage::Inside || pass(plan, roots)) {
+    if in_user_namespace() && is_permission(&e) && (stage != Stage::Inside || pass(devices, roots)) {
         return Ok(());
     }
     let error = Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e);
@@ -201,8 +245,8 @@ fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan, roots: &
 }
 
 /// Whether the device cgroup that this process is in lets the plan's nodes be opened.
-fn pass(plan: &Plan, roots: &Roots) -> bool {
-    plan.devices.iter().all(|d| {
+fn pass(devices: &[Device], roots: &Roots) -> bool {
+    devices.iter().all(|d| {
         let below_dev = d.path.strip_prefix("/dev").unwrap_or(&d.path);
         let Ok(node) = roots.dev.resolve_nofollow(below_dev) else {
             return true;
@@ -219,7 +263,8 @@ fn is_permission(e: &std::io::Error) -> bool {
     )
 }
 
-fn tmpfs_destinations(spec: &Spec) -> Vec<PathBuf> {
+/// Where the definition mounts a tmpfs.
+pub(super) fn tmpfs_destinations(spec: &Spec) -> Vec<PathBuf> {
     let tmpfs = |m: &crate::oci::Mount| m.typ.as_deref() == Some("tmpfs") && !m.is_bind();
     spec.mounts()
         .iter()
@@ -234,6 +279,8 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
         config: None,
         debug: false,
         devices_in_spec: false,
+        cdi: false,
+        all_devices: false,
     };
     // Go's flag package takes one dash for a long option.
     let args = args.map(|a| match a.to_str() {
@@ -257,6 +304,14 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
             }
             Some(Arg::Long("debug")) => options.debug = true,
             Some(Arg::Long("devices-in-spec")) => options.devices_in_spec = true,
+            Some(Arg::Long("cdi")) => options.cdi = true,
+            Some(Arg::Long("devices")) => {
+                let value = parser.value().map_err(|e| usage(&e.to_string()))?;
+                if value != "all" {
+                    return Err(usage("--devices takes `all`"));
+                }
+                options.all_devices = true;
+            }
             Some(Arg::Long("config")) => {
                 options.config = Some(parser.value().map_err(|e| usage(&e.to_string()))?.into());
             }

@@ -104,7 +104,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
 }
 
 /// `ModifyDeviceFiles: 1` tells libcuda and NVML to make missing device nodes, with modes of their own.
-fn forbid_node_making(params: &[u8]) -> Vec<u8> {
+pub fn forbid_node_making(params: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(params);
     text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0")
         .into_bytes()
