@@ -1,6 +1,8 @@
 //! Bad input at the hook, as a runtime would see it: one line, a stable code, a status by class, and
 //! nothing done.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -161,13 +161,12 @@ pub(super) fn place(container: &Container, dir: &DriverDir, at: &Path, bytes: &[
 
 /// A restarted container has the right file already.
 pub(super) fn write_if_changed(dir: &Node, name: &OsStr, bytes: &[u8]) -> std::io::Result<()> {
-    if let Ok(there) = dir.child(name) {
-        if there.is_file()
-            && u64::try_from(there.stat().st_size).is_ok_and(|n| n == bytes.len() as u64)
-            && there.read(bytes.len() as u64).is_ok_and(|old| old == bytes)
-        {
-            return Ok(());
-        }
+    if let Ok(there) = dir.child(name)
+        && there.is_file()
+        && u64::try_from(there.stat().st_size).is_ok_and(|n| n == bytes.len() as u64)
+        && there.read(bytes.len() as u64).is_ok_and(|old| old == bytes)
+    {
+        return Ok(());
     }
     dir.write_file(name, 0o644, bytes)
 }

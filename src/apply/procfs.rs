@@ -19,17 +19,17 @@ pub(super) fn cover(container: &Container, dir: &DriverDir, plan: &Plan) -> Vec<
     let Ok(proc) = procfs(container) else {
         return warnings;
     };
-    if let Some(params) = &plan.params {
-        if let Err(e) = cover_params(container, dir, params) {
-            warnings.push(format!("/proc/driver/nvidia/params could not be covered: {e}"));
-        }
+    if let Some(params) = &plan.params
+        && let Err(e) = cover_params(container, dir, params)
+    {
+        warnings.push(format!("/proc/driver/nvidia/params could not be covered: {e}"));
     }
-    if let Some(visible) = &plan.visible_pci {
-        if let Err(e) = cover_gpus(container, dir, visible) {
-            warnings.push(format!(
-                "/proc/driver/nvidia/gpus shows every GPU of the host: {e}"
-            ));
-        }
+    if let Some(visible) = &plan.visible_pci
+        && let Err(e) = cover_gpus(container, dir, visible)
+    {
+        warnings.push(format!(
+            "/proc/driver/nvidia/gpus shows every GPU of the host: {e}"
+        ));
     }
     drop(proc);
     warnings

@@ -20,6 +20,7 @@ pub mod ldconfig;
 pub mod list;
 mod log;
 pub mod plan;
+pub mod ps;
 pub mod runtime;
 mod wiring;
 
@@ -33,6 +34,7 @@ For people
   list        what this host has: driver, GPUs, device nodes, libraries
   plan        what a bundle, or a set of variables, would get and why
   cdi         CDI specifications: write, list, check, transform
+  ps          which running containers and processes hold GPUs
   config      the effective configuration, each value with its origin
   install     register nvoci with docker, podman, containerd or crio
   uninstall   take that back
@@ -108,6 +110,7 @@ fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Re
         Some("runtime") => Ok(runtime("nvoci-runtime", args)),
         Some("list") => list::run(args),
         Some("plan") => plan::run(args),
+        Some("ps") => ps::run(args),
         Some("config") => config::run(args),
         Some("install") => install::run(install::Verb::Install, args),
         Some("uninstall") => install::run(install::Verb::Uninstall, args),

@@ -46,22 +46,19 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let config = super::load_config(options.config.as_deref())?;
-    let request = match &options.bundle {
-        Some(path) => {
-            let (_, spec) = Bundle::open(path)?;
-            inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, &config))?
-        }
-        None => {
-            let privileged = options.privileged;
-            let inputs = Inputs {
-                env: &options.env,
-                annotations: &[],
-                mounts: &[],
-                privileged,
-                door: Door::Hook,
-            };
-            request::parse(&inputs, &config)?
-        }
+    let request = if let Some(path) = &options.bundle {
+        let (_, spec) = Bundle::open(path)?;
+        inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, &config))?
+    } else {
+        let privileged = options.privileged;
+        let inputs = Inputs {
+            env: &options.env,
+            annotations: &[],
+            mounts: &[],
+            privileged,
+            door: Door::Hook,
+        };
+        request::parse(&inputs, &config)?
     };
     if request.is_empty() {
         if options.json {

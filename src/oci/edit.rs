@@ -79,11 +79,11 @@ impl Spec {
             let destination = v.get("destination").and_then(Value::as_str);
             destination.map_or(0, |d| clean(d).len())
         };
-        if let Some(Value::Array(list)) = self.value.get_mut("mounts") {
-            if !list.is_sorted_by_key(depth) {
-                list.sort_by_key(depth);
-                self.changed = true;
-            }
+        if let Some(Value::Array(list)) = self.value.get_mut("mounts")
+            && !list.is_sorted_by_key(depth)
+        {
+            list.sort_by_key(depth);
+            self.changed = true;
         }
     }
 

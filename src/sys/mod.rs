@@ -7,3 +7,4 @@ pub mod ns;
 pub mod owned;
 pub mod process;
 pub mod root;
+pub mod systemd;

@@ -1,0 +1,213 @@
+//! `nvoci ps [--json]`: the running containers and processes that hold GPUs.
+
+mod look;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use self::look::{Container, Holders, Process, look};
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::host::{Gpu, Host, Roots};
+
+const HELP: &str = "\
+Usage: nvoci ps [--json]
+
+Lists the running containers that have GPUs, and the processes that use one at this moment, as the
+kernel tells it: open descriptors, device nodes, mounts, cgroups. Root sees all of them.
+
+  --json   as one JSON document, with stable keys
+  --help   this text
+";
+
+/// Where the driver is put when no configured place is free.
+const LAST_RESORTS: [&str; 2] = ["/run/nvoci", "/dev/.nvoci"];
+
+/// Runs the command on the arguments after `ps`.
+///
+/// # Errors
+/// [`Code::Usage`] for an unknown argument, [`Code::System`] where `/proc` cannot be read.
+pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let mut as_json = false;
+    let mut parser = lexopt::Parser::from_args(args);
+    let usage = |e: lexopt::Error| Error::new(Code::Usage, "nvoci ps", e.to_string());
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            lexopt::Arg::Long("json") => as_json = true,
+            lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => {
+                print(HELP)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let config = super::load_config(None)?;
+    let mut places = config.driver_dirs.value.clone();
+    places.extend(LAST_RESORTS.map(PathBuf::from));
+    let holders = look(Path::new("/proc"), &places).context(Code::System, || "/proc")?;
+    // Names for the numbers. A host whose driver is gone still has processes that hold it.
+    let locations = super::locations(&config);
+    let host = Roots::open(&locations).and_then(|roots| Host::discover(&roots, &locations));
+    let gpus = host.map(|h| h.gpus).unwrap_or_default();
+    if as_json {
+        print(&format!("{:#}\n", to_json(&holders, &gpus)))?;
+    } else {
+        print(&table(&holders, &gpus))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context(Code::System, || "write to standard output"),
+    }
+}
+
+/// The answer as JSON. Keys are only ever added.
+fn to_json(holders: &Holders, gpus: &[Gpu]) -> Value {
+    let named = |minors: &BTreeSet<u32>| -> Vec<Value> {
+        let one = |minor: &u32| match gpus.iter().find(|g| g.minor == *minor) {
+            Some(g) => json!({ "minor": minor, "index": g.index, "uuid": g.uuid, "name": g.name }),
+            None => json!({ "minor": minor }),
+        };
+        minors.iter().map(one).collect()
+    };
+    let process = |p: &Process| json!({ "pid": p.pid, "command": p.command, "gpus": named(&p.gpus) });
+    let container = |c: &Container| {
+        json!({
+            "id": c.id, "engine": c.engine, "pid": c.pid, "cgroup": c.cgroup,
+            "gpus": named(&c.gpus), "driver": c.driver, "driver_dir": c.driver_dir,
+            "processes": c.processes.iter().map(process).collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "containers": holders.containers.iter().map(container).collect::<Vec<_>>(),
+        "host": holders.host.iter().map(process).collect::<Vec<_>>(),
+        "unreadable": holders.unreadable,
+    })
+}
+
+/// The answer for a person.
+fn table(holders: &Holders, gpus: &[Gpu]) -> String {
+    let mut lines = Vec::new();
+    let row = |cells: [&str; 6]| {
+        let [id, engine, pid, held, driver, user] = cells;
+        format!("{id:<14} {engine:<11} {pid:<8} {held:<9} {driver:<12} {user}")
+            .trim_end()
+            .to_owned()
+    };
+    if !holders.containers.is_empty() || !holders.host.is_empty() {
+        lines.push(row(["CONTAINER", "ENGINE", "PID", "GPUS", "DRIVER", "IN USE BY"]));
+    }
+    for c in &holders.containers {
+        let short: String = c.id.chars().take(12).collect();
+        let users: Vec<String> = c.processes.iter().map(|p| user(p, gpus)).collect();
+        lines.push(row([
+            &short,
+            c.engine.unwrap_or("-"),
+            &c.pid.to_string(),
+            &indices(&c.gpus, gpus),
+            c.driver.as_deref().unwrap_or("-"),
+            &users.join(", "),
+        ]));
+    }
+    for p in &holders.host {
+        let held = indices(&p.gpus, gpus);
+        lines.push(row(["-", "host", &p.pid.to_string(), &held, "-", &user(p, gpus)]));
+    }
+    if lines.is_empty() {
+        lines.push("Nothing that runs here holds a GPU.".to_owned());
+    }
+    if holders.unreadable > 0 {
+        lines.push(format!(
+            "warning: {} processes of other users were not looked at; run as root to see all",
+            holders.unreadable
+        ));
+    }
+    lines.iter().fold(String::new(), |mut text, line| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", Escaped(line));
+        text
+    })
+}
+
+fn user(p: &Process, gpus: &[Gpu]) -> String {
+    format!("{} (pid {}, GPU {})", p.command, p.pid, indices(&p.gpus, gpus))
+}
+
+/// GPUs by index, or by minor number where the host does not know them.
+fn indices(minors: &BTreeSet<u32>, gpus: &[Gpu]) -> String {
+    if minors.is_empty() {
+        return "-".to_owned();
+    }
+    let name = |minor: &u32| match gpus.iter().find(|g| g.minor == *minor) {
+        Some(g) => g.index.to_string(),
+        None => format!("minor {minor}"),
+    };
+    minors.iter().map(name).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testhost::TestHost;
+
+    fn holders() -> Holders {
+        let process = |pid, command: &str| Process {
+            pid,
+            command: command.to_owned(),
+            gpus: BTreeSet::from([0]),
+        };
+        Holders {
+            containers: vec![Container {
+                id: "3f2a".repeat(16),
+                engine: Some("docker"),
+                cgroup: "/docker/3f2a".to_owned(),
+                pid: 77,
+                gpus: BTreeSet::from([0, 9]),
+                driver_dir: Some("/usr/local/nvidia".into()),
+                driver: Some("580.1".to_owned()),
+                processes: vec![process(78, "python"), process(79, "evil\u{1b}[2J")],
+            }],
+            host: vec![process(5, "Xorg")],
+            unreadable: 2,
+        }
+    }
+
+    #[test]
+    fn both_forms_name_gpus_by_index() {
+        let gpus = TestHost::recorded("h100-580").discover().gpus;
+        let text = table(&holders(), &gpus);
+        assert!(
+            text.contains(
+                "3f2a3f2a3f2a   docker      77       0,minor 9 580.1        python (pid 78, GPU 0), evil"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("-              host        5        0         -            Xorg (pid 5, GPU 0)")
+        );
+        assert!(text.contains("warning: 2 processes"));
+        assert!(!text.contains('\u{1b}'));
+        let json = to_json(&holders(), &gpus);
+        assert_eq!(json["containers"][0]["gpus"][0]["index"], 0);
+        assert_eq!(json["containers"][0]["gpus"][1], json!({"minor": 9}));
+        assert_eq!(json["host"][0]["command"], "Xorg");
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_nothing() {
+        assert_eq!(
+            table(&Holders::default(), &[]),
+            "Nothing that runs here holds a GPU.\n"
+        );
+        assert_eq!(run(["--all".into()].into_iter()).unwrap_err().code(), Code::Usage);
+    }
+}

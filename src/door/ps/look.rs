@@ -1,0 +1,397 @@
+//! Who holds a GPU, as the kernel tells it: open descriptors, device nodes, mounts, cgroups. No state file is asked.
+//!
+//! Everything below a container's root is the container's to shape: it is walked in-root, every read is bounded, and a
+//! record counts only if it lies on the very tmpfs that the mount table shows at the driver directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+use serde_json::Value;
+
+use crate::sys::root::Root;
+
+/// The major number of NVIDIA's nodes, and the highest minor that is a GPU (Linux Documentation/admin-guide/devices.txt).
+const NVIDIA: u32 = 195;
+const LAST_GPU: u32 = 253;
+
+/// What is read of a process or a container, at most.
+const MAX_TEXT: u64 = 4 << 20;
+const MAX_RECORD: u64 = 1 << 20;
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// The file that an injection leaves in its driver directory.
+const RECORD: &str = ".nvoci.json";
+
+/// A process that has a GPU's node open.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) command: String,
+    /// Minor numbers.
+    pub(super) gpus: BTreeSet<u32>,
+}
+
+/// A container that can open a GPU's node, or was given the driver.
+#[derive(Clone, Debug)]
+pub(super) struct Container {
+    pub(super) id: String,
+    pub(super) engine: Option<&'static str>,
+    pub(super) cgroup: String,
+    /// Its oldest process.
+    pub(super) pid: u32,
+    /// Minor numbers of the GPUs whose nodes it has.
+    pub(super) gpus: BTreeSet<u32>,
+    /// Where the driver is in it.
+    pub(super) driver_dir: Option<PathBuf>,
+    /// The driver's version, as the injection recorded it.
+    pub(super) driver: Option<String>,
+    /// Its processes that use a GPU now.
+    pub(super) processes: Vec<Process>,
+}
+
+/// The whole answer.
+#[derive(Debug, Default)]
+pub(super) struct Holders {
+    pub(super) containers: Vec<Container>,
+    /// Processes of the host itself.
+    pub(super) host: Vec<Process>,
+    /// Processes that could not be looked at.
+    pub(super) unreadable: usize,
+}
+
+/// Looks at every process of `proc`. `driver_dirs` are the places where an injection may have put the driver.
+pub(super) fn look(proc: &Path, driver_dirs: &[PathBuf]) -> io::Result<Holders> {
+    let own_root = id_of(Path::new("/"))?;
+    let mut pids: Vec<u32> = fs::read_dir(proc)?
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    let mut holders = Holders::default();
+    // By mount namespace: the one thing that all processes of a container share and no two containers do.
+    let mut containers: BTreeMap<PathBuf, Option<Container>> = BTreeMap::new();
+    for pid in pids {
+        let dir = proc.join(pid.to_string());
+        let (Ok(namespace), Ok(root)) = (fs::read_link(dir.join("ns/mnt")), id_of(&dir.join("root/.")))
+        else {
+            // A kernel thread or a process that has ended has none; one of somebody else's is not shown.
+            holders.unreadable += usize::from(is_forbidden(&dir));
+            continue;
+        };
+        let open = open_gpus(&dir);
+        // A service with private mounts still has the host's root.
+        if root == own_root {
+            holders.host.extend(process(pid, &dir, open));
+            continue;
+        }
+        let container = containers
+            .entry(namespace)
+            .or_insert_with(|| container(pid, &dir, driver_dirs));
+        if let Some(user) = process(pid, &dir, open) {
+            container
+                .get_or_insert_with(|| bare(pid, &dir))
+                .processes
+                .push(user);
+        }
+    }
+    holders.containers = containers.into_values().flatten().collect();
+    holders.containers.sort_by_key(|c| c.pid);
+    Ok(holders)
+}
+
+fn is_forbidden(dir: &Path) -> bool {
+    fs::read_link(dir.join("root")).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn id_of(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = fs::metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+fn process(pid: u32, dir: &Path, gpus: BTreeSet<u32>) -> Option<Process> {
+    (!gpus.is_empty()).then(|| Process {
+        pid,
+        command: text(&dir.join("comm")).trim_end().to_owned(),
+        gpus,
+    })
+}
+
+/// The GPUs whose nodes a process has open. A name proves nothing, the number of the open node does; nothing is opened.
+fn open_gpus(dir: &Path) -> BTreeSet<u32> {
+    let entries = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten();
+    entries
+        .filter(|e| fs::read_link(e.path()).is_ok_and(|target| target.starts_with("/dev")))
+        .filter_map(|e| {
+            let meta = fs::metadata(e.path()).ok()?;
+            let device = FileType::from_raw_mode(meta.mode()) == FileType::CharacterDevice;
+            device.then(|| gpu(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())))?
+        })
+        .collect()
+}
+
+fn gpu(major: u32, minor: u32) -> Option<u32> {
+    (major == NVIDIA && minor <= LAST_GPU).then_some(minor)
+}
+
+/// The container of a process, if it has GPUs or a driver.
+fn container(pid: u32, dir: &Path, driver_dirs: &[PathBuf]) -> Option<Container> {
+    // The dot makes the kernel follow its own link.
+    let root = Root::open(dir.join("root/.")).ok()?;
+    let gpus = nodes(&root);
+    let record = driver_dirs.iter().find_map(|d| Some((d, record(&root, dir, d)?)));
+    if gpus.is_empty() && record.is_none() {
+        return None;
+    }
+    let mut container = bare(pid, dir);
+    container.gpus = gpus;
+    if let Some((place, record)) = record {
+        container.driver_dir = Some(place.clone());
+        container.driver = record["driver"].as_str().map(str::to_owned);
+    }
+    Some(container)
+}
+
+fn bare(pid: u32, dir: &Path) -> Container {
+    let cgroup = cgroup(&text(&dir.join("cgroup")));
+    let (id, engine) = name(&cgroup);
+    Container {
+        id,
+        engine,
+        cgroup,
+        pid,
+        gpus: BTreeSet::new(),
+        driver_dir: None,
+        driver: None,
+        processes: Vec::new(),
+    }
+}
+
+/// The GPU nodes in a root's `/dev`.
+fn nodes(root: &Root) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let Ok(dev) = root.resolve("/dev") else {
+        return found;
+    };
+    let mut names = Vec::new();
+    let listed = dev.visit(MAX_ENTRIES, |name, _| {
+        if name.to_bytes().starts_with(b"nvidia") {
+            names.push(name.to_owned());
+        }
+    });
+    if listed.is_err() {
+        return found;
+    }
+    for name in names {
+        if let Ok(node) = dev.child_c(&name)
+            && node.kind() == FileType::CharacterDevice
+        {
+            let (major, minor) = node.rdev();
+            found.extend(gpu(major, minor));
+        }
+    }
+    found
+}
+
+/// What an injection recorded in `place`, if a tmpfs is mounted there.
+fn record(root: &Root, dir: &Path, place: &Path) -> Option<Value> {
+    let mounts = text(&dir.join("mountinfo"));
+    let device = mounts.lines().find_map(|line| tmpfs_at(line, place))?;
+    let node = root.resolve_nofollow(place.join(RECORD)).ok()?;
+    let found = node.stat().st_dev;
+    if (rustix::fs::major(found), rustix::fs::minor(found)) != device {
+        return None;
+    }
+    serde_json::from_slice(&node.read(MAX_RECORD).ok()?).ok()
+}
+
+/// The device number of a line of mountinfo, if it is a tmpfs at `place` (proc(5)).
+fn tmpfs_at(line: &str, place: &Path) -> Option<(u32, u32)> {
+    let (mount, kind) = line.split_once(" - ")?;
+    let mut fields = mount.split(' ');
+    let (major, minor) = fields.nth(2)?.split_once(':')?;
+    let point = fields.nth(1)?;
+    (kind.starts_with("tmpfs ") && OsStr::new(point) == place.as_os_str())
+        .then_some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// The cgroup that names a container: the device or systemd hierarchy's where there are several.
+fn cgroup(text: &str) -> String {
+    let path_of = |wanted: &str| {
+        text.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            let there = if wanted.is_empty() {
+                controllers.is_empty()
+            } else {
+                controllers.split(',').any(|c| c == wanted)
+            };
+            (there && path != "/").then(|| path.to_owned())
+        })
+    };
+    ["devices", "name=systemd", ""]
+        .into_iter()
+        .find_map(path_of)
+        .unwrap_or_default()
+}
+
+/// Prefixes by which engines name the scopes (or cgroups) of containers.
+const ENGINES: [(&str, &str); 4] = [
+    ("docker", "docker"),
+    ("libpod", "podman"),
+    ("cri-containerd", "containerd"),
+    ("crio", "cri-o"),
+];
+
+/// A container's id and engine by its cgroup path.
+fn name(cgroup: &str) -> (String, Option<&'static str>) {
+    let parts: Vec<&str> = cgroup.split('/').filter(|p| !p.is_empty()).collect();
+    let split = |part: &str| {
+        let part = part.strip_suffix(".scope").unwrap_or(part).to_owned();
+        ENGINES
+            .iter()
+            .find_map(|(prefix, engine)| {
+                let id = part.strip_prefix(prefix)?.strip_prefix('-')?;
+                Some((id.to_owned(), Some(*engine)))
+            })
+            .unwrap_or((part, None))
+    };
+    let is_id = |id: &str| id.len() >= 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    // crun puts the processes one level below.
+    let candidates = parts.iter().rev().map(|p| split(p));
+    let (id, engine) = candidates
+        .clone()
+        .find(|(id, _)| is_id(id))
+        .or_else(|| candidates.clone().find(|(id, _)| id != "container"))
+        .unwrap_or_default();
+    let by_parent = || {
+        let parent = parts.first()?;
+        let known = ENGINES.iter().find(|(_, e)| parent == e).map(|(_, e)| *e);
+        known.or_else(|| (*parent == "libpod_parent").then_some("podman"))
+    };
+    (id, engine.or_else(by_parent))
+}
+
+/// A file of /proc as text, cut at a bound; empty if it cannot be read.
+fn text(path: &Path) -> String {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    if let Ok(file) = fs::File::open(path) {
+        // A process that ends meanwhile leaves what was read so far.
+        let _ = file.take(MAX_TEXT).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const ID: &str = "3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a";
+
+    #[test]
+    fn engines_are_known_by_their_cgroups() {
+        for (path, engine) in [
+            (format!("/docker/{ID}"), Some("docker")),
+            (format!("/system.slice/docker-{ID}.scope"), Some("docker")),
+            (
+                format!("/machine.slice/libpod-{ID}.scope/container"),
+                Some("podman"),
+            ),
+            (format!("/libpod_parent/libpod-{ID}"), Some("podman")),
+            (
+                format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope"),
+                Some("containerd"),
+            ),
+            (format!("/k8s.io/{ID}"), None),
+        ] {
+            assert_eq!(name(&path), (ID.to_owned(), engine), "{path}");
+        }
+        assert_eq!(name("/default/web"), ("web".to_owned(), None));
+        assert_eq!(name(""), (String::new(), None));
+    }
+
+    #[test]
+    fn the_hierarchy_that_names_the_container() {
+        let v1 = "3:devices,freezer:/docker/abc\n1:name=systemd:/docker/abc\n0::/\n";
+        assert_eq!(cgroup(v1), "/docker/abc");
+        assert_eq!(cgroup("0::/a.slice/b:c\n"), "/a.slice/b:c");
+        assert_eq!(cgroup("4:devices:/\n0::/x\n"), "/x");
+        assert_eq!(cgroup("nonsense"), "");
+    }
+
+    #[test]
+    fn only_gpus_are_gpus() {
+        assert_eq!(gpu(195, 0), Some(0));
+        for (major, minor) in [(195, 254), (195, 255), (1, 3)] {
+            assert_eq!(gpu(major, minor), None);
+        }
+    }
+
+    /// One process in a root of its own, whose mount table says that a tmpfs is at the driver directory.
+    fn fake_proc(record: &str, device: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let p = dir.path().join("77");
+        fs::create_dir_all(p.join("ns")).unwrap();
+        fs::create_dir_all(p.join("fd")).unwrap();
+        let root = dir.path().join("rootfs");
+        fs::create_dir_all(root.join("usr/local/nvidia")).unwrap();
+        fs::write(root.join("usr/local/nvidia").join(RECORD), record).unwrap();
+        symlink("mnt:[1]", p.join("ns/mnt")).unwrap();
+        symlink(&root, p.join("root")).unwrap();
+        fs::write(p.join("cgroup"), format!("0::/docker/{ID}\n")).unwrap();
+        fs::write(p.join("comm"), "python\n").unwrap();
+        let line = format!("9 8 {device} / /usr/local/nvidia ro - tmpfs tmpfs rw\n");
+        fs::write(p.join("mountinfo"), line).unwrap();
+        dir
+    }
+
+    fn device_of(path: &Path) -> String {
+        let dev = fs::metadata(path).unwrap().dev();
+        format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev))
+    }
+
+    #[test]
+    fn a_record_counts_only_on_the_mount_that_the_kernel_shows() {
+        let device = device_of(&std::env::temp_dir());
+        let places = [PathBuf::from("/opt/nvidia"), PathBuf::from("/usr/local/nvidia")];
+        let proc = fake_proc(r#"{"driver":"550.1"}"#, &device);
+        let found = look(proc.path(), &places).unwrap();
+        assert_eq!(found.containers.len(), 1);
+        let c = &found.containers[0];
+        assert_eq!((c.id.as_str(), c.engine, c.pid), (ID, Some("docker"), 77));
+        assert_eq!(c.driver.as_deref(), Some("550.1"));
+        assert_eq!(c.driver_dir.as_deref(), Some(Path::new("/usr/local/nvidia")));
+
+        for (record, device) in [
+            (r#"{"driver":"550.1"}"#, "0:1"),
+            ("no JSON", device.as_str()),
+            (&*"[".repeat(2 << 20), device.as_str()),
+        ] {
+            let proc = fake_proc(record, device);
+            assert!(look(proc.path(), &places).unwrap().containers.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_container_leads_nowhere_else() {
+        let proc = fake_proc("{}", &device_of(&std::env::temp_dir()));
+        let record = proc.path().join("rootfs/usr/local/nvidia").join(RECORD);
+        fs::remove_file(&record).unwrap();
+        fs::write(proc.path().join("secret"), "{}").unwrap();
+        symlink("../../../../secret", &record).unwrap();
+        let places = [PathBuf::from("/usr/local/nvidia")];
+        assert!(look(proc.path(), &places).unwrap().containers.is_empty());
+    }
+
+    #[test]
+    fn a_name_is_no_device() {
+        let proc = fake_proc("{}", "0:1");
+        symlink("/dev/null", proc.path().join("77/fd/3")).unwrap();
+        assert!(look(proc.path(), &[]).unwrap().containers.is_empty());
+    }
+}

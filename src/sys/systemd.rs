@@ -1,0 +1,315 @@
+//! systemd as keeper of a container's device rules.
+//!
+//! An engine with the systemd cgroup driver makes a scope unit for each container and tells systemd the
+//! device rules. What a hook then adds in the cgroup itself systemd does not know, and `daemon-reload`
+//! takes it away again. So the hook tells systemd too, as `systemctl set-property --runtime` does: by one
+//! D-Bus call on systemd's own socket. systemd keeps the property in the unit's files below
+//! `/run/systemd/transient`, and removes them with the unit.
+//!
+//! The wire format is D-Bus' (dbus.freedesktop.org/doc/dbus-specification.html), little-endian; the calls are
+//! of `org.freedesktop.systemd1`(5). Both work the same from systemd 230 on.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+/// systemd's private socket: no bus daemon is in between, and only root may connect.
+const SOCKET: &str = "/run/systemd/private";
+
+/// A container's start waits for systemd no longer than this.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Replies are some hundred bytes; more is not read.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// The scope that a systemd-style `linux.cgroupsPath` (`slice:prefix:name`) names, as runc and crun form it.
+pub fn scope_of(cgroups_path: &str) -> Option<String> {
+    let mut parts = cgroups_path.split(':');
+    let (Some(_), Some(prefix), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '\\');
+    let unit = if prefix.is_empty() {
+        format!("{name}.scope")
+    } else {
+        format!("{prefix}-{name}.scope")
+    };
+    // 255 bytes: systemd.unit(5).
+    (!name.is_empty() && !name.ends_with(".slice") && unit.len() <= 255 && unit.chars().all(plain))
+        .then_some(unit)
+}
+
+/// What [`allow_devices`] did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Told {
+    /// systemd keeps the devices allowed.
+    Kept,
+    /// The unit allows every device; a rule would restrict it.
+    Unrestricted,
+}
+
+/// Makes the scope `unit` keep the character devices `devices` (major, minor) readable and writable.
+///
+/// # Errors
+/// `ENOENT` or `ECONNREFUSED` where systemd does not run or its socket is out of sight, `ETIMEDOUT` when it
+/// does not answer, `EPERM` when it refuses.
+pub fn allow_devices(unit: &str, devices: &[(u32, u32)]) -> io::Result<Told> {
+    let mut bus = Bus::connect()?;
+    // With a policy of `auto` all devices are allowed as long as none is listed: a privileged container's.
+    if bus.get_text(&object(unit), "org.freedesktop.systemd1.Scope", "DevicePolicy")? == "auto" {
+        return Ok(Told::Unrestricted);
+    }
+    bus.set_device_allow(unit, devices)?;
+    Ok(Told::Kept)
+}
+
+/// The object path of a unit: every byte that is no letter or digit as `_` and two hexadecimal digits.
+fn object(unit: &str) -> String {
+    use std::fmt::Write as _;
+    let mut path = String::from("/org/freedesktop/systemd1/unit/");
+    for (at, byte) in unit.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && at > 0) {
+            path.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(path, "_{byte:02x}");
+        }
+    }
+    path
+}
+
+struct Bus {
+    stream: UnixStream,
+    serial: u32,
+}
+
+impl Bus {
+    fn connect() -> io::Result<Self> {
+        let mut stream = UnixStream::connect(SOCKET)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let uid: String = rustix::process::geteuid().as_raw().to_string();
+        let hex: String = uid.bytes().map(|b| format!("{b:02x}")).collect();
+        stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            answer.push(byte[0]);
+            if answer.len() > 512 {
+                return Err(Errno::PROTO.into());
+            }
+        }
+        if !answer.starts_with(b"OK ") {
+            return Err(Errno::PERM.into());
+        }
+        stream.write_all(b"BEGIN\r\n")?;
+        Ok(Self { stream, serial: 0 })
+    }
+
+    fn get_text(&mut self, path: &str, interface: &str, property: &str) -> io::Result<String> {
+        let mut body = Body::default();
+        body.text(interface);
+        body.text(property);
+        let reply = self.call(path, "org.freedesktop.DBus.Properties", "Get", "ss", &body)?;
+        // A variant: its signature, then the value.
+        let mut at = match reply.get(..3) {
+            Some([1, b's', 0]) => 4,
+            _ => return Err(Errno::PROTO.into()),
+        };
+        let length = u32_at(&reply, &mut at)? as usize;
+        let text = reply.get(at..at + length).ok_or(Errno::PROTO)?;
+        Ok(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// `SetUnitProperties(name, runtime, [("DeviceAllow", a(ss))])`: adds to what the unit has.
+    fn set_device_allow(&mut self, unit: &str, devices: &[(u32, u32)]) -> io::Result<()> {
+        let mut body = Body::default();
+        body.text(unit);
+        body.u32(1);
+        body.array(8, |properties| {
+            properties.align(8);
+            properties.text("DeviceAllow");
+            properties.signature("a(ss)");
+            properties.array(8, |rules| {
+                for (major, minor) in devices {
+                    rules.align(8);
+                    // systemd takes the numbers from this name; the link need not exist.
+                    rules.text(&format!("/dev/char/{major}:{minor}"));
+                    rules.text("rw");
+                }
+            });
+        });
+        self.call(
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "SetUnitProperties",
+            "sba(sv)",
+            &body,
+        )?;
+        Ok(())
+    }
+
+    /// Calls a method; returns the reply's body.
+    fn call(
+        &mut self,
+        path: &str,
+        interface: &str,
+        member: &str,
+        signature: &str,
+        body: &Body,
+    ) -> io::Result<Vec<u8>> {
+        self.serial += 1;
+        let mut message = Body::default();
+        // Little-endian, a method call, no flags, protocol version 1.
+        message.0.extend([b'l', 1, 0, 1]);
+        message.u32(length(body.0.len())?);
+        message.u32(self.serial);
+        message.array(8, |fields| {
+            for (code, kind, value) in [
+                (1, "o", path),
+                (2, "s", interface),
+                (3, "s", member),
+                (6, "s", "org.freedesktop.systemd1"),
+            ] {
+                fields.align(8);
+                fields.0.push(code);
+                fields.signature(kind);
+                fields.text(value);
+            }
+            fields.align(8);
+            fields.0.push(8);
+            fields.signature("g");
+            fields.signature(signature);
+        });
+        message.align(8);
+        message.0.extend(&body.0);
+        self.stream.write_all(&message.0)?;
+        loop {
+            let (kind, body) = self.receive()?;
+            match kind {
+                2 => return Ok(body),
+                3 => return Err(Errno::PERM.into()),
+                // Signals.
+                _ => {}
+            }
+        }
+    }
+
+    /// The next message's type and body.
+    fn receive(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let mut fixed = [0; 16];
+        self.stream.read_exact(&mut fixed).map_err(late)?;
+        let (mut body_at, mut fields_at) = (4, 12);
+        let body = u32_at(&fixed, &mut body_at)? as usize;
+        let fields = (u32_at(&fixed, &mut fields_at)? as usize).next_multiple_of(8);
+        if fixed[0] != b'l' || body > MAX_MESSAGE || fields > MAX_MESSAGE {
+            return Err(Errno::PROTO.into());
+        }
+        let mut rest = vec![0; fields + body];
+        self.stream.read_exact(&mut rest).map_err(late)?;
+        Ok((fixed[1], rest.split_off(fields)))
+    }
+}
+
+/// A socket's timeout is EAGAIN.
+fn late(e: io::Error) -> io::Error {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => Errno::TIMEDOUT.into(),
+        _ => e,
+    }
+}
+
+fn length(n: usize) -> io::Result<u32> {
+    u32::try_from(n).map_err(|_| Errno::MSGSIZE.into())
+}
+
+fn u32_at(bytes: &[u8], at: &mut usize) -> io::Result<u32> {
+    let word = bytes.get(*at..*at + 4).and_then(|b| b.try_into().ok());
+    *at += 4;
+    word.map(u32::from_le_bytes).ok_or_else(|| Errno::PROTO.into())
+}
+
+/// Values in D-Bus' form, each aligned to its size from the start.
+#[derive(Debug, Default)]
+struct Body(Vec<u8>);
+
+impl Body {
+    fn align(&mut self, to: usize) {
+        self.0.resize(self.0.len().next_multiple_of(to), 0);
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.align(4);
+        self.0.extend(value.to_le_bytes());
+    }
+
+    /// A string or an object path. Ours are short.
+    fn text(&mut self, text: &str) {
+        self.u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        self.0.extend(text.as_bytes());
+        self.0.push(0);
+    }
+
+    fn signature(&mut self, text: &str) {
+        self.0.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+        self.0.extend(text.as_bytes());
+        self.0.push(0);
+    }
+
+    /// An array of elements of alignment `align`; its length does not count the padding before the first.
+    fn array(&mut self, align: usize, fill: impl FnOnce(&mut Self)) {
+        self.u32(0);
+        let length_at = self.0.len() - 4;
+        self.align(align);
+        let start = self.0.len();
+        fill(self);
+        let length = u32::try_from(self.0.len() - start).unwrap_or(u32::MAX);
+        self.0[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_named_as_the_runtimes_name_them() {
+        for (path, scope) in [
+            ("system.slice:docker:3f2a", Some("docker-3f2a.scope")),
+            (":libpod:3f2a", Some("libpod-3f2a.scope")),
+            ("machine.slice::3f2a", Some("3f2a.scope")),
+            ("/docker/3f2a", None),
+            ("a:b", None),
+            ("a:b:c:d", None),
+            ("a:b:", None),
+            ("a:b:c.slice", None),
+            ("a:b:c/d", None),
+            ("a:b:c\nd", None),
+        ] {
+            assert_eq!(scope_of(path).as_deref(), scope, "{path}");
+        }
+        assert_eq!(scope_of(&format!("a:b:{}", "x".repeat(256))), None);
+    }
+
+    #[test]
+    fn units_are_objects() {
+        assert_eq!(
+            object("docker-3f.scope"),
+            "/org/freedesktop/systemd1/unit/docker_2d3f_2escope"
+        );
+        assert_eq!(object("3f"), "/org/freedesktop/systemd1/unit/_33f");
+    }
+
+    #[test]
+    fn values_are_aligned() {
+        let mut body = Body::default();
+        body.signature("a(ss)");
+        body.array(8, |a| a.text("ab"));
+        // Signature, padding to 4, the array's length, padding to 8, the string's length, its bytes.
+        assert_eq!(body.0, b"\x05a(ss)\0\0\x07\0\0\0\0\0\0\0\x02\0\0\0ab\0");
+    }
+}
