@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # variables are for those who source this
 # What must be true of a WSL2 container. Sourced after lib.sh and matrix/bundle.sh, on a machine that `host` has made.
 
 DRIVERS=/usr/lib/wsl/drivers

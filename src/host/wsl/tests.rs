@@ -35,8 +35,8 @@ fn machine() -> TestHost {
     host
 }
 
-fn store(package: &str) -> Option<PathBuf> {
-    Some(Path::new(STORE_DIR).join(package))
+fn store(package: &str) -> PathBuf {
+    Path::new(STORE_DIR).join(package)
 }
 
 fn nvidia(package: &str) -> Adapter {
@@ -44,7 +44,7 @@ fn nvidia(package: &str) -> Adapter {
         ids: Some((NVIDIA, 0x2684)),
         wddm: Some(3100),
         driver: Some([32, 0, 15, 6636]),
-        store: store(package),
+        store: Some(store(package)),
         nvidia: true,
     }
 }
@@ -54,7 +54,7 @@ fn intel() -> Adapter {
         ids: Some((0x8086, 0xa780)),
         wddm: Some(3100),
         driver: None,
-        store: store(INTEL),
+        store: Some(store(INTEL)),
         nvidia: false,
     }
 }
@@ -86,7 +86,7 @@ fn the_package_of_the_device_counts_and_not_the_newest() {
     host.check_versions().unwrap();
     assert_eq!(host.platform, Platform::Wsl2);
     assert_eq!(host.warnings, Vec::<String>::new());
-    assert_eq!(stores(&host), [store(OLD).unwrap()]);
+    assert_eq!(stores(&host), [store(OLD)]);
     assert_eq!(host.driver_version().as_deref(), Some("566.36"));
     let names: Vec<&str> = host.files.iter().map(|f| f.name.as_str()).collect();
     assert_eq!(
@@ -108,7 +108,7 @@ fn the_package_of_the_device_counts_and_not_the_newest() {
 fn several_adapters_bring_each_package_once() {
     let adapters = vec![nvidia(NEW), intel(), nvidia(OLD), nvidia(NEW)];
     let host = with(&machine(), adapters);
-    assert_eq!(stores(&host), [store(NEW).unwrap(), store(OLD).unwrap()]);
+    assert_eq!(stores(&host), [store(NEW), store(OLD)]);
     assert_eq!(host.wsl.as_ref().unwrap().nvidia().count(), 3);
 }
 
@@ -120,7 +120,7 @@ fn a_host_that_tells_no_vendor_is_believed_by_its_package() {
     other.ids = None;
     let host = with(&machine(), vec![other, silent]);
     host.check_versions().unwrap();
-    assert_eq!(stores(&host), [store(NEW).unwrap()]);
+    assert_eq!(stores(&host), [store(NEW)]);
     assert_eq!(host.driver_version(), None);
 }
 
@@ -128,7 +128,7 @@ fn a_host_that_tells_no_vendor_is_believed_by_its_package() {
 fn one_broken_adapter_of_two_is_a_warning() {
     let host = with(&machine(), vec![nvidia("nv_gone"), nvidia(NEW)]);
     host.check_versions().unwrap();
-    assert_eq!(stores(&host), [store(NEW).unwrap()]);
+    assert_eq!(stores(&host), [store(NEW)]);
     assert!(host.warnings[0].contains("nv_gone"), "{:?}", host.warnings);
 }
 
@@ -156,12 +156,12 @@ fn each_classic_failure_has_its_own_words() {
         (vec![silent], Fault::NoStore, "does not say where"),
         (
             vec![nvidia("nv_gone")],
-            Fault::StoreGone(store("nv_gone").unwrap()),
+            Fault::StoreGone(store("nv_gone")),
             "wsl --shutdown",
         ),
         (
             vec![empty],
-            Fault::StoreWithoutDriver(store(INTEL).unwrap()),
+            Fault::StoreWithoutDriver(store(INTEL)),
             "has no libcuda.so.1.1",
         ),
     ] {
@@ -186,7 +186,7 @@ fn without_the_devices_word_the_newest_package_comes_first_and_is_said_to_be_a_g
     age(OLD, 1000);
     let host = settled(&machine, Seen::Unknown("no".into()));
     host.check_versions().unwrap();
-    assert_eq!(stores(&host), [store(NEW).unwrap(), store(OLD).unwrap()]);
+    assert_eq!(stores(&host), [store(NEW), store(OLD)]);
     assert!(host.wsl.as_ref().unwrap().guessed);
     assert!(
         host.warnings[0].contains("could not be asked") && host.warnings[0].contains(NEW),
@@ -196,7 +196,7 @@ fn without_the_devices_word_the_newest_package_comes_first_and_is_said_to_be_a_g
     age(NEW, 2000);
     assert_eq!(
         stores(&settled(&machine, Seen::Unknown("no".into())))[0],
-        store(OLD).unwrap()
+        store(OLD)
     );
 
     let none = settled(&TestHost::bare(), Seen::Unknown("no".into()));
