@@ -49,8 +49,7 @@ impl Class {
 
 macro_rules! codes {
     ($(#[doc = $doc:literal] $name:ident = $number:literal, $class:ident, $fix:literal;)*) => {
-        /// A stable error code. Its number never changes meaning; documentation and `nvoci doctor
-        /// explain` are keyed by it.
+        /// A stable error code. Its number never changes meaning; documentation is keyed by it.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         #[non_exhaustive]
         pub enum Code { $(#[doc = $doc] $name,)* }
@@ -96,7 +95,7 @@ codes! {
     #[doc = "Kernel module and user-space libraries are of different versions."]
     VersionMismatch = 2003, Host, "reboot, or unload and reload the NVIDIA kernel modules, so that both are of one version";
     #[doc = "A device node is missing or has the wrong number."]
-    DeviceNode = 2004, Host, "run `nvidia-modprobe -u -c 0` or `nvoci doctor`";
+    DeviceNode = 2004, Host, "run `nvidia-modprobe -u -c 0`; `nvoci list` shows which nodes are there";
     #[doc = "The host's WSL2 GPU support is incomplete."]
     Wsl = 2005, Host, "update the NVIDIA driver on Windows, then run `wsl --shutdown`";
     #[doc = "A GPU that was asked for does not exist."]
@@ -120,7 +119,7 @@ codes! {
     #[doc = "The hook was not started where a container is being made."]
     NotAContainer = 4004, Refused, "register the hook at prestart, createRuntime or createContainer of a runtime with mount namespaces";
     #[doc = "A system call failed."]
-    System = 5001, System, "see the cause; `nvoci doctor` may know more";
+    System = 5001, System, "see the cause";
     #[doc = "A mount could not be made."]
     Mount = 5002, System, "see the cause; the hook needs CAP_SYS_ADMIN over the container's mount namespace";
     #[doc = "The device cgroup could not be changed."]

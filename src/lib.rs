@@ -13,6 +13,7 @@
 //! | [`host`] | what the host has | reads only, through a [`sys::root::Root`]; knows nothing of containers |
 //! | [`plan`] | what the container gets | pure: no I/O |
 //! | [`apply`] | the rootfs, the OCI spec | the only code that changes anything |
+//! | [`cdi`] | CDI specifications: reading, writing, making them | strict in what it takes, the lowest version in what it writes |
 //! | [`engine`] | the engines' configuration files | gives back what it took |
 //! | [`oci`] | bundle, state, config.json | loses nothing it does not know |
 //! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
@@ -23,6 +24,7 @@
 //! inode of the rootfs and every string that came from the image (environment, annotations) is not.
 
 pub mod apply;
+pub mod cdi;
 pub mod config;
 pub mod door;
 pub mod engine;

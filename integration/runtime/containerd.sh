@@ -26,6 +26,7 @@ state = "/scratch/state"
     conf_dir = "/scratch/cni"
 T
 else
+  # shellcheck disable=SC2034
   plugin=io.containerd.cri.v1.runtime
   local_import=(--local)
   cat >/etc/containerd/config.toml <<'T'

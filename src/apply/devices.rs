@@ -22,7 +22,11 @@ pub(super) fn add(container: &Container, devices: Vec<(Device, Detached)>) -> Re
         match parent.placeholder(name) {
             Ok(()) => {}
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
-                check_placeholder(&parent.child(name).context(Code::DeviceNode, what)?, &device)?;
+                check_placeholder(
+                    container,
+                    &parent.child(name).context(Code::DeviceNode, what)?,
+                    &device,
+                )?;
             }
             Err(e) => return Err(refuse(&device, dir, &e)),
         }
@@ -39,8 +43,12 @@ fn is_there(container: &Container, device: &Device) -> Result<bool> {
     }
 }
 
-fn check_placeholder(node: &Node, device: &Device) -> Result<()> {
-    if node.kind() == FileType::RegularFile && node.stat().st_size == 0 {
+/// What the host's node may be bound over: an empty file, or, in the `/dev` that the runtime has just made, a node with the
+/// number that the device had before its driver was loaded again. Engines keep what they once found for a CDI device.
+fn check_placeholder(container: &Container, node: &Node, device: &Device) -> Result<()> {
+    let empty = node.kind() == FileType::RegularFile && node.stat().st_size == 0;
+    let stale = node.kind() == FileType::CharacterDevice && container.on_tmpfs(node).unwrap_or(false);
+    if empty || stale {
         return Ok(());
     }
     Err(Error::new(

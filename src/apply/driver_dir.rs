@@ -77,7 +77,7 @@ impl DriverDir {
     pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>, links: &[Link]) -> Result<()> {
         for (file, tree) in files {
             let what = || format!("driver file {}", file.source.display());
-            let dir = self.dir(Path::new(file.place.dir())).context(Code::Mount, what)?;
+            let dir = self.dir(&file.dir()).context(Code::Mount, what)?;
             let name = OsStr::new(&file.name);
             let made = if tree.is_dir() {
                 dir.mkdir(name, 0o755).map(drop)

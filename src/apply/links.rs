@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::container::Container;
 use super::driver_dir::DriverDir;
 use crate::plan::{LinkAt, RootfsLink};
+use crate::sys::mount::{Detached, Restrict};
 use crate::sys::root::split;
 
 /// Makes the links; what stands in the way is reported and left alone.
@@ -22,6 +25,14 @@ pub(super) fn add(container: &Container, dir: &DriverDir, links: &[RootfsLink]) 
         let target = dir.path.join(&link.to);
         match make(container, &at, &target) {
             Ok(Made::Link | Made::Same) => {}
+            Ok(Made::Taken) if link.cover => {
+                if let Err(e) = cover(container, dir, &at, &link.to) {
+                    warnings.push(format!(
+                        "{} is the image's own and could not be covered: {e}",
+                        at.display()
+                    ));
+                }
+            }
             Ok(Made::Taken) => warnings.push(format!("{} is the image's own", at.display())),
             Err(e) => warnings.push(format!("no link at {}: {e}", at.display())),
         }
@@ -47,6 +58,23 @@ fn make(container: &Container, at: &Path, target: &Path) -> std::io::Result<Made
         }
         Err(e) => Err(e),
     }
+}
+
+/// Binds a driver file over a regular file of the image.
+fn cover(container: &Container, dir: &DriverDir, at: &Path, file: &Path) -> std::io::Result<()> {
+    let (parent, name) = split(at)?;
+    let parent = container.own_dir(parent)?;
+    let there = parent.child(name)?;
+    if !there.is_file() {
+        return Err(Errno::EXIST.into());
+    }
+    let (below, file) = split(file)?;
+    let mut ours = dir.dir(below)?.child(file)?;
+    if ours.is_symlink() {
+        ours = dir.dir(below)?.child(ours.read_link()?.as_os_str())?;
+    }
+    Detached::bind(&ours, Restrict::FILE)?.attach(&parent, name)?;
+    Ok(())
 }
 
 /// Where the image's distribution keeps 64-bit libraries: Debian's multiarch directory if it is there,

@@ -141,7 +141,7 @@ fn write_conf(container: &Container, first: &[FirstDir]) -> std::io::Result<()> 
     write_if_changed(&dir, OsStr::new(CONF), text.as_bytes())
 }
 
-fn place(container: &Container, dir: &DriverDir, at: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) fn place(container: &Container, dir: &DriverDir, at: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let (parent, name) = split(at)?;
     let written = container
         .own_dir(parent)
@@ -160,14 +160,13 @@ fn place(container: &Container, dir: &DriverDir, at: &Path, bytes: &[u8]) -> std
 }
 
 /// A restarted container has the right file already.
-fn write_if_changed(dir: &Node, name: &OsStr, bytes: &[u8]) -> std::io::Result<()> {
-    if let Ok(there) = dir.child(name) {
-        if there.is_file()
-            && u64::try_from(there.stat().st_size).is_ok_and(|n| n == bytes.len() as u64)
-            && there.read(bytes.len() as u64).is_ok_and(|old| old == bytes)
-        {
-            return Ok(());
-        }
+pub(super) fn write_if_changed(dir: &Node, name: &OsStr, bytes: &[u8]) -> std::io::Result<()> {
+    if let Ok(there) = dir.child(name)
+        && there.is_file()
+        && u64::try_from(there.stat().st_size).is_ok_and(|n| n == bytes.len() as u64)
+        && there.read(bytes.len() as u64).is_ok_and(|old| old == bytes)
+    {
+        return Ok(());
     }
     dir.write_file(name, 0o644, bytes)
 }

@@ -1,6 +1,8 @@
 //! The only code that changes anything: a container's rootfs or its OCI spec.
 
+pub mod cdi_hooks;
 mod container;
+pub mod cuda_compat;
 mod devices;
 mod driver_dir;
 mod links;

@@ -19,24 +19,24 @@ pub(super) fn cover(container: &Container, dir: &DriverDir, plan: &Plan) -> Vec<
     let Ok(proc) = procfs(container) else {
         return warnings;
     };
-    if let Some(params) = &plan.params {
-        if let Err(e) = cover_params(container, dir, params) {
-            warnings.push(format!("/proc/driver/nvidia/params could not be covered: {e}"));
-        }
+    if let Some(params) = &plan.params
+        && let Err(e) = cover_params(container, dir, params)
+    {
+        warnings.push(format!("/proc/driver/nvidia/params could not be covered: {e}"));
     }
-    if let Some(visible) = &plan.visible_pci {
-        if let Err(e) = cover_gpus(container, dir, visible) {
-            warnings.push(format!(
-                "/proc/driver/nvidia/gpus shows every GPU of the host: {e}"
-            ));
-        }
+    if let Some(visible) = &plan.visible_pci
+        && let Err(e) = cover_gpus(container, dir, visible)
+    {
+        warnings.push(format!(
+            "/proc/driver/nvidia/gpus shows every GPU of the host: {e}"
+        ));
     }
     drop(proc);
     warnings
 }
 
 /// The container's `/proc`, if it is one.
-fn procfs(container: &Container) -> std::io::Result<Node> {
+pub(super) fn procfs(container: &Container) -> std::io::Result<Node> {
     let node = container.root().resolve("/proc")?;
     if rustix::fs::fstatfs(node.as_fd())?.f_type != rustix::fs::PROC_SUPER_MAGIC {
         return Err(rustix::io::Errno::NODEV.into());
@@ -45,7 +45,7 @@ fn procfs(container: &Container) -> std::io::Result<Node> {
     Ok(node)
 }
 
-fn cover_params(container: &Container, dir: &DriverDir, params: &[u8]) -> std::io::Result<()> {
+pub(super) fn cover_params(container: &Container, dir: &DriverDir, params: &[u8]) -> std::io::Result<()> {
     let nvidia = match container.root().resolve("/proc/driver/nvidia") {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
         other => other?,

@@ -74,7 +74,7 @@ impl Errors {
         let below = Path::new(ERRORS_DIR)
             .strip_prefix("/run")
             .unwrap_or(Path::new(""));
-        for name in below.iter() {
+        for name in below {
             dir = dir.mkdir(name, 0o755)?;
             // A directory that somebody else could have made before us is not trusted with anything.
             if dir.stat().st_uid != rustix::process::geteuid().as_raw() || dir.stat().st_mode & 0o022 != 0 {

@@ -1,16 +1,13 @@
 //! What is bound into the container: opened, checked and cloned on the host's side, before anything of
 //! the container is looked at. A source is never taken from the image.
 
-use std::path::Path;
-
 use rustix::fs::FileType;
 
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
 use crate::plan::{Device, DriverFile, Place, Plan};
 use crate::sys::mount::{Detached, Restrict};
-use crate::sys::ns::in_user_namespace;
-use crate::sys::root::Node;
+use crate::sys::owned;
 
 /// Detached mounts of everything that a plan binds.
 #[derive(Debug)]
@@ -30,14 +27,13 @@ impl Sources {
     /// When a required file or a device is missing, is of the wrong type or number, or could have been
     /// changed by somebody other than root. Optional files with such faults become warnings.
     pub fn open(plan: &Plan, roots: &Roots) -> Result<Self> {
-        let owners = Owners::trusted();
         let mut sources = Self {
             files: Vec::new(),
             devices: Vec::new(),
             warnings: Vec::new(),
         };
         for file in &plan.files {
-            match driver_file(file, roots, &owners) {
+            match driver_file(file, roots) {
                 Ok(tree) => sources.files.push((file.clone(), tree)),
                 Err(e) if file.required => return Err(e),
                 Err(e) => sources.warnings.push(e.to_string()),
@@ -52,22 +48,7 @@ impl Sources {
     }
 }
 
-/// The user ids that a source may belong to.
-struct Owners(Vec<u32>);
-
-impl Owners {
-    fn trusted() -> Self {
-        let mut ids = vec![0];
-        if in_user_namespace() {
-            // The host's root is not mapped: its files show the overflow id (user_namespaces(7)).
-            let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
-            ids.push(text.trim().parse().unwrap_or(65534));
-        }
-        Self(ids)
-    }
-}
-
-fn driver_file(file: &DriverFile, roots: &Roots, owners: &Owners) -> Result<Detached> {
+fn driver_file(file: &DriverFile, roots: &Roots) -> Result<Detached> {
     let what = || format!("driver file {}", file.source.display());
     let node = roots
         .driver
@@ -84,29 +65,10 @@ fn driver_file(file: &DriverFile, roots: &Roots, owners: &Owners) -> Result<Deta
     }
     // A socket's own mode is its access control, and a daemon may run as a user of its own.
     if !socket {
-        check_owner(&node, owners, &file.source)?;
+        owned::check(&node, &file.source)?;
     }
     let restrict = if socket { Restrict::SOCKET } else { Restrict::FILE };
     Detached::bind(&node, restrict).context(Code::Mount, what)
-}
-
-fn check_owner(node: &Node, owners: &Owners, path: &Path) -> Result<()> {
-    let stat = node.stat();
-    let why = if !owners.0.contains(&stat.st_uid) {
-        format!("it belongs to user {}, not to root", stat.st_uid)
-    } else if stat.st_mode & 0o022 != 0 {
-        format!(
-            "others than its owner may write to it (mode {:04o})",
-            stat.st_mode & 0o7777
-        )
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(
-        Code::UnsafeOwner,
-        format!("driver file {}", path.display()),
-        why,
-    ))
 }
 
 fn device_node(device: &Device, roots: &Roots) -> Result<Detached> {

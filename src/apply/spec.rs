@@ -41,9 +41,7 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
             spec.add_additional_gid(device.gid)?;
         }
     }
-    for stage in [Stage::Prestart, Stage::CreateRuntime, Stage::CreateContainer] {
-        spec.remove_hooks(stage, injects_again);
-    }
+    remove_other_hooks(spec);
     let args = HOOK_ARGS.map(str::to_owned).to_vec();
     // A hook without an environment gets the image's from an old runc.
     let hook = HookSpec::new(
@@ -53,6 +51,13 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
         "/usr/sbin:/usr/bin:/sbin:/bin",
     );
     spec.add_hook(Stage::CreateContainer, &hook)
+}
+
+/// Removes the hooks that would inject a second time: the vendor's, and other forms of ours.
+pub fn remove_other_hooks(spec: &mut Spec) {
+    for stage in [Stage::Prestart, Stage::CreateRuntime, Stage::CreateContainer] {
+        spec.remove_hooks(stage, injects_again);
+    }
 }
 
 /// A node that not everybody may use, but its group may.

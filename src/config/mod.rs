@@ -198,6 +198,9 @@ settings! {
     log_level: LogLevel = LogLevel::Info, "log-level";
 }
 
+/// Keys that are read and checked, but that this version does not act on.
+pub const NOT_IN_EFFECT: &[&str] = &["cuda-compat", "csv-dir", "explicit-driver-libraries", "preflight"];
+
 impl Config {
     /// Reads the host's configuration.
     pub fn load() -> Result<Self> {

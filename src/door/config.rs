@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::{Config, Origin};
+use crate::config::{Config, NOT_IN_EFFECT, Origin};
 use crate::error::{Code, Error, Escaped, IoContext, Result};
 
 const HELP: &str = "\
@@ -67,10 +67,14 @@ fn text(config: &Config) -> String {
         // JSON's strings, booleans and lists of strings are TOML as they are.
         let setting = format!("{key} = {value}");
         lines.push(match origin {
+            _ if NOT_IN_EFFECT.contains(&key) => format!("{setting:<60} # this version does not act on it"),
             Origin::Default => format!("{setting:<60} # default"),
             Origin::File(from) if from == key => format!("{setting:<60} # set"),
             Origin::File(from) => format!("{setting:<60} # from {from}"),
         });
+    }
+    if !config.extra.is_empty() {
+        lines.push("\n# This version does not act on [[extra]].".to_owned());
     }
     for extra in &config.extra {
         lines.push("\n[[extra]]".to_owned());

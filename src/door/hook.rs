@@ -7,24 +7,28 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use lexopt::Arg;
+use rustix::fs::OFlags;
 
 use super::inject;
+use super::reload::tell_systemd;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
 use crate::error::{Code, Error, IoContext as _, Result};
+use crate::host::Roots;
 use crate::oci::{Bundle, Spec, State};
-use crate::plan::Plan;
-use crate::request::Door;
+use crate::plan::Device;
+use crate::request::{DeviceRequest, Door, Request};
 use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
-use crate::sys::ns::MountNs;
+use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
-use crate::sys::systemd;
+use crate::sys::root::reopen;
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -59,6 +63,22 @@ struct Options {
     debug: bool,
     /// The runtime makes the device nodes and their rules.
     devices_in_spec: bool,
+    /// A CDI specification called: the engine has given the devices already.
+    cdi: bool,
+    /// Or it has not: the specification was made before there was a driver.
+    all_devices: bool,
+}
+
+impl Options {
+    /// Where the request reached us.
+    fn door(&self) -> Door {
+        match (self.cdi, self.devices_in_spec) {
+            (true, _) => Door::Cdi,
+            // Our runtime door put the devices into the spec, and took annotations for a request too.
+            (false, true) => Door::Runtime,
+            (false, false) => Door::Hook,
+        }
+    }
 }
 
 /// Runs the hook. `args` are those after the program's name (and after `hook`).
@@ -82,6 +102,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     // Opened before the container's mount namespace is entered: later, /run is another one.
     let errors = Errors::open();
     let result = inject(&state, &options, started);
+    match &result {
+        Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
+        Ok(None) => log::debug!("{}: asks for nothing", state.id),
+        Err(error) => log::error!("{}: {error}", state.id),
+    }
     if let (Err(error), Ok(errors)) = (&result, &errors) {
         // The refusal itself is what counts; that it could not be kept as well changes nothing.
         let _ = errors.keep(&state.id, error);
@@ -97,32 +122,51 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
-    let Some(config) = super::load_config_for(&spec, options.config.as_deref())? else {
+    let door = options.door();
+    let Some(config) = super::load_config_for(&spec, door, options.config.as_deref())? else {
         return Ok(None);
     };
-    // Whoever put the devices into the spec took the engine's annotations for a request too; the files go by the same.
-    let door = if options.devices_in_spec {
-        Door::Runtime
-    } else {
-        Door::Hook
-    };
-    let Some(request) = inject::request_of(&spec, &config, door)? else {
+    super::log::start(&config);
+    let Some(mut request) = inject::request_of(&spec, &config, door)? else {
         return Ok(None);
     };
+    // With the runtime door they are in the definition by now.
+    if door == Door::Hook && !request.cdi.is_empty() {
+        return Err(only_an_engine(&request));
+    }
+    if options.all_devices {
+        request.devices = DeviceRequest::All;
+    }
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
-    let (mut plan, roots) = inject::prepare(&request, &config)?;
+    let (mut plan, host, to_allow) = if options.cdi && options.devices_in_spec {
+        inject::prepare_granted(request, &spec, &config)?
+    } else {
+        let (plan, host) = inject::prepare(&request, &config)?;
+        let to_allow = if options.devices_in_spec {
+            Vec::new()
+        } else {
+            plan.devices.clone()
+        };
+        (plan, host, to_allow)
+    };
     process::drop_capabilities();
-    let sources = Sources::open(&plan, &roots)?;
-    drop(roots);
-    if !plan.no_cgroups && !options.devices_in_spec {
-        let allowed = allow_devices(state, options.stage, &spec, &plan)?;
-        if !matches!(allowed, None | Some(Allowed::Unrestricted)) {
-            plan.warnings.extend(tell_systemd(&spec, &plan));
+    let sources = Sources::open(&plan, &host)?;
+    if !plan.no_cgroups && !to_allow.is_empty() {
+        let allowed = allow_devices(state, options.stage, &spec, &to_allow, &host)?;
+        if matches!(allowed, Allowed::V1 | Allowed::V2) {
+            plan.warnings.extend(tell_systemd(&spec, &to_allow));
         }
     }
+    drop(host);
 
+    if let (Stage::Outside, Some(pid)) = (options.stage, state.pid) {
+        let what = || "the container's user namespace";
+        if let Some((uid, gid)) = root_of(pid).context(Code::NotAContainer, what)? {
+            process::make_files_as(uid, gid).context(Code::System, what)?;
+        }
+    }
     if let Some(namespace) = namespace {
         namespace
             .enter()
@@ -138,15 +182,10 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
 
 /// The namespace to enter; `None` when the caller is in it already.
 fn container_namespace(state: &State, stage: Stage) -> Result<Option<MountNs>> {
-    let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
     if stage == Stage::Inside {
-        // The host's first process, as long as the host's /proc is in sight; a nested engine may not
-        // look there, and then the rootfs itself must show that this is a container.
-        return match MountNs::of_first_process() {
-            Ok(host) if host.is(&own) => Err(not_a_container("the hook runs in the host's mount namespace")),
-            _ => Ok(None),
-        };
+        return inside_a_container().map(|()| None);
     }
+    let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
     let pid = state
         .pid
         .ok_or_else(|| not_a_container("the state names no process"))?;
@@ -160,55 +199,72 @@ fn container_namespace(state: &State, stage: Stage) -> Result<Option<MountNs>> {
     Ok(Some(namespace))
 }
 
+/// Whether a createContainer hook is in a mount namespace other than the host's.
+pub(super) fn inside_a_container() -> Result<()> {
+    let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
+    // The host's first process, as long as the host's /proc is in sight; a nested engine may not
+    // look there, and then the rootfs itself must show that this is a container.
+    match MountNs::of_first_process() {
+        Ok(host) if host.is(&own) => Err(not_a_container("the hook runs in the host's mount namespace")),
+        _ => Ok(()),
+    }
+}
+
 fn not_a_container(why: &str) -> Error {
     Error::new(Code::NotAContainer, "the container's mount namespace", why)
 }
 
-/// Allows the plan's devices in the container's cgroup; `None` where it has no device filter that we may change.
-fn allow_devices(state: &State, stage: Stage, spec: &Spec, plan: &Plan) -> Result<Option<Allowed>> {
+/// A specification's edits are made to the definition, before there is a container.
+fn only_an_engine(request: &Request) -> Error {
+    let names: Vec<String> = request.cdi.iter().map(ToString::to_string).collect();
+    Error::new(
+        Code::Cdi,
+        format!("CDI device {}", names.join(", ")),
+        "only a CDI specification says what it is, and a hook comes too late to apply one",
+    )
+    .fix("give it to the engine (`--device`), use the runtime nvoci-runtime, or set `mode = \"auto\"` in /etc/nvoci/config.toml")
+}
+
+fn allow_devices(
+    state: &State,
+    stage: Stage,
+    spec: &Spec,
+    devices: &[Device],
+    roots: &Roots,
+) -> Result<Allowed> {
     let pid = if stage == Stage::Inside { None } else { state.pid };
-    let ours: Vec<DeviceRule> = plan
-        .devices
+    let ours: Vec<DeviceRule> = devices
         .iter()
         .map(|d| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW))
         .collect();
     let theirs = spec.device_rules();
-    let result = DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours));
-    match result {
-        Ok(allowed) => Ok(Some(allowed)),
-        // Rootless: a user may not set a device filter, so the runtime has set none.
-        Err(e) if crate::sys::ns::in_user_namespace() && is_permission(&e) => Ok(None),
-        Err(e) => Err(Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e)),
+    let e = match DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours)) {
+        Ok(allowed) => return Ok(allowed),
+        Err(e) => e,
+    };
+    // Rootless: a user may not set a device filter, so the runtime has set none. But a rootful engine may
+    // give the container a user namespace of its own, and then there is a filter that we cannot change.
+    if in_user_namespace() && is_permission(&e) && (stage != Stage::Inside || pass(devices, roots)) {
+        return Ok(Allowed::Unrestricted);
     }
+    let error = Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e);
+    Err(if stage == Stage::Inside && in_user_namespace() {
+        error.fix("call the hook at createRuntime, or use the runtime door: at createContainer it is in the container's user namespace")
+    } else {
+        error
+    })
 }
 
-/// Where systemd keeps the container's device rules, it must know of the devices, or the next `daemon-reload`
-/// takes them away. Returns what the user should know.
-fn tell_systemd(spec: &Spec, plan: &Plan) -> Option<String> {
-    let unit = systemd::scope_of(spec.cgroups_path()?)?;
-    let devices: Vec<(u32, u32)> = plan.devices.iter().map(|d| (d.major, d.minor)).collect();
-    // systemd applies its own list at once, so it must be able to hold every rule that the container has.
-    let majors = std::fs::read_to_string("/proc/devices").unwrap_or_default();
-    let why = match spec.device_rules().iter().find(|r| !can_keep(r, &majors)) {
-        Some(rule) => format!("it cannot keep the rule `{rule}`"),
-        None => systemd::allow_devices(&unit, &devices).err()?.to_string(),
-    };
-    Some(format!(
-        "systemd could not be told of the devices of {unit} ({why}): `systemctl daemon-reload` takes the GPU away \
-         from this container; the runtime door and CDI have no such trouble"
-    ))
-}
-
-/// Whether systemd can hold a rule: it names all minors of a major by the driver's name in `/proc/devices`.
-fn can_keep(rule: &DeviceRule, devices: &str) -> bool {
-    let named = |major: u32| {
-        let mut first_words = devices.lines().filter_map(|l| l.split_whitespace().next());
-        first_words.any(|word| word.parse() == Ok(major))
-    };
-    match (rule.major, rule.minor) {
-        (Some(major), None) => !rule.allow || named(major),
-        _ => true,
-    }
+/// Whether the device cgroup that this process is in lets the plan's nodes be opened.
+fn pass(devices: &[Device], roots: &Roots) -> bool {
+    devices.iter().all(|d| {
+        let below_dev = d.path.strip_prefix("/dev").unwrap_or(&d.path);
+        let Ok(node) = roots.dev.resolve_nofollow(below_dev) else {
+            return true;
+        };
+        let opened = reopen(node.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK);
+        !opened.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
+    })
 }
 
 fn is_permission(e: &std::io::Error) -> bool {
@@ -218,7 +274,8 @@ fn is_permission(e: &std::io::Error) -> bool {
     )
 }
 
-fn tmpfs_destinations(spec: &Spec) -> Vec<PathBuf> {
+/// Where the definition mounts a tmpfs.
+pub(super) fn tmpfs_destinations(spec: &Spec) -> Vec<PathBuf> {
     let tmpfs = |m: &crate::oci::Mount| m.typ.as_deref() == Some("tmpfs") && !m.is_bind();
     spec.mounts()
         .iter()
@@ -233,6 +290,8 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
         config: None,
         debug: false,
         devices_in_spec: false,
+        cdi: false,
+        all_devices: false,
     };
     // Go's flag package takes one dash for a long option.
     let args = args.map(|a| match a.to_str() {
@@ -256,6 +315,14 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
             }
             Some(Arg::Long("debug")) => options.debug = true,
             Some(Arg::Long("devices-in-spec")) => options.devices_in_spec = true,
+            Some(Arg::Long("cdi")) => options.cdi = true,
+            Some(Arg::Long("devices")) => {
+                let value = parser.value().map_err(|e| usage(&e.to_string()))?;
+                if value != "all" {
+                    return Err(usage("--devices takes `all`"));
+                }
+                options.all_devices = true;
+            }
             Some(Arg::Long("config")) => {
                 options.config = Some(parser.value().map_err(|e| usage(&e.to_string()))?.into());
             }
@@ -275,31 +342,4 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
 
 fn usage(why: &str) -> Error {
     Error::new(Code::Usage, "nvoci hook", why).fix("nvoci hook prestart|createRuntime|createContainer")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn systemd_keeps_whole_majors_by_name() {
-        let devices = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n";
-        let whole = |major| DeviceRule {
-            minor: None,
-            ..DeviceRule::allow(RuleKind::Char, major, 0, Access::RW)
-        };
-        assert!(can_keep(&whole(136), devices));
-        assert!(!can_keep(&whole(13), devices));
-        assert!(can_keep(
-            &DeviceRule {
-                allow: false,
-                ..whole(13)
-            },
-            devices
-        ));
-        assert!(can_keep(
-            &DeviceRule::allow(RuleKind::Char, 13, 2, Access::RW),
-            devices
-        ));
-    }
 }

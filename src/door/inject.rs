@@ -1,11 +1,15 @@
 //! From a container's definition to a plan: what the hook, the runtime and `nvoci plan` share.
 
+use std::collections::HashSet;
+
 use crate::config::Config;
 use crate::error::{Escaped, Result};
-use crate::host::{Host, Roots, create};
-use crate::oci::Spec;
-use crate::plan::{Plan, plan};
-use crate::request::{self, Capabilities, Door, ImexRequest, Inputs, MountView, Request};
+use crate::host::{Host, NodeKind, Roots, create};
+use crate::oci::{DeviceKind, Spec};
+use crate::plan::{Device, Plan, plan};
+use crate::request::{
+    self, Capabilities, DeviceRequest, Door, ImexRequest, Inputs, MountView, Request, Selector,
+};
 
 /// The request of a definition, if there is one. What was asked for and not granted is said.
 pub(super) fn request_of(spec: &Spec, config: &Config, door: Door) -> Result<Option<Request>> {
@@ -49,14 +53,107 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
 
 /// Looks at the host, makes what is missing there if the policy says so, and plans.
 pub(super) fn prepare(request: &Request, config: &Config) -> Result<(Plan, Roots)> {
+    let (host, roots) = look(request, config)?;
+    let plan = plan(request, &host, config)?;
+    Ok((plan, roots))
+}
+
+/// [`prepare`] for a container whose definition has its GPUs already, by CDI. Also returns the devices of the plan that
+/// the definition lacks: those of a specification that was made when the host did not have them yet.
+pub(super) fn prepare_granted(
+    mut request: Request,
+    spec: &Spec,
+    config: &Config,
+) -> Result<(Plan, Roots, Vec<Device>)> {
+    let (host, roots) = look(&request, config)?;
+    let granted = Granted::of(spec, &host, &roots);
+    request.devices = granted.request(&host);
+    let mut plan = plan(&request, &host, config)?;
+    // A right over one MIG device, or one GPU, is none over the next.
+    plan.devices.retain(|device| {
+        let node = host.nodes.iter().find(|n| n.path == device.path);
+        let owned = node.is_some_and(|n| matches!(n.kind, NodeKind::Gpu(_) | NodeKind::Cap(_)));
+        !owned || granted.numbers.contains(&(device.major, device.minor))
+    });
+    let missing: Vec<Device> = plan
+        .devices
+        .iter()
+        .filter(|d| !granted.numbers.contains(&(d.major, d.minor)))
+        .cloned()
+        .collect();
+    Ok((plan, roots, missing))
+}
+
+/// The driver's devices that a definition has.
+struct Granted {
+    numbers: HashSet<(u32, u32)>,
+}
+
+impl Granted {
+    /// As device nodes, or, where an engine may not make nodes (rootless), as bind mounts of them.
+    fn of(spec: &Spec, host: &Host, roots: &Roots) -> Self {
+        let devices = spec.linux_devices();
+        let mut numbers: HashSet<(u32, u32)> = devices
+            .iter()
+            .filter(|d| d.kind == DeviceKind::Char)
+            .map(|d| (d.major, d.minor))
+            .collect();
+        let mounts = spec.mounts();
+        let sources: HashSet<&str> = mounts
+            .iter()
+            .filter(|m| m.is_bind())
+            .filter_map(|m| m.source.as_deref())
+            .collect();
+        for node in &host.nodes {
+            let below = node.path.strip_prefix("/dev").unwrap_or(&node.path);
+            let on_host = roots.dev_path.join(below);
+            if on_host.to_str().is_some_and(|path| sources.contains(path)) {
+                numbers.insert((node.major, node.minor));
+            }
+        }
+        Self { numbers }
+    }
+
+    fn has(&self, host: &Host, kind: NodeKind) -> bool {
+        host.node(kind)
+            .is_some_and(|n| self.numbers.contains(&(n.major, n.minor)))
+    }
+
+    /// The GPUs, or of a GPU that is divided the MIG devices.
+    fn request(&self, host: &Host) -> DeviceRequest {
+        let mut list = Vec::new();
+        for gpu in host.usable_gpus() {
+            if !self.has(host, NodeKind::Gpu(gpu.minor)) {
+                continue;
+            }
+            let mig = gpu.mig_devices.iter().filter(|m| {
+                self.has(host, NodeKind::Cap(m.gi_minor)) && self.has(host, NodeKind::Cap(m.ci_minor))
+            });
+            let before = list.len();
+            list.extend(mig.map(|m| Selector::MigIndex {
+                gpu: gpu.index,
+                mig: m.index,
+            }));
+            if list.len() == before {
+                list.push(Selector::Index(gpu.index));
+            }
+        }
+        if list.is_empty() {
+            DeviceRequest::NoneDevices
+        } else {
+            DeviceRequest::List(list)
+        }
+    }
+}
+
+fn look(request: &Request, config: &Config) -> Result<(Host, Roots)> {
     let locations = super::locations(config);
     let roots = Roots::open(&locations)?;
     let mut host = Host::discover(&roots, &locations)?;
     let done = create::create_missing(&roots, &mut host, &creation(request, config));
     let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
     host.warnings.extend(failed.map(ToString::to_string));
-    let plan = plan(request, &host, config)?;
-    Ok((plan, roots))
+    Ok((host, roots))
 }
 
 /// Tells people what they should know; a runtime shows it or keeps it in its log.

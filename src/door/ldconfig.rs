@@ -62,7 +62,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let Some(options) = parse(args)? else {
         return Ok(ExitCode::SUCCESS);
     };
-    let path = options.root.as_deref().unwrap_or(Path::new("/"));
+    let path = options.root.as_deref().unwrap_or_else(|| Path::new("/"));
     // A root that a person names may be a link; what is in it may not lead out.
     let root = rustix::fs::open(
         path,
@@ -72,7 +72,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     .map_err(std::io::Error::from)
     .context(Code::System, || format!("root {}", path.display()))?;
     let root = Root::from_fd(root);
-    let file = options.cache.as_deref().unwrap_or(Path::new(ldso::CACHE));
+    let file = options.cache.as_deref().unwrap_or_else(|| Path::new(ldso::CACHE));
     if options.print {
         return print(&root, file);
     }
@@ -215,24 +215,20 @@ fn which(root: &Root, soname: &str, options: &Options) -> Result<ExitCode> {
         env.abi = Some((info.machine, info.is_64));
         env.asked_by = Some((path.clone(), info));
     }
-    match ldso::resolve(root, soname, &env) {
-        Some(found) => {
-            let mut out = Vec::new();
-            escape(found.path.as_os_str().as_bytes(), &mut out);
-            out.extend(format!("\t{}\n", found.via).into_bytes());
-            std::io::stdout()
-                .write_all(&out)
-                .context(Code::System, || "standard output")?;
-            Ok(ExitCode::SUCCESS)
-        }
-        None => {
-            eprintln!(
-                "nvoci: {}: the loader would not find it",
-                crate::error::Escaped(soname)
-            );
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let Some(found) = ldso::resolve(root, soname, &env) else {
+        eprintln!(
+            "nvoci: {}: the loader would not find it",
+            crate::error::Escaped(soname)
+        );
+        return Ok(ExitCode::FAILURE);
+    };
+    let mut out = Vec::new();
+    escape(found.path.as_os_str().as_bytes(), &mut out);
+    out.extend(format!("\t{}\n", found.via).into_bytes());
+    std::io::stdout()
+        .write_all(&out)
+        .context(Code::System, || "standard output")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
@@ -284,15 +280,13 @@ fn absolute(dir: OsString) -> Result<PathBuf> {
 
 fn library_path(setting: OsString) -> Result<Vec<u8>> {
     let bytes = setting.into_vec();
-    match bytes.strip_prefix(b"LD_LIBRARY_PATH=") {
-        Some(value) => Ok(value.to_vec()),
-        None => {
-            let what = OsStr::from_bytes(&bytes).display().to_string();
-            Err(Error::new(
-                Code::Usage,
-                what,
-                "only LD_LIBRARY_PATH=... decides where libraries are found",
-            ))
-        }
+    if let Some(value) = bytes.strip_prefix(b"LD_LIBRARY_PATH=") {
+        return Ok(value.to_vec());
     }
+    let what = OsStr::from_bytes(&bytes).display().to_string();
+    Err(Error::new(
+        Code::Usage,
+        what,
+        "only LD_LIBRARY_PATH=... decides where libraries are found",
+    ))
 }

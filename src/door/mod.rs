@@ -10,14 +10,18 @@ use crate::host::Locations;
 use crate::oci::Spec;
 use crate::request::{Door, wants_gpu_fast};
 
+pub mod cdi;
+pub mod cdi_hook;
 pub mod config;
 pub mod hook;
 mod inject;
 pub mod install;
 pub mod ldconfig;
 pub mod list;
+mod log;
 pub mod plan;
 pub mod ps;
+mod reload;
 pub mod runtime;
 mod wiring;
 
@@ -31,6 +35,7 @@ For people
   list        what this host has: driver, GPUs, device nodes, libraries
   plan        what a bundle, or a set of variables, would get and why
   ps          which running containers and processes hold GPUs
+  cdi         CDI specifications: write, list, check, transform
   config      the effective configuration, each value with its origin
   install     register nvoci with docker, podman, containerd or crio
   uninstall   take that back
@@ -39,9 +44,11 @@ For people
 For engines
   hook        an OCI hook: prestart, createRuntime or createContainer
   runtime     an OCI runtime in front of runc or crun
+  cdi-hook    the hooks that the vendor's CDI specifications name
 
 The same program answers to nvidia-container-runtime-hook, nvidia-container-toolkit,
-nvidia-container-runtime (.cdi, .legacy) and nvoci-runtime when called by these names.
+nvidia-container-runtime (.cdi, .legacy), nvidia-cdi-hook, nvidia-ctk (hook and cdi) and
+nvoci-runtime when called by these names.
 
 Errors are one line: what: why; fix: what to do [NVOCI-code].
 ";
@@ -77,6 +84,8 @@ pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     match name {
         "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::run(args),
+        "nvidia-cdi-hook" => cdi_hook::run(args),
+        "nvidia-ctk" => cdi_hook::ctk(args),
         "nvoci-runtime"
         | "nvidia-container-runtime"
         | "nvidia-container-runtime.cdi"
@@ -97,6 +106,8 @@ fn runtime(name: &str, args: impl Iterator<Item = OsString>) -> ExitCode {
 fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     match command {
         Some("hook") => hook::run(args),
+        Some("cdi") => cdi::run(args),
+        Some("cdi-hook") => cdi_hook::run(args),
         Some("runtime") => Ok(runtime("nvoci-runtime", args)),
         Some("list") => list::run(args),
         Some("plan") => plan::run(args),
@@ -137,12 +148,12 @@ fn locations(config: &Config) -> Locations {
 ///
 /// A broken file must not stop containers that have nothing to do with GPUs, so it is an error only if
 /// the built-in policy sees a request.
-fn load_config_for(spec: &Spec, named: Option<&Path>) -> Result<Option<Config>> {
+fn load_config_for(spec: &Spec, door: Door, named: Option<&Path>) -> Result<Option<Config>> {
     match load_config(named) {
         Ok(config) => Ok(Some(config)),
         Err(e) => {
             let defaults = Config::default();
-            let wants = inject::with_inputs(spec, Door::Hook, |i| wants_gpu_fast(i, &defaults));
+            let wants = inject::with_inputs(spec, door, |i| wants_gpu_fast(i, &defaults));
             if wants { Err(e) } else { Ok(None) }
         }
     }

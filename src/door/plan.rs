@@ -46,22 +46,19 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let config = super::load_config(options.config.as_deref())?;
-    let request = match &options.bundle {
-        Some(path) => {
-            let (_, spec) = Bundle::open(path)?;
-            inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, &config))?
-        }
-        None => {
-            let privileged = options.privileged;
-            let inputs = Inputs {
-                env: &options.env,
-                annotations: &[],
-                mounts: &[],
-                privileged,
-                door: Door::Hook,
-            };
-            request::parse(&inputs, &config)?
-        }
+    let request = if let Some(path) = &options.bundle {
+        let (_, spec) = Bundle::open(path)?;
+        inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, &config))?
+    } else {
+        let privileged = options.privileged;
+        let inputs = Inputs {
+            env: &options.env,
+            annotations: &[],
+            mounts: &[],
+            privileged,
+            door: Door::Hook,
+        };
+        request::parse(&inputs, &config)?
     };
     if request.is_empty() {
         if options.json {
@@ -153,7 +150,7 @@ fn to_text(plan: &Plan) -> String {
     }
     let _ = writeln!(out, "\nFiles");
     for f in &plan.files {
-        let at = format!("{}/{}", f.place.dir(), f.name);
+        let at = f.dir().join(&f.name).display().to_string();
         let _ = writeln!(out, "  {at:<52} {:<28} {}", f.reason, f.source.display());
     }
     let _ = writeln!(out, "\nLinks in the image, where the name is free");
@@ -182,7 +179,7 @@ fn to_json(plan: &Plan) -> Value {
             "path": d.path, "major": d.major, "minor": d.minor, "reason": d.reason,
         })).collect::<Vec<_>>(),
         "files": plan.files.iter().map(|f| json!({
-            "source": f.source, "place": f.place.dir(), "name": f.name, "soname": f.soname,
+            "source": f.source, "place": f.dir(), "name": f.name, "soname": f.soname,
             "required": f.required, "reason": f.reason,
         })).collect::<Vec<_>>(),
         "links": plan.links.iter().map(|l| json!({"at": l.at, "target": l.target})).collect::<Vec<_>>(),
@@ -194,4 +191,71 @@ fn to_json(plan: &Plan) -> Value {
         "visiblePci": plan.visible_pci,
         "warnings": plan.warnings,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::host::testhost::TestHost;
+
+    /// What a container with these variables gets on the recorded H100 host, as `nvoci plan --json` prints
+    /// it, beside a file that a person has read. `NVOCI_BLESS=1 cargo test` writes the files anew.
+    fn golden(name: &str, env: &[(&str, &str)]) {
+        let host = TestHost::recorded("h100-580");
+        let env: Vec<(String, String)> = env
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let inputs = Inputs {
+            env: &env,
+            annotations: &[],
+            mounts: &[],
+            privileged: false,
+            door: Door::Hook,
+        };
+        let config = Config::default();
+        let request = request::parse(&inputs, &config).unwrap();
+        let shown = match plan(&request, &host.discover(), &config) {
+            Ok(plan) => format!("{:#}\n", to_json(&plan)),
+            Err(e) => format!("nvoci: {e}\n"),
+        };
+        let path = format!("{}/tests/golden/plan/{name}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("NVOCI_BLESS").is_some() {
+            std::fs::write(&path, &shown).unwrap();
+        }
+        assert_eq!(
+            shown,
+            std::fs::read_to_string(&path).unwrap_or_default(),
+            "{path}"
+        );
+    }
+
+    #[test]
+    fn plans_on_the_recorded_host() {
+        golden("default.json", &[("NVIDIA_VISIBLE_DEVICES", "all")]);
+        golden(
+            "utility.json",
+            &[
+                ("NVIDIA_VISIBLE_DEVICES", "0"),
+                ("NVIDIA_DRIVER_CAPABILITIES", "utility"),
+            ],
+        );
+        golden(
+            "all.json",
+            &[
+                ("NVIDIA_VISIBLE_DEVICES", "all"),
+                ("NVIDIA_DRIVER_CAPABILITIES", "all"),
+            ],
+        );
+        golden("none.json", &[("NVIDIA_VISIBLE_DEVICES", "none")]);
+        golden("unknown.txt", &[("NVIDIA_VISIBLE_DEVICES", "0,3")]);
+        golden(
+            "too-new.txt",
+            &[
+                ("NVIDIA_VISIBLE_DEVICES", "0"),
+                ("NVIDIA_REQUIRE_CUDA", "cuda>=14.0"),
+            ],
+        );
+    }
 }

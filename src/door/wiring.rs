@@ -1,15 +1,18 @@
 //! What the runtime door needs from the rest of the program.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::inject;
-use super::runtime::{Make, Target, Wiring};
+use super::runtime::{Flavor, Make, Target, Wiring};
 use crate::apply;
 use crate::apply::record::Errors;
-use crate::config::Config;
+use crate::cdi::registry::Trust;
+use crate::cdi::{Registry, edit};
+use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
 use crate::oci::Spec;
-use crate::request::Door;
+use crate::request::{DeviceRequest, Door, Request};
 
 /// Edits a spec as the host's configuration says.
 #[derive(Debug)]
@@ -20,21 +23,60 @@ impl Wiring for Injection {
         Config::load()
     }
 
-    fn modify(&self, config: &Config, _make: &Make<'_>, spec: &mut Spec) -> Result<()> {
+    fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()> {
+        super::log::start(config);
+        let config = &flavored(config, make.flavor);
         let Some(request) = inject::request_of(spec, config, Door::Runtime)? else {
             return Ok(());
         };
+        if !request.cdi.is_empty() {
+            cdi_devices(&request, config, spec)?;
+        }
+        if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
+            inject::warn(&request.notes);
+            return Ok(());
+        }
         let (plan, _) = inject::prepare(&request, config)?;
         inject::warn(&plan.warnings);
         apply::spec::apply(&plan, *config.additional_gids, &hook_path(), spec)
     }
 
     fn record(&self, target: Option<&Target>, error: &Error) {
+        log::error!("{}: {error}", target.map_or("", |t| &t.id));
         if let (Some(target), Ok(errors)) = (target, Errors::open()) {
             // The refusal itself is what counts; that it could not be kept as well changes nothing.
             let _ = errors.keep(&target.id, error);
         }
     }
+}
+
+/// The vendor's names of this program say how device names are understood, whatever the configuration says.
+fn flavored(config: &Config, flavor: Flavor) -> Cow<'_, Config> {
+    let mode = match flavor {
+        Flavor::Configured => return Cow::Borrowed(config),
+        Flavor::Cdi => Mode::Cdi,
+        Flavor::Legacy => Mode::Auto,
+    };
+    let mut config = config.clone();
+    config.mode.value = mode;
+    Cow::Owned(config)
+}
+
+/// Gives the devices that only a specification on disk can explain, as an engine would.
+fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec) -> Result<()> {
+    let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root);
+    let edits = edit::edits_of(&registry, &request.cdi, &config.cdi_spec_dirs)?;
+    let nvidia = request.cdi.iter().any(|name| name.vendor == "nvidia.com");
+    if nvidia {
+        // Or another hook of ours or the vendor's would give the driver once more. The specification's own
+        // come after this.
+        apply::spec::remove_other_hooks(spec);
+    }
+    edit::apply(&edits, spec)?;
+    if nvidia {
+        spec.set_env("NVIDIA_VISIBLE_DEVICES", "void")?;
+    }
+    Ok(())
 }
 
 /// This program where it is installed, or, if that path is no more (an upgrade at this very moment), where

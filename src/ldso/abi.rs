@@ -98,11 +98,10 @@ impl Arch {
         match (self.machine, machine, is_64) {
             (EM_X86_64, EM_X86_64, true) => Some(0x0303),
             (EM_X86_64, EM_X86_64, false) => Some(0x0803),
-            (EM_X86_64, EM_386, false) => Some(FLAG_LIBC6),
             (EM_AARCH64, EM_AARCH64, true) => Some(0x0a03),
             (EM_AARCH64, EM_ARM, false) if e_flags & HARD_FLOAT != 0 => Some(0x0903),
             (EM_AARCH64, EM_ARM, false) if e_flags & SOFT_FLOAT != 0 => Some(0x0b03),
-            (EM_AARCH64, EM_ARM, false) => Some(FLAG_LIBC6),
+            (EM_X86_64, EM_386, false) | (EM_AARCH64, EM_ARM, false) => Some(FLAG_LIBC6),
             _ => None,
         }
     }

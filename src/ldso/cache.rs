@@ -67,9 +67,7 @@ pub struct Entry<'a> {
 impl Entry<'_> {
     /// The index into [`Cache::hwcaps`] of an entry from a `glibc-hwcaps` directory.
     pub fn hwcaps_index(&self) -> Option<usize> {
-        let mark = self.hwcap >> 32 & !0x3ff;
-        (mark == HWCAP_EXTENSION >> 32)
-            .then(|| usize::try_from(self.hwcap & 0xffff_ffff).unwrap_or(usize::MAX))
+        hwcaps_index(self.hwcap)
     }
 
     /// The soname as text; bytes that are not UTF-8 become U+FFFD.
@@ -137,11 +135,7 @@ impl<'a> Cache<'a> {
             flags: at(0),
             soname: self.string(at(4)),
             path: self.string(at(8)),
-            hwcap: if self.width == ENTRY {
-                u64::from(at(16)) | u64::from(at(20)) << 32
-            } else {
-                0
-            },
+            hwcap: hwcap_of(raw),
         }
     }
 
@@ -169,10 +163,13 @@ impl<'a> Cache<'a> {
         bound(&|o| o == Greater)..bound(&|o| o == Greater || o == Equal)
     }
 
-    /// Every path, in the file's order.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        let paths = self.entries.chunks_exact(self.width);
-        paths.map(|raw| self.string(word(raw, 8).unwrap_or(0)))
+    /// The entries whose path begins with `start`, which is cheaper than looking at every path.
+    pub(crate) fn with_path_start<'c>(&'c self, start: &'c [u8]) -> impl Iterator<Item = usize> + 'c {
+        let entries = self.entries.chunks_exact(self.width).enumerate();
+        entries.filter_map(move |(i, raw)| {
+            let path = self.strings.get(word(raw, 8)? as usize..)?;
+            path.starts_with(start).then_some(i)
+        })
     }
 
     /// Whether the names are in the order that the loader's search needs.
@@ -232,10 +229,8 @@ impl<'a> Cache<'a> {
         cache.check_strings(HEADER + entries.len())?;
         cache.extensions(file)?;
         let known = cache.hwcaps.len();
-        if cache
-            .entries()
-            .any(|e| e.hwcaps_index().is_some_and(|i| i >= known))
-        {
+        let unknown = |raw: &[u8]| hwcaps_index(hwcap_of(raw)).is_some_and(|i| i >= known);
+        if entries.chunks_exact(ENTRY).any(unknown) {
             return Err("an entry names an unknown hwcaps directory");
         }
         Ok(cache)
@@ -328,6 +323,17 @@ impl<'a> Cache<'a> {
         let rest = self.strings.get(at as usize..).unwrap_or_default();
         CStr::from_bytes_until_nul(rest).map_or(b"", CStr::to_bytes)
     }
+}
+
+fn hwcaps_index(hwcap: u64) -> Option<usize> {
+    let mark = (hwcap >> 32) & !0x3ff;
+    (mark == HWCAP_EXTENSION >> 32).then(|| usize::try_from(hwcap & 0xffff_ffff).unwrap_or(usize::MAX))
+}
+
+/// The hwcap of a raw entry; the old format has none.
+fn hwcap_of(raw: &[u8]) -> u64 {
+    let half = |at| u64::from(word(raw, at).unwrap_or(0));
+    half(16) | half(20) << 32
 }
 
 /// The little-endian 32-bit word at `at`.

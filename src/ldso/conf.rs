@@ -28,7 +28,7 @@ pub enum Line<'a> {
     Include(Vec<&'a [u8]>),
     /// A directory, without trailing slashes.
     Dir(&'a [u8]),
-    /// A `hwcap` line, which glibc ignores since 2.36.
+    /// A `hwcap` line, which glibc ignores too.
     Hwcap,
 }
 
@@ -167,7 +167,7 @@ impl Reader<'_> {
         // An absolute pattern replaces the directory it is joined to.
         let pattern = from
             .parent()
-            .unwrap_or(Path::new("/"))
+            .unwrap_or_else(|| Path::new("/"))
             .join(OsStr::from_bytes(pattern));
         let found = glob::expand(self.root, &pattern, &mut self.budget);
         if self.budget.is_spent() {

@@ -127,7 +127,10 @@ fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     let (&first, rest) = pattern.split_first()?;
     match first {
         b'?' => Some(rest),
-        b'[' => set(rest, byte).unwrap_or_else(|| (byte == b'[').then_some(rest)),
+        b'[' => match set(rest, byte) {
+            Some((after, hit)) => hit.then_some(after),
+            None => (byte == b'[').then_some(rest),
+        },
         b'\\' => {
             let (&literal, rest) = rest.split_first()?;
             (literal == byte).then_some(rest)
@@ -136,8 +139,9 @@ fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     }
 }
 
-/// A bracket expression after its `[`: outer `None` if it never closes (then `[` is itself).
-fn set(text: &[u8], byte: u8) -> Option<Option<&[u8]>> {
+/// A bracket expression after its `[`: what follows it, and whether it takes `byte`; `None` if it
+/// never closes (then `[` is itself).
+fn set(text: &[u8], byte: u8) -> Option<(&[u8], bool)> {
     let negated = matches!(text.first(), Some(b'!' | b'^'));
     let mut at = usize::from(negated);
     let start = at;
@@ -145,7 +149,7 @@ fn set(text: &[u8], byte: u8) -> Option<Option<&[u8]>> {
     loop {
         let low = *text.get(at)?;
         if low == b']' && at > start {
-            return Some((hit != negated).then(|| &text[at + 1..]));
+            return Some((&text[at + 1..], hit != negated));
         }
         match (text.get(at + 1), text.get(at + 2)) {
             (Some(b'-'), Some(&high)) if high != b']' => {

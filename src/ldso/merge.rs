@@ -135,16 +135,11 @@ impl Kept<'_> {
 
 /// The entries that lie directly in one of the directories.
 fn dropped_dirs(cache: &Cache<'_>, dirs: &[&[u8]]) -> BTreeSet<usize> {
-    let inside = |path: &[u8]| {
-        dirs.iter().any(|dir| {
-            let rest = path.strip_prefix(*dir).and_then(|rest| rest.strip_prefix(b"/"));
-            rest.is_some_and(|name| !name.contains(&b'/'))
-        })
+    let inside = |dir: &[u8]| {
+        let start = [dir, b"/"].concat();
+        let found = cache.with_path_start(&start);
+        let direct = found.filter(|&i| !cache.entry(i).path[start.len()..].contains(&b'/'));
+        direct.collect::<Vec<_>>()
     };
-    cache
-        .paths()
-        .enumerate()
-        .filter(|(_, path)| inside(path))
-        .map(|(i, _)| i)
-        .collect()
+    dirs.iter().flat_map(|dir| inside(dir)).collect()
 }

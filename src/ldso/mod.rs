@@ -3,7 +3,7 @@
 //! | part | what it knows |
 //! |---|---|
 //! | `abi`, `order` | architectures, flags, the order of names |
-//! | `elf`, `conf`, `glob`, `dirs`, `scan` | what ldconfig reads |
+//! | `elf`, `note`, `conf`, `glob`, `dirs`, `scan` | what ldconfig reads |
 //! | `cache`, `write`, `merge`, `current` | the cache: reading, writing, extending, whether it is current |
 //! | `flavour`, `musl`, `resolve` | which loader a root has, and what it would find |
 //!
@@ -20,6 +20,7 @@ pub mod flavour;
 pub mod glob;
 pub mod merge;
 pub mod musl;
+pub mod note;
 pub mod order;
 pub mod resolve;
 pub mod scan;

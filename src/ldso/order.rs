@@ -7,33 +7,31 @@
 use std::cmp::Ordering;
 
 /// Compares two names as glibc's loader does.
-pub fn compare(mut a: &[u8], mut b: &[u8]) -> Ordering {
+pub fn compare(one: &[u8], other: &[u8]) -> Ordering {
     // What both begin with decides nothing, but a number must be compared from its first digit.
-    let mut same = shared(a, b);
-    while same > 0 && a[same - 1].is_ascii_digit() {
+    let mut same = shared(one, other);
+    while same > 0 && one[same - 1].is_ascii_digit() {
         same -= 1;
     }
-    (a, b) = (&a[same..], &b[same..]);
+    let (mut one, mut other) = (&one[same..], &other[same..]);
     loop {
-        let (Some(&x), y) = (a.first(), b.first().copied()) else {
-            // Bytes are signed in glibc's comparison on the architectures we know but ARM; the end counts as 0.
-            return 0.cmp(&signed(b.first().copied()));
-        };
-        match (x.is_ascii_digit(), y.is_some_and(|y| y.is_ascii_digit())) {
-            (true, true) => {
-                let (m, n) = (number(&mut a), number(&mut b));
-                if m != n {
-                    return m.cmp(&n);
-                }
-            }
+        let (left, right) = (one.first().copied(), other.first().copied());
+        let is_digit = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_digit());
+        let ordering = match (is_digit(left), is_digit(right)) {
+            (true, true) => number(&mut one).cmp(&number(&mut other)),
             (true, false) => return Ordering::Greater,
             (false, true) => return Ordering::Less,
-            (false, false) => {
-                if Some(x) != y {
-                    return signed(Some(x)).cmp(&signed(y));
+            // Bytes are signed in glibc's comparison on x86; the end counts as 0.
+            (false, false) => match (one.split_first(), other.split_first()) {
+                (Some((x, rest)), Some((y, other_rest))) if x == y => {
+                    (one, other) = (rest, other_rest);
+                    Ordering::Equal
                 }
-                (a, b) = (&a[1..], &b[1..]);
-            }
+                _ => return signed(left).cmp(&signed(right)),
+            },
+        };
+        if ordering.is_ne() {
+            return ordering;
         }
     }
 }

@@ -182,18 +182,18 @@ impl<'a> Scanner<'a> {
         let mut links = Vec::new();
         for (i, name) in names.iter().enumerate() {
             self.files += 1;
-            if self.files > MAX_LIBRARIES || self.files % 64 == 0 && Instant::now() > self.deadline {
+            if self.files > MAX_LIBRARIES || self.files.is_multiple_of(64) && Instant::now() > self.deadline {
                 return None;
             }
             let mut library = None;
-            if name.kind != FileType::Symlink {
+            if name.kind == FileType::Symlink {
+                links.push(i);
+            } else {
                 match dir.node.child_c(name.text) {
                     Ok(node) if node.is_symlink() => links.push(i),
                     Ok(node) if node.is_file() => library = self.library(dir, name.text, &node, warnings),
                     _ => {}
                 }
-            } else {
-                links.push(i);
             }
             libraries.push(library);
         }
@@ -204,12 +204,14 @@ impl<'a> Scanner<'a> {
         if links.is_empty() {
             return Some(found);
         }
-        let places: HashMap<&CStr, usize> = names.iter().enumerate().map(|(i, n)| (n.text, i)).collect();
+        let places: HashMap<&[u8], usize> = names.iter().map(|n| n.text.to_bytes()).zip(0..).collect();
         // Where each link leads, if it stays in the directory; a file leads to itself.
         let mut targets: Vec<Option<usize>> = (0..names.len()).map(Some).collect();
         for &link in &links {
-            let target = dir.node.child_link(names[link].text).ok();
-            targets[link] = target.and_then(|target| places.get(target.as_c_str()).copied());
+            // A target that is cut off is longer than any neighbour's name.
+            let mut space = [0; MAX_SONAME + 1];
+            let target = dir.node.child_link(names[link].text, &mut space).ok();
+            targets[link] = target.and_then(|target| places.get(target).copied());
         }
         for &link in &links {
             let mut place = targets[link];
@@ -387,7 +389,7 @@ fn choose<'n>(names: &'n [Name<'n>], libraries: &'n [Option<Library>]) -> Vec<Ca
 }
 
 /// Whether a package manager left the file behind half-way: prelink's, dpkg's and rpm's names (glibc
-/// knows the latter two since 2.39).
+/// 2.41 knows them all, 2.36 only the first).
 fn is_temporary(name: &[u8]) -> bool {
     const PRELINK: &[u8] = b".#prelink#";
     let tail = name.len().checked_sub(PRELINK.len() + 7).map(|at| &name[at..]);

@@ -72,6 +72,21 @@ impl Spec {
         Ok(())
     }
 
+    /// Sorts the mounts by the depth of their destination, those of one depth as they were: a mount must not cover
+    /// one that was made below its place before.
+    pub fn sort_mounts(&mut self) {
+        let depth = |v: &Value| {
+            let destination = v.get("destination").and_then(Value::as_str);
+            destination.map_or(0, |d| clean(d).len())
+        };
+        if let Some(Value::Array(list)) = self.value.get_mut("mounts")
+            && !list.is_sorted_by_key(depth)
+        {
+            list.sort_by_key(depth);
+            self.changed = true;
+        }
+    }
+
     /// Adds a hook to a stage; one with the same path and arguments is replaced.
     pub fn add_hook(&mut self, stage: Stage, spec: &HookSpec) -> Result<()> {
         let new = spec.hook();

@@ -14,6 +14,8 @@ pub struct DriverFile {
     pub source: PathBuf,
     /// The directory inside the driver directory.
     pub place: Place,
+    /// A directory below that one, for firmware: the driver looks for it by version.
+    pub subdir: Option<String>,
     /// The name there.
     pub name: String,
     /// The `DT_SONAME` of a library.
@@ -22,6 +24,16 @@ pub struct DriverFile {
     pub required: bool,
     /// Why it is there.
     pub reason: String,
+}
+
+impl DriverFile {
+    /// The directory inside the driver directory.
+    pub fn dir(&self) -> PathBuf {
+        let place = Path::new(self.place.dir());
+        self.subdir
+            .as_ref()
+            .map_or_else(|| place.to_owned(), |below| place.join(below))
+    }
 }
 
 /// A directory inside the driver directory.
@@ -37,7 +49,7 @@ pub enum Place {
     Xorg,
     /// Data: ICD files, profiles, OptiX weights.
     Share,
-    /// Firmware for the GPU System Processor.
+    /// Firmware for the GPU System Processor, in a directory of the driver's version.
     Firmware,
     /// Sockets and pipe directories of the driver's daemons.
     Run,
@@ -74,6 +86,8 @@ pub struct RootfsLink {
     pub at: LinkAt,
     /// What, below the driver directory.
     pub to: PathBuf,
+    /// Whether a regular file of the image in that place is covered by a mount, which leaves it as it is.
+    pub cover: bool,
 }
 
 /// Where a [`RootfsLink`] is.
@@ -117,29 +131,28 @@ pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> R
                     plan.rootfs_links.push(RootfsLink {
                         at: LinkAt::Path(Path::new("/usr/bin").join(&file.name)),
                         to: Path::new(Place::Bin.dir()).join(&file.name),
+                        cover: false,
                     });
                 }
             }
-            FileKind::Firmware => {
-                push(
-                    plan,
-                    file,
-                    Place::Firmware,
-                    "GPU System Processor firmware".to_owned(),
-                );
-                plan.rootfs_links.push(RootfsLink {
-                    at: LinkAt::Path(
-                        Path::new("/lib/firmware/nvidia")
-                            .join(&plan.driver_version)
-                            .join(&file.name),
-                    ),
-                    to: Path::new(Place::Firmware.dir()).join(&file.name),
-                });
-            }
+            FileKind::Firmware => push(
+                plan,
+                file,
+                Place::Firmware,
+                "GPU System Processor firmware".to_owned(),
+            ),
             FileKind::Config(kind) => config_file(plan, file, *kind, capabilities),
             FileKind::Socket | FileKind::Directory => socket(plan, file, capabilities),
             _ => {}
         }
+    }
+    if plan.files.iter().any(|f| f.place == Place::Firmware) {
+        // One link without a version, or the next driver's name would pile up in the image layer.
+        plan.rootfs_links.push(RootfsLink {
+            at: LinkAt::Path("/lib/firmware/nvidia".into()),
+            to: Place::Firmware.dir().into(),
+            cover: false,
+        });
     }
     for (capability, library) in [
         (Capabilities::COMPUTE, "libcuda.so"),
@@ -189,12 +202,22 @@ fn library(
     if soname != file.name {
         link(plan, dir.join(soname), file.name.as_str());
     }
+    let mut names = vec![file.name.clone(), soname.to_owned()];
     // The name without a version: what programs that were not linked against it ask dlopen for.
     if let Some((stem, _)) = file.name.split_once(".so.") {
         let plain = format!("{stem}.so");
         if plain != soname {
-            link(plan, dir.join(plain), soname);
+            link(plan, dir.join(&plain), soname);
+            names.push(plain);
         }
+    }
+    if plan.native_layout && place == Place::Lib64 {
+        names.dedup();
+        plan.rootfs_links.extend(names.into_iter().map(|name| RootfsLink {
+            to: dir.join(&name),
+            at: LinkAt::LibDir(name.into()),
+            cover: true,
+        }));
     }
     for (stem, at, target) in [
         ("libGLX_nvidia.so", "libGLX_indirect.so.0", soname.to_owned()),
@@ -215,6 +238,7 @@ fn library(
                 plan.rootfs_links.push(RootfsLink {
                     at: LinkAt::LibDir(PathBuf::from(at)),
                     to: dir.join(at),
+                    cover: false,
                 });
             }
         }
@@ -234,8 +258,7 @@ fn config_file(
         ConfigKind::EglExternalPlatform => ("/usr/share/egl/egl_external_platform.d", &drawing),
         ConfigKind::VulkanIcd => ("/etc/vulkan/icd.d", &drawing),
         ConfigKind::VulkanImplicitLayer => ("/etc/vulkan/implicit_layer.d", &drawing),
-        ConfigKind::OptixData => ("/usr/share/nvidia", &drawing),
-        ConfigKind::ApplicationProfiles => ("/usr/share/nvidia", &drawing),
+        ConfigKind::OptixData | ConfigKind::ApplicationProfiles => ("/usr/share/nvidia", &drawing),
         ConfigKind::XorgConf => ("/usr/share/X11/xorg.conf.d", &[Capabilities::DISPLAY]),
         ConfigKind::OpenClIcd => ("/etc/OpenCL/vendors", &computing),
         _ => return,
@@ -252,12 +275,16 @@ fn config_file(
     plan.rootfs_links.push(RootfsLink {
         at: LinkAt::Path(Path::new(dir).join(&file.name)),
         to: Path::new(Place::Share.dir()).join(&file.name),
+        cover: false,
     });
 }
 
 /// A socket or pipe directory of the driver's daemons: connecting is not stopped by a read-only mount,
 /// so each is given only to those that can use it.
 fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabilities) {
+    if !plan.ipc_sockets {
+        return;
+    }
     let wanted_by = match file.name.as_str() {
         "nvidia-mps" => Capabilities::COMPUTE,
         "nvidia-persistenced" | "nvidia-fabricmanager" => Capabilities::UTILITY,
@@ -270,6 +297,7 @@ fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabil
     plan.rootfs_links.push(RootfsLink {
         at: LinkAt::Path(file.path.clone()),
         to: Path::new(Place::Run.dir()).join(&file.name),
+        cover: false,
     });
 }
 
@@ -277,6 +305,7 @@ fn push(plan: &mut Plan, file: &crate::host::DriverFile, place: Place, reason: S
     plan.files.push(DriverFile {
         source: file.path.clone(),
         place,
+        subdir: (place == Place::Firmware).then(|| plan.driver_version.clone()),
         name: file.name.clone(),
         soname: None,
         required: false,

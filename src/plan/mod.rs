@@ -36,6 +36,8 @@ pub struct Plan {
     pub driver_dirs: Vec<PathBuf>,
     /// Whether libraries also appear where the distribution keeps its own.
     pub native_layout: bool,
+    /// Whether the sockets of the driver's daemons are given.
+    pub ipc_sockets: bool,
     /// What `/proc/driver/nvidia/params` says in the container: that nobody makes device nodes there.
     pub params: Option<Vec<u8>>,
     /// The GPUs that `/proc/driver/nvidia/gpus` shows; `None` leaves it as it is.
@@ -76,11 +78,16 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
             .unwrap_or_default(),
         driver_dirs: config.driver_dirs.value.clone(),
         native_layout: *config.layout == Layout::Native,
+        ipc_sockets: *config.ipc_sockets,
         no_cgroups: *config.no_cgroups,
         warnings: request.notes.clone(),
         ..Plan::default()
     };
     plan.warnings.extend(host.warnings.iter().cloned());
+    if config.extra.iter().any(|e| e.applies_to(request.capabilities)) {
+        plan.warnings
+            .push("the configuration's [[extra]] is not acted on by this version".to_owned());
+    }
     devices::add(&mut plan, request, host)?;
     devices::check_requirements(&mut plan, request, host)?;
     files::add(&mut plan, request.capabilities, host)?;
@@ -94,7 +101,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
 }
 
 /// `ModifyDeviceFiles: 1` tells libcuda and NVML to make missing device nodes, with modes of their own.
-fn forbid_node_making(params: &[u8]) -> Vec<u8> {
+pub fn forbid_node_making(params: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(params);
     text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0")
         .into_bytes()

@@ -217,7 +217,7 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
         return Ok(request);
     }
     let notes = &mut request.notes;
-    request.capabilities = capabilities_of(&variables, *config.supported_driver_capabilities)?;
+    request.capabilities = capabilities_of(&variables, *config.supported_driver_capabilities, inputs.door)?;
     if !*config.disable_require && !variables.flag("NVIDIA_DISABLE_REQUIRE") {
         request.requirements = requirements_of(&variables, notes)?;
     }
@@ -235,10 +235,15 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     Ok(request)
 }
 
-fn capabilities_of(variables: &Variables<'_>, supported: Capabilities) -> Result<Capabilities> {
+/// What the variable says; of an image that does not know of it, what it was used to.
+///
+/// A container that was given a CDI device and sets no variable gets every part: whoever writes `--device
+/// nvidia.com/gpu=all` on a machine with the vendor's specification gets all of them, desktop and video programs among
+/// them, and no image of those sets the variable.
+fn capabilities_of(variables: &Variables<'_>, supported: Capabilities, door: Door) -> Result<Capabilities> {
     const NAME: &str = "NVIDIA_DRIVER_CAPABILITIES";
     let value = match variables.get(NAME) {
-        None if variables.is_legacy_image() => return Ok(supported),
+        None if variables.is_legacy_image() || door == Door::Cdi => return Ok(supported),
         None => "",
         Some(value) => value,
     };

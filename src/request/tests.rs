@@ -504,6 +504,12 @@ fn the_cdi_door_has_its_devices_already() {
     let request = case.ok();
     assert_eq!(request.devices, DeviceRequest::NoneDevices);
     assert_eq!(request.provenance, Provenance::Cdi);
+    assert_eq!(request.capabilities, Capabilities::ALL);
+    let case = Case {
+        door: Door::Cdi,
+        ..devices("void").and("NVIDIA_DRIVER_CAPABILITIES", "compute")
+    };
+    assert_eq!(case.ok().capabilities, Capabilities::COMPUTE);
 }
 
 #[test]

@@ -70,6 +70,31 @@ impl MountNs {
     }
 }
 
+/// The user and group that are 0 in the user namespace of `pid`, as ids of the caller's; `None` where
+/// they are the caller's own 0.
+///
+/// # Errors
+/// `EINVAL` when the namespace maps no 0.
+pub fn root_of(pid: i32) -> io::Result<Option<(u32, u32)>> {
+    let outside = |file: &str| {
+        let map = std::fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+        map_zero(&map).ok_or_else(|| io::Error::from(Errno::INVAL))
+    };
+    let ids = (outside("uid_map")?, outside("gid_map")?);
+    Ok((ids != (0, 0)).then_some(ids))
+}
+
+/// What id 0 is outside, by a map of lines `inside outside count` (user_namespaces(7)).
+fn map_zero(map: &str) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+        match (numbers.next()?, numbers.next()?) {
+            (Ok(0), Ok(outside)) => Some(outside),
+            _ => None,
+        }
+    })
+}
+
 fn has_exited(pidfd: &OwnedFd) -> io::Result<bool> {
     use std::os::fd::AsRawFd as _;
     let mut poll = libc::pollfd {
@@ -98,6 +123,14 @@ pub fn in_user_namespace() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zero_is_found_in_a_map() {
+        assert_eq!(map_zero("         0          0 4294967295\n"), Some(0));
+        assert_eq!(map_zero("1 100000 10\n0 1500 1\n"), Some(1500));
+        assert_eq!(map_zero("5 100000 65536\n"), None);
+        assert_eq!(map_zero("garbage"), None);
+    }
 
     #[test]
     fn own_is_own_and_odd_pids_are_refused() {

@@ -26,7 +26,10 @@ pub fn isolate() -> io::Result<()> {
 }
 
 /// The capabilities that applying a plan needs; all others are given up.
-const NEEDED: [Capability; 7] = [
+const NEEDED: [Capability; 9] = [
+    // setfsuid and setfsgid to the root of a container's user namespace.
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
     // Mounts, setns, bpf on kernels before 5.8.
     Capability::CAP_SYS_ADMIN,
     // setns into a mount namespace.
@@ -53,6 +56,26 @@ pub fn drop_capabilities() {
         let _ = caps::set(None, CapSet::Permitted, &kept);
         let _ = caps::clear(None, CapSet::Inheritable);
     }
+}
+
+/// Makes files from now on as the root of a container's user namespace: a file system of that namespace
+/// takes no inode of a user it does not know, and what stays in the image layer belongs to the container.
+pub fn make_files_as(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: changes a number of this thread; reports nothing but the previous number.
+    unsafe { libc::setfsgid(gid) };
+    // SAFETY: as above.
+    unsafe { libc::setfsuid(uid) };
+    // Asked with a number that is none, they only tell the present one (setfsuid(2)).
+    // SAFETY: as above.
+    let group = unsafe { libc::setfsgid(u32::MAX) };
+    // SAFETY: as above.
+    let user = unsafe { libc::setfsuid(u32::MAX) };
+    if (user.cast_unsigned(), group.cast_unsigned()) != (uid, gid) {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    // Leaving user 0 took the file capabilities out of the effective set (capabilities(7)).
+    let permitted = caps::read(None, CapSet::Permitted).map_err(io::Error::other)?;
+    caps::set(None, CapSet::Effective, &permitted).map_err(io::Error::other)
 }
 
 fn ensure_standard_descriptors() -> io::Result<()> {

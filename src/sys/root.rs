@@ -54,27 +54,20 @@ impl Root {
 
     /// Finds what `path` names, following symbolic links inside the root.
     pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<Node> {
-        match self.openat2(path.as_ref(), OFlags::empty()) {
-            Some(found) => Node::from_fd(found?),
-            None => {
-                let handle = self.inner.resolve(path.as_ref()).map_err(|e| to_io(&e))?;
-                Node::from_fd(handle.into())
-            }
+        if let Some(found) = self.openat2(path.as_ref(), OFlags::empty()) {
+            return Node::from_fd(found?);
         }
+        let handle = self.inner.resolve(path.as_ref()).map_err(|e| to_io(&e))?;
+        Node::from_fd(handle.into())
     }
 
     /// Like [`Root::resolve`], but a symbolic link as the last component is returned itself.
     pub fn resolve_nofollow(&self, path: impl AsRef<Path>) -> io::Result<Node> {
-        match self.openat2(path.as_ref(), OFlags::NOFOLLOW) {
-            Some(found) => Node::from_fd(found?),
-            None => {
-                let handle = self
-                    .inner
-                    .resolve_nofollow(path.as_ref())
-                    .map_err(|e| to_io(&e))?;
-                Node::from_fd(handle.into())
-            }
+        if let Some(found) = self.openat2(path.as_ref(), OFlags::NOFOLLOW) {
+            return Node::from_fd(found?);
         }
+        let handle = self.inner.resolve_nofollow(path.as_ref());
+        Node::from_fd(handle.map_err(|e| to_io(&e))?.into())
     }
 
     /// The walk in one system call; `None` when this kernel cannot, or a rename got in the way.
@@ -220,13 +213,15 @@ impl Node {
         Self::from_fd(fd)
     }
 
-    /// The target of the symbolic link `name` in this directory, in one system call.
+    /// The target of the symbolic link `name` in this directory, in one system call; what does not
+    /// fit into `space` is cut off.
     ///
     /// # Errors
     /// `EINVAL` when `name` is not a single path component, or no symbolic link.
-    pub fn child_link(&self, name: &CStr) -> io::Result<CString> {
+    pub fn child_link<'s>(&self, name: &CStr, space: &'s mut [u8]) -> io::Result<&'s [u8]> {
         check_plain(name.to_bytes())?;
-        Ok(rustix::fs::readlinkat(&self.fd, name, Vec::with_capacity(128))?)
+        let len = rustix::fs::readlinkat_raw(&self.fd, name, &mut *space)?;
+        Ok(&space[..len])
     }
 
     /// Removes the symbolic link (or file) `name` from this directory.
@@ -289,10 +284,25 @@ impl Node {
 
     /// Reads a regular file of at most `max` bytes; see [`Root::read`].
     pub fn read(&self, max: u64) -> io::Result<Vec<u8>> {
-        let mut out = Vec::with_capacity(usize::try_from(self.stat.st_size.clamp(0, 1 << 20)).unwrap_or(0));
-        self.open_read()?
-            .take(max.saturating_add(1))
-            .read_to_end(&mut out)?;
+        // One byte more than it holds, so that one call reads it and the next sees its end.
+        let size = usize::try_from(self.stat.st_size.clamp(0, 1 << 20)).unwrap_or(0) + 1;
+        let mut file = self.open_read()?;
+        let mut out = vec![0; size];
+        let mut got = 0;
+        while got < out.len() {
+            match file.read(&mut out[got..]) {
+                Ok(0) => break,
+                Ok(n) => got += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        out.truncate(got);
+        if got == size {
+            // It is larger than it said, like most files of the kernel.
+            file.take(max.saturating_add(1).saturating_sub(got as u64))
+                .read_to_end(&mut out)?;
+        }
         if out.len() as u64 > max {
             return Err(Errno::FBIG.into());
         }

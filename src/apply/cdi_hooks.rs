@@ -1,0 +1,428 @@
+//! What the hooks of the vendor's CDI specifications do, done by descriptors inside the rootfs. Nothing is executed.
+//!
+//! They come one at a time, each in a process of its own, after the runtime has mounted the driver's files. What one of
+//! them cannot do is a warning, unless the image would send it where it must not go: the container may well
+//! work without, and the vendor's own refusals of read-only images and volumes helped nobody.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::container::Container;
+use super::cuda_compat::{self, HostDriver};
+use super::driver_dir::{Attached, DriverDir};
+use super::{loader, procfs};
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::ldso::{self, FirstDir, Flavour, Run, Update, Warnings};
+use crate::plan::forbid_node_making;
+use crate::sys::mount::{Restrict, seal};
+use crate::sys::root::{Root, own_fds, split};
+
+const CONF: &str = "/etc/ld.so.conf";
+const CONF_DIR: &str = "/etc/ld.so.conf.d";
+/// Sorts before the distribution's own.
+const CONF_NAME: &str = "00-nvcr-nvoci.conf";
+/// Sorts before [`CONF_NAME`].
+const COMPAT_NAME: &str = "00-compat-nvoci.conf";
+
+/// Where a small tmpfs of ours may be, for files that cannot be in the image.
+const SCRATCH: &str = "/run/nvoci-cdi";
+
+/// One hook.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CdiHook {
+    /// Makes links: text, place.
+    CreateSymlinks(Vec<(PathBuf, PathBuf)>),
+    /// Tells the loader of directories.
+    UpdateLdcache(Vec<PathBuf>),
+    /// Sets permission bits.
+    Chmod {
+        /// The bits.
+        mode: u32,
+        /// Where.
+        paths: Vec<PathBuf>,
+    },
+    /// Prefers the image's CUDA compatibility libraries where they are for this driver.
+    EnableCudaCompat {
+        /// The host's driver version.
+        driver: Option<String>,
+        /// The host's CUDA version.
+        cuda: Option<String>,
+        /// Where the image has the libraries.
+        dir: PathBuf,
+    },
+    /// Covers the driver's parameters, so that no program makes device nodes.
+    DisableDeviceNodeModification,
+    /// Tells EGL and Vulkan which GPUs the container has.
+    UpdateApplicationProfile,
+}
+
+/// Runs a hook. The caller is in the container's mount namespace. Returns warnings.
+///
+/// # Errors
+/// [`Code::UnsafePath`] when the image has a link or a special file on the way that must not be followed.
+pub fn run(hook: &CdiHook, container: &Container) -> Result<Vec<String>> {
+    match hook {
+        CdiHook::CreateSymlinks(links) => links
+            .iter()
+            .filter_map(|l| link(container, l).transpose())
+            .collect(),
+        CdiHook::UpdateLdcache(dirs) => update_ldcache(container, dirs),
+        CdiHook::Chmod { mode, paths } => {
+            Ok(paths.iter().filter_map(|p| chmod(container, p, *mode)).collect())
+        }
+        CdiHook::EnableCudaCompat { driver, cuda, dir } => {
+            let host = HostDriver {
+                driver: driver.as_deref(),
+                cuda: cuda.as_deref(),
+            };
+            let Some(found) = cuda_compat::find(container, dir, host) else {
+                return Ok(Vec::new());
+            };
+            let text = format!("{}\n", found.display());
+            Ok(write(
+                container,
+                &Path::new(CONF_DIR).join(COMPAT_NAME),
+                text.as_bytes(),
+                0o644,
+            )?
+            .into_iter()
+            .collect())
+        }
+        CdiHook::DisableDeviceNodeModification => disable_node_modification(container),
+        CdiHook::UpdateApplicationProfile => application_profile(container),
+    }
+}
+
+/// What the image does that is unsafe is an error; what it does not allow is a warning.
+fn sort_out(what: &str, e: &std::io::Error) -> Result<String> {
+    match e.raw_os_error() {
+        Some(libc::ELOOP | libc::EXDEV) => Err(Error::new(
+            Code::UnsafePath,
+            what,
+            "a symbolic link or a special file of the image is in the way",
+        )),
+        Some(libc::EROFS) => Ok(format!(
+            "{what}: it is read-only or on a volume, and was left as it is"
+        )),
+        _ => Ok(format!("{what}: {e}")),
+    }
+}
+
+fn link(container: &Container, (target, at): &(PathBuf, PathBuf)) -> Result<Option<String>> {
+    let make = || -> std::io::Result<()> {
+        let (dir, name) = split(at)?;
+        let dir = container.own_dir(dir)?;
+        match dir.child(name) {
+            Ok(there) if there.is_symlink() && there.read_link()? == *target => Ok(()),
+            _ => dir.symlink(name, target),
+        }
+    };
+    match make() {
+        Ok(()) => Ok(None),
+        Err(e) => sort_out(&format!("link {} in the container", at.display()), &e).map(Some),
+    }
+}
+
+/// Writes a whole file; a warning says why it could not be.
+fn write(container: &Container, at: &Path, bytes: &[u8], mode: u32) -> Result<Option<String>> {
+    let make = || -> std::io::Result<()> {
+        let (dir, name) = split(at)?;
+        let dir = container.own_dir(dir)?;
+        if mode == 0o644 {
+            loader::write_if_changed(&dir, name, bytes)
+        } else {
+            dir.write_file(name, mode, bytes)
+        }
+    };
+    match make() {
+        Ok(()) => Ok(None),
+        Err(e) => sort_out(&format!("{} in the container", at.display()), &e).map(Some),
+    }
+}
+
+fn update_ldcache(container: &Container, dirs: &[PathBuf]) -> Result<Vec<String>> {
+    let root = container.root();
+    let mut warnings = Vec::new();
+    let mut notes = Warnings::default();
+    let (target, bytes) = match ldso::flavour(root) {
+        Flavour::None => return Ok(warnings),
+        Flavour::Musl(_) => {
+            let first: Vec<FirstDir> = dirs
+                .iter()
+                .map(|path| FirstDir {
+                    path: path.clone(),
+                    libs: Vec::new(),
+                })
+                .collect();
+            let update = Update {
+                first: &first,
+                conf_name: CONF_NAME,
+            };
+            let outcome = ldso::updated_cache(root, &update);
+            warnings.extend(outcome.warnings);
+            (PathBuf::from(outcome.target), outcome.bytes)
+        }
+        Flavour::Glibc(arch) => {
+            let known = ldso::dirs::collect(root, arch, &[], Some(Path::new(CONF)), &mut notes);
+            let new: Vec<PathBuf> = dirs
+                .iter()
+                .filter(|dir| {
+                    let id = root.resolve(dir).ok().map(|n| n.id());
+                    id.is_some() && !known.dirs.iter().any(|d| Some(d.node.id()) == id)
+                })
+                .cloned()
+                .collect();
+            drop(known);
+            if !new.is_empty() {
+                let lines: Vec<String> = new.iter().map(|d| format!("{}\n", d.display())).collect();
+                let at = Path::new(CONF_DIR).join(CONF_NAME);
+                warnings.extend(write(container, &at, lines.concat().as_bytes(), 0o644)?);
+                if root.resolve(CONF).is_err() {
+                    let text = format!("include {CONF_DIR}/*.conf\n");
+                    warnings.extend(write(container, Path::new(CONF), text.as_bytes(), 0o644)?);
+                }
+            }
+            // The directories go first even where no include line names them.
+            let scan = Run {
+                dirs: new,
+                conf: Some(PathBuf::from(CONF)),
+                links: true,
+            };
+            (
+                PathBuf::from(ldso::CACHE),
+                ldso::scan_root(root, &scan, &mut notes),
+            )
+        }
+    };
+    warnings.extend(notes.into_lines());
+    let Some(refused) = write(container, &target, &bytes, 0o644)? else {
+        return Ok(warnings);
+    };
+    let covered = scratch(container, &mut warnings).and_then(|dir| {
+        let done = loader::place(container, &dir, &target, &bytes)
+            .context(Code::Mount, || target.display().to_string());
+        done.and_then(|()| seal(&dir.top, Restrict::FILE).context(Code::Mount, || SCRATCH))
+    });
+    if covered.is_err() {
+        warnings.push(refused);
+    }
+    Ok(warnings)
+}
+
+/// A tmpfs of ours in the container.
+fn scratch(container: &Container, notes: &mut Vec<String>) -> Result<DriverDir> {
+    match DriverDir::attach(container, &[PathBuf::from(SCRATCH)], None, notes)? {
+        Attached::New(dir) => Ok(dir),
+        Attached::AlreadyThere(path) => Err(Error::new(
+            Code::Mount,
+            path.display().to_string(),
+            "it is taken by an earlier hook",
+        )),
+    }
+}
+
+/// Directories only, as that is what the hook was made for, and only the container's own.
+fn chmod(container: &Container, path: &Path, mode: u32) -> Option<String> {
+    let change = || -> std::io::Result<()> {
+        let node = container.root().resolve(path)?;
+        if !node.is_dir() || !container.owns(&node)? {
+            return Err(rustix::io::Errno::ROFS.into());
+        }
+        if node.stat().st_mode & 0o7777 == mode {
+            return Ok(());
+        }
+        let name = node.as_fd().as_raw_fd().to_string();
+        rustix::fs::chmodat(
+            own_fds()?,
+            name,
+            rustix::fs::Mode::from_raw_mode(mode),
+            rustix::fs::AtFlags::empty(),
+        )?;
+        Ok(())
+    };
+    match change() {
+        Ok(()) => None,
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => None,
+        Err(e) => Some(format!("mode of {} in the container: {e}", path.display())),
+    }
+}
+
+fn disable_node_modification(container: &Container) -> Result<Vec<String>> {
+    const PARAMS: &str = "/proc/driver/nvidia/params";
+    const MAX: u64 = 64 << 10;
+    let mut warnings = Vec::new();
+    let host = Root::open("/").context(Code::System, || "open /")?;
+    let Ok(params) = host.read(PARAMS, MAX) else {
+        return Ok(warnings);
+    };
+    let changed = forbid_node_making(&params);
+    let proc = procfs::procfs(container);
+    if changed == params || proc.is_err() {
+        return Ok(warnings);
+    }
+    let dir = match scratch(container, &mut warnings) {
+        Ok(dir) => dir,
+        Err(e) => return Ok(vec![e.to_string()]),
+    };
+    if let Err(e) = procfs::cover_params(container, &dir, &changed) {
+        warnings.push(format!("{PARAMS} could not be covered: {e}"));
+    }
+    seal(&dir.top, Restrict::FILE).context(Code::Mount, || SCRATCH)?;
+    Ok(warnings)
+}
+
+/// The driver's profile format takes a hexadecimal literal, so this is not quite JSON.
+fn application_profile(container: &Container) -> Result<Vec<String>> {
+    const DIR: &str = "/etc/nvidia/nvidia-application-profiles-rc.d";
+    const NAME: &str = "10-container.conf";
+    const MAX: usize = 65_536;
+    let Ok(dev) = container.root().resolve("/dev") else {
+        return Ok(Vec::new());
+    };
+    let mut mask = 0_u64;
+    for entry in dev.read_dir(MAX).unwrap_or_default() {
+        if let Some(minor) = gpu_minor(&dev, &entry.name).filter(|m| *m < 64) {
+            mask |= 1 << minor;
+        }
+    }
+    if mask == 0 {
+        return Ok(Vec::new());
+    }
+    let text = format!(
+        "{{\"profiles\":[{{\"name\":\"_container_\",\"settings\":[\"EGLVisibleDGPUDevices\",{mask:#x}]}}],\
+         \"rules\":[{{\"pattern\":[],\"profile\":\"_container_\"}}]}}\n"
+    );
+    let at = Path::new(DIR).join(NAME);
+    Ok(write(container, &at, text.as_bytes(), 0o444)?
+        .into_iter()
+        .collect())
+}
+
+fn gpu_minor(dev: &crate::sys::root::Node, name: &OsString) -> Option<u32> {
+    let digits = OsStr::to_str(name)?.strip_prefix("nvidia")?;
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let node = dev.child(name).ok()?;
+    (node.kind() == FileType::CharacterDevice).then(|| node.rdev().1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+    use crate::ldso::note::tests::elf_with_note;
+
+    fn root() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["etc", "usr/lib", "dev"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        dir
+    }
+
+    fn run_in(root: &tempfile::TempDir, hook: &CdiHook) -> Vec<String> {
+        let container = Container::open(root.path(), &[]).unwrap();
+        run(hook, &container).unwrap()
+    }
+
+    fn links(pairs: &[(&str, &str)]) -> CdiHook {
+        CdiHook::CreateSymlinks(pairs.iter().map(|(t, l)| (t.into(), l.into())).collect())
+    }
+
+    #[test]
+    fn links_are_made_inside_and_replace_files() {
+        let root = root();
+        let at = |p: &str| root.path().join(p);
+        fs::write(at("usr/lib/libcuda.so.1"), "stale").unwrap();
+        fs::create_dir(at("usr/lib/taken")).unwrap();
+        // Both lead out of the root for who follows them from the host's view.
+        symlink("/etc", at("absolute")).unwrap();
+        symlink("../../../../../../etc", at("climbing")).unwrap();
+        let warnings = run_in(
+            &root,
+            &links(&[
+                ("libcuda.so.580", "/usr/lib/libcuda.so.1"),
+                ("a", "/new/dir/a"),
+                ("b", "/absolute/nvoci-b"),
+                ("c", "/climbing/nvoci-c"),
+                ("d", "/usr/lib/taken"),
+            ]),
+        );
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let link = |p: &str| fs::read_link(at(p)).unwrap().display().to_string();
+        assert_eq!(link("usr/lib/libcuda.so.1"), "libcuda.so.580");
+        assert_eq!(link("new/dir/a"), "a");
+        assert_eq!(link("etc/nvoci-b"), "b");
+        assert_eq!(link("etc/nvoci-c"), "c");
+        assert!(!Path::new("/etc/nvoci-b").exists() && at("usr/lib/taken").is_dir());
+        assert!(run_in(&root, &links(&[("a", "/new/dir/a")])).is_empty());
+    }
+
+    #[test]
+    fn modes_are_set_on_directories_only() {
+        let root = root();
+        let at = |p: &str| root.path().join(p);
+        fs::write(at("usr/file"), "").unwrap();
+        fs::set_permissions(at("dev"), fs::Permissions::from_mode(0o700)).unwrap();
+        let paths = ["/dev", "/usr/file", "/no/such"].map(PathBuf::from).to_vec();
+        let before = fs::metadata(at("usr/file")).unwrap().permissions().mode();
+        let warnings = run_in(&root, &CdiHook::Chmod { mode: 0o755, paths });
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let mode = |p: &str| fs::metadata(at(p)).unwrap().permissions().mode();
+        assert_eq!((mode("dev") & 0o7777, mode("usr/file")), (0o755, before));
+    }
+
+    #[test]
+    fn compatibility_libraries_are_named_where_they_really_are() {
+        let root = root();
+        let at = |p: &str| root.path().join(p);
+        fs::create_dir_all(at("usr/local/cuda-12.9/compat")).unwrap();
+        symlink("/usr/local/cuda-12.9", at("usr/local/cuda")).unwrap();
+        let note = "{\"CUDA version\":\"12.9\",\"driver\":[535]}\0";
+        let elf = elf_with_note(".note.cuda.fwd_compatibility", "NVIDIA Corporation", note);
+        fs::write(at("usr/local/cuda-12.9/compat/libcuda.so.575.57.08"), elf).unwrap();
+        let hook = |driver: &str| CdiHook::EnableCudaCompat {
+            driver: Some(driver.to_owned()),
+            cuda: None,
+            dir: PathBuf::from(cuda_compat::DEFAULT_DIR),
+        };
+        let conf = at("etc/ld.so.conf.d/00-compat-nvoci.conf");
+        assert!(run_in(&root, &hook("580.65.06")).is_empty() && !conf.exists());
+        assert!(run_in(&root, &hook("535.104.05")).is_empty());
+        assert_eq!(fs::read_to_string(conf).unwrap(), "/usr/local/cuda-12.9/compat\n");
+    }
+
+    #[test]
+    fn the_profile_names_the_gpus_that_are_there() {
+        use rustix::fs::{CWD, Mode, makedev, mknodat};
+        let root = root();
+        let conf = root
+            .path()
+            .join("etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf");
+        assert!(run_in(&root, &CdiHook::UpdateApplicationProfile).is_empty() && !conf.exists());
+        for (name, minor) in [("nvidia0", 0), ("nvidia3", 3), ("nvidiactl", 255)] {
+            let at = root.path().join("dev").join(name);
+            let made = mknodat(
+                CWD,
+                &at,
+                FileType::CharacterDevice,
+                Mode::RUSR,
+                makedev(195, minor),
+            );
+            if made.is_err() {
+                eprintln!("SKIPPED: making device nodes needs CAP_MKNOD");
+                return;
+            }
+        }
+        fs::write(root.path().join("dev/nvidia7"), "no device").unwrap();
+        assert!(run_in(&root, &CdiHook::UpdateApplicationProfile).is_empty());
+        let text = fs::read_to_string(conf).unwrap();
+        assert!(text.contains("[\"EGLVisibleDGPUDevices\",0x9]"), "{text}");
+    }
+}

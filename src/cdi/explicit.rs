@@ -1,0 +1,402 @@
+//! The specification that spells everything out, for those that read one themselves or cannot run our hook: gVisor,
+//! toolbx, Kata's guest. Its hooks are the vendor's by name and arguments. It is right for one driver version.
+//!
+//! What is in it, and how it is sorted, is what `nvidia-ctk cdi generate` 1.20 writes.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::generate::{
+    Numbers, Options, VOID, control_nodes, depth_first, edits_of, entry, finish, gpu_devices, wsl_device,
+};
+use super::types::{CdiSpec, Device, Edits, Hook, Mount};
+use crate::error::{Code, Error, Result};
+use crate::host::{Bits, ConfigKind, DriverFile, FileKind, Host, NodeKind, Platform, Roots};
+use crate::plan::catalogue;
+
+/// What a specification is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// GPUs, one device each.
+    Gpus,
+    /// Every node of the driver as one device: for containers that manage the driver.
+    Management,
+    /// GPUDirect Storage.
+    Gds,
+    /// InfiniBand verbs.
+    Mofed,
+    /// GDRCopy.
+    Gdrcopy,
+    /// NVSwitch.
+    Nvswitch,
+    /// IMEX channels, one device each.
+    Imex,
+}
+
+/// Programs that the vendor's tool leaves out.
+const NOT_EXPLICIT: [&str; 1] = ["nv-fabricmanager"];
+
+/// The specification of `mode` with every file.
+///
+/// # Errors
+/// [`Code::NoDriver`] and its like for what needs a driver; [`Code::DeviceNode`] where there would be no device.
+pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Result<CdiSpec> {
+    let mut spec = CdiSpec {
+        kind: options.kind.clone(),
+        ..CdiSpec::default()
+    };
+    let maker = Maker {
+        host,
+        roots,
+        hook_path: &options.hook_path,
+    };
+    match mode {
+        Mode::Gpus if host.platform == Platform::Wsl2 => {
+            wsl_device(&mut spec, host, roots, Numbers::Now);
+            maker.wsl_files(&mut spec.edits);
+        }
+        Mode::Gpus => {
+            host.check_versions()?;
+            gpu_devices(&mut spec, host, roots, options, Numbers::Now);
+            spec.edits.device_nodes = control_nodes(host, roots, Numbers::Now);
+            maker.driver_files(&mut spec.edits, mode);
+        }
+        Mode::Management => {
+            host.check_versions()?;
+            all_of(&mut spec, host, roots, options, managed);
+            maker.driver_files(&mut spec.edits, mode);
+        }
+        Mode::Gds => {
+            all_of(&mut spec, host, roots, options, |k| {
+                matches!(k, NodeKind::NvidiaFs(_))
+            });
+            if let Some(device) = spec.devices.first_mut() {
+                maker.storage_files(&mut device.edits);
+            }
+        }
+        Mode::Mofed => all_of(&mut spec, host, roots, options, |k| {
+            matches!(k, NodeKind::Uverbs(_) | NodeKind::RdmaCm)
+        }),
+        Mode::Gdrcopy => all_of(&mut spec, host, roots, options, |k| matches!(k, NodeKind::Gdrdrv)),
+        Mode::Nvswitch => all_of(&mut spec, host, roots, options, |k| {
+            matches!(k, NodeKind::NvSwitchCtl | NodeKind::NvSwitch(_))
+        }),
+        Mode::Imex => imex(&mut spec, host, roots, options),
+    }
+    if spec.devices.is_empty() {
+        return Err(Error::new(
+            Code::DeviceNode,
+            format!("CDI specification {}", spec.kind),
+            "this host has no device node that could be in it",
+        ));
+    }
+    spec.edits.env.push(VOID.to_owned());
+    Ok(finish(spec))
+}
+
+/// Every node of the driver but those of other subsystems' managers.
+fn managed(kind: NodeKind) -> bool {
+    matches!(
+        kind,
+        NodeKind::Ctl
+            | NodeKind::Gpu(_)
+            | NodeKind::Uvm
+            | NodeKind::UvmTools
+            | NodeKind::Modeset
+            | NodeKind::Cap(_)
+            | NodeKind::ImexChannel(_)
+    )
+}
+
+/// One device `all` of the nodes that are wanted.
+fn all_of(spec: &mut CdiSpec, host: &Host, roots: &Roots, options: &Options, wanted: fn(NodeKind) -> bool) {
+    let nodes: Vec<_> = host
+        .nodes
+        .iter()
+        .filter(|n| n.present && wanted(n.kind))
+        .collect();
+    if !nodes.is_empty() {
+        spec.devices.push(Device {
+            name: "all".to_owned(),
+            edits: edits_of(nodes, roots, options, Numbers::Now),
+            ..Device::default()
+        });
+    }
+}
+
+fn imex(spec: &mut CdiSpec, host: &Host, roots: &Roots, options: &Options) {
+    let mut all = Edits::default();
+    for node in host.nodes.iter().filter(|n| n.present) {
+        if let NodeKind::ImexChannel(channel) = node.kind {
+            let mut edits = Edits::default();
+            edits.device_nodes.push(entry(node, roots, Numbers::AtStart));
+            all.merge(&edits);
+            spec.devices.push(Device {
+                name: channel.to_string(),
+                edits,
+                ..Device::default()
+            });
+        }
+    }
+    spec.devices.sort_by(|a, b| a.name.cmp(&b.name));
+    if options.all && !all.is_empty() {
+        spec.devices.push(Device {
+            name: "all".to_owned(),
+            edits: all,
+            ..Device::default()
+        });
+    }
+}
+
+/// Options of a mount that nothing is written to, and of a socket, to which is written.
+const READ_ONLY: [&str; 5] = ["ro", "nosuid", "nodev", "rbind", "rprivate"];
+const SOCKET: [&str; 5] = ["nosuid", "nodev", "rbind", "rprivate", "noexec"];
+
+struct Maker<'a> {
+    host: &'a Host,
+    roots: &'a Roots,
+    hook_path: &'a str,
+}
+
+impl Maker<'_> {
+    fn driver_files(&self, edits: &mut Edits, mode: Mode) {
+        let graphics = mode == Mode::Gpus;
+        for file in &self.host.files {
+            if let Some((at, options)) = place(file, graphics) {
+                edits.mounts.push(self.mount(file, &at, options));
+            }
+        }
+        sort(&mut edits.mounts);
+        if let Some(dir) = self.libcuda_dir() {
+            edits
+                .env
+                .push(format!("NVIDIA_CTK_LIBCUDA_DIR={}", dir.display()));
+        }
+        if graphics {
+            self.links(edits, &self.graphics_links());
+        }
+        self.links(edits, &self.library_links());
+        let version = self.host.user_version.as_deref().unwrap_or_default();
+        let version = format!("--host-driver-version={version}");
+        self.hook(edits, &["enable-cuda-compat", &version]);
+        self.ldcache(edits);
+        // Whoever manages the driver makes its nodes.
+        if graphics {
+            self.hook(edits, &["disable-device-node-modification"]);
+            self.hook(edits, &["update-application-profile"]);
+        }
+    }
+
+    /// The driver store keeps its place; only `nvidia-smi` is looked for elsewhere.
+    fn wsl_files(&self, edits: &mut Edits) {
+        for file in &self.host.files {
+            edits.mounts.push(self.mount(file, &file.path, &READ_ONLY));
+        }
+        sort(&mut edits.mounts);
+        let smi = self.host.files.iter().find(|f| f.name == "nvidia-smi");
+        if let Some(smi) = smi {
+            let link = format!("{}::/usr/bin/nvidia-smi", smi.path.display());
+            self.links(edits, &[link]);
+        }
+        self.ldcache(edits);
+    }
+
+    fn storage_files(&self, edits: &mut Edits) {
+        for file in &self.host.files {
+            let wanted = match &file.kind {
+                FileKind::Config(ConfigKind::Cufile) => Path::new("/etc/cufile.json"),
+                FileKind::Directory if file.name == "udev" => file.path.as_path(),
+                _ => continue,
+            };
+            edits.mounts.push(self.mount(file, wanted, &READ_ONLY));
+        }
+        sort(&mut edits.mounts);
+    }
+
+    fn mount(&self, file: &DriverFile, at: &Path, options: &[&str]) -> Mount {
+        let below = file.path.strip_prefix("/").unwrap_or(&file.path);
+        Mount {
+            host_path: self.roots.driver_path.join(below).display().to_string(),
+            container_path: at.display().to_string(),
+            options: options.iter().map(ToString::to_string).collect(),
+            typ: None,
+        }
+    }
+
+    fn hook(&self, edits: &mut Edits, words: &[&str]) {
+        let name = Path::new(self.hook_path).file_name().and_then(OsStr::to_str);
+        // The vendor's other program has the hooks as a subcommand.
+        let program: &[&str] = match name {
+            Some("nvidia-ctk") => &["nvidia-ctk", "hook"],
+            Some("nvoci") => &["nvoci", "cdi-hook"],
+            _ => &["nvidia-cdi-hook"],
+        };
+        edits.hooks.push(Hook {
+            stage: "createContainer".to_owned(),
+            path: self.hook_path.to_owned(),
+            args: program.iter().chain(words).map(ToString::to_string).collect(),
+            env: vec!["NVIDIA_CTK_DEBUG=false".to_owned()],
+            timeout: None,
+        });
+    }
+
+    fn links(&self, edits: &mut Edits, links: &[String]) {
+        if !links.is_empty() {
+            let mut words = vec!["create-symlinks"];
+            words.extend(links.iter().flat_map(|l| ["--link", l.as_str()]));
+            self.hook(edits, &words);
+        }
+    }
+
+    /// The directories of the libraries, in the order of their mounts.
+    fn ldcache(&self, edits: &mut Edits) {
+        let mut dirs: Vec<String> = Vec::new();
+        for mount in &edits.mounts {
+            let path = Path::new(&mount.container_path);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let library = name.starts_with("lib") && (name.ends_with(".so") || name.contains(".so."));
+            let dir = path
+                .parent()
+                .unwrap_or_else(|| Path::new("/"))
+                .display()
+                .to_string();
+            // What the X server loads no program may find by name.
+            let library = library && !dir.contains("/xorg");
+            if library && !dirs.contains(&dir) {
+                dirs.push(dir);
+            }
+        }
+        if !dirs.is_empty() {
+            let mut words = vec!["update-ldcache"];
+            words.extend(dirs.iter().flat_map(|d| ["--folder", d.as_str()]));
+            self.hook(edits, &words);
+        }
+    }
+
+    fn libraries(&self) -> impl Iterator<Item = (&DriverFile, Option<&str>, Option<&str>)> {
+        self.host.files.iter().filter_map(|file| match &file.kind {
+            FileKind::Library {
+                soname,
+                bits: Bits::B64,
+                subdir,
+            } if catalogue::library(&file.name).is_some() => {
+                Some((file, soname.as_deref(), subdir.as_deref()))
+            }
+            _ => None,
+        })
+    }
+
+    fn libcuda_dir(&self) -> Option<PathBuf> {
+        let (file, ..) = self
+            .libraries()
+            .find(|(f, ..)| f.name.starts_with("libcuda.so."))?;
+        file.path.parent().map(Path::to_path_buf)
+    }
+
+    /// Links that graphics libraries are found by, and which need a directory or a name of their own.
+    fn graphics_links(&self) -> Vec<String> {
+        let mut links = Vec::new();
+        for (stem, target, at) in [
+            (
+                "libnvidia-allocator.so.",
+                Some("../libnvidia-allocator.so.1"),
+                "gbm/nvidia-drm_gbm.so",
+            ),
+            (
+                "libnvidia-vulkan-producer.so.",
+                None,
+                "libnvidia-vulkan-producer.so",
+            ),
+            ("libglxserver_nvidia.so.", None, "libglxserver_nvidia.so"),
+        ] {
+            if let Some((file, ..)) = self.libraries().find(|(f, ..)| f.name.starts_with(stem)) {
+                let dir = file.path.parent().unwrap_or_else(|| Path::new("/"));
+                let target = target.unwrap_or(&file.name);
+                links.push(format!("{target}::{}", dir.join(at).display()));
+            }
+        }
+        links
+    }
+
+    /// The links beside the libraries: by soname, and, where the host has it, without a version.
+    fn library_links(&self) -> Vec<String> {
+        const FIXED: [(&str, Option<&str>, &str); 3] = [
+            ("libcuda.so.", Some("libcuda.so.1"), "libcuda.so"),
+            ("libGLX_nvidia.so.", None, "libGLX_indirect.so.0"),
+            (
+                "libnvidia-opticalflow.so.",
+                Some("libnvidia-opticalflow.so.1"),
+                "libnvidia-opticalflow.so",
+            ),
+        ];
+        let mut links: Vec<String> = Vec::new();
+        let mut files: Vec<_> = self
+            .libraries()
+            .filter(|(.., subdir)| *subdir != Some("xorg"))
+            .collect();
+        files.sort_by_key(|(f, ..)| &f.path);
+        for (file, soname, _) in files {
+            let dir = file.path.parent().unwrap_or_else(|| Path::new("/"));
+            let mut add = |target: &str, name: &str| {
+                let link = format!("{target}::{}", dir.join(name).display());
+                if !links.contains(&link) {
+                    links.push(link);
+                }
+            };
+            for (stem, target, name) in FIXED {
+                if file.name.starts_with(stem) {
+                    add(target.unwrap_or(&file.name), name);
+                }
+            }
+            let soname = soname
+                .filter(|s| !s.is_empty() && !s.contains('/'))
+                .unwrap_or(&file.name);
+            if soname != file.name {
+                add(&file.name, soname);
+            }
+            if let Some((stem, _)) = file.name.split_once(".so.") {
+                let plain = format!("{stem}.so");
+                if plain != soname && self.roots.driver.read_link(dir.join(&plain)).is_ok() {
+                    add(soname, &plain);
+                }
+            }
+        }
+        links
+    }
+}
+
+fn sort(mounts: &mut [Mount]) {
+    mounts.sort_by(|a, b| depth_first(&a.container_path).cmp(&depth_first(&b.container_path)));
+}
+
+/// Where a file is in the container, and with which options; `None` where it is left out.
+fn place(file: &DriverFile, graphics: bool) -> Option<(PathBuf, &'static [&'static str])> {
+    let at = match &file.kind {
+        FileKind::Library { bits, subdir, .. } => {
+            catalogue::library(&file.name)?;
+            let drawing_only = subdir.as_deref() == Some("xorg") || file.name.starts_with("libnvidia-egl-");
+            if *bits == Bits::B32 || (drawing_only && !graphics) {
+                return None;
+            }
+            file.path.clone()
+        }
+        FileKind::Binary => {
+            let drawing_only = file.name == "nvidia-xconfig";
+            if NOT_EXPLICIT.contains(&file.name.as_str()) || (drawing_only && !graphics) {
+                return None;
+            }
+            file.dir_hint.join(&file.name)
+        }
+        FileKind::Firmware => file.path.clone(),
+        FileKind::Config(kind) if graphics => match kind {
+            ConfigKind::VulkanIcd | ConfigKind::VulkanImplicitLayer | ConfigKind::OpenClIcd => {
+                Path::new("/etc").join(kind.dir()).join(&file.name)
+            }
+            ConfigKind::Cufile => return None,
+            _ => Path::new("/usr/share").join(kind.dir()).join(&file.name),
+        },
+        FileKind::Socket => return Some((file.path.clone(), &SOCKET)),
+        _ => return None,
+    };
+    Some((at, &READ_ONLY))
+}

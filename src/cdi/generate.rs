@@ -1,0 +1,256 @@
+//! The specification of this host: devices by name, and one hook.
+//!
+//! It names no driver file, no version and no device number: the engine takes the numbers from the host's nodes, and
+//! the hook, which is nvoci, finds the driver when the container is made. So the file stays right when the driver is
+//! updated, and it can be there before the driver is: then its one device `all` has the hook alone, which gives every
+//! GPU once there are some, and says what is missing until then.
+
+use std::path::Path;
+
+use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook};
+use super::version::Version;
+use crate::host::{DeviceNode as HostNode, Gpu, Host, NodeKind, Platform, Roots};
+
+/// How devices are named.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Naming {
+    /// `0`, `0:1`
+    Index,
+    /// `GPU-…`, `MIG-…`
+    Uuid,
+    /// `gpu0`, `mig0:1`
+    TypeIndex,
+}
+
+/// What to generate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `vendor/class`.
+    pub kind: String,
+    /// How devices are named; each name is a device.
+    pub naming: Vec<Naming>,
+    /// Whether there is a device `all`.
+    pub all: bool,
+    /// The program that hooks call.
+    pub hook_path: String,
+    /// Whether containers join the groups that may open a node which not everybody may. Needs CDI 0.7.0.
+    pub additional_gids: bool,
+    /// UUIDs of MIG devices, which only the driver's own library knows: GPU index, MIG index, `MIG-…`.
+    pub mig_uuids: Vec<(u32, u32, String)>,
+}
+
+/// What a device node entry says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Numbers {
+    /// Nothing: the engine looks when it makes a container.
+    AtStart,
+    /// What the node is now.
+    Now,
+}
+
+/// The variable that keeps other ways of asking from giving the driver a second time.
+pub(super) const VOID: &str = "NVIDIA_VISIBLE_DEVICES=void";
+
+/// The specification with one hook.
+pub fn dynamic(host: &Host, roots: &Roots, options: &Options) -> CdiSpec {
+    let mut spec = CdiSpec {
+        kind: options.kind.clone(),
+        ..CdiSpec::default()
+    };
+    if host.platform == Platform::Wsl2 {
+        wsl_device(&mut spec, host, roots, Numbers::AtStart);
+    } else {
+        gpu_devices(&mut spec, host, roots, options, Numbers::AtStart);
+        spec.edits.device_nodes = control_nodes(host, roots, Numbers::AtStart);
+    }
+    spec.edits.env.push(VOID.to_owned());
+    if spec.devices.is_empty() {
+        let mut edits = Edits::default();
+        edits.hooks.push(our_hook(options, &["--devices", "all"]));
+        spec.devices.push(Device {
+            name: "all".to_owned(),
+            edits,
+            ..Device::default()
+        });
+    } else {
+        spec.edits.hooks.push(our_hook(options, &["--devices-in-spec"]));
+    }
+    finish(spec)
+}
+
+/// Declares the version, once all is there.
+pub(super) fn finish(mut spec: CdiSpec) -> CdiSpec {
+    spec.version = Version::needed_by(&spec);
+    spec
+}
+
+fn our_hook(options: &Options, flags: &[&str]) -> Hook {
+    let words = ["nvoci", "hook", "--cdi"]
+        .iter()
+        .chain(flags)
+        .chain(&["createContainer"]);
+    Hook {
+        stage: "createContainer".to_owned(),
+        path: options.hook_path.clone(),
+        args: words.map(ToString::to_string).collect(),
+        // An old runc gives a hook without an environment the image's.
+        env: vec!["PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
+        timeout: None,
+    }
+}
+
+/// One device per name, sorted by name, then `all` with everything.
+pub(super) fn gpu_devices(
+    spec: &mut CdiSpec,
+    host: &Host,
+    roots: &Roots,
+    options: &Options,
+    numbers: Numbers,
+) {
+    let mut all = Edits::default();
+    let mut devices = Vec::new();
+    for gpu in host.usable_gpus() {
+        if gpu.mig_devices.is_empty() {
+            let edits = edits_of(gpu_nodes(host, gpu), roots, options, numbers);
+            if !edits.is_empty() {
+                all.merge(&edits);
+                for naming in &options.naming {
+                    let name = match naming {
+                        Naming::Index => gpu.index.to_string(),
+                        Naming::Uuid => gpu.uuid.clone(),
+                        Naming::TypeIndex => format!("gpu{}", gpu.index),
+                    };
+                    devices.push((name, edits.clone()));
+                }
+            }
+        }
+        for mig in &gpu.mig_devices {
+            let kinds = [
+                NodeKind::Gpu(gpu.minor),
+                NodeKind::Cap(mig.gi_minor),
+                NodeKind::Cap(mig.ci_minor),
+            ];
+            let nodes: Vec<&HostNode> = kinds.iter().filter_map(|k| present(host, *k)).collect();
+            // Without its capabilities a MIG device is the whole GPU, or nothing.
+            if nodes.len() != kinds.len() {
+                continue;
+            }
+            let edits = edits_of(nodes, roots, options, numbers);
+            all.merge(&edits);
+            for naming in &options.naming {
+                let name = match naming {
+                    Naming::Index => format!("{}:{}", gpu.index, mig.index),
+                    Naming::TypeIndex => format!("mig{}:{}", gpu.index, mig.index),
+                    Naming::Uuid => {
+                        let known = options
+                            .mig_uuids
+                            .iter()
+                            .find(|(g, m, _)| (*g, *m) == (gpu.index, mig.index));
+                        known.map_or_else(String::new, |(.., uuid)| uuid.clone())
+                    }
+                };
+                devices.push((name, edits.clone()));
+            }
+        }
+    }
+    devices.retain(|(name, _)| !name.is_empty());
+    devices.sort_by(|a, b| a.0.cmp(&b.0));
+    devices.dedup_by(|a, b| a.0 == b.0);
+    if options.all && !all.is_empty() {
+        all.device_nodes
+            .sort_by(|a, b| depth_first(&a.path).cmp(&depth_first(&b.path)));
+        devices.push(("all".to_owned(), all));
+    }
+    spec.devices = devices
+        .into_iter()
+        .map(|(name, edits)| Device {
+            name,
+            edits,
+            ..Device::default()
+        })
+        .collect();
+}
+
+/// WSL2 has one node for all GPUs; which of them a program uses is not a matter of nodes there.
+pub(super) fn wsl_device(spec: &mut CdiSpec, host: &Host, roots: &Roots, numbers: Numbers) {
+    if let Some(node) = present(host, NodeKind::Dxg) {
+        spec.devices.push(Device {
+            name: "all".to_owned(),
+            edits: Edits {
+                device_nodes: vec![entry(node, roots, numbers)],
+                ..Edits::default()
+            },
+            ..Device::default()
+        });
+    }
+}
+
+/// The nodes that belong to no GPU.
+pub(super) fn control_nodes(host: &Host, roots: &Roots, numbers: Numbers) -> Vec<DeviceNode> {
+    let kinds = [
+        NodeKind::Modeset,
+        NodeKind::Uvm,
+        NodeKind::UvmTools,
+        NodeKind::Ctl,
+    ];
+    let nodes = kinds.iter().filter_map(|k| present(host, *k));
+    let mut nodes: Vec<DeviceNode> = nodes.map(|n| entry(n, roots, numbers)).collect();
+    nodes.sort_by(|a, b| a.path.cmp(&b.path));
+    nodes
+}
+
+/// Shallow paths first, as the vendor's tool sorts.
+pub(super) fn depth_first(path: &str) -> (usize, &str) {
+    (path.matches('/').count(), path)
+}
+
+fn gpu_nodes<'h>(host: &'h Host, gpu: &Gpu) -> Vec<&'h HostNode> {
+    let mut nodes: Vec<&HostNode> = present(host, NodeKind::Gpu(gpu.minor)).into_iter().collect();
+    if !nodes.is_empty() {
+        let dri = |n: &&HostNode| n.present && matches!(n.kind, NodeKind::Dri { pci, .. } if pci == gpu.pci);
+        nodes.extend(host.nodes.iter().filter(dri));
+    }
+    nodes
+}
+
+fn present(host: &Host, kind: NodeKind) -> Option<&HostNode> {
+    host.node(kind).filter(|n| n.present)
+}
+
+pub(super) fn edits_of(nodes: Vec<&HostNode>, roots: &Roots, options: &Options, numbers: Numbers) -> Edits {
+    let mut edits = Edits::default();
+    for node in nodes {
+        edits.device_nodes.push(entry(node, roots, numbers));
+        if options.additional_gids && needs_group(node) && !edits.additional_gids.contains(&node.gid) {
+            edits.additional_gids.push(node.gid);
+        }
+    }
+    edits
+        .device_nodes
+        .sort_by(|a, b| depth_first(&a.path).cmp(&depth_first(&b.path)));
+    edits
+}
+
+/// A node that its group may use, and not everybody.
+pub fn needs_group(node: &HostNode) -> bool {
+    node.gid != 0 && node.mode & 0o006 != 0o006 && node.mode & 0o060 != 0
+}
+
+pub(super) fn entry(node: &HostNode, roots: &Roots, numbers: Numbers) -> DeviceNode {
+    let below = node.path.strip_prefix("/dev").unwrap_or_else(|_| Path::new(""));
+    let on_host = roots.dev_path.join(below);
+    let mut entry = DeviceNode {
+        path: node.path.display().to_string(),
+        host_path: (on_host != node.path).then(|| on_host.display().to_string()),
+        ..DeviceNode::default()
+    };
+    if numbers == Numbers::Now {
+        entry.major = Some(node.major);
+        // Zero is what a missing minor means.
+        entry.minor = Some(node.minor).filter(|m| *m != 0);
+        entry.file_mode = Some(node.mode & 0o777).filter(|m| *m != 0);
+        entry.permissions = Some("rwm".to_owned());
+        entry.gid = Some(node.gid).filter(|g| *g != 0);
+    }
+    entry
+}

@@ -1,0 +1,797 @@
+//! Specifications of recorded and made-up hosts, beside the vendor's; and what a reader must refuse.
+//!
+//! `tests/cdi/vendor` holds what `nvidia-ctk cdi generate` 1.20 wrote: over a made-up root (`{{root}}`), and on an H100
+//! host with driver 580.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use super::explicit::{Mode, explicit};
+use super::generate::{Naming, Options, dynamic};
+use super::read::{Format, parse};
+use super::registry::{Registry, Standing, Trust};
+use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount};
+use super::version::Version;
+use super::{check, edit, emit, transform};
+use crate::error::Code;
+use crate::host::testhost::TestHost;
+use crate::oci::{Spec, Stage};
+use crate::request::CdiName;
+
+fn vendors(name: &str, root: &Path) -> CdiSpec {
+    let at = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/cdi/vendor")
+        .join(name);
+    let text = fs::read_to_string(at)
+        .unwrap()
+        .replace("{{root}}", &root.display().to_string());
+    parse(text.as_bytes(), Format::Yaml, name).unwrap()
+}
+
+fn options() -> Options {
+    Options {
+        kind: "nvidia.com/gpu".to_owned(),
+        naming: vec![Naming::Index, Naming::Uuid],
+        all: true,
+        hook_path: "/usr/bin/nvidia-cdi-hook".to_owned(),
+        additional_gids: true,
+        mig_uuids: Vec::new(),
+    }
+}
+
+fn made(host: &TestHost, mode: Mode) -> CdiSpec {
+    explicit(&host.discover(), &host.roots(), &options(), mode).unwrap()
+}
+
+/// The recorded H100 host; `None` where this process may not make device nodes.
+fn h100() -> Option<TestHost> {
+    let host = TestHost::recorded("h100-580");
+    let nodes = [
+        ("nvidia0", 195, 0, 0o666),
+        ("nvidiactl", 195, 255, 0o666),
+        ("nvidia-uvm", 238, 0, 0o666),
+        ("nvidia-uvm-tools", 238, 1, 0o666),
+        ("nvidia-caps/nvidia-cap1", 241, 1, 0o400),
+        ("nvidia-caps/nvidia-cap2", 241, 2, 0o444),
+    ];
+    nodes
+        .iter()
+        .all(|(path, major, minor, mode)| host.device(path, *major, *minor, *mode))
+        .then_some(host)
+}
+
+/// The made-up root of the other goldens, made from what they say was in it.
+fn made_up() -> Option<(TestHost, Vec<UnixListener>)> {
+    let host = TestHost::bare();
+    let golden = vendors("nvml.yaml", host.path());
+    host.module("570.10.20", 0);
+    host.file(
+        "proc/devices",
+        "Character devices:\n195 nvidia\n226 drm\n231 infiniband_verbs\n504 nvidia-nvswitch\n505 gdrdrv\n\
+         506 nvidia-fs\n507 nvidia-caps-imex-channels\n508 nvidia-uvm\n511 nvidia-caps\n\nBlock devices:\n",
+    );
+    for (minor, digit) in ['1', '2'].into_iter().enumerate() {
+        let of = |n: usize| digit.to_string().repeat(n);
+        host.file(
+            &format!("proc/driver/nvidia/gpus/0000:0{digit}:00.0/information"),
+            format!(
+                "Model: \t\t NVIDIA\nGPU UUID: \t GPU-{}-{}-{}-{}-{}\nBus Location: \t 0000:0{digit}:00.0\n\
+                 Device Minor: \t {minor}\nGPU Excluded:\t No\n",
+                of(8),
+                of(4),
+                of(4),
+                of(4),
+                of(12)
+            ),
+        );
+    }
+    for (name, minor, mode) in [("config", 1, 256), ("monitor", 2, 292)] {
+        host.file(
+            &format!("proc/driver/nvidia/capabilities/mig/{name}"),
+            format!("DeviceFileMinor: {minor}\nDeviceFileMode: {mode}\nDeviceFileModify: 1\n"),
+        );
+    }
+    host.file("proc/driver/nvidia-caps/mig-minors", "config 1\nmonitor 2\n");
+
+    let links = link_set(&golden);
+    let mut sockets = Vec::new();
+    for mount in &golden.edits.mounts {
+        let below = Path::new(&mount.host_path).strip_prefix(host.path()).unwrap();
+        let (path, name) = (
+            below.to_str().unwrap(),
+            below.file_name().unwrap().to_str().unwrap(),
+        );
+        if name == "socket" {
+            fs::create_dir_all(host.path().join(below).parent().unwrap()).unwrap();
+            sockets.push(UnixListener::bind(host.path().join(below)).unwrap());
+        } else if name.contains(".so") {
+            // The vendor's tool links a soname only where the host has that link.
+            let soname = links.iter().find_map(|l| {
+                let at = l.strip_prefix(&format!("{name}::/usr/lib/x86_64-linux-gnu/"))?;
+                (at.contains(".so.") && !at.contains("indirect")).then(|| at.to_owned())
+            });
+            host.library(path, soname.as_deref(), 64);
+        } else if path.contains("bin/") && !path.ends_with(".bin") {
+            host.library(path, None, 64);
+        } else {
+            host.file(path, "x");
+        }
+    }
+    host.file("etc/cufile.json", "{}");
+    fs::create_dir_all(host.path().join("run/udev")).unwrap();
+    let nodes = [
+        ("nvidia0", 195, 0, 0o666),
+        ("nvidia1", 195, 1, 0o666),
+        ("nvidiactl", 195, 255, 0o666),
+        ("nvidia-modeset", 195, 254, 0o666),
+        ("nvidia-uvm", 508, 0, 0o666),
+        ("nvidia-uvm-tools", 508, 1, 0o666),
+        ("nvidia-caps/nvidia-cap1", 511, 1, 0o400),
+        ("nvidia-caps/nvidia-cap2", 511, 2, 0o444),
+        ("nvidia-caps-imex-channels/channel0", 507, 0, 0o666),
+        ("nvidia-caps-imex-channels/channel7", 507, 7, 0o666),
+        ("nvidia-fs0", 506, 0, 0o644),
+        ("gdrdrv", 505, 0, 0o600),
+        ("nvidia-nvswitch0", 504, 0, 0o644),
+        ("nvidia-nvswitchctl", 504, 255, 0o644),
+        ("infiniband/uverbs0", 231, 192, 0o660),
+        ("infiniband/rdma_cm", 10, 60, 0o666),
+    ];
+    nodes
+        .iter()
+        .all(|(path, major, minor, mode)| host.device(path, *major, *minor, *mode))
+        .then_some((host, sockets))
+}
+
+/// Every link of every create-symlinks hook, as it is on the command line.
+fn link_set(spec: &CdiSpec) -> BTreeSet<String> {
+    let hooks = spec
+        .edits
+        .hooks
+        .iter()
+        .filter(|h| h.args.iter().any(|a| a == "create-symlinks"));
+    hooks
+        .flat_map(|h| h.args.iter().filter(|a| a.contains("::")).cloned())
+        .collect()
+}
+
+/// The other hooks, with their arguments.
+fn other_hooks(spec: &CdiSpec) -> Vec<&Hook> {
+    let links = |h: &&Hook| h.args.iter().all(|a| a != "create-symlinks");
+    spec.edits.hooks.iter().filter(links).collect()
+}
+
+fn mount_set(spec: &CdiSpec) -> BTreeSet<(String, String, String)> {
+    let one = |m: &Mount| (m.host_path.clone(), m.container_path.clone(), m.options.join(","));
+    spec.edits.mounts.iter().map(one).collect()
+}
+
+/// Asserts that two sets differ in exactly what is listed: only ours, only the vendor's.
+fn differ(what: &str, ours: &BTreeSet<String>, theirs: &BTreeSet<String>, plus: &[&str], minus: &[&str]) {
+    let set = |list: &[&str]| list.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(ours - theirs, set(plus), "{what}: only ours");
+    assert_eq!(theirs - ours, set(minus), "{what}: only the vendor's");
+}
+
+#[test]
+fn h100_is_the_vendors_specification() {
+    let Some(host) = h100() else { return };
+    let mut ours = made(&host, Mode::Gpus);
+    // The vendor's was made where the driver's root is the host's.
+    transform::root(&mut ours, host.path(), Path::new(""), transform::Side::Host);
+    let theirs = vendors("h100-nvml.yaml", Path::new(""));
+    assert_eq!(ours.devices, theirs.devices);
+    assert_eq!(ours.edits.device_nodes, theirs.edits.device_nodes);
+    assert_eq!(ours.edits.env, theirs.edits.env);
+    assert_eq!(ours.version, theirs.version);
+    assert_eq!(other_hooks(&ours), other_hooks(&theirs));
+    assert_eq!(link_set(&ours), link_set(&theirs));
+
+    let shown = |spec: &CdiSpec| {
+        let mounts = mount_set(spec);
+        mounts
+            .into_iter()
+            .map(|(host, container, options)| format!("{host} {container} {options}"))
+            .collect::<BTreeSet<_>>()
+    };
+    let share = "ro,nosuid,nodev,rbind,rprivate";
+    let line = |host: &str, container: &str| format!("{host} {container} {share}");
+    let plus = [
+        // This driver keeps its files together, and beside its libraries are its own; what is in /usr/share may be another
+        // driver's, left over. (Here the two are the same text, and the recorded tree has only the first.)
+        line(
+            "/usr/local/nvidia/share/vulkan/icd.d/nvidia_icd.json",
+            "/etc/vulkan/icd.d/nvidia_icd.json",
+        ),
+        line(
+            "/usr/local/nvidia/share/glvnd/egl_vendor.d/10_nvidia.json",
+            "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+        ),
+        // The vendor's tool looks for the layers in the same places, but not beside the libraries, where they are here.
+        line(
+            "/usr/local/nvidia/share/vulkan/implicit_layer.d/nvidia_layers.json",
+            "/etc/vulkan/implicit_layer.d/nvidia_layers.json",
+        ),
+    ];
+    let minus = [
+        line(
+            "/usr/share/vulkan/icd.d/nvidia_icd.json",
+            "/etc/vulkan/icd.d/nvidia_icd.json",
+        ),
+        line(
+            "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+            "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+        ),
+    ];
+    differ(
+        "mounts",
+        &shown(&ours),
+        &shown(&theirs),
+        &plus.each_ref().map(String::as_str),
+        &minus.each_ref().map(String::as_str),
+    );
+}
+
+#[test]
+fn h100_is_managed_as_by_the_vendors_specification() {
+    let Some(host) = h100() else { return };
+    let mut ours = made(&host, Mode::Management);
+    transform::root(&mut ours, host.path(), Path::new(""), transform::Side::Host);
+    let theirs = vendors("h100-management.yaml", Path::new(""));
+    assert_eq!(ours.devices, theirs.devices);
+    assert_eq!(ours.edits.env, theirs.edits.env);
+    assert_eq!(other_hooks(&ours), other_hooks(&theirs));
+    assert_eq!(link_set(&ours), link_set(&theirs));
+    assert_eq!(mount_set(&ours), mount_set(&theirs));
+    // Without the test's own root it needs no more than the vendor's.
+    assert_eq!(Version::needed_by(&ours), theirs.version);
+}
+
+#[test]
+fn a_whole_desktop_driver_is_the_vendors_specification() {
+    let Some((host, _sockets)) = made_up() else { return };
+    let ours = made(&host, Mode::Gpus);
+    let theirs = vendors("nvml.yaml", host.path());
+    assert_eq!(ours.devices, theirs.devices);
+    assert_eq!(ours.edits.device_nodes, theirs.edits.device_nodes);
+    assert_eq!(ours.edits.env, theirs.edits.env);
+    assert_eq!(mount_set(&ours), mount_set(&theirs));
+    assert_eq!(link_set(&ours), link_set(&theirs));
+    assert_eq!(other_hooks(&ours), other_hooks(&theirs));
+    assert_eq!(ours.version, theirs.version);
+}
+
+#[test]
+fn the_other_modes_are_the_vendors() {
+    let Some((host, _sockets)) = made_up() else { return };
+    for (name, mode) in [
+        ("gds.yaml", Mode::Gds),
+        ("gdrcopy.yaml", Mode::Gdrcopy),
+        ("nvswitch.yaml", Mode::Nvswitch),
+        ("imex.yaml", Mode::Imex),
+    ] {
+        let (ours, theirs) = (made(&host, mode), vendors(name, host.path()));
+        assert_eq!(ours.devices, theirs.devices, "{name}");
+        assert_eq!(ours.edits, theirs.edits, "{name}");
+        assert_eq!(ours.version, theirs.version, "{name}");
+    }
+    // The made-up root's node belonged to a group.
+    let chown = rustix::fs::chown(
+        host.path().join("dev/infiniband/uverbs0"),
+        None,
+        Some(rustix::fs::Gid::from_raw(27)),
+    );
+    assert!(chown.is_ok());
+    assert_eq!(made(&host, Mode::Mofed), vendors("mofed.yaml", host.path()));
+
+    let (ours, theirs) = (
+        made(&host, Mode::Management),
+        vendors("management.yaml", host.path()),
+    );
+    assert_eq!(ours.devices, theirs.devices);
+    assert_eq!(mount_set(&ours), mount_set(&theirs));
+    assert_eq!(link_set(&ours), link_set(&theirs));
+    assert_eq!(other_hooks(&ours), other_hooks(&theirs));
+}
+
+#[test]
+fn the_dynamic_form_names_no_file_no_version_and_no_number() {
+    let Some(host) = h100() else { return };
+    let mut options = options();
+    options.hook_path = "/usr/bin/nvoci".to_owned();
+    options.additional_gids = false;
+    let mut spec = dynamic(&host.discover(), &host.roots(), &options);
+    transform::root(&mut spec, host.path(), Path::new(""), transform::Side::Host);
+    let names: Vec<&str> = spec.devices.iter().map(|d| d.name.as_str()).collect();
+    assert_eq!(names, ["0", "GPU-fff409e8-6d09-4804-74aa-d9624af686c0", "all"]);
+    let text = emit::yaml(&spec);
+    for word in ["580", "lib", "major", "minor", "195", "mounts"] {
+        assert!(!text.contains(word), "{word} in\n{text}");
+    }
+    assert!(text.starts_with("---\ncdiVersion: \"0.5.0\"\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n"));
+    let [hook] = spec.edits.hooks.as_slice() else {
+        panic!("{text}");
+    };
+    assert_eq!(hook.path, "/usr/bin/nvoci");
+    assert_eq!(
+        hook.args,
+        ["nvoci", "hook", "--cdi", "--devices-in-spec", "createContainer"]
+    );
+    assert!(!hook.env.is_empty());
+    assert_eq!(spec.edits.env, ["NVIDIA_VISIBLE_DEVICES=void"]);
+}
+
+#[test]
+fn before_there_is_a_driver_all_is_the_hook_alone() {
+    let host = TestHost::bare();
+    let spec = dynamic(&host.discover(), &host.roots(), &options());
+    super::validate::validate(&spec).unwrap();
+    assert_eq!(spec.version, Version::V0_3);
+    let [device] = spec.devices.as_slice() else {
+        panic!("{spec:?}");
+    };
+    assert_eq!(device.name, "all");
+    assert_eq!(
+        device.edits.hooks[0].args,
+        ["nvoci", "hook", "--cdi", "--devices", "all", "createContainer"]
+    );
+    let refused = explicit(&host.discover(), &host.roots(), &options(), Mode::Gpus).unwrap_err();
+    assert_eq!(refused.code(), Code::NoDriver);
+}
+
+#[test]
+fn mig_devices_are_named_and_their_gpu_is_not() {
+    let host = TestHost::bare();
+    host.module("550.1.2", 2);
+    host.driver(
+        "usr/lib64",
+        "550.1.2",
+        &[("libcuda", "libcuda.so.1"), ("libnvidia-ml", "libnvidia-ml.so.1")],
+    );
+    for (gi, cis) in [(1, &[0][..]), (2, &[0, 1])] {
+        for ci in cis {
+            let minor = 10 * gi + ci + 1;
+            let dir = format!("proc/driver/nvidia/capabilities/gpu0/mig/gi{gi}");
+            let text = |m| format!("DeviceFileMinor: {m}\nDeviceFileMode: 292\nDeviceFileModify: 1\n");
+            host.file(&format!("{dir}/access"), text(10 * gi));
+            host.file(&format!("{dir}/ci{ci}/access"), text(minor));
+            let made = host.device(&format!("nvidia-caps/nvidia-cap{minor}"), 511, minor, 0o444);
+            if !made {
+                return;
+            }
+        }
+        host.device(&format!("nvidia-caps/nvidia-cap{}", 10 * gi), 511, 10 * gi, 0o444);
+    }
+    for (path, minor) in [("nvidia0", 0), ("nvidia1", 1), ("nvidiactl", 255)] {
+        host.device(path, 195, minor, 0o666);
+    }
+    let found = host.discover();
+    let mut options = options();
+    options.naming.push(Naming::TypeIndex);
+    options.mig_uuids = vec![(0, 1, "MIG-abc".to_owned())];
+    let spec = dynamic(&found, &host.roots(), &options);
+    let names: Vec<&str> = spec.devices.iter().map(|d| d.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "0:0",
+            "0:1",
+            "0:2",
+            "1",
+            "GPU-00000001-0000-0000-0000-000000000000",
+            "MIG-abc",
+            "gpu1",
+            "mig0:0",
+            "mig0:1",
+            "mig0:2",
+            "all"
+        ]
+    );
+    let nodes: Vec<&str> = spec.devices[1]
+        .edits
+        .device_nodes
+        .iter()
+        .map(|n| n.path.as_str())
+        .collect();
+    assert_eq!(
+        nodes,
+        [
+            "/dev/nvidia0",
+            "/dev/nvidia-caps/nvidia-cap20",
+            "/dev/nvidia-caps/nvidia-cap21"
+        ]
+    );
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let mut specs: Vec<CdiSpec> = ["nvml.yaml", "mofed.yaml", "imex.yaml", "h100-nvml.yaml"]
+        .iter()
+        .map(|n| vendors(n, Path::new("/r")))
+        .collect();
+    let odd = [
+        "a: b",
+        "- x",
+        "#",
+        "",
+        " ",
+        "null",
+        "Yes",
+        "0x1",
+        "1e3",
+        "~",
+        "*a",
+        "&a",
+        "é\u{7}\n\"",
+        "a:",
+        "0:1",
+        "x=",
+        "=",
+        "%",
+    ];
+    specs.push(CdiSpec {
+        version: Version::V1_1,
+        kind: "nvidia.com/gpu.x".to_owned(),
+        annotations: vec![("a.b/c".to_owned(), "1".to_owned())],
+        devices: vec![Device {
+            name: "true".to_owned(),
+            annotations: vec![("k".to_owned(), odd.join(","))],
+            edits: Edits {
+                env: odd.iter().map(|o| format!("A={o}")).collect(),
+                hooks: vec![Hook {
+                    stage: "poststop".to_owned(),
+                    path: "/x".to_owned(),
+                    args: odd.iter().map(ToString::to_string).collect(),
+                    env: Vec::new(),
+                    timeout: Some(u32::MAX),
+                }],
+                net_devices: vec![("eth0".to_owned(), "no".to_owned())],
+                additional_gids: vec![0, 5],
+                ..Edits::default()
+            },
+        }],
+        edits: Edits::default(),
+    });
+    for spec in specs {
+        let yaml = emit::yaml(&spec);
+        assert_eq!(
+            parse(yaml.as_bytes(), Format::Yaml, "yaml").unwrap(),
+            spec,
+            "{yaml}"
+        );
+        let json = emit::json(&spec);
+        assert_eq!(parse(json.as_bytes(), Format::Json, "json").unwrap(), spec);
+        assert_eq!(json.lines().count(), 1);
+    }
+}
+
+const SMALL: &str =
+    "cdiVersion: 0.5.0\nkind: a.b/cd\ndevices:\n- name: 0\n  containerEdits:\n    env: [A=1]\n";
+
+#[test]
+fn readers_take_what_engines_take() {
+    let small = parse(SMALL.as_bytes(), Format::Yaml, "x").unwrap();
+    assert_eq!(
+        (small.devices[0].name.as_str(), small.version),
+        ("0", Version::V0_5)
+    );
+    let node = |fields: &str| {
+        let text = format!("{SMALL}containerEdits:\n  deviceNodes:\n  - {{path: /dev/x, {fields}}}\n");
+        parse(text.as_bytes(), Format::Yaml, "x").map(|s| s.edits.device_nodes[0].clone())
+    };
+    let mode = |text: &str| node(&format!("fileMode: {text}")).unwrap().file_mode;
+    assert_eq!(
+        [mode("0666"), mode("0o666"), mode("438"), mode("0x1b6")],
+        [Some(438); 4]
+    );
+    assert_eq!(node("hostPath: null, type: ~, uid: 0").unwrap().uid, Some(0));
+    for bad in [
+        "fileMode: -1",
+        "fileMode: 08",
+        "fileMode: '7'",
+        "major: 4294967296",
+        "permissions: rx",
+        "type: d",
+    ] {
+        assert!(node(bad).is_err(), "{bad}");
+    }
+    // An alias is text that is there twice.
+    let aliased = SMALL.replace("[A=1]", "&e [A=1]") + "containerEdits: {env: *e}\n";
+    assert_eq!(
+        parse(aliased.as_bytes(), Format::Yaml, "x").unwrap().edits.env,
+        ["A=1"]
+    );
+}
+
+#[test]
+fn readers_refuse_what_engines_refuse() {
+    let refused = |text: &str, why: &str| {
+        let e = parse(text.as_bytes(), Format::Yaml, "x").unwrap_err();
+        assert_eq!(e.code(), Code::Cdi);
+        assert!(e.why().contains(why), "{} for {text}", e.why());
+    };
+    refused(&SMALL.replace("a.b/cd", "a.b/c"), "crash");
+    refused(&SMALL.replace("a.b/cd", "b/cd"), "crash");
+    refused(&SMALL.replace("a.b/cd", "a.b"), "kind");
+    refused(&SMALL.replace("0.5.0", "0.3.0"), "what came with 0.5.0");
+    refused(&SMALL.replace("0.5.0", "0.2.0"), "older");
+    refused(&SMALL.replace("0.5.0", "9.9.9"), "not known");
+    refused(&SMALL.replace("env: [A=1]", "env: []"), "changes nothing");
+    refused(&SMALL.replace("A=1", "A"), "NAME=VALUE");
+    refused(
+        &SMALL.replace("env", "enw"),
+        "devices[0].containerEdits has the unknown field `enw`",
+    );
+    refused(&SMALL.replace("name: 0", "name: ../x"), "not a device name");
+    refused(&(SMALL.to_owned() + "kind: a.b/ef\n"), "given twice");
+    refused(&(SMALL.to_owned() + "---\nkind: x\n"), "second document");
+    refused("", "empty");
+    refused("[]", "not a mapping");
+    refused("devices: [", "line");
+    let twice = SMALL.replace(
+        "devices:\n",
+        "devices:\n- {name: '0', containerEdits: {env: [B=1]}}\n",
+    );
+    refused(&twice, "there twice");
+    let hook = |text: &str| format!("{SMALL}containerEdits: {{hooks: [{{{text}}}]}}\n");
+    refused(
+        &hook("hookName: createContainer, path: bin/x"),
+        "not an absolute path",
+    );
+    refused(&hook("hookName: create, path: /bin/x"), "stage");
+    refused(&hook("hookName: poststop, path: /bin/x, env: [A]"), "NAME=VALUE");
+    let mount = |text: &str| format!("{SMALL}containerEdits: {{mounts: [{{{text}}}]}}\n");
+    refused(&mount("hostPath: /x"), "containerPath is missing");
+    refused(&mount("hostPath: x, containerPath: /y"), "not absolute");
+    let json = emit::json(&parse(SMALL.as_bytes(), Format::Yaml, "x").unwrap());
+    let double = json.replace("\"kind\"", "\"kind\":\"a.b/cd\",\"kind\"");
+    assert!(parse(double.as_bytes(), Format::Json, "x").is_err());
+}
+
+#[test]
+fn hostile_files_are_refused_in_time() {
+    let refused = |text: &str| {
+        assert!(parse(text.as_bytes(), Format::Yaml, "x").is_err());
+        assert!(parse(text.as_bytes(), Format::Json, "x").is_err());
+    };
+    refused(&"[".repeat(100_000));
+    refused(&"{a: ".repeat(100_000));
+    refused(&("a: ".to_owned() + &"- ".repeat(50_000)));
+    let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+    for i in 1..12 {
+        let alias = format!("*a{},", i - 1).repeat(10);
+        bomb.push_str(&format!("a{i}: &a{i} [{alias}]\n"));
+    }
+    let e = parse(bomb.as_bytes(), Format::Yaml, "x").unwrap_err();
+    assert!(e.why().contains("too much"), "{}", e.why());
+    let keys: String = (0..100_000).map(|i| format!("k{i}: 1\n")).collect();
+    refused(&keys);
+    refused("a: *a");
+    refused("&a [*a]");
+    refused("\u{0}");
+}
+
+/// Directories of specifications.
+struct Dirs {
+    top: tempfile::TempDir,
+}
+
+impl Dirs {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let top = tempfile::tempdir_in("/var/lib")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
+        for dir in ["etc", "run"] {
+            fs::create_dir(top.path().join(dir)).unwrap();
+        }
+        for (name, text) in files {
+            fs::write(top.path().join(name), text).unwrap();
+        }
+        Self { top }
+    }
+
+    fn list(&self) -> Vec<PathBuf> {
+        ["etc", "run"].iter().map(|d| self.top.path().join(d)).collect()
+    }
+}
+
+fn with(kind: &str, device: &str, env: &str) -> String {
+    SMALL
+        .replace("a.b/cd", kind)
+        .replace("name: 0", &format!("name: '{device}'"))
+        .replace("A=1", env)
+}
+
+fn name(text: &str) -> CdiName {
+    CdiName::parse(text).unwrap()
+}
+
+#[test]
+fn later_directories_win_and_equals_are_in_conflict() {
+    let dirs = Dirs::new(&[
+        ("etc/a.yaml", &with("v.com/gpu", "0", "A=etc")),
+        ("etc/b.yaml", &with("v.com/gpu", "1", "A=b")),
+        ("etc/c.yaml", &with("v.com/gpu", "1", "A=c")),
+        ("etc/d.yml", &with("v.com/gpu", "2", "A=d")),
+        ("etc/broken.yaml", "kind: ["),
+        ("run/a.yaml", &with("v.com/gpu", "0", "A=run")),
+    ]);
+    let registry = Registry::load(&dirs.list(), Trust::Anyone);
+    assert_eq!(registry.problems.len(), 1);
+    let (_, device) = registry.find(&name("v.com/gpu=0")).unwrap();
+    assert_eq!(device.edits.env, ["A=run"]);
+    for missing in ["v.com/gpu=1", "v.com/gpu=2", "w.com/gpu=0"] {
+        assert!(registry.find(&name(missing)).is_none(), "{missing}");
+    }
+    assert!(matches!(registry.devices()["v.com/gpu=1"], Standing::Conflict(_)));
+
+    let e = edit::edits_of(
+        &registry,
+        &[name("v.com/gpu=0"), name("v.com/gpu=7")],
+        &dirs.list(),
+    )
+    .unwrap_err();
+    assert_eq!(e.code(), Code::Cdi);
+    assert!(
+        e.what().ends_with("v.com/gpu=7") && e.why().contains("v.com/gpu=0"),
+        "{e}"
+    );
+    assert!(e.why().contains("broken.yaml was not read"), "{e}");
+    let e = edit::edits_of(&registry, &[name("v.com/gpu=1")], &dirs.list()).unwrap_err();
+    assert!(e.why().contains("conflict"), "{e}");
+
+    let found = check::check(&dirs.list(), &[check::Engine::of("podman", "4.3.1").unwrap()]);
+    let has = |severity, part: &str| {
+        assert!(
+            found
+                .iter()
+                .any(|f| f.severity == severity && f.text.contains(part)),
+            "{part}: {found:?}"
+        );
+    };
+    has(check::Severity::Error, "no engine can read it");
+    has(check::Severity::Error, "v.com/gpu=1 is in");
+    has(check::Severity::Warning, "hidden by");
+    has(check::Severity::Warning, ".yaml or .json");
+}
+
+#[test]
+fn a_specification_of_another_user_is_not_applied() {
+    let dirs = Dirs::new(&[("run/a.yaml", &with("v.com/gpu", "0", "A=1"))]);
+    fs::set_permissions(
+        dirs.top.path().join("run/a.yaml"),
+        fs::Permissions::from_mode(0o666),
+    )
+    .unwrap();
+    let registry = Registry::load(&dirs.list(), Trust::Root);
+    assert!(registry.loaded.is_empty());
+    assert_eq!(registry.problems[0].1.code(), Code::UnsafeOwner);
+    assert_eq!(Registry::load(&dirs.list(), Trust::Anyone).loaded.len(), 1);
+}
+
+#[test]
+fn check_sees_what_the_host_lacks() {
+    let text = "cdiVersion: 0.7.0\nkind: v.com/gpu\ndevices:\n- name: x\n  containerEdits:\n    deviceNodes:\n    \
+                - {path: /dev/null, major: 1, minor: 9}\n    - {path: /dev/no-such}\n    mounts:\n    \
+                - {hostPath: /no/such, containerPath: /x}\n    hooks:\n    \
+                - {hookName: createContainer, path: /no/hook}\n    additionalGids: [5]\n";
+    let dirs = Dirs::new(&[("run/a.yaml", text)]);
+    fs::set_permissions(
+        dirs.top.path().join("run/a.yaml"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    let old = check::Engine::of("podman", "4.9.3").unwrap();
+    let found = check::check(&dirs.list(), &[old]);
+    let texts: Vec<&str> = found.iter().map(|f| f.text.as_str()).collect();
+    let all = texts.join("\n");
+    for part in [
+        "podman 4.9.3 takes 0.6.0",
+        "/dev/null is 1:9, and it is 1:3",
+        "/dev/no-such is not on the host",
+        "/no/such is not on the host",
+        "hook /no/hook is not on the host",
+        "no environment",
+        "rootless",
+    ] {
+        assert!(all.contains(part), "{part} in\n{all}");
+    }
+    let newer = check::Engine::of("podman", "5.8.6").unwrap();
+    assert!(newer.takes >= Some(Version::V0_7));
+    assert_eq!(check::Engine::of("podman", "3.0.1").unwrap().takes, None);
+    assert_eq!(check::Engine::of("emacs", "29"), None);
+}
+
+#[test]
+fn edits_are_applied_as_an_engine_does_but_nothing_twice() {
+    let text = "cdiVersion: 0.7.0\nkind: v.com/gpu\ndevices:\n- name: '0'\n  containerEdits:\n    env: [A=new, B=1]\n    \
+                deviceNodes: [{path: /dev/mine, hostPath: /dev/null, permissions: rw}, {path: /dev/full, type: c, major: 9}]\n\
+                containerEdits:\n  env: [NVIDIA_VISIBLE_DEVICES=void]\n  mounts:\n  \
+                - {hostPath: /h, containerPath: /a/b/c, options: [ro, rbind]}\n  - {hostPath: /i, containerPath: /a}\n  \
+                hooks: [{hookName: createContainer, path: /bin/true, timeout: 9}]\n  additionalGids: [0, 44]\n";
+    let dirs = Dirs::new(&[("run/a.yaml", text)]);
+    let registry = Registry::load(&dirs.list(), Trust::Anyone);
+    let edits = edit::edits_of(&registry, &[name("v.com/gpu=0"), name("v.com/gpu=0")], &[]).unwrap();
+    let mut spec = Spec::parse(
+        br#"{"process":{"env":["A=old","NVIDIA_VISIBLE_DEVICES=all"],"user":{"uid":7,"gid":8}},
+            "mounts":[{"destination":"/x/y"},{"destination":"/proc"}]}"#,
+    )
+    .unwrap();
+    edit::apply(&edits, &mut spec).unwrap();
+    let env = spec.env();
+    let env: Vec<String> = env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(env, ["A=new", "NVIDIA_VISIBLE_DEVICES=void", "B=1"]);
+    let devices = spec.linux_devices();
+    let shown: Vec<_> = devices
+        .iter()
+        .map(|d| (d.path.as_str(), d.major, d.minor, d.uid, d.gid))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("/dev/mine", 1, 3, Some(7), Some(8)),
+            ("/dev/full", 9, 0, Some(7), Some(8))
+        ]
+    );
+    assert_eq!(spec.device_rules()[0].access.to_string(), "rw");
+    let mounts = spec.mounts();
+    let order: Vec<&str> = mounts.iter().map(|m| m.destination.as_str()).collect();
+    assert_eq!(order, ["/proc", "/a", "/x/y", "/a/b/c"]);
+    let hooks = spec.hooks(Stage::CreateContainer);
+    assert!(!hooks[0].env.is_empty() && hooks[0].timeout == Some(9));
+    assert_eq!(spec.process_user().additional_gids, [44]);
+    let once = spec.to_bytes();
+    edit::apply(&edits, &mut spec).unwrap();
+    assert_eq!(spec.to_bytes(), once);
+
+    let mut missing = Edits::default();
+    missing.device_nodes.push(DeviceNode {
+        path: "/dev/no-such".to_owned(),
+        ..DeviceNode::default()
+    });
+    assert_eq!(
+        edit::apply(&missing, &mut spec).unwrap_err().code(),
+        Code::DeviceNode
+    );
+}
+
+#[test]
+fn another_root_moves_whole_components() {
+    let mut spec = vendors("gds.yaml", Path::new("/driver"));
+    spec.edits.hooks.push(Hook {
+        stage: "createContainer".to_owned(),
+        path: "/driver/bin/hook".to_owned(),
+        args: vec!["hook".to_owned(), "/driver/a::/driver-backup/b".to_owned()],
+        env: vec!["A=1".to_owned()],
+        timeout: None,
+    });
+    let before = spec.clone();
+    transform::root(
+        &mut spec,
+        Path::new("/driver"),
+        Path::new(""),
+        transform::Side::Host,
+    );
+    assert_eq!(spec.devices[0].edits.device_nodes[0].host_path, None);
+    assert_eq!(spec.devices[0].edits.mounts[0].host_path, "/etc/cufile.json");
+    assert_eq!(spec.edits.hooks[0].path, "/bin/hook");
+    assert_eq!(spec.edits.hooks[0].args, before.edits.hooks[0].args);
+    transform::root(
+        &mut spec,
+        Path::new("/driver"),
+        Path::new("/d"),
+        transform::Side::Container,
+    );
+    assert_eq!(spec.edits.hooks[0].args[1], "/d/a::/driver-backup/b");
+    let same = spec.clone();
+    transform::root(
+        &mut spec,
+        Path::new("/dri"),
+        Path::new("/x"),
+        transform::Side::Host,
+    );
+    assert_eq!(spec, same);
+}

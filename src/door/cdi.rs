@@ -1,0 +1,569 @@
+//! `nvoci cdi`: writes, lists, checks and moves CDI specifications.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use lexopt::Arg;
+use serde_json::json;
+
+use crate::cdi::explicit::{Mode, explicit};
+use crate::cdi::generate::{self, Naming, Options, dynamic};
+use crate::cdi::read::{self, Format};
+use crate::cdi::registry::{Standing, Trust, spec_file};
+use crate::cdi::{CdiSpec, Registry, check, emit, transform, validate};
+use crate::config::Config;
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::host::{Gpu, Host, Platform, Roots, create};
+use crate::request::split_kind;
+use crate::sys::owned;
+use crate::sys::root::{Root, split};
+
+/// `nvoci cdi --help`.
+pub const HELP: &str = "\
+CDI specifications: how Docker, Podman, containerd and CRI-O give containers devices by name.
+
+Usage: nvoci cdi generate [OPTIONS]        write the specification of this host
+       nvoci cdi list [--spec-dir DIR]...  the devices that engines see
+       nvoci cdi check [--spec-dir DIR]... what is wrong with the specifications, ours or not
+       nvoci cdi transform root --from ROOT --to ROOT [--input FILE] [--output FILE]
+                                [--relative-to host|container]
+
+generate
+  --output FILE     write to FILE (.yaml or .json) instead of standard output; readable by all, at once
+  --format yaml|json
+  --static          name every driver file, for gVisor, toolbx and Kata; right for one driver version
+  --mode MODE       auto, management, gds, mofed, gdrcopy, nvswitch or imex; all but auto are static
+  --device-name-strategy index|uuid|type-index   may be repeated; default index and uuid
+  --no-all-device   without the device `all`
+  --vendor V, --class C   default nvidia.com and gpu
+  --driver-root DIR, --dev-root DIR   where the driver and its device nodes are
+  --hook-path FILE  default /usr/bin/nvoci; with --static /usr/bin/nvidia-cdi-hook
+  --additional-gids containers join the groups of nodes that not everybody may open (needs CDI 0.7.0)
+  --create-nodes    load the driver's modules and make its missing device nodes first
+  --config FILE     another configuration
+
+The specification names devices and one hook, which finds the driver when a container starts: it stays
+right over driver updates, and may be there before the driver is. check exits with 1 if it finds errors.
+";
+
+/// Where specifications are made for engines at run time.
+const OURS: &str = "/usr/bin/nvoci";
+const VENDORS: &str = "/usr/bin/nvidia-cdi-hook";
+
+/// Runs the command.
+pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let verb = args.next();
+    let mut parser = lexopt::Parser::from_args(args);
+    match verb.as_deref().and_then(OsStr::to_str) {
+        Some("generate") => generate(&mut parser),
+        Some("list") => list(&mut parser),
+        Some("check") => check_all(&mut parser),
+        Some("transform") => transform_root(&mut parser),
+        Some("--help" | "-h" | "help") => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(other) => Err(usage(&format!("there is no `{other}`"))),
+        None => Err(usage("generate, list, check or transform?")),
+    }
+}
+
+fn usage(why: &str) -> Error {
+    Error::new(Code::Usage, "nvoci cdi", why).fix("see `nvoci cdi --help`")
+}
+
+fn text(parser: &mut lexopt::Parser) -> Result<String> {
+    let value = parser.value().map_err(|e| usage(&e.to_string()))?;
+    value
+        .into_string()
+        .map_err(|_| usage("an argument is not UTF-8 text"))
+}
+
+fn unexpected(arg: &Arg<'_>) -> Error {
+    let shown = match arg {
+        Arg::Short(c) => format!("-{c}"),
+        Arg::Long(name) => format!("--{name}"),
+        Arg::Value(word) => word.to_string_lossy().into_owned(),
+    };
+    usage(&format!("`{shown}` is not an option here"))
+}
+
+#[derive(Default)]
+struct Generate {
+    output: Option<PathBuf>,
+    format: Option<Format>,
+    explicit: bool,
+    mode: Option<Mode>,
+    naming: Vec<Naming>,
+    no_all: bool,
+    vendor: Option<String>,
+    class: Option<String>,
+    driver_root: Option<PathBuf>,
+    dev_root: Option<PathBuf>,
+    hook_path: Option<String>,
+    additional_gids: bool,
+    create_nodes: bool,
+    config: Option<PathBuf>,
+}
+
+fn generate(parser: &mut lexopt::Parser) -> Result<ExitCode> {
+    let Some(asked) = parse(parser)? else {
+        print!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut config = super::load_config(asked.config.as_deref())?;
+    if let Some(root) = &asked.driver_root {
+        config.driver_root.value.clone_from(root);
+    }
+    if let Some(root) = &asked.dev_root {
+        config.dev_root.value = Some(root.clone());
+    }
+    let spec = build(&asked, &config)?;
+    let format = asked
+        .format
+        .or_else(|| Format::of(asked.output.as_deref()?))
+        .unwrap_or(Format::Yaml);
+    write(&spec, format, asked.output.as_deref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse(parser: &mut lexopt::Parser) -> Result<Option<Generate>> {
+    let mut g = Generate::default();
+    while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
+        match arg {
+            Arg::Long("help") | Arg::Short('h') => return Ok(None),
+            Arg::Long("output") => g.output = Some(path(parser)?),
+            Arg::Long("format") => g.format = Some(format_of(&text(parser)?)?),
+            Arg::Long("static") => g.explicit = true,
+            Arg::Long("mode" | "discovery-mode") => g.mode = mode_of(&text(parser)?)?,
+            Arg::Long("device-name-strategy") => {
+                for word in text(parser)?.split(',') {
+                    g.naming.push(naming_of(word)?);
+                }
+            }
+            Arg::Long("no-all-device") => g.no_all = true,
+            Arg::Long("vendor" | "cdi-vendor") => g.vendor = Some(text(parser)?),
+            Arg::Long("class" | "cdi-class") => g.class = Some(text(parser)?),
+            Arg::Long("driver-root") => g.driver_root = Some(path(parser)?),
+            Arg::Long("dev-root") => g.dev_root = Some(path(parser)?),
+            Arg::Long("hook-path" | "nvidia-cdi-hook-path" | "nvidia-ctk-path") => {
+                g.hook_path = Some(text(parser)?);
+            }
+            Arg::Long("additional-gids") => g.additional_gids = true,
+            Arg::Long("create-nodes") => g.create_nodes = true,
+            Arg::Long("config") => g.config = Some(path(parser)?),
+            other => return Err(unexpected(&other)),
+        }
+    }
+    if g.hook_path.as_ref().is_some_and(|p| !p.starts_with('/')) {
+        return Err(usage("--hook-path must be absolute"));
+    }
+    Ok(Some(g))
+}
+
+fn path(parser: &mut lexopt::Parser) -> Result<PathBuf> {
+    let value = parser.value().map_err(|e| usage(&e.to_string()))?;
+    std::path::absolute(value).context(Code::Usage, || "a path of the command line")
+}
+
+fn format_of(word: &str) -> Result<Format> {
+    match word.to_ascii_lowercase().as_str() {
+        "yaml" => Ok(Format::Yaml),
+        "json" => Ok(Format::Json),
+        other => Err(usage(&format!("`{other}` is neither yaml nor json"))),
+    }
+}
+
+fn naming_of(word: &str) -> Result<Naming> {
+    match word.trim() {
+        "index" => Ok(Naming::Index),
+        "uuid" => Ok(Naming::Uuid),
+        "type-index" => Ok(Naming::TypeIndex),
+        other => Err(usage(&format!("`{other}` is not index, uuid or type-index"))),
+    }
+}
+
+/// `nvml` and `wsl` are what `auto` finds by itself.
+fn mode_of(word: &str) -> Result<Option<Mode>> {
+    Ok(Some(match word.to_ascii_lowercase().as_str() {
+        "auto" | "nvml" | "wsl" => return Ok(None),
+        "management" => Mode::Management,
+        "gds" => Mode::Gds,
+        "mofed" => Mode::Mofed,
+        "gdrcopy" => Mode::Gdrcopy,
+        "nvswitch" => Mode::Nvswitch,
+        "imex" => Mode::Imex,
+        other => return Err(usage(&format!("`{other}` is not a mode"))),
+    }))
+}
+
+/// Looks at the host and makes its specification.
+fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
+    let vendor = asked.vendor.as_deref().unwrap_or("nvidia.com");
+    let class = asked.class.as_deref().unwrap_or("gpu");
+    let kind = format!("{vendor}/{class}");
+    if split_kind(&kind).is_none() {
+        let why = format!(
+            "`{kind}` is not vendor/class: each of letters, digits, `_`, `-`, `.`, at least two, beginning with a \
+             letter and ending with a letter or digit (Docker, Podman and containerd crash on a part of one letter)"
+        );
+        return Err(Error::new(Code::Usage, "CDI kind", why).fix("choose another --vendor or --class"));
+    }
+    let locations = super::locations(config);
+    let roots = Roots::open(&locations)?;
+    let mut host = Host::discover(&roots, &locations)?;
+    if asked.create_nodes {
+        let wanted = create::Options {
+            load_kmods: *config.load_kmods,
+            uvm: true,
+            modeset: true,
+            imex_channels: Vec::new(),
+        };
+        for done in create::create_missing(&roots, &mut host, &wanted) {
+            eprintln!("nvoci: {}", Escaped(&done.to_string()));
+        }
+    }
+    let naming = if asked.naming.is_empty() {
+        vec![Naming::Index, Naming::Uuid]
+    } else {
+        asked.naming.clone()
+    };
+    let explicitly = asked.explicit || asked.mode.is_some();
+    let default_hook = if explicitly { VENDORS } else { OURS };
+    let mig = naming.contains(&Naming::Uuid) && host.gpus.iter().any(|g| !g.mig_devices.is_empty());
+    let options = Options {
+        kind,
+        naming,
+        all: !asked.no_all,
+        hook_path: asked.hook_path.clone().unwrap_or_else(|| default_hook.to_owned()),
+        additional_gids: asked.additional_gids,
+        mig_uuids: if mig { mig_uuids(&host, &roots) } else { Vec::new() },
+    };
+    let spec = if explicitly {
+        explicit(&host, &roots, &options, asked.mode.unwrap_or(Mode::Gpus))?
+    } else {
+        dynamic(&host, &roots, &options)
+    };
+    for warning in &host.warnings {
+        eprintln!("nvoci: warning: {}", Escaped(warning));
+    }
+    let shut = host
+        .nodes
+        .iter()
+        .find(|n| n.present && generate::needs_group(n) && host.platform != Platform::Wsl2);
+    if let (Some(node), false) = (shut, asked.additional_gids) {
+        eprintln!(
+            "nvoci: warning: {} is for its group {} only, so a user of a container other than root cannot open it; \
+             --additional-gids lets them, and makes the specification one of CDI 0.7.0",
+            node.path.display(),
+            node.gid
+        );
+    }
+    validate::validate(&spec).map_err(|why| Error::new(Code::Cdi, "the specification of this host", why))?;
+    Ok(spec)
+}
+
+/// Asks `nvidia-smi` for the UUIDs of MIG devices: only the driver's own library knows them, and it is never loaded
+/// into this process. An answer that does not come is one name less for each device.
+fn mig_uuids(host: &Host, roots: &Roots) -> Vec<(u32, u32, String)> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let smi = host.files.iter().find(|f| f.name == "nvidia-smi");
+    let program = match smi {
+        Some(smi) if roots.driver_path == Path::new("/") => smi.path.clone(),
+        _ => {
+            eprintln!(
+                "nvoci: warning: MIG devices are named by index only: no nvidia-smi to ask for their UUIDs"
+            );
+            return Vec::new();
+        }
+    };
+    match owned::find(&program).and_then(|_| output_within(&program, &["-L"], LIMIT)) {
+        Ok(text) => parse_smi(&text, &host.gpus),
+        Err(e) => {
+            eprintln!("nvoci: warning: MIG devices are named by index only: {e}");
+            Vec::new()
+        }
+    }
+}
+
+/// Lines `GPU 0: … (UUID: GPU-…)`, each followed by its `  MIG … Device  1: (UUID: MIG-…)`.
+fn parse_smi(text: &str, gpus: &[Gpu]) -> Vec<(u32, u32, String)> {
+    let uuid = |line: &str| {
+        let (_, rest) = line.split_once("(UUID: ")?;
+        Some(rest.split_once(')')?.0.to_owned())
+    };
+    let mut found = Vec::new();
+    let mut gpu = None;
+    for line in text.lines() {
+        let Some(id) = uuid(line) else { continue };
+        if line.starts_with("GPU ") {
+            gpu = gpus.iter().find(|g| g.uuid == id).map(|g| g.index);
+        } else if let (Some(gpu), Some((_, rest))) = (gpu, line.split_once("Device ")) {
+            let index = rest.split(':').next().and_then(|n| n.trim().parse().ok());
+            if let Some(index) = index.filter(|_| id.starts_with("MIG-")) {
+                found.push((gpu, index, id));
+            }
+        }
+    }
+    found
+}
+
+/// What a program prints, if it ends well in time. Its output is small, so it is read when it has ended.
+fn output_within(program: &Path, args: &[&str], limit: Duration) -> Result<String> {
+    let what = || program.display().to_string();
+    let mut child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context(Code::System, what)?;
+    let until = Instant::now() + limit;
+    loop {
+        match child.try_wait().context(Code::System, what)? {
+            Some(status) if status.success() => break,
+            Some(status) => {
+                return Err(Error::new(
+                    Code::System,
+                    what(),
+                    format!("it ended with {status}"),
+                ));
+            }
+            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Error::new(Code::System, what(), "it did not answer in time"));
+            }
+        }
+    }
+    let mut text = Vec::new();
+    if let Some(out) = child.stdout.take() {
+        out.take(64 << 10)
+            .read_to_end(&mut text)
+            .context(Code::System, what)?;
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Writes a specification: to a file that is there as a whole or not at all, or to standard output.
+fn write(spec: &CdiSpec, format: Format, output: Option<&Path>) -> Result<()> {
+    let text = match format {
+        Format::Yaml => emit::yaml(spec),
+        Format::Json => emit::json(spec),
+    };
+    let Some(output) = output else {
+        return std::io::stdout()
+            .write_all(text.as_bytes())
+            .context(Code::System, || "standard output");
+    };
+    let what = || format!("CDI specification {}", output.display());
+    if Format::of(output).is_none() {
+        eprintln!(
+            "nvoci: warning: no engine reads {}: the name must end in .yaml or .json",
+            output.display()
+        );
+    }
+    let root = Root::open("/").context(Code::System, || "open /")?;
+    let (dir, name) = split(output).context(Code::System, what)?;
+    let dir = root.mkdir_all(dir, 0o755).context(Code::System, what)?;
+    // Written even if it is the same: engines keep the device numbers that they found first until a file changes.
+    dir.write_file_durably(name, 0o644, text.as_bytes())
+        .context(Code::System, what)
+}
+
+struct Look {
+    dirs: Vec<PathBuf>,
+    json: bool,
+}
+
+fn look(parser: &mut lexopt::Parser) -> Result<Option<Look>> {
+    let mut look = Look {
+        dirs: Vec::new(),
+        json: false,
+    };
+    while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
+        match arg {
+            Arg::Long("help") | Arg::Short('h') => {
+                print!("{HELP}");
+                return Ok(None);
+            }
+            Arg::Long("spec-dir") => look.dirs.push(path(parser)?),
+            Arg::Long("json") => look.json = true,
+            other => return Err(unexpected(&other)),
+        }
+    }
+    if look.dirs.is_empty() {
+        look.dirs.clone_from(&Config::load()?.cdi_spec_dirs);
+    }
+    Ok(Some(look))
+}
+
+fn list(parser: &mut lexopt::Parser) -> Result<ExitCode> {
+    let Some(look) = look(parser)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let registry = Registry::load(&look.dirs, Trust::Anyone);
+    let mut shown = Vec::new();
+    for (name, standing) in registry.devices() {
+        match standing {
+            Standing::Good(at) => shown.push((name, registry.loaded[at].path.display().to_string())),
+            Standing::Conflict(at) => {
+                let files: Vec<String> = at
+                    .iter()
+                    .map(|&i| registry.loaded[i].path.display().to_string())
+                    .collect();
+                eprintln!("nvoci: warning: {name} is in conflict: {}", files.join(", "));
+            }
+        }
+    }
+    for (_, problem) in &registry.problems {
+        eprintln!("nvoci: warning: {problem}");
+    }
+    if look.json {
+        let all: Vec<_> = shown
+            .iter()
+            .map(|(name, file)| json!({"name": name, "file": file}))
+            .collect();
+        println!("{:#}", serde_json::Value::from(all));
+    } else {
+        for (name, _) in shown {
+            println!("{name}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_all(parser: &mut lexopt::Parser) -> Result<ExitCode> {
+    let Some(look) = look(parser)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let findings = check::check(&look.dirs, &installed());
+    if look.json {
+        let all: Vec<_> = findings
+            .iter()
+            .map(|f| json!({"severity": f.severity.name(), "path": f.path, "text": f.text}))
+            .collect();
+        println!("{:#}", serde_json::Value::from(all));
+    } else {
+        for f in &findings {
+            println!(
+                "{}: {}: {}",
+                f.severity.name(),
+                f.path.display(),
+                Escaped(&f.text)
+            );
+        }
+        if findings.is_empty() {
+            println!("Nothing is wrong.");
+        }
+    }
+    let bad = findings.iter().any(|f| f.severity == check::Severity::Error);
+    Ok(ExitCode::from(u8::from(bad)))
+}
+
+/// The engines of this machine, asked for their versions.
+fn installed() -> Vec<check::Engine> {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let mut found = Vec::new();
+    for program in ["dockerd", "podman", "containerd", "crio"] {
+        let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
+        let Some(at) = places
+            .iter()
+            .map(|d| Path::new(d).join(program))
+            .find(|p| p.is_file())
+        else {
+            continue;
+        };
+        // `podman version 4.3.1`, `Docker version 28.5.2+dfsg1, build …`, `containerd github.com/… 2.1.9~ds1 …`
+        if let Ok(text) = output_within(&at, &["--version"], LIMIT) {
+            let version = text
+                .split_whitespace()
+                .map(|w| w.trim_start_matches('v'))
+                .find(|w| w.starts_with(|c: char| c.is_ascii_digit()) && w.contains('.'));
+            found.extend(version.and_then(|v| check::Engine::of(program, v.trim_end_matches(','))));
+        }
+    }
+    found
+}
+
+fn transform_root(parser: &mut lexopt::Parser) -> Result<ExitCode> {
+    let (mut from, mut to) = (None, PathBuf::new());
+    let (mut input, mut output, mut side) = (None, None, transform::Side::Host);
+    let mut what = None;
+    while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
+        match arg {
+            Arg::Long("from") => from = Some(PathBuf::from(text(parser)?)),
+            Arg::Long("to") => to = PathBuf::from(text(parser)?),
+            Arg::Long("input") => input = Some(text(parser)?).filter(|p| p != "-"),
+            Arg::Long("output") => output = Some(path(parser)?),
+            Arg::Long("relative-to") => {
+                side = match text(parser)?.as_str() {
+                    "host" => transform::Side::Host,
+                    "container" => transform::Side::Container,
+                    other => return Err(usage(&format!("`{other}` is neither host nor container"))),
+                };
+            }
+            Arg::Value(word) if what.is_none() && word == "root" => what = Some(word),
+            other => return Err(unexpected(&other)),
+        }
+    }
+    let from = from.filter(|_| what.is_some());
+    let from = from.ok_or_else(|| usage("transform takes `root` and --from"))?;
+    let (mut spec, format) = match input {
+        Some(file) => from_file(&file)?,
+        None => from_standard_input()?,
+    };
+    transform::root(&mut spec, &from, &to, side);
+    let format = output.as_deref().and_then(Format::of).unwrap_or(format);
+    write(&spec, format, output.as_deref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn from_file(file: &str) -> Result<(CdiSpec, Format)> {
+    let file = std::path::absolute(file).context(Code::Usage, || "--input")?;
+    let spec = spec_file(&file, Trust::Anyone)?
+        .ok_or_else(|| Error::new(Code::Cdi, file.display().to_string(), "there is no such file"))?;
+    Ok((spec, Format::of(&file).unwrap_or(Format::Yaml)))
+}
+
+fn from_standard_input() -> Result<(CdiSpec, Format)> {
+    if std::io::stdin().is_terminal() {
+        return Err(usage("--input, or a specification on standard input"));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .take(read::MAX_SIZE + 1)
+        .read_to_end(&mut bytes)
+        .context(Code::Cdi, || "standard input")?;
+    let json = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+    let format = if json { Format::Json } else { Format::Yaml };
+    Ok((read::parse(&bytes, format, "on standard input")?, format))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mig_uuids_are_those_of_their_gpu() {
+        let gpu = |index, uuid: &str| Gpu {
+            index,
+            minor: index,
+            uuid: uuid.to_owned(),
+            pci: crate::host::PciAddress::default(),
+            name: String::new(),
+            excluded: false,
+            mig_devices: Vec::new(),
+        };
+        let text = "GPU 0: NVIDIA A100 (UUID: GPU-b)\n  MIG 3g.20gb     Device  0: (UUID: MIG-1)\n\
+                    \x20 MIG 3g.20gb     Device  1: (UUID: MIG-2)\nGPU 1: NVIDIA A100 (UUID: GPU-x)\n\
+                    \x20 MIG 1g.5gb     Device  0: (UUID: MIG-3)\nGPU 2: NVIDIA A100 (UUID: GPU-a)\n";
+        let found = parse_smi(text, &[gpu(0, "GPU-a"), gpu(1, "GPU-b")]);
+        assert_eq!(found, [(1, 0, "MIG-1".to_owned()), (1, 1, "MIG-2".to_owned())]);
+    }
+}

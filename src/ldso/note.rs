@@ -1,0 +1,150 @@
+//! Notes of an ELF file, found by the name of their section.
+//!
+//! The file may be an image's: tables are bounded and read with `pread`. Facts: the System V ABI, "Sections" and
+//! "Note Section".
+
+use super::elf::ReadAt;
+
+/// Section headers that are looked at; libraries have about forty.
+const MAX_SECTIONS: u64 = 256;
+/// Bytes of section names.
+const MAX_NAMES: u64 = 64 << 10;
+/// Bytes of a note section.
+const MAX_NOTE: u64 = 64 << 10;
+
+const SHT_NOTE: u32 = 7;
+
+/// The descriptor of the first note in the section `section` that belongs to `owner`; `None` of a file that is no
+/// 64-bit little-endian ELF, or has none.
+pub fn find<R: ReadAt + ?Sized>(file: &R, section: &str, owner: &str) -> Option<Vec<u8>> {
+    let head = read(file, 0, 64)?;
+    // ELFCLASS64, ELFDATA2LSB.
+    if !head.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let table = u64_at(&head, 0x28)?;
+    let size = u64::from(u16_at(&head, 0x3a)?);
+    let count = u64::from(u16_at(&head, 0x3c)?);
+    let names = u64::from(u16_at(&head, 0x3e)?);
+    if size < 64 || count > MAX_SECTIONS || names >= count {
+        return None;
+    }
+    let headers = read(file, table, size * count)?;
+    let header = |i: u64| {
+        let start = usize::try_from(i * size).ok()?;
+        headers.get(start..start + 64)
+    };
+    let names = header(names)?;
+    let names = read(file, u64_at(names, 24)?, u64_at(names, 32)?.min(MAX_NAMES))?;
+    let note = (0..count).filter_map(header).find(|h| {
+        let name = u32_at(h, 0).and_then(|at| names.get(usize::try_from(at).ok()?..));
+        u32_at(h, 4) == Some(SHT_NOTE)
+            && name.is_some_and(|n| n.split(|b| *b == 0).next() == Some(section.as_bytes()))
+    })?;
+    let bytes = read(file, u64_at(note, 24)?, u64_at(note, 32)?.min(MAX_NOTE))?;
+    let align = usize::try_from(u64_at(note, 48)?.clamp(4, 8)).ok()?;
+    descriptor(&bytes, align, owner)
+}
+
+fn descriptor(bytes: &[u8], align: usize, owner: &str) -> Option<Vec<u8>> {
+    let name_size = usize::try_from(u32_at(bytes, 0)?).ok()?;
+    let size = usize::try_from(u32_at(bytes, 4)?).ok()?;
+    let name = bytes.get(12..12_usize.checked_add(name_size)?)?;
+    if name.strip_suffix(b"\0").unwrap_or(name) != owner.as_bytes() {
+        return None;
+    }
+    let start = (12 + name_size).next_multiple_of(align);
+    bytes.get(start..start.checked_add(size)?).map(<[u8]>::to_vec)
+}
+
+fn read<R: ReadAt + ?Sized>(file: &R, at: u64, size: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(size).ok()?];
+    let mut done = 0;
+    while done < bytes.len() {
+        let n = file
+            .read_at(&mut bytes[done..], at.checked_add(done as u64)?)
+            .ok()?;
+        if n == 0 {
+            return None;
+        }
+        done += n;
+    }
+    Some(bytes)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A file with two sections: the names and one note.
+    pub(crate) fn elf_with_note(section: &str, owner: &str, text: &str) -> Vec<u8> {
+        let names = format!("\0{section}\0");
+        let mut note = Vec::new();
+        for n in [owner.len() + 1, text.len(), 0] {
+            note.extend(u32::try_from(n).unwrap().to_le_bytes());
+        }
+        note.extend(owner.as_bytes());
+        note.push(0);
+        note.resize(note.len().next_multiple_of(4), 0);
+        note.extend(text.as_bytes());
+        let mut file = vec![0; 64];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        let names_at = file.len();
+        file.extend(names.as_bytes());
+        let note_at = file.len();
+        file.extend(&note);
+        let table = file.len() as u64;
+        for (name, kind, at, size) in [(0_u32, 3_u32, names_at, names.len()), (1, 7, note_at, note.len())] {
+            let mut h = vec![0; 64];
+            h[..4].copy_from_slice(&name.to_le_bytes());
+            h[4..8].copy_from_slice(&kind.to_le_bytes());
+            h[24..32].copy_from_slice(&(at as u64).to_le_bytes());
+            h[32..40].copy_from_slice(&(size as u64).to_le_bytes());
+            h[48..56].copy_from_slice(&4_u64.to_le_bytes());
+            file.extend(h);
+        }
+        file[0x28..0x30].copy_from_slice(&table.to_le_bytes());
+        for (at, value) in [(0x3a, 64_u16), (0x3c, 2), (0x3e, 0)] {
+            file[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        }
+        file
+    }
+
+    #[test]
+    fn a_note_is_found_by_section_and_owner() {
+        let file = elf_with_note(".note.x", "NVIDIA Corporation", "{}");
+        let found = |section, owner| find(file.as_slice(), section, owner);
+        assert_eq!(
+            found(".note.x", "NVIDIA Corporation").as_deref(),
+            Some(&b"{}"[..])
+        );
+        assert_eq!(found(".note.x", "GNU"), None);
+        assert_eq!(found(".note.y", "NVIDIA Corporation"), None);
+    }
+
+    #[test]
+    fn broken_files_have_none() {
+        let good = elf_with_note(".note.x", "o", "text");
+        for cut in 0..good.len() {
+            find(&good[..cut], ".note.x", "o");
+        }
+        let mut bad = good.clone();
+        bad[0x28..0x30].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(find(bad.as_slice(), ".note.x", "o"), None);
+        let mut bad = good;
+        bad[0x3c..0x3e].copy_from_slice(&u16::MAX.to_le_bytes());
+        assert_eq!(find(bad.as_slice(), ".note.x", "o"), None);
+    }
+}
