@@ -7,8 +7,6 @@
 # The names that a package puts on PATH.
 for n in nvoci-runtime nvidia-container-runtime nvidia-container-runtime.cdi nvidia-container-runtime.legacy; do ln -sf nvoci "/usr/bin/$n"; done
 
-NL=$'\n'
-
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
   local end=$((SECONDS + $1))

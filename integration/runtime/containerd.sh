@@ -4,7 +4,8 @@
 version=$(containerd --version | grep -o ' v\?[0-9]*\.[0-9]*' | tr -d ' v' | head -n 1)
 socket=/scratch/containerd.sock
 export CONTAINERD_ADDRESS=$socket
-local_import=()
+# shellcheck disable=SC2034  # used by those who source this
+plugin='' local_import=()
 mkdir -p /etc/containerd /etc/nvoci /scratch/cri-log
 
 # Without CAP_SYS_RESOURCE no process may lower its OOM score: restrict_oom_score_adj.
@@ -25,6 +26,7 @@ state = "/scratch/state"
     conf_dir = "/scratch/cni"
 T
 else
+  # shellcheck disable=SC2034
   plugin=io.containerd.cri.v1.runtime
   local_import=(--local)
   cat >/etc/containerd/config.toml <<'T'

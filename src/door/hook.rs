@@ -16,6 +16,7 @@ use lexopt::Arg;
 use rustix::fs::OFlags;
 
 use super::inject;
+use super::reload::tell_systemd;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
@@ -28,7 +29,6 @@ use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
 use crate::sys::root::reopen;
-use crate::sys::systemd;
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -155,7 +155,7 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let sources = Sources::open(&plan, &host)?;
     if !plan.no_cgroups && !to_allow.is_empty() {
         let allowed = allow_devices(state, options.stage, &spec, &to_allow, &host)?;
-        if !matches!(allowed, None | Some(Allowed::Unrestricted)) {
+        if matches!(allowed, Allowed::V1 | Allowed::V2) {
             plan.warnings.extend(tell_systemd(&spec, &to_allow));
         }
     }
@@ -225,14 +225,13 @@ fn only_an_engine(request: &Request) -> Error {
     .fix("give it to the engine (`--device`), use the runtime nvoci-runtime, or set `mode = \"auto\"` in /etc/nvoci/config.toml")
 }
 
-/// Allows devices in the container's cgroup; `None` where it has no device filter that we may change.
 fn allow_devices(
     state: &State,
     stage: Stage,
     spec: &Spec,
     devices: &[Device],
     roots: &Roots,
-) -> Result<Option<Allowed>> {
+) -> Result<Allowed> {
     let pid = if stage == Stage::Inside { None } else { state.pid };
     let ours: Vec<DeviceRule> = devices
         .iter()
@@ -240,13 +239,13 @@ fn allow_devices(
         .collect();
     let theirs = spec.device_rules();
     let e = match DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours)) {
-        Ok(allowed) => return Ok(Some(allowed)),
+        Ok(allowed) => return Ok(allowed),
         Err(e) => e,
     };
     // Rootless: a user may not set a device filter, so the runtime has set none. But a rootful engine may
     // give the container a user namespace of its own, and then there is a filter that we cannot change.
     if in_user_namespace() && is_permission(&e) && (stage != Stage::Inside || pass(devices, roots)) {
-        return Ok(None);
+        return Ok(Allowed::Unrestricted);
     }
     let error = Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e);
     Err(if stage == Stage::Inside && in_user_namespace() {
@@ -266,35 +265,6 @@ fn pass(devices: &[Device], roots: &Roots) -> bool {
         let opened = reopen(node.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK);
         !opened.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
     })
-}
-
-/// Where systemd keeps the container's device rules, it must know of the devices, or the next `daemon-reload`
-/// takes them away. Returns what the user should know.
-fn tell_systemd(spec: &Spec, devices: &[Device]) -> Option<String> {
-    let unit = systemd::scope_of(spec.cgroups_path()?)?;
-    let devices: Vec<(u32, u32)> = devices.iter().map(|d| (d.major, d.minor)).collect();
-    // systemd applies its own list at once, so it must be able to hold every rule that the container has.
-    let majors = std::fs::read_to_string("/proc/devices").unwrap_or_default();
-    let why = match spec.device_rules().iter().find(|r| !can_keep(r, &majors)) {
-        Some(rule) => format!("it cannot keep the rule `{rule}`"),
-        None => systemd::allow_devices(&unit, &devices).err()?.to_string(),
-    };
-    Some(format!(
-        "systemd could not be told of the devices of {unit} ({why}): `systemctl daemon-reload` takes the GPU away \
-         from this container; the runtime door and CDI have no such trouble"
-    ))
-}
-
-/// Whether systemd can hold a rule: it names all minors of a major by the driver's name in `/proc/devices`.
-fn can_keep(rule: &DeviceRule, devices: &str) -> bool {
-    let named = |major: u32| {
-        let mut first_words = devices.lines().filter_map(|l| l.split_whitespace().next());
-        first_words.any(|word| word.parse() == Ok(major))
-    };
-    match (rule.major, rule.minor) {
-        (Some(major), None) => !rule.allow || named(major),
-        _ => true,
-    }
 }
 
 fn is_permission(e: &std::io::Error) -> bool {
@@ -372,31 +342,4 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
 
 fn usage(why: &str) -> Error {
     Error::new(Code::Usage, "nvoci hook", why).fix("nvoci hook prestart|createRuntime|createContainer")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn systemd_keeps_whole_majors_by_name() {
-        let devices = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n";
-        let whole = |major| DeviceRule {
-            minor: None,
-            ..DeviceRule::allow(RuleKind::Char, major, 0, Access::RW)
-        };
-        assert!(can_keep(&whole(136), devices));
-        assert!(!can_keep(&whole(13), devices));
-        assert!(can_keep(
-            &DeviceRule {
-                allow: false,
-                ..whole(13)
-            },
-            devices
-        ));
-        assert!(can_keep(
-            &DeviceRule::allow(RuleKind::Char, 13, 2, Access::RW),
-            devices
-        ));
-    }
 }

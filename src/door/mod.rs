@@ -21,6 +21,7 @@ pub mod list;
 mod log;
 pub mod plan;
 pub mod ps;
+mod reload;
 pub mod runtime;
 mod wiring;
 

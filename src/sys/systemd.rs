@@ -38,8 +38,11 @@ pub fn scope_of(cgroups_path: &str) -> Option<String> {
         format!("{prefix}-{name}.scope")
     };
     // 255 bytes: systemd.unit(5).
-    (!name.is_empty() && !name.ends_with(".slice") && unit.len() <= 255 && unit.chars().all(plain))
-        .then_some(unit)
+    (!name.is_empty()
+        && name.strip_suffix(".slice").is_none()
+        && unit.len() <= 255
+        && unit.chars().all(plain))
+    .then_some(unit)
 }
 
 /// What [`allow_devices`] did.
@@ -91,8 +94,9 @@ impl Bus {
         let mut stream = UnixStream::connect(SOCKET)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let uid: String = rustix::process::geteuid().as_raw().to_string();
-        let hex: String = uid.bytes().map(|b| format!("{b:02x}")).collect();
+        // The user id in decimal digits, each as the hexadecimal number of its character: 0x30 to 0x39.
+        let uid = rustix::process::geteuid().as_raw().to_string();
+        let hex: String = uid.chars().flat_map(|digit| ['3', digit]).collect();
         stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n") {
