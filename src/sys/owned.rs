@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
@@ -31,7 +32,7 @@ const OTHERS_WRITE: u32 = 0o022;
 /// # Errors
 /// [`Code::UnsafeOwner`], naming the component.
 pub fn find(path: &Path) -> Result<Option<Node>> {
-    walk(path, &trusted_users())
+    walk(path, trusted_users())
 }
 
 /// Checks one inode that was found otherwise; `path` is for the message.
@@ -39,7 +40,7 @@ pub fn find(path: &Path) -> Result<Option<Node>> {
 /// # Errors
 /// [`Code::UnsafeOwner`].
 pub fn check(node: &Node, path: &Path) -> Result<()> {
-    check_by(node, path, &trusted_users())
+    check_by(node, path, trusted_users())
 }
 
 fn walk(path: &Path, users: &[u32]) -> Result<Option<Node>> {
@@ -127,7 +128,14 @@ fn shown(trail: &[(OsString, Node)], name: &OsStr) -> PathBuf {
 
 /// Who counts as root: user 0, ourselves, since nobody gains rights by that, and in a user namespace whoever has no
 /// name there.
-fn trusted_users() -> Vec<u32> {
+///
+/// Found once: a process does not change its user namespace here, and this is asked for every driver file.
+fn trusted_users() -> &'static [u32] {
+    static USERS: OnceLock<Vec<u32>> = OnceLock::new();
+    USERS.get_or_init(find_trusted_users)
+}
+
+fn find_trusted_users() -> Vec<u32> {
     const IDENTITY: [&str; 3] = ["0", "0", "4294967295"];
     const OVERFLOW: u32 = 65534;
     let own = rustix::process::geteuid().as_raw();
