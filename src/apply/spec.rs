@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::oci::{Access, DeviceKind, DeviceRule, DeviceSpec, Hook, HookSpec, RuleKind, Spec, Stage};
 use crate::plan::{Device, Plan};
+use crate::sys::ns::in_user_namespace;
 
 /// Where the hook is installed; a container definition outlives the build that wrote it.
 pub const HOOK_PATH: &str = "/usr/bin/nvoci";
@@ -13,24 +14,42 @@ pub const HOOK_PATH: &str = "/usr/bin/nvoci";
 /// Names under which a hook would inject a second time: Docker's `--gpus` and a hooks directory add them.
 const HOOK_NAMES: [&str; 2] = ["nvidia-container-runtime-hook", "nvidia-container-toolkit"];
 
-/// What the hook entry is called with. `--devices-in-spec` tells it that the device nodes and their
-/// cgroup rules are the runtime's business.
-const HOOK_ARGS: [&str; 4] = ["nvoci", "hook", "--devices-in-spec", "createContainer"];
+/// What the hook entry is called with at a stage. `--devices-in-spec` tells it that the device nodes and
+/// their cgroup rules are the runtime's business.
+fn hook_args(stage: Stage) -> Vec<String> {
+    ["nvoci", "hook", "--devices-in-spec", stage.key()]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// Where the hook is called: in the container's mount namespace. But under a privileged engine a container
+/// with a user namespace of its own has nobody in it who may read the bundle; then from outside.
+fn hook_stage(spec: &Spec) -> Stage {
+    if spec.user_namespace().is_some() && !in_user_namespace() {
+        Stage::CreateRuntime
+    } else {
+        Stage::CreateContainer
+    }
+}
 
 /// Edits `spec` so that the container gets what `plan` says; `hook` is this program, by an absolute path.
 /// Doing it twice changes nothing more.
 pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -> Result<()> {
+    let mounts = spec.mounts();
     for device in &plan.devices {
         let access = Access::RWM;
-        spec.add_device(&DeviceSpec {
-            path: device.path.to_string_lossy().into_owned(),
-            kind: DeviceKind::Char,
-            major: device.major,
-            minor: device.minor,
-            file_mode: Some(device.mode & 0o777),
-            uid: Some(device.uid),
-            gid: Some(device.gid),
-        })?;
+        // Rootless Podman mounts the host's nodes; a runtime that made one on top would open the device.
+        if !mounts.iter().any(|m| Path::new(&m.destination) == device.path) {
+            spec.add_device(&DeviceSpec {
+                path: device.path.to_string_lossy().into_owned(),
+                kind: DeviceKind::Char,
+                major: device.major,
+                minor: device.minor,
+                file_mode: Some(device.mode & 0o777),
+                uid: Some(device.uid),
+                gid: Some(device.gid),
+            })?;
+        }
         spec.allow_device(&DeviceRule::allow(
             RuleKind::Char,
             device.major,
@@ -42,21 +61,21 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
         }
     }
     remove_other_hooks(spec);
-    let args = HOOK_ARGS.map(str::to_owned).to_vec();
+    let stage = hook_stage(spec);
     // A hook without an environment gets the image's from an old runc.
     let hook = HookSpec::new(
         hook.to_string_lossy(),
-        args,
+        hook_args(stage),
         "PATH",
         "/usr/sbin:/usr/bin:/sbin:/bin",
     );
-    spec.add_hook(Stage::CreateContainer, &hook)
+    spec.add_hook(stage, &hook)
 }
 
 /// Removes the hooks that would inject a second time: the vendor's, and other forms of ours.
 pub fn remove_other_hooks(spec: &mut Spec) {
     for stage in [Stage::Prestart, Stage::CreateRuntime, Stage::CreateContainer] {
-        spec.remove_hooks(stage, injects_again);
+        spec.remove_hooks(stage, |hook| injects_again(hook, stage));
     }
 }
 
@@ -66,12 +85,12 @@ fn needs_group(device: &Device) -> bool {
 }
 
 /// A hook that does what ours does. Ours itself stays where it is.
-fn injects_again(hook: &Hook) -> bool {
+fn injects_again(hook: &Hook, stage: Stage) -> bool {
     let Some(name) = Path::new(&hook.path).file_name() else {
         return false;
     };
     let other_form =
-        name == "nvoci" && hook.args.get(1).is_some_and(|a| a == "hook") && hook.args != HOOK_ARGS;
+        name == "nvoci" && hook.args.get(1).is_some_and(|a| a == "hook") && hook.args != hook_args(stage);
     other_form || HOOK_NAMES.iter().any(|known| name == *known)
 }
 
@@ -139,6 +158,33 @@ mod tests {
         assert!(s.hooks(Stage::CreateRuntime).is_empty());
         let ours = s.hooks(Stage::CreateContainer);
         assert_eq!(ours.len(), 1);
-        assert_eq!(ours[0].args, HOOK_ARGS);
+        assert_eq!(ours[0].args, hook_args(Stage::CreateContainer));
+    }
+
+    #[test]
+    fn a_node_that_is_mounted_is_not_made() {
+        let mut s = Spec::parse(
+            br#"{"root":{"path":"r"},"mounts":[{"destination":"/dev/nvidia0","source":"/dev/nvidia0","type":"bind"}]}"#,
+        )
+        .unwrap();
+        apply(&plan(), true, Path::new(HOOK_PATH), &mut s).unwrap();
+        assert_eq!(s.linux_devices().len(), 1);
+        assert_eq!(s.device_rules().len(), 2);
+    }
+
+    #[test]
+    fn a_container_with_users_of_its_own_is_entered_from_outside() {
+        let mut s =
+            Spec::parse(br#"{"root":{"path":"r"},"linux":{"namespaces":[{"type":"user"}]}}"#).unwrap();
+        apply(&plan(), true, Path::new(HOOK_PATH), &mut s).unwrap();
+        let stage = if in_user_namespace() {
+            Stage::CreateContainer
+        } else {
+            Stage::CreateRuntime
+        };
+        assert_eq!(s.hooks(stage)[0].args, hook_args(stage));
+        let first = s.to_bytes();
+        apply(&plan(), true, Path::new(HOOK_PATH), &mut s).unwrap();
+        assert_eq!(first, s.to_bytes());
     }
 }
