@@ -166,7 +166,7 @@ fn update_ldcache(container: &Container, dirs: &[PathBuf]) -> Result<Vec<String>
             (PathBuf::from(outcome.target), outcome.bytes)
         }
         Flavour::Glibc(arch) => {
-            let known = ldso::dirs::collect(root, arch, &[], Some(Path::new(CONF)), &mut notes);
+            let known = ldso::dirs::collect(root, arch, &[], &[], Some(Path::new(CONF)), &mut notes);
             let new: Vec<PathBuf> = dirs
                 .iter()
                 .filter(|dir| {

@@ -50,6 +50,7 @@ impl Record {
             })).collect::<Vec<_>>(),
             "devices": self.devices,
             "files": plan.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),
+            "directories": plan.trees.iter().map(|t| &t.at).collect::<Vec<_>>(),
             "loader": self.loader,
             "warnings": self.warnings,
             "microseconds": u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),

@@ -6,7 +6,8 @@
 //!  Sources::open: look up,         open the rootfs
 //!  check, clone detached           attach the driver directory ── the only place of the image
 //!  device cgroup            enter  bind files into it             that is looked up for all files
-//!                          ──────► device nodes, /proc covers
+//!                          ──────► directories with places of their own
+//!                                  device nodes, /proc covers
 //!                                  links, loader configuration
 //!                                  record, seal
 //! ```
@@ -22,7 +23,7 @@ use super::driver_dir::{Attached, DriverDir, RECORD};
 use super::loader::Loader;
 use super::record::Record;
 use super::sources::Sources;
-use super::{devices, links, procfs};
+use super::{devices, links, procfs, trees};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
@@ -73,6 +74,11 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
     };
     record.driver_dir = dir.path.display().to_string();
     dir.fill(sources.files, &plan.links)?;
+    record.warnings.extend(trees::add(
+        &container,
+        sources.trees,
+        target.mount_label.as_deref(),
+    )?);
     devices::add(&container, sources.devices)?;
     record.warnings.extend(procfs::cover(&container, &dir, plan));
     let loader = Loader::read(&container, &dir, plan);

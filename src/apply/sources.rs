@@ -5,7 +5,7 @@ use rustix::fs::FileType;
 
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
-use crate::plan::{Device, DriverFile, Place, Plan};
+use crate::plan::{Device, DriverFile, Place, Plan, Tree};
 use crate::sys::mount::{Detached, Restrict};
 use crate::sys::owned;
 
@@ -16,8 +16,19 @@ pub struct Sources {
     pub(super) files: Vec<(DriverFile, Detached)>,
     /// Device nodes.
     pub(super) devices: Vec<(Device, Detached)>,
+    /// Directories with places of their own.
+    pub(super) trees: Vec<TreeSource>,
     /// Files that were left out, and why.
     pub(super) warnings: Vec<String>,
+}
+
+/// A directory that is bound as a whole.
+#[derive(Debug)]
+pub(super) struct TreeSource {
+    pub(super) tree: Tree,
+    pub(super) mount: Detached,
+    /// Device and inode number: a volume of the same directory needs no second mount.
+    pub(super) id: (u64, u64),
 }
 
 impl Sources {
@@ -30,6 +41,7 @@ impl Sources {
         let mut sources = Self {
             files: Vec::new(),
             devices: Vec::new(),
+            trees: Vec::new(),
             warnings: Vec::new(),
         };
         for file in &plan.files {
@@ -38,6 +50,9 @@ impl Sources {
                 Err(e) if file.required => return Err(e),
                 Err(e) => sources.warnings.push(e.to_string()),
             }
+        }
+        for tree in &plan.trees {
+            sources.trees.push(directory(tree, roots)?);
         }
         for device in &plan.devices {
             sources
@@ -69,6 +84,24 @@ fn driver_file(file: &DriverFile, roots: &Roots) -> Result<Detached> {
     }
     let restrict = if socket { Restrict::SOCKET } else { Restrict::FILE };
     Detached::bind(&node, restrict).context(Code::Mount, what)
+}
+
+/// Nobody but root may put anything into the directory; what is in it is root's business, as on the host.
+fn directory(tree: &Tree, roots: &Roots) -> Result<TreeSource> {
+    let what = || format!("driver directory {}", tree.source.display());
+    let node = roots
+        .driver
+        .resolve_nofollow(&tree.source)
+        .context(Code::NoLibraries, what)?;
+    if !node.is_dir() {
+        return Err(Error::new(Code::UnsafePath, what(), "it is not a directory"));
+    }
+    owned::check(&node, &tree.source)?;
+    Ok(TreeSource {
+        tree: tree.clone(),
+        id: node.id(),
+        mount: Detached::bind(&node, Restrict::FILE).context(Code::Mount, what)?,
+    })
 }
 
 fn device_node(device: &Device, roots: &Roots) -> Result<Detached> {

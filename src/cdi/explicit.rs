@@ -192,6 +192,16 @@ impl Maker<'_> {
         for file in &self.host.files {
             edits.mounts.push(self.mount(file, &file.path, &READ_ONLY));
         }
+        // The stub libcuda asks for the package at the host's own path.
+        for store in self.host.wsl.iter().flat_map(|w| &w.stores) {
+            let below = store.strip_prefix("/").unwrap_or(store);
+            edits.mounts.push(Mount {
+                host_path: self.roots.driver_path.join(below).display().to_string(),
+                container_path: store.display().to_string(),
+                options: READ_ONLY.iter().map(ToString::to_string).collect(),
+                typ: None,
+            });
+        }
         sort(&mut edits.mounts);
         let smi = self.host.files.iter().find(|f| f.name == "nvidia-smi");
         if let Some(smi) = smi {

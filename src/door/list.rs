@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
-use crate::host::{Bits, FileKind, Gpu, Host, NodeKind, Roots};
+use crate::host::{Bits, FileKind, Gpu, Host, NodeKind, Roots, Wsl};
 
 const HELP: &str = "\
 Usage: nvoci list [--json]
@@ -112,25 +112,88 @@ pub fn json(host: &Host) -> Value {
         "usable": host.check_versions().is_ok(),
         "problem": host.check_versions().err().map(|e| e.to_string()),
         "gpus": gpus,
+        "wsl": host.wsl.as_ref().map(wsl_json),
         "nodes": nodes,
         "files": files,
         "warnings": host.warnings,
     })
 }
 
+fn wsl_json(wsl: &Wsl) -> Value {
+    let adapters: Vec<Value> = wsl
+        .adapters
+        .iter()
+        .map(|a| {
+            json!({
+                "vendor": a.ids.map(|(vendor, _)| format!("{vendor:04x}")),
+                "device": a.ids.map(|(_, device)| format!("{device:04x}")),
+                "wddm": a.wddm,
+                "driver": a.driver.map(dotted),
+                "store": a.store.as_ref().map(|s| s.to_string_lossy()),
+                "nvidia": a.nvidia,
+            })
+        })
+        .collect();
+    json!({
+        "driver_version": wsl.version(),
+        "adapters": adapters,
+        "stores": wsl.stores.iter().map(|s| s.to_string_lossy()).collect::<Vec<_>>(),
+        "guessed": wsl.guessed,
+        "docker_desktop": wsl.docker_desktop,
+    })
+}
+
+fn dotted(version: [u16; 4]) -> String {
+    version.map(|part| part.to_string()).join(".")
+}
+
+fn wsl_rows(wsl: &Wsl) -> Vec<String> {
+    let mut rows = vec![format!(
+        "Windows driver  {}",
+        wsl.version().as_deref().unwrap_or("not known")
+    )];
+    for adapter in &wsl.adapters {
+        let store = adapter.store.as_ref().map(|s| s.display().to_string());
+        rows.push(format!(
+            "adapter         {:<18} {}",
+            adapter.to_string(),
+            store.as_deref().unwrap_or("no driver package")
+        ));
+    }
+    if wsl.guessed {
+        rows.extend(
+            wsl.stores
+                .iter()
+                .map(|s| format!("package (guess) {}", s.display())),
+        );
+    }
+    if wsl.docker_desktop {
+        rows.push(
+            "Docker Desktop  its engine runs in a distribution of its own and brings its own GPU support; \
+             nvoci serves engines that run in this one"
+                .to_owned(),
+        );
+    }
+    rows
+}
+
 /// The host for a person.
 fn table(host: &Host) -> String {
     let mut lines = Vec::new();
-    let kernel = host.kernel.as_ref().map_or_else(
-        || "none".to_owned(),
-        |k| format!("{} ({})", k.version, if k.open { "open" } else { "proprietary" }),
-    );
     lines.push(format!("platform        {}", host.platform.name()));
-    lines.push(format!("kernel module   {kernel}"));
-    lines.push(format!(
-        "libraries       {}",
-        host.user_version.as_deref().unwrap_or("none")
-    ));
+    if let Some(wsl) = &host.wsl {
+        lines.extend(wsl_rows(wsl));
+    } else {
+        let kernel = host.kernel.as_ref().map_or_else(
+            || "none".to_owned(),
+            |k| format!("{} ({})", k.version, if k.open { "open" } else { "proprietary" }),
+        );
+        lines.push(format!("kernel module   {kernel}"));
+        lines.push(format!(
+            "libraries       {}",
+            host.user_version.as_deref().unwrap_or("none")
+        ));
+    }
     if let Err(e) = host.check_versions() {
         lines.push(format!("problem         {e}"));
     }
@@ -262,6 +325,25 @@ mod tests {
         assert!(text.starts_with("platform        none\n"), "{text}");
         assert!(text.contains("[NVOCI-2001]"));
         assert_eq!(json(&host)["gpus"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn wsl_without_a_device_says_what_to_do() {
+        let machine = TestHost::bare();
+        machine.file(
+            "proc/sys/kernel/osrelease",
+            "5.15.153.1-microsoft-standard-WSL2\n",
+        );
+        machine.file("mnt/wsl/docker-desktop/x", "");
+        let host = machine.discover();
+        let text = table(&host);
+        assert!(text.starts_with("platform        wsl2\nWindows driver  not known\nDocker Desktop  "));
+        assert!(
+            text.contains("wsl --update") && text.contains("[NVOCI-2005]"),
+            "{text}"
+        );
+        assert_eq!(json(&host)["wsl"]["docker_desktop"], true);
+        assert_eq!(json(&host)["usable"], false);
     }
 
     #[test]

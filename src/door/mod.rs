@@ -34,8 +34,8 @@ Usage: nvoci COMMAND [OPTIONS]      nvoci COMMAND --help explains each
 For people
   list        what this host has: driver, GPUs, device nodes, libraries
   plan        what a bundle, or a set of variables, would get and why
-  ps          which running containers and processes hold GPUs
   cdi         CDI specifications: write, list, check, transform
+  ps          which running containers and processes hold GPUs
   config      the effective configuration, each value with its origin
   install     register nvoci with docker, podman, containerd or crio
   uninstall   take that back

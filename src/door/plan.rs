@@ -134,14 +134,12 @@ fn to_text(plan: &Plan) -> String {
         plan.driver_version
     );
     for g in &plan.gpus {
-        let _ = writeln!(
-            out,
-            "GPU {}: {} ({}, {})",
-            g.index,
-            Escaped(&g.name),
-            g.uuid,
-            g.pci
-        );
+        let _ = write!(out, "GPU {}: {}", g.index, Escaped(&g.name));
+        let _ = if g.pci.is_empty() {
+            writeln!(out)
+        } else {
+            writeln!(out, " ({}, {})", g.uuid, g.pci)
+        };
     }
     let _ = writeln!(out, "\nDevice nodes");
     for d in &plan.devices {
@@ -152,6 +150,12 @@ fn to_text(plan: &Plan) -> String {
     for f in &plan.files {
         let at = f.dir().join(&f.name).display().to_string();
         let _ = writeln!(out, "  {at:<52} {:<28} {}", f.reason, f.source.display());
+    }
+    if !plan.trees.is_empty() {
+        let _ = writeln!(out, "\nDirectories at the same path as on the host");
+    }
+    for t in &plan.trees {
+        let _ = writeln!(out, "  {:<52} {}", t.at.display(), t.reason);
     }
     let _ = writeln!(out, "\nLinks in the image, where the name is free");
     for l in &plan.rootfs_links {
@@ -181,6 +185,9 @@ fn to_json(plan: &Plan) -> Value {
         "files": plan.files.iter().map(|f| json!({
             "source": f.source, "place": f.dir(), "name": f.name, "soname": f.soname,
             "required": f.required, "reason": f.reason,
+        })).collect::<Vec<_>>(),
+        "directories": plan.trees.iter().map(|t| json!({
+            "source": t.source, "at": t.at, "reason": t.reason,
         })).collect::<Vec<_>>(),
         "links": plan.links.iter().map(|l| json!({"at": l.at, "target": l.target})).collect::<Vec<_>>(),
         "rootfsLinks": plan.rootfs_links.iter().map(|l| json!({

@@ -11,6 +11,7 @@
 //! | [`libs`] | libraries and their version | the driver root's `ld.so.cache`, else its directories |
 //! | [`files`] | binaries, firmware, configuration, sockets | fixed places below the driver root |
 //! | [`nodes`] | device nodes | the dev root, numbers checked against procfs |
+//! | [`wsl`] | adapters, driver packages, loader stubs on WSL2 | `/dev/dxg`, `/usr/lib/wsl` |
 //! | [`create`], [`kmod`] | - | makes nodes and loads modules that are missing |
 
 pub mod create;
@@ -23,10 +24,13 @@ pub mod nodes;
 pub(crate) mod testhost;
 #[cfg(test)]
 mod tests;
+pub mod wsl;
 
 use core::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use wsl::Wsl;
 
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
@@ -490,6 +494,8 @@ pub struct Host {
     pub caps: CapMinors,
     /// How capability nodes are to be made, by minor number: each has a mode of its own.
     pub cap_policies: Vec<(u32, NodePolicy)>,
+    /// What Windows lends, on WSL; `None` on every other host.
+    pub wsl: Option<Wsl>,
     /// What is odd, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -498,13 +504,18 @@ impl Host {
     /// Finds out what the host has.
     ///
     /// # Errors
-    /// None today: what cannot be read is left out, with a warning. The type leaves room for WSL2,
-    /// where asking the device can fail.
+    /// None today: what cannot be read is left out, with a warning.
     pub fn discover(roots: &Roots, loc: &Locations) -> Result<Self> {
         let mut host = Self::default();
         driver::find(roots, &mut host);
-        libs::find(roots, loc, &mut host);
-        files::find(roots, loc, &mut host);
+        // A kernel module of NVIDIA's is proof of a native host; where it is missing, Windows may have the driver.
+        if host.kernel.is_none() {
+            wsl::find(roots, loc, &mut host);
+        }
+        if host.wsl.is_none() {
+            libs::find(roots, loc, &mut host);
+            files::find(roots, loc, &mut host);
+        }
         nodes::find(roots, &mut host);
         host.platform = host.guess_platform(roots);
         Ok(host)
@@ -520,11 +531,23 @@ impl Host {
         self.platform = self.guess_platform(roots);
     }
 
-    /// Whether kernel module and libraries are there and of one version.
+    /// The driver's version: the kernel module's, or on WSL2 that of Windows' driver where it is known.
+    pub fn driver_version(&self) -> Option<String> {
+        match &self.wsl {
+            Some(wsl) => wsl.version(),
+            None => self.kernel.as_ref().map(|k| k.version.clone()),
+        }
+    }
+
+    /// Whether kernel module and libraries are there and of one version; on WSL, whether Windows lends a
+    /// usable GPU.
     ///
     /// # Errors
-    /// [`Code::NoDriver`], [`Code::NoLibraries`], [`Code::VersionMismatch`].
+    /// [`Code::NoDriver`], [`Code::NoLibraries`], [`Code::VersionMismatch`], [`Code::Wsl`].
     pub fn check_versions(&self) -> Result<()> {
+        if let Some(wsl) = &self.wsl {
+            return wsl.check();
+        }
         match (&self.kernel, &self.user_version) {
             (Some(kernel), Some(user)) if kernel.version == *user => Ok(()),
             (Some(kernel), Some(user)) => Err(Error::new(
@@ -584,6 +607,12 @@ impl Host {
             });
         if tegra {
             Platform::Tegra
+        } else if let Some(wsl) = &self.wsl {
+            if wsl.fault == Some(wsl::Fault::Wsl1) {
+                Platform::None
+            } else {
+                Platform::Wsl2
+            }
         } else if self.kernel.is_some() || self.user_version.is_some() {
             Platform::Native
         } else {

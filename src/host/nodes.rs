@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::{DeviceNode, Host, NodeKind, Roots, absent};
+use crate::sys::dxg;
 use crate::sys::root::Node;
 
 /// The minor of `/dev/nvidiactl`.
@@ -103,6 +104,9 @@ impl Finder<'_> {
             &Expected::fixed(NodeKind::UvmTools, "nvidia-uvm-tools", &["nvidia-uvm"], 1),
             uvm,
         );
+        if self.host.wsl.is_some() {
+            self.maybe(NodeKind::Dxg, "dxg", &[]);
+        }
     }
 
     /// Capability nodes that the kernel offers now.
@@ -177,7 +181,6 @@ impl Finder<'_> {
                 let path = format!("infiniband/uverbs{n}");
                 self.maybe(NodeKind::Uverbs(n), &path, &["infiniband_verbs"]);
             }
-            // A misc device: its major is always 10, its minor never fixed.
             self.maybe(NodeKind::RdmaCm, "infiniband/rdma_cm", &[]);
         }
     }
@@ -281,8 +284,9 @@ impl Finder<'_> {
         }
         let major = rustix::fs::major(stat.st_rdev);
         let minor = rustix::fs::minor(stat.st_rdev);
-        let right = if expected.kind == NodeKind::RdmaCm {
-            major == 10
+        // Misc devices: their major is always 10, their minor never fixed.
+        let right = if matches!(expected.kind, NodeKind::RdmaCm | NodeKind::Dxg) {
+            major == dxg::MAJOR
         } else {
             self.host.majors.has(expected.drivers, major)
                 || (self.host.majors.0.is_empty() && self.major(expected.drivers) == Some(major))

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::Warnings;
 use super::abi::Arch;
 use super::conf::{self, Conf};
 use super::current::Time;
+use super::{FirstDir, Warnings};
 use crate::sys::root::{Node, Root};
 
 /// Directories that are scanned at most, `glibc-hwcaps` ones included.
@@ -41,10 +41,14 @@ pub struct SearchDirs {
 }
 
 /// Collects `extra` directories, then those of the configuration at `conf` and the system's.
+///
+/// Directories of `known` are left out, of the list and of its time: their libraries are known without a
+/// look, and what is put there as the container is created says nothing about the image.
 pub fn collect(
     root: &Root,
     arch: &Arch,
     extra: &[PathBuf],
+    known: &[FirstDir],
     conf: Option<&Path>,
     warnings: &mut Warnings,
 ) -> SearchDirs {
@@ -52,7 +56,10 @@ pub fn collect(
     let conf = conf.map_or_else(Conf::default, |path| conf::read(root, path, warnings));
     let mut found = Collector {
         root,
-        seen: HashSet::new(),
+        seen: known
+            .iter()
+            .filter_map(|dir| root.resolve(&dir.path).ok().map(|node| node.id()))
+            .collect(),
         all: SearchDirs {
             dirs: Vec::new(),
             newest: conf.newest,

@@ -137,7 +137,14 @@ pub fn updated_cache(root: &Root, update: &Update<'_>) -> CacheOutcome {
 }
 
 fn glibc_cache(root: &Root, arch: &Arch, update: &Update<'_>, warnings: &mut Warnings) -> (Vec<u8>, How) {
-    let search = dirs::collect(root, arch, &[], Some(Path::new(conf::DEFAULT)), warnings);
+    let search = dirs::collect(
+        root,
+        arch,
+        &[],
+        update.first,
+        Some(Path::new(conf::DEFAULT)),
+        warnings,
+    );
     later_runs(update, &search, warnings);
     let merged = read_current(root, search.newest).and_then(|bytes| {
         let cache = Cache::parse(&bytes).map_err(|e| e.why().to_owned())?;
@@ -166,7 +173,7 @@ fn read_current(root: &Root, newest: Time) -> Result<Vec<u8>, String> {
     node.read(cache::MAX_BYTES).map_err(|e| e.to_string())
 }
 
-/// Scans all directories but those that come first, whose libraries are known.
+/// Scans the image's directories and puts the libraries that come first before them.
 fn rebuild(
     root: &Root,
     arch: &Arch,
@@ -181,14 +188,7 @@ fn rebuild(
         let (dir, file) = (&library.path[..slash], &library.path[slash + 1..]);
         builder.add(dir, file, &library.soname, library.flags, None);
     }
-    let known = |path: &Path| {
-        update
-            .first
-            .iter()
-            .any(|first| path_bytes(&first.path) == path_bytes(path))
-    };
-    let others = search.dirs.iter().filter(|dir| !known(&dir.path));
-    scan::Scanner::new(root, arch, false).scan_all(others, &mut builder, warnings);
+    scan::Scanner::new(root, arch, false).scan_all(search.dirs.iter(), &mut builder, warnings);
     builder.prefer(&ours);
     builder.encode()
 }
@@ -211,7 +211,7 @@ pub fn scan_root(root: &Root, run: &Run, warnings: &mut Warnings) -> Vec<u8> {
         // A root without a loader may still be one that libraries are put into.
         Flavour::Musl(_) | Flavour::None => Arch::native(),
     };
-    let search = dirs::collect(root, arch, &run.dirs, run.conf.as_deref(), warnings);
+    let search = dirs::collect(root, arch, &run.dirs, &[], run.conf.as_deref(), warnings);
     let mut builder = write::Builder::default();
     scan::Scanner::new(root, arch, run.links).scan_all(search.dirs.iter(), &mut builder, warnings);
     builder.encode()

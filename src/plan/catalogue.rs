@@ -77,6 +77,9 @@ pub const LIBRARIES: &[Row] = &[
     row("libglxserver_nvidia.so", C::DISPLAY),
     row("nvidia_drv.so", C::DISPLAY),
     row("libnvidia-ngx.so", C::NGX),
+    row("libnvoptix_loader.so", DRAWING),
+    // WSL2's way to the device: every stub of the driver loads it.
+    row("libdxcore.so", C::ALL),
 ];
 
 /// Libraries of the driver package that never belong in a container: tools for a desktop session of the

@@ -191,7 +191,9 @@ fn library(
         return;
     };
     added.soname = soname.map(str::to_owned);
-    added.required = file.name.starts_with("libcuda.so") || file.name.starts_with("libnvidia-ml.so");
+    added.required = ["libcuda.so", "libnvidia-ml.so", "libdxcore.so"]
+        .iter()
+        .any(|stem| file.name.starts_with(stem));
     if place == Place::Xorg {
         return;
     }

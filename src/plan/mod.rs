@@ -6,6 +6,7 @@
 pub mod catalogue;
 mod devices;
 mod files;
+mod wsl;
 
 use std::path::PathBuf;
 
@@ -16,11 +17,12 @@ use crate::request::Request;
 
 pub use devices::Device;
 pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink};
+pub use wsl::Tree;
 
 /// Everything that one container gets, each part with the reason why.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The driver's version, as of the kernel module.
+    /// The driver's version, as of the kernel module; on WSL2 that of Windows' driver, or `unknown`.
     pub driver_version: String,
     /// The GPUs it may use, in bus order.
     pub gpus: Vec<GpuRef>,
@@ -30,6 +32,8 @@ pub struct Plan {
     pub files: Vec<DriverFile>,
     /// Links inside the driver directory.
     pub links: Vec<Link>,
+    /// Directories that must be at one absolute path, outside the driver directory.
+    pub trees: Vec<Tree>,
     /// Links from the places where programs look things up by path.
     pub rootfs_links: Vec<RootfsLink>,
     /// Where the driver directory may be in the container, first choice first.
@@ -71,11 +75,7 @@ pub struct GpuRef {
 pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     host.check_versions()?;
     let mut plan = Plan {
-        driver_version: host
-            .kernel
-            .as_ref()
-            .map(|k| k.version.clone())
-            .unwrap_or_default(),
+        driver_version: host.driver_version().unwrap_or_else(|| "unknown".to_owned()),
         driver_dirs: config.driver_dirs.value.clone(),
         native_layout: *config.layout == Layout::Native,
         ipc_sockets: *config.ipc_sockets,
@@ -88,7 +88,10 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
         plan.warnings
             .push("the configuration's [[extra]] is not acted on by this version".to_owned());
     }
-    devices::add(&mut plan, request, host)?;
+    match &host.wsl {
+        Some(wsl) => wsl::add(&mut plan, request, host, wsl)?,
+        None => devices::add(&mut plan, request, host)?,
+    }
     devices::check_requirements(&mut plan, request, host)?;
     files::add(&mut plan, request.capabilities, host)?;
     if host.modify_device_files == Some(true) {

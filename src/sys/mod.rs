@@ -2,6 +2,7 @@
 //! cgroup devices, capabilities. The only module with `unsafe`.
 
 pub mod cgroup;
+pub mod dxg;
 pub mod mount;
 pub mod ns;
 pub mod owned;

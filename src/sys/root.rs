@@ -284,8 +284,12 @@ impl Node {
 
     /// Reads a regular file of at most `max` bytes; see [`Root::read`].
     pub fn read(&self, max: u64) -> io::Result<Vec<u8>> {
-        // One byte more than it holds, so that one call reads it and the next sees its end.
-        let size = usize::try_from(self.stat.st_size.clamp(0, 1 << 20)).unwrap_or(0) + 1;
+        // One byte more than it holds, so that one call reads it and the next sees its end. The kernel's own
+        // files say 0, and a sysctl answers only the first read.
+        let size = match usize::try_from(self.stat.st_size.clamp(0, 1 << 20)) {
+            Ok(0) | Err(_) => 4096,
+            Ok(n) => n + 1,
+        };
         let mut file = self.open_read()?;
         let mut out = vec![0; size];
         let mut got = 0;
@@ -595,6 +599,13 @@ mod tests {
             root.read("pipe", 64).unwrap_err().raw_os_error(),
             Some(libc::EINVAL)
         );
+    }
+
+    #[test]
+    fn a_sysctl_is_read_in_one_go() {
+        let proc = Root::open("/proc").unwrap();
+        let direct = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap();
+        assert_eq!(proc.read_text("sys/kernel/overflowuid", 64).unwrap(), direct);
     }
 
     #[test]

@@ -1,0 +1,324 @@
+//! WSL2: one device node for all GPUs, and the driver package at the path that the stubs ask for.
+//!
+//! The stubs themselves are driver files like any other: they go into the driver directory, where the
+//! loader looks first, and `/usr/lib/wsl/lib` leads there.
+
+use std::path::PathBuf;
+
+use super::devices::node;
+use super::{GpuRef, LinkAt, Place, Plan, RootfsLink};
+use crate::error::{Code, Error, Result};
+use crate::host::wsl::LIB_DIR;
+use crate::host::{Host, NodeKind, Wsl};
+use crate::request::{Capabilities, DeviceRequest, ImexRequest, Request, Selector};
+
+/// A directory that a container needs at one absolute path and no other: a WSL2 driver package, which the
+/// loader stubs open by the path that the device tells them.
+///
+/// It is bound as a whole, read-only: an allow-list of the files in a package was wrong for a year.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tree {
+    /// Below the driver root, symbolic links resolved.
+    pub source: PathBuf,
+    /// Where in the container.
+    pub at: PathBuf,
+    /// Why it is there.
+    pub reason: String,
+}
+
+pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host, wsl: &Wsl) -> Result<()> {
+    let count = wsl.nvidia().count();
+    if choose(plan, &request.devices, wsl, count)? {
+        node(plan, host, NodeKind::Dxg, "WSL2's device for all GPUs")?;
+        for (index, adapter) in (0..).zip(wsl.nvidia()) {
+            plan.gpus.push(GpuRef {
+                index,
+                minor: 0,
+                uuid: String::new(),
+                pci: String::new(),
+                name: format!("adapter {adapter} of Windows"),
+            });
+        }
+    }
+    for store in &wsl.stores {
+        plan.trees.push(Tree {
+            source: store.clone(),
+            at: store.clone(),
+            reason: "driver package of Windows, which the stubs load from this path".to_owned(),
+        });
+    }
+    plan.rootfs_links.push(RootfsLink {
+        at: LinkAt::Path(PathBuf::from(LIB_DIR)),
+        to: PathBuf::from(Place::Lib64.dir()),
+        cover: false,
+    });
+    lacking(plan, request);
+    Ok(())
+}
+
+/// Whether the request gets the device. One node leads to every GPU, so a part of them cannot be given; what
+/// is asked for must be among them all the same, and what cannot be checked is said.
+fn choose(plan: &mut Plan, request: &DeviceRequest, wsl: &Wsl, count: usize) -> Result<bool> {
+    let selectors = match request {
+        DeviceRequest::Nothing | DeviceRequest::Void | DeviceRequest::NoneDevices => return Ok(false),
+        DeviceRequest::All => return Ok(true),
+        DeviceRequest::List(selectors) => selectors,
+    };
+    // The device that could not be asked has at least one GPU, and index 0 is it.
+    let known = if wsl.guessed { 1 } else { count };
+    for selector in selectors {
+        match selector {
+            Selector::Index(index) | Selector::Range(_, index) if (*index as usize) < known => {}
+            Selector::Index(_) | Selector::Range(..) => {
+                let why = format!("no such device; Windows lends {known} NVIDIA adapter(s) to WSL2");
+                return Err(unknown(selector, &why, "ask for index 0 or for all"));
+            }
+            _ if selector.is_mig() => {
+                return Err(unknown(selector, "WSL2 has no MIG devices", "ask for index 0 or for all"));
+            }
+            _ if known == 1 => plan.warnings.push(format!(
+                "device {selector}: /dev/dxg tells no UUIDs or addresses, so this was not checked; the container gets the only NVIDIA adapter"
+            )),
+            _ => {
+                let why = format!("/dev/dxg tells no UUIDs or addresses, so which of {known} NVIDIA adapters it is cannot be known");
+                let fix = format!("use NVIDIA_VISIBLE_DEVICES=all with CUDA_VISIBLE_DEVICES={selector}, which CUDA itself understands");
+                return Err(unknown(selector, &why, &fix));
+            }
+        }
+    }
+    if known > 1 {
+        plan.warnings.push(format!(
+            "on WSL2 one device node leads to all {known} NVIDIA adapters, and the container sees every one; CUDA_VISIBLE_DEVICES chooses among them"
+        ));
+    }
+    Ok(true)
+}
+
+fn unknown(selector: &Selector, why: &str, fix: &str) -> Error {
+    Error::new(Code::UnknownDevice, format!("device {selector}"), why).fix(fix)
+}
+
+/// What was asked for and does not exist on WSL2.
+fn lacking(plan: &mut Plan, request: &Request) {
+    let wants = |c| request.capabilities.intersects(c);
+    let g = request.gated;
+    for (asked, what) in [
+        (
+            wants(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)),
+            "NVIDIA's Vulkan, OpenCL, EGL and GLX drivers (Mesa's d3d12 driver in the image draws with /dev/dxg)",
+        ),
+        (wants(Capabilities::COMPAT32), "32-bit libraries"),
+        (request.mig_config || request.mig_monitor, "MIG"),
+        (request.imex != ImexRequest::Nothing, "IMEX channels"),
+        (
+            g.gds || g.mofed || g.gdrcopy || g.nvswitch,
+            "GPUDirect Storage, InfiniBand, GDRCopy and NVSwitch nodes",
+        ),
+    ] {
+        if asked {
+            plan.warnings
+                .push(format!("asked for, but WSL2 does not have them: {what}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::plan;
+    use super::*;
+    use crate::config::Config;
+    use crate::host::wsl::Adapter;
+    use crate::host::{Bits, DeviceNode, DriverFile, FileKind, Platform};
+    use crate::request::{Door, Inputs, parse};
+
+    const STORE: &str = "/usr/lib/wsl/drivers/nv_dispi.inf_amd64_31dab972145ae5a9";
+
+    fn host(gpus: usize) -> Host {
+        let library = |name: &str| DriverFile {
+            kind: FileKind::Library {
+                soname: None,
+                bits: Bits::B64,
+                subdir: None,
+            },
+            name: name.to_owned(),
+            path: Path::new(LIB_DIR).join(name),
+            dir_hint: LIB_DIR.into(),
+        };
+        let adapter = Adapter {
+            ids: Some((0x10de, 0x2684)),
+            wddm: Some(3100),
+            driver: Some([32, 0, 15, 6636]),
+            store: Some(STORE.into()),
+            nvidia: true,
+        };
+        Host {
+            platform: Platform::Wsl2,
+            nodes: vec![DeviceNode {
+                kind: NodeKind::Dxg,
+                path: "/dev/dxg".into(),
+                major: 10,
+                minor: 125,
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+                present: true,
+                links: Vec::new(),
+            }],
+            files: [
+                "libcuda.so",
+                "libcuda.so.1",
+                "libcuda.so.1.1",
+                "libdxcore.so",
+                "libnvidia-ml.so.1",
+                "libnvoptix.so.1",
+            ]
+            .map(library)
+            .to_vec(),
+            wsl: Some(Wsl {
+                adapters: vec![adapter; gpus],
+                stores: vec![STORE.into()],
+                ..Wsl::default()
+            }),
+            ..Host::default()
+        }
+    }
+
+    fn planned(gpus: usize, env: &[(&str, &str)]) -> Result<Plan> {
+        let env: Vec<(String, String)> = env
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let config = Config::default();
+        let request = parse(
+            &Inputs {
+                env: &env,
+                annotations: &[],
+                mounts: &[],
+                privileged: true,
+                door: Door::Hook,
+            },
+            &config,
+        )?;
+        plan(&request, &host(gpus), &config)
+    }
+
+    fn devices(gpus: usize, devices: &str) -> Result<Plan> {
+        planned(gpus, &[("NVIDIA_VISIBLE_DEVICES", devices)])
+    }
+
+    #[test]
+    fn one_node_the_package_and_the_stubs() {
+        let plan = devices(1, "all").unwrap();
+        assert_eq!(plan.warnings, Vec::<String>::new());
+        assert_eq!(plan.driver_version, "566.36");
+        let nodes: Vec<_> = plan.devices.iter().map(|d| (d.path.as_path(), d.major)).collect();
+        assert_eq!(nodes, [(Path::new("/dev/dxg"), 10)]);
+        assert_eq!(plan.trees.len(), 1);
+        assert_eq!(plan.trees[0].source, plan.trees[0].at);
+        assert_eq!(plan.trees[0].at, Path::new(STORE));
+        let names: Vec<&str> = plan.files.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "libcuda.so",
+                "libcuda.so.1",
+                "libcuda.so.1.1",
+                "libdxcore.so",
+                "libnvidia-ml.so.1"
+            ]
+        );
+        let lib = plan
+            .rootfs_links
+            .iter()
+            .find(|l| l.to == Path::new("lib64"))
+            .unwrap();
+        assert_eq!(lib.at, LinkAt::Path(LIB_DIR.into()));
+        assert!(plan.visible_pci.is_none() && plan.params.is_none());
+    }
+
+    #[test]
+    fn what_can_be_told_apart() {
+        let uuid = "GPU-1c2d3e4f-0123-4567-89ab-cdef01234567";
+        for (gpus, asked, warnings) in [
+            (1, "all", 0),
+            (1, "0", 0),
+            (1, uuid, 1),
+            (1, "0000:01:00.0", 1),
+            (2, "all", 0),
+            (2, "0", 1),
+            (2, "1", 1),
+            (2, "0-1", 1),
+        ] {
+            let plan = devices(gpus, asked).unwrap();
+            assert_eq!(
+                plan.warnings.len(),
+                warnings,
+                "{gpus} {asked}: {:?}",
+                plan.warnings
+            );
+            assert_eq!((plan.devices.len(), plan.gpus.len()), (1, gpus));
+        }
+        for (gpus, asked, words) in [
+            (1, "1", "1 NVIDIA adapter"),
+            (2, "0-2", "2 NVIDIA adapter"),
+            (2, uuid, "cannot be known"),
+            (1, "0:0", "no MIG"),
+            (1, "MIG-1c2d3e4f-0123-4567-89ab-cdef01234567", "no MIG"),
+        ] {
+            let e = devices(gpus, asked).unwrap_err();
+            assert_eq!(e.code(), Code::UnknownDevice);
+            assert!(e.to_string().contains(words), "{e}");
+        }
+        let nothing = devices(1, "none").unwrap();
+        assert!(nothing.devices.is_empty() && nothing.gpus.is_empty());
+        assert_eq!(nothing.trees.len(), 1);
+    }
+
+    #[test]
+    fn what_wsl_lacks_is_said_and_stops_nothing() {
+        let plan = planned(
+            1,
+            &[
+                ("NVIDIA_VISIBLE_DEVICES", "all"),
+                ("NVIDIA_DRIVER_CAPABILITIES", "all"),
+                ("NVIDIA_MIG_MONITOR_DEVICES", "all"),
+            ],
+        )
+        .unwrap();
+        for words in ["Vulkan, OpenCL", "32-bit", "MIG"] {
+            assert!(
+                plan.warnings.iter().any(|w| w.contains(words)),
+                "{:?}",
+                plan.warnings
+            );
+        }
+    }
+
+    #[test]
+    fn windows_driver_must_meet_the_requirement() {
+        let with = |cuda: &str| {
+            planned(
+                1,
+                &[("NVIDIA_VISIBLE_DEVICES", "all"), ("NVIDIA_REQUIRE_CUDA", cuda)],
+            )
+        };
+        with("cuda>=12.7").unwrap();
+        assert_eq!(with("cuda>=12.8").unwrap_err().code(), Code::Requirement);
+    }
+
+    #[test]
+    fn a_utility_container_gets_no_cuda() {
+        let plan = planned(
+            1,
+            &[
+                ("NVIDIA_VISIBLE_DEVICES", "all"),
+                ("NVIDIA_DRIVER_CAPABILITIES", "utility"),
+            ],
+        )
+        .unwrap();
+        let names: Vec<&str> = plan.files.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(names, ["libdxcore.so", "libnvidia-ml.so.1"]);
+    }
+}
