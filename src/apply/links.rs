@@ -60,12 +60,21 @@ fn make(container: &Container, at: &Path, target: &Path) -> std::io::Result<Made
     }
 }
 
-/// Binds a driver file over a regular file of the image.
+/// Binds a driver file over a regular file of the image, or over the one in the same directory that links
+/// lead to, as in `libcuda.so.1 -> libcuda.so.470.57.02`.
 fn cover(container: &Container, dir: &DriverDir, at: &Path, file: &Path) -> std::io::Result<()> {
+    const MAX_LINKS: usize = 4;
     let (parent, name) = split(at)?;
     let parent = container.own_dir(parent)?;
-    let there = parent.child(name)?;
-    if !there.is_file() {
+    let mut name = name.to_owned();
+    for _ in 0..MAX_LINKS {
+        let there = parent.child(&name)?;
+        if !there.is_symlink() {
+            break;
+        }
+        name = there.read_link()?.into_os_string();
+    }
+    if !parent.child(&name)?.is_file() {
         return Err(Errno::EXIST.into());
     }
     let (below, file) = split(file)?;
@@ -73,7 +82,7 @@ fn cover(container: &Container, dir: &DriverDir, at: &Path, file: &Path) -> std:
     if ours.is_symlink() {
         ours = dir.dir(below)?.child(ours.read_link()?.as_os_str())?;
     }
-    Detached::bind(&ours, Restrict::FILE)?.attach(&parent, name)?;
+    Detached::bind(&ours, Restrict::FILE)?.attach(&parent, &name)?;
     Ok(())
 }
 

@@ -204,7 +204,7 @@ fn library(
     if soname != file.name {
         link(plan, dir.join(soname), file.name.as_str());
     }
-    let mut names = vec![file.name.clone(), soname.to_owned()];
+    let mut names = vec![soname.to_owned()];
     // The name without a version: what programs that were not linked against it ask dlopen for.
     if let Some((stem, _)) = file.name.split_once(".so.") {
         let plain = format!("{stem}.so");
@@ -214,7 +214,9 @@ fn library(
         }
     }
     if plan.native_layout && place == Place::Lib64 {
-        names.dedup();
+        // A name with the driver's version would stay in the image layer after the next driver came; who
+        // asks for such a name finds it through the loader.
+        names.retain(|name| !name.ends_with(plan.driver_version.as_str()));
         plan.rootfs_links.extend(names.into_iter().map(|name| RootfsLink {
             to: dir.join(&name),
             at: LinkAt::LibDir(name.into()),
