@@ -18,7 +18,7 @@ use crate::sys::root::{Node, Root};
 #[derive(Debug)]
 pub struct Container {
     root: Root,
-    own_mounts: Vec<u64>,
+    own_mount: u64,
     tmpfs_mounts: Vec<u64>,
 }
 
@@ -50,7 +50,7 @@ impl Container {
         }
         Ok(Self {
             root,
-            own_mounts: vec![own],
+            own_mount: own,
             tmpfs_mounts,
         })
     }
@@ -63,7 +63,7 @@ impl Container {
     /// Whether an inode is the container's own: not on a volume.
     pub fn owns(&self, node: &Node) -> io::Result<bool> {
         let id = mount_id(node.as_fd())?;
-        Ok(self.own_mounts.contains(&id) || self.tmpfs_mounts.contains(&id))
+        Ok(self.own_mount == id || self.tmpfs_mounts.contains(&id))
     }
 
     /// Whether an inode is on a tmpfs that the spec asked for.

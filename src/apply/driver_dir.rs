@@ -73,19 +73,18 @@ impl DriverDir {
             .fix("set `driver-dirs` in /etc/nvoci/config.toml to a path that is free in this image"))
     }
 
-    /// Binds the driver files and makes the links.
-    pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>, links: &[Link]) -> Result<()> {
+    /// Binds the driver files and makes the links. Returns what became of files that the container can do
+    /// without.
+    pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>, links: &[Link]) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
         for (file, tree) in files {
-            let what = || format!("driver file {}", file.source.display());
-            let dir = self.dir(&file.dir()).context(Code::Mount, what)?;
-            let name = OsStr::new(&file.name);
-            let made = if tree.is_dir() {
-                dir.mkdir(name, 0o755).map(drop)
-            } else {
-                dir.placeholder(name)
-            };
-            made.context(Code::Mount, what)?;
-            tree.attach(&dir, name).context(Code::Mount, what)?;
+            let bound = self
+                .bind(&file, tree)
+                .context(Code::Mount, || format!("driver file {}", file.source.display()));
+            match bound {
+                Err(e) if !file.required => warnings.push(e.to_string()),
+                bound => bound?,
+            }
         }
         for link in links {
             let what = || format!("link {}", link.at.display());
@@ -96,6 +95,18 @@ impl DriverDir {
                 dir.symlink(name, &link.target).context(Code::Mount, what)?;
             }
         }
+        Ok(warnings)
+    }
+
+    fn bind(&self, file: &DriverFile, tree: Detached) -> std::io::Result<()> {
+        let dir = self.dir(&file.dir())?;
+        let name = OsStr::new(&file.name);
+        if tree.is_dir() {
+            dir.mkdir(name, 0o755)?;
+        } else {
+            dir.placeholder(name)?;
+        }
+        tree.attach(&dir, name)?;
         Ok(())
     }
 

@@ -73,7 +73,7 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
         }
     };
     record.driver_dir = dir.path.display().to_string();
-    dir.fill(sources.files, &plan.links)?;
+    record.warnings.extend(dir.fill(sources.files, &plan.links)?);
     record.warnings.extend(trees::add(
         &container,
         sources.trees,

@@ -14,7 +14,7 @@ pub struct DriverFile {
     pub source: PathBuf,
     /// The directory inside the driver directory.
     pub place: Place,
-    /// A directory below that one, for firmware: the driver looks for it by version.
+    /// A directory below that one: the version for firmware, where it is looked up for configuration.
     pub subdir: Option<String>,
     /// The name there.
     pub name: String,
@@ -276,9 +276,14 @@ fn config_file(
         Place::Share,
         format!("configuration looked up in {dir}"),
     );
+    // Two directories may have a file of one name: Vulkan's drivers and layers do.
+    let below = dir.trim_start_matches("/usr/share/").trim_start_matches("/etc/");
+    if let Some(added) = plan.files.last_mut() {
+        added.subdir = Some(below.to_owned());
+    }
     plan.rootfs_links.push(RootfsLink {
         at: LinkAt::Path(Path::new(dir).join(&file.name)),
-        to: Path::new(Place::Share.dir()).join(&file.name),
+        to: Path::new(Place::Share.dir()).join(below).join(&file.name),
         cover: false,
     });
 }
