@@ -16,6 +16,8 @@
 //! | [`cdi`] | CDI specifications: reading, writing, making them | strict in what it takes, the lowest version in what it writes |
 //! | [`engine`] | the engines' configuration files | gives back what it took |
 //! | [`oci`] | bundle, state, config.json | loses nothing it does not know |
+//! | [`doctor`] | checks and findings | looks, never changes |
+//! | [`compat`] | what works with what: tables with sources | pure; what it does not know is unknown |
 //! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
 //! | [`config`] | the policy | a root-owned file, never the environment |
 //! | [`sys`] | in-root paths, mounts, namespaces, device cgroup | the only `unsafe` |
@@ -25,7 +27,9 @@
 
 pub mod apply;
 pub mod cdi;
+pub mod compat;
 pub mod config;
+pub mod doctor;
 pub mod door;
 pub mod engine;
 pub mod error;

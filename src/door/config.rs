@@ -1,12 +1,11 @@
 //! `nvoci config`: the effective configuration, each value with where it comes from.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::{Config, NOT_IN_EFFECT, Origin};
-use crate::error::{Code, Error, Escaped, IoContext, Result};
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 
 const HELP: &str = "\
 Usage: nvoci config [--json] [--config FILE]
@@ -84,8 +83,7 @@ fn text(config: &Config) -> String {
 }
 
 fn print(text: &str) -> Result<ExitCode> {
-    let written = io::stdout().write_all(text.as_bytes());
-    written.context(Code::System, || "standard output")?;
+    super::print(text)?;
     Ok(ExitCode::SUCCESS)
 }
 

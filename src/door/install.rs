@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,7 +67,7 @@ struct Asked {
 /// The first engine's error; the other engines are still done, and their errors printed.
 pub fn run(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let Some(asked) = parse(verb, args)? else {
-        print(HELP)?;
+        super::print(HELP)?;
         return Ok(ExitCode::SUCCESS);
     };
     let mut first_error = None;
@@ -78,7 +77,7 @@ pub fn run(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<ExitCode>
             Ok((value, text)) => {
                 all.push(value);
                 if !asked.json {
-                    print(&text)?;
+                    super::print(&text)?;
                 }
             }
             Err(e) => {
@@ -90,7 +89,7 @@ pub fn run(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<ExitCode>
         }
     }
     if asked.json {
-        print(&format!("{:#}\n", Value::Array(all)))?;
+        super::print(&format!("{:#}\n", Value::Array(all)))?;
     }
     first_error.map_or(Ok(ExitCode::SUCCESS), Err)
 }
@@ -202,7 +201,7 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         .filter(|a| asked.restart && a.need != Need::Nothing)
     {
         if !asked.json {
-            print(&std::mem::take(&mut text))?;
+            super::print(&std::mem::take(&mut text))?;
         }
         let done = restart::act(engine, activation)?;
         acted = true;
@@ -312,17 +311,6 @@ fn to_json(
         "warnings": report.warnings,
         "activation": activation,
     })
-}
-
-/// A reader who has seen enough is no error: what was to be done is done.
-fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io(Code::System, "standard output", &e))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! `nvoci list [--json]`: what the host has.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::error::{Code, Error, Escaped, Result};
 use crate::host::{Bits, FileKind, Gpu, Host, NodeKind, Roots, Wsl};
 
 const HELP: &str = "\
@@ -31,7 +30,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         match arg {
             lexopt::Arg::Long("json") => as_json = true,
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => {
-                print(HELP)?;
+                super::print(HELP)?;
                 return Ok(ExitCode::SUCCESS);
             }
             other => return Err(usage(other.unexpected())),
@@ -40,19 +39,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let locations = super::locations(&super::load_config(None)?);
     let host = Host::discover(&Roots::open(&locations)?, &locations)?;
     if as_json {
-        print(&format!("{:#}\n", json(&host)))?;
+        super::print(&format!("{:#}\n", json(&host)))?;
     } else {
-        print(&table(&host))?;
+        super::print(&table(&host))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // A reader that has seen enough (`| head`) is no failure.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context(Code::System, || "write to standard output"),
-    }
 }
 
 /// The host as JSON. Keys are only ever added.

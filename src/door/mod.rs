@@ -1,11 +1,12 @@
 //! The ways in: one module per command, wiring only.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::Config;
-use crate::error::{Class, Code, Error, Result};
+use crate::error::{Class, Code, Error, IoContext as _, Result};
 use crate::host::Locations;
 use crate::oci::Spec;
 use crate::request::{Door, wants_gpu_fast};
@@ -13,6 +14,7 @@ use crate::request::{Door, wants_gpu_fast};
 pub mod cdi;
 pub mod cdi_hook;
 pub mod config;
+pub mod doctor;
 pub mod hook;
 mod inject;
 pub mod install;
@@ -35,6 +37,7 @@ For people
   list        what this host has: driver, GPUs, device nodes, libraries
   plan        what a bundle, or a set of variables, would get and why
   cdi         CDI specifications: write, list, check, transform
+  doctor      which link of the chain is broken, why, and the one fix
   ps          which running containers and processes hold GPUs
   config      the effective configuration, each value with its origin
   install     register nvoci with docker, podman, containerd or crio
@@ -113,6 +116,7 @@ fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Re
         Some("plan") => plan::run(args),
         Some("ps") => ps::run(args),
         Some("config") => config::run(args),
+        Some("doctor") => doctor::run(args),
         Some("install") => install::run(install::Verb::Install, args),
         Some("uninstall") => install::run(install::Verb::Uninstall, args),
         Some("ldconfig") => ldconfig::run(args),
@@ -130,6 +134,15 @@ fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Re
             "there is no such command",
         )),
         None => Err(Error::new(Code::Usage, "nvoci", "no command was given")),
+    }
+}
+
+/// Writes `text` to standard output.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context(Code::System, || "write to standard output"),
     }
 }
 

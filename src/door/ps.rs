@@ -5,7 +5,6 @@ mod look;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -40,7 +39,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         match arg {
             lexopt::Arg::Long("json") => as_json = true,
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => {
-                print(HELP)?;
+                super::print(HELP)?;
                 return Ok(ExitCode::SUCCESS);
             }
             other => return Err(usage(other.unexpected())),
@@ -55,19 +54,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let host = Roots::open(&locations).and_then(|roots| Host::discover(&roots, &locations));
     let gpus = host.map(|h| h.gpus).unwrap_or_default();
     if as_json {
-        print(&format!("{:#}\n", to_json(&holders, &gpus)))?;
+        super::print(&format!("{:#}\n", to_json(&holders, &gpus)))?;
     } else {
-        print(&table(&holders, &gpus))?;
+        super::print(&table(&holders, &gpus))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // A reader that has seen enough (`| head`) is no failure.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context(Code::System, || "write to standard output"),
-    }
 }
 
 /// The answer as JSON. Keys are only ever added.

@@ -1,0 +1,191 @@
+//! What the doctor says: findings, and the verdict that follows from them.
+
+use serde_json::{Value, json};
+
+use super::Check;
+use crate::error::Escaped;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// Looked at and found right; shown so that a reader knows what was looked at.
+    Ok,
+    /// Worth knowing; nothing is wrong, or it could not be looked at.
+    Info,
+    /// Works, or will until something changes.
+    Warn,
+    /// Cannot work.
+    Fail,
+}
+
+impl Severity {
+    /// As in JSON and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// One thing that was found. Texts may hold what an image says: they are escaped when they are shown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// Which check.
+    pub check: &'static Check,
+    /// How bad.
+    pub severity: Severity,
+    /// What it is about: `host`, `docker`, `/opt/conda/lib/python3.10/site-packages/torch`.
+    pub subject: String,
+    /// What is wrong and why, one sentence; of an `Ok` finding what was found.
+    pub cause: String,
+    /// The one thing to do; empty when there is nothing to do.
+    pub fix: String,
+    /// What was read, a line each: `/proc/driver/nvidia/version: 580.159.04`.
+    pub evidence: Vec<String>,
+}
+
+impl Finding {
+    /// A finding without evidence or fix yet.
+    pub fn new(
+        check: &'static Check,
+        severity: Severity,
+        subject: impl Into<String>,
+        cause: impl Into<String>,
+    ) -> Self {
+        Self {
+            check,
+            severity,
+            subject: subject.into(),
+            cause: cause.into(),
+            fix: String::new(),
+            evidence: Vec::new(),
+        }
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = fix.into();
+        self
+    }
+
+    /// One more line of evidence.
+    #[must_use]
+    pub fn evidence(mut self, line: impl Into<String>) -> Self {
+        self.evidence.push(line.into());
+        self
+    }
+}
+
+/// All that was found about one subject.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Report {
+    /// What was looked at: `host`, `image nvidia/cuda:11.8.0-base-ubuntu22.04`.
+    pub title: String,
+    /// What it is, as names and values: `driver` `580.159.04`.
+    pub facts: Vec<(String, String)>,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// A report on `title` with nothing in it yet.
+    pub fn new(title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            ..Self::default()
+        }
+    }
+
+    /// One more fact.
+    pub fn fact(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.facts.push((name.into(), value.into()));
+    }
+
+    /// One more finding.
+    pub fn add(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// `Fail`, `Warn` or `Ok`: the worst that was found.
+    pub fn verdict(&self) -> Severity {
+        match self.findings.iter().map(|f| f.severity).max() {
+            Some(worst @ (Severity::Fail | Severity::Warn)) => worst,
+            _ => Severity::Ok,
+        }
+    }
+
+    /// The process exit status: 0, 1 with warnings, 2 with failures.
+    pub fn status(&self) -> u8 {
+        match self.verdict() {
+            Severity::Fail => 2,
+            Severity::Warn => 1,
+            Severity::Ok | Severity::Info => 0,
+        }
+    }
+
+    /// The report as JSON. Keys are only ever added.
+    pub fn to_json(&self) -> Value {
+        let findings: Vec<Value> = self
+            .findings
+            .iter()
+            .map(|f| {
+                json!({
+                    "code": f.check.to_string(), "name": f.check.name, "severity": f.severity.name(),
+                    "subject": Escaped(&f.subject).to_string(), "cause": Escaped(&f.cause).to_string(),
+                    "fix": Escaped(&f.fix).to_string(),
+                    "evidence": f.evidence.iter().map(|e| Escaped(e).to_string()).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        let facts: serde_json::Map<String, Value> = self
+            .facts
+            .iter()
+            .map(|(name, value)| (name.clone(), Value::String(Escaped(value).to_string())))
+            .collect();
+        json!({ "title": Escaped(&self.title).to_string(), "verdict": self.verdict().name(), "facts": facts, "findings": findings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHECK: Check = Check {
+        number: 7199,
+        name: "test.check",
+        summary: "A test.",
+    };
+
+    #[test]
+    fn the_worst_finding_is_the_verdict() {
+        let mut report = Report::new("host");
+        assert_eq!((report.verdict(), report.status()), (Severity::Ok, 0));
+        for (severity, verdict, status) in [
+            (Severity::Info, Severity::Ok, 0),
+            (Severity::Warn, Severity::Warn, 1),
+            (Severity::Fail, Severity::Fail, 2),
+            (Severity::Ok, Severity::Fail, 2),
+        ] {
+            report.add(Finding::new(&CHECK, severity, "x", "y"));
+            assert_eq!((report.verdict(), report.status()), (verdict, status));
+        }
+    }
+
+    #[test]
+    fn what_an_image_says_is_escaped() {
+        let mut report = Report::new("image");
+        report.add(
+            Finding::new(&CHECK, Severity::Fail, "a\u{1b}[2J", "b\n")
+                .fix("c")
+                .evidence("d\r"),
+        );
+        let text = format!("{}{}", report.to_json(), report.to_text(true));
+        // Our own colours begin with ESC [ and end with m; the image's do not come through.
+        assert!(!text.contains("\u{1b}[2J") && !text.contains('\r'), "{text}");
+        assert_eq!(report.to_json()["findings"][0]["code"], "NVOCI-7199");
+    }
+}
