@@ -1,0 +1,75 @@
+//! `nvoci doctor`: which area looks, and how its report is shown.
+//!
+//! Each area is a module with its own options and `run`; what they share (usage errors, showing a report) is here.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use lexopt::Arg;
+
+use crate::doctor::Report;
+use crate::doctor::render::wants_colour;
+use crate::error::{Code, Error, Result};
+
+mod host;
+
+const HELP: &str = "\
+Usage: nvoci doctor [AREA] [OPTIONS]
+
+Names the broken link of the chain from the driver to the framework, its cause, and the one fix. Only reads.
+
+Areas
+  host     driver, device nodes, kernel (the default)
+
+  --json   as one JSON document: verdict and findings, with stable keys
+  --help   this text; after an area, its own
+
+Exit status: 0 all is well, 1 warnings, 2 something cannot work.
+";
+
+/// An area by its name, and what runs on the arguments after it.
+type Area = (&'static str, fn(lexopt::Parser) -> Result<ExitCode>);
+
+const AREAS: &[Area] = &[("host", host::run)];
+
+/// Runs the command on the arguments after `doctor`.
+///
+/// # Errors
+/// [`Code::Usage`] for an unknown area or option. What an area finds is no error, but its exit status.
+pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let args: Vec<OsString> = args.collect();
+    let first = args.first().map(|a| a.to_string_lossy().into_owned());
+    match first.as_deref() {
+        Some("--help" | "-h") => {
+            super::print(HELP)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(name) if !name.starts_with('-') => {
+            let (_, area) = AREAS
+                .iter()
+                .find(|(area, _)| *area == name)
+                .ok_or_else(|| usage(format!("there is no area `{name}`")))?;
+            area(lexopt::Parser::from_args(args.into_iter().skip(1)))
+        }
+        _ => host::run(lexopt::Parser::from_args(args)),
+    }
+}
+
+fn usage(why: impl Into<String>) -> Error {
+    Error::new(Code::Usage, "nvoci doctor", why).fix("see `nvoci doctor --help`")
+}
+
+/// The next argument of an area, with a usage error for what cannot be parsed.
+fn next(parser: &mut lexopt::Parser) -> Result<Option<Arg<'_>>> {
+    parser.next().map_err(|e| usage(e.to_string()))
+}
+
+/// Shows a report; the exit status is its verdict.
+fn show(report: &Report, as_json: bool) -> Result<ExitCode> {
+    if as_json {
+        super::print(&format!("{:#}\n", report.to_json()))?;
+    } else {
+        super::print(&report.to_text(wants_colour()))?;
+    }
+    Ok(ExitCode::from(report.status()))
+}
