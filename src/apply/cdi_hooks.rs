@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::container::Container;
-use super::cuda_compat::{self, HostDriver};
+use super::cuda_compat;
 use super::driver_dir::{Attached, DriverDir};
 use super::{loader, procfs};
+use crate::compat::forward::HostDriver;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::ldso::{self, FirstDir, Flavour, Run, Update, Warnings};
 use crate::plan::forbid_node_making;
@@ -75,8 +76,8 @@ pub fn run(hook: &CdiHook, container: &Container) -> Result<Vec<String>> {
         }
         CdiHook::EnableCudaCompat { driver, cuda, dir } => {
             let host = HostDriver {
-                driver: driver.as_deref(),
-                cuda: cuda.as_deref(),
+                driver: driver.as_deref().and_then(|d| d.parse().ok()),
+                cuda: cuda.as_deref().and_then(|c| c.parse().ok()),
             };
             let Some(found) = cuda_compat::find(container, dir, host) else {
                 return Ok(Vec::new());
@@ -316,6 +317,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+    use crate::compat::forward::DEFAULT_DIR;
     use crate::ldso::note::tests::elf_with_note;
 
     fn root() -> tempfile::TempDir {
@@ -390,7 +392,7 @@ mod tests {
         let hook = |driver: &str| CdiHook::EnableCudaCompat {
             driver: Some(driver.to_owned()),
             cuda: None,
-            dir: PathBuf::from(cuda_compat::DEFAULT_DIR),
+            dir: PathBuf::from(DEFAULT_DIR),
         };
         let conf = at("etc/ld.so.conf.d/00-compat-nvoci.conf");
         assert!(run_in(&root, &hook("580.65.06")).is_empty() && !conf.exists());

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::{GpuRef, Plan};
+use crate::compat::driver::native;
+use crate::compat::{Platform, Version};
 use crate::error::{Code, Error, Result};
 use crate::host::{DeviceNode, Host, NodeKind};
 use crate::request::{
@@ -208,79 +210,26 @@ fn push(plan: &mut Plan, n: &DeviceNode, reason: &str) {
 
 /// Checks `NVIDIA_REQUIRE_*` against what is known without asking the driver's library.
 pub(super) fn check_requirements(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
+    if request.requirements.is_empty() {
+        return Ok(());
+    }
     let driver = host.driver_version();
-    let driver = driver.as_deref();
-    let cuda = if host.wsl.is_some() {
-        driver.and_then(windows_cuda)
+    let platform = if host.wsl.is_some() {
+        Platform::Windows
     } else {
-        driver.and_then(native_cuda)
+        Platform::Linux
     };
+    // Of a driver newer than the tables only a lower bound is known, which a condition cannot be held against.
+    let version = driver.as_deref().and_then(|d| d.parse::<Version>().ok());
+    let cuda = version
+        .and_then(|v| native(v, platform)?.exactly())
+        .map(|c| c.to_string());
     let facts = Facts {
-        cuda,
-        driver,
+        cuda: cuda.as_deref(),
+        driver: driver.as_deref(),
         arch: None,
         brand: None,
     };
     plan.warnings.extend(evaluate_all(&request.requirements, &facts)?);
     Ok(())
-}
-
-/// Driver branches and the CUDA version that each speaks natively, as `nvidia-smi` shows it.
-///
-/// Source: NVIDIA's "CUDA Toolkit, Driver, and Architecture Matrix" and the toolkit release notes, table
-/// of driver branches.
-const BRANCHES: &[(u32, &str)] = &[
-    (450, "11.0"),
-    (455, "11.1"),
-    (460, "11.2"),
-    (465, "11.3"),
-    (470, "11.4"),
-    (495, "11.5"),
-    (510, "11.6"),
-    (515, "11.7"),
-    (520, "11.8"),
-    (525, "12.0"),
-    (530, "12.1"),
-    (535, "12.2"),
-    (545, "12.3"),
-    (550, "12.4"),
-    (555, "12.5"),
-    (560, "12.6"),
-    (565, "12.7"),
-    (570, "12.8"),
-    (575, "12.9"),
-    (580, "13.0"),
-    (590, "13.1"),
-    (595, "13.2"),
-    (610, "13.3"),
-];
-
-/// The CUDA version of a Linux driver; a branch that is not listed is unknown, never guessed.
-fn native_cuda(driver: &str) -> Option<&'static str> {
-    let branch: u32 = driver.split('.').next()?.parse().ok()?;
-    BRANCHES.iter().find(|(b, _)| *b == branch).map(|(_, cuda)| *cuda)
-}
-
-/// The CUDA version of a driver on Windows. Its numbers begin with the branch or one of the next few
-/// numbers (536, 537 and 538 are of branch 535), as the Windows column of the same table shows.
-fn windows_cuda(driver: &str) -> Option<&'static str> {
-    let major: u32 = driver.split('.').next()?.parse().ok()?;
-    let mut older = BRANCHES.iter().rev().filter(|(b, _)| *b <= major);
-    older.next().map(|(_, cuda)| *cuda)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unknown_branches_are_unknown() {
-        assert_eq!(native_cuda("535.216.03"), Some("12.2"));
-        assert_eq!(native_cuda("580.159.04"), Some("13.0"));
-        assert_eq!(native_cuda("577.1"), None);
-        assert_eq!(native_cuda(""), None);
-        assert_eq!(windows_cuda("537.13"), Some("12.2"));
-        assert_eq!(windows_cuda("566.36"), Some("12.7"));
-        assert_eq!(windows_cuda("440.1"), None);
-    }
 }

@@ -1,0 +1,163 @@
+//! Which CUDA version a driver speaks.
+
+use super::table::rows;
+use super::{Cuda, Platform, Version};
+
+const DRIVERS: &str = include_str!("data/drivers.tsv");
+
+/// What a driver speaks without any compatibility package.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Native {
+    /// The highest CUDA version, as the header of `nvidia-smi` shows it.
+    pub cuda: Cuda,
+    /// The driver is of a newer branch than the table knows: drivers run what older ones ran, so it speaks `cuda` at
+    /// least, and perhaps more.
+    pub at_least: bool,
+}
+
+impl Native {
+    /// The version, where it is known for certain.
+    pub fn exactly(self) -> Option<Cuda> {
+        (!self.at_least).then_some(self.cuda)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Branch {
+    number: u32,
+    cuda: Cuda,
+}
+
+fn branch([number, cuda, _, _]: [&'static str; 4]) -> Option<Branch> {
+    Some(Branch {
+        number: number.parse().ok()?,
+        cuda: cuda.parse().ok()?,
+    })
+}
+
+fn branches() -> impl Iterator<Item = Branch> {
+    rows(DRIVERS).filter_map(branch)
+}
+
+/// What `driver` speaks.
+pub fn native(driver: Version, platform: Platform) -> Option<Native> {
+    match platform {
+        Platform::Linux => native_cuda(driver),
+        Platform::Windows => windows_cuda(driver),
+    }
+}
+
+/// What a Linux driver speaks: its branch decides. A branch between those of the table is unknown.
+pub fn native_cuda(driver: Version) -> Option<Native> {
+    let mut last = None;
+    for branch in branches() {
+        if branch.number == driver.major() {
+            return Some(Native {
+                cuda: branch.cuda,
+                at_least: false,
+            });
+        }
+        last = Some(branch);
+    }
+    newer(last?, driver)
+}
+
+/// What a driver for Windows speaks. Its numbers begin with the branch or one of the next few numbers (536, 537 and
+/// 538 are of branch 535), as the Windows column of NVIDIA's table shows.
+pub fn windows_cuda(driver: Version) -> Option<Native> {
+    let mut found = None;
+    let mut last = None;
+    for branch in branches() {
+        if branch.number <= driver.major() {
+            found = Some(branch);
+        }
+        last = Some(branch);
+    }
+    newer(last?, driver).or(found.map(|b| Native {
+        cuda: b.cuda,
+        at_least: false,
+    }))
+}
+
+fn newer(last: Branch, driver: Version) -> Option<Native> {
+    (driver.major() > last.number).then_some(Native {
+        cuda: last.cuda,
+        at_least: true,
+    })
+}
+
+/// The first branch that speaks `cuda`.
+pub fn branch_for(cuda: Cuda) -> Option<u32> {
+    branches().find(|b| b.cuda >= cuda).map(|b| b.number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compat::table::check;
+
+    fn v(text: &str) -> Version {
+        text.parse().unwrap()
+    }
+
+    fn linux(driver: &str) -> Option<String> {
+        native_cuda(v(driver)).map(|n| format!("{}{}", n.cuda, if n.at_least { "+" } else { "" }))
+    }
+
+    fn windows(driver: &str) -> Option<String> {
+        windows_cuda(v(driver)).map(|n| format!("{}{}", n.cuda, if n.at_least { "+" } else { "" }))
+    }
+
+    #[test]
+    fn every_row_is_understood_and_in_order() {
+        check(DRIVERS, branch);
+        check(DRIVERS, |[_, _, first, _]: [_; 4]| {
+            (first == "-" || first.parse::<Version>().is_ok()).then_some(())
+        });
+        let all: Vec<Branch> = branches().collect();
+        assert!(
+            all.windows(2)
+                .all(|w| w[0].number < w[1].number && w[0].cuda <= w[1].cuda)
+        );
+    }
+
+    #[test]
+    fn a_branch_speaks_its_version() {
+        for (driver, cuda) in [
+            ("352.55", "7.5"),
+            ("470.256.02", "11.4"),
+            ("535.216.03", "12.2"),
+            ("580.159.04", "13.0"),
+            ("565.57.01", "12.7"),
+            ("999.1", "13.4+"),
+        ] {
+            assert_eq!(linux(driver).as_deref(), Some(cuda), "{driver}");
+        }
+        // Between two branches, and older than all.
+        assert_eq!(linux("577.1"), None);
+        assert_eq!(linux("340.108"), None);
+    }
+
+    #[test]
+    fn windows_numbers_run_past_their_branch() {
+        for (driver, cuda) in [
+            ("560.94", "12.6"),
+            ("537.13", "12.2"),
+            ("566.36", "12.7"),
+            ("472.50", "11.4"),
+            ("441.22", "10.2"),
+            ("620.10", "13.4+"),
+        ] {
+            assert_eq!(windows(driver).as_deref(), Some(cuda), "{driver}");
+        }
+        assert_eq!(windows("340.1"), None);
+    }
+
+    #[test]
+    fn the_first_branch_of_a_version() {
+        let branch = |cuda: &str| branch_for(cuda.parse().unwrap());
+        assert_eq!(branch("12.7"), Some(565));
+        assert_eq!(branch("9.1"), Some(387));
+        assert_eq!(branch("99.0"), None);
+    }
+}

@@ -1,0 +1,363 @@
+//! GPUs: which architecture one is of, and what code runs on it.
+
+use core::fmt;
+use core::str::FromStr;
+
+use super::table::{known, rows};
+use super::{Cuda, NotAVersion};
+
+const ARCH: &str = include_str!("data/arch.tsv");
+const PCI: &str = include_str!("data/pci.tsv");
+const NAMES: &str = include_str!("data/names.tsv");
+
+/// What code for an architecture is bound to.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+enum Scope {
+    /// `sm_90`: this one and later ones of its major version.
+    Open,
+    /// `sm_100f`: its family.
+    Family,
+    /// `sm_90a`: exactly this one.
+    Only,
+}
+
+/// An architecture: `sm_90`, or of code also `sm_90a` and `sm_100f`. In order of numbers.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Sm {
+    number: u32,
+    scope: Scope,
+}
+
+impl Sm {
+    /// Of the number as NVIDIA writes it: 90, 120. A fat binary's entry holds it.
+    pub const fn new(number: u32) -> Self {
+        Self {
+            number,
+            scope: Scope::Open,
+        }
+    }
+
+    /// `90`.
+    pub const fn number(self) -> u32 {
+        self.number
+    }
+
+    const fn major(self) -> u32 {
+        self.number / 10
+    }
+
+    /// Whether machine code (a cubin) for this architecture runs on `gpu`: on its own major version from its minor
+    /// on, and never across major versions.
+    ///
+    /// Source: CUDA C++ Programming Guide, "Binary Compatibility" and "Family-Specific Features".
+    pub const fn runs_on(self, gpu: Self) -> bool {
+        match self.scope {
+            Scope::Open | Scope::Family => self.major() == gpu.major() && self.number <= gpu.number,
+            Scope::Only => self.number == gpu.number,
+        }
+    }
+
+    /// Whether PTX for this architecture can be compiled for `gpu`, if the driver knows its version of PTX.
+    ///
+    /// Source: CUDA C++ Programming Guide, "PTX Compatibility".
+    pub const fn compiles_for(self, gpu: Self) -> bool {
+        match self.scope {
+            Scope::Open => self.number <= gpu.number,
+            Scope::Family | Scope::Only => self.runs_on(gpu),
+        }
+    }
+
+    /// What is known of the architecture.
+    pub fn architecture(self) -> Option<Architecture> {
+        rows(ARCH).filter_map(architecture).find(|a| a.sm == self.number)
+    }
+}
+
+impl fmt::Display for Sm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scope = match self.scope {
+            Scope::Open => "",
+            Scope::Family => "f",
+            Scope::Only => "a",
+        };
+        write!(f, "sm_{}{scope}", self.number)
+    }
+}
+
+impl FromStr for Sm {
+    type Err = NotAVersion;
+
+    /// Of `sm_90`, `sm_90a`, `compute_90`, `90` or `9.0`.
+    fn from_str(text: &str) -> Result<Self, NotAVersion> {
+        let text = text
+            .strip_prefix("sm_")
+            .or_else(|| text.strip_prefix("compute_"))
+            .unwrap_or(text);
+        let (digits, scope) = match (text.strip_suffix('a'), text.strip_suffix('f')) {
+            (Some(digits), _) => (digits, Scope::Only),
+            (_, Some(digits)) => (digits, Scope::Family),
+            _ => (text, Scope::Open),
+        };
+        let number = match digits.split_once('.') {
+            Some((major, minor)) if minor.len() == 1 => {
+                let part = |text: &str| text.parse::<u32>().map_err(|_| NotAVersion);
+                part(major)?.checked_mul(10).ok_or(NotAVersion)? + part(minor)?
+            }
+            Some(_) => return Err(NotAVersion),
+            None => digits.parse().map_err(|_| NotAVersion)?,
+        };
+        if (10..1000).contains(&number) && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+            Ok(Self { number, scope })
+        } else {
+            Err(NotAVersion)
+        }
+    }
+}
+
+/// What is known of an architecture.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Architecture {
+    sm: u32,
+    /// `Ampere`
+    pub name: &'static str,
+    /// The first toolkit that compiles for it.
+    pub first: Option<Cuda>,
+    /// The last one; `None` while it goes on.
+    pub last: Option<Cuda>,
+    /// The last driver branch for it; `None` while it goes on.
+    pub last_driver: Option<u32>,
+}
+
+fn architecture([sm, name, first, last, driver, _]: [&'static str; 6]) -> Option<Architecture> {
+    let cuda = |field| known(field).map(str::parse).transpose().ok();
+    Some(Architecture {
+        sm: sm.parse().ok()?,
+        name,
+        first: cuda(first)?,
+        last: cuda(last)?,
+        last_driver: known(driver).map(str::parse).transpose().ok()?,
+    })
+}
+
+struct Devices {
+    first: u16,
+    last: u16,
+    chip: &'static str,
+    sm: Sm,
+}
+
+fn devices([first, last, chip, sm, _]: [&'static str; 5]) -> Option<Devices> {
+    Some(Devices {
+        first: u16::from_str_radix(first, 16).ok()?,
+        last: u16::from_str_radix(last, 16).ok()?,
+        chip,
+        sm: sm.parse().ok()?,
+    })
+}
+
+/// The architecture of the GPU with this PCI device id (of vendor 10de).
+pub fn sm_of_pci(device: u16) -> Option<Sm> {
+    of_pci(device).map(|d| d.sm)
+}
+
+/// The chip of the GPU with this PCI device id: `GA104`.
+pub fn chip_of_pci(device: u16) -> Option<&'static str> {
+    of_pci(device).map(|d| d.chip)
+}
+
+fn of_pci(device: u16) -> Option<Devices> {
+    rows(PCI)
+        .filter_map(devices)
+        .find(|d| (d.first..=d.last).contains(&device))
+}
+
+/// What a GPU is sold as, on which forward compatibility depends.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Class {
+    /// A100, H100, T4
+    DataCentre,
+    /// GeForce
+    GeForce,
+    /// Jetson and its like.
+    Soc,
+    /// TITAN
+    Titan,
+    /// Quadro, RTX A6000
+    Workstation,
+}
+
+impl Class {
+    /// Whether CUDA's forward compatibility may work on it.
+    ///
+    /// Source: <https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html>: data-centre GPUs,
+    /// selected workstation cards, and Jetson.
+    pub const fn allows_forward(self) -> bool {
+        !matches!(self, Self::GeForce | Self::Titan)
+    }
+}
+
+struct Named {
+    pattern: &'static str,
+    sm: Sm,
+    class: Class,
+}
+
+fn named([pattern, sm, class, _]: [&'static str; 4]) -> Option<Named> {
+    Some(Named {
+        pattern,
+        sm: sm.parse().ok()?,
+        class: match class {
+            "dc" => Class::DataCentre,
+            "geforce" => Class::GeForce,
+            "soc" => Class::Soc,
+            "titan" => Class::Titan,
+            "ws" => Class::Workstation,
+            _ => return None,
+        },
+    })
+}
+
+/// The architecture of a product: `NVIDIA GeForce RTX 3070`. An id says it better ([`sm_of_pci`]).
+pub fn sm_of_name(name: &str) -> Option<Sm> {
+    of_name(name).map(|n| n.sm)
+}
+
+/// What the product is sold as.
+pub fn class_of_name(name: &str) -> Option<Class> {
+    let any = |words: &[&str]| words.iter().any(|w| name.to_ascii_lowercase().contains(w));
+    of_name(name).map(|n| n.class).or_else(|| {
+        // Enough to know that forward compatibility is not for it, whichever model it is.
+        if any(&["geforce"]) {
+            Some(Class::GeForce)
+        } else if any(&["titan"]) {
+            Some(Class::Titan)
+        } else {
+            None
+        }
+    })
+}
+
+fn of_name(name: &str) -> Option<Named> {
+    let words: Vec<&str> = name.split([' ', '-', '/', '(', ')']).collect();
+    rows(NAMES)
+        .filter_map(named)
+        .find(|row| in_order(row.pattern, &words))
+}
+
+/// Whether the words of `pattern` are found in this order.
+fn in_order(pattern: &str, words: &[&str]) -> bool {
+    let mut words = words.iter();
+    pattern.split(' ').all(|p| words.by_ref().any(|w| matches(p, w)))
+}
+
+fn matches(pattern: &str, word: &str) -> bool {
+    let mut bytes = word.bytes();
+    for p in pattern.bytes() {
+        match (p, bytes.next()) {
+            (b'*', _) => return true,
+            (b'?', Some(b)) if b.is_ascii_digit() => {}
+            (p, Some(b)) if p.eq_ignore_ascii_case(&b) => {}
+            _ => return false,
+        }
+    }
+    bytes.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compat::table::check;
+
+    fn sm(text: &str) -> Sm {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_row_is_understood() {
+        check(ARCH, architecture);
+        check(PCI, |row| devices(row).filter(|d| d.first <= d.last));
+        check(NAMES, named);
+        for row in rows(PCI).filter_map(devices) {
+            assert!(row.sm.architecture().is_some(), "{}", row.chip);
+        }
+        for row in rows(NAMES).filter_map(named) {
+            assert!(row.sm.architecture().is_some(), "{}", row.pattern);
+        }
+    }
+
+    #[test]
+    fn as_it_is_written() {
+        for (text, shown) in [
+            ("sm_90", "sm_90"),
+            ("90", "sm_90"),
+            ("9.0", "sm_90"),
+            ("12.0", "sm_120"),
+            ("sm_100f", "sm_100f"),
+            ("compute_90a", "sm_90a"),
+        ] {
+            assert_eq!(sm(text).to_string(), shown);
+        }
+        for bad in ["", "sm_", "sm_9", "9.10", "x", "-90", "+90", "90.", "99999", "a"] {
+            assert!(bad.parse::<Sm>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn where_code_runs() {
+        for (code, gpu, cubin, ptx) in [
+            ("sm_80", "sm_86", true, true),
+            ("sm_86", "sm_80", false, false),
+            ("sm_86", "sm_89", true, true),
+            ("sm_80", "sm_90", false, true),
+            ("sm_90a", "sm_90", true, true),
+            ("sm_90a", "sm_100", false, false),
+            ("sm_100f", "sm_103", true, true),
+            ("sm_100f", "sm_120", false, false),
+            ("sm_120a", "sm_121", false, false),
+        ] {
+            assert_eq!(sm(code).runs_on(sm(gpu)), cubin, "{code} on {gpu}");
+            assert_eq!(sm(code).compiles_for(sm(gpu)), ptx, "{code} for {gpu}");
+        }
+    }
+
+    #[test]
+    fn by_id_and_by_name() {
+        for (id, name, number) in [
+            (0x2484, "NVIDIA GeForce RTX 3070", 86),
+            (0x2330, "NVIDIA H100 80GB HBM3", 90),
+            (0x2335, "NVIDIA H200", 90),
+            (0x20b2, "NVIDIA A100-SXM4-80GB", 80),
+            (0x1eb8, "Tesla T4", 75),
+            (0x2237, "NVIDIA A10G", 86),
+            (0x26b1, "NVIDIA RTX 6000 Ada Generation", 89),
+            (0x27b8, "NVIDIA L4", 89),
+            (0x2b85, "NVIDIA GeForce RTX 5090", 120),
+            (0x2bb1, "NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 120),
+            (0x2901, "NVIDIA B200", 100),
+            (0x3182, "NVIDIA B300 SXM6 AC", 103),
+            (0x2e12, "NVIDIA GB10", 121),
+            (0x1db1, "Tesla V100-SXM2-16GB", 70),
+            (0x102d, "Tesla K80", 37),
+            (0x25a7, "NVIDIA GeForce RTX 2050", 86),
+            (0x1f9f, "NVIDIA GeForce MX550", 75),
+            (0x2822, "NVIDIA GeForce RTX 3050 A Laptop GPU", 89),
+            (0x2235, "NVIDIA A40", 86),
+            (0x2230, "NVIDIA RTX A6000", 86),
+            (0x1e30, "Quadro RTX 6000", 75),
+        ] {
+            assert_eq!(sm_of_pci(id), Some(Sm::new(number)), "{id:x}");
+            assert_eq!(sm_of_name(name), Some(Sm::new(number)), "{name}");
+        }
+        assert_eq!(sm_of_pci(0x0001), None);
+        assert_eq!(sm_of_name("NVIDIA Z900"), None);
+        assert_eq!(chip_of_pci(0x2484), Some("GA104"));
+    }
+
+    #[test]
+    fn what_a_gpu_is_sold_as() {
+        assert_eq!(class_of_name("NVIDIA H100 PCIe"), Some(Class::DataCentre));
+        assert_eq!(class_of_name("NVIDIA GeForce RTX 9999"), Some(Class::GeForce));
+        assert!(!class_of_name("NVIDIA TITAN RTX").unwrap().allows_forward());
+        assert_eq!(class_of_name("NVIDIA Z900"), None);
+    }
+}

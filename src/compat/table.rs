@@ -1,0 +1,81 @@
+//! Tables as text: a row a line, fields between tabs, `#` begins a comment.
+//!
+//! A lookup reads a table from the start: the largest has under a hundred rows, and most processes ask once or never.
+
+/// The rows of a table with `N` fields each; rows of another form are left out, which a test of every table rules out.
+pub(super) fn rows<const N: usize>(text: &'static str) -> impl Iterator<Item = [&'static str; N]> {
+    lines(text).filter_map(fields)
+}
+
+fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
+    text.lines().filter(|l| !l.is_empty() && !l.starts_with('#'))
+}
+
+fn fields<const N: usize>(line: &'static str) -> Option<[&'static str; N]> {
+    let mut all = [""; N];
+    let mut parts = line.split('\t');
+    for field in &mut all {
+        *field = parts.next()?;
+    }
+    parts.next().is_none().then_some(all)
+}
+
+/// A field that may be `-`: there is none, or it is not known.
+pub(super) fn known(field: &'static str) -> Option<&'static str> {
+    (field != "-").then_some(field)
+}
+
+const SOURCES: &str = include_str!("data/sources.tsv");
+
+/// Where a row comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Source {
+    /// `doc`: an official document; `2nd`: another's copy of one; `seen`: an artefact that was inspected.
+    pub mark: &'static str,
+    /// The date it was read.
+    pub read: &'static str,
+    /// What was read.
+    pub text: &'static str,
+}
+
+impl Source {
+    /// The source that rows call `key`.
+    pub fn of(key: &str) -> Option<Self> {
+        rows::<4>(SOURCES)
+            .find(|[k, ..]| *k == key)
+            .map(|[_, mark, read, text]| Self { mark, read, text })
+    }
+}
+
+/// Checks that all lines of a table are rows that `parse` understands and whose last field is a source.
+#[cfg(test)]
+pub(super) fn check<const N: usize, T>(text: &'static str, parse: impl Fn([&'static str; N]) -> Option<T>) {
+    let mut count = 0;
+    for line in lines(text) {
+        let row = fields::<N>(line).unwrap_or_else(|| panic!("not {N} fields: {line:?}"));
+        assert!(
+            Source::of(row[N - 1]).is_some(),
+            "the source is not known: {line:?}"
+        );
+        assert!(row.iter().all(|f| !f.is_empty() && f.trim() == *f), "{line:?}");
+        assert!(parse(row).is_some(), "not understood: {line:?}");
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_whole() {
+        for line in lines(SOURCES) {
+            let [key, mark, read, text] = fields(line).unwrap_or_else(|| panic!("{line:?}"));
+            assert!(["doc", "2nd", "seen", "inf"].contains(&mark), "{line:?}");
+            assert!(read.len() == 10 && read.starts_with("20"), "{line:?}");
+            assert!(!text.is_empty() && Source::of(key).is_some());
+            assert_eq!(rows::<4>(SOURCES).filter(|[k, ..]| *k == key).count(), 1, "{key}");
+        }
+    }
+}
