@@ -233,10 +233,7 @@ fn allow_devices(
     roots: &Roots,
 ) -> Result<Allowed> {
     let pid = if stage == Stage::Inside { None } else { state.pid };
-    let ours: Vec<DeviceRule> = devices
-        .iter()
-        .map(|d| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW))
-        .collect();
+    let ours = rules_for(devices);
     let theirs = spec.device_rules();
     let e = match DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours)) {
         Ok(allowed) => return Ok(allowed),
@@ -253,6 +250,12 @@ fn allow_devices(
     } else {
         error
     })
+}
+
+/// The rules that allow `devices`.
+pub(super) fn rules_for(devices: &[Device]) -> Vec<DeviceRule> {
+    let rule = |d: &Device| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW);
+    devices.iter().map(rule).collect()
 }
 
 /// Whether the device cgroup that this process is in lets the plan's nodes be opened.

@@ -14,6 +14,7 @@ use crate::request::{Door, wants_gpu_fast};
 pub mod cdi;
 pub mod cdi_hook;
 pub mod config;
+pub mod container_cli;
 pub mod doctor;
 pub mod hook;
 mod inject;
@@ -50,8 +51,8 @@ For engines
   cdi-hook    the hooks that the vendor's CDI specifications name
 
 The same program answers to nvidia-container-runtime-hook, nvidia-container-toolkit,
-nvidia-container-runtime (.cdi, .legacy), nvidia-cdi-hook, nvidia-ctk (hook and cdi) and
-nvoci-runtime when called by these names.
+nvidia-container-runtime (.cdi, .legacy), nvidia-cdi-hook, nvidia-container-cli,
+nvidia-ctk (hook and cdi) and nvoci-runtime when called by these names.
 
 Errors are one line: what: why; fix: what to do [NVOCI-code].
 ";
@@ -89,6 +90,7 @@ fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitC
         "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::run(args),
         "nvidia-cdi-hook" => cdi_hook::run(args),
         "nvidia-ctk" => cdi_hook::ctk(args),
+        "nvidia-container-cli" => container_cli::run(args),
         "nvoci-runtime"
         | "nvidia-container-runtime"
         | "nvidia-container-runtime.cdi"

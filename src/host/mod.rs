@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 pub use wsl::Wsl;
 
+use crate::compat::{self, driver::Native};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
 
@@ -537,6 +538,16 @@ impl Host {
             Some(wsl) => wsl.version(),
             None => self.kernel.as_ref().map(|k| k.version.clone()),
         }
+    }
+
+    /// The CUDA version that the driver speaks; `None` where the tables do not know it.
+    pub fn cuda(&self) -> Option<Native> {
+        let platform = if self.wsl.is_some() {
+            compat::Platform::Windows
+        } else {
+            compat::Platform::Linux
+        };
+        compat::driver::native(self.driver_version()?.parse().ok()?, platform)
     }
 
     /// Whether kernel module and libraries are there and of one version; on WSL, whether Windows lends a

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use super::{GpuRef, Plan};
-use crate::compat::driver::native;
-use crate::compat::{Platform, Version};
+use crate::compat::driver::Native;
 use crate::error::{Code, Error, Result};
 use crate::host::{DeviceNode, Host, NodeKind};
 use crate::request::{
@@ -214,16 +213,8 @@ pub(super) fn check_requirements(plan: &mut Plan, request: &Request, host: &Host
         return Ok(());
     }
     let driver = host.driver_version();
-    let platform = if host.wsl.is_some() {
-        Platform::Windows
-    } else {
-        Platform::Linux
-    };
     // Of a driver newer than the tables only a lower bound is known, which a condition cannot be held against.
-    let version = driver.as_deref().and_then(|d| d.parse::<Version>().ok());
-    let cuda = version
-        .and_then(|v| native(v, platform)?.exactly())
-        .map(|c| c.to_string());
+    let cuda = host.cuda().and_then(Native::exactly).map(|c| c.to_string());
     let facts = Facts {
         cuda: cuda.as_deref(),
         driver: driver.as_deref(),

@@ -56,6 +56,15 @@ impl DeviceCgroup {
         }
     }
 
+    /// Whether [`Self::allow`] keeps the container's other rules without being told of them: v1 does, and on v2 a
+    /// container without a program has none.
+    pub fn keeps_other_rules(&self) -> bool {
+        match self {
+            Self::V1(_) => true,
+            Self::V2(dir) => bpf::attached(dir).is_ok_and(|attached| attached.ids.is_empty()),
+        }
+    }
+
     /// Allows `ours` beside what the container may do already. `spec` are the rules of the container's
     /// `linux.resources.devices`, in order; only v2 needs them.
     pub fn allow(&self, spec: &[DeviceRule], ours: &[DeviceRule]) -> io::Result<Allowed> {
