@@ -40,29 +40,6 @@ Called by a runtime at createContainer, with the container's state on standard i
 /// Words and links of one command line; a specification has about a hundred.
 const MAX_ITEMS: usize = 4096;
 
-/// Runs `nvidia-ctk` as far as it is the same: its hooks and its CDI commands.
-pub fn ctk(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    loop {
-        let word = args.next();
-        match word.as_deref().and_then(OsStr::to_str) {
-            Some("--debug" | "-d" | "--quiet") => {}
-            Some("hook") => return run(args),
-            Some("cdi") => return super::cdi::run(args),
-            Some("--version" | "-v") => {
-                println!(
-                    "NVIDIA Container Toolkit CLI version {}",
-                    env!("CARGO_PKG_VERSION")
-                );
-                return Ok(ExitCode::SUCCESS);
-            }
-            _ => {
-                let why = "of its commands nvoci has `hook` and `cdi`; `nvoci install` configures engines";
-                return Err(Error::new(Code::Usage, "nvidia-ctk", why).fix("see `nvoci --help`"));
-            }
-        }
-    }
-}
-
 /// Runs a hook. `args` are those after the program's name.
 pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let name = loop {

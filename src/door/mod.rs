@@ -15,6 +15,7 @@ pub mod cdi;
 pub mod cdi_hook;
 pub mod config;
 pub mod container_cli;
+pub mod ctk;
 pub mod doctor;
 pub mod hook;
 mod inject;
@@ -52,7 +53,7 @@ For engines
 
 The same program answers to nvidia-container-runtime-hook, nvidia-container-toolkit,
 nvidia-container-runtime (.cdi, .legacy), nvidia-cdi-hook, nvidia-container-cli,
-nvidia-ctk (hook and cdi) and nvoci-runtime when called by these names.
+nvidia-ctk and nvoci-runtime when called by these names.
 
 Errors are one line: what: why; fix: what to do [NVOCI-code].
 ";
@@ -89,7 +90,7 @@ fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitC
     match name {
         "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::run(args),
         "nvidia-cdi-hook" => cdi_hook::run(args),
-        "nvidia-ctk" => cdi_hook::ctk(args),
+        "nvidia-ctk" => ctk::run(args),
         "nvidia-container-cli" => container_cli::run(args),
         "nvoci-runtime"
         | "nvidia-container-runtime"
