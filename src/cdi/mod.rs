@@ -24,7 +24,7 @@ pub mod registry;
 #[cfg(test)]
 mod tests;
 pub mod transform;
-mod tree;
+pub(crate) mod tree;
 pub mod types;
 pub mod validate;
 pub mod version;

@@ -23,7 +23,7 @@ const NUMBER: &str = "$serde_json::private::Number";
 
 /// A node.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Tree {
+pub(crate) enum Tree {
     /// A scalar without quotes: a number, a literal, or text.
     Plain(String),
     /// A scalar that is text for certain.
@@ -36,17 +36,17 @@ pub(super) enum Tree {
 
 impl Tree {
     /// Whether it says that there is nothing.
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(self, Self::Plain(text) if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// Reads JSON.
-    pub(super) fn json(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn json(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|e| e.to_string())
     }
 
     /// Reads a stream of exactly one YAML document.
-    pub(super) fn yaml(text: &str) -> Result<Self, String> {
+    pub(crate) fn yaml(text: &str) -> Result<Self, String> {
         let mut builder = Builder::default();
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {

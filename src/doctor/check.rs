@@ -6,7 +6,7 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Check {
     /// The number behind `NVOCI-`: 71xx host, 72xx engine, 73xx image, 74xx container, 75xx Dockerfile, 76xx Compose,
-    /// 77xx preflight.
+    /// 77xx preflight, 78xx explain.
     pub number: u16,
     /// A short name for people and scripts: `host.version-mismatch`.
     pub name: &'static str,
@@ -21,7 +21,12 @@ impl fmt::Display for Check {
 }
 
 /// The tables of all areas.
-const AREAS: &[&[Check]] = &[super::host::CHECKS];
+const AREAS: &[&[Check]] = &[
+    super::host::CHECKS,
+    super::dockerfile::CHECKS,
+    super::compose::CHECKS,
+    super::explain::CHECKS,
+];
 
 /// Every check, in the order of the areas.
 pub fn all_checks() -> impl Iterator<Item = &'static Check> {
@@ -39,7 +44,7 @@ mod tests {
         let mut numbers: HashSet<u16> = Code::ALL.iter().map(|c| c.number()).collect();
         let mut names = HashSet::new();
         for check in all_checks() {
-            assert!((7100..7800).contains(&check.number), "{check}");
+            assert!((7100..7900).contains(&check.number), "{check}");
             assert!(numbers.insert(check.number), "{check} twice");
             assert!(names.insert(check.name), "{} twice", check.name);
         }

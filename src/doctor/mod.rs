@@ -5,6 +5,9 @@
 //! from [`crate::ldso`]: the doctor has no discovery of its own.
 
 mod check;
+pub mod compose;
+pub mod dockerfile;
+pub mod explain;
 pub mod host;
 pub(crate) mod render;
 mod report;

@@ -2,15 +2,20 @@
 //!
 //! Each area is a module with its own options and `run`; what they share (usage errors, showing a report) is here.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
 use std::process::ExitCode;
 
 use lexopt::Arg;
 
 use crate::doctor::Report;
 use crate::doctor::render::wants_colour;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, IoContext as _, Result};
 
+mod compose;
+mod dockerfile;
+mod explain;
 mod host;
 
 const HELP: &str = "\
@@ -20,6 +25,8 @@ Names the broken link of the chain from the driver to the framework, its cause, 
 
 Areas
   host     driver, device nodes, kernel (the default)
+  dockerfile, compose  a file: what in it will keep a container from its GPU
+  explain  what an error means: `nvoci doctor explain \"Error 803\"`
 
   --json   as one JSON document: verdict and findings, with stable keys
   --help   this text; after an area, its own
@@ -30,7 +37,12 @@ Exit status: 0 all is well, 1 warnings, 2 something cannot work.
 /// An area by its name, and what runs on the arguments after it.
 type Area = (&'static str, fn(lexopt::Parser) -> Result<ExitCode>);
 
-const AREAS: &[Area] = &[("host", host::run)];
+const AREAS: &[Area] = &[
+    ("compose", compose::run),
+    ("dockerfile", dockerfile::run),
+    ("explain", explain::run),
+    ("host", host::run),
+];
 
 /// Runs the command on the arguments after `doctor`.
 ///
@@ -62,6 +74,26 @@ fn usage(why: impl Into<String>) -> Error {
 /// The next argument of an area, with a usage error for what cannot be parsed.
 fn next(parser: &mut lexopt::Parser) -> Result<Option<Arg<'_>>> {
     parser.next().map_err(|e| usage(e.to_string()))
+}
+
+/// A text that a person names, `-` for standard input, and its name for the report.
+fn read_text(file: &OsStr, max: u64) -> Result<(String, String)> {
+    let name = file.to_string_lossy().into_owned();
+    let mut bytes = Vec::new();
+    let read = if name == "-" {
+        std::io::stdin().take(max + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(file).and_then(|f| f.take(max + 1).read_to_end(&mut bytes))
+    };
+    read.context(Code::File, || name.clone())?;
+    if bytes.len() as u64 > max {
+        return Err(Error::new(
+            Code::File,
+            name,
+            format!("it is larger than {max} bytes"),
+        ));
+    }
+    Ok((name, String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Shows a report; the exit status is its verdict.

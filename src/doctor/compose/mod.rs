@@ -1,0 +1,435 @@
+//! A Compose file: whether its services get the GPUs that they are meant to have.
+//!
+//! Facts: <https://docs.docker.com/compose/how-tos/gpu-support/> and the Compose specification, "deploy" and "gpus".
+
+mod node;
+
+use std::collections::BTreeMap;
+
+use node::Node;
+
+use super::dockerfile::parse::expand;
+use super::{Check, Finding, Report, Severity};
+use crate::cdi::tree::Tree;
+use crate::compat::image;
+
+/// Makes one check a line.
+const fn check(number: u16, name: &'static str, summary: &'static str) -> Check {
+    Check {
+        number,
+        name,
+        summary,
+    }
+}
+
+const CAPABILITIES: Check = check(
+    7601,
+    "compose.capabilities",
+    "A reservation of devices has no `capabilities: [gpu]`.",
+);
+const BROKEN: Check = check(7602, "compose.broken", "The file is not a Compose file.");
+const COUNT_AND_IDS: Check = check(
+    7603,
+    "compose.count-and-ids",
+    "A reservation has both `count` and `device_ids`.",
+);
+const DRIVER: Check = check(
+    7604,
+    "compose.driver",
+    "A reservation's driver and devices do not fit.",
+);
+const RUNTIME: Check = check(
+    7605,
+    "compose.runtime",
+    "`runtime: nvidia` alone gives no GPU to an image that asks for none.",
+);
+const NONE: Check = check(
+    7606,
+    "compose.no-gpu",
+    "A service of a GPU image is given no GPU.",
+);
+const MISPLACED: Check = check(
+    7607,
+    "compose.misplaced",
+    "The GPU stanza is where Compose does not look.",
+);
+const VERSION: Check = check(7608, "compose.version", "The file has a version of old Compose.");
+const GONE: Check = check(7609, "compose.image-gone", "The image cannot be pulled any more.");
+const REQUEST: Check = check(
+    7610,
+    "compose.variables",
+    "The service's NVIDIA variables keep the GPU or CUDA away.",
+);
+const COUNT: Check = check(
+    7611,
+    "compose.count",
+    "A reservation's `count` is no number of GPUs.",
+);
+
+/// What is checked here.
+pub const CHECKS: &[Check] = &[
+    CAPABILITIES,
+    BROKEN,
+    COUNT_AND_IDS,
+    DRIVER,
+    RUNTIME,
+    NONE,
+    MISPLACED,
+    VERSION,
+    GONE,
+    REQUEST,
+    COUNT,
+];
+
+/// The largest file that is read, in bytes.
+pub const MAX_SIZE: u64 = 1 << 20;
+
+/// How a service is given all GPUs, for people to copy.
+pub const STANZA: &str = "\
+services:
+  NAME:
+    deploy:
+      resources:
+        reservations:
+          devices:
+            - driver: nvidia
+              count: all
+              capabilities: [gpu]
+";
+
+/// The same in one line.
+const FLOW: &str =
+    "deploy: {resources: {reservations: {devices: [{driver: nvidia, count: all, capabilities: [gpu]}]}}}";
+
+/// Looks at the text of a Compose file; `name` is for the title.
+pub fn report(name: &str, text: &str) -> Report {
+    let mut report = Report::new(format!("compose {name}"));
+    let broken = |why: String, fix: &str| Finding::new(&BROKEN, Severity::Fail, name, why).fix(fix);
+    let tree = match Tree::yaml(text) {
+        Ok(tree) => tree,
+        Err(why) => {
+            report.add(broken(
+                why,
+                "correct the YAML; `docker compose config` shows what is read",
+            ));
+            return report;
+        }
+    };
+    let root = Node::root(&tree, text);
+    let services = root.get("services").map(|s| s.entries()).unwrap_or_default();
+    if services.is_empty() {
+        report.add(broken(
+            "it has no services".to_owned(),
+            "put the services under `services:`",
+        ));
+        return report;
+    }
+    let mut gpus = 0;
+    for (name, service) in &services {
+        let before = report.findings.len();
+        let asks = look(name, service, &mut report);
+        gpus += usize::from(asks);
+        if asks && report.findings.len() == before {
+            report.add(Finding::new(
+                &CAPABILITIES,
+                Severity::Ok,
+                *name,
+                "the service is given a GPU",
+            ));
+        }
+    }
+    report.fact("services", services.len().to_string());
+    report.fact("with a GPU", gpus.to_string());
+    if let Some(version) = root.get("version")
+        && gpus > 0
+    {
+        let text = version.text().unwrap_or_default();
+        report.add(version.seen(
+            Finding::new(
+                &VERSION,
+                Severity::Info,
+                "version",
+                format!("`version: {text}` is of the old docker-compose; the plugin `docker compose` ignores it"),
+            )
+            .fix("leave it out, and remove the old `docker-compose` if it is installed: it does not know the GPU stanza"),
+        ));
+    }
+    report
+}
+
+/// Looks at one service; whether it asks for a GPU in some way.
+fn look(name: &str, service: &Node<'_>, report: &mut Report) -> bool {
+    let image = service
+        .get("image")
+        .and_then(|i| i.text().map(|t| expand(t, &BTreeMap::new())));
+    let environment = environment(service);
+    tag(name, service, image.as_deref(), report);
+    misplaced(name, service, report);
+    let reserved = service.path(&["deploy", "resources", "reservations", "devices"]);
+    let mut asks = false;
+    for device in reserved.iter().flat_map(Node::items) {
+        asks |= device_request(name, &device, report);
+    }
+    let gpus = service.get("gpus");
+    for device in gpus.iter().flat_map(Node::items) {
+        // In `gpus` the capability is understood.
+        asks |= devices_of(name, &device, report);
+    }
+    asks |= gpus.as_ref().is_some_and(|g| g.text().is_some());
+    asks |= service.get("devices").iter().flat_map(Node::items).any(|d| {
+        d.text()
+            .is_some_and(|t| t.contains("nvidia.com/gpu=") || t.starts_with("/dev/nvidia"))
+    });
+    let runtime = service.get("runtime").filter(|r| r.text() == Some("nvidia"));
+    let visible = environment.get("NVIDIA_VISIBLE_DEVICES").map(String::as_str);
+    let gpu_image = image.as_deref().is_some_and(is_gpu_image);
+    if let Some(runtime) = &runtime {
+        if visible.is_none() && !asks && !gpu_image {
+            report.add(runtime.seen(
+                Finding::new(
+                    &RUNTIME,
+                    Severity::Warn,
+                    name,
+                    "the runtime gives a GPU only to a container that asks for one, by a variable of the image or of \
+                     the service; neither is known to",
+                )
+                .fix("add NVIDIA_VISIBLE_DEVICES=all to `environment`"),
+            ));
+        }
+        asks = true;
+    }
+    variables(name, service, &environment, asks, report);
+    if !asks && (gpu_image || visible.is_some_and(|v| !matches!(v, "" | "void" | "none"))) {
+        let why = if gpu_image {
+            "its image is for GPUs, and the service is given none: it computes on the CPU, or stops with error 35 or 100"
+        } else {
+            "NVIDIA_VISIBLE_DEVICES alone gives a GPU only where nvidia is the engine's default runtime"
+        };
+        report.add(service.seen(Finding::new(&NONE, Severity::Warn, name, why).fix(format!("add {FLOW}"))));
+    }
+    asks
+}
+
+/// Whether an image is made for GPUs, by its name.
+fn is_gpu_image(image: &str) -> bool {
+    let image = image.to_ascii_lowercase();
+    let (name, tag) = image.rsplit_once(':').unwrap_or((image.as_str(), ""));
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    ["nvidia/cuda", "nvcr.io/nvidia/"]
+        .iter()
+        .any(|n| name.starts_with(n))
+        || tag
+            .split(['-', '_', '.'])
+            .any(|p| matches!(p, "gpu" | "nvidia") || p.starts_with("cuda") || is_cuda_tag(p))
+}
+
+/// `cu124`
+fn is_cuda_tag(part: &str) -> bool {
+    crate::compat::torch::cuda_of_tag(part).is_some()
+}
+
+fn tag(name: &str, service: &Node<'_>, image: Option<&str>, report: &mut Report) {
+    let Some(image) = image else { return };
+    let bare = image.strip_prefix("docker.io/").unwrap_or(image);
+    let (repository, tag) = bare.rsplit_once(':').unwrap_or((bare, "latest"));
+    if repository != "nvidia/cuda" || image.contains('@') {
+        return;
+    }
+    if let Some(why) = image::gone(tag) {
+        report.add(service.seen_at("image", Finding::new(
+            &GONE,
+            Severity::Fail,
+            name,
+            format!("{image}: {why}"),
+        )
+        .fix("name a tag that exists, with CUDA version and distribution: nvidia/cuda:12.6.3-base-ubuntu24.04")));
+    }
+}
+
+/// Places where people put the stanza, and where it does nothing or is an error.
+const WRONG_PLACES: &[&[&str]] = &[
+    &["resources", "reservations", "devices"],
+    &["reservations", "devices"],
+    &["deploy", "reservations", "devices"],
+    &["deploy", "devices"],
+    &["deploy", "resources", "devices"],
+    &["deploy", "resources", "limits", "devices"],
+];
+
+fn misplaced(name: &str, service: &Node<'_>, report: &mut Report) {
+    let mut wrong: Vec<Node<'_>> = WRONG_PLACES.iter().filter_map(|p| service.path(p)).collect();
+    // `devices` of a service is a list of device nodes and CDI names.
+    wrong.extend(service.get("devices").filter(|d| {
+        d.items()
+            .iter()
+            .any(|i| i.get("capabilities").is_some() || i.get("driver").is_some())
+    }));
+    for place in wrong {
+        let finding = Finding::new(
+            &MISPLACED,
+            Severity::Fail,
+            name,
+            "Compose looks for it under deploy.resources.reservations.devices only",
+        )
+        .fix(FLOW);
+        report.add(place.seen(finding));
+    }
+}
+
+/// A reservation under `deploy`; whether it is one of GPUs.
+fn device_request(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
+    let capabilities = device.get("capabilities");
+    let has = |wanted: &str| {
+        capabilities.iter().flat_map(Node::items).any(|c| {
+            // Docker's own form is a list of lists.
+            c.text() == Some(wanted) || c.items().iter().any(|c| c.text() == Some(wanted))
+        })
+    };
+    let driver = device.get("driver");
+    let driver = driver.as_ref().and_then(Node::text);
+    let listed = capabilities.iter().any(|c| !c.items().is_empty());
+    if !has("gpu") && !has("nvidia") && (!listed || driver == Some("nvidia")) && driver != Some("cdi") {
+        report.add(
+            device.seen(
+                Finding::new(
+                    &CAPABILITIES,
+                    Severity::Fail,
+                    name,
+                    "the reservation has no `capabilities: [gpu]`, without which Compose refuses it",
+                )
+                .fix(FLOW),
+            ),
+        );
+    }
+    let gpu = has("gpu") || has("nvidia") || matches!(driver, Some("nvidia" | "cdi"));
+    gpu && devices_of(name, device, report)
+}
+
+/// Driver, number and names of devices; always asks for one.
+fn devices_of(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
+    let ids = device.get("device_ids");
+    let count = device.get("count");
+    if ids.is_some()
+        && let Some(count) = &count
+    {
+        report.add(
+            count.seen(
+                Finding::new(
+                    &COUNT_AND_IDS,
+                    Severity::Fail,
+                    name,
+                    "`count` and `device_ids` are both given, which Compose refuses",
+                )
+                .fix("keep one of them"),
+            ),
+        );
+    }
+    if let Some(count) = &count {
+        let text = count.text().unwrap_or_default();
+        let number = text.parse::<i64>().ok();
+        if text != "all" && !text.contains('$') && number.is_none_or(|n| n < 1 && n != -1) {
+            report.add(
+                count.seen(
+                    Finding::new(
+                        &COUNT,
+                        Severity::Fail,
+                        name,
+                        format!("`count: {text}` is neither a number of GPUs nor `all`"),
+                    )
+                    .fix("count: all"),
+                ),
+            );
+        }
+    }
+    let driver = device.get("driver");
+    let named: Vec<Node<'_>> = ids.iter().flat_map(Node::items).collect();
+    let is_cdi = |n: &Node<'_>| n.text().is_some_and(|t| t.contains('/') && t.contains('='));
+    let wrong = match driver.as_ref().and_then(Node::text) {
+        None | Some("nvidia" | "") => named.iter().find(|n| is_cdi(n)).map(|_| {
+            (
+                "the ids are CDI names, which the driver nvidia does not know",
+                "driver: cdi",
+            )
+        }),
+        Some("cdi") => named.iter().find(|n| !is_cdi(n)).map(|_| {
+            (
+                "the driver cdi takes CDI names, such as nvidia.com/gpu=0",
+                "device_ids: [\"nvidia.com/gpu=all\"]",
+            )
+        }),
+        Some(other) if other.contains('$') => None,
+        Some(_) => Some((
+            "Docker knows no such driver: \"could not select device driver\"",
+            "driver: nvidia",
+        )),
+    };
+    if let Some((why, fix)) = wrong {
+        report.add(device.seen(Finding::new(&DRIVER, Severity::Fail, name, why).fix(fix)));
+    }
+    true
+}
+
+/// The service's environment, in either form.
+fn environment(service: &Node<'_>) -> BTreeMap<String, String> {
+    let Some(all) = service.get("environment") else {
+        return BTreeMap::new();
+    };
+    let known = BTreeMap::new();
+    let listed = all.items().into_iter().filter_map(|i| {
+        let (name, value) = i.text()?.split_once('=')?;
+        Some((name.to_owned(), expand(value, &known)))
+    });
+    let mapped = all
+        .entries()
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), expand(value.text()?, &known))));
+    listed.chain(mapped).collect()
+}
+
+fn variables(
+    name: &str,
+    service: &Node<'_>,
+    environment: &BTreeMap<String, String>,
+    asks: bool,
+    report: &mut Report,
+) {
+    let mut add = |variable: &str, severity, why: &str, fix: &str| {
+        let finding = Finding::new(&REQUEST, severity, name, format!("{variable} {why}")).fix(fix);
+        report.add(service.seen_at("environment", finding));
+    };
+    if let Some(value) = environment.get("NVIDIA_DRIVER_CAPABILITIES") {
+        let has = |c: &str| value.split(',').any(|v| v.trim() == c);
+        if !value.is_empty() && !value.contains('$') && !has("compute") && !has("all") {
+            add(
+                "NVIDIA_DRIVER_CAPABILITIES",
+                Severity::Fail,
+                "has no `compute`: nvidia-smi works and CUDA does not",
+                "NVIDIA_DRIVER_CAPABILITIES: compute,utility",
+            );
+        }
+    }
+    let visible = environment.get("NVIDIA_VISIBLE_DEVICES").map(String::as_str);
+    if asks && matches!(visible, Some("" | "void" | "none")) {
+        add(
+            "NVIDIA_VISIBLE_DEVICES",
+            Severity::Warn,
+            "says that the service wants no GPU, and the rest of it asks for one",
+            "leave the variable out",
+        );
+    }
+    if environment
+        .get("CUDA_VISIBLE_DEVICES")
+        .is_some_and(|v| v.is_empty() || v == "-1")
+        && asks
+    {
+        add(
+            "CUDA_VISIBLE_DEVICES",
+            Severity::Warn,
+            "is empty or -1: CUDA sees no GPU (error 100)",
+            "leave the variable out",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,478 @@
+//! The checks on a Dockerfile.
+
+use super::install::{Install, Kind, shell_commands};
+use super::model::{Model, Stage, Step};
+use super::{Check, Finding, Report, Severity};
+use crate::compat::torch::{self, Release};
+use crate::compat::{Cuda, Target, image};
+
+/// Makes one check a line.
+const fn check(number: u16, name: &'static str, summary: &'static str) -> Check {
+    Check {
+        number,
+        name,
+        summary,
+    }
+}
+
+const GONE: Check = check(
+    7501,
+    "dockerfile.base-gone",
+    "The base image cannot be pulled any more.",
+);
+pub(super) const BROKEN: Check = check(7502, "dockerfile.broken", "The file is not a Dockerfile.");
+const DRIVER: Check = check(7503, "dockerfile.driver", "The driver is installed in the image.");
+const TOOLKIT: Check = check(
+    7504,
+    "dockerfile.toolkit",
+    "The NVIDIA Container Toolkit is installed in the image.",
+);
+const CPU: Check = check(
+    7505,
+    "dockerfile.cpu-build",
+    "A build for the CPU is installed in an image for GPUs.",
+);
+const TWO_CUDAS: Check = check(
+    7506,
+    "dockerfile.two-cudas",
+    "Base image and framework are of two major versions of CUDA.",
+);
+const CONDA: Check = check(
+    7507,
+    "dockerfile.conda-path",
+    "A conda environment is made and not used: it is not on the path.",
+);
+const LIBRARY_PATH: Check = check(
+    7508,
+    "dockerfile.library-path",
+    "The loader's path holds stubs or compatibility libraries.",
+);
+const COPIED: Check = check(
+    7509,
+    "dockerfile.driver-copied",
+    "Libraries of the driver are copied into the image.",
+);
+const MUSL: Check = check(7510, "dockerfile.musl", "The image is of musl: CUDA needs glibc.");
+const REQUEST: Check = check(
+    7511,
+    "dockerfile.request",
+    "The image's NVIDIA variables keep the GPU or CUDA away.",
+);
+const BUILD_TIME: Check = check(
+    7512,
+    "dockerfile.build-time",
+    "A GPU is used while the image is built.",
+);
+pub(super) const TARGET: Check = check(
+    7513,
+    "dockerfile.target",
+    "What the image brings does not run on the driver or GPU it is meant for.",
+);
+
+pub(super) const ALL: &[Check] = &[
+    GONE,
+    BROKEN,
+    DRIVER,
+    TOOLKIT,
+    CPU,
+    TWO_CUDAS,
+    CONDA,
+    LIBRARY_PATH,
+    COPIED,
+    MUSL,
+    REQUEST,
+    BUILD_TIME,
+    TARGET,
+];
+
+/// Runs all checks but those against a target.
+pub(super) fn run(model: &Model, report: &mut Report) {
+    let Some(last) = model.stages.last() else {
+        return;
+    };
+    bases(model, report);
+    packages(model, report);
+    if last.uses_cuda() {
+        cpu_builds(last, report);
+        musl(last, report);
+    }
+    two_cudas(last, report);
+    conda(last, model, report);
+    library_path(last, report);
+    request(last, report);
+    for step in &model.steps {
+        copied(step, report);
+        loader_files(step, report);
+        build_time(step, report);
+    }
+}
+
+fn at(finding: Finding, (number, text): &(usize, String)) -> Finding {
+    finding.evidence(format!("line {number}: {}", text.trim()))
+}
+
+fn step_at(finding: Finding, step: &Step, needle: &str) -> Finding {
+    let (number, text) = step.instruction.line_of(needle);
+    finding.evidence(format!("line {number}: {text}"))
+}
+
+fn bases(model: &Model, report: &mut Report) {
+    let mut seen = Vec::new();
+    for base in model.stages.iter().map(|s| &s.base).filter(|b| b.is_cuda()) {
+        if seen.contains(&base.line.0) {
+            continue;
+        }
+        seen.push(base.line.0);
+        let tag = if base.tag.is_empty() { "latest" } else { &base.tag };
+        let subject = format!("{}:{tag}", base.name);
+        let gone = image::gone(tag).filter(|_| !base.pinned);
+        report.add(match gone {
+            Some(why) => at(
+                Finding::new(&GONE, Severity::Fail, subject, why)
+                    .fix("name a tag that exists, with CUDA version and distribution: nvidia/cuda:12.6.3-base-ubuntu24.04"),
+                &base.line,
+            ),
+            None => Finding::new(&GONE, Severity::Ok, subject, "nothing is known against this tag"),
+        });
+    }
+}
+
+fn packages(model: &Model, report: &mut Report) {
+    let mut seen: Vec<&Install> = Vec::new();
+    for i in model.stages.iter().flat_map(|s| &s.installs) {
+        // A stage has what the one below it has.
+        if seen.contains(&i) {
+            continue;
+        }
+        seen.push(i);
+        let finding = match i.kind {
+            Kind::Driver => Finding::new(
+                &DRIVER,
+                Severity::Fail,
+                i.what.clone(),
+                "it brings the driver's libraries into the image, where they hide the host's: \
+                 \"driver/library version mismatch\" on every host with another driver",
+            )
+            .fix("leave it out: the driver comes from the host; for the toolkit alone install cuda-toolkit-X-Y"),
+            Kind::ContainerToolkit => Finding::new(
+                &TOOLKIT,
+                Severity::Warn,
+                i.what.clone(),
+                "it belongs on the host and does nothing in an image, except in one that starts containers itself",
+            )
+            .fix("leave it out"),
+            Kind::CondaEnvironment | Kind::Framework => continue,
+        };
+        report.add(at(finding, &i.line));
+    }
+}
+
+fn cpu_builds(stage: &Stage, report: &mut Report) {
+    for i in stage.installs.iter().filter(|i| i.cpu) {
+        let fix = stage.base.cuda().map_or_else(
+            || "install the CUDA build: `pip install torch --index-url https://download.pytorch.org/whl/cu126`".to_owned(),
+            |cuda| format!("install the build for CUDA {cuda} or older of that major version"),
+        );
+        report.add(at(
+            Finding::new(
+                &CPU,
+                Severity::Fail,
+                i.what.clone(),
+                "the build for the CPU is installed: it never uses a GPU, and says nothing",
+            )
+            .fix(fix),
+            &i.line,
+        ));
+    }
+}
+
+fn two_cudas(stage: &Stage, report: &mut Report) {
+    let Some(base) = stage.base.cuda() else {
+        return;
+    };
+    for i in &stage.installs {
+        let Some(cuda) = i.cuda.filter(|c| c.major != base.major) else {
+            continue;
+        };
+        report.add(at(
+            Finding::new(
+                &TWO_CUDAS,
+                Severity::Warn,
+                i.what.clone(),
+                format!("it brings CUDA {cuda} of its own into an image of CUDA {base}: the driver must do for both"),
+            )
+            .fix(format!(
+                "take a base image of CUDA {}.x, or a plain distribution image: the framework brings what it needs",
+                cuda.major
+            )),
+            &i.line,
+        ));
+    }
+}
+
+fn conda(stage: &Stage, model: &Model, report: &mut Report) {
+    let made = stage.installs.iter().filter(|i| i.kind == Kind::CondaEnvironment);
+    for i in made {
+        let path = stage.variable("PATH").map_or("", |(p, _)| p);
+        let default = stage.env.contains_key("CONDA_DEFAULT_ENV");
+        if path.contains("/envs/")
+            || (i.what.starts_with('/') && path.contains(&i.what))
+            || default
+            || stage.runs_in_conda()
+        {
+            continue;
+        }
+        let mut finding = Finding::new(
+            &CONDA,
+            Severity::Warn,
+            i.what.clone(),
+            "the environment is made, and the container starts with the base one: what is installed in it is not found",
+        )
+        .fix("ENV PATH=/opt/conda/envs/NAME/bin:$PATH, or ENTRYPOINT [\"conda\", \"run\", \"--no-capture-output\", \"-n\", \"NAME\"]");
+        finding = at(finding, &i.line);
+        let activate = model
+            .steps
+            .iter()
+            .find(|s| s.instruction.keyword == "RUN" && s.text.contains("activate"));
+        if let Some(step) = activate {
+            finding = step_at(finding, step, "activate").evidence("what `activate` does ends with its RUN");
+        }
+        report.add(finding);
+    }
+}
+
+/// What directories of a loader path hold that they should not.
+fn bad_directory(path: &str) -> Option<(Severity, &'static str)> {
+    path.split([':', ' ']).find_map(|dir| {
+        let dir = dir.trim_end_matches('/');
+        if dir.ends_with("/stubs") {
+            Some((
+                Severity::Fail,
+                "it holds the toolkit's stubs: the loader takes a libcuda that can do nothing (error 34)",
+            ))
+        } else if dir.ends_with("/compat") {
+            Some((
+                Severity::Warn,
+                "it holds the compatibility libcuda for every host: wrong on GeForce (error 804) and on newer drivers (803)",
+            ))
+        } else {
+            None
+        }
+    })
+}
+
+fn library_path(stage: &Stage, report: &mut Report) {
+    for name in ["LD_LIBRARY_PATH", "LD_PRELOAD"] {
+        let Some((value, line)) = stage.variable(name) else {
+            continue;
+        };
+        if let Some((severity, why)) = bad_directory(value) {
+            report.add(
+                Finding::new(&LIBRARY_PATH, severity, name, why)
+                    .fix("take the directory out; for linking the variable is LIBRARY_PATH")
+                    .evidence(format!("line {line}: {name}={value}")),
+            );
+        }
+    }
+}
+
+/// Configuration of the loader that a `RUN` writes, and directories that it gives to ldconfig.
+fn loader_files(step: &Step, report: &mut Report) {
+    let tells = ["ld.so.conf", "ldconfig"]
+        .into_iter()
+        .find(|w| step.text.contains(w));
+    let Some(needle) = tells.filter(|_| step.instruction.keyword == "RUN") else {
+        return;
+    };
+    let removes = |c: &[String]| {
+        matches!(
+            c.first().map(String::as_str),
+            Some("rm" | "ls" | "test" | "[" | "mv")
+        )
+    };
+    let commands = shell_commands(&step.text);
+    for word in commands.iter().filter(|c| !removes(c)).flatten() {
+        if let Some((severity, why)) = bad_directory(word) {
+            let finding = Finding::new(&LIBRARY_PATH, severity, "the loader's configuration", why)
+                .fix("leave the directory out");
+            report.add(step_at(finding, step, needle));
+            return;
+        }
+    }
+}
+
+fn is_driver_library(word: &str) -> bool {
+    let name = word.trim_end_matches(',').rsplit('/').next().unwrap_or_default();
+    let library = name == "libcuda.so"
+        || [
+            "libcuda.so.",
+            "libcuda.so*",
+            "libcuda*",
+            "libnvidia-ml",
+            "libnvidia-ptxjit",
+            "libnvidia-*",
+            "libcuda.*",
+        ]
+        .iter()
+        .any(|p| name.starts_with(p));
+    library && !word.contains("/stubs/")
+}
+
+fn copied(step: &Step, report: &mut Report) {
+    let commands = match step.instruction.keyword.as_str() {
+        "COPY" | "ADD" => vec![step.text.split_whitespace().map(ToOwned::to_owned).collect()],
+        "RUN" => shell_commands(&step.text)
+            .into_iter()
+            .filter(|c: &Vec<String>| {
+                c.iter()
+                    .any(|w| matches!(w.rsplit('/').next(), Some("cp" | "ln" | "mv" | "install")))
+            })
+            .collect(),
+        _ => return,
+    };
+    for command in commands {
+        // `ln -s …/stubs/libcuda.so …/stubs/libcuda.so.1` is for linking and stays where it is.
+        let Some(word) = command.iter().find(|w| is_driver_library(w)) else {
+            continue;
+        };
+        let from_stubs = command.iter().any(|w| w.contains("/stubs/"));
+        let cause = if from_stubs {
+            "the toolkit's stub is put where the loader finds it: it hides the host's libcuda (error 34)"
+        } else {
+            "it is of one version of the driver, and hides the host's of another"
+        };
+        let finding = Finding::new(&COPIED, Severity::Fail, word.clone(), cause)
+            .fix("leave it out: the driver's libraries come from the host when the container starts");
+        report.add(step_at(finding, step, word.rsplit('/').next().unwrap_or(word)));
+    }
+}
+
+fn musl(stage: &Stage, report: &mut Report) {
+    if stage.base.is_musl() {
+        let subject = format!("{}:{}", stage.base.name, stage.base.tag);
+        report.add(at(
+            Finding::new(
+                &MUSL,
+                Severity::Fail,
+                subject,
+                "it is of musl, and the driver's libraries are for glibc: they cannot be loaded",
+            )
+            .fix("take an image with glibc: debian, ubuntu, or nvidia/cuda"),
+            &stage.base.line,
+        ));
+    }
+}
+
+fn request(stage: &Stage, report: &mut Report) {
+    if let Some((value, line)) = stage.variable("NVIDIA_VISIBLE_DEVICES")
+        && matches!(value.trim(), "" | "none" | "void")
+        && stage.uses_cuda()
+    {
+        report.add(
+            Finding::new(
+                &REQUEST,
+                Severity::Warn,
+                "NVIDIA_VISIBLE_DEVICES",
+                "the image asks for no GPU; only an engine that sets the variable anew gives it one",
+            )
+            .fix("ENV NVIDIA_VISIBLE_DEVICES=all, or leave it to the engine")
+            .evidence(format!("line {line}: {value:?}")),
+        );
+    }
+    if let Some((value, line)) = stage.variable("NVIDIA_DRIVER_CAPABILITIES") {
+        let has = |c: &str| value.split(',').any(|v| v.trim() == c);
+        // Empty is the default, compute and utility.
+        if !value.trim().is_empty() && !has("compute") && !has("all") {
+            report.add(
+                Finding::new(
+                    &REQUEST,
+                    Severity::Fail,
+                    "NVIDIA_DRIVER_CAPABILITIES",
+                    "it has no `compute`: nvidia-smi works and CUDA does not",
+                )
+                .fix("ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility")
+                .evidence(format!("line {line}: {value}")),
+            );
+        }
+    }
+    if stage.installs.iter().any(|i| i.cuda.is_some())
+        && !stage.base.is_cuda()
+        && stage.base.cuda().is_none()
+        && stage.variable("NVIDIA_VISIBLE_DEVICES").is_none()
+    {
+        report.add(
+            Finding::new(
+                &REQUEST,
+                Severity::Info,
+                "NVIDIA_VISIBLE_DEVICES",
+                "the image does not ask for a GPU itself, as nvidia/cuda does: it gets one by `--gpus` or CDI, \
+                 not by `--runtime=nvidia` alone",
+            )
+            .fix("ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+        );
+    }
+}
+
+/// What needs a GPU to do anything: whole words of a command, or text of a script.
+const USES: &[&str] = &[
+    "torch.cuda.is_available",
+    "torch.cuda.get_device",
+    "cuda.device_count",
+    "list_physical_devices",
+];
+
+fn build_time(step: &Step, report: &mut Report) {
+    if step.instruction.keyword != "RUN" {
+        return;
+    }
+    for command in shell_commands(&step.text) {
+        let program = command
+            .first()
+            .map(|p| p.rsplit('/').next().unwrap_or(p).to_owned());
+        let used = match program.as_deref() {
+            Some("nvidia-smi") => Some("nvidia-smi"),
+            Some(p) if p.starts_with("python") => USES
+                .iter()
+                .copied()
+                .find(|u| command.iter().any(|w| w.contains(u))),
+            _ => None,
+        };
+        if let Some(used) = used {
+            let finding = Finding::new(
+                &BUILD_TIME,
+                Severity::Warn,
+                used,
+                "there is no GPU and no driver while an image is built, whatever the host has",
+            )
+            .fix("do it when the container starts; for compiling set TORCH_CUDA_ARCH_LIST (or CMAKE_CUDA_ARCHITECTURES) instead of asking the GPU");
+            report.add(step_at(finding, step, used));
+        }
+    }
+}
+
+/// Whether a build of PyTorch has code for the target's GPU; `None` when it has, or when that is not known.
+pub(super) fn architecture(release: Release, cuda: Cuda, target: &Target) -> Option<Finding> {
+    let gpu = target.sm?;
+    let build = torch::builds(release).into_iter().find(|b| b.cuda == cuda)?;
+    let runs = build.archs.iter().any(|sm| sm.runs_on(gpu)) || build.ptx.is_some_and(|p| p.compiles_for(gpu));
+    if runs || build.archs.is_empty() {
+        return None;
+    }
+    let archs: Vec<String> = build.archs.iter().map(ToString::to_string).collect();
+    let fix = torch::wheel_for(release, target).map_or_else(
+        || "no build for this GPU and driver is known".to_owned(),
+        |b| b.pip(),
+    );
+    Some(
+        Finding::new(
+            &TARGET,
+            Severity::Fail,
+            "torch",
+            format!(
+                "PyTorch {release} for CUDA {cuda} has no code for {gpu}: \"no kernel image is available\" (it has {})",
+                archs.join(" ")
+            ),
+        )
+        .fix(fix),
+    )
+}

@@ -1,0 +1,144 @@
+//! A Dockerfile: what in it will keep the image from computing on a GPU. Nothing is built or pulled.
+
+mod checks;
+mod install;
+mod model;
+pub(super) mod parse;
+
+use std::collections::BTreeMap;
+
+use super::{Check, Finding, Report, Severity};
+use crate::compat::{Class, Cuda, Outcome, Platform, Sm, Target, Version, judge, torch};
+
+/// What is checked here.
+pub const CHECKS: &[Check] = checks::ALL;
+
+/// The largest file that is read, in bytes.
+pub const MAX_SIZE: u64 = 1 << 20;
+
+/// What the image is to run on, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// The driver's version.
+    pub driver: Option<Version>,
+    /// Whether it is a Windows driver (WSL2).
+    pub windows: bool,
+    /// The GPU's architecture.
+    pub sm: Option<Sm>,
+    /// What the GPU is sold as.
+    pub class: Option<Class>,
+}
+
+impl Wanted {
+    fn target(self) -> Option<Target> {
+        Some(Target {
+            driver: self.driver?,
+            platform: if self.windows {
+                Platform::Windows
+            } else {
+                Platform::Linux
+            },
+            sm: self.sm,
+            class: self.class,
+        })
+    }
+}
+
+/// Looks at the text of a Dockerfile; `name` is for the title, `args` are the `--build-arg`s.
+pub fn report(name: &str, text: &str, args: &BTreeMap<String, String>, wanted: Wanted) -> Report {
+    let mut report = Report::new(format!("dockerfile {name}"));
+    let instructions = match parse::parse(text) {
+        Ok(all) => all,
+        Err(why) => {
+            report.add(Finding::new(&checks::BROKEN, Severity::Fail, name, why));
+            return report;
+        }
+    };
+    let model = model::build(instructions, args);
+    let Some(last) = model.stages.last() else {
+        report.add(
+            Finding::new(&checks::BROKEN, Severity::Fail, name, "it has no `FROM`")
+                .fix("name the base image first"),
+        );
+        return report;
+    };
+    report.fact("base", format!("{}:{}", last.base.name, last.base.tag));
+    if let Some(cuda) = last.base.cuda() {
+        report.fact("base's CUDA", cuda.to_string());
+    }
+    for i in last
+        .installs
+        .iter()
+        .filter(|i| i.kind == install::Kind::Framework)
+    {
+        let build = match i.cuda {
+            Some(cuda) => format!("for CUDA {cuda}"),
+            None if i.cpu => "for the CPU".to_owned(),
+            None => "build not known".to_owned(),
+        };
+        report.fact(i.what.clone(), build);
+    }
+    checks::run(&model, &mut report);
+    if let Some(target) = wanted.target() {
+        judged(last, &target, &mut report);
+    }
+    report
+}
+
+/// Whether what the last stage brings runs on the target.
+fn judged(stage: &model::Stage, target: &Target, report: &mut Report) {
+    if let Some(cuda) = stage.base.cuda() {
+        let subject = format!("the base image {}", stage.base.name);
+        let (number, text) = &stage.base.line;
+        report.add(verdict(&subject, cuda, target).evidence(format!("line {number}: {text}")));
+    }
+    for i in &stage.installs {
+        let Some(cuda) = i.cuda else { continue };
+        let mut finding = verdict(&i.what, cuda, target);
+        if let Some(release) = i.torch {
+            if let Some(other) = checks::architecture(release, cuda, target) {
+                finding = other;
+            } else if finding.severity == Severity::Fail
+                && let Some(build) = torch::wheel_for(release, target)
+            {
+                finding.fix.push_str(&format!("; here `{}`", build.pip()));
+            }
+        }
+        report.add(finding.evidence(format!("line {}: {}", i.line.0, i.line.1)));
+    }
+}
+
+fn verdict(subject: &str, cuda: Cuda, target: &Target) -> Finding {
+    let driver = target.driver;
+    let (severity, cause, fix) = match judge(cuda, target, None) {
+        Outcome::Native => (
+            Severity::Ok,
+            format!("CUDA {cuda} runs natively on driver {driver}"),
+            String::new(),
+        ),
+        Outcome::MinorVersion { native } => (
+            Severity::Warn,
+            format!(
+                "CUDA {cuda} runs on driver {driver} (CUDA {native}) only by minor-version compatibility: \
+                 PTX of the newer toolkit and its new calls do not work"
+            ),
+            format!("use a build for CUDA {native} or older, or a driver that speaks {cuda}"),
+        ),
+        // The image's own compatibility package is not known before it is built.
+        Outcome::Impossible(change) => (
+            Severity::Fail,
+            format!("CUDA {cuda} does not run on driver {driver}: \"CUDA driver version is insufficient\""),
+            change.to_string(),
+        ),
+        Outcome::Unknown(why) => (Severity::Info, why, String::new()),
+        Outcome::Forward { package } => (
+            Severity::Ok,
+            format!("CUDA {cuda} runs on driver {driver} with the libraries of {package}"),
+            String::new(),
+        ),
+    };
+    Finding::new(&checks::TARGET, severity, subject, cause).fix(fix)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+use super::*;
+
+fn look(text: &str, wanted: Wanted) -> Report {
+    report("Dockerfile", text, &BTreeMap::new(), wanted)
+}
+
+/// The checks that found something, worse than `Info`, with the line of their evidence.
+fn found(text: &str) -> Vec<(u16, usize)> {
+    list(&look(text, Wanted::default()))
+}
+
+fn list(report: &Report) -> Vec<(u16, usize)> {
+    let all = report.findings.iter().filter(|f| f.severity > Severity::Info);
+    all.map(|f| {
+        let line = f
+            .evidence
+            .first()
+            .and_then(|e| e.strip_prefix("line ")?.split(':').next()?.parse().ok());
+        (f.check.number, line.unwrap_or(0))
+    })
+    .collect()
+}
+
+const SOUND: &str = "\
+# syntax=docker/dockerfile:1
+ARG CUDA=12.4.1
+FROM nvidia/cuda:${CUDA}-base-ubuntu22.04 AS base
+RUN --mount=type=cache,target=/root/.cache apt-get update && \\
+    apt-get install -y --no-install-recommends python3-pip cuda-toolkit-12-4 cuda-libraries-12-4
+RUN pip install --no-cache-dir torch==2.5.1 numpy --index-url https://download.pytorch.org/whl/cu124
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \\
+    LIBRARY_PATH=/usr/local/cuda/lib64/stubs
+FROM base
+COPY --from=base /app /app
+CMD [\"python3\", \"app.py\"]
+";
+
+#[test]
+fn a_sound_file_has_nothing() {
+    let report = look(SOUND, Wanted::default());
+    assert_eq!(list(&report), [], "{}", report.to_text(false));
+    assert_eq!(report.status(), 0);
+    assert!(
+        report
+            .facts
+            .contains(&("torch".to_owned(), "for CUDA 12.4".to_owned())),
+        "{:?}",
+        report.facts
+    );
+}
+
+#[test]
+fn tags_that_are_gone() {
+    for gone in [
+        "FROM nvidia/cuda",
+        "FROM nvidia/cuda:latest",
+        "FROM docker.io/nvidia/cuda:10.2-base AS x",
+        "ARG TAG=10.2-base\nFROM --platform=linux/amd64 nvidia/cuda:$TAG",
+        "ARG V\nFROM nvidia/cuda:${V:-latest}",
+    ] {
+        assert_eq!(found(gone).first().map(|f| f.0), Some(7501), "{gone}");
+    }
+    for there in [
+        "FROM nvidia/cuda:12.4.1-base-ubuntu22.04",
+        "FROM nvidia/cuda@sha256:00",
+        "FROM localhost:5000/nvidia/cuda",
+        "FROM ubuntu",
+    ] {
+        assert_eq!(found(there), [], "{there}");
+    }
+}
+
+#[test]
+fn build_arguments_count() {
+    let args = BTreeMap::from([("TAG".to_owned(), "latest".to_owned())]);
+    let text = "ARG TAG=12.4.1-base-ubuntu22.04\nFROM nvidia/cuda:$TAG";
+    assert_eq!(list(&report("f", text, &args, Wanted::default())), [(7501, 2)]);
+    assert_eq!(found(text), []);
+}
+
+#[test]
+fn broken_files() {
+    for text in ["", "# nothing", "RUN x"] {
+        assert_eq!(found(text), [(7502, 0)], "{text:?}");
+    }
+    assert_eq!(found(&"RUN x\n".repeat(10_001)), [(7502, 0)]);
+}
+
+#[test]
+fn the_driver_in_the_image() {
+    for install in [
+        "apt-get update && apt-get install -y \\\n curl \\\n nvidia-driver-535",
+        "apt install -y libnvidia-compute-550=550.1",
+        "DEBIAN_FRONTEND=noninteractive apt-get -y install cuda",
+        "apt-get install -y cuda-12-4",
+        "dnf -y install cuda-drivers",
+        "sudo apt-get install nvidia-utils-535",
+    ] {
+        let text = format!("FROM ubuntu:22.04\nRUN {install}\n");
+        assert_eq!(
+            found(&text).iter().map(|f| f.0).collect::<Vec<_>>(),
+            [7503],
+            "{install}"
+        );
+    }
+    let heredoc = "FROM ubuntu\nRUN <<EOF\napt-get update\napt-get install -y nvidia-driver-535\nEOF\n";
+    assert_eq!(found(heredoc), [(7503, 4)]);
+    for install in [
+        "apt-get install -y cuda-toolkit-12-4 cuda-cudart-12-4",
+        "apt-get remove nvidia-driver-535",
+        "echo nvidia-driver",
+    ] {
+        assert_eq!(found(&format!("FROM ubuntu\nRUN {install}\n")), [], "{install}");
+    }
+    assert_eq!(
+        found("FROM ubuntu\nRUN apt-get install -y nvidia-container-toolkit"),
+        [(7504, 2)]
+    );
+}
+
+#[test]
+fn builds_for_the_cpu() {
+    for install in [
+        "pip install torch --index-url https://download.pytorch.org/whl/cpu",
+        "python3 -m pip install 'torch==2.1.0+cpu' -f https://download.pytorch.org/whl/torch_stable.html",
+        "pip3 install torch --extra-index-url=https://download.pytorch.org/whl/cpu/",
+        "conda install -y pytorch cpuonly -c pytorch",
+        "pip install tensorflow-cpu==2.15",
+    ] {
+        let text = format!("FROM nvidia/cuda:12.4.1-base-ubuntu22.04\nRUN {install}\n");
+        assert_eq!(found(&text), [(7505, 2)], "{install}");
+        // An image that is not for GPUs may be what it wants to be.
+        assert_eq!(
+            found(&format!("FROM python:3.12\nRUN {install}\n")),
+            [],
+            "{install}"
+        );
+    }
+    assert_eq!(
+        found("FROM nvidia/cuda:12.4.1-base-ubuntu22.04\nRUN uv pip install torch"),
+        []
+    );
+    let exec = "FROM nvidia/cuda:12.4.1-base-ubuntu22.04\nRUN [\"pip\", \"install\", \"torch==2.1.0+cpu\"]";
+    assert_eq!(found(exec), [(7505, 2)]);
+}
+
+#[test]
+fn two_versions_of_cuda() {
+    let of = |tag, install| found(&format!("FROM nvidia/cuda:{tag}\nARG V=cu118\nRUN {install}\n"));
+    let cu118 = "pip install torch==2.1.0 --index-url https://download.pytorch.org/whl/$V";
+    assert_eq!(of("12.4.1-base-ubuntu22.04", cu118), [(7506, 3)]);
+    assert_eq!(of("11.8.0-base-ubuntu22.04", cu118), []);
+    assert_eq!(
+        of("11.8.0-base-ubuntu22.04", "conda install -y cudatoolkit=11.8"),
+        []
+    );
+    assert_eq!(
+        of("12.4.1-base-ubuntu22.04", "conda install -y pytorch-cuda=11.8"),
+        [(7506, 3)]
+    );
+    assert_eq!(
+        of("12.4.1-base-ubuntu22.04", "pip install cupy-cuda11x"),
+        [(7506, 3)]
+    );
+    // PyPI's build of 2.12 is for 13.0.
+    assert_eq!(
+        of("12.4.1-base-ubuntu22.04", "pip install torch==2.12.1"),
+        [(7506, 3)]
+    );
+}
+
+#[test]
+fn a_conda_environment_that_nothing_uses() {
+    let text = "FROM continuumio/miniconda3\nRUN conda create -y -n ml python=3.10 && conda activate ml\nCMD [\"python\"]\n";
+    assert_eq!(found(text), [(7507, 2)]);
+    for used in [
+        "ENV PATH=/opt/conda/envs/ml/bin:$PATH",
+        "SHELL [\"conda\", \"run\", \"-n\", \"ml\", \"/bin/bash\", \"-c\"]",
+        "ENTRYPOINT [\"conda\", \"run\", \"-n\", \"ml\"]",
+    ] {
+        assert_eq!(found(&format!("{text}{used}\n")), [], "{used}");
+    }
+    assert_eq!(
+        found("FROM x\nCOPY environment.yml .\nRUN conda env create -f environment.yml"),
+        [(7507, 3)]
+    );
+    assert_eq!(found("FROM x\nRUN conda install -n base numpy"), []);
+}
+
+#[test]
+fn the_loaders_path() {
+    let of = |line: &str| found(&format!("FROM nvidia/cuda:12.4.1-devel-ubuntu22.04\n{line}\n"));
+    assert_eq!(
+        of("ENV LD_LIBRARY_PATH=/usr/local/cuda/lib64/stubs:$LD_LIBRARY_PATH"),
+        [(7508, 2)]
+    );
+    assert_eq!(of("ENV LD_LIBRARY_PATH /usr/local/cuda/compat/:/x"), [(7508, 2)]);
+    assert_eq!(
+        of("RUN echo /usr/local/cuda/lib64/stubs > /etc/ld.so.conf.d/cuda.conf && ldconfig"),
+        [(7508, 2)]
+    );
+    assert_eq!(
+        of("RUN ldconfig /usr/local/cuda-$(echo $V | cut -d. -f1,2)/compat/"),
+        [(7508, 2)]
+    );
+    assert_eq!(of("RUN rm -rf /usr/local/cuda/compat && ldconfig"), []);
+    assert_eq!(of("ENV LD_LIBRARY_PATH=/usr/local/cuda/lib64"), []);
+    assert_eq!(of("ENV LIBRARY_PATH=/usr/local/cuda/lib64/stubs"), []);
+    assert_eq!(of("RUN echo /opt/lib > /etc/ld.so.conf.d/x.conf"), []);
+    // A variable of a stage that is not built on is not the image's.
+    let other = "FROM a AS b\nENV LD_LIBRARY_PATH=/x/stubs\nFROM a\nCOPY --from=b /x /x\n";
+    assert_eq!(found(other), []);
+}
+
+#[test]
+fn driver_libraries_that_are_copied() {
+    let of = |line: &str| found(&format!("FROM nvidia/cuda:12.4.1-devel-ubuntu22.04\n{line}\n"));
+    assert_eq!(
+        of("COPY --from=build /usr/lib/x86_64-linux-gnu/libcuda.so.1 /usr/lib/"),
+        [(7509, 2)]
+    );
+    assert_eq!(of("COPY libnvidia-ml.so.535.1 /usr/lib/"), [(7509, 2)]);
+    assert_eq!(
+        of("RUN ln -s /usr/local/cuda/lib64/stubs/libcuda.so /usr/lib/libcuda.so.1"),
+        [(7509, 2)]
+    );
+    assert_eq!(
+        of("RUN ln -s /usr/local/cuda/lib64/stubs/libcuda.so /usr/local/cuda/lib64/stubs/libcuda.so.1"),
+        []
+    );
+    assert_eq!(
+        of("COPY --from=build /usr/local/cuda/lib64/libcudart.so.12 /usr/lib/"),
+        []
+    );
+    assert_eq!(of("RUN ls /usr/lib/libcuda.so.1"), []);
+}
+
+#[test]
+fn musl_and_cuda() {
+    assert_eq!(
+        found("FROM alpine:3.20\nENV NVIDIA_VISIBLE_DEVICES=all\n"),
+        [(7510, 1)]
+    );
+    assert_eq!(
+        found("FROM python:3.12-alpine\nRUN pip install torch==2.5.1\n"),
+        [(7510, 1)]
+    );
+    assert_eq!(found("FROM alpine:3.20\n"), []);
+    assert_eq!(found("FROM debian\nENV NVIDIA_VISIBLE_DEVICES=all\n"), []);
+}
+
+#[test]
+fn what_the_image_asks_for() {
+    let of = |line: &str| found(&format!("FROM nvidia/cuda:12.4.1-base-ubuntu22.04\n{line}\n"));
+    assert_eq!(of("ENV NVIDIA_DRIVER_CAPABILITIES=utility"), [(7511, 2)]);
+    assert_eq!(of("ENV NVIDIA_DRIVER_CAPABILITIES=all"), []);
+    assert_eq!(of("ENV NVIDIA_DRIVER_CAPABILITIES compute,utility"), []);
+    assert_eq!(of("ENV NVIDIA_VISIBLE_DEVICES=none"), [(7511, 2)]);
+    assert_eq!(of("ENV NVIDIA_VISIBLE_DEVICES=all"), []);
+    let info = look(
+        "FROM python:3.12\nRUN pip install torch==2.5.1\n",
+        Wanted::default(),
+    );
+    assert!(
+        info.findings
+            .iter()
+            .any(|f| f.check.number == 7511 && f.severity == Severity::Info)
+    );
+    assert_eq!(info.status(), 0);
+}
+
+#[test]
+fn gpus_while_building() {
+    let of = |line: &str| found(&format!("FROM nvidia/cuda:12.4.1-base-ubuntu22.04\n{line}\n"));
+    assert_eq!(of("RUN apt-get update && nvidia-smi"), [(7512, 2)]);
+    assert_eq!(
+        of("RUN python -c \"import torch; assert torch.cuda.is_available()\""),
+        [(7512, 2)]
+    );
+    assert_eq!(of("RUN echo nvidia-smi >> run.sh"), []);
+    assert_eq!(of("CMD nvidia-smi"), []);
+}
+
+#[test]
+fn against_a_driver_and_a_gpu() {
+    let wanted = |driver: &str, sm, windows| Wanted {
+        driver: driver.parse().ok(),
+        windows,
+        sm: Some(Sm::new(sm)),
+        class: Some(Class::GeForce),
+    };
+    let torch = |tag: &str| {
+        format!(
+            "FROM nvidia/cuda:11.8.0-base-ubuntu22.04\nRUN pip install torch==2.1.0+{tag} -f https://download.pytorch.org/whl/torch_stable.html\n"
+        )
+    };
+    // The seed case: an RTX 3070 under WSL2.
+    let seed = look(&torch("cu118"), wanted("560.94", 86, true));
+    assert_eq!((list(&seed), seed.status()), (vec![], 0));
+    let old = look(&torch("cu121"), wanted("470.256.02", 86, false));
+    let fail = old
+        .findings
+        .iter()
+        .find(|f| f.severity == Severity::Fail)
+        .unwrap();
+    assert_eq!((fail.check.number, fail.subject.as_str()), (7513, "torch"));
+    assert!(
+        fail.fix.contains("525.60.13") && fail.fix.contains("11.4"),
+        "{}",
+        fail.fix
+    );
+    let ancient = look(&torch("cu118"), wanted("352.55", 86, false));
+    assert!(ancient.to_text(false).contains("driver version is insufficient"));
+    assert_eq!(ancient.status(), 2);
+    // A GPU that the build has no code for.
+    let new = look(&torch("cu121"), wanted("570.86", 120, false));
+    let fail = new
+        .findings
+        .iter()
+        .find(|f| f.severity == Severity::Fail)
+        .unwrap();
+    assert!(
+        fail.cause.contains("sm_120") && fail.fix.contains("2.7"),
+        "{fail:?}"
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_panics(text in "(FROM |RUN |ENV |ARG |COPY |pip install |torch==|conda create -n |a|:|\\$|\\{|\\}|\"|'|\\\\|\n|\\[|<<E|&&| ){0,60}") {
+        let wanted = Wanted { driver: "470.1".parse().ok(), sm: Some(Sm::new(86)), ..Wanted::default() };
+        look(&text, wanted);
+    }
+}
