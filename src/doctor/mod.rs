@@ -6,6 +6,7 @@
 
 mod check;
 pub mod host;
+mod packages;
 pub(crate) mod render;
 mod report;
 

@@ -1,7 +1,5 @@
 //! `nvoci ps [--json]`: the running containers and processes that hold GPUs.
 
-mod look;
-
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -10,7 +8,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use self::look::{Container, Holders, Process, look};
+use crate::containers::{Container, Holders, Process, look};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::{Gpu, Host, Roots};
 

@@ -29,43 +29,49 @@ const RECORD: &str = ".nvoci.json";
 
 /// A process that has a GPU's node open.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Process {
-    pub(super) pid: u32,
-    pub(super) command: String,
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name, as it gave it to itself.
+    pub command: String,
     /// Minor numbers.
-    pub(super) gpus: BTreeSet<u32>,
+    pub gpus: BTreeSet<u32>,
 }
 
 /// A container that can open a GPU's node, or was given the driver.
 #[derive(Clone, Debug)]
-pub(super) struct Container {
-    pub(super) id: String,
-    pub(super) engine: Option<&'static str>,
-    pub(super) cgroup: String,
+pub struct Container {
+    /// The engine's id; the last part of the cgroup where there is no such id.
+    pub id: String,
+    /// `docker`, `podman`, `containerd`, `cri-o`, by its cgroup.
+    pub engine: Option<&'static str>,
+    /// The path of its cgroup.
+    pub cgroup: String,
     /// Its oldest process.
-    pub(super) pid: u32,
+    pub pid: u32,
     /// Minor numbers of the GPUs whose nodes it has.
-    pub(super) gpus: BTreeSet<u32>,
+    pub gpus: BTreeSet<u32>,
     /// Where the driver is in it.
-    pub(super) driver_dir: Option<PathBuf>,
+    pub driver_dir: Option<PathBuf>,
     /// The driver's version, as the injection recorded it.
-    pub(super) driver: Option<String>,
+    pub driver: Option<String>,
     /// Its processes that use a GPU now.
-    pub(super) processes: Vec<Process>,
+    pub processes: Vec<Process>,
 }
 
 /// The whole answer.
 #[derive(Debug, Default)]
-pub(super) struct Holders {
-    pub(super) containers: Vec<Container>,
+pub struct Holders {
+    /// By their oldest processes.
+    pub containers: Vec<Container>,
     /// Processes of the host itself.
-    pub(super) host: Vec<Process>,
+    pub host: Vec<Process>,
     /// Processes that could not be looked at.
-    pub(super) unreadable: usize,
+    pub unreadable: usize,
 }
 
 /// Looks at every process of `proc`. `driver_dirs` are the places where an injection may have put the driver.
-pub(super) fn look(proc: &Path, driver_dirs: &[PathBuf]) -> io::Result<Holders> {
+pub fn look(proc: &Path, driver_dirs: &[PathBuf]) -> io::Result<Holders> {
     let own_root = id_of(Path::new("/"))?;
     let mut pids: Vec<u32> = fs::read_dir(proc)?
         .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
