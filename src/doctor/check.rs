@@ -34,7 +34,11 @@ macro_rules! checks {
 pub(super) use checks;
 
 /// The tables of all areas.
-const AREAS: &[&[Check]] = &[super::host::CHECKS];
+const AREAS: &[&[Check]] = &[
+    super::host::CHECKS,
+    super::engine::CHECKS,
+    super::container::CHECKS,
+];
 
 /// Every check, in the order of the areas.
 pub fn all_checks() -> impl Iterator<Item = &'static Check> {

@@ -5,7 +5,10 @@
 //! from [`crate::ldso`]: the doctor has no discovery of its own.
 
 mod check;
+pub mod container;
+pub mod engine;
 pub mod host;
+pub mod last;
 mod packages;
 pub(crate) mod render;
 mod report;

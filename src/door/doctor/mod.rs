@@ -11,7 +11,10 @@ use crate::doctor::Report;
 use crate::doctor::render::wants_colour;
 use crate::error::{Code, Error, Result};
 
+mod container;
+mod engine;
 mod host;
+mod last;
 
 const HELP: &str = "\
 Usage: nvoci doctor [AREA] [OPTIONS]
@@ -19,10 +22,13 @@ Usage: nvoci doctor [AREA] [OPTIONS]
 Names the broken link of the chain from the driver to the framework, its cause, and the one fix. Only reads.
 
 Areas
-  host     driver, device nodes, kernel (the default)
+  host                  driver, device nodes, kernel (the default)
+  engine [NAME]         what running engines know against what their files say
+  container ID [--fix]  what a running container can really open and load
 
-  --json   as one JSON document: verdict and findings, with stable keys
-  --help   this text; after an area, its own
+  --last [N]            the last refusals on this host: why a container did not start
+  --json                as one JSON document: verdict and findings, with stable keys
+  --help                this text; after an area, its own
 
 Exit status: 0 all is well, 1 warnings, 2 something cannot work.
 ";
@@ -30,7 +36,11 @@ Exit status: 0 all is well, 1 warnings, 2 something cannot work.
 /// An area by its name, and what runs on the arguments after it.
 type Area = (&'static str, fn(lexopt::Parser) -> Result<ExitCode>);
 
-const AREAS: &[Area] = &[("host", host::run)];
+const AREAS: &[Area] = &[
+    ("container", container::run),
+    ("engine", engine::run),
+    ("host", host::run),
+];
 
 /// Runs the command on the arguments after `doctor`.
 ///
@@ -51,6 +61,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
                 .ok_or_else(|| usage(format!("there is no area `{name}`")))?;
             area(lexopt::Parser::from_args(args.into_iter().skip(1)))
         }
+        Some("--last") => last::run(lexopt::Parser::from_args(args)),
         _ => host::run(lexopt::Parser::from_args(args)),
     }
 }
