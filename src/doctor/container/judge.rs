@@ -450,21 +450,25 @@ pub(super) fn knows(unit: &Unit, seat: &Seat, drivers: &[(String, u32)]) -> bool
         values("DevicePolicy").last().is_some_and(|p| *p != "auto") || allowed.iter().any(|a| !a.is_empty());
     let number = format!("/dev/char/{}:{}", seat.numbers.0, seat.numbers.1);
     let shown = seat.path.to_string_lossy();
+    // `char-* m`, which every runtime allows, is about making nodes.
+    let opens = |rule: &str| {
+        let mut words = rule.split_whitespace();
+        let node = words.next()?;
+        let access = words.next().unwrap_or("rwm");
+        (access.contains('r') && access.contains('w')).then(|| node.to_owned())
+    };
     !restricted
-        || allowed
-            .iter()
-            .filter_map(|a| a.split_whitespace().next())
-            .any(|node| {
-                let class = node.strip_prefix("char-");
-                node == number
-                    || node == shown
-                    || class == Some("*")
-                    || class.is_some_and(|c| {
-                        drivers
-                            .iter()
-                            .any(|(name, major)| name == c && *major == seat.numbers.0)
-                    })
-            })
+        || allowed.iter().filter_map(|rule| opens(rule)).any(|node| {
+            let class = node.strip_prefix("char-");
+            node == number
+                || node == shown
+                || class == Some("*")
+                || class.is_some_and(|c| {
+                    drivers
+                        .iter()
+                        .any(|(name, major)| name == c && *major == seat.numbers.0)
+                })
+        })
 }
 
 fn reload(seen: &Seen, host: &Host) -> Option<Finding> {

@@ -286,7 +286,7 @@ fn a_reload_is_foreseen_and_what_it_took_can_be_given_back() {
         ),
         ("Description=a scope\n", Severity::Ok),
         (
-            "DevicePolicy=strict\nDeviceAllow=/dev/char/195:255 rw\n",
+            "DevicePolicy=strict\nDeviceAllow=/dev/char/195:255 rw\nDeviceAllow=char-* m\n",
             Severity::Warn,
         ),
     ] {

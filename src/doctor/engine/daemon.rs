@@ -33,14 +33,22 @@ pub(super) struct Daemon {
     pub(super) root: Option<Root>,
 }
 
-/// The running daemons of that name (as `comm` has it, 15 bytes at most), in whatever root.
+/// The running daemons of that name (as `comm` has it, 15 bytes at most): those of this root, and those of snaps, which
+/// have one of their own. A daemon in a container serves another host.
 pub(super) fn find(name: &str) -> Vec<Daemon> {
+    let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    let own = id(Path::new("/"));
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|e| {
             let pid: i32 = e.file_name().to_str()?.parse().ok()?;
             let comm = fs::read_to_string(e.path().join("comm")).ok()?;
             (comm.trim_end() == name).then(|| look(pid, &e.path()))?
+        })
+        .filter(|d| {
+            let root = id(Path::new(&format!("/proc/{}/root/.", d.process.pid)));
+            // An ordinary user sees no other's root.
+            root.is_none() || root == own || d.is_snap()
         })
         .collect()
 }

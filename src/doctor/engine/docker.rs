@@ -189,7 +189,7 @@ impl Docker {
                     "docker",
                     format!("the daemon could not be asked: {why}"),
                 )
-                .fix("run `nvoci doctor engine docker` as root"),
+                .fix("run it as root; see where the daemon listens (`hosts` of its file, -H of its command line)"),
             ),
             None => {}
         }

@@ -143,7 +143,7 @@ struct Hook {
     whose: Whose,
 }
 
-/// What the hooks directories hold; the same for CRI-O.
+/// What the hooks directories hold; the same for CRI-O, which has the code from Podman.
 pub(super) fn hooks_of(
     root: &Root,
     dirs: &[PathBuf],
@@ -154,18 +154,18 @@ pub(super) fn hooks_of(
     for dir in dirs {
         for hook in read(root, dir) {
             if hook.whose == Whose::Nobody {
-                found.push(
-                    Finding::new(
-                        &HOOK,
-                        Severity::Fail,
-                        engine,
-                        format!(
-                            "{} names the hook {}, which is not a program: no container starts",
-                            hook.file.display(),
-                            hook.program
-                        ),
+                let (severity, what) = if root.exists(&hook.program) {
+                    (Severity::Fail, "which is not a program: no container starts")
+                } else {
+                    (
+                        Severity::Warn,
+                        "which is not there: the file is passed over without a word",
                     )
-                    .fix("install the hook's package, or remove the file"),
+                };
+                let cause = format!("{} names the hook {}, {what}", hook.file.display(), hook.program);
+                found.push(
+                    Finding::new(&HOOK, severity, engine, cause)
+                        .fix("install the hook's package, or remove the file"),
                 );
                 continue;
             }

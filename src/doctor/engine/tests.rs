@@ -274,8 +274,10 @@ fn podmans_hooks_and_runtimes() {
     let found = look(true);
     assert_eq!(
         (worst(&found, &HOOK), worst(&found, &DOUBLE)),
-        (Some(Severity::Fail), None)
+        (Some(Severity::Warn), None)
     );
+    machine.file("usr/bin/gone", "no program");
+    assert_eq!(worst(&look(true), &HOOK), Some(Severity::Fail));
     std::fs::remove_file(machine.0.path().join(HOOKS).join("oci-nvidia-hook.json")).unwrap();
 
     machine.file(
