@@ -19,6 +19,7 @@
 //! | [`doctor`] | checks and findings | looks, never changes |
 //! | [`compat`] | what works with what: tables with sources | pure; what it does not know is unknown |
 //! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
+//! | [`containers`] | what runs, as the kernel tells it | reads only; asks no engine |
 //! | [`config`] | the policy | a root-owned file, never the environment |
 //! | [`sys`] | in-root paths, mounts, namespaces, device cgroup | the only `unsafe` |
 //!
@@ -29,6 +30,7 @@ pub mod apply;
 pub mod cdi;
 pub mod compat;
 pub mod config;
+pub mod containers;
 pub mod doctor;
 pub mod door;
 pub mod engine;

@@ -20,12 +20,27 @@ impl fmt::Display for Check {
     }
 }
 
+/// Makes the table of an area, `CHECKS`, and a constant for each of its checks:
+/// `NAME = number, "name", "summary";`.
+macro_rules! checks {
+    ($($id:ident = $number:literal, $name:literal, $summary:literal;)*) => {
+        $(const $id: $crate::doctor::Check =
+            $crate::doctor::Check { number: $number, name: $name, summary: $summary };)*
+
+        /// What is checked here.
+        pub const CHECKS: &[$crate::doctor::Check] = &[$($id),*];
+    };
+}
+pub(super) use checks;
+
 /// The tables of all areas.
 const AREAS: &[&[Check]] = &[
     super::host::CHECKS,
     super::dockerfile::CHECKS,
     super::compose::CHECKS,
     super::explain::CHECKS,
+    super::engine::CHECKS,
+    super::container::CHECKS,
 ];
 
 /// Every check, in the order of the areas.

@@ -6,9 +6,13 @@
 
 mod check;
 pub mod compose;
+pub mod container;
 pub mod dockerfile;
+pub mod engine;
 pub mod explain;
 pub mod host;
+pub mod last;
+mod packages;
 pub(crate) mod render;
 mod report;
 

@@ -1,16 +1,14 @@
 //! `nvoci ps [--json]`: the running containers and processes that hold GPUs.
 
-mod look;
-
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use self::look::{Container, Holders, Process, look};
+use crate::containers::{Container, Holders, Process, driver_places, look};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::{Gpu, Host, Roots};
 
@@ -23,9 +21,6 @@ kernel tells it: open descriptors, device nodes, mounts, cgroups. Root sees all 
   --json   as one JSON document, with stable keys
   --help   this text
 ";
-
-/// Where the driver is put when no configured place is free.
-const LAST_RESORTS: [&str; 2] = ["/run/nvoci", "/dev/.nvoci"];
 
 /// Runs the command on the arguments after `ps`.
 ///
@@ -46,8 +41,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         }
     }
     let config = super::load_config(None)?;
-    let mut places = config.driver_dirs.value.clone();
-    places.extend(LAST_RESORTS.map(PathBuf::from));
+    let places = driver_places(&config.driver_dirs);
     let holders = look(Path::new("/proc"), &places).context(Code::System, || "/proc")?;
     // Names for the numbers. A host whose driver is gone still has processes that hold it.
     let locations = super::locations(&config);
@@ -164,6 +158,7 @@ mod tests {
                 pid: 77,
                 gpus: BTreeSet::from([0, 9]),
                 driver_dir: Some("/usr/local/nvidia".into()),
+                record: None,
                 driver: Some("580.1".to_owned()),
                 processes: vec![process(78, "python"), process(79, "evil\u{1b}[2J")],
             }],

@@ -26,7 +26,7 @@ fn plugin(version: i64) -> &'static str {
 }
 
 /// The configuration version of a parsed file: one without `version` is 1, one without anything is new.
-pub(super) fn version(file: &Value) -> Option<i64> {
+pub(crate) fn version(file: &Value) -> Option<i64> {
     match file.get("version").and_then(Value::as_i64) {
         Some(0) => Some(1),
         Some(v) => Some(v),
@@ -36,7 +36,7 @@ pub(super) fn version(file: &Value) -> Option<i64> {
 }
 
 /// The CRI plugin's `containerd` table of a parsed file.
-pub(super) fn cri(file: &Value) -> Option<&Value> {
+pub(crate) fn cri(file: &Value) -> Option<&Value> {
     let v = version(file)?;
     lookup(file, &["plugins", plugin(v), "containerd"])
 }

@@ -5,6 +5,7 @@
 //! engine, and each packaging of it, keeps its configuration; [`ask`] runs the engine itself, to
 //! validate and to restart. [`register`] puts these together.
 
+pub mod api;
 pub mod ask;
 pub mod containerd;
 pub mod crio;
@@ -16,7 +17,7 @@ pub mod place;
 pub mod podman;
 pub mod register;
 pub mod restart;
-mod sources;
+pub(crate) mod sources;
 pub mod store;
 mod toml;
 pub mod validate;

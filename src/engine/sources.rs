@@ -93,7 +93,7 @@ fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
 ///
 /// # Errors
 /// [`Code::Engine`](crate::error::Code::Engine) when one is not valid or there are too many.
-pub(super) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     let mut queue = vec![main.to_owned()];
     let mut next = 0;
     while let Some(path) = queue.get(next).cloned() {
@@ -160,7 +160,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// CRI-O's files in the order in which it reads them: every regular file of its directory, by name.
-fn crio_files(root: &Root) -> Result<Vec<Value>> {
+pub(crate) fn crio_files(root: &Root) -> Result<Vec<Value>> {
     let mut paths = vec![PathBuf::from("/etc/crio/crio.conf")];
     let dir = Path::new("/etc/crio/crio.conf.d");
     let mut found = root.read_dir(dir, MAX_FILES).unwrap_or_default();
@@ -169,13 +169,13 @@ fn crio_files(root: &Root) -> Result<Vec<Value>> {
     paths.iter().map(|p| parse(root, p)).collect()
 }
 
-fn parse(root: &Root, path: &Path) -> Result<Value> {
+pub(crate) fn parse(root: &Root, path: &Path) -> Result<Value> {
     let stored = store::load(root, path)?;
     let text = stored.text.unwrap_or_default();
     Editor::open(&path.display().to_string(), Format::Toml, &text).map(|e| e.value().clone())
 }
 
-fn overlay(all: &mut Value, table: &Value) {
+pub(crate) fn overlay(all: &mut Value, table: &Value) {
     match (all, table) {
         (Value::Object(all), Value::Object(table)) => {
             for (key, value) in table {

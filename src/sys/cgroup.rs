@@ -65,6 +65,20 @@ impl DeviceCgroup {
         }
     }
 
+    /// Moves the caller into this cgroup: what it opens from now on is filtered as for those in it.
+    pub fn join(&self) -> io::Result<()> {
+        let (Self::V1(dir) | Self::V2(dir)) = self;
+        let file = rustix::fs::openat(
+            dir,
+            c"cgroup.procs",
+            OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        // 0 is the writer itself (cgroups(7)).
+        rustix::io::write(&file, b"0")?;
+        Ok(())
+    }
+
     /// Allows `ours` beside what the container may do already. `spec` are the rules of the container's
     /// `linux.resources.devices`, in order; only v2 needs them.
     pub fn allow(&self, spec: &[DeviceRule], ours: &[DeviceRule]) -> io::Result<Allowed> {

@@ -6,6 +6,7 @@ pub mod dxg;
 pub mod mount;
 pub mod ns;
 pub mod owned;
+pub mod probe;
 pub mod process;
 pub mod root;
 pub mod systemd;

@@ -5,15 +5,20 @@ use std::process::ExitCode;
 use lexopt::Arg;
 
 use super::{next, show, usage};
-use crate::doctor;
+use crate::config::Config;
+use crate::doctor::host::{self, Look};
 use crate::door::{load_config, locations, print};
-use crate::error::Result;
+use crate::error::{Code, IoContext as _, Result};
 use crate::host::{Host, Roots};
+use crate::sys::root::Root;
 
 const HELP: &str = "\
 Usage: nvoci doctor host [--json]
 
-Looks at the driver, the device nodes and what is around them.
+Looks at the driver, the device nodes and what is around them: GPUs without a driver, module against
+libraries, a pending reboot, uvm, permissions, SELinux, secure boot, persistence, fabric manager,
+WSL2 link by link, CDI specifications, the policy file, known-vulnerable runtimes and toolkits.
+Works without root; what could not be looked at is said.
 
   --json   as one JSON document
   --help   this text
@@ -32,7 +37,21 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
             other => return Err(usage(other.unexpected().to_string())),
         }
     }
-    let locations = locations(&load_config(None)?);
-    let host = Host::discover(&Roots::open(&locations)?, &locations)?;
-    show(&doctor::host::report(&host), as_json)
+    let config = load_config(None);
+    // A broken policy is a finding; the rest is looked at by the defaults.
+    let defaults = Config::default();
+    let locations = locations(config.as_ref().unwrap_or(&defaults));
+    let system = Root::open("/").context(Code::System, || "open /")?;
+    let roots = match Roots::open(&locations) {
+        Ok(roots) => roots,
+        Err(e) => return show(&host::unreachable(&e), as_json),
+    };
+    let found = Host::discover(&roots, &locations)?;
+    let look = Look {
+        roots: &roots,
+        host: &found,
+        config: &config,
+        system: &system,
+    };
+    show(&host::report(&look), as_json)
 }

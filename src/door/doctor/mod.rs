@@ -14,9 +14,12 @@ use crate::doctor::render::wants_colour;
 use crate::error::{Code, Error, IoContext as _, Result};
 
 mod compose;
+mod container;
 mod dockerfile;
+mod engine;
 mod explain;
 mod host;
+mod last;
 
 const HELP: &str = "\
 Usage: nvoci doctor [AREA] [OPTIONS]
@@ -24,12 +27,15 @@ Usage: nvoci doctor [AREA] [OPTIONS]
 Names the broken link of the chain from the driver to the framework, its cause, and the one fix. Only reads.
 
 Areas
-  host     driver, device nodes, kernel (the default)
-  dockerfile, compose  a file: what in it will keep a container from its GPU
-  explain  what an error means: `nvoci doctor explain \"Error 803\"`
+  host                  driver, device nodes, kernel (the default)
+  engine [NAME]         what running engines know against what their files say
+  container ID [--fix]  what a running container can really open and load
+  dockerfile, compose   a file: what in it will keep a container from its GPU
+  explain TEXT          what an error means: `nvoci doctor explain \"Error 803\"`
 
-  --json   as one JSON document: verdict and findings, with stable keys
-  --help   this text; after an area, its own
+  --last [N]            the last refusals on this host: why a container did not start
+  --json                as one JSON document: verdict and findings, with stable keys
+  --help                this text; after an area, its own
 
 Exit status: 0 all is well, 1 warnings, 2 something cannot work.
 ";
@@ -41,6 +47,8 @@ const AREAS: &[Area] = &[
     ("compose", compose::run),
     ("dockerfile", dockerfile::run),
     ("explain", explain::run),
+    ("container", container::run),
+    ("engine", engine::run),
     ("host", host::run),
 ];
 
@@ -63,6 +71,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
                 .ok_or_else(|| usage(format!("there is no area `{name}`")))?;
             area(lexopt::Parser::from_args(args.into_iter().skip(1)))
         }
+        Some("--last") => last::run(lexopt::Parser::from_args(args)),
         _ => host::run(lexopt::Parser::from_args(args)),
     }
 }

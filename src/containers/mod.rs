@@ -27,45 +27,62 @@ const MAX_ENTRIES: usize = 1 << 20;
 /// The file that an injection leaves in its driver directory.
 const RECORD: &str = ".nvoci.json";
 
+/// Where the driver is put when no configured place is free.
+const LAST_RESORTS: [&str; 2] = ["/run/nvoci", "/dev/.nvoci"];
+
+/// Every place where an injection may have put the driver: the configured ones, then the last resorts.
+pub fn driver_places(configured: &[PathBuf]) -> Vec<PathBuf> {
+    let resorts = LAST_RESORTS.iter().map(PathBuf::from);
+    configured.iter().cloned().chain(resorts).collect()
+}
+
 /// A process that has a GPU's node open.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Process {
-    pub(super) pid: u32,
-    pub(super) command: String,
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name, as it gave it to itself.
+    pub command: String,
     /// Minor numbers.
-    pub(super) gpus: BTreeSet<u32>,
+    pub gpus: BTreeSet<u32>,
 }
 
 /// A container that can open a GPU's node, or was given the driver.
 #[derive(Clone, Debug)]
-pub(super) struct Container {
-    pub(super) id: String,
-    pub(super) engine: Option<&'static str>,
-    pub(super) cgroup: String,
+pub struct Container {
+    /// The engine's id; the last part of the cgroup where there is no such id.
+    pub id: String,
+    /// `docker`, `podman`, `containerd`, `cri-o`, by its cgroup.
+    pub engine: Option<&'static str>,
+    /// The path of its cgroup.
+    pub cgroup: String,
     /// Its oldest process.
-    pub(super) pid: u32,
+    pub pid: u32,
     /// Minor numbers of the GPUs whose nodes it has.
-    pub(super) gpus: BTreeSet<u32>,
+    pub gpus: BTreeSet<u32>,
     /// Where the driver is in it.
-    pub(super) driver_dir: Option<PathBuf>,
+    pub driver_dir: Option<PathBuf>,
     /// The driver's version, as the injection recorded it.
-    pub(super) driver: Option<String>,
+    pub driver: Option<String>,
+    /// All that the injection recorded.
+    pub record: Option<Value>,
     /// Its processes that use a GPU now.
-    pub(super) processes: Vec<Process>,
+    pub processes: Vec<Process>,
 }
 
 /// The whole answer.
 #[derive(Debug, Default)]
-pub(super) struct Holders {
-    pub(super) containers: Vec<Container>,
+pub struct Holders {
+    /// By their oldest processes.
+    pub containers: Vec<Container>,
     /// Processes of the host itself.
-    pub(super) host: Vec<Process>,
+    pub host: Vec<Process>,
     /// Processes that could not be looked at.
-    pub(super) unreadable: usize,
+    pub unreadable: usize,
 }
 
 /// Looks at every process of `proc`. `driver_dirs` are the places where an injection may have put the driver.
-pub(super) fn look(proc: &Path, driver_dirs: &[PathBuf]) -> io::Result<Holders> {
+pub fn look(proc: &Path, driver_dirs: &[PathBuf]) -> io::Result<Holders> {
     let own_root = id_of(Path::new("/"))?;
     let mut pids: Vec<u32> = fs::read_dir(proc)?
         .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
@@ -101,6 +118,61 @@ pub(super) fn look(proc: &Path, driver_dirs: &[PathBuf]) -> io::Result<Holders> 
     holders.containers = containers.into_values().flatten().collect();
     holders.containers.sort_by_key(|c| c.pid);
     Ok(holders)
+}
+
+/// The container that process `pid` is in, GPUs or not; `None` for a process of the host itself.
+///
+/// # Errors
+/// Why the process cannot be looked at.
+pub fn of_process(proc: &Path, pid: u32, driver_dirs: &[PathBuf]) -> io::Result<Option<Container>> {
+    let dir = proc.join(pid.to_string());
+    if id_of(&dir.join("root/."))? == id_of(Path::new("/"))? {
+        return Ok(None);
+    }
+    let oldest = members(proc, pid)?.first().copied().unwrap_or(pid);
+    let dir = proc.join(oldest.to_string());
+    Ok(Some(
+        container(oldest, &dir, driver_dirs).unwrap_or_else(|| bare(oldest, &dir)),
+    ))
+}
+
+/// The processes that share the mount namespace of `pid`, oldest number first.
+///
+/// # Errors
+/// Why the process cannot be looked at.
+pub fn members(proc: &Path, pid: u32) -> io::Result<Vec<u32>> {
+    let namespace = fs::read_link(proc.join(pid.to_string()).join("ns/mnt"))?;
+    let mut found: Vec<u32> = fs::read_dir(proc)?
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|p: &u32| {
+            fs::read_link(proc.join(p.to_string()).join("ns/mnt")).is_ok_and(|n| n == namespace)
+        })
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Every running container by its id and a process of it, GPUs or not.
+///
+/// # Errors
+/// When `proc` cannot be read.
+pub fn running(proc: &Path) -> io::Result<Vec<(String, u32)>> {
+    let own = id_of(Path::new("/"))?;
+    let mut found = BTreeMap::new();
+    let pids = fs::read_dir(proc)?.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    for pid in pids {
+        let dir = proc.join(pid.to_string());
+        let (Ok(namespace), Ok(root)) = (fs::read_link(dir.join("ns/mnt")), id_of(&dir.join("root/.")))
+        else {
+            continue;
+        };
+        if root != own {
+            let first = found.entry(namespace).or_insert(pid);
+            *first = pid.min(*first);
+        }
+    }
+    let id = |pid: &u32| name(&cgroup(&text(&proc.join(pid.to_string()).join("cgroup")))).0;
+    Ok(found.values().map(|pid| (id(pid), *pid)).collect())
 }
 
 fn is_forbidden(dir: &Path) -> bool {
@@ -151,6 +223,7 @@ fn container(pid: u32, dir: &Path, driver_dirs: &[PathBuf]) -> Option<Container>
     if let Some((place, record)) = record {
         container.driver_dir = Some(place.clone());
         container.driver = record["driver"].as_str().map(str::to_owned);
+        container.record = Some(record);
     }
     Some(container)
 }
@@ -166,6 +239,7 @@ fn bare(pid: u32, dir: &Path) -> Container {
         gpus: BTreeSet::new(),
         driver_dir: None,
         driver: None,
+        record: None,
         processes: Vec::new(),
     }
 }

@@ -1,0 +1,100 @@
+//! From what a person calls a container to one of its processes.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::containers::{self, Container};
+use crate::engine::api;
+use crate::sys::root::Root;
+
+const PROC: &str = "/proc";
+/// Podman's list of its containers.
+const MAX_LIST: u64 = 64 << 20;
+const DOCKER_SOCKET: &str = "/run/docker.sock";
+/// A shorter id says too little.
+const MIN_ID: usize = 3;
+
+/// What a search came to.
+#[derive(Debug)]
+pub enum Found {
+    /// This one.
+    One(Box<Container>),
+    /// None, or more than one; why.
+    None(String),
+}
+
+/// Finds a running container by id (or its beginning), name, or the number of one of its processes.
+pub fn find(name: &str, driver_dirs: &[PathBuf]) -> Found {
+    if let Ok(pid) = name.parse::<u32>()
+        && Path::new(PROC).join(name).exists()
+    {
+        return match containers::of_process(Path::new(PROC), pid, driver_dirs) {
+            Ok(Some(container)) => Found::One(Box::new(container)),
+            Ok(None) => Found::None(format!("process {pid} is of the host itself, in no container")),
+            Err(e) => Found::None(format!("process {pid} cannot be looked at: {e}")),
+        };
+    }
+    let running = match containers::running(Path::new(PROC)) {
+        Ok(running) => running,
+        Err(e) => return Found::None(format!("/proc cannot be read: {e}")),
+    };
+    let by_id = |id: &str| -> Vec<u32> {
+        running
+            .iter()
+            .filter(|(known, _)| known == id || (id.len() >= MIN_ID && known.starts_with(id)))
+            .map(|(_, pid)| *pid)
+            .collect()
+    };
+    let mut pids = by_id(name);
+    if pids.is_empty() {
+        pids = id_by_name(name).map(|id| by_id(&id)).unwrap_or_default();
+    }
+    match pids.as_slice() {
+        [pid] => match containers::of_process(Path::new(PROC), *pid, driver_dirs) {
+            Ok(Some(container)) => Found::One(Box::new(container)),
+            _ => Found::None("it has just ended".to_owned()),
+        },
+        [] => Found::None(if rustix::process::geteuid().is_root() {
+            "no running container has that id or name".to_owned()
+        } else {
+            "no container that may be looked at has that id or name; root sees all".to_owned()
+        }),
+        more => Found::None(format!("{} containers begin so; give more of the id", more.len())),
+    }
+}
+
+/// Docker is asked; Podman's own list is read.
+fn id_by_name(name: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if name.is_empty() || !name.chars().all(plain) {
+        return None;
+    }
+    let docker = api::get(Path::new(DOCKER_SOCKET), &format!("/containers/{name}/json")).ok();
+    let docker = docker.and_then(|answer| answer["Id"].as_str().map(str::to_owned));
+    docker.or_else(|| podman(name))
+}
+
+fn podman(name: &str) -> Option<String> {
+    let host = Root::open("/").ok()?;
+    let home = std::env::home_dir().map(|h| h.join(".local/share/containers/storage"));
+    let stores = [PathBuf::from("/var/lib/containers/storage")]
+        .into_iter()
+        .chain(home);
+    stores.into_iter().find_map(|store| {
+        ["overlay", "vfs", "btrfs", "zfs"].iter().find_map(|driver| {
+            let list = host.read(
+                store.join(format!("{driver}-containers/containers.json")),
+                MAX_LIST,
+            );
+            let list: Vec<Value> = serde_json::from_slice(&list.ok()?).ok()?;
+            list.iter()
+                .find(|c| {
+                    c["names"]
+                        .as_array()
+                        .is_some_and(|names| names.iter().any(|n| n == name))
+                })
+                .and_then(|c| c["id"].as_str().map(str::to_owned))
+        })
+    })
+}

@@ -1,0 +1,88 @@
+//! Giving back what a `daemon-reload` took. Only what the container had been given: a node that it made itself does not count.
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::look::{Seen, State};
+use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
+use crate::sys::systemd::{self, Told};
+
+/// What can be done, and how.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Repair {
+    /// The refused nodes: path, major, minor.
+    pub devices: Vec<(PathBuf, u32, u32)>,
+    pid: u32,
+    /// The scope in which systemd keeps the container; else the v1 cgroup is written to.
+    unit: Option<String>,
+}
+
+impl Repair {
+    /// The repair of what was seen; `None` when nothing is to be given back.
+    pub fn plan(seen: &Seen) -> Option<Self> {
+        let devices: Vec<_> = seen
+            .nodes
+            .iter()
+            .filter(|s| s.granted && s.state == State::Fails(Errno::PERM))
+            .map(|s| (s.path.clone(), s.numbers.0, s.numbers.1))
+            .collect();
+        (!devices.is_empty()).then(|| Self {
+            devices,
+            pid: seen.container.pid,
+            unit: seen.unit.as_ref().map(|u| u.name.clone()),
+        })
+    }
+
+    /// What it does, a line each, as a person would do it.
+    pub fn describe(&self) -> Vec<String> {
+        let line = |(path, major, minor): &(PathBuf, u32, u32)| match &self.unit {
+            Some(unit) => format!(
+                "systemctl set-property --runtime {unit} DeviceAllow='/dev/char/{major}:{minor} rw'  ({})",
+                path.display()
+            ),
+            None => format!(
+                "echo 'c {major}:{minor} rw' > devices.allow of process {}  ({})",
+                self.pid,
+                path.display()
+            ),
+        };
+        self.devices.iter().map(line).collect()
+    }
+
+    /// Does it. It lasts as long as the container, and nothing else is changed.
+    ///
+    /// # Errors
+    /// Why it could not be done.
+    pub fn apply(&self) -> Result<(), String> {
+        if let Some(unit) = &self.unit {
+            let numbers: Vec<(u32, u32)> = self
+                .devices
+                .iter()
+                .map(|(_, major, minor)| (*major, *minor))
+                .collect();
+            return match systemd::allow_devices(unit, &numbers) {
+                Ok(Told::Kept) => Ok(()),
+                Ok(Told::Unrestricted) => Err(format!("{unit} allows every device; something else refuses")),
+                Err(e) => Err(format!("systemd did not do it: {e}")),
+            };
+        }
+        let pid = i32::try_from(self.pid).map_err(|_| "no such process".to_owned())?;
+        let cgroup =
+            DeviceCgroup::of(Some(pid)).map_err(|e| format!("its device cgroup cannot be opened: {e}"))?;
+        if matches!(cgroup, DeviceCgroup::V2(_)) {
+            return Err(
+                "its rules are an eBPF program of the runtime's that only the runtime can rebuild".to_owned(),
+            );
+        }
+        let rules: Vec<DeviceRule> = self
+            .devices
+            .iter()
+            .map(|(_, major, minor)| DeviceRule::allow(RuleKind::Char, *major, *minor, Access::RW))
+            .collect();
+        cgroup
+            .allow(&[], &rules)
+            .map(drop)
+            .map_err(|e| format!("devices.allow: {e}"))
+    }
+}

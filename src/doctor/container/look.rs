@@ -1,0 +1,306 @@
+//! What can be seen of a container from outside.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use crate::containers::{self, Container};
+use crate::host::{Host, NodeKind};
+use crate::ldso;
+use crate::sys::probe;
+use crate::sys::root::{Node, Root};
+
+/// What is read of one process.
+const MAX_TEXT: u64 = 4 << 20;
+/// Processes whose mappings are read.
+const MAX_PROCESSES: usize = 512;
+/// Where systemd keeps what it was told of a unit.
+const UNIT_DIRS: [&str; 2] = ["/run/systemd/transient", "/run/systemd/system.control"];
+
+/// A container as it was seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// Which.
+    pub container: Container,
+    /// The environment of its first process, if it may be read.
+    pub(super) env: Option<BTreeMap<String, String>>,
+    /// The host's nodes, as they are in the container.
+    pub(super) nodes: Vec<Seat>,
+    /// Why no node was opened, if that is so.
+    pub(super) unopened: Option<String>,
+    /// What the loader would take for `libcuda.so.1`.
+    pub(super) libcuda: Option<Library>,
+    /// The driver's libraries that processes have in use.
+    pub(super) mapped: Vec<Mapped>,
+    /// The scope in which systemd keeps the container.
+    pub(super) unit: Option<Unit>,
+}
+
+/// A node of the host and its place in the container.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    pub(super) kind: NodeKind,
+    pub(super) path: PathBuf,
+    /// As the host's node has them.
+    pub(super) numbers: (u32, u32),
+    pub(super) state: State,
+    /// Somebody with the right to mount put it there, or the injection's record names it.
+    pub(super) granted: bool,
+}
+
+/// What became of a node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum State {
+    /// Not in the container.
+    Absent,
+    /// There, with other numbers or no device at all.
+    Wrong,
+    /// There; not tried.
+    Untried,
+    /// It opens.
+    Opens,
+    /// It does not.
+    Fails(Errno),
+}
+
+/// A library as the loader finds it.
+#[derive(Clone, Debug)]
+pub(super) struct Library {
+    /// The path in the container.
+    pub(super) path: PathBuf,
+    /// All links resolved; the name has the version.
+    pub(super) real: Option<PathBuf>,
+    /// What led there.
+    pub(super) via: String,
+}
+
+/// A library that a process has in use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Mapped {
+    pub(super) pid: u32,
+    pub(super) command: String,
+    pub(super) path: PathBuf,
+    pub(super) deleted: bool,
+}
+
+/// A scope of systemd's and its device rules.
+#[derive(Clone, Debug)]
+pub(super) struct Unit {
+    pub(super) name: String,
+    /// All of the unit's files together.
+    pub(super) text: String,
+}
+
+impl Seen {
+    /// Looks at a container.
+    pub fn look(container: Container, host: &Host) -> Self {
+        let dir = Path::new("/proc").join(container.pid.to_string());
+        let root = Root::open(dir.join("root/.")).ok();
+        let env = environment(&dir);
+        let mut seen = Self {
+            env,
+            nodes: Vec::new(),
+            unopened: None,
+            libcuda: None,
+            mapped: mapped(container.pid),
+            unit: unit(&container.cgroup),
+            container,
+        };
+        match root {
+            Some(root) => {
+                seen.nodes(&root, &dir, host);
+                seen.libcuda = seen.libcuda(&root);
+            }
+            None => seen.unopened = Some("its root cannot be looked into".to_owned()),
+        }
+        seen
+    }
+
+    /// Finds the host's nodes in the container, and opens those that are the same device.
+    fn nodes(&mut self, root: &Root, dir: &Path, host: &Host) {
+        let mountinfo = text(&dir.join("mountinfo"));
+        let recorded: Vec<&str> = self
+            .container
+            .record
+            .iter()
+            .flat_map(|r| r["devices"].as_array().into_iter().flatten())
+            .filter_map(|d| d.as_str())
+            .collect();
+        let mut tried: Vec<(usize, Node)> = Vec::new();
+        for node in host.nodes.iter().filter(|n| is_gpus(n.kind)) {
+            let found = root.resolve_nofollow(&node.path).ok();
+            let state = match &found {
+                None => State::Absent,
+                Some(f) if f.kind() == FileType::CharacterDevice && f.rdev() == (node.major, node.minor) => {
+                    State::Untried
+                }
+                Some(_) => State::Wrong,
+            };
+            let shown = node.path.to_string_lossy();
+            if let (State::Untried, Some(found)) = (state, found) {
+                tried.push((self.nodes.len(), found));
+            }
+            self.nodes.push(Seat {
+                kind: node.kind,
+                path: node.path.clone(),
+                numbers: (node.major, node.minor),
+                state,
+                granted: recorded.contains(&&*shown)
+                    || mountinfo.lines().any(|l| l.split(' ').nth(4) == Some(&*shown)),
+            });
+        }
+        let (places, nodes): (Vec<usize>, Vec<Node>) = tried.into_iter().unzip();
+        if nodes.is_empty() {
+            return;
+        }
+        match probe::open_as(self.container.pid, &nodes) {
+            Ok(answers) => {
+                for (place, answer) in places.into_iter().zip(answers) {
+                    if let Some(seat) = self.nodes.get_mut(place) {
+                        seat.state = answer.map_or(State::Opens, State::Fails);
+                    }
+                }
+            }
+            Err(e) => self.unopened = Some(format!("a child could not take the container's place: {e}")),
+        }
+    }
+
+    fn libcuda(&self, root: &Root) -> Option<Library> {
+        let env = ldso::LoaderEnv {
+            library_path: self
+                .env
+                .as_ref()
+                .and_then(|e| e.get("LD_LIBRARY_PATH"))
+                .map(|p| p.clone().into_bytes()),
+            ..ldso::LoaderEnv::default()
+        };
+        let found = ldso::resolve(root, "libcuda.so.1", &env)?;
+        // Of the links on the way only the last name counts; the kernel's word for the place is the host's.
+        let real = root.resolve(&found.path).and_then(|n| n.path()).ok();
+        Some(Library {
+            real: real.and_then(|r| Some(PathBuf::from(r.file_name()?))),
+            via: found.via.to_string(),
+            path: found.path,
+        })
+    }
+
+    /// A variable of the first process.
+    pub(super) fn var(&self, name: &str) -> Option<&str> {
+        self.env.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// Whether it has a node of a GPU, or a GPU was injected.
+    pub(super) fn has_gpu(&self) -> bool {
+        let gpu = |s: &Seat| matches!(s.kind, NodeKind::Gpu(_) | NodeKind::Dxg) && s.state != State::Absent;
+        self.nodes.iter().any(gpu) || !self.container.gpus.is_empty()
+    }
+}
+
+/// What a container with a GPU can have.
+fn is_gpus(kind: NodeKind) -> bool {
+    matches!(
+        kind,
+        NodeKind::Ctl
+            | NodeKind::Gpu(_)
+            | NodeKind::Uvm
+            | NodeKind::UvmTools
+            | NodeKind::Modeset
+            | NodeKind::Cap(_)
+            | NodeKind::Dxg
+    )
+}
+
+fn environment(dir: &Path) -> Option<BTreeMap<String, String>> {
+    let mut bytes = Vec::new();
+    fs::File::open(dir.join("environ"))
+        .ok()?
+        .take(MAX_TEXT)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    let pairs = bytes.split(|b| *b == 0).filter_map(|entry| {
+        let text = String::from_utf8_lossy(entry);
+        let (name, value) = text.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    Some(pairs.collect())
+}
+
+/// Every libcuda and libnvidia-ml in use, once per process.
+fn mapped(pid: u32) -> Vec<Mapped> {
+    let proc = Path::new("/proc");
+    let mut found = Vec::new();
+    for pid in containers::members(proc, pid)
+        .unwrap_or_default()
+        .into_iter()
+        .take(MAX_PROCESSES)
+    {
+        let dir = proc.join(pid.to_string());
+        let command = text(&dir.join("comm")).trim_end().to_owned();
+        for (path, deleted) in libraries(&text(&dir.join("maps"))) {
+            found.push(Mapped {
+                pid,
+                command: command.clone(),
+                path,
+                deleted,
+            });
+        }
+    }
+    found
+}
+
+/// The driver's libraries in `/proc/PID/maps` (proc(5)): the path is the sixth field, and may hold blanks.
+pub(super) fn libraries(maps: &str) -> Vec<(PathBuf, bool)> {
+    let mut found: Vec<(PathBuf, bool)> = Vec::new();
+    for line in maps.lines() {
+        let Some(at) = line.find('/') else { continue };
+        let path = &line[at..];
+        let (path, deleted) = path
+            .strip_suffix(" (deleted)")
+            .map_or((path, false), |p| (p, true));
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let entry = (PathBuf::from(path), deleted);
+        if (name.starts_with("libcuda.so") || name.starts_with("libnvidia-ml.so")) && !found.contains(&entry)
+        {
+            found.push(entry);
+        }
+    }
+    found
+}
+
+/// The scope in a cgroup path, if systemd knows it.
+fn unit(cgroup: &str) -> Option<Unit> {
+    let name = cgroup.split('/').rev().find(|part| part.ends_with(".scope"))?;
+    let mut text = String::new();
+    let mut known = false;
+    for dir in UNIT_DIRS {
+        let dir = Path::new(dir);
+        known |= dir.join(name).exists();
+        text += &self::text(&dir.join(name));
+        let drop_ins = fs::read_dir(dir.join(format!("{name}.d")))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for drop_in in drop_ins.take(64) {
+            known = true;
+            text += &self::text(&drop_in.path());
+            text.push('\n');
+        }
+    }
+    known.then(|| Unit {
+        name: name.to_owned(),
+        text,
+    })
+}
+
+fn text(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(file) = fs::File::open(path) {
+        // A process that ends meanwhile leaves what was read so far.
+        let _ = file.take(MAX_TEXT).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

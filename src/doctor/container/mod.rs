@@ -1,0 +1,90 @@
+//! A running container: what it has, what of that works, and why not.
+//!
+//! Nothing of the container is executed. Its nodes are opened by a child of ours with the container's rights in its
+//! device cgroup ([`crate::sys::probe`]); everything else is read, in-root and bounded.
+
+mod find;
+mod fix;
+mod judge;
+mod look;
+#[cfg(test)]
+mod tests;
+
+pub use find::{Found, find};
+pub use fix::Repair;
+pub use look::Seen;
+
+use super::check::checks;
+use super::{Finding, Report, Severity};
+use crate::host::Host;
+
+checks! {
+    NONE = 7401, "container.none", "No such container is running here.";
+    NO_GPU = 7402, "container.no-gpu", "The container was given no GPU.";
+    NODE = 7403, "container.node-refused", "A device node does not open: the device cgroup refuses it.";
+    UVM = 7404, "container.uvm", "The container has GPUs but not /dev/nvidia-uvm: CUDA fails with error 999.";
+    PERMISSION = 7405, "container.permission", "A device node does not open for the container's user.";
+    DEAD = 7406, "container.node-dead", "No driver answers at a device node of the container.";
+    MISSING = 7407, "container.node-missing", "A device node that every GPU container needs is missing.";
+    CAPABILITIES = 7408, "container.capabilities", "NVIDIA_DRIVER_CAPABILITIES leaves out what CUDA needs.";
+    LIBCUDA = 7409, "container.libcuda", "The loader would not find the host's libcuda.so.1, but another one or none.";
+    MAPPED = 7410, "container.mapped", "A process has a libcuda in use that is not the host's.";
+    CHANGED = 7411, "container.driver-changed", "The host's driver was changed underneath the container.";
+    DELETED = 7412, "container.deleted", "A process has driver files in use that are deleted on the host.";
+    VISIBLE = 7413, "container.visible", "The GPUs that were asked for, those that are there, and what CUDA is told do not fit.";
+    RELOAD = 7414, "container.reload", "systemd does not know of the container's GPUs: the next daemon-reload takes them away.";
+    WARNING = 7415, "container.warning", "The injection left a warning.";
+    FIXED = 7416, "container.fix", "What --fix did.";
+    UNREAD = 7417, "container.not-looked-at", "Something of the container could not be looked at.";
+}
+
+/// The report on what was seen.
+pub fn report(seen: &Seen, host: &Host) -> Report {
+    let container = &seen.container;
+    let mut report = Report::new(format!("container {}", container.id));
+    report.fact("engine", container.engine.unwrap_or("unknown"));
+    report.fact("pid", container.pid.to_string());
+    if let Some(dir) = &container.driver_dir {
+        report.fact("driver directory", dir.display().to_string());
+    }
+    if let Some(version) = &container.driver {
+        report.fact("driver given", version);
+    }
+    if let Some(version) = host.driver_version() {
+        report.fact("driver of the host", version);
+    }
+    for finding in judge::findings(seen, host) {
+        report.add(finding);
+    }
+    report
+}
+
+/// The report where no such container runs.
+pub fn none(name: &str, why: &str) -> Report {
+    let mut report = Report::new(format!("container {name}"));
+    report.add(
+        Finding::new(&NONE, Severity::Fail, "container", why)
+            .fix("name a running one by its id, its name (Docker, Podman), or the number of one of its processes; `nvoci ps` lists those with GPUs"),
+    );
+    report
+}
+
+/// What a repair came to, as a finding for the report that is made after it.
+pub fn fixed(repair: &Repair, result: Result<(), String>) -> Finding {
+    let finding = match result {
+        Ok(()) => Finding::new(
+            &FIXED,
+            Severity::Ok,
+            "--fix",
+            format!("gave access back to {} nodes", repair.devices.len()),
+        ),
+        Err(why) => Finding::new(
+            &FIXED,
+            Severity::Fail,
+            "--fix",
+            format!("nothing could be done: {why}"),
+        )
+        .fix("restart the container"),
+    };
+    repair.describe().into_iter().fold(finding, Finding::evidence)
+}

@@ -1,0 +1,167 @@
+//! The engines: what a running daemon knows against what its files say, and which way to a GPU is open.
+//!
+//! A daemon is asked over its socket; the rest is read from files and procfs. No program is executed.
+
+mod containerd;
+mod crio;
+mod daemon;
+mod docker;
+mod podman;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::check::checks;
+use super::{Finding, Report, Severity};
+use crate::cdi::Registry;
+use crate::cdi::registry::Trust;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::sys::root::Root;
+
+checks! {
+    ABSENT = 7201, "engine.not-found", "The engine is not installed here.";
+    STOPPED = 7202, "engine.not-running", "The engine is installed but not running.";
+    SILENT = 7203, "engine.no-answer", "The daemon's socket does not answer, or not to this user.";
+    FILE = 7204, "engine.file", "A configuration file of the engine is broken.";
+    RESTART = 7205, "engine.restart", "The running daemon does not know what its files or programs say now.";
+    RUNTIME = 7206, "engine.runtime-path", "A registered runtime is not a program.";
+    GPUS_FLAG = 7207, "engine.gpus-flag", "`docker run --gpus` finds no driver: no known name is on the daemon's PATH.";
+    SNAP = 7208, "engine.snap", "The daemon is a snap: it cannot run a runtime or hook of the host.";
+    ROOTLESS = 7209, "engine.rootless", "The daemon runs without root, with files of its own.";
+    CONTEXT = 7210, "engine.context", "Docker's command line talks to another daemon than the one on this host.";
+    DESKTOP = 7211, "engine.desktop", "Docker Desktop runs the containers, in a machine of its own.";
+    CDI = 7212, "engine.cdi", "CDI is off in the engine, or it knows no NVIDIA device.";
+    CDI_NAME = 7213, "engine.cdi-hook-without-spec", "dockerd turns --gpus into CDI, but there is no specification.";
+    DOUBLE = 7214, "engine.double-injection", "Two different toolkits inject into the same container.";
+    RELOAD = 7215, "engine.daemon-reload", "GPUs that are given by the hook alone are lost at the next `systemctl daemon-reload`.";
+    HOOK = 7216, "engine.hook", "A hooks.d file names a hook that is not there, or lies where it is not read.";
+    DEFAULT = 7217, "engine.default-runtime", "The default runtime does not exist.";
+    NOFILE = 7218, "engine.nofile", "The daemon's limit on open files makes NVML slow.";
+    UNKNOWN = 7219, "engine.not-registered", "The engine has no way to a GPU.";
+    ENVIRONMENT = 7220, "engine.environment", "NVIDIA_* variables of the daemon leak into hooks.";
+    CGROUP_DRIVER = 7221, "engine.cgroup-driver", "The NVIDIA runtime and the default one have different cgroup drivers.";
+    WAYS = 7222, "engine.ways", "Which ways to a GPU are open.";
+}
+
+/// Looks at one engine, or at all that are here.
+pub fn report(engine: Option<Engine>, config: &Config) -> Report {
+    let mut report = Report::new(engine.map_or("engines", Engine::name));
+    let all = Engine::ALL;
+    let wanted: &[Engine] = engine.as_ref().map_or(&all, std::slice::from_ref);
+    let site = Site::look(config);
+    for each in wanted {
+        let found = match each {
+            Engine::Docker => docker::look(&site, &mut report),
+            Engine::Podman => podman::look(&site, &mut report),
+            Engine::Containerd => containerd::look(&site, &mut report),
+            Engine::Crio => crio::look(&site, &mut report),
+        };
+        match found {
+            Some(found) => found.into_iter().for_each(|f| report.add(f)),
+            None if engine.is_some() => report.add(Finding::new(
+                &ABSENT,
+                Severity::Warn,
+                each.name(),
+                "it is not installed here",
+            )),
+            None => {}
+        }
+    }
+    if report.findings.is_empty() {
+        report.add(Finding::new(
+            &ABSENT,
+            Severity::Info,
+            "engines",
+            "none is installed here",
+        ));
+    }
+    report
+}
+
+/// What all engines share.
+#[derive(Debug)]
+struct Site {
+    system: Option<Root>,
+    /// Whether a specification names `nvidia.com/gpu`.
+    specs: bool,
+}
+
+impl Site {
+    fn look(config: &Config) -> Self {
+        let registry = Registry::load(&config.cdi_spec_dirs, Trust::Anyone);
+        Self {
+            system: Root::open("/").ok(),
+            specs: registry
+                .devices()
+                .keys()
+                .any(|name| name.starts_with("nvidia.com/gpu=")),
+        }
+    }
+
+    /// Whether one of the programs is installed.
+    fn installed(&self, programs: &[&str]) -> bool {
+        const DIRS: [&str; 4] = ["usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin"];
+        programs
+            .iter()
+            .any(|p| DIRS.iter().any(|d| self.exists(&format!("{d}/{p}"))))
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.system.as_ref().is_some_and(|s| s.exists(path))
+    }
+}
+
+/// Whose program a path leads to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Whose {
+    /// nvoci, by whatever name.
+    Ours,
+    /// Something else.
+    Theirs,
+    /// Nothing that can be executed.
+    Nobody,
+}
+
+/// Whose program `path` is, below a root.
+fn whose(root: &Root, path: &Path) -> Whose {
+    let Ok(node) = root.resolve(path) else {
+        return Whose::Nobody;
+    };
+    if !node.is_file() || node.stat().st_mode & 0o111 == 0 {
+        return Whose::Nobody;
+    }
+    let ours = node
+        .path()
+        .is_ok_and(|p| p.file_name().is_some_and(|n| n == "nvoci"));
+    if ours { Whose::Ours } else { Whose::Theirs }
+}
+
+/// The finding for a registered runtime that is no program.
+fn broken_runtime(engine: &str, name: &str, path: &str) -> Finding {
+    Finding::new(
+        &RUNTIME,
+        Severity::Fail,
+        engine,
+        format!("its runtime `{name}` is {path}, which is not a program: containers with it do not start"),
+    )
+    .fix(format!("install it, or register nvoci: `nvoci install {engine}`"))
+}
+
+fn not_registered(engine: &str) -> Finding {
+    Finding::new(
+        &UNKNOWN,
+        Severity::Warn,
+        engine,
+        "it knows no NVIDIA runtime, no hook and no CDI device: no container of it can have a GPU",
+    )
+    .fix(format!("`nvoci install {engine}`"))
+}
+
+/// A text value at a path of keys.
+fn text<'a>(value: &'a Value, keys: &[&str]) -> Option<&'a str> {
+    keys.iter().try_fold(value, |v, key| v.get(*key))?.as_str()
+}

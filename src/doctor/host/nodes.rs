@@ -1,0 +1,129 @@
+//! Device nodes: there, with the driver's numbers, open to those who need them.
+
+use super::{Finding, Look, NODES, PERMISSIONS, Severity, UVM};
+use crate::host::NodeKind;
+
+/// Nodes that are named one by one.
+const MAX_NAMED: usize = 16;
+
+pub(super) fn findings(look: &Look<'_>) -> Vec<Finding> {
+    let host = look.host;
+    if host.kernel.is_none() {
+        return Vec::new();
+    }
+    let mut found = vec![nodes(look), uvm(look)];
+    found.extend(permissions(look));
+    found
+}
+
+fn nodes(look: &Look<'_>) -> Finding {
+    let host = look.host;
+    let wrong: Vec<&String> = host.warnings.iter().filter(|w| w.starts_with("/dev/")).collect();
+    // uvm has a check of its own; the rest of the kinds is optional.
+    let needed = |kind| matches!(kind, NodeKind::Ctl | NodeKind::Gpu(_) | NodeKind::Cap(_));
+    let missing: Vec<_> = host
+        .nodes
+        .iter()
+        .filter(|n| !n.present && needed(n.kind))
+        .collect();
+    if wrong.is_empty() && missing.is_empty() {
+        let text = format!(
+            "{} nodes, all with the driver's numbers",
+            host.nodes.iter().filter(|n| n.present).count()
+        );
+        return Finding::new(&NODES, Severity::Ok, "device nodes", text);
+    }
+    let only_caps = wrong.is_empty() && missing.iter().all(|n| matches!(n.kind, NodeKind::Cap(_)));
+    let severity = if only_caps { Severity::Warn } else { Severity::Fail };
+    let mut cause = Vec::new();
+    if !wrong.is_empty() {
+        cause.push(format!("{} with a number that is not the driver's", wrong.len()));
+    }
+    if !missing.is_empty() {
+        cause.push(format!("{} missing", missing.len()));
+    }
+    let fix = if host.modify_device_files == Some(false) {
+        "the module's parameter NVreg_ModifyDeviceFiles=0 forbids to make them: make them by udev, or take the parameter out of /etc/modprobe.d"
+    } else if wrong.is_empty() {
+        "run `nvidia-modprobe -u -c 0` (with -f CAPABILITY-FILE for MIG), or `nvidia-smi`, as root at every boot"
+    } else {
+        "remove the wrong nodes and run `nvidia-modprobe -u -c 0`; numbers of uvm and MIG change from boot to boot, so nothing may keep nodes over one"
+    };
+    let mut finding = Finding::new(&NODES, severity, "device nodes", cause.join(", ")).fix(fix);
+    finding
+        .evidence
+        .extend(wrong.into_iter().take(MAX_NAMED).cloned());
+    let missing = missing.iter().take(MAX_NAMED);
+    finding.evidence.extend(missing.map(|n| {
+        format!(
+            "{}: not there, should be {}:{}",
+            n.path.display(),
+            n.major,
+            n.minor
+        )
+    }));
+    finding
+}
+
+fn uvm(look: &Look<'_>) -> Finding {
+    let host = look.host;
+    if host.node(NodeKind::Uvm).is_some_and(|n| n.present) {
+        return Finding::new(&UVM, Severity::Ok, "nvidia-uvm", "loaded, and its node is there");
+    }
+    let loaded = host.majors.get("nvidia-uvm").is_some();
+    let cause = if loaded {
+        "the module is loaded, but /dev/nvidia-uvm is not right"
+    } else {
+        "the module is not loaded"
+    };
+    let made = look.config.as_ref().is_ok_and(|c| c.load_kmods.value);
+    let cause = if made {
+        format!("{cause}; the hook sets that right for containers of root, not for rootless ones")
+    } else {
+        format!("{cause}, and `load-kmods = false` forbids the hook to set that right")
+    };
+    let severity = if made { Severity::Warn } else { Severity::Fail };
+    Finding::new(&UVM, severity, "nvidia-uvm", cause)
+        .fix("run `nvidia-modprobe -u -c 0` as root at every boot, or `echo nvidia_uvm > /etc/modules-load.d/nvidia-uvm.conf`")
+}
+
+fn permissions(look: &Look<'_>) -> Option<Finding> {
+    let basic = |kind| matches!(kind, NodeKind::Ctl | NodeKind::Gpu(_) | NodeKind::Uvm);
+    let closed: Vec<_> = look
+        .host
+        .nodes
+        .iter()
+        .filter(|n| n.present && basic(n.kind) && n.mode & 0o006 != 0o006)
+        .collect();
+    let first = closed.first()?;
+    let joins = look.config.as_ref().is_ok_and(|c| c.additional_gids.value);
+    let how = if joins && first.mode & 0o060 == 0o060 {
+        format!(
+            "nvoci lets the user of a container join group {}; rootless containers need `--group-add keep-groups`",
+            first.gid
+        )
+    } else {
+        "a user other than root fails with `Insufficient Permissions`".to_owned()
+    };
+    let mut finding = Finding::new(
+        &PERMISSIONS,
+        Severity::Warn,
+        "device nodes",
+        format!("{} are not open to everybody: {how}", closed.len()),
+    )
+    .fix("set the module's parameter NVreg_DeviceFileMode=0666 in /etc/modprobe.d, or add the group to those who use GPUs");
+    finding.evidence = closed
+        .iter()
+        .take(MAX_NAMED)
+        .map(|n| {
+            format!(
+                "{}: mode {:04o}, owner {}:{}",
+                n.path.display(),
+                n.mode,
+                n.uid,
+                n.gid
+            )
+        })
+        .collect();
+    Some(finding)
+}

@@ -1,0 +1,174 @@
+//! NVIDIA's devices on the PCI bus, as sysfs has them, with or without a driver.
+
+use super::{BUS, Finding, Look, Severity};
+use crate::host::{PciAddress, Platform};
+use crate::sys::root::Root;
+
+/// PCI vendor number.
+const NVIDIA: u32 = 0x10de;
+/// PCI base class of display controllers (PCI Code and ID Assignment Specification).
+const DISPLAY: u32 = 0x03;
+/// PCI class "other bridge": NVSwitches up to Hopper's report it.
+const OTHER_BRIDGE: u32 = 0x0680;
+/// Devices of a machine; a large server has some hundred.
+const MAX_DEVICES: usize = 8192;
+
+/// A GPU or an NVSwitch.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Device {
+    pub(super) address: PciAddress,
+    /// PCI device number.
+    pub(super) id: u32,
+    /// The kernel driver that is bound to it.
+    pub(super) driver: Option<String>,
+}
+
+/// NVIDIA's devices on the bus; `None` where there is no bus to look at.
+#[derive(Debug, Default)]
+pub(super) struct Bus {
+    pub(super) gpus: Option<Vec<Device>>,
+    pub(super) switches: Vec<Device>,
+}
+
+impl Bus {
+    pub(super) fn read(look: &Look<'_>) -> Self {
+        let Some(sys) = &look.roots.sys else {
+            return Self::default();
+        };
+        let Ok(entries) = sys.read_dir("bus/pci/devices", MAX_DEVICES) else {
+            return Self::default();
+        };
+        let (mut gpus, mut switches) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let name = entry.name.to_string_lossy();
+            let Some(address) = PciAddress::parse(&name) else {
+                continue;
+            };
+            let dir = format!("bus/pci/devices/{name}");
+            if hex(sys, &format!("{dir}/vendor")) != Some(NVIDIA) {
+                continue;
+            }
+            let Some(class) = hex(sys, &format!("{dir}/class")) else {
+                continue;
+            };
+            let device = || Device {
+                address,
+                id: hex(sys, &format!("{dir}/device")).unwrap_or_default(),
+                driver: bound(sys, &dir),
+            };
+            if class >> 16 == DISPLAY {
+                gpus.push(device());
+            } else if class >> 8 == OTHER_BRIDGE {
+                switches.push(device());
+            }
+        }
+        gpus.sort_by_key(|d| d.address);
+        Self {
+            gpus: Some(gpus),
+            switches,
+        }
+    }
+
+    /// GPUs that no driver of NVIDIA's has.
+    pub(super) fn undriven(&self) -> impl Iterator<Item = &Device> {
+        self.gpus
+            .iter()
+            .flatten()
+            .filter(|d| d.driver.as_deref() != Some("nvidia"))
+    }
+}
+
+fn hex(sys: &Root, path: &str) -> Option<u32> {
+    let text = sys.read_text(path, 64).ok()?;
+    u32::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
+}
+
+fn bound(sys: &Root, dir: &str) -> Option<String> {
+    let target = sys.read_link(format!("{dir}/driver")).ok()?;
+    Some(target.file_name()?.to_string_lossy().into_owned())
+}
+
+pub(super) fn findings(look: &Look<'_>, bus: &Bus) -> Vec<Finding> {
+    let host = look.host;
+    let Some(gpus) = &bus.gpus else {
+        return Vec::new();
+    };
+    if gpus.is_empty() {
+        // A Jetson's GPU and Windows' are on no bus of ours; a virtual one may hide.
+        let elsewhere = host.wsl.is_some() || host.platform == Platform::Tegra || host.kernel.is_some();
+        return if elsewhere {
+            Vec::new()
+        } else {
+            vec![nothing(look)]
+        };
+    }
+    let usable = host.usable_gpus().count();
+    let mut found: Vec<Finding> = bus.undriven().map(|d| undriven(look, d, usable)).collect();
+    if found.is_empty() {
+        let text = format!("{} on the bus, each driven by NVIDIA's module", gpus.len());
+        found.push(Finding::new(&BUS, Severity::Ok, "GPUs", text));
+    }
+    found
+}
+
+fn nothing(look: &Look<'_>) -> Finding {
+    let finding = Finding::new(&BUS, Severity::Fail, "PCI bus", "there is no NVIDIA GPU on it");
+    let virtual_machine = look
+        .roots
+        .proc
+        .read_text("cpuinfo", 4 << 20)
+        .is_ok_and(|text| cpu_flags(&text).any(|flag| flag == "hypervisor"));
+    if virtual_machine {
+        finding
+            .fix("this is a virtual machine: pass a GPU through to it, or choose an instance type with one")
+    } else {
+        finding.fix("see that the card sits in its slot, has power, and is not switched off in the firmware")
+    }
+}
+
+/// The flags of the first processor in `/proc/cpuinfo` (proc(5)).
+fn cpu_flags(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .find_map(|l| l.strip_prefix("flags")?.split_once(':'))
+        .into_iter()
+        .flat_map(|(_, flags)| flags.split_ascii_whitespace())
+}
+
+fn undriven(look: &Look<'_>, device: &Device, usable: usize) -> Finding {
+    let others = if usable == 0 {
+        Severity::Fail
+    } else {
+        Severity::Warn
+    };
+    let loaded = look.host.kernel.is_some();
+    let (severity, cause, fix) = match (device.driver.as_deref(), loaded) {
+        (Some(name @ ("nouveau" | "nova_core" | "nova-core")), _) => (
+            others,
+            format!("the free driver {name} is bound to it"),
+            "install NVIDIA's driver, which blacklists the free one, run `update-initramfs -u` or `dracut -f`, and reboot",
+        ),
+        (Some(name @ ("vfio-pci" | "pci-stub" | "xen-pciback")), _) => (
+            others,
+            format!("{name} is bound to it: it is set aside for virtual machines"),
+            "take it out of the options of vfio-pci (kernel command line, /etc/modprobe.d), or leave it to the virtual machine",
+        ),
+        (Some(name), _) => (
+            others,
+            format!("the driver {name} is bound to it"),
+            "unbind it, and load the module nvidia",
+        ),
+        (None, true) => (
+            others,
+            "NVIDIA's module is loaded, but did not take it".to_owned(),
+            "see `dmesg | grep NVRM`: GPUs from Blackwell on need the open module, those before Turing the proprietary one, and old ones an older driver branch",
+        ),
+        (None, false) => (
+            Severity::Fail,
+            "no driver is bound to it".to_owned(),
+            "install the NVIDIA driver for this kernel and load its module (`modprobe nvidia`)",
+        ),
+    };
+    Finding::new(&BUS, severity, format!("GPU {}", device.address), cause)
+        .fix(fix)
+        .evidence(format!("PCI id 10de:{:04x}", device.id))
+}

@@ -1,0 +1,129 @@
+//! The driver's daemons: persistence, and the fabric manager of NVSwitch machines.
+
+use super::{FABRIC, Finding, Look, PERSISTENCE, Severity, pci::Bus};
+use crate::doctor::packages::Packages;
+use crate::host::{FileKind, NodeKind};
+
+/// Processes of a machine.
+const MAX_PROCESSES: usize = 1 << 20;
+/// `nv-fabricmanager` as the kernel cuts a name (proc(5): 15 bytes).
+const FABRIC_MANAGER: &str = "nv-fabricmanage";
+
+pub(super) fn findings(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Vec<Finding> {
+    if look.host.kernel.is_none() {
+        return Vec::new();
+    }
+    let mut found = vec![persistence(look)];
+    found.extend(fabric(look, bus, packages));
+    found
+}
+
+fn socket(look: &Look<'_>, name: &str) -> bool {
+    look.host
+        .files
+        .iter()
+        .any(|f| f.kind == FileKind::Socket && f.name == name)
+}
+
+fn persistence(look: &Look<'_>) -> Finding {
+    if socket(look, "nvidia-persistenced") {
+        return Finding::new(
+            &PERSISTENCE,
+            Severity::Ok,
+            "persistence",
+            "nvidia-persistenced is there",
+        );
+    }
+    Finding::new(
+        &PERSISTENCE,
+        Severity::Info,
+        "persistence",
+        "nvidia-persistenced is not running: where nothing else holds the GPUs open, each first open initialises them anew, for seconds",
+    )
+    .fix("`systemctl enable --now nvidia-persistenced`")
+}
+
+/// Fabric manager and driver must be of one version, and CUDA waits for it (error 802).
+fn fabric(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
+    let switches = bus.switches.len().max(
+        look.host
+            .nodes
+            .iter()
+            .filter(|n| matches!(n.kind, NodeKind::NvSwitch(_)))
+            .count(),
+    );
+    let installed = packages
+        .iter()
+        .find(|p| p.name.starts_with("nvidia-fabricmanager") && !p.name.contains("dev"));
+    if switches == 0 {
+        // Before B200 a switch is always seen; there it is hidden behind network adapters.
+        return installed
+            .filter(|_| socket(look, "nvidia-fabricmanager"))
+            .map(|p| {
+                Finding::new(
+                    &FABRIC,
+                    Severity::Info,
+                    "fabric manager",
+                    format!(
+                        "{} runs, but no NVSwitch is on the PCI bus: only some machines need it",
+                        p.name
+                    ),
+                )
+            });
+    }
+    let driver = look.host.driver_version().unwrap_or_default();
+    if !running(look) {
+        return Some(
+            Finding::new(
+                &FABRIC,
+                Severity::Fail,
+                "fabric manager",
+                format!("this machine has {switches} NVSwitches and no fabric manager runs: CUDA fails with error 802 while nvidia-smi works"),
+            )
+            .fix(format!(
+                "install the fabric manager of exactly {driver} and run `systemctl enable --now nvidia-fabricmanager`"
+            )),
+        );
+    }
+    match installed {
+        Some(p) if p.upstream() != driver => Some(
+            Finding::new(
+                &FABRIC,
+                Severity::Fail,
+                "fabric manager",
+                format!(
+                    "it is of {} and the driver of {driver}; both must be the same",
+                    p.upstream()
+                ),
+            )
+            .fix(format!(
+                "install the package of {driver} and restart nvidia-fabricmanager"
+            ))
+            .evidence(format!("{} {}", p.name, p.version)),
+        ),
+        _ => Some(Finding::new(
+            &FABRIC,
+            Severity::Ok,
+            "fabric manager",
+            format!("it runs, for {switches} NVSwitches"),
+        )),
+    }
+}
+
+fn running(look: &Look<'_>) -> bool {
+    let proc = &look.roots.proc;
+    let Ok(dir) = proc.resolve("/") else {
+        return false;
+    };
+    let mut pids = Vec::new();
+    let listed = dir.visit(MAX_PROCESSES, |name, _| {
+        if name.to_bytes().first().is_some_and(u8::is_ascii_digit) {
+            pids.push(name.to_string_lossy().into_owned());
+        }
+    });
+    listed.is_ok()
+        && pids.iter().any(|pid| {
+            proc.read_text(format!("{pid}/comm"), 64)
+                .is_ok_and(|comm| comm.trim_end() == FABRIC_MANAGER)
+        })
+}

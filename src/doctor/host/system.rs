@@ -1,0 +1,187 @@
+//! What is around the driver: firmware, SELinux, a container around the host, cgroups, the mount table.
+
+use std::collections::HashMap;
+
+use super::{CGROUPS, Finding, LEAK, Look, NESTED, SELINUX, Severity};
+use crate::sys::ns::in_user_namespace;
+
+/// Firmware's variable, with the GUID of the global variables (UEFI 2.10, 3.3).
+const SECURE_BOOT: &str = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// A host with so many mounts of one file has a leak: each container's mounts belong in its own namespace.
+const LEAKING: usize = 8;
+const MAX_MOUNTINFO: u64 = 64 << 20;
+
+pub(super) fn findings(look: &Look<'_>) -> Vec<Finding> {
+    [selinux(look), nested(look), cgroup_finding(look), leak(look)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Whether secure boot is on; `None` without UEFI. Four bytes of attributes come first.
+pub(super) fn secure_boot(look: &Look<'_>) -> Option<bool> {
+    let bytes = look.roots.sys.as_ref()?.read(SECURE_BOOT, 64).ok()?;
+    Some(bytes.get(4) == Some(&1))
+}
+
+fn selinux(look: &Look<'_>) -> Option<Finding> {
+    let sys = look.roots.sys.as_ref()?;
+    let enforcing = sys.read_text("fs/selinux/enforce", 16).ok()?.trim() == "1";
+    if !enforcing {
+        return None;
+    }
+    // A boolean's file holds its present and its pending value.
+    let on = |name: &str| {
+        sys.read_text(format!("fs/selinux/booleans/{name}"), 16)
+            .is_ok_and(|t| t.starts_with('1'))
+    };
+    if on("container_use_devices") || on("container_use_xserver_devices") {
+        return Some(Finding::new(
+            &SELINUX,
+            Severity::Ok,
+            "SELinux",
+            "enforcing, and containers may use devices",
+        ));
+    }
+    Some(
+        Finding::new(
+            &SELINUX,
+            Severity::Warn,
+            "SELinux",
+            "enforcing, and its policy keeps containers with a label from GPU nodes: NVML says `Insufficient Permissions`",
+        )
+        .fix("`setsebool -P container_use_devices 1`, or start containers with `--security-opt label=disable`"),
+    )
+}
+
+/// Marks that container managers leave for those inside.
+fn nested(look: &Look<'_>) -> Option<Finding> {
+    const MARKS: [(&str, &str); 3] = [
+        (".dockerenv", "docker"),
+        ("run/.containerenv", "podman"),
+        ("dev/.lxc", "lxc"),
+    ];
+    // container_interface of systemd.io: the manager's name.
+    let named = look.system.read_text("run/systemd/container", 64).ok();
+    let named = named.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty());
+    let kind = named
+        .or_else(|| {
+            let mark = MARKS.iter().find(|(file, _)| look.system.exists(file));
+            mark.map(|(_, kind)| (*kind).to_owned())
+        })
+        .filter(|kind| kind != "wsl")?;
+    let finding = if in_user_namespace() {
+        Finding::new(
+            &NESTED,
+            Severity::Warn,
+            "container",
+            format!("this host is itself an unprivileged container ({kind}): nodes cannot be made and device cgroups not be changed here"),
+        )
+        .fix("give this container the GPU nodes from outside (LXC: `lxc.mount.entry` and `lxc.cgroup2.devices.allow`), and set `no-cgroups = true` and `load-kmods = false` in /etc/nvoci/config.toml")
+    } else {
+        Finding::new(
+            &NESTED,
+            Severity::Info,
+            "container",
+            format!("this host is itself a container ({kind}): driver and nodes are those that it was given"),
+        )
+    };
+    Some(finding)
+}
+
+/// How the cgroup hierarchies are mounted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Cgroups {
+    /// Version 1 alone.
+    V1,
+    /// Version 1 with version 2 beside it.
+    Hybrid,
+    /// Version 2 alone.
+    V2,
+    /// None that could be seen.
+    None,
+}
+
+impl Cgroups {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::Hybrid => "hybrid v1",
+            Self::V2 => "v2",
+            Self::None => "none",
+        }
+    }
+}
+
+pub(super) fn cgroups(look: &Look<'_>) -> Cgroups {
+    let there = |path: &str| look.roots.sys.as_ref().is_some_and(|sys| sys.exists(path));
+    if there("fs/cgroup/cgroup.controllers") {
+        Cgroups::V2
+    } else if there("fs/cgroup/unified/cgroup.controllers") {
+        Cgroups::Hybrid
+    } else if there("fs/cgroup/devices") || there("fs/cgroup/systemd") {
+        Cgroups::V1
+    } else {
+        Cgroups::None
+    }
+}
+
+fn cgroup_finding(look: &Look<'_>) -> Option<Finding> {
+    let devices = look.roots.sys.as_ref().is_some_and(|sys| {
+        sys.exists("fs/cgroup/devices/devices.list") || sys.exists("fs/cgroup/devices/cgroup.procs")
+    });
+    match cgroups(look) {
+        Cgroups::V2 => None,
+        Cgroups::None => Some(
+            Finding::new(
+                &CGROUPS,
+                Severity::Warn,
+                "cgroups",
+                "no hierarchy is mounted at /sys/fs/cgroup",
+            )
+            .fix("mount cgroup2 there; engines cannot keep containers from devices otherwise"),
+        ),
+        _ if !devices => Some(
+            Finding::new(
+                &CGROUPS,
+                Severity::Warn,
+                "cgroups",
+                "the v1 hierarchy `devices` is not mounted: engines cannot keep containers from devices",
+            )
+            .fix("boot with `systemd.unified_cgroup_hierarchy=1`, or mount the hierarchy"),
+        ),
+        Cgroups::Hybrid => Some(
+            Finding::new(
+                &CGROUPS,
+                Severity::Info,
+                "cgroups",
+                "v1 and v2 side by side: crun refuses this layout where controllers are on v2, runc takes v1",
+            )
+            .fix("boot with `systemd.unified_cgroup_hierarchy=1` for v2 alone"),
+        ),
+        Cgroups::V1 => None,
+    }
+}
+
+/// Driver files that a broken injection mounted on the host itself, doubling with each container.
+fn leak(look: &Look<'_>) -> Option<Finding> {
+    let text = look.roots.proc.read("1/mountinfo", MAX_MOUNTINFO).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for point in text.lines().filter_map(|line| line.split(' ').nth(4)) {
+        let name = point.rsplit('/').next().unwrap_or_default();
+        if name.starts_with("libnvidia-") || name.starts_with("libcuda.so") {
+            *counts.entry(point).or_default() += 1;
+        }
+    }
+    let (point, count) = counts.into_iter().max_by_key(|(_, n)| *n)?;
+    (count >= LEAKING).then(|| {
+        Finding::new(
+            &LEAK,
+            Severity::Warn,
+            "mounts",
+            format!("{point} is mounted {count} times on the host: another injection leaked through a shared volume, and the kernel's limit on mounts comes nearer"),
+        )
+        .fix("stop the containers with `rshared` or Bidirectional volumes, unmount the copies, and update the vendor's toolkit to 1.17 or later")
+    })
+}

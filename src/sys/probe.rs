@@ -1,0 +1,216 @@
+//! Opening device nodes as a process of a container would, without executing anything of it.
+//!
+//! A forked child joins the container's device cgroup, takes the user, groups and capabilities of one of its processes,
+//! and opens nodes that were found before. It ends at once: nothing stays in the cgroup, nothing is written elsewhere.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::unistd::{Gid, Uid};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::cgroup::DeviceCgroup;
+use super::root::Node;
+
+/// A node's driver may initialise a GPU, for seconds each; longer than this is a finding.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Whose rights a process has.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Identity {
+    /// The user that the kernel checks for files, as the caller's user namespace has it.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The other groups.
+    pub groups: Vec<u32>,
+    /// Effective capabilities, a bit each (capability.h).
+    pub capabilities: u64,
+    /// In another user namespace than the caller, where capabilities say nothing about the host's nodes.
+    pub foreign: bool,
+}
+
+impl Identity {
+    /// That of a process, by its `status` (proc(5)).
+    ///
+    /// # Errors
+    /// Why it cannot be read; `EINVAL` when a line is missing.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let mut identity = parse(&text).ok_or(Errno::INVAL)?;
+        let own = std::fs::read_link("/proc/self/ns/user")?;
+        identity.foreign = std::fs::read_link(format!("/proc/{pid}/ns/user"))? != own;
+        Ok(identity)
+    }
+
+    /// Makes the calling (only) thread as powerless as this.
+    fn assume(&self) -> io::Result<()> {
+        rustix::thread::set_keep_capabilities(true)?;
+        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
+        nix::unistd::setgroups(&groups)?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        nix::unistd::setresgid(gid, gid, gid)?;
+        nix::unistd::setresuid(uid, uid, uid)?;
+        let kept: CapsHashSet = caps::all()
+            .into_iter()
+            .filter(|c: &Capability| !self.foreign && self.capabilities & c.bitmask() != 0)
+            .collect();
+        let own = caps::read(None, CapSet::Permitted).map_err(io::Error::other)?;
+        let kept: CapsHashSet = kept.intersection(&own).copied().collect();
+        caps::clear(None, CapSet::Effective).map_err(io::Error::other)?;
+        caps::set(None, CapSet::Permitted, &kept).map_err(io::Error::other)?;
+        caps::set(None, CapSet::Effective, &kept).map_err(io::Error::other)
+    }
+}
+
+/// `Uid:` and `Gid:` have the real, effective, saved and file system id.
+fn parse(status: &str) -> Option<Identity> {
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))
+    };
+    let last = |name: &str| field(name)?.split_ascii_whitespace().nth(3)?.parse().ok();
+    Some(Identity {
+        uid: last("Uid")?,
+        gid: last("Gid")?,
+        groups: field("Groups")?
+            .split_ascii_whitespace()
+            .filter_map(|g| g.parse().ok())
+            .collect(),
+        capabilities: u64::from_str_radix(field("CapEff")?.trim(), 16).ok()?,
+        foreign: false,
+    })
+}
+
+/// How a node opened: `None` when it did, else why not. `ETIMEDOUT` for those that were not reached in time.
+///
+/// # Errors
+/// Why the child could not be made or not become like the container's process.
+pub fn open_as(pid: u32, nodes: &[Node]) -> io::Result<Vec<Option<Errno>>> {
+    // An ordinary user can neither join another's cgroup nor become somebody else: their own rights count.
+    let privileged = rustix::process::geteuid().is_root();
+    let stance = if privileged {
+        let pid_number = i32::try_from(pid).map_err(|_| Errno::SRCH)?;
+        Some((DeviceCgroup::of(Some(pid_number))?, Identity::of(pid)?))
+    } else {
+        None
+    };
+    let become_it = || match &stance {
+        Some((cgroup, identity)) => cgroup.join().and_then(|()| identity.assume()),
+        None => Ok(()),
+    };
+    let answers = in_child(become_it, nodes)?;
+    let mut answers = answers.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b));
+    if let Some(first) = answers.next().filter(|e| *e != 0) {
+        return Err(io::Error::from_raw_os_error(first));
+    }
+    let mut found: Vec<Option<Errno>> = answers
+        .map(|e| (e != 0).then(|| Errno::from_raw_os_error(e)))
+        .collect();
+    found.resize(nodes.len(), Some(Errno::TIMEDOUT));
+    Ok(found)
+}
+
+/// Opens what an `O_PATH` descriptor refers to, through the caller's own descriptors: a child has another directory of
+/// them than its parent.
+fn open(node: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let path = format!("/proc/self/fd/{}", node.as_raw_fd());
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map(drop)
+}
+
+/// What a forked child said within the limit, as numbers of errors with 0 for none: of `prepare`, then of each node as soon
+/// as it is known.
+fn in_child(prepare: impl FnOnce() -> io::Result<()>, nodes: &[Node]) -> io::Result<Vec<u8>> {
+    let (mut ours, mut theirs) = UnixStream::pair()?;
+    // SAFETY: the child makes system calls and allocates, which musl's fork allows; it leaves by _exit.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if pid == 0 {
+        drop(ours);
+        let ready = prepare()
+            .err()
+            .map_or(0, |e| e.raw_os_error().unwrap_or(libc::EIO));
+        let mut say = |errno: i32| theirs.write_all(&errno.to_le_bytes()).is_ok();
+        // A parent that is gone wants no more answers.
+        let _ = say(ready)
+            && ready == 0
+            && nodes
+                .iter()
+                .all(|n| say(open(n.as_fd()).err().map_or(0, Errno::raw_os_error)));
+        // SAFETY: ends the child without running what the parent registered for its own end.
+        unsafe { libc::_exit(0) }
+    }
+    drop(theirs);
+    let end = Instant::now() + LIMIT;
+    let mut answer = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        ours.set_read_timeout(Some(left))?;
+        match ours.read(&mut part) {
+            Ok(0) => break,
+            Ok(n) => answer.extend_from_slice(part.get(..n).unwrap_or_default()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    reap(pid);
+    Ok(answer)
+}
+
+/// Ends a child that may still be there. One that hangs in a driver cannot be waited for.
+fn reap(pid: libc::pid_t) {
+    let end = Instant::now() + Duration::from_secs(1);
+    loop {
+        // SAFETY: the number is that of our own child, which was not waited for yet.
+        let done = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+        if done != 0 || Instant::now() > end {
+            return;
+        }
+        // SAFETY: as above: the number cannot be another process's before the wait.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::root::Root;
+
+    #[test]
+    fn the_status_of_a_process() {
+        let text =
+            "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapEff:\t00000000a80425fb\n";
+        let identity = parse(text).unwrap();
+        assert_eq!((identity.uid, identity.gid), (4, 8));
+        assert_eq!(identity.groups, [9, 10]);
+        assert_eq!(identity.capabilities, 0xa804_25fb);
+        assert!(parse("Uid:\t1\n").is_none());
+    }
+
+    #[test]
+    fn a_child_opens_what_it_may() {
+        let root = Root::open("/").unwrap();
+        let nodes = [root.resolve("/dev/null").unwrap(), root.resolve("/dev").unwrap()];
+        let answers = in_child(|| Ok(()), &nodes).unwrap();
+        let expected: Vec<u8> = [0, 0, libc::EISDIR]
+            .into_iter()
+            .flat_map(i32::to_le_bytes)
+            .collect();
+        assert_eq!(answers, expected);
+        let failed = in_child(|| Err(Errno::PERM.into()), &nodes).unwrap();
+        assert_eq!(failed, libc::EPERM.to_le_bytes());
+    }
+}
