@@ -84,13 +84,14 @@ pub(super) fn finish(mut spec: CdiSpec) -> CdiSpec {
     spec
 }
 
+/// Outside of the container: inside, a hook of a container with a user namespace of its own (Kubernetes' `hostUsers: false`,
+/// Podman's `--userns=auto`, Docker's userns-remap) may not read what the container asks for.
+const STAGE: &str = "createRuntime";
+
 fn our_hook(options: &Options, flags: &[&str]) -> Hook {
-    let words = ["nvoci", "hook", "--cdi"]
-        .iter()
-        .chain(flags)
-        .chain(&["createContainer"]);
+    let words = ["nvoci", "hook", "--cdi"].iter().chain(flags).chain(&[STAGE]);
     Hook {
-        stage: "createContainer".to_owned(),
+        stage: STAGE.to_owned(),
         path: options.hook_path.clone(),
         args: words.map(ToString::to_string).collect(),
         // An old runc gives a hook without an environment the image's.

@@ -318,7 +318,7 @@ fn the_dynamic_form_names_no_file_no_version_and_no_number() {
     assert_eq!(hook.path, "/usr/bin/nvoci");
     assert_eq!(
         hook.args,
-        ["nvoci", "hook", "--cdi", "--devices-in-spec", "createContainer"]
+        ["nvoci", "hook", "--cdi", "--devices-in-spec", "createRuntime"]
     );
     assert!(!hook.env.is_empty());
     assert_eq!(spec.edits.env, ["NVIDIA_VISIBLE_DEVICES=void"]);
@@ -336,7 +336,7 @@ fn before_there_is_a_driver_all_is_the_hook_alone() {
     assert_eq!(device.name, "all");
     assert_eq!(
         device.edits.hooks[0].args,
-        ["nvoci", "hook", "--cdi", "--devices", "all", "createContainer"]
+        ["nvoci", "hook", "--cdi", "--devices", "all", "createRuntime"]
     );
     let refused = explicit(&host.discover(), &host.roots(), &options(), Mode::Gpus).unwrap_err();
     assert_eq!(refused.code(), Code::NoDriver);

@@ -180,9 +180,14 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         None => None,
     };
     let place = place::find(engine, &root, &session, config.as_deref())?;
+    let mut settings = asked.settings.clone();
+    if live && let Ok(config) = super::load_config(None) {
+        let patterns = config.annotation_prefixes.iter().map(|p| format!("{p}*"));
+        settings.annotations = patterns.collect();
+    }
     let job = Job {
         engine,
-        settings: asked.settings.clone(),
+        settings,
         root,
         session,
         config,
