@@ -200,6 +200,18 @@ fn mode_of(word: &str) -> Result<Option<Mode>> {
     }))
 }
 
+/// What `nvoci cdi generate` prints, for containers whose hook is the program `hook`.
+///
+/// # Errors
+/// As of the command.
+pub fn of_this_host(hook: &Path) -> Result<String> {
+    let asked = Generate {
+        hook_path: Some(hook.display().to_string()),
+        ..Generate::default()
+    };
+    Ok(emit::yaml(&build(&asked, &super::load_config(None)?)?))
+}
+
 /// Looks at the host and makes its specification.
 fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
     let vendor = asked.vendor.as_deref().unwrap_or("nvidia.com");

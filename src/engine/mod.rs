@@ -17,6 +17,7 @@ pub mod podman;
 pub mod register;
 pub mod restart;
 mod sources;
+pub mod spec;
 pub mod store;
 mod toml;
 pub mod validate;
