@@ -384,9 +384,9 @@ fn only_the_devices_that_were_asked_for_are_named() {
     }
 }
 
-/// Quirk 20 of the toolkit's: `--enable-hook=chmod` gives every device a hook without a path.
+/// toolkit-features 12, quirk 20: `--enable-hook=chmod` gave every device a hook without a path.
 #[test]
-fn a_hook_that_was_asked_for_has_something_to_do() {
+fn quirk_20_a_hook_that_was_asked_for_has_something_to_do() {
     let Some(host) = h100() else { return };
     let hooks = |explicit_options: Explicit| -> Vec<String> {
         let options = Options {
@@ -804,8 +804,9 @@ fn check_sees_what_the_host_lacks() {
     assert_eq!(check::Engine::of("emacs", "29"), None);
 }
 
+/// toolkit-features 12, quirk 4: there, a variable that was set stays beside its new value.
 #[test]
-fn edits_are_applied_as_an_engine_does_but_nothing_twice() {
+fn quirk_04_edits_are_applied_as_an_engine_does_but_nothing_twice() {
     let text = "cdiVersion: 0.7.0\nkind: v.com/gpu\ndevices:\n- name: '0'\n  containerEdits:\n    env: [A=new, B=1]\n    \
                 deviceNodes: [{path: /dev/mine, hostPath: /dev/null, permissions: rw}, {path: /dev/full, type: c, major: 9}]\n\
                 containerEdits:\n  env: [NVIDIA_VISIBLE_DEVICES=void]\n  mounts:\n  \

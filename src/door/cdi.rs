@@ -500,6 +500,18 @@ fn from_standard_input() -> Result<(CdiSpec, Format)> {
 mod tests {
     use super::*;
 
+    /// toolkit-features 12, quirk 12: `x.yml` became `x.yml.yaml`, and the name decided against `--format`.
+    #[test]
+    fn quirk_12_a_file_has_the_name_and_the_format_that_were_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, format, start) in [("x.yml", Format::Yaml, "---\n"), ("y.yaml", Format::Json, "{")] {
+            write(&CdiSpec::default(), format, Some(&dir.path().join(name))).unwrap();
+            let text = std::fs::read_to_string(dir.path().join(name)).unwrap();
+            assert!(text.starts_with(start), "{text}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
     #[test]
     fn mig_uuids_are_those_of_their_gpu() {
         let gpu = |index, uuid: &str| Gpu {

@@ -278,9 +278,9 @@ mod tests {
         );
     }
 
+    /// toolkit-features 12, quirk 7: a drop-in for version 1 that nothing reads.
     #[test]
-    fn version_1_is_edited_where_containerd_reads_it() {
-        // Quirk 7 of the toolkit: a drop-in for version 1 that nothing reads.
+    fn quirk_07_version_1_is_edited_where_containerd_reads_it() {
         let s = Settings {
             set_as_default: true,
             cdi: true,

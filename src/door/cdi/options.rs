@@ -148,12 +148,12 @@ pub(super) fn parse(
             other => return Err(unexpected(&other)),
         };
         let value = text(parser)?;
-        g.set(name, &value)?;
+        g.set(name, &value, true)?;
         said.push(name);
     }
     for (name, _, alias) in options().filter(|(name, ..)| !said.contains(name)) {
         if let Some(value) = variable(alias).filter(|v| !v.is_empty()) {
-            g.set(name, &value)?;
+            g.set(name, &value, false)?;
         }
     }
     if !said.contains(&NO_ALL.0) {
@@ -170,7 +170,8 @@ fn options() -> impl Iterator<Item = (&'static str, &'static [&'static str], &'s
 }
 
 impl Generate {
-    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+    /// Takes a value that the command line has `said`, or a variable holds.
+    fn set(&mut self, name: &str, value: &str, said: bool) -> Result<()> {
         let list = || value.split(',').map(str::trim).filter(|w| !w.is_empty());
         match name {
             "output" => self.output = Some(absolute(value)?),
@@ -183,6 +184,8 @@ impl Generate {
                     self.naming.push(naming_of(word)?);
                 }
             }
+            // A path may hold a comma (toolkit-features 12, quirk 5); a variable holds several.
+            "library-search-path" if said => self.library_dirs.push(absolute(value)?),
             "library-search-path" => {
                 for dir in list() {
                     self.library_dirs.push(absolute(dir)?);
@@ -299,7 +302,7 @@ mod tests {
     fn the_vendors_names_are_taken() {
         let g = read(
             "--output=/x.json --format JSON --device-ids 0,1 --device GPU-x --cdi-vendor v.com --cdi-class cc \
-             --nvidia-ctk-path /usr/bin/nvidia-ctk --library-search-path /a,/b --no-all-device",
+             --nvidia-ctk-path /usr/bin/nvidia-ctk --library-search-path /a,b --library-search-path /c --no-all-device",
             &[],
         )
         .unwrap();
@@ -309,7 +312,7 @@ mod tests {
             (Some("v.com"), Some("cc"))
         );
         assert_eq!(g.hook_path.as_deref(), Some("/usr/bin/nvidia-ctk"));
-        assert_eq!(g.library_dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(g.library_dirs, [PathBuf::from("/a,b"), PathBuf::from("/c")]);
         assert!(g.no_all && g.format == Some(Format::Json) && !g.explicit);
         assert!(read("--device all --device 0", &[]).unwrap().ids.is_empty());
     }
