@@ -68,6 +68,7 @@ impl Case {
             root,
             session: Session::default(),
             config: None,
+            spec: None,
             dry_run: false,
         };
         Machine {
@@ -345,4 +346,56 @@ fn a_user_s_later_default_is_not_touched() {
     assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
     let left: serde_json::Value = serde_json::from_slice(&fs::read(&machine.file).unwrap()).unwrap();
     assert_eq!(left, serde_json::json!({"default-runtime": "kata"}));
+}
+
+/// A specification comes with each engine, and goes with the last.
+#[test]
+fn the_cdi_specification_stays_while_an_engine_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("usr/bin")).unwrap();
+    for file in ["usr/bin/nvoci", "usr/bin/nvoci-runtime"] {
+        fs::write(dir.path().join(file), "").unwrap();
+    }
+    let file = dir.path().join("etc/cdi/nvidia.yaml");
+    let job = |engine, spec: &str| Job {
+        engine,
+        settings: Settings::default(),
+        root: Root::open(dir.path()).unwrap(),
+        session: Session::default(),
+        config: None,
+        spec: Some(spec.to_owned()),
+        dry_run: false,
+    };
+    let install = |engine, text: &str| {
+        let job = job(engine, text);
+        let place = place::find(engine, &job.root, &job.session, None).unwrap();
+        register::install(&job, &place).unwrap()
+    };
+    let uninstall = |engine| {
+        let job = job(engine, "");
+        let place = place::find(engine, &job.root, &job.session, None).unwrap();
+        register::uninstall(&job, &place).unwrap()
+    };
+    install(Engine::Docker, "one");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "one");
+    // A GPU was added, and another engine.
+    install(Engine::Podman, "two");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "two");
+    assert_eq!(install(Engine::Docker, "two").outcome, Outcome::AlreadyRegistered);
+    uninstall(Engine::Podman);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "two");
+    uninstall(Engine::Docker);
+    assert!(!file.exists() && !dir.path().join("etc/cdi").exists());
+
+    // What somebody else wrote stays, and so does what somebody changed.
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "theirs").unwrap();
+    install(Engine::Docker, "one");
+    uninstall(Engine::Docker);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "theirs");
+    fs::remove_file(&file).unwrap();
+    install(Engine::Docker, "one");
+    fs::write(&file, "one, changed").unwrap();
+    assert_eq!(install(Engine::Docker, "two").warnings.len(), 1);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "one, changed");
 }

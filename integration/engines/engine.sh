@@ -93,3 +93,20 @@ lasting_case() {
   same_mounts "$CASE_DIR/mounts.before"
   ok
 }
+
+# In a user namespace nobody can make nodes, and no device filter holds a user's container: what can be seen is what is there.
+user_first_gpu_only() {
+  local d
+  for d in nvidia0 nvidiactl nvidia-uvm nvidia-uvm-tools; do has "$(out)" "dev /dev/$d $allowed" "/dev/$d does not open" "/dev/$d "; done
+  has "$(out)" 'dev /dev/nvidia1 absent' "a GPU nobody asked for" '/dev/nvidia1'
+}
+
+# one_gpu MINE OTHER: by CDI. The control nodes are in every specification, nvidia-modeset too, as in the vendor's.
+one_gpu() {
+  local d
+  can_mknod
+  for d in "nvidia$1" nvidiactl nvidia-uvm nvidia-uvm-tools; do has "$(out)" "dev /dev/$d $allowed" "/dev/$d does not open" "/dev/$d "; done
+  has "$(out)" "dev /dev/nvidia$2 absent" "a GPU nobody asked for" "/dev/nvidia$2"
+  has "$(out)" "mknod 195:$2 refused" "a GPU nobody asked for opens by its number" "195:$2"
+  has "$(out)" 'mknod 10:229 refused' "the container's own device rules are gone" '10:229'
+}

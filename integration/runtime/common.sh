@@ -78,10 +78,3 @@ once_case() {
   same_mounts "$CASE_DIR/mounts.before"
   ok
 }
-
-# In a user namespace nobody can make nodes, and no device filter holds a user's container: what can be seen is what is there.
-user_first_gpu_only() {
-  local d
-  for d in nvidia0 nvidiactl nvidia-uvm nvidia-uvm-tools; do has "$(out)" "dev /dev/$d $allowed" "/dev/$d does not open" "/dev/$d "; done
-  has "$(out)" 'dev /dev/nvidia1 absent' "a GPU nobody asked for" '/dev/nvidia1'
-}

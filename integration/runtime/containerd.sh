@@ -46,6 +46,19 @@ state = "/scratch/state"
 T
 fi
 
+# A network plugin that makes no network and says that it did.
+mkdir -p /scratch/cni
+echo '{"cniVersion": "1.0.0", "name": "nothing", "plugins": [{"type": "none"}]}' >/scratch/cni/nothing.conflist
+cat >/scratch/cni/none <<'N'
+#!/bin/sh
+cat >/dev/null
+[ "$CNI_COMMAND" != VERSION ] || { echo '{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}'; exit; }
+[ "$CNI_COMMAND" != ADD ] ||
+  echo "{\"cniVersion\": \"1.0.0\", \"interfaces\": [{\"name\": \"$CNI_IFNAME\", \"sandbox\": \"$CNI_NETNS\"}], \"ips\": [{\"address\": \"10.0.0.2/24\", \"interface\": 0}]}"
+N
+chmod 755 /scratch/cni/none
+ln -sf none /scratch/cni/loopback
+
 # load_images NAME...: into the namespaces of ctr and of the CRI.
 load_images() {
   local ns i

@@ -1,6 +1,6 @@
 """cri.py SOCKET HANDLER REQUEST: one pod with one container through the CRI, as a kubelet makes it.
 
-REQUEST is JSON: env {NAME: VALUE}, mounts [[HOST, CONTAINER]], annotations {}, pod_annotations {}, cdi [NAME], devices [PATH],
+REQUEST is JSON: userns BOOL, env {NAME: VALUE}, mounts [[HOST, CONTAINER]], annotations {}, pod_annotations {}, cdi [NAME], devices [PATH],
 questions [WORD] for the probe. What the probe says is printed; "error: MESSAGE" if the CRI refuses.
 """
 
@@ -19,7 +19,12 @@ channel = grpc.insecure_channel("unix://" + socket, options=[("grpc.default_auth
 cri = g.RuntimeServiceStub(channel)
 
 mode = p.NamespaceMode
-namespaces = p.NamespaceOption(network=mode.Value("NODE"), pid=mode.Value("CONTAINER"), ipc=mode.Value("POD"))
+# A user namespace needs a network of the pod's own, and that a plugin (containerd.sh has one that does nothing).
+network = "POD" if request.get("userns") else "NODE"
+namespaces = p.NamespaceOption(network=mode.Value(network), pid=mode.Value("CONTAINER"), ipc=mode.Value("POD"))
+if request.get("userns"):  # a pod with `hostUsers: false`
+    ids = [p.IDMapping(host_id=100000, container_id=0, length=65536)]
+    namespaces.userns_options.CopyFrom(p.UserNamespace(mode=mode.Value("POD"), uids=ids, gids=ids))
 sandbox = p.PodSandboxConfig(
     metadata=p.PodSandboxMetadata(name="pod", uid=f"u{time.time_ns()}", namespace="default", attempt=0),
     log_directory="/scratch/cri-log",

@@ -400,6 +400,42 @@ mod tests {
         assert_eq!(fs::read_to_string(conf).unwrap(), "/usr/local/cuda-12.9/compat\n");
     }
 
+    /// toolkit-features 12, quirk 13: there, each call left a file in ld.so.conf.d and a directory in /run.
+    #[test]
+    fn quirk_13_a_second_call_leaves_nothing_more() {
+        let root = root();
+        let at = |p: &str| root.path().join(p);
+        fs::create_dir_all(at("opt/driver")).unwrap();
+        fs::create_dir_all(at("lib64")).unwrap();
+        fs::write(
+            at("lib64/ld-linux-x86-64.so.2"),
+            elf_with_note(".note.x", "x", "x"),
+        )
+        .unwrap();
+        let all = || {
+            let mut found: Vec<PathBuf> = Vec::new();
+            let mut dirs = vec![root.path().to_owned()];
+            while let Some(dir) = dirs.pop() {
+                for entry in fs::read_dir(dir).unwrap() {
+                    let path = entry.unwrap().path();
+                    if path.is_dir() {
+                        dirs.push(path.clone());
+                    }
+                    found.push(path);
+                }
+            }
+            found.sort();
+            found
+        };
+        let hook = CdiHook::UpdateLdcache(vec!["/opt/driver".into()]);
+        run_in(&root, &hook);
+        let once = all();
+        assert!(once.iter().any(|p| p.ends_with("etc/ld.so.cache")), "{once:?}");
+        run_in(&root, &hook);
+        assert_eq!(all(), once);
+        assert!(!at("run").exists());
+    }
+
     #[test]
     fn the_profile_names_the_gpus_that_are_there() {
         use rustix::fs::{CWD, Mode, makedev, mknodat};

@@ -7,7 +7,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::generate::{
-    Numbers, Options, VOID, control_nodes, depth_first, edits_of, entry, finish, gpu_devices, wsl_device,
+    CHMOD, Explicit, Numbers, Options, VOID, control_nodes, depth_first, edits_of, entry, finish,
+    gpu_devices, wsl_device,
 };
 use super::types::{CdiSpec, Device, Edits, Hook, Mount};
 use crate::error::{Code, Error, Result};
@@ -49,6 +50,7 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
         host,
         roots,
         hook_path: &options.hook_path,
+        choice: &options.explicit,
     };
     match mode {
         Mode::Gpus if host.platform == Platform::Wsl2 => {
@@ -58,6 +60,9 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
         Mode::Gpus => {
             host.check_versions()?;
             gpu_devices(&mut spec, host, roots, options, Numbers::Now);
+            for device in &mut spec.devices {
+                maker.passable(&mut device.edits);
+            }
             spec.edits.device_nodes = control_nodes(host, roots, Numbers::Now);
             maker.driver_files(&mut spec.edits, mode);
         }
@@ -128,6 +133,10 @@ fn imex(spec: &mut CdiSpec, host: &Host, roots: &Roots, options: &Options) {
     let mut all = Edits::default();
     for node in host.nodes.iter().filter(|n| n.present) {
         if let NodeKind::ImexChannel(channel) = node.kind {
+            let named = |id: &String| id.trim_start_matches("channel") == channel.to_string();
+            if !options.ids.is_empty() && !options.ids.iter().any(named) {
+                continue;
+            }
             let mut edits = Edits::default();
             edits.device_nodes.push(entry(node, roots, Numbers::AtStart));
             all.merge(&edits);
@@ -156,13 +165,15 @@ struct Maker<'a> {
     host: &'a Host,
     roots: &'a Roots,
     hook_path: &'a str,
+    choice: &'a Explicit,
 }
 
 impl Maker<'_> {
     fn driver_files(&self, edits: &mut Edits, mode: Mode) {
         let graphics = mode == Mode::Gpus;
         for file in &self.host.files {
-            if let Some((at, options)) = place(file, graphics) {
+            let left_out = file.kind == FileKind::Socket && self.choice.no_sockets;
+            if let (Some((at, options)), false) = (place(file, graphics), left_out) {
                 edits.mounts.push(self.mount(file, &at, options));
             }
         }
@@ -234,6 +245,9 @@ impl Maker<'_> {
     }
 
     fn hook(&self, edits: &mut Edits, words: &[&str]) {
+        if words.first().is_some_and(|name| !self.choice.has_hook(name)) {
+            return;
+        }
         let name = Path::new(self.hook_path).file_name().and_then(OsStr::to_str);
         // The vendor's other program has the hooks as a subcommand.
         let program: &[&str] = match name {
@@ -258,6 +272,20 @@ impl Maker<'_> {
         }
     }
 
+    /// Directories of a device's nodes that a runtime may make for root alone (the vendor's older work-around).
+    fn passable(&self, edits: &mut Edits) {
+        let has = |dir: &&str| edits.device_nodes.iter().any(|n| n.path.starts_with(*dir));
+        let dirs: Vec<&str> = ["/dev/dri/", "/dev/nvidia-caps/"]
+            .into_iter()
+            .filter(has)
+            .collect();
+        if !dirs.is_empty() {
+            let mut words = vec![CHMOD, "--mode", "755"];
+            words.extend(dirs.iter().flat_map(|d| ["--path", d.trim_end_matches('/')]));
+            self.hook(edits, &words);
+        }
+    }
+
     /// The directories of the libraries, in the order of their mounts.
     fn ldcache(&self, edits: &mut Edits) {
         let mut dirs: Vec<String> = Vec::new();
@@ -278,6 +306,9 @@ impl Maker<'_> {
         }
         if !dirs.is_empty() {
             let mut words = vec!["update-ldcache"];
+            if let Some(ldconfig) = &self.choice.ldconfig {
+                words.extend(["--ldconfig-path", ldconfig]);
+            }
             words.extend(dirs.iter().flat_map(|d| ["--folder", d.as_str()]));
             self.hook(edits, &words);
         }

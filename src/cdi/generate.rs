@@ -37,7 +37,75 @@ pub struct Options {
     pub additional_gids: bool,
     /// UUIDs of MIG devices, which only the driver's own library knows: GPU index, MIG index, `MIG-…`.
     pub mig_uuids: Vec<(u32, u32, String)>,
+    /// The devices to name, by index, `GPU:MIG` or UUID; all of them where empty. `none` is a device that gives nothing.
+    pub ids: Vec<String>,
+    /// What only the static form has.
+    pub explicit: Explicit,
 }
+
+impl Options {
+    /// The first of the identifiers that this host has no device for.
+    pub fn unknown_id<'a>(&'a self, host: &Host) -> Option<&'a str> {
+        let known = |id: &&String| {
+            let gpu = |g: &Gpu| {
+                let mig = |m: &crate::host::MigDevice| self.is_mig(id, g.index, m.index);
+                is_gpu(id, g) || g.mig_devices.iter().any(mig)
+            };
+            *id == NONE || host.usable_gpus().any(gpu)
+        };
+        self.ids.iter().find(|id| !known(id)).map(String::as_str)
+    }
+
+    fn wants_gpu(&self, gpu: &Gpu) -> bool {
+        if self.ids.is_empty() {
+            // A GPU that is divided is not given as a whole, unless by its own name.
+            return gpu.mig_devices.is_empty();
+        }
+        self.ids.iter().any(|id| is_gpu(id, gpu))
+    }
+
+    fn wants_mig(&self, gpu: u32, mig: u32) -> bool {
+        self.ids.is_empty() || self.ids.iter().any(|id| self.is_mig(id, gpu, mig))
+    }
+
+    fn is_mig(&self, id: &str, gpu: u32, mig: u32) -> bool {
+        let mut named = self.mig_uuids.iter().filter(|(g, m, _)| (*g, *m) == (gpu, mig));
+        id == format!("{gpu}:{mig}") || named.any(|(.., uuid)| uuid == id)
+    }
+}
+
+fn is_gpu(id: &str, gpu: &Gpu) -> bool {
+    id == gpu.uuid || id == gpu.index.to_string()
+}
+
+/// The identifier, and the name, of the device that gives nothing.
+pub const NONE: &str = "none";
+
+/// What only the static form has.
+#[derive(Clone, Debug, Default)]
+pub struct Explicit {
+    /// Hooks that are left out, by name; `all` is every one.
+    pub disabled_hooks: Vec<String>,
+    /// Hooks that are there, whatever is left out.
+    pub enabled_hooks: Vec<String>,
+    /// Without the sockets of the driver's services.
+    pub no_sockets: bool,
+    /// What the hook that updates the loader's cache is told to run. Ours runs nothing.
+    pub ldconfig: Option<String>,
+}
+
+impl Explicit {
+    /// Whether the hook of that name is in it. `chmod` is only where it was asked for, as in the vendor's since 1.18.
+    pub fn has_hook(&self, name: &str) -> bool {
+        let listed = |list: &[String]| list.iter().any(|n| n == name);
+        let off =
+            name == CHMOD || listed(&self.disabled_hooks) || self.disabled_hooks.iter().any(|n| n == "all");
+        listed(&self.enabled_hooks) || !off
+    }
+}
+
+/// The hook that makes directories of device nodes passable.
+pub const CHMOD: &str = "chmod";
 
 /// What a device node entry says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -84,13 +152,14 @@ pub(super) fn finish(mut spec: CdiSpec) -> CdiSpec {
     spec
 }
 
+/// Outside of the container: inside, a hook of a container with a user namespace of its own (Kubernetes' `hostUsers: false`,
+/// Podman's `--userns=auto`, Docker's userns-remap) may not read what the container asks for.
+const STAGE: &str = "createRuntime";
+
 fn our_hook(options: &Options, flags: &[&str]) -> Hook {
-    let words = ["nvoci", "hook", "--cdi"]
-        .iter()
-        .chain(flags)
-        .chain(&["createContainer"]);
+    let words = ["nvoci", "hook", "--cdi"].iter().chain(flags).chain(&[STAGE]);
     Hook {
-        stage: "createContainer".to_owned(),
+        stage: STAGE.to_owned(),
         path: options.hook_path.clone(),
         args: words.map(ToString::to_string).collect(),
         // An old runc gives a hook without an environment the image's.
@@ -110,7 +179,7 @@ pub(super) fn gpu_devices(
     let mut all = Edits::default();
     let mut devices = Vec::new();
     for gpu in host.usable_gpus() {
-        if gpu.mig_devices.is_empty() {
+        if options.wants_gpu(gpu) {
             let edits = edits_of(gpu_nodes(host, gpu), roots, options, numbers);
             if !edits.is_empty() {
                 all.merge(&edits);
@@ -124,7 +193,11 @@ pub(super) fn gpu_devices(
                 }
             }
         }
-        for mig in &gpu.mig_devices {
+        for mig in gpu
+            .mig_devices
+            .iter()
+            .filter(|m| options.wants_mig(gpu.index, m.index))
+        {
             let kinds = [
                 NodeKind::Gpu(gpu.minor),
                 NodeKind::Cap(mig.gi_minor),
@@ -156,7 +229,14 @@ pub(super) fn gpu_devices(
     devices.retain(|(name, _)| !name.is_empty());
     devices.sort_by(|a, b| a.0.cmp(&b.0));
     devices.dedup_by(|a, b| a.0 == b.0);
-    if options.all && !all.is_empty() {
+    if options.ids.iter().any(|id| id == NONE) {
+        // A device must change something, and this does in name only, as the vendor's.
+        let edits = Edits {
+            env: vec!["NVCT_EMPTY_DEVICE=".to_owned()],
+            ..Edits::default()
+        };
+        devices = vec![(NONE.to_owned(), edits)];
+    } else if options.all && !all.is_empty() {
         all.device_nodes
             .sort_by(|a, b| depth_first(&a.path).cmp(&depth_first(&b.path)));
         devices.push(("all".to_owned(), all));

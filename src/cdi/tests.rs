@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use super::explicit::{Mode, explicit};
-use super::generate::{Naming, Options, dynamic};
+use super::generate::{Explicit, Naming, Options, dynamic};
 use super::read::{Format, parse};
 use super::registry::{Registry, Standing, Trust};
 use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount};
@@ -39,6 +39,8 @@ fn options() -> Options {
         hook_path: "/usr/bin/nvidia-cdi-hook".to_owned(),
         additional_gids: true,
         mig_uuids: Vec::new(),
+        ids: Vec::new(),
+        explicit: Explicit::default(),
     }
 }
 
@@ -318,7 +320,7 @@ fn the_dynamic_form_names_no_file_no_version_and_no_number() {
     assert_eq!(hook.path, "/usr/bin/nvoci");
     assert_eq!(
         hook.args,
-        ["nvoci", "hook", "--cdi", "--devices-in-spec", "createContainer"]
+        ["nvoci", "hook", "--cdi", "--devices-in-spec", "createRuntime"]
     );
     assert!(!hook.env.is_empty());
     assert_eq!(spec.edits.env, ["NVIDIA_VISIBLE_DEVICES=void"]);
@@ -336,10 +338,89 @@ fn before_there_is_a_driver_all_is_the_hook_alone() {
     assert_eq!(device.name, "all");
     assert_eq!(
         device.edits.hooks[0].args,
-        ["nvoci", "hook", "--cdi", "--devices", "all", "createContainer"]
+        ["nvoci", "hook", "--cdi", "--devices", "all", "createRuntime"]
     );
     let refused = explicit(&host.discover(), &host.roots(), &options(), Mode::Gpus).unwrap_err();
     assert_eq!(refused.code(), Code::NoDriver);
+}
+
+#[test]
+fn only_the_devices_that_were_asked_for_are_named() {
+    let host = TestHost::bare();
+    host.module("550.1.2", 3);
+    for minor in 0..3 {
+        host.device(&format!("nvidia{minor}"), 195, minor, 0o666);
+    }
+    let found = host.discover();
+    let uuid = found.gpus[1].uuid.clone();
+    let named = |ids: &[&str]| {
+        let options = Options {
+            ids: ids.iter().map(|i| (*i).to_owned()).collect(),
+            all: !ids.contains(&"none"),
+            ..options()
+        };
+        assert_eq!(options.unknown_id(&found), None, "{ids:?}");
+        let spec = dynamic(&found, &host.roots(), &options);
+        super::validate::validate(&spec).unwrap();
+        spec.devices
+    };
+    let names = |ids: &[&str]| -> Vec<String> { named(ids).into_iter().map(|d| d.name).collect() };
+    assert_eq!(names(&["2"]).len(), 3);
+    assert_eq!(names(&["2"])[0], "2");
+    assert_eq!(names(&["0", &uuid])[..2], ["0", "1"]);
+    let none = named(&["none"]);
+    assert_eq!(none.len(), 1);
+    assert_eq!(
+        (none[0].name.as_str(), none[0].edits.env.as_slice()),
+        ("none", &["NVCT_EMPTY_DEVICE=".to_owned()][..])
+    );
+    assert!(none[0].edits.device_nodes.is_empty());
+    for id in ["3", "0:0", "GPU-", "gpu0"] {
+        let options = Options {
+            ids: vec![id.to_owned()],
+            ..options()
+        };
+        assert_eq!(options.unknown_id(&found), Some(id));
+    }
+}
+
+/// toolkit-features 12, quirk 20: `--enable-hook=chmod` gave every device a hook without a path.
+#[test]
+fn quirk_20_a_hook_that_was_asked_for_has_something_to_do() {
+    let Some(host) = h100() else { return };
+    let hooks = |explicit_options: Explicit| -> Vec<String> {
+        let options = Options {
+            explicit: explicit_options,
+            ..options()
+        };
+        let spec = explicit(&host.discover(), &host.roots(), &options, Mode::Gpus).unwrap();
+        let devices = spec.devices.iter().flat_map(|d| &d.edits.hooks);
+        let all = devices.chain(&spec.edits.hooks);
+        all.map(|h| {
+            assert!(
+                h.args.len() > 2 || h.args[1].starts_with("disable-") || h.args[1].starts_with("update-app")
+            );
+            h.args[1].clone()
+        })
+        .collect()
+    };
+    let usual = hooks(Explicit::default());
+    for name in ["create-symlinks", "enable-cuda-compat", "update-ldcache"] {
+        assert!(usual.iter().any(|h| h == name), "{name}");
+    }
+    assert!(!usual.iter().any(|h| h == "chmod"));
+    // No node of this host's GPU is in a directory.
+    let asked = hooks(Explicit {
+        enabled_hooks: vec!["chmod".to_owned()],
+        ..Explicit::default()
+    });
+    assert_eq!(asked, usual);
+    let off = hooks(Explicit {
+        disabled_hooks: vec!["all".to_owned()],
+        enabled_hooks: vec!["update-ldcache".to_owned()],
+        ..Explicit::default()
+    });
+    assert_eq!(off, ["update-ldcache"]);
 }
 
 #[test]
@@ -390,6 +471,24 @@ fn mig_devices_are_named_and_their_gpu_is_not() {
             "all"
         ]
     );
+    // By its own name a divided GPU is given as a whole, a part of it by the part's.
+    for (id, wanted) in [
+        ("0", vec!["0", "all"]),
+        ("MIG-abc", vec!["0:1", "MIG-abc", "all"]),
+    ] {
+        options.naming = vec![Naming::Index, Naming::Uuid];
+        options.ids = vec![id.to_owned()];
+        let named = dynamic(&found, &host.roots(), &options);
+        let named: Vec<&str> = named.devices.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(
+            named
+                .iter()
+                .filter(|n| !n.starts_with("GPU-"))
+                .copied()
+                .collect::<Vec<_>>(),
+            wanted
+        );
+    }
     let nodes: Vec<&str> = spec.devices[1]
         .edits
         .device_nodes
@@ -705,8 +804,9 @@ fn check_sees_what_the_host_lacks() {
     assert_eq!(check::Engine::of("emacs", "29"), None);
 }
 
+/// toolkit-features 12, quirk 4: there, a variable that was set stays beside its new value.
 #[test]
-fn edits_are_applied_as_an_engine_does_but_nothing_twice() {
+fn quirk_04_edits_are_applied_as_an_engine_does_but_nothing_twice() {
     let text = "cdiVersion: 0.7.0\nkind: v.com/gpu\ndevices:\n- name: '0'\n  containerEdits:\n    env: [A=new, B=1]\n    \
                 deviceNodes: [{path: /dev/mine, hostPath: /dev/null, permissions: rw}, {path: /dev/full, type: c, major: 9}]\n\
                 containerEdits:\n  env: [NVIDIA_VISIBLE_DEVICES=void]\n  mounts:\n  \

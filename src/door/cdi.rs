@@ -1,5 +1,7 @@
 //! `nvoci cdi`: writes, lists, checks and moves CDI specifications.
 
+mod options;
+
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use crate::host::{Gpu, Host, Platform, Roots, create};
 use crate::request::split_kind;
 use crate::sys::owned;
 use crate::sys::root::{Root, split};
+use options::Generate;
 
 /// `nvoci cdi --help`.
 pub const HELP: &str = "\
@@ -37,6 +40,7 @@ generate
   --static          name every driver file, for gVisor, toolbx and Kata; right for one driver version
   --mode MODE       auto, management, gds, mofed, gdrcopy, nvswitch or imex; all but auto are static
   --device-name-strategy index|uuid|type-index   may be repeated; default index and uuid
+  --device-id ID    only this device (index, GPU:MIG, UUID; `none`: one that gives nothing); may be repeated
   --no-all-device   without the device `all`
   --vendor V, --class C   default nvidia.com and gpu
   --driver-root DIR, --dev-root DIR   where the driver and its device nodes are
@@ -44,6 +48,10 @@ generate
   --additional-gids containers join the groups of nodes that not everybody may open (needs CDI 0.7.0)
   --create-nodes    load the driver's modules and make its missing device nodes first
   --config FILE     another configuration
+  --library-search-path DIR   where the driver's libraries are, before the usual places; may be repeated
+  --disable-hook NAME|all, --enable-hook NAME, --ldconfig-path FILE, --feature-flag disable-ipc-discoverer
+                    what hooks and mounts the static form has, which these imply; may be repeated
+Every option of the NVIDIA Container Toolkit may come from its variable (NVIDIA_CTK_CDI_OUTPUT_FILE_PATH, …) instead.
 
 The specification names devices and one hook, which finds the driver when a container starts: it stays
 right over driver updates, and may be there before the driver is. check exits with 1 if it finds errors.
@@ -91,26 +99,8 @@ fn unexpected(arg: &Arg<'_>) -> Error {
     usage(&format!("`{shown}` is not an option here"))
 }
 
-#[derive(Default)]
-struct Generate {
-    output: Option<PathBuf>,
-    format: Option<Format>,
-    explicit: bool,
-    mode: Option<Mode>,
-    naming: Vec<Naming>,
-    no_all: bool,
-    vendor: Option<String>,
-    class: Option<String>,
-    driver_root: Option<PathBuf>,
-    dev_root: Option<PathBuf>,
-    hook_path: Option<String>,
-    additional_gids: bool,
-    create_nodes: bool,
-    config: Option<PathBuf>,
-}
-
 fn generate(parser: &mut lexopt::Parser) -> Result<ExitCode> {
-    let Some(asked) = parse(parser)? else {
+    let Some(asked) = options::parse(parser, |name| std::env::var(name).ok())? else {
         print!("{HELP}");
         return Ok(ExitCode::SUCCESS);
     };
@@ -121,6 +111,10 @@ fn generate(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     if let Some(root) = &asked.dev_root {
         config.dev_root.value = Some(root.clone());
     }
+    config
+        .library_dirs
+        .value
+        .extend(asked.library_dirs.iter().cloned());
     let spec = build(&asked, &config)?;
     let format = asked
         .format
@@ -130,74 +124,21 @@ fn generate(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse(parser: &mut lexopt::Parser) -> Result<Option<Generate>> {
-    let mut g = Generate::default();
-    while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
-        match arg {
-            Arg::Long("help") | Arg::Short('h') => return Ok(None),
-            Arg::Long("output") => g.output = Some(path(parser)?),
-            Arg::Long("format") => g.format = Some(format_of(&text(parser)?)?),
-            Arg::Long("static") => g.explicit = true,
-            Arg::Long("mode" | "discovery-mode") => g.mode = mode_of(&text(parser)?)?,
-            Arg::Long("device-name-strategy") => {
-                for word in text(parser)?.split(',') {
-                    g.naming.push(naming_of(word)?);
-                }
-            }
-            Arg::Long("no-all-device") => g.no_all = true,
-            Arg::Long("vendor" | "cdi-vendor") => g.vendor = Some(text(parser)?),
-            Arg::Long("class" | "cdi-class") => g.class = Some(text(parser)?),
-            Arg::Long("driver-root") => g.driver_root = Some(path(parser)?),
-            Arg::Long("dev-root") => g.dev_root = Some(path(parser)?),
-            Arg::Long("hook-path" | "nvidia-cdi-hook-path" | "nvidia-ctk-path") => {
-                g.hook_path = Some(text(parser)?);
-            }
-            Arg::Long("additional-gids") => g.additional_gids = true,
-            Arg::Long("create-nodes") => g.create_nodes = true,
-            Arg::Long("config") => g.config = Some(path(parser)?),
-            other => return Err(unexpected(&other)),
-        }
-    }
-    if g.hook_path.as_ref().is_some_and(|p| !p.starts_with('/')) {
-        return Err(usage("--hook-path must be absolute"));
-    }
-    Ok(Some(g))
-}
-
 fn path(parser: &mut lexopt::Parser) -> Result<PathBuf> {
     let value = parser.value().map_err(|e| usage(&e.to_string()))?;
     std::path::absolute(value).context(Code::Usage, || "a path of the command line")
 }
 
-fn format_of(word: &str) -> Result<Format> {
-    match word.to_ascii_lowercase().as_str() {
-        "yaml" => Ok(Format::Yaml),
-        "json" => Ok(Format::Json),
-        other => Err(usage(&format!("`{other}` is neither yaml nor json"))),
-    }
-}
-
-fn naming_of(word: &str) -> Result<Naming> {
-    match word.trim() {
-        "index" => Ok(Naming::Index),
-        "uuid" => Ok(Naming::Uuid),
-        "type-index" => Ok(Naming::TypeIndex),
-        other => Err(usage(&format!("`{other}` is not index, uuid or type-index"))),
-    }
-}
-
-/// `nvml` and `wsl` are what `auto` finds by itself.
-fn mode_of(word: &str) -> Result<Option<Mode>> {
-    Ok(Some(match word.to_ascii_lowercase().as_str() {
-        "auto" | "nvml" | "wsl" => return Ok(None),
-        "management" => Mode::Management,
-        "gds" => Mode::Gds,
-        "mofed" => Mode::Mofed,
-        "gdrcopy" => Mode::Gdrcopy,
-        "nvswitch" => Mode::Nvswitch,
-        "imex" => Mode::Imex,
-        other => return Err(usage(&format!("`{other}` is not a mode"))),
-    }))
+/// What `nvoci cdi generate` prints, for containers whose hook is the program `hook`.
+///
+/// # Errors
+/// As of the command.
+pub fn of_this_host(hook: &Path) -> Result<String> {
+    let asked = Generate {
+        hook_path: Some(hook.display().to_string()),
+        ..Generate::default()
+    };
+    Ok(emit::yaml(&build(&asked, &super::load_config(None)?)?))
 }
 
 /// Looks at the host and makes its specification.
@@ -237,11 +178,21 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
     let options = Options {
         kind,
         naming,
-        all: !asked.no_all,
+        all: !asked.no_all && !asked.ids.iter().any(|id| id == generate::NONE),
         hook_path: asked.hook_path.clone().unwrap_or_else(|| default_hook.to_owned()),
         additional_gids: asked.additional_gids,
         mig_uuids: if mig { mig_uuids(&host, &roots) } else { Vec::new() },
+        ids: asked.ids.clone(),
+        explicit: asked.only_explicit.clone(),
     };
+    let by_gpu = asked.mode.is_none_or(|m| m == Mode::Gpus) && host.platform != Platform::Wsl2;
+    if let Some(id) = options.unknown_id(&host).filter(|_| by_gpu) {
+        return Err(Error::new(
+            Code::UnknownDevice,
+            format!("device {id}"),
+            "this host has no such device",
+        ));
+    }
     let spec = if explicitly {
         explicit(&host, &roots, &options, asked.mode.unwrap_or(Mode::Gpus))?
     } else {
@@ -548,6 +499,18 @@ fn from_standard_input() -> Result<(CdiSpec, Format)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// toolkit-features 12, quirk 12: `x.yml` became `x.yml.yaml`, and the name decided against `--format`.
+    #[test]
+    fn quirk_12_a_file_has_the_name_and_the_format_that_were_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, format, start) in [("x.yml", Format::Yaml, "---\n"), ("y.yaml", Format::Json, "{")] {
+            write(&CdiSpec::default(), format, Some(&dir.path().join(name))).unwrap();
+            let text = std::fs::read_to_string(dir.path().join(name)).unwrap();
+            assert!(text.starts_with(start), "{text}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn mig_uuids_are_those_of_their_gpu() {

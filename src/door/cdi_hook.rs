@@ -266,6 +266,19 @@ mod tests {
         assert!(parse("chmod", &["--mode", "6755"]).is_err());
     }
 
+    /// toolkit-features 12, quirk 5: there, a path with a comma became two.
+    #[test]
+    fn quirk_05_a_comma_is_part_of_a_path() {
+        assert_eq!(
+            parse("create-symlinks", &["--link", "a,b::/c,d"]).unwrap(),
+            CdiHook::CreateSymlinks(vec![("a,b".into(), "/c,d".into())])
+        );
+        assert_eq!(
+            parse("update-ldcache", &["--folder", "/x,y"]).unwrap(),
+            CdiHook::UpdateLdcache(vec!["/x,y".into()])
+        );
+    }
+
     #[test]
     fn hooks_that_nobody_knows_are_harmless() {
         let run = |words: &[&str]| run(words.iter().map(OsString::from));

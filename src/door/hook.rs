@@ -5,6 +5,8 @@
 //! | `prestart`, `createRuntime` | the runtime's; the container's is entered | the container's first process |
 //! | `createContainer` | the container's already, the host's root still in sight | 0, 1 or -1: never used |
 
+mod bundle;
+
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
@@ -22,7 +24,7 @@ use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
-use crate::oci::{Bundle, Spec, State};
+use crate::oci::{Spec, State};
 use crate::plan::Device;
 use crate::request::{DeviceRequest, Door, Request};
 use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
@@ -121,7 +123,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 }
 
 fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
-    let (bundle, spec) = Bundle::open(&state.bundle)?;
+    let (bundle, spec) = bundle::open(state, options.stage == Stage::Inside)?;
     let door = options.door();
     let Some(config) = super::load_config_for(&spec, door, options.config.as_deref())? else {
         return Ok(None);
@@ -246,7 +248,7 @@ fn allow_devices(
     }
     let error = Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e);
     Err(if stage == Stage::Inside && in_user_namespace() {
-        error.fix("call the hook at createRuntime, or use the runtime door: at createContainer it is in the container's user namespace")
+        error.fix(bundle::FROM_OUTSIDE)
     } else {
         error
     })

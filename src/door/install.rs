@@ -2,17 +2,20 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::{Arg, Parser, ValueExt};
 use serde_json::{Value, json};
 
+use crate::cdi::Registry;
+use crate::cdi::registry::{Standing, Trust};
+use crate::config::Config;
 use crate::engine::place::{self, Session, User};
 use crate::engine::register::{self, Job, Outcome, Report};
 use crate::engine::restart::{self, Activation, Need};
 use crate::engine::validate::Checked;
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Settings, spec};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::sys::root::Root;
 
@@ -39,6 +42,7 @@ usage: nvoci install ENGINE... [OPTION...]
        nvoci uninstall ENGINE... [OPTION...]
 
 Registers nvoci's runtime with docker, podman, containerd or crio, or takes back exactly what install did.
+Where no CDI specification names this host's GPUs, /etc/cdi/nvidia.yaml comes with it (see `nvoci cdi`).
 
   --config FILE        edit this file in place of the usual one (one engine)
   --root DIR           work below DIR, as if it were /
@@ -180,9 +184,20 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         None => None,
     };
     let place = place::find(engine, &root, &session, config.as_deref())?;
+    let mut settings = asked.settings.clone();
+    if live && let Ok(config) = super::load_config(None) {
+        let patterns = config.annotation_prefixes.iter().map(|p| format!("{p}*"));
+        settings.annotations = patterns.collect();
+    }
+    let spec = if verb == Verb::Install && live && session.user.is_none() && config.is_none() {
+        specification(&settings.runtime_path)
+    } else {
+        None
+    };
     let job = Job {
         engine,
-        settings: asked.settings.clone(),
+        settings,
+        spec,
         root,
         session,
         config,
@@ -208,6 +223,39 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         let _ = writeln!(text, "  done: {done}");
     }
     Ok((to_json(engine, asked, &report, activation.as_ref(), acted), text))
+}
+
+/// The CDI specification of this host, if none names its GPUs yet. What keeps it from being made keeps no engine from being
+/// registered.
+fn specification(runtime_path: &str) -> Option<String> {
+    let registry = Registry::load(&Config::default().cdi_spec_dirs, Trust::Anyone);
+    let theirs = registry.devices().iter().any(|(name, standing)| {
+        let elsewhere = match standing {
+            Standing::Good(at) => registry.loaded[*at].path != Path::new(spec::SPEC),
+            Standing::Conflict(_) => true,
+        };
+        elsewhere && name.starts_with("nvidia.com/gpu=")
+    });
+    let hook = Path::new(runtime_path).with_file_name("nvoci");
+    if theirs {
+        return None;
+    }
+    let made = if hook.exists() {
+        super::cdi::of_this_host(&hook)
+    } else {
+        Err(Error::new(
+            Code::Cdi,
+            hook.display().to_string(),
+            "it does not exist",
+        ))
+    };
+    match made {
+        Ok(text) => Some(text),
+        Err(e) => {
+            eprintln!("nvoci: warning: no CDI specification is written: {e}");
+            None
+        }
+    }
 }
 
 /// The directories of the ordinary user who runs this; `None` for root.

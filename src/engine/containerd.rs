@@ -14,6 +14,7 @@ use super::edit::{Edit, Editor, Format, lookup};
 use super::{Settings, Take, toml};
 
 const RUNC_V2: &str = "io.containerd.runc.v2";
+const ANNOTATIONS: &str = "container_annotations";
 const LINUX_V1: &str = "io.containerd.runtime.v1.linux";
 
 /// The name of the CRI plugin's runtime table for the `version` of a file.
@@ -134,8 +135,13 @@ pub fn plan(file: &str, current: Option<&str>, seen: Option<&Value>, s: &Setting
                 join(&runtimes, &[&s.name, "options", binary(kind)]),
                 &json!(s.runtime_path),
             )?;
+            let passed = entry.get(ANNOTATIONS);
+            let wanted = with_patterns(passed, &s.annotations);
+            if passed != Some(&wanted) {
+                set(join(&runtimes, &[&s.name, ANNOTATIONS]), &wanted)?;
+            }
         }
-        None => set(join(&runtimes, &[&s.name]), &entry(base, &s.runtime_path))?,
+        None => set(join(&runtimes, &[&s.name]), &entry(base, s))?,
     }
     let disabled = e.get(&["disabled_plugins"]).and_then(Value::as_array);
     let names = ["cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"];
@@ -162,19 +168,35 @@ fn base<'a>(table: &'a Value, name: &str) -> Option<&'a Map<String, Value>> {
         })
 }
 
+/// The list with what it lacks of `patterns`. Without it a container's annotations end at the CRI plugin; with it those
+/// that a device plugin or a kubelet sets, never a pod's own, reach the runtime.
+fn with_patterns(list: Option<&Value>, patterns: &[String]) -> Value {
+    let mut list = list.and_then(Value::as_array).cloned().unwrap_or_default();
+    for pattern in patterns {
+        if !list.iter().any(|p| p == pattern) {
+            list.push(json!(pattern));
+        }
+    }
+    Value::Array(list)
+}
+
 /// The new runtime: a copy of `base` with our binary in it.
-fn entry(base: Option<&Map<String, Value>>, binary_path: &str) -> Value {
+fn entry(base: Option<&Map<String, Value>>, s: &Settings) -> Value {
     let mut entry = base.cloned().unwrap_or_default();
     let kind = match entry.get("runtime_type").and_then(Value::as_str) {
         Some(kind) if !kind.is_empty() => kind.to_owned(),
         _ => RUNC_V2.to_owned(),
     };
     entry.insert("runtime_type".to_owned(), json!(kind));
+    let passed = with_patterns(entry.get(ANNOTATIONS), &s.annotations);
+    if passed.as_array().is_some_and(|p| !p.is_empty()) {
+        entry.insert(ANNOTATIONS.to_owned(), passed);
+    }
     let mut options = match entry.shift_remove("options") {
         Some(Value::Object(options)) => options,
         _ => Map::new(),
     };
-    options.insert(binary(&kind).to_owned(), json!(binary_path));
+    options.insert(binary(&kind).to_owned(), json!(s.runtime_path));
     entry.insert("options".to_owned(), Value::Object(options));
     Value::Object(entry)
 }
@@ -251,14 +273,14 @@ mod tests {
         let (_, v) = registered(text, &Settings::default());
         assert_eq!(
             cri(&v).unwrap()["runtimes"]["nvidia"],
-            json!({"runtime_type": RUNC_V2, "snapshotter": "x",
+            json!({"runtime_type": RUNC_V2, "snapshotter": "x", "container_annotations": ["cdi.k8s.io/*"],
                 "options": {"BinaryName": "/usr/bin/nvoci-runtime", "SystemdCgroup": true}})
         );
     }
 
+    /// toolkit-features 12, quirk 7: a drop-in for version 1 that nothing reads.
     #[test]
-    fn version_1_is_edited_where_containerd_reads_it() {
-        // Quirk 7 of the toolkit: a drop-in for version 1 that nothing reads.
+    fn quirk_07_version_1_is_edited_where_containerd_reads_it() {
         let s = Settings {
             set_as_default: true,
             cdi: true,
@@ -284,6 +306,41 @@ mod tests {
         assert!(
             edit.text
                 .contains("BinaryName = \"/usr/bin/nvoci-runtime\" # theirs")
+        );
+    }
+
+    #[test]
+    fn annotations_reach_the_runtime_and_those_that_did_stay() {
+        let base = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.nvidia]\n";
+        let s = Settings::default();
+        for (own, wanted) in [
+            ("", json!(["cdi.k8s.io/*"])),
+            ("container_annotations = []\n", json!(["cdi.k8s.io/*"])),
+            (
+                "container_annotations = [\"a/*\"]\n",
+                json!(["a/*", "cdi.k8s.io/*"]),
+            ),
+            (
+                "container_annotations = [\"cdi.k8s.io/*\", \"a/*\"]\n",
+                json!(["cdi.k8s.io/*", "a/*"]),
+            ),
+        ] {
+            let (_, v) = registered(&format!("{base}{own}"), &s);
+            assert_eq!(
+                cri(&v).unwrap()["runtimes"]["nvidia"][ANNOTATIONS],
+                wanted,
+                "{own}"
+            );
+        }
+        let none = Settings {
+            annotations: Vec::new(),
+            ..s
+        };
+        let (edit, v) = registered("", &none);
+        assert!(
+            cri(&v).unwrap()["runtimes"]["nvidia"].get(ANNOTATIONS).is_none(),
+            "{}",
+            edit.text
         );
     }
 

@@ -88,8 +88,9 @@ mod tests {
         );
     }
 
+    /// toolkit-features 12, quirk 6: its `--cdi.enabled` dropped every other feature.
     #[test]
-    fn other_features_stay() {
+    fn quirk_06_other_features_stay() {
         let before = r#"{"features": {"buildkit": false}}"#;
         let s = Settings {
             cdi: true,

@@ -18,6 +18,8 @@ pub mod podman;
 pub mod register;
 pub mod restart;
 pub(crate) mod sources;
+mod sources;
+pub mod spec;
 pub mod store;
 mod toml;
 pub mod validate;
@@ -99,6 +101,8 @@ pub struct Settings {
     pub set_as_default: bool,
     /// Turn the engine's CDI support on, where it is a setting.
     pub cdi: bool,
+    /// Patterns of the annotations that the runtime is to see (containerd, which passes none on by itself).
+    pub annotations: Vec<String>,
 }
 
 impl Default for Settings {
@@ -108,6 +112,7 @@ impl Default for Settings {
             runtime_path: "/usr/bin/nvoci-runtime".to_owned(),
             set_as_default: false,
             cdi: false,
+            annotations: vec!["cdi.k8s.io/*".to_owned()],
         }
     }
 }

@@ -9,7 +9,7 @@ use super::edit::{Edit, Editor, Undone};
 use super::place::{Place, Session};
 use super::store::{self, FileRecord, Record, Stored, fingerprint};
 use super::validate::{self, Checked};
-use super::{Engine, Settings, Take, diff, podman, sources};
+use super::{Engine, Settings, Take, diff, podman, sources, spec};
 
 /// One registration or its removal.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Job {
     pub session: Session,
     /// The file to edit in place of the usual one.
     pub config: Option<PathBuf>,
+    /// The CDI specification that is to be there; none where it is not known or not wanted.
+    pub spec: Option<String>,
     /// Change nothing.
     pub dry_run: bool,
 }
@@ -124,6 +126,9 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
     if let Some(hook) = &place.hook {
         install_hook(job, place, hook, &mut record, &mut report)?;
     }
+    if let Some(text) = &job.spec {
+        spec::install(job, place, text, &mut record, &mut report)?;
+    }
     Ok(report)
 }
 
@@ -149,7 +154,11 @@ pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
         return Ok(report);
     }
     for file in known.iter().rev() {
-        take_back(job, file, &mut report)?;
+        if spec::is_others_too(job, place, file)? {
+            report.outcome = Outcome::Removed;
+        } else {
+            take_back(job, file, &mut report)?;
+        }
         if !job.dry_run {
             record.files.retain(|f| f.path != file.path);
             record.save(&job.root, &place.state, job.engine)?;
@@ -259,25 +268,36 @@ fn install_hook(
         ));
         return Ok(());
     }
+    write_whole(job, place, path, &podman::hook(&binary), record, report)
+}
+
+/// Writes a file that is ours alone, if it is not what it should be.
+pub(super) fn write_whole(
+    job: &Job,
+    place: &Place,
+    path: &Path,
+    text: &str,
+    record: &mut Record,
+    report: &mut Report,
+) -> Result<()> {
     let stored = store::load(&job.root, path)?;
-    let text = podman::hook(&binary);
-    if stored.text.as_deref() == Some(&text) {
+    if stored.text.as_deref() == Some(text) {
         return Ok(());
     }
     report.outcome = Outcome::Registered;
-    report.add_file(&stored.path, stored.text.as_deref(), Some(&text));
+    report.add_file(&stored.path, stored.text.as_deref(), Some(text));
     if job.dry_run {
         return Ok(());
     }
     let dirs = store::make_dir(&job.root, store::parent(&stored.path), 0o755)?;
-    let staged = store::stage(&job.root, &stored, &text)?;
+    let staged = store::stage(&job.root, &stored, text)?;
     let known = record.file(&stored.path).cloned();
     record.put(FileRecord {
         path: stored.path.clone(),
         created: true,
         whole: true,
         dirs: known.map_or(dirs, |k| k.dirs),
-        written: Some(fingerprint(&text)),
+        written: Some(fingerprint(text)),
         ..FileRecord::default()
     });
     record.save(&job.root, &place.state, job.engine)?;

@@ -53,6 +53,12 @@ pub fn plan(
         hit: Vec::new(),
     };
     match engine {
+        _ if installing && keys.is_empty() => {
+            out.need = Need::Nothing;
+            out.command.clear();
+            out.notes
+                .push("engines look at CDI specifications by themselves".to_owned());
+        }
         Engine::Podman => {
             out.need = Need::Nothing;
             out.command.clear();

@@ -253,8 +253,9 @@ fn configured_directories_come_before_known_ones() {
     );
 }
 
+/// toolkit-features 12, quirk 24: there, what kind of machine this is was asked of `/`, wherever the driver is.
 #[test]
-fn the_driver_container_s_root_is_a_root_like_any_other() {
+fn quirk_24_the_driver_container_s_root_is_a_root_like_any_other() {
     let machine = TestHost::bare();
     machine.module("550.54.14", 2);
     // The machine's own loader cache leads to another driver: it must not be asked.
@@ -504,6 +505,18 @@ fn sockets_are_sockets_and_wrappers_no_programs() {
     assert_eq!(sockets[0].path, Path::new("/run/nvidia-persistenced/socket"));
     assert!(path_of(&found, "nvidia-debugdump").is_none());
     assert!(found.warnings.iter().any(|w| w.contains("nvidia-debugdump")));
+}
+
+/// toolkit-features 12, quirk 9: there, the directory of the MPS daemon was looked for as a file.
+#[test]
+fn quirk_09_the_directory_of_mps_is_found() {
+    let host = debian("535.247.01");
+    assert!(path_of(&host.discover(), "nvidia-mps").is_none());
+    std::fs::create_dir_all(host.path().join("tmp/nvidia-mps")).unwrap();
+    assert_eq!(
+        path_of(&host.discover(), "nvidia-mps").unwrap(),
+        Path::new("/tmp/nvidia-mps")
+    );
 }
 
 /// Every file that is read holds noise, or is far too large, or is something else than a file.

@@ -470,6 +470,22 @@ fn resolving_as_the_loader_does() {
     assert_eq!(resolve(&image.root, "libnone.so", &LoaderEnv::default()), None);
 }
 
+/// toolkit-features 12, quirk 14: there, an `include` that is relative to ld.so.conf was not followed.
+#[test]
+fn quirk_14_a_relative_include_is_followed() {
+    let image = Image::new();
+    image.file("etc/ld.so.conf", b"include ld.so.conf.d/*.conf\n");
+    image.library("usr/local/lib/libv.so.1");
+    let run = Run {
+        dirs: Vec::new(),
+        conf: Some(PathBuf::from(conf::DEFAULT)),
+        links: false,
+    };
+    let bytes = scan_root(&image.root, &run, &mut Warnings::default());
+    let found = paths(&Cache::parse(&bytes).unwrap(), "libv.so.1");
+    assert_eq!(found, ["/usr/local/lib/libv.so.1"]);
+}
+
 #[test]
 fn links_are_made_and_stale_ones_removed_only_when_asked() {
     let image = Image::new();

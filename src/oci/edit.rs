@@ -293,8 +293,9 @@ mod tests {
         }
     }
 
+    /// toolkit-features 12, quirk 4.
     #[test]
-    fn env_is_replaced_never_duplicated() {
+    fn quirk_04_env_is_replaced_never_duplicated() {
         let mut s = spec(r#"{"process":{"env":["A=1","B","A=2","AB=3",null,"B=4"]}}"#);
         s.set_env("A", "x=y").unwrap();
         s.set_env("B", "").unwrap();

@@ -369,7 +369,7 @@ impl Listed {
         if *config.mode == Mode::Cdi {
             for word in self.words.extract_if(.., |word| !word.automatic) {
                 let cdi = CdiName::of_kind(&config.default_kind, &word.text);
-                self.cdi.insert(cdi.ok_or_else(|| not_a_device(&word))?);
+                self.cdi.insert(cdi.ok_or_else(|| not_a_device(&word, config))?);
             }
         }
         if let Some(special) = self.words.iter().find(|word| word.is("all") || word.is("none")) {
@@ -382,7 +382,7 @@ impl Listed {
         let mut seen = HashSet::new();
         let mut list = Vec::new();
         for word in &self.words {
-            let selector = Selector::parse(&word.text).ok_or_else(|| not_a_device(word))?;
+            let selector = Selector::parse(&word.text).ok_or_else(|| not_a_device(word, config))?;
             if seen.insert(selector.clone()) {
                 list.push(selector);
             }
@@ -417,8 +417,15 @@ fn own_name(device: &str) -> Option<String> {
     Selector::parse(word).map(|_| word.to_owned())
 }
 
-fn not_a_device(Word { name, text, .. }: &Word) -> Error {
+/// The vendor's tools refuse such a word too. A device plugin that lists devices by volume mounts puts the mounts' directory into
+/// the variable, where it counts if the mounts do not.
+fn not_a_device(Word { name, text, .. }: &Word, config: &Config) -> Error {
     let name = name.as_str();
+    if text.starts_with(VOLUMES) && *config.accept_volume_mounts {
+        let why = "the devices are listed by volume mounts, and none is mounted there";
+        let fix = format!("mount /dev/null at {VOLUMES}/<device> for each device");
+        return Error::new(Code::Malformed, name, why).fix(fix);
+    }
     if text.starts_with(VOLUMES) {
         let why = "the devices are listed by volume mounts, which are not accepted here";
         let fix = "set `accept-volume-mounts = true` in /etc/nvoci/config.toml";

@@ -139,6 +139,22 @@ fn the_last_of_two_equal_names_counts() {
     assert_eq!(case.ok().devices, DeviceRequest::Void);
 }
 
+/// toolkit-features 12, quirk 1: in legacy mode a feature beside the GPU meant no GPU.
+#[test]
+fn quirk_01_a_feature_is_given_beside_the_gpu() {
+    for mode in ["legacy", "auto"] {
+        for feature in ["GDS", "MOFED", "GDRCOPY", "NVSWITCH"] {
+            let case = devices("0")
+                .privileged()
+                .and(&format!("NVIDIA_{feature}"), "enabled");
+            let request = case.config(&format!("mode = \"{mode}\"")).ok();
+            assert_eq!(request.devices, list(&[Selector::Index(0)]), "{feature}");
+            let g = request.gated;
+            assert!(g.gds || g.mofed || g.gdrcopy || g.nvswitch, "{feature}");
+        }
+    }
+}
+
 /// toolkit-features 12, quirk 2: `0,0` gave no GPU at all.
 #[test]
 fn quirk_02_repeated_ids_are_one_device() {
@@ -373,6 +389,23 @@ fn rights_over_mig_need_privilege() {
     }
 }
 
+/// What a device plugin that lists devices by volume mounts puts into the variable, where these do not count, or there are none.
+#[test]
+fn the_directory_of_volume_mounts_is_no_device() {
+    let said = |config: &str| {
+        let case = devices("/var/run/nvidia-container-devices").config(config);
+        let refused = case.run().unwrap_err();
+        assert_eq!(refused.code(), Code::Malformed);
+        refused.to_string()
+    };
+    assert!(said("").contains("set `accept-volume-mounts = true`"));
+    assert!(said("accept-volume-mounts = true").contains("none is mounted there"));
+    // Who does not trust the variable is not stopped by it.
+    let off = devices("/var/run/nvidia-container-devices")
+        .config("accept-volume-mounts = true\naccept-envvar-unprivileged = false");
+    assert!(off.ok().is_empty());
+}
+
 #[test]
 fn volume_mounts() {
     let case = mounts(&[
@@ -422,8 +455,6 @@ fn volume_mounts() {
         ..case
     };
     assert_eq!(off.ok().devices, DeviceRequest::All);
-    let plugin = devices("/var/run/nvidia-container-devices").run().unwrap_err();
-    assert!(plugin.to_string().contains("accept-volume-mounts = true"));
     // IMEX by mount goes with GPUs by variable.
     let mixed = mounts(&[("/dev/null", "/var/run/nvidia-container-devices/imex/all")])
         .and("NVIDIA_VISIBLE_DEVICES", "0");

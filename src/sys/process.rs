@@ -1,10 +1,14 @@
 //! The process itself: what it inherits and what it may do.
 
-use std::io;
+use std::ffi::OsString;
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStringExt as _;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::getppid;
 
 /// Cuts the process off from what it inherited: descriptors beyond standard error are closed at exec
 /// and by us, missing standard descriptors become `/dev/null`, the working directory is `/`, no file
@@ -56,6 +60,31 @@ pub fn drop_capabilities() {
         let _ = caps::set(None, CapSet::Permitted, &kept);
         let _ = caps::clear(None, CapSet::Inheritable);
     }
+}
+
+/// The largest command line that is read, in bytes; the kernel's own limit on one is larger.
+const MAX_COMMAND_LINE: u64 = 1 << 20;
+
+/// The words that this process's parent was started with, after its name.
+///
+/// # Errors
+/// `ESRCH` when the parent is gone, or is in a process namespace that cannot be seen from here.
+pub fn parent_words() -> io::Result<Vec<OsString>> {
+    let gone = || io::Error::from(Errno::SRCH);
+    let parent = getppid().ok_or_else(gone)?;
+    let mut line = Vec::new();
+    std::fs::File::open(format!("/proc/{}/cmdline", parent.as_raw_nonzero()))?
+        .take(MAX_COMMAND_LINE)
+        .read_to_end(&mut line)?;
+    // A parent that ends leaves its children to another one: until now the number was its own.
+    if getppid() != Some(parent) {
+        return Err(gone());
+    }
+    let words = line.split(|b| *b == 0).map(|w| OsString::from_vec(w.to_vec()));
+    let mut words: Vec<OsString> = words.skip(1).collect();
+    // Each word ends in a zero, so the last one found is what follows the last zero.
+    words.pop();
+    Ok(words)
 }
 
 /// Makes files from now on as the root of a container's user namespace: a file system of that namespace

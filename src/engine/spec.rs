@@ -1,0 +1,65 @@
+//! The CDI specification that comes with a registration.
+//!
+//! dockerd from 29.2 on answers `--gpus` by CDI as soon as the name `nvidia-cdi-hook` is on its PATH, and then every such container
+//! fails where no specification is (moby `daemon/devices_nvidia_linux.go`). So there is one wherever nvoci is registered,
+//! in the directory that outlives a boot; what the refresh unit writes to `/run/cdi` takes precedence.
+
+use std::path::Path;
+
+use crate::error::Result;
+
+use super::Engine;
+use super::place::Place;
+use super::register::{Job, Report, write_whole};
+use super::store::{self, FileRecord, Record, fingerprint};
+
+/// Where it is.
+pub const SPEC: &str = "/etc/cdi/nvidia.yaml";
+
+/// Writes it, unless there is one that we did not write or that was edited since.
+pub(super) fn install(
+    job: &Job,
+    place: &Place,
+    text: &str,
+    record: &mut Record,
+    report: &mut Report,
+) -> Result<()> {
+    let path = Path::new(SPEC);
+    if let Some(there) = store::load(&job.root, path)?.text {
+        let mut known = of_others(job, place, path)?;
+        known.extend(record.file(path).cloned());
+        if known.is_empty() {
+            return Ok(());
+        }
+        // The last engine that was registered has written it.
+        let print = Some(fingerprint(&there));
+        let Some(known) = known.into_iter().find(|k| k.written == print) else {
+            report
+                .warnings
+                .push(format!("{SPEC}: was changed since, and stays as it is"));
+            return Ok(());
+        };
+        if there == text {
+            if record.file(path).is_none() && !job.dry_run {
+                record.put(known);
+                record.save(&job.root, &place.state, job.engine)?;
+            }
+            return Ok(());
+        }
+    }
+    write_whole(job, place, path, text, record, report)
+}
+
+/// Whether the file came with another engine's registration as well, and so must stay.
+pub(super) fn is_others_too(job: &Job, place: &Place, file: &FileRecord) -> Result<bool> {
+    Ok(file.path == Path::new(SPEC) && !of_others(job, place, &file.path)?.is_empty())
+}
+
+fn of_others(job: &Job, place: &Place, path: &Path) -> Result<Vec<FileRecord>> {
+    let mut found = Vec::new();
+    for engine in Engine::ALL.into_iter().filter(|e| *e != job.engine) {
+        let record = Record::load(&job.root, &place.state, engine)?;
+        found.extend(record.file(path).cloned());
+    }
+    Ok(found)
+}
