@@ -30,6 +30,8 @@ pub mod cdi;
 pub mod compat;
 pub mod config;
 pub mod doctor;
+#[cfg(test)]
+mod documents;
 pub mod door;
 pub mod engine;
 pub mod error;
