@@ -110,7 +110,14 @@ if [ -d /etc/systemd/system ]; then
   put 644 "$here/root/usr/lib/systemd/system/nvoci-cdi-refresh.path" /etc/systemd/system/nvoci-cdi-refresh.path
 fi
 if [ -d /etc/udev/rules.d ]; then put 644 "$here/root/usr/lib/udev/rules.d/99-nvoci.rules" /etc/udev/rules.d/99-nvoci.rules; fi
-[ -e /etc/nvoci/cdi-refresh.env ] || put_as_is 644 "$here/root/etc/nvoci/cdi-refresh.env" /etc/nvoci/cdi-refresh.env
+# Somebody may have written into it: what is there stays.
+env=/etc/nvoci/cdi-refresh.env
+if ours file "$env"; then
+  make_dir "${env%/*}"
+  say "file $env"
+elif [ ! -e "$env" ]; then
+  put_as_is 644 "$here/root$env" "$env"
+fi
 put_as_is 755 "$here/install.sh" "$prefix/lib/nvoci/install.sh"
 sed "s|@PREFIX@|$prefix|g" >"$prefix/lib/nvoci/uninstall.new" <<'U'
 #!/bin/sh
