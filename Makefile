@@ -2,6 +2,7 @@
 # make demo     the first minute: a real container gets a GPU (simulated where there is none)
 # make test     everything that is tested, with all its own set-up; needs root, cargo, cc, make and apt
 # make lint     formatting, clippy, and the rules that hold the design together
+# make package  .deb, .rpm and tarball in target/package; MACHINE=aarch64 for the other machine
 # make bench    what it costs, beside the bare runtime, in one run
 
 SHELL := /bin/bash
@@ -15,11 +16,21 @@ endif
 export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
 CARGO := cargo
 
-.PHONY: all build demo test unit integration lint bench
+.PHONY: all build package demo test unit integration lint bench
 all: build
 
 build:
 	$(CARGO) build --locked --release --target $(TARGET)
+
+# The other machine's binary is linked by Rust's own linker: no foreign compiler is needed.
+MACHINE ?= $(shell uname -m)
+package: build
+ifneq ($(MACHINE),$(shell uname -m))
+	rustup target add $(MACHINE)-unknown-linux-musl
+	CARGO_TARGET_$(shell echo $(MACHINE) | tr a-z A-Z)_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
+	  $(CARGO) build --locked --release --target $(MACHINE)-unknown-linux-musl
+endif
+	packaging/build target/package $(if $(filter $(MACHINE),$(shell uname -m)),$(NVOCI_BIN),target/$(MACHINE)-unknown-linux-musl/release/nvoci) $(MACHINE) $(NVOCI_BIN)
 
 demo: build
 	demo/run

@@ -32,6 +32,8 @@ pub mod compat;
 pub mod config;
 pub mod containers;
 pub mod doctor;
+#[cfg(test)]
+mod documents;
 pub mod door;
 pub mod engine;
 pub mod error;

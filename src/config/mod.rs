@@ -103,6 +103,10 @@ macro_rules! settings {
             pub warnings: Vec<String>,
         }
 
+        /// Each key with its documentation, for docs/configuration.md.
+        #[cfg(test)]
+        const DOCUMENTATION: &[(&str, &str)] = &[$(($key, concat!($($doc),+)),)*];
+
         impl Default for Config {
             fn default() -> Self {
                 Self {
@@ -196,6 +200,37 @@ settings! {
     log_file: Option<PathBuf> = None, "log-file";
     /// What is logged.
     log_level: LogLevel = LogLevel::Info, "log-level";
+}
+
+/// The rows of docs/configuration.md: a key, its default, what it is.
+#[cfg(test)]
+pub(crate) fn rows() -> Vec<[String; 3]> {
+    let config = Config::default();
+    let row = |&(key, text): &(&str, &str)| {
+        let settings = config.settings();
+        let default = settings
+            .iter()
+            .find(|(k, ..)| *k == key)
+            .map(|(_, value, _)| value.to_string());
+        let idle = NOT_IN_EFFECT.contains(&key);
+        let note = if idle {
+            " This version reads it and does not act on it."
+        } else {
+            ""
+        };
+        [
+            key.to_owned(),
+            default.unwrap_or_default(),
+            format!("{}{note}", text.trim()),
+        ]
+    };
+    DOCUMENTATION.iter().map(row).collect()
+}
+
+/// The rows of the table in docs/migration.md: the vendor's keys.
+#[cfg(test)]
+pub(crate) fn vendor_rows() -> Vec<(String, String)> {
+    vendor::rows()
 }
 
 /// Keys that are read and checked, but that this version does not act on.

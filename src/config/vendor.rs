@@ -164,6 +164,32 @@ const HOOKS: &[(&str, Effect)] = &[
     ("all", Nothing(ONE_HOOK)),
 ];
 
+/// The rows of the table in docs/migration.md: a key, and what it does here.
+#[cfg(test)]
+pub(crate) fn rows() -> Vec<(String, String)> {
+    fn text(effect: Effect) -> String {
+        let same = |ours: &str| format!("`{ours}`");
+        match effect {
+            Is(ours) => same(ours),
+            IsUnlessEmpty(ours) => format!("{}; an empty string leaves the default", same(ours)),
+            TurnsOff(ours) => format!("{} `= false`, where it is true", same(ours)),
+            LogFile => "`log-file`, unless it is `/dev/null`".to_owned(),
+            CudaCompat => "`cuda-compat`: `off` for `disabled` and the empty string, else `auto`".to_owned(),
+            NoCudaCompat => "`cuda-compat = \"off\"`, where it is true".to_owned(),
+            Names(_) => "a list; each name counts:".to_owned(),
+            Nothing(why) => format!("no effect: {why}"),
+        }
+    }
+    let mut rows = Vec::new();
+    for &(key, effect) in KEYS {
+        rows.push((key.to_owned(), text(effect)));
+        if let Names(names) = effect {
+            rows.extend(names.iter().map(|&(name, e)| (format!("… {name}"), text(e))));
+        }
+    }
+    rows
+}
+
 /// Whether a document has one of the vendor's tables or keys.
 pub(super) fn looks_like(document: &Table) -> bool {
     let config = Config::default();

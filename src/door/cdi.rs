@@ -57,10 +57,6 @@ The specification names devices and one hook, which finds the driver when a cont
 right over driver updates, and may be there before the driver is. check exits with 1 if it finds errors.
 ";
 
-/// Where specifications are made for engines at run time.
-const OURS: &str = "/usr/bin/nvoci";
-const VENDORS: &str = "/usr/bin/nvidia-cdi-hook";
-
 /// Runs the command.
 pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let verb = args.next();
@@ -173,13 +169,16 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
         asked.naming.clone()
     };
     let explicitly = asked.explicit || asked.mode.is_some();
-    let default_hook = if explicitly { VENDORS } else { OURS };
+    let default_hook = if explicitly { "nvidia-cdi-hook" } else { "nvoci" };
     let mig = naming.contains(&Naming::Uuid) && host.gpus.iter().any(|g| !g.mig_devices.is_empty());
     let options = Options {
         kind,
         naming,
         all: !asked.no_all && !asked.ids.iter().any(|id| id == generate::NONE),
-        hook_path: asked.hook_path.clone().unwrap_or_else(|| default_hook.to_owned()),
+        hook_path: asked
+            .hook_path
+            .clone()
+            .unwrap_or_else(|| super::installed(default_hook)),
         additional_gids: asked.additional_gids,
         mig_uuids: if mig { mig_uuids(&host, &roots) } else { Vec::new() },
         ids: asked.ids.clone(),

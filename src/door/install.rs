@@ -117,6 +117,7 @@ fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Aske
         restart: false,
         json: false,
     };
+    let mut runtime_path = None;
     let mut parser = Parser::from_args(args);
     while let Some(arg) = parser.next().map_err(bad)? {
         match arg {
@@ -127,7 +128,7 @@ fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Aske
                 asked.settings.name = parser.value().and_then(ValueExt::string).map_err(bad)?;
             }
             Arg::Long("runtime-path") => {
-                asked.settings.runtime_path = parser.value().and_then(ValueExt::string).map_err(bad)?;
+                runtime_path = Some(parser.value().and_then(ValueExt::string).map_err(bad)?);
             }
             Arg::Long("set-as-default") => asked.settings.set_as_default = true,
             Arg::Long("cdi") => asked.settings.cdi = true,
@@ -144,6 +145,14 @@ fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Aske
             }
             other => return Err(bad(other.unexpected())),
         }
+    }
+    match runtime_path {
+        Some(path) => asked.settings.runtime_path = path,
+        None if asked.root.as_os_str() == "/" => {
+            asked.settings.runtime_path = super::installed("nvoci-runtime");
+        }
+        // What is below another root is not found out from here.
+        None => {}
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let name = &asked.settings.name;

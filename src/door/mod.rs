@@ -149,6 +149,17 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Where `name` of this installation is: beside this program where nvoci-runtime lies there too (a tarball's
+/// prefix), else where packages put it.
+fn installed(name: &str) -> String {
+    let here = std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(Path::to_path_buf))
+        .filter(|dir| dir.join("nvoci-runtime").exists())
+        .unwrap_or_else(|| Path::new("/usr/bin").to_path_buf());
+    here.join(name).display().to_string()
+}
+
 /// Where the configuration says that the driver is.
 fn locations(config: &Config) -> Locations {
     Locations {

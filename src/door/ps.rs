@@ -1,4 +1,6 @@
-//! `nvoci ps [--json]`: the running containers and processes that hold GPUs.
+//! `nvoci ps [--json | --prometheus]`: the running containers and processes that hold GPUs.
+
+mod metrics;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -13,13 +15,14 @@ use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::{Gpu, Host, Roots};
 
 const HELP: &str = "\
-Usage: nvoci ps [--json]
+Usage: nvoci ps [--json | --prometheus]
 
 Lists the running containers that have GPUs, and the processes that use one at this moment, as the
 kernel tells it: open descriptors, device nodes, mounts, cgroups. Root sees all of them.
 
-  --json   as one JSON document, with stable keys
-  --help   this text
+  --json        as one JSON document, with stable keys
+  --prometheus  as metrics for the textfile collector of Prometheus' node exporter
+  --help        this text
 ";
 
 /// Runs the command on the arguments after `ps`.
@@ -27,12 +30,13 @@ kernel tells it: open descriptors, device nodes, mounts, cgroups. Root sees all 
 /// # Errors
 /// [`Code::Usage`] for an unknown argument, [`Code::System`] where `/proc` cannot be read.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let mut as_json = false;
+    let mut form = Form::Table;
     let mut parser = lexopt::Parser::from_args(args);
     let usage = |e: lexopt::Error| Error::new(Code::Usage, "nvoci ps", e.to_string());
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
-            lexopt::Arg::Long("json") => as_json = true,
+            lexopt::Arg::Long("json") => form = Form::Json,
+            lexopt::Arg::Long("prometheus") => form = Form::Prometheus,
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => {
                 super::print(HELP)?;
                 return Ok(ExitCode::SUCCESS);
@@ -47,12 +51,19 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let locations = super::locations(&config);
     let host = Roots::open(&locations).and_then(|roots| Host::discover(&roots, &locations));
     let gpus = host.map(|h| h.gpus).unwrap_or_default();
-    if as_json {
-        super::print(&format!("{:#}\n", to_json(&holders, &gpus)))?;
-    } else {
-        super::print(&table(&holders, &gpus))?;
-    }
+    super::print(&match form {
+        Form::Json => format!("{:#}\n", to_json(&holders, &gpus)),
+        Form::Prometheus => metrics::text(&holders, &gpus),
+        Form::Table => table(&holders, &gpus),
+    })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the answer is written.
+enum Form {
+    Json,
+    Prometheus,
+    Table,
 }
 
 /// The answer as JSON. Keys are only ever added.

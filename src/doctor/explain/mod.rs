@@ -10,24 +10,19 @@ use crate::compat::errors::Known;
 use crate::error::Code;
 
 /// What is checked here.
-pub const CHECKS: &[Check] = &[KNOWN, UNKNOWN, UNSEEN];
+pub const CHECKS: &[Check] = &[KNOWN, UNKNOWN];
 
 const KNOWN: Check = Check {
     number: 7801,
     name: "explain.known",
     summary: "An error that is known, with one of its causes.",
 };
+
 const UNKNOWN: Check = Check {
     number: 7802,
     name: "explain.unknown",
     summary: "The text matches no error that is known.",
 };
-const UNSEEN: Check = Check {
-    number: 7803,
-    name: "explain.host",
-    summary: "The host could not be looked at.",
-};
-
 /// Bytes of a text that are looked at; what is pasted is at most a screen or two.
 pub const MAX_TEXT: usize = 256 << 10;
 /// Causes that are shown; the likeliest come first.
@@ -90,11 +85,6 @@ pub fn explain(text: &str) -> Explanation {
         );
     }
     Explanation { report, areas }
-}
-
-/// The finding that says that the host could not be looked at.
-pub fn unseen(why: impl Into<String>) -> Finding {
-    Finding::new(&UNSEEN, Severity::Info, "host", why)
 }
 
 fn name(named: &Named) -> String {

@@ -4,12 +4,10 @@ use std::process::ExitCode;
 
 use lexopt::Arg;
 
-use super::{next, read_text, show, usage};
-use crate::doctor::explain::{MAX_TEXT, explain, unseen};
-use crate::doctor::{self, Report};
-use crate::door::{load_config, locations, print};
+use super::{host, next, read_text, show, usage};
+use crate::doctor::explain::{MAX_TEXT, explain};
+use crate::door::print;
 use crate::error::Result;
-use crate::host::{Host, Roots};
 
 const HELP: &str = "\
 Usage: nvoci doctor explain TEXT... [--no-host] [--json]
@@ -61,7 +59,7 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
     if !with_host {
         return show(&report, as_json);
     }
-    let host = look();
+    let host = host::look()?;
     if as_json {
         report.facts.extend(host.facts);
         report.findings.extend(host.findings);
@@ -82,19 +80,4 @@ fn command(area: &str) -> String {
         _ => "",
     };
     format!("nvoci doctor {area}{subject}")
-}
-
-/// What is found on this host.
-fn look() -> Report {
-    let found = load_config(None)
-        .map(|config| locations(&config))
-        .and_then(|locations| Host::discover(&Roots::open(&locations)?, &locations));
-    match found {
-        Ok(host) => doctor::host::report(&host),
-        Err(e) => {
-            let mut report = Report::new("host");
-            report.add(unseen(e.why()).fix(e.fix_text()));
-            report
-        }
-    }
 }

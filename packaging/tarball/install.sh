@@ -1,0 +1,142 @@
+#!/bin/sh
+# Puts nvoci into a prefix, and takes it away again. For systems without its packages.
+#
+#   ./install.sh [--prefix DIR] [--take-names]     DIR is /usr/local unless given
+#   ./install.sh --uninstall [--prefix DIR]        or DIR/lib/nvoci/uninstall
+#
+# A name that engines look up (nvidia-container-runtime-hook and the like) is linked in DIR/bin only where no program of
+# that name is on PATH; --take-names links all of them, and where DIR/bin stands before /usr/bin on PATH they win over the vendor's.
+# No engine is changed: `nvoci install ENGINE` does that. No file that this script did not make is overwritten or removed.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+prefix=/usr/local take= uninstall=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --prefix) prefix=${2:?--prefix needs a directory}; shift ;;
+    --prefix=*) prefix=${1#*=} ;;
+    --take-names) take=1 ;;
+    --uninstall) uninstall=1 ;;
+    -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "install.sh: unknown option $1; see --help" >&2; exit 2 ;;
+  esac
+  shift
+done
+case $prefix in /*) ;; *) echo "install.sh: --prefix takes an absolute path" >&2; exit 2 ;; esac
+[ "$(id -u)" = 0 ] || { echo 'install.sh: needs root' >&2; exit 1; }
+manifest=$prefix/lib/nvoci/manifest
+
+systemd() { [ -d /run/systemd/system ] && systemctl "$@" >/dev/null 2>&1 || true; }
+
+if [ -n "$uninstall" ]; then
+  [ -e "$manifest" ] || { echo "install.sh: nothing of nvoci's in $prefix (no $manifest)" >&2; exit 1; }
+  "$prefix/bin/nvoci" uninstall docker podman containerd crio || echo 'nvoci: an engine still names nvoci; see above' >&2
+  "$prefix/lib/nvoci/clean" hooks
+  systemd disable --now nvoci-cdi-refresh.path nvoci-cdi-refresh.service
+  "$prefix/lib/nvoci/clean" run
+  # Backwards: what is in a directory goes before it. A directory that holds something else stays.
+  list=$(sort -r "$manifest")
+  rm -f "$manifest"
+  printf '%s\n' "$list" | while read -r kind path; do
+    case $kind in
+      file) rm -f "$path" ;;
+      dir) rmdir "$path" 2>/dev/null || true ;;
+    esac
+  done
+  rm -rf /var/lib/nvoci
+  systemd daemon-reload
+  echo "nvoci is gone from $prefix"
+  exit 0
+fi
+
+new=$(mktemp)
+# However this ends, what was made is on the list.
+keep() {
+  if [ -s "$new" ] && [ -d "${manifest%/*}" ]; then
+    { cat "$new"; cat "$manifest" 2>/dev/null || true; } | sort -u >"$manifest.new"
+    mv -f "$manifest.new" "$manifest"
+  fi
+  rm -f "$new"
+}
+trap keep EXIT
+say() { printf '%s\n' "$1" >>"$new"; }
+ours() { [ -e "$manifest" ] && grep -qx "$1 $2" "$manifest"; }
+make_dir() { # DIR: and those above it, each noted if it was not there (or we made it before)
+  [ "$1" != / ] || return 0
+  if [ -d "$1" ]; then
+    if ours dir "$1"; then
+      say "dir $1"
+      make_dir "$(dirname "$1")"
+    fi
+    return 0
+  fi
+  make_dir "$(dirname "$1")"
+  mkdir "$1"
+  chmod 755 "$1"
+  say "dir $1"
+}
+free() { # PATH: nothing is there, or it is ours
+  { [ ! -e "$1" ] && [ ! -L "$1" ]; } || ours file "$1" ||
+    { echo "install.sh: $1 is there and is not nvoci's; nothing was overwritten" >&2; exit 1; }
+}
+put() { # MODE FILE PATH: under a new name first, so that a running program is never written into
+  free "$3"
+  make_dir "$(dirname "$3")"
+  sed "s|/usr/bin/nvoci|$prefix/bin/nvoci|g; s|/usr/share/nvoci|$prefix/share/nvoci|g; s|/usr/lib/nvoci|$prefix/lib/nvoci|g" "$2" >"$3.new"
+  chmod "$1" "$3.new"
+  mv -f "$3.new" "$3"
+  say "file $3"
+}
+put_as_is() { free "$3"; make_dir "$(dirname "$3")"; cp "$2" "$3.new"; chmod "$1" "$3.new"; mv -f "$3.new" "$3"; say "file $3"; }
+link() { free "$2"; make_dir "$(dirname "$2")"; rm -f "$2"; ln -s "$1" "$2"; say "file $2"; }
+
+make_dir "$prefix/lib/nvoci"
+put_as_is 755 "$here/root/usr/bin/nvoci" "$prefix/bin/nvoci"
+link nvoci "$prefix/bin/nvoci-runtime"
+put 755 "$here/root/usr/lib/nvoci/clean" "$prefix/lib/nvoci/clean"
+put_as_is 644 "$here/root/usr/lib/nvoci/names" "$prefix/lib/nvoci/names"
+(cd "$here/root/usr" && find share -type f) | while read -r file; do
+  case $file in *.json) put 644 "$here/root/usr/$file" "$prefix/$file" ;; *) put_as_is 644 "$here/root/usr/$file" "$prefix/$file" ;; esac
+done
+for name in $(sed 's/#.*//; s/[[:space:]].*//; /^$/d' "$here/root/usr/lib/nvoci/names"); do
+  at=$(command -v "$name" || true)
+  if [ -n "$take" ] || [ -z "$at" ] || ours file "$at"; then
+    link nvoci "$prefix/bin/$name"
+  else
+    echo "$name stays $at (--take-names links it in $prefix/bin)"
+  fi
+done
+if [ -d /etc/systemd/system ]; then
+  put 644 "$here/root/usr/lib/systemd/system/nvoci-cdi-refresh.service" /etc/systemd/system/nvoci-cdi-refresh.service
+  put 644 "$here/root/usr/lib/systemd/system/nvoci-cdi-refresh.path" /etc/systemd/system/nvoci-cdi-refresh.path
+fi
+if [ -d /etc/udev/rules.d ]; then put 644 "$here/root/usr/lib/udev/rules.d/99-nvoci.rules" /etc/udev/rules.d/99-nvoci.rules; fi
+# Somebody may have written into it: what is there stays.
+env=/etc/nvoci/cdi-refresh.env
+if ours file "$env"; then
+  make_dir "${env%/*}"
+  say "file $env"
+elif [ ! -e "$env" ]; then
+  put_as_is 644 "$here/root$env" "$env"
+fi
+put_as_is 755 "$here/install.sh" "$prefix/lib/nvoci/install.sh"
+sed "s|@PREFIX@|$prefix|g" >"$prefix/lib/nvoci/uninstall.new" <<'U'
+#!/bin/sh
+exec /bin/sh "@PREFIX@/lib/nvoci/install.sh" --uninstall --prefix "@PREFIX@"
+U
+chmod 755 "$prefix/lib/nvoci/uninstall.new"
+mv -f "$prefix/lib/nvoci/uninstall.new" "$prefix/lib/nvoci/uninstall"
+say "file $prefix/lib/nvoci/uninstall"
+# What an older version had and this one has not.
+if [ -e "$manifest" ]; then
+  sort -r "$manifest" | while read -r kind path; do
+    grep -qx "$kind $path" "$new" || case $kind in file) rm -f "$path" ;; dir) rmdir "$path" 2>/dev/null || true ;; esac
+  done
+fi
+rm -f "$manifest"
+systemd daemon-reload
+systemd enable --now nvoci-cdi-refresh.service nvoci-cdi-refresh.path
+if [ ! -d /run/systemd/system ] && [ "$(readlink -f "$(command -v nvidia-cdi-hook || true)" || true)" = "$prefix/bin/nvoci" ]; then
+  "$prefix/bin/nvoci" cdi generate --output /run/cdi/nvidia.yaml || true
+fi
+echo "nvoci is in $prefix/bin; no engine was changed: nvoci install docker|podman|containerd|crio does that."
+echo "To take it away: $prefix/lib/nvoci/uninstall"

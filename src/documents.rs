@@ -1,0 +1,76 @@
+//! The parts of the documentation that the code knows: they are what the code says, or a test fails.
+//! `NVOCI_BLESS=1 cargo test documents` writes them anew.
+
+use std::fmt::Write as _;
+
+use crate::config;
+use crate::doctor::all_checks;
+use crate::error::Code;
+
+/// A file's part between `<!-- made: NAME -->` and `<!-- end -->` must be `text`.
+fn part(file: &str, name: &str, text: &str) {
+    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let (begin, end) = (format!("<!-- made: {name} -->\n"), "<!-- end -->");
+    let from = whole
+        .find(&begin)
+        .unwrap_or_else(|| panic!("{file} has no part {name}"))
+        + begin.len();
+    let to = from + whole[from..].find(end).unwrap();
+    if std::env::var_os("NVOCI_BLESS").is_some() {
+        std::fs::write(&path, format!("{}{text}{}", &whole[..from], &whole[to..])).unwrap();
+    } else {
+        assert_eq!(
+            &whole[from..to],
+            text,
+            "{file}: NVOCI_BLESS=1 cargo test documents"
+        );
+    }
+}
+
+/// A cell of a table: no bar may end it.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+#[test]
+fn error_codes() {
+    let mut text = "| code | exit | what it means | what to do |\n|---|---|---|---|\n".to_owned();
+    for code in Code::ALL {
+        let _ = writeln!(
+            text,
+            "| {code} | {} | {} | {} |",
+            code.class().status(),
+            cell(code.summary().trim()),
+            cell(code.default_fix())
+        );
+    }
+    part("docs/error-codes.md", "codes", &text);
+}
+
+#[test]
+fn checks_of_the_doctor() {
+    let mut text = "| code | name | what it means |\n|---|---|---|\n".to_owned();
+    for check in all_checks() {
+        let _ = writeln!(text, "| {check} | {} | {} |", check.name, cell(check.summary));
+    }
+    part("docs/error-codes.md", "checks", &text);
+}
+
+#[test]
+fn configuration_keys() {
+    let mut text = "| key | default | what it is |\n|---|---|---|\n".to_owned();
+    for [key, default, what] in config::rows() {
+        let _ = writeln!(text, "| `{key}` | `{default}` | {} |", cell(&what));
+    }
+    part("docs/configuration.md", "keys", &text);
+}
+
+#[test]
+fn keys_of_the_vendor() {
+    let mut text = "| key of the toolkit | here |\n|---|---|\n".to_owned();
+    for (key, effect) in config::vendor_rows() {
+        let _ = writeln!(text, "| `{key}` | {} |", cell(&effect));
+    }
+    part("docs/migration.md", "keys", &text);
+}
