@@ -152,8 +152,8 @@ pub(super) fn finish(mut spec: CdiSpec) -> CdiSpec {
     spec
 }
 
-/// Outside of the container: inside, a hook of a container with a user namespace of its own (Kubernetes' `hostUsers: false`,
-/// Podman's `--userns=auto`, Docker's userns-remap) may not read what the container asks for.
+/// Outside of the container: inside, a hook of a container with a user namespace of its own can read what the container asks
+/// for only where the engine's directories let that namespace's users pass, and under crun 1.28 cannot find it at all.
 const STAGE: &str = "createRuntime";
 
 fn our_hook(options: &Options, flags: &[&str]) -> Hook {

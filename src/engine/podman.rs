@@ -24,8 +24,8 @@ pub fn plan(file: &str, current: Option<&str>, s: &Settings) -> Result<Edit> {
 /// The hooks.d file (format 1.0.0): nvoci's hook for every container, which does nothing where no GPU
 /// is asked for.
 ///
-/// The stage is `createRuntime`: at `createContainer` the hook of a container with a user namespace of its own may not
-/// read what is asked for. The environment is not empty, since runc before 1.3 would pass the image's.
+/// The stage is `createRuntime`: at `createContainer` the hook of a container with a user namespace of its own may be unable
+/// to read what is asked for, and under crun is. The environment is not empty, since runc before 1.3 would pass the image's.
 pub fn hook(binary: &str) -> String {
     let hook = json!({
         "version": "1.0.0",

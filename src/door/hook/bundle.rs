@@ -19,8 +19,9 @@ pub(super) const FROM_OUTSIDE: &str = "call the hook at createRuntime, or use th
 /// 1.28). The hook's parent is that crun, and was told the right directory on its command line.
 pub(super) fn open(state: &State, inside: bool) -> Result<(Bundle, Spec)> {
     let refused = match Bundle::open(&state.bundle) {
-        Err(e) if state.bundle == Path::new("/") => e,
         Err(e) if inside && in_user_namespace() => return Err(e.fix(FROM_OUTSIDE)),
+        // From inside, the parent's number is another process's in the `/proc` that is in sight.
+        Err(e) if !inside && state.bundle == Path::new("/") => e,
         opened => return opened,
     };
     let Some(target) = parent_words().ok().and_then(|words| named(&words, &state.id)) else {
