@@ -271,9 +271,18 @@ pub(super) fn libraries(maps: &str) -> Vec<(PathBuf, bool)> {
     found
 }
 
-/// The scope in a cgroup path, if systemd knows it.
+/// The scope that a cgroup path leads through: below slices and nothing else, as systemd makes it. What comes after it, and
+/// what is below another cgroup, a container can have named itself.
+pub(super) fn scope(cgroup: &str) -> Option<&str> {
+    let mut parts = cgroup.split('/').filter(|part| !part.is_empty());
+    parts
+        .find(|part| !part.ends_with(".slice"))
+        .filter(|part| part.ends_with(".scope"))
+}
+
+/// What systemd was told of a container's scope, if it knows it.
 fn unit(cgroup: &str) -> Option<Unit> {
-    let name = cgroup.split('/').rev().find(|part| part.ends_with(".scope"))?;
+    let name = scope(cgroup)?;
     let mut text = String::new();
     let mut known = false;
     for dir in UNIT_DIRS {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::look::{Library, Mapped, Seat, State, Unit, libraries};
+use super::look::{Library, Mapped, Seat, State, Unit, libraries, scope};
 use super::*;
 use crate::containers::Container;
 use crate::doctor::Check;
@@ -342,4 +342,24 @@ fn what_could_not_be_looked_at_is_said() {
     seen.container.record = Some(serde_json::json!({ "warnings": ["odd"] }));
     assert_eq!(worst(&seen, &WARNING), Some(Severity::Info));
     assert_eq!(none("x", "no").status(), 2);
+}
+
+#[test]
+fn a_container_cannot_name_another_ones_scope() {
+    for (cgroup, name) in [
+        ("/system.slice/docker-3f.scope", Some("docker-3f.scope")),
+        (
+            "/machine.slice/libpod-3f.scope/container/init.scope",
+            Some("libpod-3f.scope"),
+        ),
+        (
+            "/kubepods.slice/kubepods-pod1.slice/cri-containerd-3f.scope",
+            Some("cri-containerd-3f.scope"),
+        ),
+        ("/docker/3f/docker-other.scope", None),
+        ("/user.slice/user@1000.service/user.slice/libpod-3f.scope", None),
+        ("/", None),
+    ] {
+        assert_eq!(scope(cgroup), name, "{cgroup}");
+    }
 }

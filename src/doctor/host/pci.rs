@@ -1,7 +1,9 @@
 //! NVIDIA's devices on the PCI bus, as sysfs has them, with or without a driver.
 
 use super::{BUS, Finding, Look, Severity};
-use crate::host::{PciAddress, Platform};
+use crate::compat::Version;
+use crate::compat::gpu::sm_of_pci;
+use crate::host::{Host, PciAddress, Platform};
 use crate::sys::root::Root;
 
 /// PCI vendor number.
@@ -159,8 +161,11 @@ fn undriven(look: &Look<'_>, device: &Device, usable: usize) -> Finding {
         ),
         (None, true) => (
             others,
-            "NVIDIA's module is loaded, but did not take it".to_owned(),
-            "see `dmesg | grep NVRM`: GPUs from Blackwell on need the open module, those before Turing the proprietary one, and old ones an older driver branch",
+            format!(
+                "NVIDIA's module is loaded, but did not take it{}",
+                why_not_taken(look.host, device)
+            ),
+            "see `dmesg | grep NVRM`, and install the flavour of the module or the driver branch that is for this GPU",
         ),
         (None, false) => (
             Severity::Fail,
@@ -171,4 +176,34 @@ fn undriven(look: &Look<'_>, device: &Device, usable: usize) -> Finding {
     Finding::new(&BUS, severity, format!("GPU {}", device.address), cause)
         .fix(fix)
         .evidence(format!("PCI id 10de:{:04x}", device.id))
+}
+
+/// Why the loaded module is not for a GPU, as far as the tables know it.
+///
+/// The open module is for Turing and later (README of NVIDIA/open-gpu-kernel-modules); Blackwell and later have no other
+/// (developer.nvidia.com, "NVIDIA Transitions Fully Towards Open-Source GPU Kernel Modules").
+fn why_not_taken(host: &Host, device: &Device) -> String {
+    const TURING: u32 = 75;
+    const BLACKWELL: u32 = 100;
+    let Some(kernel) = &host.kernel else {
+        return String::new();
+    };
+    let sm = u16::try_from(device.id).ok().and_then(sm_of_pci);
+    let Some((sm, architecture)) = sm.and_then(|sm| Some((sm.number(), sm.architecture()?))) else {
+        return String::new();
+    };
+    let branch = kernel.version.parse::<Version>().map(Version::major).ok();
+    let name = architecture.name;
+    match (architecture.last_driver, branch) {
+        (Some(last), Some(branch)) if branch > last => {
+            format!(": drivers for {name} end with the branch {last}, and this is {branch}")
+        }
+        _ if sm >= BLACKWELL && !kernel.open => {
+            format!(": {name} needs the open module, and this is the proprietary one")
+        }
+        _ if sm < TURING && kernel.open => {
+            format!(": {name} needs the proprietary module, and this is the open one")
+        }
+        _ => String::new(),
+    }
 }

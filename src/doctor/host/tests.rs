@@ -96,7 +96,15 @@ fn what_is_bound_to_a_gpu_is_named() {
         .iter()
         .find(|f| f.subject == "GPU 0000:03:00.0")
         .unwrap();
-    assert!(untaken.cause.contains("did not take it") && untaken.fix.contains("open module"));
+    assert!(untaken.cause.ends_with("did not take it") && untaken.fix.contains("dmesg"));
+    for (id, word) in [
+        ("0x2901", "needs the open module"),
+        ("0x1b80", ""),
+        ("0x102d", "end with the branch 470"),
+    ] {
+        host.file("sys/bus/pci/devices/0000:03:00.0/device", id);
+        assert!(examine(&host).to_text(false).contains(word), "{id}");
+    }
     assert_eq!(worst(&examine(&healthy()), &BUS), Some(Severity::Ok));
 }
 
