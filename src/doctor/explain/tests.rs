@@ -293,6 +293,11 @@ fn numbers_and_names_are_enough() {
     for (text, entry) in [
         ("803", "driver-combination"),
         ("Error 803", "driver-combination"),
+        ("804", "forward-unsupported"),
+        ("code 222", "ptx-too-new"),
+        ("802", "fabric-manager"),
+        ("NVML 4", "insufficient-permissions"),
+        ("NVML 12", "snap-or-no-libraries"),
         ("cudaErrorInsufficientDriver", "insufficient-driver-no-libcuda"),
         ("CUDA_ERROR_NO_BINARY_FOR_GPU", "no-kernel-image"),
         ("NVML 18", "driver-mismatch-host"),
