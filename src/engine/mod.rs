@@ -18,7 +18,6 @@ pub mod podman;
 pub mod register;
 pub mod restart;
 pub(crate) mod sources;
-mod sources;
 pub mod spec;
 pub mod store;
 mod toml;
