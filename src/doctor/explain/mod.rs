@@ -5,28 +5,16 @@ mod entries;
 
 use codes::Named;
 
-use super::{Check, Finding, Report, Severity, all_checks};
+use super::check::checks;
+use super::{Finding, Report, Severity, all_checks};
 use crate::compat::errors::Known;
 use crate::error::Code;
 
-/// What is checked here.
-pub const CHECKS: &[Check] = &[KNOWN, UNKNOWN, UNSEEN];
-
-const KNOWN: Check = Check {
-    number: 7801,
-    name: "explain.known",
-    summary: "An error that is known, with one of its causes.",
-};
-const UNKNOWN: Check = Check {
-    number: 7802,
-    name: "explain.unknown",
-    summary: "The text matches no error that is known.",
-};
-const UNSEEN: Check = Check {
-    number: 7803,
-    name: "explain.host",
-    summary: "The host could not be looked at.",
-};
+checks! {
+    KNOWN = 7801, "explain.known", "An error that is known, with one of its causes.";
+    UNKNOWN = 7802, "explain.unknown", "The text matches no error that is known.";
+    UNSEEN = 7803, "explain.host", "The host could not be looked at.";
+}
 
 /// Bytes of a text that are looked at; what is pasted is at most a screen or two.
 pub const MAX_TEXT: usize = 256 << 10;

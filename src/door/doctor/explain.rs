@@ -5,11 +5,10 @@ use std::process::ExitCode;
 use lexopt::Arg;
 
 use super::{next, read_text, show, usage};
+use crate::doctor::Report;
 use crate::doctor::explain::{MAX_TEXT, explain, unseen};
-use crate::doctor::{self, Report};
-use crate::door::{load_config, locations, print};
+use crate::door::print;
 use crate::error::Result;
-use crate::host::{Host, Roots};
 
 const HELP: &str = "\
 Usage: nvoci doctor explain TEXT... [--no-host] [--json]
@@ -84,17 +83,11 @@ fn command(area: &str) -> String {
     format!("nvoci doctor {area}{subject}")
 }
 
-/// What is found on this host.
+/// What is found on this host, or that it could not be looked at.
 fn look() -> Report {
-    let found = load_config(None)
-        .map(|config| locations(&config))
-        .and_then(|locations| Host::discover(&Roots::open(&locations)?, &locations));
-    match found {
-        Ok(host) => doctor::host::report(&host),
-        Err(e) => {
-            let mut report = Report::new("host");
-            report.add(unseen(e.why()).fix(e.fix_text()));
-            report
-        }
-    }
+    super::host::look().unwrap_or_else(|e| {
+        let mut report = Report::new("host");
+        report.add(unseen(e.why()).fix(e.fix_text()));
+        report
+    })
 }

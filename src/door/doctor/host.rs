@@ -6,6 +6,7 @@ use lexopt::Arg;
 
 use super::{next, show, usage};
 use crate::config::Config;
+use crate::doctor::Report;
 use crate::doctor::host::{self, Look};
 use crate::door::{load_config, locations, print};
 use crate::error::{Code, IoContext as _, Result};
@@ -37,6 +38,14 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
             other => return Err(usage(other.unexpected().to_string())),
         }
     }
+    show(&look()?, as_json)
+}
+
+/// What is found on this host.
+///
+/// # Errors
+/// What [`Host::discover`] cannot go on without.
+pub(super) fn look() -> Result<Report> {
     let config = load_config(None);
     // A broken policy is a finding; the rest is looked at by the defaults.
     let defaults = Config::default();
@@ -44,7 +53,7 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
     let system = Root::open("/").context(Code::System, || "open /")?;
     let roots = match Roots::open(&locations) {
         Ok(roots) => roots,
-        Err(e) => return show(&host::unreachable(&e), as_json),
+        Err(e) => return Ok(host::unreachable(&e)),
     };
     let found = Host::discover(&roots, &locations)?;
     let look = Look {
@@ -53,5 +62,5 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
         config: &config,
         system: &system,
     };
-    show(&host::report(&look), as_json)
+    Ok(host::report(&look))
 }
