@@ -371,9 +371,16 @@ fn what_is_not_known_is_said() {
 }
 
 #[test]
-fn a_long_text_is_cut() {
-    let long = format!("{}Error 803", "ä".repeat(MAX_TEXT));
-    assert_eq!(explain(&long).report.findings[0].check, &UNKNOWN);
+fn of_a_long_text_the_end_counts() {
+    let long = "\u{e4}".repeat(MAX_TEXT);
+    assert_eq!(
+        explain(&format!("Error 803 {long}")).report.findings[0].check,
+        &UNKNOWN
+    );
+    assert_eq!(
+        explain(&format!("{long}x Error 803")).report.findings[0].check,
+        &KNOWN
+    );
 }
 
 proptest::proptest! {

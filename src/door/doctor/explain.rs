@@ -6,9 +6,12 @@ use lexopt::Arg;
 
 use super::{next, read_text, show, usage};
 use crate::doctor::Report;
-use crate::doctor::explain::{MAX_TEXT, explain, unseen};
+use crate::doctor::explain::{explain, unseen};
 use crate::door::print;
 use crate::error::Result;
+
+/// The longest log that is taken from standard input, in bytes.
+const MAX_LOG: u64 = 16 << 20;
 
 const HELP: &str = "\
 Usage: nvoci doctor explain TEXT... [--no-host] [--json]
@@ -42,7 +45,7 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
     }
     let text = match words.as_slice() {
         [] => return Err(usage("explain needs a text, or `-` for standard input")),
-        [only] if only == "-" => read_text(only.as_ref(), MAX_TEXT as u64)?.1,
+        [only] if only == "-" => read_text(only.as_ref(), MAX_LOG)?.1,
         _ => words.join(" "),
     };
     let explained = explain(&text);
