@@ -1,6 +1,6 @@
 //! Which CUDA version a driver speaks.
 
-use super::table::rows;
+use super::table::{fields, lines, rows};
 use super::{Cuda, Platform, Version};
 
 const DRIVERS: &str = include_str!("data/drivers.tsv");
@@ -49,17 +49,19 @@ pub fn native(driver: Version, platform: Platform) -> Option<Native> {
 
 /// What a Linux driver speaks: its branch decides. A branch between those of the table is unknown.
 pub fn native_cuda(driver: Version) -> Option<Native> {
+    // Each start of a container may ask: only the row that counts is read as a whole.
     let mut last = None;
-    for branch in branches() {
-        if branch.number == driver.major() {
+    for line in lines(DRIVERS) {
+        let (number, _) = line.split_once('\t')?;
+        if number.parse() == Ok(driver.major()) {
             return Some(Native {
-                cuda: branch.cuda,
+                cuda: branch(fields(line)?)?.cuda,
                 at_least: false,
             });
         }
-        last = Some(branch);
+        last = Some(line);
     }
-    newer(last?, driver)
+    newer(branch(fields(last?)?)?, driver)
 }
 
 /// What a driver for Windows speaks. Its numbers begin with the branch or one of the next few numbers (536, 537 and

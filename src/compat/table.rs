@@ -7,11 +7,13 @@ pub(super) fn rows<const N: usize>(text: &'static str) -> impl Iterator<Item = [
     lines(text).filter_map(fields)
 }
 
-fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
+/// The rows of a table as they are written.
+pub(super) fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
     text.lines().filter(|l| !l.is_empty() && !l.starts_with('#'))
 }
 
-fn fields<const N: usize>(line: &'static str) -> Option<[&'static str; N]> {
+/// The fields of a row, if there are `N`.
+pub(super) fn fields<const N: usize>(line: &'static str) -> Option<[&'static str; N]> {
     let mut all = [""; N];
     let mut parts = line.split('\t');
     for field in &mut all {

@@ -8,78 +8,25 @@ use std::collections::BTreeMap;
 
 use node::Node;
 
+use super::check::checks;
 use super::dockerfile::parse::expand;
-use super::{Check, Finding, Report, Severity};
+use super::{Finding, Report, Severity};
 use crate::cdi::tree::Tree;
 use crate::compat::image;
 
-/// Makes one check a line.
-const fn check(number: u16, name: &'static str, summary: &'static str) -> Check {
-    Check {
-        number,
-        name,
-        summary,
-    }
+checks! {
+    CAPABILITIES = 7601, "compose.capabilities", "A reservation of devices has no `capabilities: [gpu]`.";
+    BROKEN = 7602, "compose.broken", "The file is not a Compose file.";
+    COUNT_AND_IDS = 7603, "compose.count-and-ids", "A reservation has both `count` and `device_ids`.";
+    DRIVER = 7604, "compose.driver", "A reservation's driver and devices do not fit.";
+    RUNTIME = 7605, "compose.runtime", "`runtime: nvidia` alone gives no GPU to an image that asks for none.";
+    NONE = 7606, "compose.no-gpu", "A service of a GPU image is given no GPU.";
+    MISPLACED = 7607, "compose.misplaced", "The GPU stanza is where Compose does not look.";
+    VERSION = 7608, "compose.version", "The file has a version of old Compose.";
+    GONE = 7609, "compose.image-gone", "The image cannot be pulled any more.";
+    REQUEST = 7610, "compose.variables", "The service's NVIDIA variables keep the GPU or CUDA away.";
+    COUNT = 7611, "compose.count", "A reservation's `count` is no number of GPUs.";
 }
-
-const CAPABILITIES: Check = check(
-    7601,
-    "compose.capabilities",
-    "A reservation of devices has no `capabilities: [gpu]`.",
-);
-const BROKEN: Check = check(7602, "compose.broken", "The file is not a Compose file.");
-const COUNT_AND_IDS: Check = check(
-    7603,
-    "compose.count-and-ids",
-    "A reservation has both `count` and `device_ids`.",
-);
-const DRIVER: Check = check(
-    7604,
-    "compose.driver",
-    "A reservation's driver and devices do not fit.",
-);
-const RUNTIME: Check = check(
-    7605,
-    "compose.runtime",
-    "`runtime: nvidia` alone gives no GPU to an image that asks for none.",
-);
-const NONE: Check = check(
-    7606,
-    "compose.no-gpu",
-    "A service of a GPU image is given no GPU.",
-);
-const MISPLACED: Check = check(
-    7607,
-    "compose.misplaced",
-    "The GPU stanza is where Compose does not look.",
-);
-const VERSION: Check = check(7608, "compose.version", "The file has a version of old Compose.");
-const GONE: Check = check(7609, "compose.image-gone", "The image cannot be pulled any more.");
-const REQUEST: Check = check(
-    7610,
-    "compose.variables",
-    "The service's NVIDIA variables keep the GPU or CUDA away.",
-);
-const COUNT: Check = check(
-    7611,
-    "compose.count",
-    "A reservation's `count` is no number of GPUs.",
-);
-
-/// What is checked here.
-pub const CHECKS: &[Check] = &[
-    CAPABILITIES,
-    BROKEN,
-    COUNT_AND_IDS,
-    DRIVER,
-    RUNTIME,
-    NONE,
-    MISPLACED,
-    VERSION,
-    GONE,
-    REQUEST,
-    COUNT,
-];
 
 /// The largest file that is read, in bytes.
 pub const MAX_SIZE: u64 = 1 << 20;

@@ -2,88 +2,12 @@
 
 use super::install::{Install, Kind, shell_commands};
 use super::model::{Model, Stage, Step};
-use super::{Check, Finding, Report, Severity};
+use super::{
+    BUILD_TIME, CONDA, COPIED, CPU, DRIVER, Finding, GONE, LIBRARY_PATH, MUSL, REQUEST, Report, Severity,
+    TARGET, TOOLKIT, TWO_CUDAS,
+};
 use crate::compat::torch::{self, Release};
 use crate::compat::{Cuda, Target, image};
-
-/// Makes one check a line.
-const fn check(number: u16, name: &'static str, summary: &'static str) -> Check {
-    Check {
-        number,
-        name,
-        summary,
-    }
-}
-
-const GONE: Check = check(
-    7501,
-    "dockerfile.base-gone",
-    "The base image cannot be pulled any more.",
-);
-pub(super) const BROKEN: Check = check(7502, "dockerfile.broken", "The file is not a Dockerfile.");
-const DRIVER: Check = check(7503, "dockerfile.driver", "The driver is installed in the image.");
-const TOOLKIT: Check = check(
-    7504,
-    "dockerfile.toolkit",
-    "The NVIDIA Container Toolkit is installed in the image.",
-);
-const CPU: Check = check(
-    7505,
-    "dockerfile.cpu-build",
-    "A build for the CPU is installed in an image for GPUs.",
-);
-const TWO_CUDAS: Check = check(
-    7506,
-    "dockerfile.two-cudas",
-    "Base image and framework are of two major versions of CUDA.",
-);
-const CONDA: Check = check(
-    7507,
-    "dockerfile.conda-path",
-    "A conda environment is made and not used: it is not on the path.",
-);
-const LIBRARY_PATH: Check = check(
-    7508,
-    "dockerfile.library-path",
-    "The loader's path holds stubs or compatibility libraries.",
-);
-const COPIED: Check = check(
-    7509,
-    "dockerfile.driver-copied",
-    "Libraries of the driver are copied into the image.",
-);
-const MUSL: Check = check(7510, "dockerfile.musl", "The image is of musl: CUDA needs glibc.");
-const REQUEST: Check = check(
-    7511,
-    "dockerfile.request",
-    "The image's NVIDIA variables keep the GPU or CUDA away.",
-);
-const BUILD_TIME: Check = check(
-    7512,
-    "dockerfile.build-time",
-    "A GPU is used while the image is built.",
-);
-pub(super) const TARGET: Check = check(
-    7513,
-    "dockerfile.target",
-    "What the image brings does not run on the driver or GPU it is meant for.",
-);
-
-pub(super) const ALL: &[Check] = &[
-    GONE,
-    BROKEN,
-    DRIVER,
-    TOOLKIT,
-    CPU,
-    TWO_CUDAS,
-    CONDA,
-    LIBRARY_PATH,
-    COPIED,
-    MUSL,
-    REQUEST,
-    BUILD_TIME,
-    TARGET,
-];
 
 /// Runs all checks but those against a target.
 pub(super) fn run(model: &Model, report: &mut Report) {

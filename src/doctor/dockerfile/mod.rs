@@ -7,11 +7,25 @@ pub(super) mod parse;
 
 use std::collections::BTreeMap;
 
-use super::{Check, Finding, Report, Severity};
+use super::check::checks;
+use super::{Finding, Report, Severity};
 use crate::compat::{Class, Cuda, Outcome, Platform, Sm, Target, Version, judge, torch};
 
-/// What is checked here.
-pub const CHECKS: &[Check] = checks::ALL;
+checks! {
+    GONE = 7501, "dockerfile.base-gone", "The base image cannot be pulled any more.";
+    BROKEN = 7502, "dockerfile.broken", "The file is not a Dockerfile.";
+    DRIVER = 7503, "dockerfile.driver", "The driver is installed in the image.";
+    TOOLKIT = 7504, "dockerfile.toolkit", "The NVIDIA Container Toolkit is installed in the image.";
+    CPU = 7505, "dockerfile.cpu-build", "A build for the CPU is installed in an image for GPUs.";
+    TWO_CUDAS = 7506, "dockerfile.two-cudas", "Base image and framework are of two major versions of CUDA.";
+    CONDA = 7507, "dockerfile.conda-path", "A conda environment is made and not used: it is not on the path.";
+    LIBRARY_PATH = 7508, "dockerfile.library-path", "The loader's path holds stubs or compatibility libraries.";
+    COPIED = 7509, "dockerfile.driver-copied", "Libraries of the driver are copied into the image.";
+    MUSL = 7510, "dockerfile.musl", "The image is of musl: CUDA needs glibc.";
+    REQUEST = 7511, "dockerfile.request", "The image's NVIDIA variables keep the GPU or CUDA away.";
+    BUILD_TIME = 7512, "dockerfile.build-time", "A GPU is used while the image is built.";
+    TARGET = 7513, "dockerfile.target", "What the image brings does not run on the driver or GPU it is meant for.";
+}
 
 /// The largest file that is read, in bytes.
 pub const MAX_SIZE: u64 = 1 << 20;
@@ -50,15 +64,14 @@ pub fn report(name: &str, text: &str, args: &BTreeMap<String, String>, wanted: W
     let instructions = match parse::parse(text) {
         Ok(all) => all,
         Err(why) => {
-            report.add(Finding::new(&checks::BROKEN, Severity::Fail, name, why));
+            report.add(Finding::new(&BROKEN, Severity::Fail, name, why));
             return report;
         }
     };
     let model = model::build(instructions, args);
     let Some(last) = model.stages.last() else {
         report.add(
-            Finding::new(&checks::BROKEN, Severity::Fail, name, "it has no `FROM`")
-                .fix("name the base image first"),
+            Finding::new(&BROKEN, Severity::Fail, name, "it has no `FROM`").fix("name the base image first"),
         );
         return report;
     };
@@ -137,7 +150,7 @@ fn verdict(subject: &str, cuda: Cuda, target: &Target) -> Finding {
             String::new(),
         ),
     };
-    Finding::new(&checks::TARGET, severity, subject, cause).fix(fix)
+    Finding::new(&TARGET, severity, subject, cause).fix(fix)
 }
 
 #[cfg(test)]

@@ -22,11 +22,15 @@ pub(super) struct Instruction {
 }
 
 impl Instruction {
-    /// The line that holds `needle`, else the first: number and text.
+    /// The line that holds `needle` where a word begins, else the first: number and text.
     pub(super) fn line_of(&self, needle: &str) -> (usize, &str) {
+        let begins = |line: &str| {
+            line.match_indices(needle)
+                .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric()))
+        };
         self.lines
             .iter()
-            .find(|(_, l)| l.contains(needle))
+            .find(|(_, l)| begins(l))
             .or(self.lines.first())
             .map_or((0, ""), |(n, l)| (*n, l.trim()))
     }

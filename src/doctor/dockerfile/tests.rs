@@ -145,6 +145,12 @@ fn builds_for_the_cpu() {
 }
 
 #[test]
+fn the_line_is_the_packages_own() {
+    let text = "FROM nvidia/cuda:12.4.1-base-ubuntu22.04\nRUN pip install \\\n  --index-url https://download.pytorch.org/whl/cu118 \\\n  torch\n";
+    assert_eq!(found(text), [(7506, 4)]);
+}
+
+#[test]
 fn two_versions_of_cuda() {
     let of = |tag, install| found(&format!("FROM nvidia/cuda:{tag}\nARG V=cu118\nRUN {install}\n"));
     let cu118 = "pip install torch==2.1.0 --index-url https://download.pytorch.org/whl/$V";

@@ -5,26 +5,19 @@ mod entries;
 
 use codes::Named;
 
-use super::{Check, Finding, Report, Severity, all_checks};
+use super::check::checks;
+use super::{Finding, Report, Severity, all_checks};
 use crate::compat::errors::Known;
 use crate::error::Code;
 
-/// What is checked here.
-pub const CHECKS: &[Check] = &[KNOWN, UNKNOWN];
+checks! {
+    KNOWN = 7801, "explain.known", "An error that is known, with one of its causes.";
+    UNKNOWN = 7802, "explain.unknown", "The text matches no error that is known.";
+    UNSEEN = 7803, "explain.host", "The host could not be looked at.";
+}
 
-const KNOWN: Check = Check {
-    number: 7801,
-    name: "explain.known",
-    summary: "An error that is known, with one of its causes.",
-};
-
-const UNKNOWN: Check = Check {
-    number: 7802,
-    name: "explain.unknown",
-    summary: "The text matches no error that is known.",
-};
 /// Bytes of a text that are looked at; what is pasted is at most a screen or two.
-pub const MAX_TEXT: usize = 256 << 10;
+const MAX_TEXT: usize = 256 << 10;
 /// Causes that are shown; the likeliest come first.
 const MAX_CAUSES: usize = 6;
 
@@ -37,7 +30,7 @@ pub struct Explanation {
     pub areas: Vec<&'static str>,
 }
 
-/// Explains a text. Only its first [`MAX_TEXT`] bytes count.
+/// Explains a text. Only its last [`MAX_TEXT`] bytes count: a log ends with the error.
 pub fn explain(text: &str) -> Explanation {
     let text = normal(text);
     let mut report = Report::new("explain");
@@ -85,6 +78,11 @@ pub fn explain(text: &str) -> Explanation {
         );
     }
     Explanation { report, areas }
+}
+
+/// The finding that says that the host could not be looked at.
+pub fn unseen(why: impl Into<String>) -> Finding {
+    Finding::new(&UNSEEN, Severity::Info, "host", why)
 }
 
 fn name(named: &Named) -> String {
@@ -138,12 +136,12 @@ fn by_code(named: &Named) -> Option<Finding> {
 
 /// The text in small letters, its spaces as one, without colours and typographic quotes.
 fn normal(text: &str) -> String {
-    let mut end = text.len().min(MAX_TEXT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+    let mut start = text.len().saturating_sub(MAX_TEXT);
+    while !text.is_char_boundary(start) {
+        start += 1;
     }
-    let mut out = String::with_capacity(end);
-    let mut chars = text[..end].chars().peekable();
+    let mut out = String::with_capacity(text.len() - start);
+    let mut chars = text[start..].chars().peekable();
     while let Some(c) = chars.next() {
         match c {
             '\u{1b}' => {

@@ -293,6 +293,11 @@ fn numbers_and_names_are_enough() {
     for (text, entry) in [
         ("803", "driver-combination"),
         ("Error 803", "driver-combination"),
+        ("804", "forward-unsupported"),
+        ("code 222", "ptx-too-new"),
+        ("802", "fabric-manager"),
+        ("NVML 4", "insufficient-permissions"),
+        ("NVML 12", "snap-or-no-libraries"),
         ("cudaErrorInsufficientDriver", "insufficient-driver-no-libcuda"),
         ("CUDA_ERROR_NO_BINARY_FOR_GPU", "no-kernel-image"),
         ("NVML 18", "driver-mismatch-host"),
@@ -366,9 +371,16 @@ fn what_is_not_known_is_said() {
 }
 
 #[test]
-fn a_long_text_is_cut() {
-    let long = format!("{}Error 803", "ä".repeat(MAX_TEXT));
-    assert_eq!(explain(&long).report.findings[0].check, &UNKNOWN);
+fn of_a_long_text_the_end_counts() {
+    let long = "\u{e4}".repeat(MAX_TEXT);
+    assert_eq!(
+        explain(&format!("Error 803 {long}")).report.findings[0].check,
+        &UNKNOWN
+    );
+    assert_eq!(
+        explain(&format!("{long}x Error 803")).report.findings[0].check,
+        &KNOWN
+    );
 }
 
 proptest::proptest! {

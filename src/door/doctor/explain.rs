@@ -4,10 +4,14 @@ use std::process::ExitCode;
 
 use lexopt::Arg;
 
-use super::{host, next, read_text, show, usage};
-use crate::doctor::explain::{MAX_TEXT, explain};
+use super::{next, read_text, show, usage};
+use crate::doctor::Report;
+use crate::doctor::explain::{explain, unseen};
 use crate::door::print;
 use crate::error::Result;
+
+/// The longest log that is taken from standard input, in bytes.
+const MAX_LOG: u64 = 16 << 20;
 
 const HELP: &str = "\
 Usage: nvoci doctor explain TEXT... [--no-host] [--json]
@@ -41,7 +45,7 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
     }
     let text = match words.as_slice() {
         [] => return Err(usage("explain needs a text, or `-` for standard input")),
-        [only] if only == "-" => read_text(only.as_ref(), MAX_TEXT as u64)?.1,
+        [only] if only == "-" => read_text(only.as_ref(), MAX_LOG)?.1,
         _ => words.join(" "),
     };
     let explained = explain(&text);
@@ -59,7 +63,7 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
     if !with_host {
         return show(&report, as_json);
     }
-    let host = host::look()?;
+    let host = look();
     if as_json {
         report.facts.extend(host.facts);
         report.findings.extend(host.findings);
@@ -80,4 +84,13 @@ fn command(area: &str) -> String {
         _ => "",
     };
     format!("nvoci doctor {area}{subject}")
+}
+
+/// What is found on this host, or that it could not be looked at.
+fn look() -> Report {
+    super::host::look().unwrap_or_else(|e| {
+        let mut report = Report::new("host");
+        report.add(unseen(e.why()).fix(e.fix_text()));
+        report
+    })
 }

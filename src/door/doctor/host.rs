@@ -44,7 +44,7 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
 /// What is found on this host.
 ///
 /// # Errors
-/// Only when not even `/` can be opened.
+/// What [`Host::discover`] cannot go on without.
 pub(super) fn look() -> Result<Report> {
     let config = load_config(None);
     // A broken policy is a finding; the rest is looked at by the defaults.
