@@ -50,3 +50,18 @@ lint:
 
 bench: build
 	integration/bench/run
+
+# hostile-long   what CI takes a sample of: 10,000 starts against a race, 1,000 creates, every fault
+# reproducible   the release binary, built twice and compared
+# sbom           what is in it, as CycloneDX
+.PHONY: hostile-long reproducible sbom
+hostile-long: build
+	integration/world/make
+	HOSTILE_LONG=1 integration/hostile/run
+	FAULTS_LONG=1 integration/faults/run
+
+reproducible:
+	integration/reproducible $(TARGET)
+
+sbom:
+	@integration/sbom $(TARGET)

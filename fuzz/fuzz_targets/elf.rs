@@ -1,15 +1,6 @@
-//! A library from an image.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use nvoci::ldso::elf::{Want, read};
+#[path = "../properties/elf.rs"]
+mod property;
 
-fuzz_target!(|file: &[u8]| {
-    let brief = read(file, Want::Soname);
-    let all = read(file, Want::All);
-    // A broken needed name or search path is the only thing that reading more can stumble over.
-    if let (Ok(brief), Ok(all)) = (&brief, &all) {
-        assert_eq!((brief.is_64, brief.machine, &brief.soname), (all.is_64, all.machine, &all.soname));
-    }
-    assert!(brief.is_ok() || all.is_err());
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| property::check(input));

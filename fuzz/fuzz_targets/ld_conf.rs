@@ -1,31 +1,6 @@
-//! Lines of an image's ld.so.conf, and its include patterns against names.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use nvoci::ldso::conf::{Line, lines};
-use nvoci::ldso::{glob, order};
+#[path = "../properties/ld_conf.rs"]
+mod property;
 
-fuzz_target!(|text: &[u8]| {
-    let mut previous: &[u8] = b"";
-    for (number, line) in lines(text) {
-        assert!(number > 0);
-        match line {
-            Line::Dir(dir) => {
-                assert!(!dir.is_empty() && !dir.ends_with(b"/") && !dir.contains(&b'\n'));
-                let (mut a, mut b) = (Vec::new(), Vec::new());
-                order::key(previous, &mut a);
-                order::key(dir, &mut b);
-                // C strings: a NUL cannot be in a name.
-                assert_eq!(a.cmp(&b), order::compare(previous, dir));
-                previous = dir;
-            }
-            Line::Include(patterns) => {
-                for pattern in patterns {
-                    assert!(!pattern.is_empty());
-                    let _ = glob::matches(pattern, previous);
-                }
-            }
-            Line::Hwcap => {}
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| property::check(input));

@@ -86,6 +86,12 @@ impl Container {
                 Err(e) => return Err(e),
             }
         }
-        self.root.mkdir_all(path, 0o755)
+        let made = self.root.mkdir_all(path, 0o755)?;
+        // Between the look and the making, somebody with a volume in here may have put something else on the way.
+        if self.owns(&made)? {
+            Ok(made)
+        } else {
+            Err(Errno::ROFS.into())
+        }
     }
 }

@@ -107,6 +107,7 @@ fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
     let rootfs = spec.root_path(bundle.path())?;
     hook::inside_a_container()?;
     process::drop_capabilities();
+    process::confine();
     let container = Container::open(&rootfs, &hook::tmpfs_destinations(&spec))?;
     run_hook(hook, &container)
 }

@@ -174,6 +174,7 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
             .enter()
             .context(Code::Mount, || "entering the container's mount namespace")?;
     }
+    process::confine();
     let target = Target {
         rootfs,
         tmpfs: tmpfs_destinations(&spec),

@@ -49,9 +49,9 @@ impl DeviceCgroup {
         match parse(&text, unified()) {
             Some(Membership::V1 { controllers, path }) => {
                 let names: Vec<&str> = controllers.split(',').collect();
-                open_below(&super::mount::cgroupfs(&names)?, path).map(Self::V1)
+                open_member(&names, path, pid).map(Self::V1)
             }
-            Some(Membership::V2 { path }) => open_below(&super::mount::cgroupfs(&[])?, path).map(Self::V2),
+            Some(Membership::V2 { path }) => open_member(&[], path, pid).map(Self::V2),
             None => Err(Errno::NODEV.into()),
         }
     }
@@ -122,6 +122,52 @@ fn unified() -> bool {
 
 /// linux/magic.h.
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+const CGROUP_SUPER_MAGIC: rustix::fs::FsWord = 0x0027_e0eb;
+
+/// The directory `path` of the hierarchy with these v1 controllers, or of the unified one for none.
+///
+/// Before Linux 5.2, and under a seccomp profile that does not know `fsopen`, it is looked for where all hosts have the
+/// hierarchy mounted: the caller has the host's `/sys` in sight. The mount may be another cgroup namespace's, and `path`
+/// mean something else in it, so the process must be a member of what was found.
+fn open_member(controllers: &[&str], path: &str, pid: Option<i32>) -> io::Result<OwnedFd> {
+    match super::mount::cgroupfs(controllers) {
+        Ok(root) => return open_below(&root, path),
+        Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSYS | Errno::PERM)) => {}
+        Err(e) => return Err(e),
+    }
+    let dir = open_below(&mounted(controllers)?, path)?;
+    let members = rustix::fs::openat(
+        &dir,
+        c"cgroup.procs",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let pid = pid.unwrap_or(rustix::process::getpid().as_raw_pid());
+    let members = io::read_to_string(fs::File::from(members))?;
+    if members.lines().any(|line| line.parse() == Ok(pid)) {
+        Ok(dir)
+    } else {
+        Err(Errno::NODEV.into())
+    }
+}
+
+fn mounted(controllers: &[&str]) -> io::Result<OwnedFd> {
+    let (place, kind) = if controllers.is_empty() {
+        (c"/sys/fs/cgroup", CGROUP2_SUPER_MAGIC)
+    } else {
+        (c"/sys/fs/cgroup/devices", CGROUP_SUPER_MAGIC)
+    };
+    let dir = rustix::fs::open(
+        place,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    if rustix::fs::fstatfs(&dir)?.f_type == kind {
+        Ok(dir)
+    } else {
+        Err(Errno::NODEV.into())
+    }
+}
 
 /// `/proc/PID/cgroup`, cgroups(7): `ID:controllers:path`. Unless `unified`, a v1 `devices` hierarchy wins.
 fn parse(text: &str, unified: bool) -> Option<Membership<'_>> {

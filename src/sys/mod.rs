@@ -9,4 +9,5 @@ pub mod owned;
 pub mod probe;
 pub mod process;
 pub mod root;
+mod seccomp;
 pub mod systemd;

@@ -3,7 +3,7 @@
 //!
 //! | need | Linux | else |
 //! |---|---|---|
-//! | `open_tree`, `fsopen`, `move_mount` | 5.2 | `mount(2)` through the process's own `/proc/self/fd` |
+//! | `open_tree`, `fsopen`, `move_mount` | 5.2 | `mount(2)` through the process's own `/proc/self/fd`; in another mount namespace the same inode, found again by its path |
 //! | `mount_setattr` | 5.12 | a bind remount right after attaching |
 //!
 //! `mount(2)` with `MS_BIND | MS_RDONLY` in one call ignores everything but `MS_BIND`, so the fallback
@@ -12,6 +12,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
@@ -21,7 +22,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::root::{Node, own_fds};
+use super::root::{Node, Root, own_fds};
 
 /// What a mount forbids.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -91,8 +92,8 @@ pub struct Detached {
 enum Source {
     /// A mount object of the new API.
     Tree(OwnedFd),
-    /// What to bind with `mount(2)`.
-    Bind(OwnedFd),
+    /// What to bind with `mount(2)`, and its path in the mount namespace that it was found in.
+    Bind(OwnedFd, Option<PathBuf>),
     /// The options of a tmpfs to make with `mount(2)`.
     Tmpfs(CString),
 }
@@ -105,7 +106,7 @@ impl Detached {
     ///
     /// Must be called in the mount namespace that `source` was opened in.
     pub fn bind(source: &Node, restrict: Restrict) -> io::Result<Self> {
-        if !OLD_API.load(Ordering::Relaxed) {
+        if new_api() {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_EMPTY_PATH;
@@ -117,7 +118,7 @@ impl Detached {
         }
         let fd = source.as_fd().try_clone_to_owned()?;
         Ok(Self {
-            source: Source::Bind(fd),
+            source: Source::Bind(fd, source.path().ok()),
             is_dir: source.is_dir(),
             restrict,
             restricted: false,
@@ -127,7 +128,7 @@ impl Detached {
     /// A new, empty tmpfs with a root directory of mode 0755. `label` is the SELinux context of all in
     /// it; it is left out where the kernel does not know such a thing.
     pub fn tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> io::Result<Self> {
-        if !OLD_API.load(Ordering::Relaxed) {
+        if new_api() {
             match new_tmpfs(size, label, restrict) {
                 Ok(tree) => {
                     return Ok(Self {
@@ -186,8 +187,18 @@ impl Detached {
                 move_mount(tree, c"", &target, c"", flags)?;
                 tree.as_fd().try_clone_to_owned()?
             }
-            Source::Bind(fd) => {
-                old_mount(Some(fd.as_fd()), target.as_fd(), None, MountFlags::BIND, c"")?;
+            Source::Bind(fd, path) => {
+                let bind =
+                    |fd: BorrowedFd<'_>| old_mount(Some(fd), target.as_fd(), None, MountFlags::BIND, c"");
+                match bind(fd.as_fd()) {
+                    // `mount(2)` binds nothing of another mount namespace. The host's tree is in sight in a container's
+                    // that has not changed its root yet.
+                    Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                        let same = same_inode(fd.as_fd(), path.as_deref()).ok_or(e)?;
+                        bind(same.as_fd())?;
+                    }
+                    bound => bound?,
+                }
                 parent.child(name)?.into_fd()
             }
             Source::Tmpfs(data) => {
@@ -285,6 +296,28 @@ fn new_tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> rustix::io::
     }
     fsconfig_create(&fs)?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, restrict.attr())
+}
+
+/// Whether the new mount API is there: the whole of it, or a mount that was made could not be attached.
+fn new_api() -> bool {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    if !ASKED.swap(true, Ordering::Relaxed) {
+        let cwd = rustix::fs::CWD;
+        // An empty path: ENOENT from a kernel that has the call.
+        if let Err(e) = move_mount(cwd, c"", cwd, c"", MoveMountFlags::empty())
+            && absent(e)
+        {
+            OLD_API.store(true, Ordering::Relaxed);
+        }
+    }
+    !OLD_API.load(Ordering::Relaxed)
+}
+
+/// The inode of `fd`, found again by its path in the mount namespace that the process is in now.
+fn same_inode(fd: BorrowedFd<'_>, path: Option<&Path>) -> Option<Node> {
+    let found = Root::open("/").ok()?.resolve_nofollow(path?).ok()?;
+    let stat = rustix::fs::fstat(fd).ok()?;
+    (found.id() == (stat.st_dev, stat.st_ino)).then_some(found)
 }
 
 /// Whether this errno means that the call is not there: old kernel, or a seccomp filter that answers

@@ -8,13 +8,27 @@ use std::os::unix::ffi::OsStringExt as _;
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::getppid;
+use rustix::process::{Resource, Rlimit, getppid};
+
+use super::root::own_fds_are_open;
+use super::seccomp;
 
 /// Cuts the process off from what it inherited: descriptors beyond standard error are closed at exec
 /// and by us, missing standard descriptors become `/dev/null`, the working directory is `/`, no file
 /// is ever left group- or world-writable by a lax umask, and no other process of the same user may
 /// look into this one once it enters a container's namespace.
+///
+/// # Errors
+/// Whatever the kernel says; `EBUSY` when something of this process holds a descriptor already, which would be closed
+/// under it.
 pub fn isolate() -> io::Result<()> {
+    if own_fds_are_open() {
+        return Err(Errno::BUSY.into());
+    }
+    cut_off()
+}
+
+fn cut_off() -> io::Result<()> {
     ensure_standard_descriptors()?;
     // SAFETY: descriptors from 3 up are not owned by anything in this process yet: this is the first
     // thing that a hook does.
@@ -29,7 +43,8 @@ pub fn isolate() -> io::Result<()> {
     Ok(())
 }
 
-/// The capabilities that applying a plan needs; all others are given up.
+/// The capabilities that are needed once the host has been looked at: to open sources, to change the device cgroup, to
+/// enter the container. All others are given up.
 const NEEDED: [Capability; 9] = [
     // setfsuid and setfsgid to the root of a container's user namespace.
     Capability::CAP_SETGID,
@@ -48,12 +63,64 @@ const NEEDED: [Capability; 9] = [
     Capability::CAP_SYS_PTRACE,
 ];
 
+/// The capabilities that remain for work in the container: mounts, and a rootfs that may belong to any user.
+const NEEDED_INSIDE: [Capability; 4] = [
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_FOWNER,
+];
+
 /// Drops every capability that [`NEEDED`] does not list, and the whole bounding set.
 pub fn drop_capabilities() {
-    let needed: CapsHashSet = NEEDED.into_iter().collect();
     // Best effort by design: a process without these rights has nothing to drop.
     let _ = caps::clear(None, CapSet::Ambient);
     let _ = caps::clear(None, CapSet::Bounding);
+    keep(&NEEDED);
+}
+
+/// Seconds after which work in a container that has not ended is given up, and the process with it: a file system of the
+/// image may never answer (FUSE, NFS), and then only a deadly signal ends the wait. An injection takes milliseconds.
+const DEADLINE: u32 = 30;
+
+/// The largest file that is written in a container, in bytes: a loader cache, a record.
+const MAX_FILE: u64 = 256 << 20;
+
+/// The largest address space, in bytes: the largest cache and configuration that are read, several times over.
+const MAX_MEMORY: u64 = 2 << 30;
+
+/// Narrows the process to what work in the container needs, right before anything of the container is looked at: four
+/// capabilities, bounds on time, memory and files, and a filter that takes away programs, sockets, other processes and
+/// namespaces. There is no way back.
+pub fn confine() {
+    keep(&NEEDED_INSIDE);
+    // SAFETY: sets a timer of this process; the default action of its signal, the end, is what is wanted.
+    unsafe { libc::alarm(DEADLINE) };
+    // A file that would be too large is an error to report, not the end.
+    // SAFETY: no handler, so nothing runs at any odd moment.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let bounds = [
+        (Resource::Core, 0),
+        (Resource::Cpu, u64::from(DEADLINE)),
+        (Resource::Fsize, MAX_FILE),
+        (Resource::As, MAX_MEMORY),
+    ];
+    for (resource, most) in bounds {
+        let now = rustix::process::getrlimit(resource);
+        let at_most = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
+        let bound = Rlimit {
+            current: at_most(now.current),
+            maximum: at_most(now.maximum),
+        };
+        // Lowering is always allowed; a seccomp profile that says otherwise is no reason to refuse.
+        let _ = rustix::process::setrlimit(resource, bound);
+    }
+    // A kernel without filters has the other bounds.
+    let _ = seccomp::refuse_what_is_not_needed();
+}
+
+fn keep(needed: &[Capability]) {
+    let needed: CapsHashSet = needed.iter().copied().collect();
     if let Ok(permitted) = caps::read(None, CapSet::Permitted) {
         let kept: CapsHashSet = permitted.intersection(&needed).copied().collect();
         let _ = caps::set(None, CapSet::Effective, &kept);
@@ -122,5 +189,56 @@ fn close_one_by_one() {
     for fd in 3..1024 {
         // SAFETY: as in `isolate`: nothing in this process owns them.
         unsafe { libc::close(fd) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::seccomp::in_child;
+    use super::*;
+    use rustix::process::{DumpableBehavior, dumpable_behavior};
+
+    #[test]
+    fn isolated() {
+        assert!(in_child(|| {
+            let mut pipe = [0; 2];
+            // SAFETY: `pipe` has room for two descriptors.
+            let made = unsafe { libc::pipe(pipe.as_mut_ptr()) };
+            // SAFETY: asks for a descriptor's flags, changes nothing.
+            let open = |fd: i32| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+            let before =
+                made == 0 && open(pipe[0]) && matches!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable));
+            before
+                && cut_off().is_ok()
+                && !open(pipe[0])
+                && !open(pipe[1])
+                && matches!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable))
+                && rustix::thread::no_new_privs().unwrap_or(false)
+        }));
+    }
+
+    #[test]
+    fn nothing_of_ours_is_closed_under_us() {
+        assert!(in_child(|| {
+            super::super::root::own_fds().is_ok()
+                && isolate().is_err_and(|e| e.raw_os_error() == Some(libc::EBUSY))
+        }));
+    }
+
+    #[test]
+    fn confined() {
+        assert!(in_child(|| {
+            let unbounded = rustix::process::getrlimit(Resource::Fsize).current.is_none();
+            rustix::thread::set_no_new_privs(true).is_ok() && {
+                confine();
+                let after = rustix::process::getrlimit(Resource::Fsize).current;
+                let socket =
+                    Errno::from_io_error(&match std::os::unix::net::UnixDatagram::unbound() {
+                        Ok(_) => return false,
+                        Err(e) => e,
+                    });
+                unbounded && after == Some(MAX_FILE) && socket == Some(Errno::PERM)
+            }
+        }));
     }
 }

@@ -17,6 +17,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -509,12 +510,20 @@ fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
     Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 
+static OWN_FDS: OnceLock<Result<OwnedFd, Errno>> = OnceLock::new();
+
+/// Whether [`own_fds`] holds a descriptor already.
+pub(super) fn own_fds_are_open() -> bool {
+    OWN_FDS.get().is_some()
+}
+
 /// The process's own `/proc/self/fd`, opened once, before any other mount namespace is entered, and
 /// checked to be procfs.
+///
+/// Kept for the life of the process, so it must not be asked for before `process::isolate` closes everything: that
+/// refuses to go on if it was.
 pub fn own_fds() -> io::Result<BorrowedFd<'static>> {
-    use std::sync::OnceLock;
-    static FDS: OnceLock<Result<OwnedFd, Errno>> = OnceLock::new();
-    let opened = FDS.get_or_init(|| {
+    let opened = OWN_FDS.get_or_init(|| {
         let fd = rustix::fs::open(
             "/proc/self/fd",
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,

@@ -67,6 +67,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
             .enter()
             .context(Code::Mount, || "entering the container's mount namespace")?;
     }
+    process::confine();
     let target = Target {
         tmpfs: spec
             .as_ref()

@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../properties/require.rs"]
+mod property;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| property::check(input));

@@ -1,0 +1,27 @@
+//! A CDI specification, in both formats: what is accepted is written and read back as it was.
+
+use nvoci::cdi::read::{Format, parse};
+use nvoci::cdi::{emit, validate::validate};
+
+/// Must hold for every input. The first byte chooses the format.
+pub(crate) fn check(input: &[u8]) {
+    let Some((&first, bytes)) = input.split_first() else {
+        return;
+    };
+    let format = if first % 2 == 0 {
+        Format::Yaml
+    } else {
+        Format::Json
+    };
+    let Ok(spec) = parse(bytes, format, "fuzz") else {
+        return;
+    };
+    validate(&spec).expect("what was accepted is valid");
+    for (text, format) in [
+        (emit::yaml(&spec), Format::Yaml),
+        (emit::json(&spec), Format::Json),
+    ] {
+        let again = parse(text.as_bytes(), format, "again").expect("what was written can be read");
+        assert_eq!(again, spec, "{text}");
+    }
+}

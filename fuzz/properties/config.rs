@@ -1,0 +1,21 @@
+//! The configuration file, ours and the vendor's.
+
+use std::path::Path;
+
+use nvoci::config::{Config, Dialect};
+
+/// Must hold for every input.
+pub(crate) fn check(text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    for dialect in [Dialect::Nvoci, Dialect::Nvidia] {
+        match Config::parse(&text, Path::new("/etc/c.toml"), dialect) {
+            Ok(config) => {
+                assert!(!config.driver_dirs.is_empty() && !config.runtimes.is_empty());
+                for (_, value, _) in config.settings() {
+                    let _ = value.to_string();
+                }
+            }
+            Err(e) => assert!(!e.to_string().contains(|c: char| c.is_control())),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! A cache from an image: reading it must not fail in any other way than with an error, and what can be
+//! extended must be readable, sorted, and have the addition first.
+use nvoci::ldso::cache::Cache;
+use nvoci::ldso::merge::{Addition, merge};
+
+/// Must hold for every input.
+pub(crate) fn check(file: &[u8]) {
+    let Ok(cache) = Cache::parse(file) else { return };
+    let count = cache.entries().count();
+    assert_eq!(count, cache.len());
+    for entry in cache.entries() {
+        let _ = (entry.soname_text(), entry.os_path());
+        assert!(
+            entry
+                .hwcaps_index()
+                .is_none_or(|index| index < cache.hwcaps().len())
+        );
+    }
+    let addition = Addition {
+        soname: b"libcuda.so.1".to_vec(),
+        path: b"/n/libcuda.so.1".to_vec(),
+        flags: 0x303,
+    };
+    let Some(bytes) = merge(&cache, &[addition], &[b"/n"]) else {
+        return;
+    };
+    let merged = Cache::parse(&bytes).expect("what was written can be read");
+    assert!(merged.is_sorted());
+    assert_eq!(merged.hwcaps(), cache.hwcaps());
+    let first = merged
+        .find(b"libcuda.so.1")
+        .find(|entry| entry.flags == 0x303)
+        .expect("the addition is found");
+    assert_eq!(first.path, b"/n/libcuda.so.1");
+    let old = cache
+        .entries()
+        .filter(|entry| !entry.path.starts_with(b"/n/") && entry.hwcap == 0)
+        .count();
+    assert!(merged.len() > old.saturating_sub(1));
+}

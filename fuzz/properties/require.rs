@@ -1,0 +1,31 @@
+//! `NVIDIA_REQUIRE_*`, as an image writes it.
+
+use nvoci::request::{Facts, Requirement, evaluate_all};
+
+/// Must hold for every input.
+pub(crate) fn check(value: &[u8]) {
+    let value = String::from_utf8_lossy(value);
+    let mut notes = Vec::new();
+    match Requirement::parse("NVIDIA_REQUIRE_CUDA", &value, &mut notes) {
+        Ok(requirement) => {
+            let known = Facts {
+                cuda: Some("12.4"),
+                driver: Some("550.54.15"),
+                arch: Some("9.0"),
+                brand: Some("Tesla"),
+            };
+            for facts in [known, Facts::default()] {
+                if let Err(e) = evaluate_all(std::slice::from_ref(&requirement), &facts) {
+                    assert!(
+                        e.to_string().len() < 4096,
+                        "an image chose the length of a message"
+                    );
+                }
+            }
+            // What is not known never refuses.
+            assert!(evaluate_all(&[requirement], &Facts::default()).is_ok());
+        }
+        Err(e) => assert!(e.to_string().len() < 4096),
+    }
+    assert!(notes.iter().map(String::len).sum::<usize>() < 65_536);
+}

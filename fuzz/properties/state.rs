@@ -1,0 +1,15 @@
+//! A container's state, as a runtime hands it to a hook.
+
+use nvoci::oci::State;
+
+/// Must hold for every input.
+pub(crate) fn check(document: &[u8]) {
+    match State::read(document) {
+        Ok(state) => assert!(state.bundle.is_absolute()),
+        Err(e) => {
+            let line = e.to_string();
+            assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+            assert!(line.ends_with("[NVOCI-1101]"), "{line}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A filter on the process's own system calls: once the host has been looked at, and before anything of the container
+//! is, what no hook needs any more is taken away. Whoever found a way to run code in here by a crafted cache or ELF file
+//! could then neither start a program, nor reach the network, another process or the kernel's modules.
+//!
+//! The filter is a list of what is refused, not of what is allowed: the C library and the allocator may change the calls
+//! they make, and a hook that a new kernel's call killed would be a container that does not start. Sources:
+//! seccomp(2), linux/filter.h.
+
+use std::io;
+
+use libc::{c_long, sock_filter, sock_fprog};
+
+/// What a hook that prepares a container never does again: answered with `EPERM`.
+const REFUSED: &[c_long] = &[
+    // Programs and processes.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kcmp,
+    // The network, and sockets of the host's daemons.
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+    // The kernel itself.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    // Other namespaces and roots, files by handle (CVE-2014-9357's way out), device nodes.
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_chroot,
+    libc::SYS_pivot_root,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_mknodat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mknod,
+];
+
+/// `AUDIT_ARCH_*` of linux/audit.h.
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = 0xc000_00b7;
+
+/// Numbers from here up are those of x32, a second table for the same architecture.
+const X32: u32 = 0x4000_0000;
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+
+/// `BPF_LD | BPF_W | BPF_ABS`
+const LOAD: u16 = 0x20;
+/// `BPF_JMP | BPF_JEQ | BPF_K`
+const EQUAL: u16 = 0x15;
+/// `BPF_JMP | BPF_JGE | BPF_K`
+const AT_LEAST: u16 = 0x35;
+/// `BPF_RET | BPF_K`
+const RETURN: u16 = 0x06;
+
+/// Takes the calls of [`REFUSED`] away, for good. `no_new_privs` must have been set.
+///
+/// # Errors
+/// `EINVAL` where the kernel has no seccomp filters.
+pub(super) fn refuse_what_is_not_needed() -> io::Result<()> {
+    let mut code = filter();
+    let program = sock_fprog {
+        len: u16::try_from(code.len()).map_err(io::Error::other)?,
+        filter: code.as_mut_ptr(),
+    };
+    // SAFETY: `program` points to a live array of the length that it says, which the kernel copies.
+    let r = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const program,
+        )
+    };
+    if r == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn filter() -> Vec<sock_filter> {
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    let step = |code, k| sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let jump = |code, k, jt, jf| sock_filter { code, jt, jf, k };
+    let mut program = vec![
+        step(LOAD, ARCHITECTURE),
+        // 32-bit calls have numbers of their own: none is made here.
+        jump(EQUAL, ARCH, 1, 0),
+        step(RETURN, refuse),
+        step(LOAD, NUMBER),
+        jump(AT_LEAST, X32, 0, 1),
+        step(RETURN, refuse),
+    ];
+    for number in REFUSED.iter().filter_map(|n| u32::try_from(*n).ok()) {
+        program.push(jump(EQUAL, number, 0, 1));
+        program.push(step(RETURN, refuse));
+    }
+    program.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
+    program
+}
+
+#[cfg(test)]
+/// Whether `f` holds in a process of its own: what it does to itself stays.
+pub(super) fn in_child(f: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child makes system calls and ends; nothing that another thread of the test may hold is used.
+    match unsafe { libc::fork() } {
+        0 => {
+            let code = i32::from(!f());
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(code) }
+        }
+        pid => {
+            let mut status = -1;
+            // SAFETY: `status` is live, `pid` is our child.
+            let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+            waited == pid && status == 0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(number: c_long) -> Option<i32> {
+        // SAFETY: with these arguments every call of the list fails or does nothing.
+        let r = unsafe { libc::syscall(number, -1_i64, 0_i64, 0_i64, 0_i64, 0_i64, 0_i64) };
+        (r == -1)
+            .then(|| io::Error::last_os_error().raw_os_error())
+            .flatten()
+    }
+
+    #[test]
+    fn what_is_refused_and_what_still_works() {
+        assert!(in_child(|| {
+            rustix::thread::set_no_new_privs(true).is_ok()
+                && refuse_what_is_not_needed().is_ok()
+                && REFUSED.iter().all(|n| answers(*n) == Some(libc::EPERM))
+                && rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).is_ok()
+                && answers(libc::SYS_openat) != Some(libc::EPERM)
+                && answers(libc::SYS_move_mount) != Some(libc::ENOSYS)
+        }));
+        // Without it the same calls answer something else: the test can fail.
+        assert!(in_child(|| answers(libc::SYS_setns) == Some(libc::EBADF)));
+    }
+}

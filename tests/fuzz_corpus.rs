@@ -1,0 +1,80 @@
+//! The properties of `fuzz/` on the stable toolchain: every kept input, and each of them cut, flipped and spliced a few
+//! hundred times. The fuzzers search; this keeps what they found found.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test")]
+
+use std::path::Path;
+
+use proptest::prelude::Rng as _;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+#[path = "../fuzz/properties/cdi.rs"]
+mod cdi;
+#[path = "../fuzz/properties/config.rs"]
+mod config;
+#[path = "../fuzz/properties/elf.rs"]
+mod elf;
+#[path = "../fuzz/properties/engine.rs"]
+mod engine;
+#[path = "../fuzz/properties/ld_cache.rs"]
+mod ld_cache;
+#[path = "../fuzz/properties/ld_conf.rs"]
+mod ld_conf;
+#[path = "../fuzz/properties/require.rs"]
+mod require;
+#[path = "../fuzz/properties/spec.rs"]
+mod spec;
+#[path = "../fuzz/properties/state.rs"]
+mod state;
+
+/// Replays `fuzz/seeds/NAME/*`, then changed copies of them.
+fn replay(name: &str, check: fn(&[u8])) {
+    const CHANGES: usize = 2_000;
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/seeds")
+        .join(name);
+    let mut seeds: Vec<Vec<u8>> = std::fs::read_dir(&dir)
+        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+        .collect();
+    seeds.sort();
+    assert!(!seeds.is_empty(), "{name} has no seed");
+    for seed in &seeds {
+        check(seed);
+    }
+    // Always the same numbers: a failure here must be one that the next run has too.
+    let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut below = |n: usize| usize::try_from(rng.next_u64() % (n.max(1) as u64)).unwrap();
+    for _ in 0..CHANGES {
+        let mut input = seeds[below(seeds.len())].clone();
+        for _ in 0..=below(4) {
+            let at = below(input.len());
+            match below(5) {
+                0 => input.truncate(at),
+                1 if !input.is_empty() => input[at] ^= 1 << below(8),
+                2 if !input.is_empty() => input[at] = [0, 0xff, b'\n', b'"', b'/', b','][below(6)],
+                3 => {
+                    let other = &seeds[below(seeds.len())];
+                    let from = below(other.len());
+                    let piece = other[from..]
+                        .iter()
+                        .copied()
+                        .take(1 + below(64))
+                        .collect::<Vec<_>>();
+                    input.splice(at..at, piece);
+                }
+                _ => {
+                    let end = (at + 1 + below(16)).min(input.len());
+                    input.drain(at..end);
+                }
+            }
+        }
+        check(&input);
+    }
+}
+
+macro_rules! properties {
+    ($($name:ident)*) => { $(#[test] fn $name() { replay(stringify!($name), $name::check); })* };
+}
+
+properties! { cdi config elf engine ld_cache ld_conf require spec state }
