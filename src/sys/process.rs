@@ -53,7 +53,9 @@ pub fn drop_capabilities() {
     let needed: CapsHashSet = NEEDED.into_iter().collect();
     // Best effort by design: a process without these rights has nothing to drop.
     let _ = caps::clear(None, CapSet::Ambient);
-    let _ = caps::clear(None, CapSet::Bounding);
+    for capability in caps::all() {
+        let _ = caps::drop(None, CapSet::Bounding, capability);
+    }
     if let Ok(permitted) = caps::read(None, CapSet::Permitted) {
         let kept: CapsHashSet = permitted.intersection(&needed).copied().collect();
         let _ = caps::set(None, CapSet::Effective, &kept);
