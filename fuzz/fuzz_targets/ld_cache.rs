@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use nvoci::ldso::cache::Cache;
-use nvoci::ldso::merge::{Addition, merge};
+use nvoci::ldso::merge::{Addition, merge, room};
 
 fuzz_target!(|file: &[u8]| {
     let Ok(cache) = Cache::parse(file) else { return };
@@ -15,7 +15,8 @@ fuzz_target!(|file: &[u8]| {
         assert!(entry.hwcaps_index().is_none_or(|index| index < cache.hwcaps().len()));
     }
     let addition = Addition { soname: b"libcuda.so.1".to_vec(), path: b"/n/libcuda.so.1".to_vec(), flags: 0x303 };
-    let Some(bytes) = merge(&cache, &[addition], &[b"/n"]) else { return };
+    let room = vec![0; room(std::slice::from_ref(&addition))];
+    let Ok(bytes) = merge([&room, file].concat(), &[addition], &[b"/n"]) else { return };
     let merged = Cache::parse(&bytes).expect("what was written can be read");
     assert!(merged.is_sorted());
     assert_eq!(merged.hwcaps(), cache.hwcaps());
