@@ -1,7 +1,7 @@
 //! A cache from an image: reading it must not fail in any other way than with an error, and what can be
 //! extended must be readable, sorted, and have the addition first.
 use nvoci::ldso::cache::Cache;
-use nvoci::ldso::merge::{Addition, merge};
+use nvoci::ldso::merge::{Addition, merge, room};
 
 /// Must hold for every input.
 pub(crate) fn check(file: &[u8]) {
@@ -21,7 +21,8 @@ pub(crate) fn check(file: &[u8]) {
         path: b"/n/libcuda.so.1".to_vec(),
         flags: 0x303,
     };
-    let Some(bytes) = merge(&cache, &[addition], &[b"/n"]) else {
+    let room = vec![0; room(std::slice::from_ref(&addition))];
+    let Ok(bytes) = merge([&room, file].concat(), &[addition], &[b"/n"]) else {
         return;
     };
     let merged = Cache::parse(&bytes).expect("what was written can be read");

@@ -77,9 +77,12 @@ impl DriverDir {
     /// without.
     pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>, links: &[Link]) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
+        let mut places = Places {
+            top: &self.top,
+            made: Vec::new(),
+        };
         for (file, tree) in files {
-            let bound = self
-                .bind(&file, tree)
+            let bound = bind(&mut places, &file, tree)
                 .context(Code::Mount, || format!("driver file {}", file.source.display()));
             match bound {
                 Err(e) if !file.required => warnings.push(e.to_string()),
@@ -89,25 +92,14 @@ impl DriverDir {
         for link in links {
             let what = || format!("link {}", link.at.display());
             let (dir, name) = split(&link.at).context(Code::Mount, what)?;
-            let dir = self.dir(dir).context(Code::Mount, what)?;
-            // A driver file of that name is better than a link to another one.
-            if dir.child(name).is_err() {
-                dir.symlink(name, &link.target).context(Code::Mount, what)?;
+            let dir = places.get(dir).context(Code::Mount, what)?;
+            match dir.symlink_new(name, &link.target) {
+                // A driver file of that name is better than a link to another one.
+                Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+                made => made.context(Code::Mount, what)?,
             }
         }
         Ok(warnings)
-    }
-
-    fn bind(&self, file: &DriverFile, tree: Detached) -> std::io::Result<()> {
-        let dir = self.dir(&file.dir())?;
-        let name = OsStr::new(&file.name);
-        if tree.is_dir() {
-            dir.mkdir(name, 0o755)?;
-        } else {
-            dir.placeholder(name)?;
-        }
-        tree.attach(&dir, name)?;
-        Ok(())
     }
 
     /// Writes a generated file at the top and returns it.
@@ -118,15 +110,53 @@ impl DriverDir {
 
     /// The directory `path` below the driver directory, made where it is missing.
     pub(super) fn dir(&self, path: &Path) -> std::io::Result<Node> {
-        let mut node = None;
-        for component in path.components() {
-            if let std::path::Component::Normal(name) = component {
-                let next = node.as_ref().unwrap_or(&self.top).mkdir(name, 0o755)?;
-                node = Some(next);
-            }
-        }
-        node.ok_or_else(|| rustix::io::Errno::INVAL.into())
+        make_dir(&self.top, path)
     }
+}
+
+/// Directories below the driver directory, each looked up once: dozens of files share a few.
+struct Places<'a> {
+    top: &'a Node,
+    made: Vec<(PathBuf, Node)>,
+}
+
+impl Places<'_> {
+    fn get(&mut self, path: &Path) -> std::io::Result<&Node> {
+        let known = self
+            .made
+            .iter()
+            .position(|(p, _)| p.as_os_str() == path.as_os_str());
+        let index = if let Some(index) = known {
+            index
+        } else {
+            self.made.push((path.to_owned(), make_dir(self.top, path)?));
+            self.made.len() - 1
+        };
+        Ok(&self.made[index].1)
+    }
+}
+
+fn make_dir(top: &Node, path: &Path) -> std::io::Result<Node> {
+    let mut node = None;
+    for component in path.components() {
+        if let std::path::Component::Normal(name) = component {
+            let next = node.as_ref().unwrap_or(top).mkdir(name, 0o755)?;
+            node = Some(next);
+        }
+    }
+    node.ok_or_else(|| rustix::io::Errno::INVAL.into())
+}
+
+fn bind(places: &mut Places<'_>, file: &DriverFile, tree: Detached) -> std::io::Result<()> {
+    let dir = places.get(&file.dir())?;
+    let name = OsStr::new(&file.name);
+    if tree.is_dir() {
+        dir.mkdir(name, 0o755)?;
+    } else {
+        dir.placeholder(name)?;
+    }
+    tree.attach(dir, name)?;
+    Ok(())
 }
 
 /// A free name in a directory of the container.

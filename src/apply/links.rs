@@ -49,12 +49,12 @@ enum Made {
 fn make(container: &Container, at: &Path, target: &Path) -> std::io::Result<Made> {
     let (dir, name) = split(at)?;
     let parent = container.own_dir(dir)?;
-    match parent.child(name) {
-        Ok(there) if there.is_symlink() && there.read_link()? == target => Ok(Made::Same),
-        Ok(_) => Ok(Made::Taken),
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
-            parent.symlink(name, target)?;
-            Ok(Made::Link)
+    match parent.symlink_new(name, target) {
+        Ok(()) => Ok(Made::Link),
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+            let there = parent.child(name)?;
+            let same = there.is_symlink() && there.read_link()? == target;
+            Ok(if same { Made::Same } else { Made::Taken })
         }
         Err(e) => Err(e),
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::config::Config;
 use crate::error::{Escaped, Result};
-use crate::host::{Host, NodeKind, Roots, create};
+use crate::host::{Host, Locations, NodeKind, Roots, create};
 use crate::oci::{DeviceKind, Spec};
 use crate::plan::{Device, Plan, plan};
 use crate::request::{
@@ -53,9 +53,15 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
 
 /// Looks at the host, makes what is missing there if the policy says so, and plans.
 pub(super) fn prepare(request: &Request, config: &Config) -> Result<(Plan, Roots)> {
-    let (host, roots) = look(request, config)?;
+    let (host, roots) = look(request, config, Host::discover)?;
     let plan = plan(request, &host, config)?;
     Ok((plan, roots))
+}
+
+/// [`prepare`] for a container's definition, in which no file of the driver is named.
+pub(super) fn prepare_definition(request: &Request, config: &Config) -> Result<Plan> {
+    let (host, _) = look(request, config, Host::discover_without_files)?;
+    plan(request, &host, config)
 }
 
 /// [`prepare`] for a container whose definition has its GPUs already, by CDI. Also returns the devices of the plan that
@@ -65,7 +71,7 @@ pub(super) fn prepare_granted(
     spec: &Spec,
     config: &Config,
 ) -> Result<(Plan, Roots, Vec<Device>)> {
-    let (host, roots) = look(&request, config)?;
+    let (host, roots) = look(&request, config, Host::discover)?;
     let granted = Granted::of(spec, &host, &roots);
     request.devices = granted.request(&host);
     let mut plan = plan(&request, &host, config)?;
@@ -146,10 +152,14 @@ impl Granted {
     }
 }
 
-fn look(request: &Request, config: &Config) -> Result<(Host, Roots)> {
+fn look(
+    request: &Request,
+    config: &Config,
+    discover: fn(&Roots, &Locations) -> Result<Host>,
+) -> Result<(Host, Roots)> {
     let locations = super::locations(config);
     let roots = Roots::open(&locations)?;
-    let mut host = Host::discover(&roots, &locations)?;
+    let mut host = discover(&roots, &locations)?;
     let done = create::create_missing(&roots, &mut host, &creation(request, config));
     let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
     host.warnings.extend(failed.map(ToString::to_string));

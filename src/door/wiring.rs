@@ -36,7 +36,7 @@ impl Wiring for Injection {
             inject::warn(&request.notes);
             return Ok(());
         }
-        let (plan, _) = inject::prepare(&request, config)?;
+        let plan = inject::prepare_definition(&request, config)?;
         inject::warn(&plan.warnings);
         apply::spec::apply(&plan, *config.additional_gids, &hook_path(), spec)
     }

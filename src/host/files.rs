@@ -6,7 +6,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::libs::{below, facts, parent, private};
+use super::libs::{Facts, below, facts, parent, private};
 use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Roots};
 use crate::sys::root::{Node, Root};
 
@@ -328,7 +328,7 @@ impl Finder<'_> {
             });
             if let Some((dir, path, file)) = hit
                 && let Ok(file) = file.open_read()
-                && let Some((bits, soname)) = facts(&file)
+                && let Some(Facts { bits, soname }) = facts(&file)
             {
                 let kind = FileKind::Library {
                     soname,

@@ -6,7 +6,7 @@
 //! put a driver. A library belongs to the driver when its real name ends in the driver's version, or
 //! when it is one of the few that NVIDIA versions by themselves.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -15,8 +15,8 @@ use rustix::fs::FileType;
 
 use super::driver::is_version;
 use super::{Bits, DriverFile, FileKind, Host, Locations, Roots, absent};
-use crate::ldso::abi::Arch;
-use crate::ldso::cache::{self, Cache};
+use crate::ldso::abi::{self, Arch};
+use crate::ldso::cache::{self, Cache, Entry};
 use crate::ldso::elf::{self, Want};
 use crate::sys::root::Root;
 
@@ -93,7 +93,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     let mut search = Search {
         root: &roots.driver,
         base,
-        seen: HashSet::new(),
+        seen: HashMap::new(),
         found: Vec::new(),
     };
     let wanted = host.kernel.as_ref().map(|k| k.version.clone());
@@ -115,7 +115,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
         if !candidate.belongs_to(&version) {
             continue;
         }
-        let Some((bits, soname)) = candidate.elf else {
+        let Some(Facts { bits, soname }) = candidate.elf else {
             host.warn(format!(
                 "{}: not a library for this machine",
                 candidate.path.display()
@@ -148,8 +148,31 @@ pub(super) fn private(dir: &Path) -> bool {
     !system && !name.contains("-linux-gnu")
 }
 
+/// What a library's file says.
+#[derive(Eq, PartialEq)]
+pub(super) struct Facts {
+    pub(super) bits: Bits,
+    /// `DT_SONAME`.
+    pub(super) soname: Option<String>,
+}
+
+/// What the host's own cache says of a library, where it is plain: ldconfig has read the file, and its soname is the
+/// name that the host's programs find it by. A dozen reads of large files are most of a cold discovery.
+fn cached_facts(entry: &Entry<'_>) -> Option<Facts> {
+    let arch = Arch::native();
+    let bits = match entry.flags {
+        flags if flags == arch.flags => Bits::B64,
+        abi::FLAG_LIBC6 => Bits::B32,
+        _ => return None,
+    };
+    Some(Facts {
+        bits,
+        soname: Some(String::from_utf8(entry.soname.to_vec()).ok()?),
+    })
+}
+
 /// Word size and soname of a library for this machine; `None` of anything else.
-pub(super) fn facts(file: &File) -> Option<(Bits, Option<String>)> {
+pub(super) fn facts(file: &File) -> Option<Facts> {
     let info = elf::read(file, Want::Soname).ok()?;
     let arch = Arch::native();
     let bits = if info.machine == arch.machine {
@@ -160,7 +183,7 @@ pub(super) fn facts(file: &File) -> Option<(Bits, Option<String>)> {
         Bits::B32
     };
     let soname = info.soname.and_then(|s| String::from_utf8(s).ok());
-    Some((bits, soname))
+    Some(Facts { bits, soname })
 }
 
 /// A library file that may belong to the driver.
@@ -169,7 +192,7 @@ struct Candidate {
     path: PathBuf,
     dir_hint: PathBuf,
     /// Word size and soname; `None` when it is no library for this machine.
-    elf: Option<(Bits, Option<String>)>,
+    elf: Option<Facts>,
 }
 
 impl Candidate {
@@ -189,8 +212,8 @@ struct Search<'a> {
     root: &'a Root,
     /// The driver root's own path, which resolved paths begin with.
     base: PathBuf,
-    /// Inodes that were looked at.
-    seen: HashSet<(u64, u64)>,
+    /// Inodes that were looked at, with the place in `found` of those that are there.
+    seen: HashMap<(u64, u64), Option<usize>>,
     found: Vec<Candidate>,
 }
 
@@ -206,7 +229,7 @@ impl Search<'_> {
         };
         for entry in cache.entries() {
             if is_driver_name(entry.soname) {
-                self.take(entry.os_path());
+                self.take(entry.os_path(), cached_facts(&entry));
             }
         }
     }
@@ -232,38 +255,56 @@ impl Search<'_> {
             .collect();
         paths.sort_unstable();
         for path in paths {
-            self.take(&path);
+            self.take(&path, None);
         }
     }
 
-    /// Looks at one path; what is not there, or no file, is passed over.
-    fn take(&mut self, path: &Path) {
+    /// Looks at one path; what is not there, or no file, is passed over. The file itself is only read where
+    /// its facts are not known.
+    fn take(&mut self, path: &Path, known: Option<Facts>) {
         if self.found.len() >= MAX_CANDIDATES {
             return;
         }
         let Ok(node) = self.root.resolve(path) else {
             return;
         };
-        if !node.is_file() || !self.seen.insert(node.id()) {
+        if !node.is_file() {
             return;
         }
+        if let Some(&index) = self.seen.get(&node.id()) {
+            // Two names of one file: only the file knows which is its soname.
+            if let Some(before) = index.and_then(|i| self.found.get_mut(i))
+                && known.is_some()
+                && before.elf != known
+            {
+                before.elf = node.open_read().ok().and_then(|file| facts(&file));
+            }
+            return;
+        }
+        self.seen.insert(node.id(), None);
         let Some(real) = node.path().ok().and_then(|p| below(&self.base, &p)) else {
             return;
         };
-        let (Some(name), Ok(file)) = (
-            real.file_name().and_then(|n| n.to_str()).map(str::to_owned),
-            node.open_read(),
-        ) else {
+        let Some(name) = real.file_name().and_then(|n| n.to_str()).map(str::to_owned) else {
             return;
         };
-        if is_driver_name(name.as_bytes()) {
-            self.found.push(Candidate {
-                name,
-                dir_hint: parent(path),
-                path: real,
-                elf: facts(&file),
-            });
+        if !is_driver_name(name.as_bytes()) {
+            return;
         }
+        let elf = match known {
+            Some(known) => Some(known),
+            None => match node.open_read() {
+                Ok(file) => facts(&file),
+                Err(_) => return,
+            },
+        };
+        self.seen.insert(node.id(), Some(self.found.len()));
+        self.found.push(Candidate {
+            name,
+            dir_hint: parent(path),
+            path: real,
+            elf,
+        });
     }
 
     /// Whether both libraries that every container needs were found, in the wanted version.
@@ -307,7 +348,7 @@ impl Search<'_> {
     fn vdpau(&mut self, version: &str) {
         for dir in self.dirs(version, |c| &c.path) {
             for suffix in [version, "1"] {
-                self.take(&dir.join(format!("vdpau/libvdpau_nvidia.so.{suffix}")));
+                self.take(&dir.join(format!("vdpau/libvdpau_nvidia.so.{suffix}")), None);
             }
         }
     }

@@ -507,6 +507,19 @@ impl Host {
     /// # Errors
     /// None today: what cannot be read is left out, with a warning.
     pub fn discover(roots: &Roots, loc: &Locations) -> Result<Self> {
+        let mut host = Self::discover_without_files(roots, loc)?;
+        if host.wsl.is_none() {
+            files::find(roots, loc, &mut host);
+        }
+        Ok(host)
+    }
+
+    /// [`Host::discover`] without the driver's binaries, firmware, configuration and sockets: for what a definition
+    /// names, which is devices, half of all looks are enough. Whoever brings the files later looks for them then.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn discover_without_files(roots: &Roots, loc: &Locations) -> Result<Self> {
         let mut host = Self::default();
         driver::find(roots, &mut host);
         // A kernel module of NVIDIA's is proof of a native host; where it is missing, Windows may have the driver.
@@ -515,7 +528,6 @@ impl Host {
         }
         if host.wsl.is_none() {
             libs::find(roots, loc, &mut host);
-            files::find(roots, loc, &mut host);
         }
         nodes::find(roots, &mut host);
         host.platform = host.guess_platform(roots);

@@ -157,6 +157,30 @@ fn debian_takes_the_alternative_that_the_kernel_module_is_of() {
 }
 
 #[test]
+fn what_the_cache_says_of_a_library_is_checked_where_it_says_two_things() {
+    let host = TestHost::bare();
+    host.module("535.247.01", 1);
+    host.driver("/usr/lib", "535.247.01", CORE);
+    host.link("usr/lib/libcuda.so.9", "libcuda.so.535.247.01");
+    host.cache(&[
+        ("libnvidia-ml.so.1", "/usr/lib/libnvidia-ml.so.1"),
+        ("libcuda.so.9", "/usr/lib/libcuda.so.9"),
+        ("libcuda.so.1", "/usr/lib/libcuda.so.1"),
+    ]);
+    let host = host.discover();
+    for (name, wanted) in [("libcuda", "libcuda.so.1"), ("libnvidia-ml", "libnvidia-ml.so.1")] {
+        let file = host
+            .files
+            .iter()
+            .find(|f| f.name == format!("{name}.so.535.247.01"));
+        assert!(matches!(
+            &file.unwrap().kind,
+            FileKind::Library { soname: Some(soname), bits: Bits::B64, .. } if soname == wanted
+        ));
+    }
+}
+
+#[test]
 fn of_two_installed_versions_the_kernel_modules_is_taken_even_if_the_cache_names_the_other() {
     let host = debian("470.256.02").discover();
     host.check_versions().unwrap();

@@ -152,7 +152,7 @@ impl<'a> Cache<'a> {
             let (mut low, mut high) = (0, self.len());
             while low < high {
                 let middle = low.midpoint(high);
-                if before(super::order::compare(self.entry(middle).soname, soname)) {
+                if before(super::order::compare(self.soname_on(middle), soname)) {
                     low = middle + 1;
                 } else {
                     high = middle;
@@ -174,7 +174,14 @@ impl<'a> Cache<'a> {
 
     /// Whether the names are in the order that the loader's search needs.
     pub fn is_sorted(&self) -> bool {
-        (1..self.len()).all(|i| super::order::compare(self.entry(i - 1).soname, self.entry(i).soname).is_ge())
+        (1..self.len()).all(|i| super::order::compare(self.soname_on(i - 1), self.soname_on(i)).is_ge())
+    }
+
+    /// What begins with the soname of the entry at `index`: finding each name's end costs more than comparing
+    /// the names.
+    fn soname_on(&self, index: usize) -> &'a [u8] {
+        let at = word(self.entries, index * self.width + 4).unwrap_or(u32::MAX);
+        self.strings.get(at as usize..).unwrap_or_default()
     }
 
     /// The `glibc-hwcaps` subdirectory names that entries refer to.
@@ -267,13 +274,13 @@ impl<'a> Cache<'a> {
                 }
             }
         }
-        // Strings share their ends, so looking at the longest ones covers all.
+        // Strings share their ends, so looking at the longest ones covers all; and where one ends close to the
+        // longest that the one before it could be, nothing between needs a look.
         let mut rest = &table[..last.saturating_sub(from)];
-        while let Ok(text) = CStr::from_bytes_until_nul(rest) {
-            if text.count_bytes() > MAX_STRING {
-                return Err("a string is too long");
-            }
-            rest = &rest[text.count_bytes() + 1..];
+        while !rest.is_empty() {
+            let window = &rest[..rest.len().min(MAX_STRING + 1)];
+            let end = window.iter().rposition(|&b| b == 0);
+            rest = &rest[end.ok_or("a string is too long")? + 1..];
         }
         Ok(())
     }

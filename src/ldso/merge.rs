@@ -1,10 +1,9 @@
 //! Adding libraries to a cache without looking at the image's libraries again.
 
-use std::collections::{BTreeSet, btree_set};
-use std::iter::Peekable;
+use std::collections::BTreeSet;
 
 use super::cache::{Cache, ENTRY, HEADER};
-use super::write::{extensions, header, put};
+use super::write::{extensions, header};
 
 /// A library that comes before the image's own of the same name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,117 +16,197 @@ pub struct Addition {
     pub flags: u32,
 }
 
-/// Writes `cache` anew with `additions` first among entries of their soname and ABI. Leaves out
-/// entries directly in one of `replaced` (directories without a trailing slash), and those of the same
-/// soname and ABI from hardware-specific directories, which the loader would prefer.
+/// The room that [`merge`] needs in front of a cache, in bytes.
+pub fn room(additions: &[Addition]) -> usize {
+    ENTRY * additions.len()
+}
+
+/// Puts `additions` into the cache that stands in `file` behind [`room`] for them; they come first among entries of
+/// their soname and ABI. Leaves out entries directly in one of `replaced` (directories without a trailing slash), and
+/// those of the same soname and ABI from hardware-specific directories, which the loader would prefer.
 ///
-/// `None` when the cache is not one that can be extended: an old or mixed format, unsorted, or
-/// with strings outside its string table.
-pub fn merge(cache: &Cache<'_>, additions: &[Addition], replaced: &[&[u8]]) -> Option<Vec<u8>> {
-    if !cache.is_plain() || !cache.is_sorted() {
-        return None;
-    }
-    let (raw, strings) = cache.raw();
-    let strings_from = HEADER + raw.len();
-    if strings.last().is_some_and(|&last| last != 0) {
-        return None;
-    }
-    let mut dropped = dropped_dirs(cache, replaced);
-    let mut inserts: Vec<(usize, &Addition)> = Vec::with_capacity(additions.len());
-    for addition in additions {
-        let mut range = cache.range(&addition.soname);
-        let at = range
-            .clone()
-            .find(|&i| cache.entry(i).flags <= addition.flags)
-            .unwrap_or(range.end);
-        inserts.push((at, addition));
-        dropped.extend(range.by_ref().filter(|&i| {
-            let entry = cache.entry(i);
-            entry.soname == addition.soname && entry.flags == addition.flags && entry.hwcap != 0
-        }));
-    }
-    // Stable: additions of one place stay in their order if their names are equal.
-    inserts.sort_by(|(i, a), (j, b)| {
-        let names = super::order::compare(&b.soname, &a.soname);
-        i.cmp(j).then(names).then(b.flags.cmp(&a.flags))
-    });
-
-    let count = cache.len() - dropped.len() + inserts.len();
-    let start = HEADER + ENTRY * count;
-    let added: usize = additions.iter().map(|a| a.soname.len() + a.path.len() + 2).sum();
-    let names: usize = cache.hwcaps().iter().map(|name| name.len() + 1).sum();
-    let mut out = Vec::with_capacity(start + strings.len() + added + names + 256);
-    header(&mut out, count, strings.len() + added + names);
-    let mut new_strings = Vec::with_capacity(added + names);
-    let mut store = |text: &[u8]| {
-        let at = start + strings.len() + new_strings.len();
-        new_strings.extend_from_slice(text);
-        new_strings.push(0);
-        u32::try_from(at).ok()
-    };
-    let mut kept = Kept {
-        raw,
-        next: 0,
-        dropped: dropped.into_iter().peekable(),
-        strings_from,
-        strings_len: strings.len(),
-        strings_to: start,
-    };
-    for (at, addition) in inserts {
-        kept.copy_to(at, &mut out)?;
-        put(&mut out, addition.flags);
-        for text in [&addition.soname, &addition.path] {
-            put(&mut out, store(text)?);
-        }
-        out.extend_from_slice(&[0; 12]);
-    }
-    kept.copy_to(cache.len(), &mut out)?;
-    let hwcaps = cache
-        .hwcaps()
-        .iter()
-        .map(|name| store(name))
-        .collect::<Option<Vec<_>>>()?;
-    out.extend_from_slice(strings);
-    out.extend_from_slice(&new_strings);
-    extensions(&mut out, &hwcaps);
-    Some(out)
+/// Entries move towards the front, and the strings, which are most of the file, stay where they are: reading a large
+/// cache takes less time than getting the pages for a second copy.
+///
+/// # Errors
+/// Why the cache cannot be extended: it cannot be read, is of an old or mixed format, unsorted, or has strings
+/// outside its string table.
+pub fn merge(mut file: Vec<u8>, additions: &[Addition], replaced: &[&[u8]]) -> Result<Vec<u8>, String> {
+    let cache = file.get(room(additions)..).unwrap_or_default();
+    let cache = Cache::parse(cache).map_err(|e| e.why().to_owned())?;
+    Edit::of(&cache, additions, replaced)
+        .and_then(|edit| edit.apply(&mut file))
+        .ok_or("its format cannot be extended")?;
+    Ok(file)
 }
 
-/// The entries that stay, on their way into the new file.
-struct Kept<'a> {
-    raw: &'a [u8],
-    /// The next entry to copy.
+/// What is to be changed in a cache.
+struct Edit {
+    /// Entries and bytes of strings that there are.
+    entries: usize,
+    strings: usize,
+    /// Entries that go.
+    dropped: BTreeSet<usize>,
+    /// Entries that come, each with the entry that it stands before, in order.
+    inserts: Vec<(usize, Insert)>,
+    /// Strings that come.
+    added: Vec<u8>,
+    /// The hwcaps names, as offsets into `added`.
+    hwcaps: Vec<usize>,
+}
+
+struct Insert {
+    flags: u32,
+    /// Soname and path, as offsets into the strings that come.
+    texts: [usize; 2],
+}
+
+impl Edit {
+    fn of(cache: &Cache<'_>, additions: &[Addition], replaced: &[&[u8]]) -> Option<Self> {
+        if !cache.is_plain() || !cache.is_sorted() {
+            return None;
+        }
+        let (raw, strings) = cache.raw();
+        if strings.last().is_some_and(|&last| last != 0) {
+            return None;
+        }
+        let mut dropped = dropped_dirs(cache, replaced);
+        let mut places: Vec<(usize, &Addition)> = Vec::with_capacity(additions.len());
+        for addition in additions {
+            let mut range = cache.range(&addition.soname);
+            let at = range
+                .clone()
+                .find(|&i| cache.entry(i).flags <= addition.flags)
+                .unwrap_or(range.end);
+            places.push((at, addition));
+            dropped.extend(range.by_ref().filter(|&i| {
+                let entry = cache.entry(i);
+                entry.soname == addition.soname && entry.flags == addition.flags && entry.hwcap != 0
+            }));
+        }
+        // Stable: additions of one place stay in their order if their names are equal.
+        places.sort_by(|(i, a), (j, b)| {
+            let names = super::order::compare(&b.soname, &a.soname);
+            i.cmp(j).then(names).then(b.flags.cmp(&a.flags))
+        });
+        let mut added = Vec::new();
+        let mut store = |text: &[u8]| {
+            let at = added.len();
+            added.extend_from_slice(text);
+            added.push(0);
+            at
+        };
+        let inserts = places.into_iter().map(|(at, addition)| {
+            let insert = Insert {
+                flags: addition.flags,
+                texts: [store(&addition.soname), store(&addition.path)],
+            };
+            (at, insert)
+        });
+        let inserts = inserts.collect();
+        let hwcaps = cache.hwcaps().iter().map(|name| store(name)).collect();
+        Some(Self {
+            entries: raw.len() / ENTRY,
+            strings: strings.len(),
+            dropped,
+            inserts,
+            added,
+            hwcaps,
+        })
+    }
+
+    /// Changes the file that this was made for.
+    fn apply(self, file: &mut Vec<u8>) -> Option<()> {
+        let room = ENTRY * self.inserts.len();
+        let count = self.entries + self.inserts.len() - self.dropped.len();
+        let old = HEADER + ENTRY * self.entries;
+        let new = HEADER + ENTRY * count;
+        let mut moved = Moved {
+            file,
+            next: 0,
+            from: HEADER + room,
+            to: HEADER,
+            old,
+            new,
+            strings: self.strings,
+        };
+        let offset = |at: usize| u32::try_from(new + self.strings + at).ok();
+        let mut dropped = self.dropped.iter().copied().peekable();
+        for (place, insert) in &self.inserts {
+            while let Some(at) = dropped.next_if(|at| at < place) {
+                moved.run(at)?;
+                moved.next = at + 1;
+            }
+            moved.run(*place)?;
+            let [soname, path] = insert.texts;
+            moved.entry([insert.flags, offset(soname)?, offset(path)?])?;
+        }
+        for at in dropped {
+            moved.run(at)?;
+            moved.next = at + 1;
+        }
+        moved.run(self.entries)?;
+
+        let strings = room + old;
+        if strings != new {
+            file.copy_within(strings..strings + self.strings, new);
+        }
+        // The extension section is written anew.
+        file.truncate(new + self.strings);
+        let mut start = Vec::with_capacity(HEADER);
+        header(&mut start, count, self.strings + self.added.len());
+        file.get_mut(..HEADER)?.copy_from_slice(&start);
+        let hwcaps = self.hwcaps.into_iter().map(offset).collect::<Option<Vec<_>>>()?;
+        file.extend_from_slice(&self.added);
+        extensions(file, &hwcaps);
+        Some(())
+    }
+}
+
+/// The entries that stay, on their way to their new places.
+struct Moved<'a> {
+    file: &'a mut [u8],
+    /// The first entry that has not been moved.
     next: usize,
-    dropped: Peekable<btree_set::IntoIter<usize>>,
-    /// Where the strings began, how long they are, and where they will begin.
-    strings_from: usize,
-    strings_len: usize,
-    strings_to: usize,
+    /// Where the entries began, and where the next one goes.
+    from: usize,
+    to: usize,
+    /// Where the strings began, where they begin now, and how long they are.
+    old: usize,
+    new: usize,
+    strings: usize,
 }
 
-impl Kept<'_> {
-    /// Copies the entries before `end`, without those that are dropped.
-    fn copy_to(&mut self, end: usize, out: &mut Vec<u8>) -> Option<()> {
-        while let Some(at) = self.dropped.next_if(|&at| at < end) {
-            self.copy_run(at, out)?;
-            self.next = at + 1;
-        }
-        self.copy_run(end, out)
-    }
-
-    /// Copies a run of entries as it is, then moves their offsets: most of a merge's time goes here.
-    fn copy_run(&mut self, end: usize, out: &mut Vec<u8>) -> Option<()> {
-        let begin = out.len();
-        out.extend_from_slice(self.raw.get(self.next * ENTRY..end * ENTRY)?);
+impl Moved<'_> {
+    /// Moves the entries before `end`, and their offsets.
+    fn run(&mut self, end: usize) -> Option<()> {
+        let len = ENTRY * end.checked_sub(self.next)?;
+        let from = self.from + ENTRY * self.next;
         self.next = end;
-        for entry in out[begin..].chunks_exact_mut(ENTRY) {
+        if from != self.to {
+            self.file.copy_within(from..from + len, self.to);
+        }
+        let moved = self.file.get_mut(self.to..self.to + len)?;
+        self.to += len;
+        for entry in moved.chunks_exact_mut(ENTRY) {
             for at in [4, 8] {
                 let word: &mut [u8; 4] = entry.get_mut(at..at + 4)?.try_into().ok()?;
                 let offset = (u32::from_le_bytes(*word) as usize)
-                    .checked_sub(self.strings_from)
-                    .filter(|&offset| offset < self.strings_len)?;
-                *word = u32::try_from(self.strings_to + offset).ok()?.to_le_bytes();
+                    .checked_sub(self.old)
+                    .filter(|&offset| offset < self.strings)?;
+                *word = u32::try_from(self.new + offset).ok()?.to_le_bytes();
             }
+        }
+        Some(())
+    }
+
+    /// Writes a new entry.
+    fn entry(&mut self, words: [u32; 3]) -> Option<()> {
+        let entry = self.file.get_mut(self.to..self.to + ENTRY)?;
+        self.to += ENTRY;
+        entry.fill(0);
+        for (to, word) in entry.chunks_exact_mut(4).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
         }
         Some(())
     }

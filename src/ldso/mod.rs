@@ -39,7 +39,6 @@ pub use resolve::{Found, LoaderEnv, resolve};
 pub use warnings::Warnings;
 
 use self::abi::Arch;
-use self::cache::Cache;
 use self::current::Time;
 use self::dirs::SearchDirs;
 use self::merge::Addition;
@@ -146,50 +145,49 @@ fn glibc_cache(root: &Root, arch: &Arch, update: &Update<'_>, warnings: &mut War
         warnings,
     );
     later_runs(update, &search, warnings);
-    let merged = read_current(root, search.newest).and_then(|bytes| {
-        let cache = Cache::parse(&bytes).map_err(|e| e.why().to_owned())?;
+    let additions = additions(arch, update);
+    let merged = read_current(root, search.newest, merge::room(&additions)).and_then(|bytes| {
         let replaced: Vec<_> = update.first.iter().map(|dir| path_bytes(&dir.path)).collect();
-        merge::merge(&cache, &additions(arch, update), &replaced)
-            .ok_or_else(|| "its format cannot be extended".to_owned())
+        merge::merge(bytes, &additions, &replaced)
     });
     match merged {
         Ok(bytes) => (bytes, How::Merged),
         Err(reason) => {
             let reason = format!("{CACHE}: {reason}");
             (
-                rebuild(root, arch, update, &search, warnings),
+                rebuild(root, arch, &additions, &search, warnings),
                 How::Rebuilt { reason },
             )
         }
     }
 }
 
-/// The image's cache, if it was written after everything it was made of.
-fn read_current(root: &Root, newest: Time) -> Result<Vec<u8>, String> {
+/// The image's cache behind some `room`, if it was written after everything it was made of.
+fn read_current(root: &Root, newest: Time, room: usize) -> Result<Vec<u8>, String> {
     let node = root.resolve(CACHE).map_err(|e| e.to_string())?;
     if !Time::of(node.stat()).describes(newest) {
         return Err("older than a library directory or the configuration".to_owned());
     }
-    node.read(cache::MAX_BYTES).map_err(|e| e.to_string())
+    node.read_behind(room, cache::MAX_BYTES)
+        .map_err(|e| e.to_string())
 }
 
 /// Scans the image's directories and puts the libraries that come first before them.
 fn rebuild(
     root: &Root,
     arch: &Arch,
-    update: &Update<'_>,
+    ours: &[Addition],
     search: &SearchDirs,
     warnings: &mut Warnings,
 ) -> Vec<u8> {
     let mut builder = write::Builder::default();
-    let ours = additions(arch, update);
-    for library in &ours {
+    for library in ours {
         let slash = library.path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         let (dir, file) = (&library.path[..slash], &library.path[slash + 1..]);
         builder.add(dir, file, &library.soname, library.flags, None);
     }
     scan::Scanner::new(root, arch, false).scan_all(search.dirs.iter(), &mut builder, warnings);
-    builder.prefer(&ours);
+    builder.prefer(ours);
     builder.encode()
 }
 

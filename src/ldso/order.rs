@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 
-/// Compares two names as glibc's loader does.
+/// Compares two names as glibc's loader does. A NUL ends a name, as the end of its slice does.
 pub fn compare(one: &[u8], other: &[u8]) -> Ordering {
     // What both begin with decides nothing, but a number must be compared from its first digit.
     let mut same = shared(one, other);
@@ -15,23 +15,19 @@ pub fn compare(one: &[u8], other: &[u8]) -> Ordering {
     }
     let (mut one, mut other) = (&one[same..], &other[same..]);
     loop {
-        let (left, right) = (one.first().copied(), other.first().copied());
-        let is_digit = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_digit());
-        let ordering = match (is_digit(left), is_digit(right)) {
-            (true, true) => number(&mut one).cmp(&number(&mut other)),
+        let (left, right) = (first(one), first(other));
+        match (left.is_ascii_digit(), right.is_ascii_digit()) {
+            (true, true) => {
+                let ordering = number(&mut one).cmp(&number(&mut other));
+                if ordering.is_ne() {
+                    return ordering;
+                }
+            }
             (true, false) => return Ordering::Greater,
             (false, true) => return Ordering::Less,
-            // Bytes are signed in glibc's comparison on x86; the end counts as 0.
-            (false, false) => match (one.split_first(), other.split_first()) {
-                (Some((x, rest)), Some((y, other_rest))) if x == y => {
-                    (one, other) = (rest, other_rest);
-                    Ordering::Equal
-                }
-                _ => return signed(left).cmp(&signed(right)),
-            },
-        };
-        if ordering.is_ne() {
-            return ordering;
+            (false, false) if left == right && left != 0 => (one, other) = (&one[1..], &other[1..]),
+            // Bytes are signed in glibc's comparison on x86.
+            (false, false) => return left.cast_signed().cmp(&right.cast_signed()),
         }
     }
 }
@@ -53,14 +49,20 @@ pub fn key(mut name: &[u8], out: &mut Vec<u8>) {
     out.push(rank(0));
 }
 
-/// How many bytes two names begin with in common.
+/// How many bytes two names begin with in common, before the end of either.
 fn shared(a: &[u8], b: &[u8]) -> usize {
     const WIDTH: usize = size_of::<u64>();
+    const ONES: u64 = u64::MAX / 255;
     let word = |chunk: &[u8]| chunk.try_into().map_or(0, u64::from_le_bytes);
+    // Exact for the question whether any byte is 0.
+    let ends = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7) != 0;
     let pairs = a.chunks_exact(WIDTH).zip(b.chunks_exact(WIDTH));
-    let start = WIDTH * pairs.take_while(|(x, y)| word(x) == word(y)).count();
+    let start = WIDTH
+        * pairs
+            .take_while(|(x, y)| word(x) == word(y) && !ends(word(x)))
+            .count();
     let rest = a[start..].iter().zip(&b[start..]);
-    start + rest.take_while(|(x, y)| x == y).count()
+    start + rest.take_while(|(x, y)| x == y && **x != 0).count()
 }
 
 /// The place of a byte that is no digit among such bytes, leaving 255 free for digits.
@@ -73,8 +75,9 @@ fn rank(byte: u8) -> u8 {
     }
 }
 
-fn signed(byte: Option<u8>) -> i8 {
-    byte.unwrap_or(0).cast_signed()
+/// The first byte; the end counts as 0.
+fn first(name: &[u8]) -> u8 {
+    name.first().copied().unwrap_or(0)
 }
 
 /// Takes a run of digits off `text`; overflow wraps, as in the loader.
@@ -123,6 +126,16 @@ mod tests {
             key(a.as_bytes(), &mut x);
             key(b.as_bytes(), &mut y);
             prop_assert_eq!(x.cmp(&y), compare(a.as_bytes(), b.as_bytes()));
+        }
+
+        #[test]
+        fn what_follows_a_nul_changes_nothing(
+            a in "[a0-9]{0,20}", b in "[a0-9]{0,20}", x in "[a0-9\0]{0,20}", y in "[a0-9\0]{0,20}",
+        ) {
+            let (long_a, long_b) = (format!("{a}\0{x}"), format!("{b}\0{y}"));
+            let expected = compare(a.as_bytes(), b.as_bytes());
+            prop_assert_eq!(compare(long_a.as_bytes(), long_b.as_bytes()), expected);
+            prop_assert_eq!(compare(long_a.as_bytes(), b.as_bytes()), expected);
         }
     }
 }

@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 use proptest::prelude::*;
 
 use super::abi::{ARCHES, EM_386, EM_X86_64};
-use super::cache::Entry;
+use super::cache::{Cache, Entry};
 use super::elf::{Bad, Want, read};
-use super::merge::merge;
+use super::merge::{merge, room};
 use super::write::Builder;
 use super::*;
 
@@ -115,6 +115,10 @@ fn elf64(soname: &str, more: &[(u64, &str)]) -> Vec<u8> {
     }
     out.extend(strings);
     out
+}
+
+fn extended(cache: &[u8], additions: &[Addition], replaced: &[&[u8]]) -> Result<Vec<u8>, String> {
+    merge([&vec![0; room(additions)], cache].concat(), additions, replaced)
 }
 
 fn paths<'a>(cache: &Cache<'a>, soname: &str) -> Vec<&'a str> {
@@ -232,7 +236,7 @@ fn the_old_format_is_read() {
         hwcap: 0,
     };
     assert_eq!(cache.entries().collect::<Vec<_>>(), [entry]);
-    assert!(merge(&cache, &[], &[]).is_none());
+    assert!(extended(&file, &[], &[]).is_err());
     // With the new one behind it, the new one counts.
     file.resize(file.len().next_multiple_of(8), 0);
     let mut both = file[..16 + 12].to_vec();
@@ -248,7 +252,6 @@ fn the_old_format_is_read() {
 #[test]
 fn merged_entries_come_first_and_better_ones_go() {
     let cache = include_bytes!("testdata/glibc-2.41-hwcaps.cache");
-    let cache = Cache::parse(cache).unwrap();
     let addition = |soname: &str, flags| Addition {
         soname: soname.into(),
         path: format!("/n/{soname}").into_bytes(),
@@ -261,7 +264,7 @@ fn merged_entries_come_first_and_better_ones_go() {
         addition("libz.so.10", 0x303),
         addition("libz.so.9", 0x303),
     ];
-    let bytes = merge(&cache, &additions, &[b"/n"]).unwrap();
+    let bytes = extended(cache, &additions, &[b"/n"]).unwrap();
     let merged = Cache::parse(&bytes).unwrap();
     assert!(merged.is_sorted());
     let plain = "/usr/lib/x86_64-linux-gnu/libfast.so.1";
@@ -272,8 +275,8 @@ fn merged_entries_come_first_and_better_ones_go() {
     assert_eq!(merged.len(), 6);
     // Again, as at a restart of the container: nothing changes.
     assert_eq!(
-        merge(&merged, &additions, &[b"/n"]).map(|b| Cache::parse(&b).unwrap().len()),
-        Some(6)
+        extended(&bytes, &additions, &[b"/n"]).map(|b| Cache::parse(&b).unwrap().len()),
+        Ok(6)
     );
 }
 
@@ -531,8 +534,49 @@ proptest! {
             prop_assert!(cache.find(soname.as_bytes()).any(|e| e.path == path.as_bytes()));
         }
         // Extending by nothing changes nothing.
-        let again = merge(&cache, &[], &[]).unwrap();
+        let again = extended(&bytes, &[], &[]).unwrap();
         prop_assert_eq!(&again, &bytes);
+    }
+}
+
+proptest! {
+    /// Entries come and go at any places, more of the one or of the other: the rest stays, in order.
+    #[test]
+    fn a_merge_changes_what_it_is_told_and_nothing_else(
+        names in prop::collection::vec(("lib[a-c0-9]{0,2}", "[ab]"), 0..30),
+        more in prop::collection::vec("lib[a-c0-9]{0,2}", 0..8),
+    ) {
+        let mut builder = Builder::default();
+        for (soname, dir) in &names {
+            builder.add(format!("/{dir}").as_bytes(), soname.as_bytes(), soname.as_bytes(), 0x303, None);
+        }
+        let bytes = builder.encode();
+        let additions: Vec<_> = more
+            .iter()
+            .map(|soname| Addition {
+                soname: soname.clone().into_bytes(),
+                path: format!("/n/{soname}").into_bytes(),
+                flags: 0x303,
+            })
+            .collect();
+        let merged = extended(&bytes, &additions, &[b"/a"]).unwrap();
+        let merged = Cache::parse(&merged).unwrap();
+        prop_assert!(merged.is_sorted());
+        let list = |cache: &Cache<'_>, start: &str| -> Vec<(Vec<u8>, Vec<u8>)> {
+            let entries = cache.entries().filter(|e| e.path.starts_with(start.as_bytes()));
+            entries.map(|e| (e.soname.to_vec(), e.path.to_vec())).collect()
+        };
+        prop_assert_eq!(list(&merged, "/b/"), list(&Cache::parse(&bytes).unwrap(), "/b/"));
+        prop_assert!(list(&merged, "/a/").is_empty());
+        let mut ours = list(&merged, "/n/");
+        ours.sort();
+        let mut wanted: Vec<_> = additions.iter().map(|a| (a.soname.clone(), a.path.clone())).collect();
+        wanted.sort();
+        prop_assert_eq!(ours, wanted);
+        for soname in &more {
+            let first = merged.find(soname.as_bytes()).next().unwrap();
+            prop_assert!(first.path.starts_with(b"/n/"));
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `open_tree`, `fsopen`, `move_mount` | 5.2 | `mount(2)` through the process's own `/proc/self/fd`; in another mount namespace the same inode, found again by its path |
 //! | `mount_setattr` | 5.12 | a bind remount right after attaching |
+//! | `statx` with `STATX_MNT_ID` | 5.8 | `fdinfo` |
 //!
 //! `mount(2)` with `MS_BIND | MS_RDONLY` in one call ignores everything but `MS_BIND`, so the fallback
 //! always remounts; see mount(2), "Remounting an existing mount" and "Creating a bind mount".
@@ -181,11 +182,11 @@ impl Detached {
         if target.is_symlink() {
             return Err(Errno::LOOP.into());
         }
-        let on_top = match &self.source {
+        let on_top = match self.source {
             Source::Tree(tree) => {
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-                move_mount(tree, c"", &target, c"", flags)?;
-                tree.as_fd().try_clone_to_owned()?
+                move_mount(&tree, c"", &target, c"", flags)?;
+                tree
             }
             Source::Bind(fd, path) => {
                 let bind =
@@ -203,7 +204,7 @@ impl Detached {
             }
             Source::Tmpfs(data) => {
                 let f = self.restrict.flags();
-                old_mount(None, target.as_fd(), Some(c"tmpfs"), f, data)?;
+                old_mount(None, target.as_fd(), Some(c"tmpfs"), f, &data)?;
                 parent.child(name)?.into_fd()
             }
         };
@@ -266,7 +267,13 @@ pub fn cgroupfs(controllers: &[&str]) -> io::Result<OwnedFd> {
 
 /// The kernel's number of the mount that `fd` is on.
 pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    // fdinfo has had `mnt_id` since Linux 3.15; statx only since 5.8.
+    let wanted = rustix::fs::StatxFlags::MNT_ID;
+    if let Ok(stat) = rustix::fs::statx(fd, c"", rustix::fs::AtFlags::EMPTY_PATH, wanted)
+        && stat.stx_mask & wanted.bits() != 0
+    {
+        return Ok(stat.stx_mnt_id);
+    }
+    // Since Linux 3.15.
     let name = format!("../fdinfo/{}", fd.as_raw_fd());
     let info = rustix::fs::openat(
         own_fds()?,

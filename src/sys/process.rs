@@ -75,7 +75,9 @@ const NEEDED_INSIDE: [Capability; 4] = [
 pub fn drop_capabilities() {
     // Best effort by design: a process without these rights has nothing to drop.
     let _ = caps::clear(None, CapSet::Ambient);
-    let _ = caps::clear(None, CapSet::Bounding);
+    for capability in caps::all() {
+        let _ = caps::drop(None, CapSet::Bounding, capability);
+    }
     keep(&NEEDED);
 }
 

@@ -128,13 +128,29 @@ impl Root {
     }
 
     /// The directory at `path`, made (with its parents, mode `mode`) where it is missing.
+    ///
+    /// # Errors
+    /// `ENOTDIR` when something else, or a link to nothing, is in the way; `EINVAL` for `..` in the part that is missing.
     pub fn mkdir_all(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<Node> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let handle = self
-            .inner
-            .mkdir_all(path.as_ref(), &std::fs::Permissions::from_mode(mode))
-            .map_err(|e| to_io(&e))?;
-        Node::from_fd(handle.into())
+        // What is there may be reached through links. Below it everything is made here, each in the one before.
+        let mut missing = Vec::new();
+        let mut at = path.as_ref();
+        let mut node = loop {
+            match self.resolve(at) {
+                Ok(node) if node.is_dir() => break node,
+                Ok(_) => return Err(Errno::NOTDIR.into()),
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+                    let (parent, name) = split(at)?;
+                    missing.push(name);
+                    at = parent;
+                }
+                Err(e) => return Err(e),
+            }
+        };
+        for name in missing.into_iter().rev() {
+            node = node.mkdir(name, mode)?;
+        }
+        Ok(node)
     }
 
     /// Where this root is, as the kernel names it; see [`Node::path`].
@@ -285,6 +301,11 @@ impl Node {
 
     /// Reads a regular file of at most `max` bytes; see [`Root::read`].
     pub fn read(&self, max: u64) -> io::Result<Vec<u8>> {
+        self.read_behind(0, max)
+    }
+
+    /// [`Node::read`] with `room` zeros before what is read.
+    pub fn read_behind(&self, room: usize, max: u64) -> io::Result<Vec<u8>> {
         // One byte more than it holds, so that one call reads it and the next sees its end. The kernel's own
         // files say 0, and a sysctl answers only the first read.
         let size = match usize::try_from(self.stat.st_size.clamp(0, 1 << 20)) {
@@ -292,23 +313,23 @@ impl Node {
             Ok(n) => n + 1,
         };
         let mut file = self.open_read()?;
-        let mut out = vec![0; size];
+        let mut out = vec![0; room + size];
         let mut got = 0;
-        while got < out.len() {
-            match file.read(&mut out[got..]) {
+        while got < size {
+            match file.read(&mut out[room + got..]) {
                 Ok(0) => break,
                 Ok(n) => got += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        out.truncate(got);
+        out.truncate(room + got);
         if got == size {
             // It is larger than it said, like most files of the kernel.
             file.take(max.saturating_add(1).saturating_sub(got as u64))
                 .read_to_end(&mut out)?;
         }
-        if out.len() as u64 > max {
+        if (out.len() - room) as u64 > max {
             return Err(Errno::FBIG.into());
         }
         Ok(out)
@@ -424,6 +445,14 @@ impl Node {
     pub fn symlink(&self, name: &OsStr, target: &Path) -> io::Result<()> {
         let name = plain(name)?;
         self.replace_with(&name, |tmp| rustix::fs::symlinkat(target, &self.fd, tmp))
+    }
+
+    /// Makes a symbolic link `name` → `target` in this directory.
+    ///
+    /// # Errors
+    /// `EEXIST` when there is something of that name.
+    pub fn symlink_new(&self, name: &OsStr, target: &Path) -> io::Result<()> {
+        Ok(rustix::fs::symlinkat(target, &self.fd, plain(name)?.as_c_str())?)
     }
 
     /// Writes a whole new file `name` in this directory: readers see the old one or the new one.
@@ -630,6 +659,32 @@ mod tests {
             root.read_dir("/", 0).unwrap_err().raw_os_error(),
             Some(libc::EFBIG)
         );
+    }
+
+    #[test]
+    fn directories_are_made_through_links_that_are_there_and_never_through_others() {
+        let (dir, root) = tree();
+        std::fs::create_dir(dir.path().join("usr")).unwrap();
+        symlink("/usr", dir.path().join("abs")).unwrap();
+        symlink("/nowhere", dir.path().join("dangling")).unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let made = root.mkdir_all("abs/a/b", 0o755).unwrap();
+        assert_eq!(made.id(), root.resolve("/usr/a/b").unwrap().id());
+        assert_eq!(root.mkdir_all("/usr/a/b", 0o700).unwrap().id(), made.id());
+        assert_eq!(
+            root.mkdir_all("new/c", 0o755).unwrap().stat().st_mode & 0o777,
+            0o755
+        );
+        for (path, errno) in [
+            ("dangling/a", libc::ENOTDIR),
+            ("file/a", libc::ENOTDIR),
+            ("file", libc::ENOTDIR),
+            ("none/../a", libc::EINVAL),
+        ] {
+            let e = root.mkdir_all(path, 0o755).unwrap_err();
+            assert_eq!(e.raw_os_error(), Some(errno), "{path}");
+        }
+        assert!(!dir.path().join("nowhere").exists());
     }
 
     #[test]
