@@ -197,7 +197,7 @@ settings! {
 }
 
 /// Keys that are read and checked, but that this version does not act on.
-pub const NOT_IN_EFFECT: &[&str] = &["cuda-compat", "preflight"];
+pub const NOT_IN_EFFECT: &[&str] = &["preflight"];
 
 impl Config {
     /// Reads the host's configuration.
