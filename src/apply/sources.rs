@@ -65,18 +65,26 @@ impl Sources {
 
 fn driver_file(file: &DriverFile, roots: &Roots) -> Result<Detached> {
     let what = || format!("driver file {}", file.source.display());
+    if file.place == Place::Site {
+        return site_file(file);
+    }
     let node = roots
         .driver
         .resolve_nofollow(&file.source)
         .context(Code::NoLibraries, what)?;
     let socket = file.place == Place::Run;
-    let kinds: &[FileType] = if socket {
-        &[FileType::Socket, FileType::Directory]
-    } else {
-        &[FileType::RegularFile]
+    let kinds: &[FileType] = match file.place {
+        Place::Run => &[FileType::Socket, FileType::Directory],
+        // udev's database is a directory.
+        Place::Share => &[FileType::RegularFile, FileType::Directory],
+        _ => &[FileType::RegularFile],
     };
     if !kinds.contains(&node.kind()) {
-        return Err(Error::new(Code::UnsafePath, what(), "it is not a regular file"));
+        return Err(Error::new(
+            Code::UnsafePath,
+            what(),
+            "it is not what it should be",
+        ));
     }
     // A socket's own mode is its access control, and a daemon may run as a user of its own.
     if !socket {
@@ -84,6 +92,21 @@ fn driver_file(file: &DriverFile, roots: &Roots) -> Result<Detached> {
     }
     let restrict = if socket { Restrict::SOCKET } else { Restrict::FILE };
     Detached::bind(&node, restrict).context(Code::Mount, what)
+}
+
+/// A path of the host that an administrator named: every directory on the way must be root's too.
+fn site_file(file: &DriverFile) -> Result<Detached> {
+    let what = || format!("{} ({})", file.source.display(), file.reason);
+    let node = owned::find(&file.source)?
+        .ok_or_else(|| Error::new(Code::NoLibraries, what(), "the host has no such file"))?;
+    if !node.is_file() && !node.is_dir() {
+        return Err(Error::new(
+            Code::UnsafePath,
+            what(),
+            "it is neither a file nor a directory",
+        ));
+    }
+    Detached::bind(&node, Restrict::FILE).context(Code::Mount, what)
 }
 
 /// Nobody but root may put anything into the directory; what is in it is root's business, as on the host.

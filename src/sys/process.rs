@@ -234,11 +234,10 @@ mod tests {
             rustix::thread::set_no_new_privs(true).is_ok() && {
                 confine();
                 let after = rustix::process::getrlimit(Resource::Fsize).current;
-                let socket =
-                    Errno::from_io_error(&match std::os::unix::net::UnixDatagram::unbound() {
-                        Ok(_) => return false,
-                        Err(e) => e,
-                    });
+                let socket = Errno::from_io_error(&match std::os::unix::net::UnixDatagram::unbound() {
+                    Ok(_) => return false,
+                    Err(e) => e,
+                });
                 unbounded && after == Some(MAX_FILE) && socket == Some(Errno::PERM)
             }
         }));
