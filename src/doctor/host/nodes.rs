@@ -19,8 +19,16 @@ pub(super) fn findings(look: &Look<'_>) -> Vec<Finding> {
 fn nodes(look: &Look<'_>) -> Finding {
     let host = look.host;
     let wrong: Vec<&String> = host.warnings.iter().filter(|w| w.starts_with("/dev/")).collect();
-    // uvm has a check of its own; the rest of the kinds is optional.
-    let needed = |kind| matches!(kind, NodeKind::Ctl | NodeKind::Gpu(_) | NodeKind::Cap(_));
+    // uvm has a check of its own. Of the capabilities only those of MIG devices are needed to compute.
+    let mig = |minor: u32| {
+        let mut devices = host.gpus.iter().flat_map(|g| &g.mig_devices);
+        devices.any(|m| m.gi_minor == minor || m.ci_minor == minor)
+    };
+    let needed = |kind| match kind {
+        NodeKind::Ctl | NodeKind::Gpu(_) => true,
+        NodeKind::Cap(minor) => mig(minor),
+        _ => false,
+    };
     let missing: Vec<_> = host
         .nodes
         .iter()

@@ -378,4 +378,10 @@ fn a_recorded_h100_host() {
             .contains(&("driver".to_owned(), "580.159.04".to_owned()))
     );
     assert_eq!(worst(&report, &FABRIC), None);
+    // Its nodes were not recorded; those of capabilities that nobody uses are no fault even so.
+    let nodes = report.findings.iter().find(|f| f.check == &NODES).unwrap();
+    assert!(
+        !nodes.evidence.iter().any(|e| e.contains("nvidia-cap")),
+        "{nodes:?}"
+    );
 }
