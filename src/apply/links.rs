@@ -22,6 +22,11 @@ pub(super) fn add(container: &Container, dir: &DriverDir, links: &[RootfsLink]) 
                 None => continue,
             },
         };
+        let there = |path: &PathBuf| container.root().resolve(path).is_ok();
+        if link.elsewhere.as_ref().is_some_and(there) {
+            continue;
+        }
+        // Of a container's own path that stays what it is.
         let target = dir.path.join(&link.to);
         match make(container, &at, &target) {
             Ok(Made::Link | Made::Same) => {}

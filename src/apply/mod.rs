@@ -12,6 +12,7 @@ pub mod record;
 pub mod rootfs;
 mod sources;
 pub mod spec;
+mod texts;
 mod trees;
 
 pub use container::Container;

@@ -23,7 +23,7 @@ use super::driver_dir::{Attached, DriverDir, RECORD};
 use super::loader::Loader;
 use super::record::Record;
 use super::sources::Sources;
-use super::{devices, links, procfs, trees};
+use super::{devices, links, procfs, texts, trees};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
@@ -82,6 +82,9 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
     devices::add(&container, sources.devices)?;
     record.warnings.extend(procfs::cover(&container, &dir, plan));
     let loader = Loader::read(&container, &dir, plan);
+    record
+        .warnings
+        .extend(texts::write(&container, &dir, &plan.texts));
     record
         .warnings
         .extend(links::add(&container, &dir, &plan.rootfs_links));

@@ -65,6 +65,9 @@ impl Sources {
 
 fn driver_file(file: &DriverFile, roots: &Roots) -> Result<Detached> {
     let what = || format!("driver file {}", file.source.display());
+    if file.place == Place::Site {
+        return site_file(file);
+    }
     let node = roots
         .driver
         .resolve_nofollow(&file.source)
@@ -84,6 +87,21 @@ fn driver_file(file: &DriverFile, roots: &Roots) -> Result<Detached> {
     }
     let restrict = if socket { Restrict::SOCKET } else { Restrict::FILE };
     Detached::bind(&node, restrict).context(Code::Mount, what)
+}
+
+/// A path of the host that an administrator named: every directory on the way must be root's too.
+fn site_file(file: &DriverFile) -> Result<Detached> {
+    let what = || format!("{} ({})", file.source.display(), file.reason);
+    let node = owned::find(&file.source)?
+        .ok_or_else(|| Error::new(Code::NoLibraries, what(), "the host has no such file"))?;
+    if !node.is_file() && !node.is_dir() {
+        return Err(Error::new(
+            Code::UnsafePath,
+            what(),
+            "it is neither a file nor a directory",
+        ));
+    }
+    Detached::bind(&node, Restrict::FILE).context(Code::Mount, what)
 }
 
 /// Nobody but root may put anything into the directory; what is in it is root's business, as on the host.

@@ -60,6 +60,9 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
             spec.add_additional_gid(device.gid)?;
         }
     }
+    for (name, value) in &plan.env {
+        spec.set_env(name, value)?;
+    }
     remove_other_hooks(spec);
     let stage = hook_stage(spec);
     // A hook without an environment gets the image's from an old runc.

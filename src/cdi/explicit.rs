@@ -14,6 +14,7 @@ use super::types::{CdiSpec, Device, Edits, Hook, Mount};
 use crate::error::{Code, Error, Result};
 use crate::host::{Bits, ConfigKind, DriverFile, FileKind, Host, NodeKind, Platform, Roots};
 use crate::plan::catalogue;
+use crate::sys::owned;
 
 /// What a specification is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,6 +95,9 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
             format!("CDI specification {}", spec.kind),
             "this host has no device node that could be in it",
         ));
+    }
+    if mode == Mode::Gpus {
+        maker.extra(&mut spec.edits, options)?;
     }
     spec.edits.env.push(VOID.to_owned());
     Ok(finish(spec))
@@ -220,6 +224,30 @@ impl Maker<'_> {
             self.links(edits, &[link]);
         }
         self.ldcache(edits);
+    }
+
+    /// The site's additions, whatever capability they are for: a specification with every file has them all.
+    fn extra(&self, edits: &mut Edits, options: &Options) -> Result<()> {
+        for extra in &options.extra {
+            for file in &extra.files {
+                let what = || format!("[[extra]]: {}", file.source.display());
+                owned::find(&file.source)?
+                    .ok_or_else(|| Error::new(Code::Config, what(), "the host has no such file"))?;
+                edits.mounts.push(Mount {
+                    host_path: file.source.display().to_string(),
+                    container_path: file.target.display().to_string(),
+                    options: READ_ONLY.iter().map(ToString::to_string).collect(),
+                    typ: None,
+                });
+            }
+            let named = |n: &&crate::host::DeviceNode| n.present && extra.devices.contains(&n.path);
+            let nodes = self.host.nodes.iter().filter(named).collect();
+            edits.merge(&edits_of(nodes, self.roots, options, Numbers::Now));
+            edits
+                .env
+                .extend(extra.env.iter().map(|(k, v)| format!("{k}={v}")));
+        }
+        Ok(())
     }
 
     fn storage_files(&self, edits: &mut Edits) {

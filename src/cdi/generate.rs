@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook};
 use super::version::Version;
+use crate::config::Extra;
 use crate::host::{DeviceNode as HostNode, Gpu, Host, NodeKind, Platform, Roots};
 
 /// How devices are named.
@@ -41,6 +42,8 @@ pub struct Options {
     pub ids: Vec<String>,
     /// What only the static form has.
     pub explicit: Explicit,
+    /// The configuration's `[[extra]]`.
+    pub extra: Vec<Extra>,
 }
 
 impl Options {
@@ -132,6 +135,12 @@ pub fn dynamic(host: &Host, roots: &Roots, options: &Options) -> CdiSpec {
         spec.edits.device_nodes = control_nodes(host, roots, Numbers::AtStart);
     }
     spec.edits.env.push(VOID.to_owned());
+    // The hook knows a container's capabilities, an engine does not; files and devices are the hook's.
+    for extra in options.extra.iter().filter(|e| e.capabilities.is_empty()) {
+        spec.edits
+            .env
+            .extend(extra.env.iter().map(|(k, v)| format!("{k}={v}")));
+    }
     if spec.devices.is_empty() {
         let mut edits = Edits::default();
         edits.hooks.push(our_hook(options, &["--devices", "all"]));

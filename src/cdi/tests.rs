@@ -41,6 +41,7 @@ fn options() -> Options {
         mig_uuids: Vec::new(),
         ids: Vec::new(),
         explicit: Explicit::default(),
+        extra: Vec::new(),
     }
 }
 

@@ -26,7 +26,7 @@ const MAX: usize = 256;
 pub struct Extra {
     /// The capabilities that bring it, any of them; empty is every GPU container.
     pub capabilities: Capabilities,
-    /// Files of the driver root, given read-only.
+    /// Files and directories, given read-only.
     pub files: Vec<ExtraFile>,
     /// Device nodes.
     pub devices: Vec<PathBuf>,

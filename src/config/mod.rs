@@ -178,8 +178,6 @@ settings! {
     additional_gids: bool = true, "additional-gids";
     /// Whether the sockets of persistenced, fabric manager and MPS are given.
     ipc_sockets: bool = true, "ipc-sockets";
-    /// Whether the vendor-neutral GL libraries of the host are given too.
-    explicit_driver_libraries: bool = false, "explicit-driver-libraries";
     /// What happens when the preflight check finds that a container cannot compute.
     preflight: Preflight = Preflight::Warn, "preflight";
     /// Whether an image's newer CUDA compatibility libraries are used.
@@ -234,7 +232,7 @@ pub(crate) fn vendor_rows() -> Vec<(String, String)> {
 }
 
 /// Keys that are read and checked, but that this version does not act on.
-pub const NOT_IN_EFFECT: &[&str] = &["cuda-compat", "csv-dir", "explicit-driver-libraries", "preflight"];
+pub const NOT_IN_EFFECT: &[&str] = &["cuda-compat", "preflight"];
 
 impl Config {
     /// Reads the host's configuration.

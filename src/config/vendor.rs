@@ -138,7 +138,9 @@ const NO_SANDBOXUTILS: &str = "nvoci never uses libnvidia-sandboxutils";
 const FLAGS: &[(&str, Effect)] = &[
     (
         "enable-explicit-driver-libraries",
-        Is("explicit-driver-libraries"),
+        Nothing(
+            "an image's own libGL, libEGL and libOpenCL are right for it: the host's may need a newer C library",
+        ),
     ),
     ("disable-nvsandboxutils", Nothing(NO_SANDBOXUTILS)),
     ("disable-nvsandbox-utils", Nothing(NO_SANDBOXUTILS)),

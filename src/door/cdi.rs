@@ -183,6 +183,7 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
         mig_uuids: if mig { mig_uuids(&host, &roots) } else { Vec::new() },
         ids: asked.ids.clone(),
         explicit: asked.only_explicit.clone(),
+        extra: config.extra.clone(),
     };
     let by_gpu = asked.mode.is_none_or(|m| m == Mode::Gpus) && host.platform != Platform::Wsl2;
     if let Some(id) = options.unknown_id(&host).filter(|_| by_gpu) {

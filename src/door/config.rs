@@ -72,9 +72,6 @@ fn text(config: &Config) -> String {
             Origin::File(from) => format!("{setting:<60} # from {from}"),
         });
     }
-    if !config.extra.is_empty() {
-        lines.push("\n# This version does not act on [[extra]].".to_owned());
-    }
     for extra in &config.extra {
         lines.push("\n[[extra]]".to_owned());
         lines.push(extra.to_string());

@@ -153,6 +153,12 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
         };
         (plan, host, to_allow)
     };
+    if door == Door::Hook && !plan.env.is_empty() {
+        plan.warnings.push(
+            "[[extra]] env: a hook comes too late for variables; use the runtime door or a CDI specification"
+                .to_owned(),
+        );
+    }
     process::drop_capabilities();
     let sources = Sources::open(&plan, &host)?;
     if !plan.no_cgroups && !to_allow.is_empty() {

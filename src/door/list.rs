@@ -273,6 +273,7 @@ fn node_kind(kind: NodeKind) -> &'static str {
         NodeKind::Uverbs(_) => "uverbs",
         NodeKind::RdmaCm => "rdma-cm",
         NodeKind::Dxg => "dxg",
+        NodeKind::Site => "site",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::Arg;
@@ -151,6 +151,9 @@ fn to_text(plan: &Plan) -> String {
         let at = f.dir().join(&f.name).display().to_string();
         let _ = writeln!(out, "  {at:<52} {:<28} {}", f.reason, f.source.display());
     }
+    for t in &plan.texts {
+        let _ = writeln!(out, "  {:<52} {}", t.at.display(), t.reason);
+    }
     if !plan.trees.is_empty() {
         let _ = writeln!(out, "\nDirectories at the same path as on the host");
     }
@@ -163,7 +166,16 @@ fn to_text(plan: &Plan) -> String {
             LinkAt::Path(p) => p.display().to_string(),
             LinkAt::LibDir(p) => format!("(library directory)/{}", p.display()),
         };
-        let _ = writeln!(out, "  {at:<52} {dir}/{}", l.to.display());
+        let _ = writeln!(out, "  {at:<52} {}", Path::new(&dir).join(&l.to).display());
+    }
+    if !plan.env.is_empty() {
+        let _ = writeln!(
+            out,
+            "\nVariables (runtime door and CDI; a hook comes too late for them)"
+        );
+    }
+    for (name, value) in &plan.env {
+        let _ = writeln!(out, "  {name}={}", Escaped(value));
     }
     for w in &plan.warnings {
         let _ = writeln!(out, "\nwarning: {}", Escaped(w));
@@ -186,6 +198,10 @@ fn to_json(plan: &Plan) -> Value {
             "source": f.source, "place": f.dir(), "name": f.name, "soname": f.soname,
             "required": f.required, "reason": f.reason,
         })).collect::<Vec<_>>(),
+        "texts": plan.texts.iter().map(|t| json!({
+            "at": t.at, "text": t.text, "reason": t.reason,
+            "without": t.without.as_ref().map(|w| json!({"libraries": w.libraries, "text": w.text})),
+        })).collect::<Vec<_>>(),
         "directories": plan.trees.iter().map(|t| json!({
             "source": t.source, "at": t.at, "reason": t.reason,
         })).collect::<Vec<_>>(),
@@ -193,88 +209,13 @@ fn to_json(plan: &Plan) -> Value {
         "rootfsLinks": plan.rootfs_links.iter().map(|l| json!({
             "at": match &l.at { LinkAt::Path(p) | LinkAt::LibDir(p) => p },
             "inLibraryDirectory": matches!(l.at, LinkAt::LibDir(_)),
-            "to": l.to,
+            "to": l.to, "elsewhere": l.elsewhere,
         })).collect::<Vec<_>>(),
+        "env": plan.env.iter().map(|(k, v)| (k.clone(), json!(v))).collect::<serde_json::Map<_, _>>(),
         "visiblePci": plan.visible_pci,
         "warnings": plan.warnings,
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::host::testhost::TestHost;
-
-    /// What a container with these variables gets on the recorded H100 host, as `nvoci plan --json` prints
-    /// it, beside a file that a person has read. `NVOCI_BLESS=1 cargo test` writes the files anew.
-    fn golden(name: &str, env: &[(&str, &str)]) {
-        let host = TestHost::recorded("h100-580");
-        let nodes = [
-            ("nvidia0", 195, 0),
-            ("nvidiactl", 195, 255),
-            ("nvidia-uvm", 238, 0),
-            ("nvidia-uvm-tools", 238, 1),
-        ];
-        if !nodes
-            .iter()
-            .all(|(node, major, minor)| host.device(node, *major, *minor, 0o666))
-        {
-            return;
-        }
-        let env: Vec<(String, String)> = env
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        let inputs = Inputs {
-            env: &env,
-            annotations: &[],
-            mounts: &[],
-            privileged: false,
-            door: Door::Hook,
-        };
-        let config = Config::default();
-        let request = request::parse(&inputs, &config).unwrap();
-        let shown = match plan(&request, &host.discover(), &config) {
-            Ok(plan) => format!("{:#}\n", to_json(&plan)),
-            Err(e) => format!("nvoci: {e}\n"),
-        };
-        let path = format!("{}/tests/golden/plan/{name}", env!("CARGO_MANIFEST_DIR"));
-        if std::env::var_os("NVOCI_BLESS").is_some() {
-            std::fs::write(&path, &shown).unwrap();
-        }
-        assert_eq!(
-            shown,
-            std::fs::read_to_string(&path).unwrap_or_default(),
-            "{path}"
-        );
-    }
-
-    #[test]
-    fn plans_on_the_recorded_host() {
-        golden("default.json", &[("NVIDIA_VISIBLE_DEVICES", "all")]);
-        golden(
-            "utility.json",
-            &[
-                ("NVIDIA_VISIBLE_DEVICES", "0"),
-                ("NVIDIA_DRIVER_CAPABILITIES", "utility"),
-            ],
-        );
-        golden(
-            "all.json",
-            &[
-                ("NVIDIA_VISIBLE_DEVICES", "all"),
-                ("NVIDIA_DRIVER_CAPABILITIES", "all"),
-            ],
-        );
-        golden("none.json", &[("NVIDIA_VISIBLE_DEVICES", "none")]);
-        golden("unknown.txt", &[("NVIDIA_VISIBLE_DEVICES", "0,3")]);
-        golden(
-            "too-new.txt",
-            &[
-                ("NVIDIA_VISIBLE_DEVICES", "0"),
-                ("NVIDIA_REQUIRE_CUDA", "cuda>=14.0"),
-            ],
-        );
-    }
-}
+mod tests;

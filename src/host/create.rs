@@ -60,7 +60,7 @@ impl fmt::Display for Done {
 pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Done> {
     let mut done = Vec::new();
     if !opts.load_kmods
-        || host.platform == Platform::Wsl2
+        || matches!(host.platform, Platform::Wsl2 | Platform::Tegra)
         || host.modify_device_files == Some(false)
         || in_user_namespace()
     {

@@ -7,7 +7,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::libs::{Facts, below, facts, parent, private};
-use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Roots};
+use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Roots, manifest};
+use crate::sys::owned;
 use crate::sys::root::{Node, Root};
 
 const BINARIES: &[&str] = &[
@@ -200,6 +201,7 @@ impl Finder<'_> {
             name: name.to_owned(),
             path,
             dir_hint: dir.to_owned(),
+            text: None,
         });
     }
 
@@ -294,7 +296,18 @@ impl Finder<'_> {
                 };
                 missing.retain(|name| match self.lookup(&dir, &node, name) {
                     Some((path, file)) if file.is_file() => {
+                        let text = manifest::rewritten(*kind, &file);
+                        // What it says goes into containers, so nobody but root may have written it.
+                        if text.is_some()
+                            && let Err(e) = owned::check(&file, &path)
+                        {
+                            self.host.warn(e.to_string());
+                            return false;
+                        }
                         self.push(FileKind::Config(*kind), name, path, &dir);
+                        if let Some(added) = self.host.files.last_mut() {
+                            added.text = text;
+                        }
                         false
                     }
                     _ => true,

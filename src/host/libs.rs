@@ -131,6 +131,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
                 name: candidate.name,
                 path: candidate.path,
                 dir_hint: candidate.dir_hint,
+                text: None,
             });
         }
     }

@@ -11,6 +11,7 @@
 //! | [`libs`] | libraries and their version | the driver root's `ld.so.cache`, else its directories |
 //! | [`files`] | binaries, firmware, configuration, sockets | fixed places below the driver root |
 //! | [`nodes`] | device nodes | the dev root, numbers checked against procfs |
+//! | [`tegra`] | a Jetson's driver | its CSV files |
 //! | [`wsl`] | adapters, driver packages, loader stubs on WSL2 | `/dev/dxg`, `/usr/lib/wsl` |
 //! | [`create`], [`kmod`] | - | makes nodes and loads modules that are missing |
 
@@ -19,7 +20,9 @@ pub mod driver;
 pub mod files;
 pub mod kmod;
 pub mod libs;
+mod manifest;
 pub mod nodes;
+pub mod tegra;
 #[cfg(test)]
 pub(crate) mod testhost;
 #[cfg(test)]
@@ -30,6 +33,7 @@ use core::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use tegra::Tegra;
 pub use wsl::Wsl;
 
 use crate::compat::{self, driver::Native};
@@ -51,6 +55,10 @@ pub struct Locations {
     pub ldcache: PathBuf,
     /// The directory of MPS's pipes, from the driver root.
     pub mps_dir: PathBuf,
+    /// The directory of a Jetson's CSV files, from the driver root.
+    pub csv_dir: PathBuf,
+    /// Nodes that a site adds, by their paths in a container.
+    pub site_devices: Vec<PathBuf>,
     /// The mounted procfs.
     pub proc_root: PathBuf,
     /// The mounted sysfs.
@@ -65,6 +73,8 @@ impl Default for Locations {
             library_dirs: Vec::new(),
             ldcache: "/etc/ld.so.cache".into(),
             mps_dir: "/tmp/nvidia-mps".into(),
+            csv_dir: "/etc/nvidia-container-runtime/host-files-for-container.d".into(),
+            site_devices: Vec::new(),
             proc_root: "/proc".into(),
             sys_root: "/sys".into(),
         }
@@ -375,6 +385,8 @@ pub enum NodeKind {
     RdmaCm,
     /// `/dev/dxg` of WSL2.
     Dxg,
+    /// A node that the configuration or a Jetson's CSV files name.
+    Site,
 }
 
 /// A file of the driver.
@@ -390,6 +402,9 @@ pub struct DriverFile {
     /// The directory it was found in before links were resolved, from the driver root: where the
     /// host's own programs look for it.
     pub dir_hint: PathBuf,
+    /// What a configuration file must say in a container, where the file itself will not do: it names
+    /// libraries by paths of the host.
+    pub text: Option<String>,
 }
 
 /// What a driver file is.
@@ -497,6 +512,8 @@ pub struct Host {
     pub cap_policies: Vec<(u32, NodePolicy)>,
     /// What Windows lends, on WSL; `None` on every other host.
     pub wsl: Option<Wsl>,
+    /// A Jetson's driver as its CSV files have it; `None` on every other host.
+    pub tegra: Option<Tegra>,
     /// What is odd, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -529,18 +546,23 @@ impl Host {
         if host.wsl.is_none() {
             libs::find(roots, loc, &mut host);
         }
-        nodes::find(roots, &mut host);
+        if host.user_version.is_none() && host.wsl.is_none() && tegra::is(roots) {
+            tegra::find(roots, loc, &mut host);
+        }
+        nodes::find(roots, &loc.site_devices, &mut host);
         host.platform = host.guess_platform(roots);
         Ok(host)
     }
 
     /// Looks at procfs and the device nodes again, after [`create::create_missing`].
     pub fn refresh(&mut self, roots: &Roots) {
-        self.nodes.clear();
+        let nodes = std::mem::take(&mut self.nodes);
+        let site = nodes.into_iter().filter(|n| n.kind == NodeKind::Site);
+        let site: Vec<PathBuf> = site.map(|n| n.path).collect();
         self.gpus.clear();
         self.cap_policies.clear();
         driver::find(roots, self);
-        nodes::find(roots, self);
+        nodes::find(roots, &site, self);
         self.platform = self.guess_platform(roots);
     }
 
@@ -570,6 +592,9 @@ impl Host {
     pub fn check_versions(&self) -> Result<()> {
         if let Some(wsl) = &self.wsl {
             return wsl.check();
+        }
+        if self.tegra.is_some() {
+            return Ok(());
         }
         match (&self.kernel, &self.user_version) {
             (Some(kernel), Some(user)) if kernel.version == *user => Ok(()),
@@ -623,12 +648,7 @@ impl Host {
     }
 
     fn guess_platform(&self, roots: &Roots) -> Platform {
-        let tegra = roots.driver.exists("etc/nv_tegra_release")
-            || roots.sys.as_ref().is_some_and(|sys| {
-                sys.read_text("devices/soc0/family", 256)
-                    .is_ok_and(|t| t.to_ascii_lowercase().starts_with("tegra"))
-            });
-        if tegra {
+        if tegra::is(roots) {
             Platform::Tegra
         } else if let Some(wsl) = &self.wsl {
             if wsl.fault == Some(wsl::Fault::Wsl1) {

@@ -3,11 +3,12 @@
 //! A node whose major is not the driver's is not the device, whatever its name says, so it is left
 //! out with a warning. A device that the kernel has without a node is listed as not present.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
+use super::tegra::EntryKind;
 use super::{DeviceNode, Host, NodeKind, Roots, absent};
 use crate::sys::dxg;
 use crate::sys::root::Node;
@@ -23,7 +24,7 @@ const NVIDIA: &[&str] = &["nvidia", "nvidia-frontend", "nvidiactl", "nvidia-mode
 const NVIDIA_MAJOR: u32 = 195;
 
 /// Fills in the device nodes.
-pub(super) fn find(roots: &Roots, host: &mut Host) {
+pub(super) fn find(roots: &Roots, site: &[PathBuf], host: &mut Host) {
     let mut finder = Finder {
         roots,
         host,
@@ -35,6 +36,7 @@ pub(super) fn find(roots: &Roots, host: &mut Host) {
     finder.fabric();
     finder.storage_and_network();
     finder.dri();
+    finder.site(site);
     finder.host.nodes = finder.nodes;
 }
 
@@ -217,6 +219,38 @@ impl Finder<'_> {
                         node.links.push(Path::new("/dev").join(link));
                     }
                 }
+            }
+        }
+    }
+
+    /// Nodes that the administrator names: any character device, whoever's driver it is.
+    fn site(&mut self, paths: &[PathBuf]) {
+        let tegra = self.host.tegra.iter().flat_map(|t| &t.entries);
+        let tegra = tegra
+            .filter(|e| e.kind == EntryKind::Device)
+            .map(|e| e.at.clone());
+        let paths: Vec<PathBuf> = paths.iter().cloned().chain(tegra).collect();
+        for path in paths {
+            if self.nodes.iter().any(|n| n.path == path) {
+                continue;
+            }
+            let Some(below) = path.strip_prefix("/dev").ok().and_then(Path::to_str) else {
+                continue;
+            };
+            if let Ok(stat) = self.stat(below)
+                && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            {
+                self.nodes.push(DeviceNode {
+                    kind: NodeKind::Site,
+                    major: rustix::fs::major(stat.st_rdev),
+                    minor: rustix::fs::minor(stat.st_rdev),
+                    mode: stat.st_mode & 0o7777,
+                    uid: stat.st_uid,
+                    gid: stat.st_gid,
+                    present: true,
+                    links: Vec::new(),
+                    path,
+                });
             }
         }
     }

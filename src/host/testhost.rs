@@ -1,5 +1,6 @@
 //! Hosts for tests: a directory tree in the shape of a recorded or made-up machine.
 //!
+//! `tests/hosts/<name>/share.txt` has the text of some of them, each below a line `== PATH`.
 //! `tests/hosts/<name>/root` holds what was recorded as it is (procfs, loader cache); `files.txt` lists
 //! the files there were (mode, size, path, link target) and `elf.txt` the sonames of the libraries,
 //! from which valid but empty ELF files are made.
@@ -39,6 +40,12 @@ impl TestHost {
                 .find_map(|l| l.strip_prefix(file)?.strip_prefix(" soname=")?.split(' ').next())
                 .map(str::to_owned)
         };
+        let texts = fs::read_to_string(from.join("share.txt")).unwrap_or_default();
+        let text = |path: &str| {
+            let part = texts.split("== /").find(|t| t.lines().next() == Some(path));
+            part.and_then(|t| t.split_once('\n'))
+                .map_or("", |(_, text)| text.trim_end())
+        };
         for line in fs::read_to_string(from.join("files.txt"))
             .unwrap_or_default()
             .lines()
@@ -52,7 +59,7 @@ impl TestHost {
                 "l" => host.link(path, words.nth(1).unwrap_or_default()),
                 "f" if name.contains(".so.") => host.library(path, soname(&name).as_deref(), 64),
                 "f" if path.contains("/bin/") => host.library(path, None, 64),
-                "f" => host.file(path, ""),
+                "f" => host.file(path, text(path)),
                 _ => {}
             }
         }

@@ -435,6 +435,7 @@ fn take_stubs(root: &Root, wsl: &Wsl, host: &mut Host) -> Result<(), Fault> {
                 name: name.to_owned(),
                 path,
                 dir_hint: dir.to_owned(),
+                text: None,
             });
             return true;
         }

@@ -1,8 +1,8 @@
 //! Device nodes: of the GPUs that were asked for, and those that every GPU container needs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{GpuRef, Plan};
+use super::{GpuRef, Plan, RootfsLink};
 use crate::compat::driver::Native;
 use crate::error::{Code, Error, Result};
 use crate::host::{DeviceNode, Host, NodeKind};
@@ -89,6 +89,8 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
                 for n in &host.nodes {
                     if matches!(n.kind, NodeKind::Dri { pci, .. } if pci == gpu.pci) && n.present {
                         push(plan, n, &format!("DRM node of GPU {}", gpu.index));
+                        let links = n.links.iter().map(|at| RootfsLink::new(at, &n.path));
+                        plan.rootfs_links.extend(links);
                     }
                 }
             }
@@ -171,7 +173,18 @@ pub(super) fn node(plan: &mut Plan, host: &Host, kind: NodeKind, reason: &str) -
             Ok(())
         }
         Some(n) => Err(missing(&n.path.display().to_string(), reason)),
-        None => Err(missing(&format!("{kind:?}"), reason)),
+        None => Err(missing(&unknown_path(kind), reason)),
+    }
+}
+
+/// Where a node would be that the kernel knows nothing of.
+fn unknown_path(kind: NodeKind) -> String {
+    match kind {
+        NodeKind::Cap(minor) => format!("/dev/nvidia-caps/nvidia-cap{minor}"),
+        NodeKind::Gpu(minor) => format!("/dev/nvidia{minor}"),
+        NodeKind::ImexChannel(channel) => format!("/dev/nvidia-caps-imex-channels/channel{channel}"),
+        NodeKind::Uvm => "/dev/nvidia-uvm".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 
@@ -181,6 +194,15 @@ fn missing(what: &str, reason: &str) -> Error {
         format!("device node {what}"),
         format!("the host has none ({reason})"),
     )
+}
+
+/// Adds the node of a path, if the host has it.
+pub(super) fn present(plan: &mut Plan, host: &Host, path: &Path, reason: &str) -> bool {
+    let node = host.nodes.iter().find(|n| n.present && n.path == path);
+    if let Some(node) = node {
+        push(plan, node, reason);
+    }
+    node.is_some()
 }
 
 fn optional(plan: &mut Plan, host: &Host, kind: NodeKind, reason: &str) {

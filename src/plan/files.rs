@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Plan, catalogue};
+use super::{Plan, catalogue, graphics};
 use crate::error::{Code, Error, Result};
-use crate::host::{Bits, ConfigKind, FileKind, Host};
-use crate::request::Capabilities;
+use crate::host::{Bits, FileKind, Host};
+use crate::request::{Capabilities, Request};
 
 /// A file of the driver directory, bound from the driver root.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,6 +53,8 @@ pub enum Place {
     Firmware,
     /// Sockets and pipe directories of the driver's daemons.
     Run,
+    /// What a site's configuration or a Jetson's CSV files name; its source is a path of the host.
+    Site,
 }
 
 impl Place {
@@ -66,6 +68,7 @@ impl Place {
             Self::Share => "share",
             Self::Firmware => "firmware",
             Self::Run => "run",
+            Self::Site => "site",
         }
     }
 }
@@ -79,15 +82,33 @@ pub struct Link {
     pub target: PathBuf,
 }
 
-/// A link in the rootfs to something in the driver directory; made only where the name is free.
+/// A link in the rootfs; made only where the name is free.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RootfsLink {
     /// Where.
     pub at: LinkAt,
-    /// What, below the driver directory.
+    /// What: below the driver directory, or an absolute path of the container.
     pub to: PathBuf,
     /// Whether a regular file of the image in that place is covered by a mount, which leaves it as it is.
     pub cover: bool,
+    /// Another place where the same readers look: if the image has the file there, it needs no link.
+    pub elsewhere: Option<PathBuf>,
+}
+
+impl RootfsLink {
+    /// A link at an absolute path of the container.
+    pub fn new(at: impl Into<PathBuf>, to: impl AsRef<Path>) -> Self {
+        Self::at(LinkAt::Path(at.into()), to)
+    }
+
+    fn at(at: LinkAt, to: impl AsRef<Path>) -> Self {
+        Self {
+            at,
+            to: to.as_ref().to_owned(),
+            cover: false,
+            elsewhere: None,
+        }
+    }
 }
 
 /// Where a [`RootfsLink`] is.
@@ -99,13 +120,18 @@ pub enum LinkAt {
     LibDir(PathBuf),
 }
 
-pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> Result<()> {
+pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
+    let capabilities = request.capabilities;
     for file in &host.files {
         match &file.kind {
             FileKind::Library { soname, bits, subdir } => {
                 let Some(wanted_by) = catalogue::library(&file.name) else {
                     continue;
                 };
+                let tegra = host.tegra.as_ref();
+                if tegra.is_some_and(|t| !request.jetpack_all && !t.in_base(&file.path)) {
+                    continue;
+                }
                 if !capabilities.intersects(wanted_by) {
                     continue;
                 }
@@ -128,11 +154,10 @@ pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> R
                 if capabilities.intersects(wanted_by) {
                     let reason = format!("program for {}", wanted_by & capabilities);
                     push(plan, file, Place::Bin, reason);
-                    plan.rootfs_links.push(RootfsLink {
-                        at: LinkAt::Path(Path::new("/usr/bin").join(&file.name)),
-                        to: Path::new(Place::Bin.dir()).join(&file.name),
-                        cover: false,
-                    });
+                    plan.rootfs_links.push(RootfsLink::new(
+                        Path::new("/usr/bin").join(&file.name),
+                        Path::new(Place::Bin.dir()).join(&file.name),
+                    ));
                 }
             }
             FileKind::Firmware => push(
@@ -141,23 +166,28 @@ pub(super) fn add(plan: &mut Plan, capabilities: Capabilities, host: &Host) -> R
                 Place::Firmware,
                 "GPU System Processor firmware".to_owned(),
             ),
-            FileKind::Config(kind) => config_file(plan, file, *kind, capabilities),
+            FileKind::Config(kind) => graphics::config_file(plan, file, *kind, capabilities),
             FileKind::Socket | FileKind::Directory => socket(plan, file, capabilities),
             _ => {}
         }
     }
     if plan.files.iter().any(|f| f.place == Place::Firmware) {
         // One link without a version, or the next driver's name would pile up in the image layer.
-        plan.rootfs_links.push(RootfsLink {
-            at: LinkAt::Path("/lib/firmware/nvidia".into()),
-            to: Place::Firmware.dir().into(),
-            cover: false,
-        });
+        plan.rootfs_links
+            .push(RootfsLink::new("/lib/firmware/nvidia", Place::Firmware.dir()));
+    }
+    if host.wsl.is_none() {
+        graphics::make_up(plan, host, capabilities);
+        graphics::application_profile(plan, capabilities);
     }
     for (capability, library) in [
         (Capabilities::COMPUTE, "libcuda.so"),
         (Capabilities::UTILITY, "libnvidia-ml.so"),
     ] {
+        // A Jetson has no NVML, and its libraries no version.
+        if host.tegra.is_some() {
+            break;
+        }
         let there = plan
             .files
             .iter()
@@ -218,9 +248,8 @@ fn library(
         // asks for such a name finds it through the loader.
         names.retain(|name| !name.ends_with(plan.driver_version.as_str()));
         plan.rootfs_links.extend(names.into_iter().map(|name| RootfsLink {
-            to: dir.join(&name),
-            at: LinkAt::LibDir(name.into()),
             cover: true,
+            ..RootfsLink::at(LinkAt::LibDir(PathBuf::from(&name)), dir.join(&name))
         }));
     }
     for (stem, at, target) in [
@@ -239,53 +268,11 @@ fn library(
         if file.name.starts_with(stem) {
             link(plan, dir.join(at), &target);
             if place == Place::Lib64 && at.contains('/') {
-                plan.rootfs_links.push(RootfsLink {
-                    at: LinkAt::LibDir(PathBuf::from(at)),
-                    to: dir.join(at),
-                    cover: false,
-                });
+                plan.rootfs_links
+                    .push(RootfsLink::at(LinkAt::LibDir(PathBuf::from(at)), dir.join(at)));
             }
         }
     }
-}
-
-fn config_file(
-    plan: &mut Plan,
-    file: &crate::host::DriverFile,
-    kind: ConfigKind,
-    capabilities: Capabilities,
-) {
-    let drawing = [Capabilities::GRAPHICS, Capabilities::DISPLAY];
-    let computing = [Capabilities::COMPUTE, Capabilities::VIDEO];
-    let (dir, wanted_by): (&str, &[Capabilities]) = match kind {
-        ConfigKind::EglVendor => ("/usr/share/glvnd/egl_vendor.d", &drawing),
-        ConfigKind::EglExternalPlatform => ("/usr/share/egl/egl_external_platform.d", &drawing),
-        ConfigKind::VulkanIcd => ("/etc/vulkan/icd.d", &drawing),
-        ConfigKind::VulkanImplicitLayer => ("/etc/vulkan/implicit_layer.d", &drawing),
-        ConfigKind::OptixData | ConfigKind::ApplicationProfiles => ("/usr/share/nvidia", &drawing),
-        ConfigKind::XorgConf => ("/usr/share/X11/xorg.conf.d", &[Capabilities::DISPLAY]),
-        ConfigKind::OpenClIcd => ("/etc/OpenCL/vendors", &computing),
-        _ => return,
-    };
-    if !wanted_by.iter().any(|c| capabilities.intersects(*c)) {
-        return;
-    }
-    push(
-        plan,
-        file,
-        Place::Share,
-        format!("configuration looked up in {dir}"),
-    );
-    // Two directories may have a file of one name: Vulkan's drivers and layers do.
-    let below = dir.trim_start_matches("/usr/share/").trim_start_matches("/etc/");
-    if let Some(added) = plan.files.last_mut() {
-        added.subdir = Some(below.to_owned());
-    }
-    plan.rootfs_links.push(RootfsLink {
-        at: LinkAt::Path(Path::new(dir).join(&file.name)),
-        to: Path::new(Place::Share.dir()).join(below).join(&file.name),
-        cover: false,
-    });
 }
 
 /// A socket or pipe directory of the driver's daemons: connecting is not stopped by a read-only mount,
@@ -303,14 +290,13 @@ fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabil
         return;
     }
     push(plan, file, Place::Run, format!("daemon's socket for {wanted_by}"));
-    plan.rootfs_links.push(RootfsLink {
-        at: LinkAt::Path(file.path.clone()),
-        to: Path::new(Place::Run.dir()).join(&file.name),
-        cover: false,
-    });
+    plan.rootfs_links.push(RootfsLink::new(
+        &file.path,
+        Path::new(Place::Run.dir()).join(&file.name),
+    ));
 }
 
-fn push(plan: &mut Plan, file: &crate::host::DriverFile, place: Place, reason: String) {
+pub(super) fn push(plan: &mut Plan, file: &crate::host::DriverFile, place: Place, reason: String) {
     plan.files.push(DriverFile {
         source: file.path.clone(),
         place,

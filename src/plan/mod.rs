@@ -6,6 +6,10 @@
 pub mod catalogue;
 mod devices;
 mod files;
+mod graphics;
+mod site;
+#[cfg(test)]
+mod tests;
 mod wsl;
 
 use std::path::PathBuf;
@@ -17,6 +21,7 @@ use crate::request::Request;
 
 pub use devices::Device;
 pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink};
+pub use graphics::{Text, Without};
 pub use wsl::Tree;
 
 /// Everything that one container gets, each part with the reason why.
@@ -32,6 +37,8 @@ pub struct Plan {
     pub files: Vec<DriverFile>,
     /// Links inside the driver directory.
     pub links: Vec<Link>,
+    /// Files of the driver directory that no host file is bound for.
+    pub texts: Vec<Text>,
     /// Directories that must be at one absolute path, outside the driver directory.
     pub trees: Vec<Tree>,
     /// Links from the places where programs look things up by path.
@@ -46,6 +53,8 @@ pub struct Plan {
     pub params: Option<Vec<u8>>,
     /// The GPUs that `/proc/driver/nvidia/gpus` shows; `None` leaves it as it is.
     pub visible_pci: Option<Vec<String>>,
+    /// Variables of the container; a hook comes too late for them.
+    pub env: Vec<(String, String)>,
     /// Whether the device cgroup is left to the engine.
     pub no_cgroups: bool,
     /// What the user should know: ignored requests, missing optional parts.
@@ -84,16 +93,14 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
         ..Plan::default()
     };
     plan.warnings.extend(host.warnings.iter().cloned());
-    if config.extra.iter().any(|e| e.applies_to(request.capabilities)) {
-        plan.warnings
-            .push("the configuration's [[extra]] is not acted on by this version".to_owned());
-    }
-    match &host.wsl {
-        Some(wsl) => wsl::add(&mut plan, request, host, wsl)?,
-        None => devices::add(&mut plan, request, host)?,
+    match (&host.wsl, &host.tegra) {
+        (Some(wsl), _) => wsl::add(&mut plan, request, host, wsl)?,
+        (None, Some(tegra)) => site::tegra(&mut plan, request, host, tegra)?,
+        (None, None) => devices::add(&mut plan, request, host)?,
     }
     devices::check_requirements(&mut plan, request, host)?;
-    files::add(&mut plan, request.capabilities, host)?;
+    files::add(&mut plan, request, host)?;
+    site::extra(&mut plan, request, host, &config.extra);
     if host.modify_device_files == Some(true) {
         plan.params = host.params.as_deref().map(forbid_node_making);
     }

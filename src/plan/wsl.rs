@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use super::devices::node;
-use super::{GpuRef, LinkAt, Place, Plan, RootfsLink};
+use super::{GpuRef, Place, Plan, RootfsLink};
 use crate::error::{Code, Error, Result};
 use crate::host::wsl::LIB_DIR;
 use crate::host::{Host, NodeKind, Wsl};
@@ -47,11 +47,8 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host, wsl: &Wsl) ->
             reason: "driver package of Windows, which the stubs load from this path".to_owned(),
         });
     }
-    plan.rootfs_links.push(RootfsLink {
-        at: LinkAt::Path(PathBuf::from(LIB_DIR)),
-        to: PathBuf::from(Place::Lib64.dir()),
-        cover: false,
-    });
+    plan.rootfs_links
+        .push(RootfsLink::new(LIB_DIR, Place::Lib64.dir()));
     lacking(plan, request);
     Ok(())
 }
@@ -131,6 +128,7 @@ mod tests {
     use crate::config::Config;
     use crate::host::wsl::Adapter;
     use crate::host::{Bits, DeviceNode, DriverFile, FileKind, Platform};
+    use crate::plan::LinkAt;
     use crate::request::{Door, Inputs, parse};
 
     const STORE: &str = "/usr/lib/wsl/drivers/nv_dispi.inf_amd64_31dab972145ae5a9";
@@ -145,6 +143,7 @@ mod tests {
             name: name.to_owned(),
             path: Path::new(LIB_DIR).join(name),
             dir_hint: LIB_DIR.into(),
+            text: None,
         };
         let adapter = Adapter {
             ids: Some((0x10de, 0x2684)),

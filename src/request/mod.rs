@@ -206,7 +206,7 @@ pub fn wants_gpu_fast(inputs: &Inputs<'_>, config: &Config) -> bool {
 /// Reads the request.
 ///
 /// # Errors
-/// [`Code::Malformed`], [`Code::Capability`] and [`Code::Privilege`]; never for a container that asks for
+/// [`Code::Malformed`] and [`Code::Capability`]; never for a container that asks for
 /// no GPU or may not have one.
 pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     let variables = Variables::gather(inputs.env, &config.swarm_resource);
@@ -222,8 +222,20 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
         request.requirements = requirements_of(&variables, notes)?;
     }
     request.jetpack_all = variables.get("NVIDIA_REQUIRE_JETPACK") == Some("csv-mounts=all");
-    request.mig_config = mig_right("NVIDIA_MIG_CONFIG_DEVICES", &variables, inputs, &request.devices)?;
-    request.mig_monitor = mig_right("NVIDIA_MIG_MONITOR_DEVICES", &variables, inputs, &request.devices)?;
+    request.mig_config = mig_right(
+        "NVIDIA_MIG_CONFIG_DEVICES",
+        &variables,
+        inputs,
+        &request.devices,
+        notes,
+    )?;
+    request.mig_monitor = mig_right(
+        "NVIDIA_MIG_MONITOR_DEVICES",
+        &variables,
+        inputs,
+        &request.devices,
+        notes,
+    )?;
 
     let granted = inputs.privileged || *config.accept_gated_unprivileged;
     gate(&mut request.gated, &variables, granted, notes);
@@ -296,20 +308,25 @@ fn requirements_of(variables: &Variables<'_>, notes: &mut Vec<String>) -> Result
 }
 
 /// Whether the container has one of the rights over all MIG devices.
+///
+/// Without CAP_SYS_ADMIN it has none, whatever an image's variables say, and starts without it: as with the
+/// gated features, what is not granted is ignored and said.
 fn mig_right(
     name: &str,
     variables: &Variables<'_>,
     inputs: &Inputs<'_>,
     devices: &DeviceRequest,
+    notes: &mut Vec<String>,
 ) -> Result<bool> {
     let value = variables.get(name).map_or("", str::trim);
     if value.is_empty() {
         return Ok(false);
     }
     if !inputs.privileged {
-        let why = "it needs CAP_SYS_ADMIN, which the container does not have";
-        let fix = "add the capability SYS_ADMIN to the container, or leave the variable out";
-        return Err(Error::new(Code::Privilege, name, why).fix(fix));
+        limits::note(notes, || {
+            format!("ignored {name}: it needs CAP_SYS_ADMIN, which the container does not have")
+        });
+        return Ok(false);
     }
     if !value.eq_ignore_ascii_case("all") {
         let why = format!("got `{}`, only `all` is possible", excerpt(value));

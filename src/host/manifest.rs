@@ -1,0 +1,99 @@
+//! Manifests: the small files by which loaders (of Vulkan, EGL, OpenCL) find the driver's libraries.
+//!
+//! A library is named by its soname or by its path on the host, which a container does not have: some
+//! distributions and NixOS write the path. In a container the driver's libraries are the loader's first
+//! choice by soname, so there the name alone is right.
+//!
+//! Formats: "Vulkan Loader and Driver Interface", libglvnd's `EGL/icd_enumeration.md`, the external platform
+//! interface of `eglexternalplatform`, and the OpenCL extension `cl_khr_icd`.
+
+use serde_json::Value;
+
+use super::ConfigKind;
+use crate::sys::root::Node;
+
+/// Larger ones are no manifests; NVIDIA's are 2 kB at most.
+const MAX: u64 = 64 * 1024;
+
+/// What a manifest of this kind must say in a container, where that is not what it says on the host.
+///
+/// Of Vulkan's driver it is always given: what is right depends on the container too.
+pub(super) fn rewritten(kind: ConfigKind, file: &Node) -> Option<String> {
+    let json = match kind {
+        ConfigKind::EglVendor
+        | ConfigKind::EglExternalPlatform
+        | ConfigKind::VulkanIcd
+        | ConfigKind::VulkanImplicitLayer => true,
+        ConfigKind::OpenClIcd => false,
+        _ => return None,
+    };
+    let text = String::from_utf8(file.read(MAX).ok()?).ok()?;
+    if json {
+        in_json(&text).or_else(|| (kind == ConfigKind::VulkanIcd).then_some(text))
+    } else {
+        text.contains('/').then(|| in_lines(&text))
+    }
+}
+
+/// JSON with `library_path` without directories; `None` if that changes nothing.
+fn in_json(text: &str) -> Option<String> {
+    let mut value: Value = serde_json::from_str(text).ok()?;
+    let mut changed = false;
+    shorten(&mut value, &mut changed);
+    changed.then(|| format!("{value:#}\n"))
+}
+
+fn shorten(value: &mut Value, changed: &mut bool) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(path) if key == "library_path" && path.contains('/') => {
+                        *path = base(path).to_owned();
+                        *changed = true;
+                    }
+                    other => shorten(other, changed),
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|v| shorten(v, changed)),
+        _ => {}
+    }
+}
+
+fn in_lines(text: &str) -> String {
+    text.lines()
+        .map(|line| format!("{}\n", base(line.trim())))
+        .collect()
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_host_become_names() {
+        let icd = r#"{"file_format_version":"1.0.0","ICD":{"library_path":"/run/opengl-driver/lib/libGLX_nvidia.so.0","api_version":"1.3.277"}}"#;
+        let new = in_json(icd).unwrap();
+        assert!(new.contains(r#""library_path": "libGLX_nvidia.so.0""#), "{new}");
+        assert!(new.contains("1.3.277"));
+        let layers = r#"{"layers":[{"library_path":"./libGLX_nvidia.so.0","functions":{"a":"b/c"}},{"library_path":"libx.so"}]}"#;
+        let new = in_json(layers).unwrap();
+        assert!(new.contains(r#""library_path": "libGLX_nvidia.so.0""#), "{new}");
+        assert!(new.contains("b/c"), "only library paths: {new}");
+        assert_eq!(
+            in_lines("/opt/lib/libnvidia-opencl.so.1\n"),
+            "libnvidia-opencl.so.1\n"
+        );
+    }
+
+    #[test]
+    fn what_is_right_stays_to_the_letter() {
+        assert!(in_json(r#"{"ICD":{"library_path":"libEGL_nvidia.so.0"}}"#).is_none());
+        assert!(in_json("no json").is_none());
+    }
+}

@@ -1,0 +1,254 @@
+//! Jetson: a driver that is described by CSV files and found by path, not by version.
+//!
+//! A line is `TYPE, PATH`: `dev` a device node, `dir` a directory, `lib` a library or any other file, `sym` a
+//! symbolic link. Blanks do not count, a path may have wildcards, and what a line names is often not there: one
+//! set of files serves several boards. Source: the toolkit's csv mode (its `internal/platform-support/tegra/csv`).
+//!
+//! Only where NVML is not to be had: a driver with it is found as on every other host.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use super::libs::{below, facts, parent};
+use super::{DriverFile, FileKind, Host, Locations, Roots};
+use crate::ldso::glob::{self, Budget};
+use crate::sys::owned;
+use crate::sys::root::Node;
+
+/// The files that are read unless a container asks for all of them.
+const BASE: &[&str] = &["l4t.csv", "drivers.csv", "devices.csv"];
+
+const MAX_FILES: usize = 64;
+const MAX_BYTES: u64 = 1 << 20;
+const MAX_LINES: usize = 4096;
+
+/// What the CSV files name and the host has.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tegra {
+    /// Device nodes, files and directories that must be at their own paths, and links.
+    pub entries: Vec<Entry>,
+}
+
+impl Tegra {
+    /// Whether a library is named by one of the base files.
+    pub fn in_base(&self, library: &Path) -> bool {
+        self.entries
+            .iter()
+            .any(|e| e.base && matches!(&e.kind, EntryKind::Library(path) if path == library))
+    }
+}
+
+/// One thing that a line names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: EntryKind,
+    /// Where it is in a container: the path that the line says.
+    pub at: PathBuf,
+    /// Whether it is in one of the base files.
+    pub base: bool,
+}
+
+/// See [`Entry::kind`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum EntryKind {
+    /// A device node.
+    Device,
+    /// A library that the loader finds; it is among [`Host::files`] by this path.
+    Library(PathBuf),
+    /// A file or a directory; the path is the host's, links resolved.
+    Place(PathBuf),
+    /// A link to this path of the container.
+    Link(PathBuf),
+}
+
+/// Whether this is such a board.
+pub(super) fn is(roots: &Roots) -> bool {
+    roots.driver.exists("etc/nv_tegra_release")
+        || roots.sys.as_ref().is_some_and(|sys| {
+            sys.read_text("devices/soc0/family", 256)
+                .is_ok_and(|t| t.to_ascii_lowercase().starts_with("tegra"))
+        })
+}
+
+/// Reads the CSV files and looks for what they name.
+pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
+    let Ok(base) = roots.driver.path() else { return };
+    let files = match roots.driver.read_dir(&loc.csv_dir, MAX_FILES) {
+        Ok(files) => files,
+        Err(e) => {
+            return host.warn(format!(
+                "{}: {e}; nothing says what this Jetson's driver is",
+                loc.csv_dir.display()
+            ));
+        }
+    };
+    let mut names: Vec<String> = files
+        .into_iter()
+        .filter_map(|e| e.name.into_string().ok())
+        .filter(|n| n.len() > 4 && n.to_ascii_lowercase().ends_with(".csv"))
+        .collect();
+    names.sort_unstable();
+    let mut finder = Finder {
+        roots,
+        base,
+        budget: Budget::default(),
+        seen: BTreeSet::new(),
+        found: Tegra::default(),
+        host,
+    };
+    for name in &names {
+        finder.file(&loc.csv_dir.join(name), BASE.contains(&name.as_str()));
+    }
+    let found = finder.found;
+    host.tegra = Some(found);
+}
+
+struct Finder<'a> {
+    roots: &'a Roots,
+    base: PathBuf,
+    budget: Budget,
+    seen: BTreeSet<PathBuf>,
+    found: Tegra,
+    host: &'a mut Host,
+}
+
+impl Finder<'_> {
+    fn file(&mut self, path: &Path, base: bool) {
+        let read = || {
+            let node = self.roots.driver.resolve(path)?;
+            let checked = owned::check(&node, path).map_err(|e| e.to_string());
+            Ok::<_, std::io::Error>(checked.map(|()| node.read(MAX_BYTES)))
+        };
+        let bytes = match read() {
+            Ok(Ok(Ok(bytes))) => bytes,
+            Ok(Err(why)) => return self.host.warn(why),
+            Ok(Ok(Err(e))) | Err(e) => return self.host.warn(format!("{}: {e}", path.display())),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let mut missing = Vec::new();
+        for line in text.lines().take(MAX_LINES) {
+            let Some((kind, pattern)) = line.split_once(',') else {
+                continue;
+            };
+            let pattern = Path::new(pattern.trim());
+            let usable = pattern.is_absolute() && !pattern.components().any(|c| c == Component::ParentDir);
+            let paths = if usable {
+                glob::expand(&self.roots.driver, pattern, &mut self.budget)
+            } else {
+                Vec::new()
+            };
+            let before = self.found.entries.len();
+            let mut known = false;
+            for path in paths {
+                if self.seen.contains(&path) {
+                    known = true;
+                } else if let Some(kind) = self.entry(kind.trim(), &path) {
+                    self.seen.insert(path.clone());
+                    self.found.entries.push(Entry { kind, at: path, base });
+                }
+            }
+            if self.found.entries.len() == before && !known {
+                missing.push(line.trim());
+            }
+        }
+        if !missing.is_empty() {
+            const SHOWN: usize = 3;
+            let more = if missing.len() > SHOWN { ", …" } else { "" };
+            self.host.warn(format!(
+                "{}: {} of its entries are not on this host and were skipped: {}{more}",
+                path.display(),
+                missing.len(),
+                missing[..missing.len().min(SHOWN)].join("; ")
+            ));
+        }
+    }
+
+    /// What is at a path, if it is what the line says.
+    fn entry(&mut self, kind: &str, path: &Path) -> Option<EntryKind> {
+        if kind == "dev" {
+            // Nodes are found in the dev root, wherever that is.
+            path.strip_prefix("/dev").ok()?;
+            return Some(EntryKind::Device);
+        }
+        let node = self.roots.driver.resolve(path).ok();
+        let real = |node: &Node| below(&self.base, &node.path().ok()?);
+        match kind {
+            "dir" => {
+                let node = node.filter(Node::is_dir)?;
+                Some(EntryKind::Place(self.on_host(&real(&node)?)))
+            }
+            "lib" => {
+                let node = node.filter(Node::is_file)?;
+                let real = real(&node)?;
+                Some(
+                    self.library(&node, &real)
+                        .unwrap_or_else(|| EntryKind::Place(self.on_host(&real))),
+                )
+            }
+            "sym" => {
+                let target = self.roots.driver.read_link(path).ok()?;
+                // What a link leads to is brought with it, if it is a file.
+                if let Some(file) = node.filter(Node::is_file)
+                    && let Some(real) = real(&file)
+                    && !self.seen.contains(&real)
+                {
+                    let kind = self
+                        .library(&file, &real)
+                        .unwrap_or_else(|| EntryKind::Place(self.on_host(&real)));
+                    self.seen.insert(real.clone());
+                    self.found.entries.push(Entry {
+                        kind,
+                        at: real,
+                        base: true,
+                    });
+                }
+                Some(EntryKind::Link(lexical(&parent(path).join(target))))
+            }
+            _ => None,
+        }
+    }
+
+    /// A shared library for this machine, which goes to the others.
+    fn library(&mut self, node: &Node, real: &Path) -> Option<EntryKind> {
+        let name = real.file_name()?.to_str()?.to_owned();
+        if !(name.starts_with("lib") && name.contains(".so")) {
+            return None;
+        }
+        let (bits, soname) = facts(&node.open_read().ok()?)?;
+        if !self.host.files.iter().any(|f| f.path == real) {
+            self.host.files.push(DriverFile {
+                kind: FileKind::Library {
+                    soname,
+                    bits,
+                    subdir: None,
+                },
+                dir_hint: parent(real),
+                name,
+                path: real.to_owned(),
+                text: None,
+            });
+        }
+        Some(EntryKind::Library(real.to_owned()))
+    }
+
+    fn on_host(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        self.roots.driver_path.join(below)
+    }
+}
+
+/// `/a/b/../c` as `/a/c`: a link's text, which is made anew in the container.
+fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}

@@ -1,0 +1,376 @@
+//! The files by which loaders and the driver itself find their way: manifests of Vulkan, EGL and OpenCL,
+//! and the application profile that shows EGL this container's GPUs alone.
+//!
+//! Where the host has a manifest, it is the container's too. Where it has none (a container-optimised system,
+//! a data-centre driver), or one that names paths of the host, it is made up: without it, a container
+//! that has all libraries finds no device.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::files::push;
+use super::{Place, Plan, RootfsLink};
+use crate::host::{ConfigKind, DriverFile, FileKind, Host};
+use crate::request::Capabilities as C;
+
+/// A small file of the driver directory that the plan itself says the content of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Text {
+    /// Where, below the driver directory.
+    pub at: PathBuf,
+    /// The content.
+    pub text: String,
+    /// What it must say instead in a container that lacks a library.
+    pub without: Option<Without>,
+    /// Why it is there.
+    pub reason: String,
+}
+
+/// See [`Text::without`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Without {
+    /// Sonames; one that the container's loader does not find is enough.
+    pub libraries: &'static [&'static str],
+    /// The content then.
+    pub text: String,
+}
+
+const DRAWING: C = C::GRAPHICS.with(C::DISPLAY);
+const COMPUTING: C = C::COMPUTE.with(C::VIDEO);
+
+/// Where a kind of file is looked up in a container, where else its readers look, and what brings it.
+struct Lookup {
+    kind: ConfigKind,
+    dir: &'static str,
+    also: Option<&'static str>,
+    wanted_by: C,
+}
+
+const LOOKUPS: &[Lookup] = &[
+    lookup(
+        ConfigKind::EglVendor,
+        "/usr/share/glvnd/egl_vendor.d",
+        Some("/etc/glvnd/egl_vendor.d"),
+        DRAWING,
+    ),
+    lookup(
+        ConfigKind::EglExternalPlatform,
+        "/usr/share/egl/egl_external_platform.d",
+        Some("/etc/egl/egl_external_platform.d"),
+        DRAWING,
+    ),
+    lookup(
+        ConfigKind::VulkanIcd,
+        "/etc/vulkan/icd.d",
+        Some("/usr/share/vulkan/icd.d"),
+        DRAWING,
+    ),
+    lookup(
+        ConfigKind::VulkanImplicitLayer,
+        "/etc/vulkan/implicit_layer.d",
+        Some("/usr/share/vulkan/implicit_layer.d"),
+        DRAWING,
+    ),
+    lookup(ConfigKind::OptixData, "/usr/share/nvidia", None, DRAWING),
+    lookup(
+        ConfigKind::ApplicationProfiles,
+        "/usr/share/nvidia",
+        None,
+        DRAWING,
+    ),
+    lookup(
+        ConfigKind::XorgConf,
+        "/usr/share/X11/xorg.conf.d",
+        None,
+        C::DISPLAY,
+    ),
+    lookup(ConfigKind::OpenClIcd, "/etc/OpenCL/vendors", None, COMPUTING),
+];
+
+const fn lookup(kind: ConfigKind, dir: &'static str, also: Option<&'static str>, wanted_by: C) -> Lookup {
+    Lookup {
+        kind,
+        dir,
+        also,
+        wanted_by,
+    }
+}
+
+/// One driver, one manifest: Vulkan's loader shows a GPU once for each.
+const VULKAN_ICD: &str = "nvidia_icd.json";
+
+/// The manifest of a kind and name that there must be where a library is.
+const MANIFESTS: &[(ConfigKind, &str, &str)] = &[
+    (ConfigKind::EglVendor, "10_nvidia.json", "libEGL_nvidia.so"),
+    (
+        ConfigKind::EglExternalPlatform,
+        "09_nvidia_wayland2.json",
+        "libnvidia-egl-wayland2.so",
+    ),
+    (
+        ConfigKind::EglExternalPlatform,
+        "10_nvidia_wayland.json",
+        "libnvidia-egl-wayland.so",
+    ),
+    (
+        ConfigKind::EglExternalPlatform,
+        "15_nvidia_gbm.json",
+        "libnvidia-egl-gbm.so",
+    ),
+    (
+        ConfigKind::EglExternalPlatform,
+        "20_nvidia_xcb.json",
+        "libnvidia-egl-xcb.so",
+    ),
+    (
+        ConfigKind::EglExternalPlatform,
+        "20_nvidia_xlib.json",
+        "libnvidia-egl-xlib.so",
+    ),
+    (ConfigKind::VulkanIcd, VULKAN_ICD, "libGLX_nvidia.so"),
+    (
+        ConfigKind::VulkanImplicitLayer,
+        "nvidia_layers.json",
+        "libGLX_nvidia.so",
+    ),
+    (ConfigKind::OpenClIcd, "nvidia.icd", "libnvidia-opencl.so"),
+];
+
+/// The Vulkan version that each driver branch's own manifest declares, and its successors more: read in the
+/// drivers 535.261.03, 550.163.01 and 580.159.04. An older driver has 1.1 at least.
+const VULKAN: &[(u32, &str)] = &[(580, "1.4.312"), (550, "1.3.277"), (535, "1.3.242"), (0, "1.1.0")];
+
+/// The libraries of X11 that `libGLX_nvidia` is linked with. A headless image lacks them, and then the same
+/// driver is had through `libEGL_nvidia`, as NVIDIA's installer writes the manifest where there is no X11.
+const X11: &[&str] = &["libX11.so.6", "libXext.so.6"];
+
+/// A configuration file of the host's driver.
+pub(super) fn config_file(plan: &mut Plan, file: &DriverFile, kind: ConfigKind, capabilities: C) {
+    let Some(place) = LOOKUPS.iter().find(|l| l.kind == kind) else {
+        return;
+    };
+    if !capabilities.intersects(place.wanted_by) {
+        return;
+    }
+    let reason = format!("configuration looked up in {}", place.dir);
+    if kind == ConfigKind::VulkanIcd {
+        let Some(text) = &file.text else { return };
+        return vulkan(plan, place, text.clone(), reason);
+    }
+    if let Some(text) = &file.text {
+        return self::text(plan, place, &file.name, text.clone(), None, reason);
+    }
+    push(plan, file, Place::Share, reason);
+    if let Some(added) = plan.files.last_mut() {
+        added.subdir = Some(below(place.dir).to_owned());
+    }
+    link(plan, place, &file.name);
+}
+
+/// The manifests that the host should have had.
+pub(super) fn make_up(plan: &mut Plan, host: &Host, capabilities: C) {
+    for (kind, name, library) in MANIFESTS {
+        let Some(place) = LOOKUPS.iter().find(|l| l.kind == *kind) else {
+            continue;
+        };
+        let there = |f: &DriverFile| {
+            f.kind == FileKind::Config(*kind) && (f.name == *name || *kind == ConfigKind::VulkanIcd)
+        };
+        if !capabilities.intersects(place.wanted_by) || host.files.iter().any(there) {
+            continue;
+        }
+        let library = plan.files.iter().find(|f| {
+            f.place == Place::Lib64 && f.name.strip_prefix(library).is_some_and(|r| r.starts_with('.'))
+        });
+        let Some(soname) = library.map(|f| f.soname.clone().unwrap_or_else(|| f.name.clone())) else {
+            continue;
+        };
+        let reason = format!("made up: the host has no {name}");
+        let version = vulkan_version(&plan.driver_version);
+        match kind {
+            ConfigKind::VulkanIcd => {
+                let icd = json!({"file_format_version": "1.0.0",
+                    "ICD": {"library_path": soname, "api_version": version}});
+                vulkan(plan, place, format!("{icd:#}\n"), reason);
+            }
+            ConfigKind::VulkanImplicitLayer => {
+                text(plan, place, name, optimus(&soname, version), None, reason);
+            }
+            ConfigKind::OpenClIcd => text(plan, place, name, format!("{soname}\n"), None, reason),
+            _ => {
+                let manifest = json!({"file_format_version": "1.0.0", "ICD": {"library_path": soname}});
+                text(plan, place, name, format!("{manifest:#}\n"), None, reason);
+            }
+        }
+    }
+}
+
+/// The layer that moves a program to the NVIDIA GPU when `__NV_PRIME_RENDER_OFFLOAD=1` asks for it.
+fn optimus(soname: &str, version: &str) -> String {
+    let layers = json!({"file_format_version": "1.0.0", "layer": {
+        "name": "VK_LAYER_NV_optimus",
+        "type": "INSTANCE",
+        "library_path": soname,
+        "api_version": version,
+        "implementation_version": "1",
+        "description": "NVIDIA Optimus layer",
+        "functions": {
+            "vkGetInstanceProcAddr": "vk_optimusGetInstanceProcAddr",
+            "vkGetDeviceProcAddr": "vk_optimusGetDeviceProcAddr",
+        },
+        "enable_environment": {"__NV_PRIME_RENDER_OFFLOAD": "1"},
+        "disable_environment": {"DISABLE_LAYER_NV_OPTIMUS_1": ""},
+    }});
+    format!("{layers:#}\n")
+}
+
+/// `EGLVisibleDGPUDevices`: by default EGL and Vulkan look for every GPU that the kernel module drives and
+/// fail on one whose node is missing. The number is in the driver's own format, no JSON.
+///
+/// Source: libnvidia-container's and the toolkit's `10-container.conf`.
+pub(super) fn application_profile(plan: &mut Plan, capabilities: C) {
+    const DIR: &str = "nvidia-application-profiles-rc.d";
+    const NAME: &str = "10-container.conf";
+    if !capabilities.intersects(DRAWING) || plan.gpus.is_empty() {
+        return;
+    }
+    let mut mask = 0_u64;
+    for gpu in &plan.gpus {
+        match 1_u64.checked_shl(gpu.minor) {
+            Some(bit) => mask |= bit,
+            None => plan.warnings.push(format!(
+                "EGL cannot be told of /dev/nvidia{}: its application profile has room for 64 GPUs",
+                gpu.minor
+            )),
+        }
+    }
+    if mask == 0 {
+        return;
+    }
+    let at = Path::new(Place::Share.dir()).join(DIR).join(NAME);
+    plan.rootfs_links.push(RootfsLink::new(
+        Path::new("/etc/nvidia").join(DIR).join(NAME),
+        &at,
+    ));
+    plan.texts.push(Text {
+        at,
+        text: format!(
+            "{{\"profiles\":[{{\"name\":\"_container_\",\"settings\":[\"EGLVisibleDGPUDevices\",{mask:#x}]}}],\
+             \"rules\":[{{\"pattern\":[],\"profile\":\"_container_\"}}]}}\n"
+        ),
+        without: None,
+        reason: "EGL and Vulkan look for this container's GPUs alone".to_owned(),
+    });
+}
+
+fn vulkan(plan: &mut Plan, place: &Lookup, icd: String, reason: String) {
+    let at = Path::new(Place::Share.dir())
+        .join(below(place.dir))
+        .join(VULKAN_ICD);
+    if plan.texts.iter().any(|t| t.at == at) {
+        return;
+    }
+    let headless = icd.replace("libGLX_nvidia.so.", "libEGL_nvidia.so.");
+    let without = (headless != icd).then_some(Without {
+        libraries: X11,
+        text: headless,
+    });
+    text(plan, place, VULKAN_ICD, icd, without, reason);
+}
+
+fn text(plan: &mut Plan, place: &Lookup, name: &str, text: String, without: Option<Without>, reason: String) {
+    plan.texts.push(Text {
+        at: Path::new(Place::Share.dir()).join(below(place.dir)).join(name),
+        text,
+        without,
+        reason,
+    });
+    link(plan, place, name);
+}
+
+fn link(plan: &mut Plan, place: &Lookup, name: &str) {
+    let to = Path::new(Place::Share.dir()).join(below(place.dir)).join(name);
+    plan.rootfs_links.push(RootfsLink {
+        elsewhere: place.also.map(|dir| Path::new(dir).join(name)),
+        ..RootfsLink::new(Path::new(place.dir).join(name), &to)
+    });
+}
+
+/// The directory below the driver directory's `share`: two of them may have a file of one name, as Vulkan's
+/// drivers and layers do.
+fn below(dir: &str) -> &str {
+    dir.trim_start_matches("/usr/share/").trim_start_matches("/etc/")
+}
+
+fn vulkan_version(driver: &str) -> &'static str {
+    let branch = driver.split('.').next().and_then(|b| b.parse::<u32>().ok());
+    let known = VULKAN.iter().find(|(b, _)| *b <= branch.unwrap_or_default());
+    known.map_or("1.1.0", |(_, version)| version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::GpuRef;
+
+    fn gpu(minor: u32) -> GpuRef {
+        GpuRef {
+            index: minor,
+            minor,
+            uuid: String::new(),
+            pci: String::new(),
+            name: String::new(),
+        }
+    }
+
+    #[test]
+    fn egl_is_told_of_the_gpus_by_minor() {
+        let mut plan = Plan {
+            gpus: vec![gpu(0), gpu(3), gpu(64)],
+            ..Plan::default()
+        };
+        application_profile(&mut plan, C::GRAPHICS);
+        assert!(plan.texts[0].text.contains("\"EGLVisibleDGPUDevices\",0x9]"));
+        assert!(plan.warnings[0].contains("/dev/nvidia64"));
+        let mut plan = Plan {
+            gpus: vec![gpu(0)],
+            ..Plan::default()
+        };
+        application_profile(&mut plan, C::COMPUTE);
+        assert!(plan.texts.is_empty() && plan.rootfs_links.is_empty());
+    }
+
+    #[test]
+    fn vulkan_declares_what_the_branch_has() {
+        assert_eq!(vulkan_version("550.163.01"), "1.3.277");
+        assert_eq!(vulkan_version("575.57.08"), "1.3.277");
+        assert_eq!(vulkan_version("610.1"), "1.4.312");
+        assert_eq!(vulkan_version("470.1"), "1.1.0");
+        assert_eq!(vulkan_version("unknown"), "1.1.0");
+    }
+
+    #[test]
+    fn one_driver_has_one_vulkan_manifest() {
+        let mut plan = Plan::default();
+        let file = |name: &str, library: &str| DriverFile {
+            kind: FileKind::Config(ConfigKind::VulkanIcd),
+            name: name.to_owned(),
+            path: PathBuf::from("/usr/share/vulkan/icd.d").join(name),
+            dir_hint: PathBuf::from("/usr/share/vulkan/icd.d"),
+            text: Some(format!("{{\"ICD\":{{\"library_path\":\"{library}\"}}}}")),
+        };
+        for name in ["nvidia_icd.x86_64.json", "nvidia_icd.i686.json"] {
+            config_file(
+                &mut plan,
+                &file(name, "libGLX_nvidia.so.0"),
+                ConfigKind::VulkanIcd,
+                C::GRAPHICS,
+            );
+        }
+        assert_eq!((plan.texts.len(), plan.rootfs_links.len()), (1, 1));
+        let without = plan.texts[0].without.as_ref().unwrap();
+        assert!(without.text.contains("libEGL_nvidia.so.0"));
+        assert!(without.libraries.contains(&"libX11.so.6"));
+    }
+}
