@@ -206,6 +206,20 @@ static void do_load(const char *name) {
   if (h) printf("load %s ok\n", name);
 }
 
+/* The driver's libraries that are mapped by now: without a GPU this is how far a loader gets. */
+static void mapped(const char *what) {
+  char line[4096], last[4096] = "";
+  FILE *f = fopen("/proc/self/maps", "r");
+  while (f && fgets(line, sizeof line, f)) {
+    char *path = strchr(line, '/');
+    if (!path || !strstr(path, "nvidia")) continue;
+    path[strcspn(path, "\n")] = 0;
+    if (strcmp(path, last)) printf("%s mapped %s\n", what, path);
+    strcpy(last, path);
+  }
+  if (f) fclose(f);
+}
+
 int main(int argc, char **argv) {
   static const struct { const char *name; void (*run)(void); } parts[] = {
     {"cuda", do_cuda}, {"vulkan", do_vulkan}, {"egl", do_egl}, {"opencl", do_opencl}, {"encode", do_encode}, {"decode", do_decode}, {"optix", do_optix}};
@@ -214,7 +228,7 @@ int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   for (i = 1; i < argc; i++) {
     for (k = 0; k < sizeof parts / sizeof *parts; k++)
-      if (!strcmp(argv[i], parts[k].name)) { parts[k].run(); break; }
+      if (!strcmp(argv[i], parts[k].name)) { parts[k].run(); mapped(argv[i]); break; }
     if (k == sizeof parts / sizeof *parts) do_load(argv[i]);
   }
   return failures != 0;

@@ -17,13 +17,16 @@ fi
 
 # make_bundle RUNTIME STAGE IMAGE [ENV=VALUE]...: makes $BUNDLE. The file system is an overlay on the cached image, so that the
 # layer a container leaves behind lies open afterwards, as it would for `docker diff`.
-# The caller may set PROBE (its arguments), JQ (a further edit of config.json), SEALED (the file system itself is read-only).
+# The caller may set PROBE (its arguments), JQ (a further edit of config.json), SEALED (the file system itself is read-only), LAYER
+# (directories, with colons between them, that are laid over the image).
 make_bundle() {
   local runtime=$1 stage=$2 image=$3 spec=$BUNDLES/spec-$1.json
   shift 3
+  local image_dir=/world/images/$image
+  [ -d "$image_dir" ] || image_dir=/world/surface/$image
   BUNDLE=$BUNDLES/$RANDOM$RANDOM
   mkdir -p "$BUNDLE"/{rootfs,upper,work}
-  mount -t overlay -o "${SEALED:+ro,}lowerdir=/world/images/$image,upperdir=$BUNDLE/upper,workdir=$BUNDLE/work" overlay "$BUNDLE/rootfs"
+  mount -t overlay -o "${SEALED:+ro,}lowerdir=${LAYER:+$LAYER:}$image_dir,upperdir=$BUNDLE/upper,workdir=$BUNDLE/work" overlay "$BUNDLE/rootfs"
   if [ ! -e "$spec" ]; then (cd "$BUNDLES" && rm -f config.json && "$runtime" spec && mv config.json "$spec"); fi
   jq --arg stage "$stage" --arg hook "$HOOK" --arg args "$HOOK_ARGS $stage" --arg probe "${PROBE:-}" --arg id "${BUNDLE##*/}" '
     .process.terminal = false

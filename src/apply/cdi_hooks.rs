@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::container::Container;
-use super::cuda_compat;
+use super::cuda_compat::{self, Found};
 use super::driver_dir::{Attached, DriverDir};
 use super::{loader, procfs};
 use crate::compat::forward::HostDriver;
@@ -79,8 +79,10 @@ pub fn run(hook: &CdiHook, container: &Container) -> Result<Vec<String>> {
                 driver: driver.as_deref().and_then(|d| d.parse().ok()),
                 cuda: cuda.as_deref().and_then(|c| c.parse().ok()),
             };
-            let Some(found) = cuda_compat::find(container, dir, host) else {
-                return Ok(Vec::new());
+            let found = match cuda_compat::find(container, dir, host) {
+                Found::Nothing => return Ok(Vec::new()),
+                Found::Unsuited(why) => return Ok(vec![why]),
+                Found::Use(found) => found,
             };
             let text = format!("{}\n", found.display());
             Ok(write(

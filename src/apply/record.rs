@@ -28,6 +28,8 @@ pub struct Record {
     pub loader: String,
     /// Device nodes of the container.
     pub devices: Vec<String>,
+    /// The image's CUDA compatibility libraries that come before the driver's.
+    pub cuda_compat: Option<String>,
     /// Number of driver files.
     pub files: usize,
     /// What the user should know.
@@ -51,6 +53,7 @@ impl Record {
             "devices": self.devices,
             "files": plan.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),
             "directories": plan.trees.iter().map(|t| &t.at).collect::<Vec<_>>(),
+            "cudaCompat": self.cuda_compat,
             "loader": self.loader,
             "warnings": self.warnings,
             "microseconds": u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),

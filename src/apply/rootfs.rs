@@ -23,7 +23,7 @@ use super::driver_dir::{Attached, DriverDir, RECORD};
 use super::loader::Loader;
 use super::record::Record;
 use super::sources::Sources;
-use super::{devices, links, procfs, texts, trees};
+use super::{cuda_compat, devices, links, procfs, texts, trees};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
@@ -73,6 +73,15 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
         }
     };
     record.driver_dir = dir.path.display().to_string();
+    let (forward, note) = cuda_compat::prefer(&container, plan);
+    record.warnings.extend(note);
+    let plan = match &forward {
+        Some((compat, plan)) => {
+            record.cuda_compat = Some(compat.display().to_string());
+            plan
+        }
+        None => plan,
+    };
     record.warnings.extend(dir.fill(sources.files, &plan.links)?);
     record.warnings.extend(trees::add(
         &container,

@@ -12,7 +12,7 @@ use super::inject;
 use crate::error::{Code, Error, Escaped, Result};
 use crate::host::{Host, Roots};
 use crate::oci::Bundle;
-use crate::plan::{LinkAt, Plan, plan};
+use crate::plan::{Forward, LinkAt, Plan, plan};
 use crate::request::{self, Door, Inputs};
 
 /// `nvoci plan --help`.
@@ -212,6 +212,11 @@ fn to_json(plan: &Plan) -> Value {
             "to": l.to, "elsewhere": l.elsewhere,
         })).collect::<Vec<_>>(),
         "env": plan.env.iter().map(|(k, v)| (k.clone(), json!(v))).collect::<serde_json::Map<_, _>>(),
+        "cudaCompat": match &plan.forward {
+            Forward::Allowed => json!("allowed"),
+            Forward::Off => json!("off"),
+            Forward::Refused(why) => json!({"refused": why}),
+        },
         "visiblePci": plan.visible_pci,
         "warnings": plan.warnings,
     })

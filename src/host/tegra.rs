@@ -30,6 +30,20 @@ pub struct Tegra {
 }
 
 impl Tegra {
+    /// The library that a path is, or leads to by the links of the files.
+    pub fn library_at(&self, path: &Path) -> Option<&Path> {
+        const MAX_LINKS: usize = 8;
+        let mut path = path;
+        for _ in 0..MAX_LINKS {
+            match &self.entries.iter().find(|e| e.at == path)?.kind {
+                EntryKind::Library(library) => return Some(library),
+                EntryKind::Link(to) => path = to,
+                _ => return None,
+            }
+        }
+        None
+    }
+
     /// Whether a library is named by one of the base files.
     pub fn in_base(&self, library: &Path) -> bool {
         self.entries

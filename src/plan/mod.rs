@@ -14,10 +14,11 @@ mod wsl;
 
 use std::path::PathBuf;
 
-use crate::config::{Config, Layout};
+use crate::compat::gpu::class_of_name;
+use crate::config::{Config, CudaCompat, Layout};
 use crate::error::Result;
 use crate::host::Host;
-use crate::request::Request;
+use crate::request::{Capabilities, Request};
 
 pub use devices::Device;
 pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink};
@@ -53,12 +54,26 @@ pub struct Plan {
     pub params: Option<Vec<u8>>,
     /// The GPUs that `/proc/driver/nvidia/gpus` shows; `None` leaves it as it is.
     pub visible_pci: Option<Vec<String>>,
+    /// Whether newer libraries of the image may come before the driver's.
+    pub forward: Forward,
     /// Variables of the container; a hook comes too late for them.
     pub env: Vec<(String, String)>,
     /// Whether the device cgroup is left to the engine.
     pub no_cgroups: bool,
     /// What the user should know: ignored requests, missing optional parts.
     pub warnings: Vec<String>,
+}
+
+/// Whether CUDA compatibility libraries of the image may be used: those that are newer than the driver.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Forward {
+    /// If they say that they work with this driver.
+    Allowed,
+    /// The question does not arise.
+    #[default]
+    Off,
+    /// They would not work; why.
+    Refused(String),
 }
 
 /// A GPU of the plan.
@@ -101,6 +116,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     devices::check_requirements(&mut plan, request, host)?;
     files::add(&mut plan, request, host)?;
     site::extra(&mut plan, request, host, &config.extra);
+    plan.forward = forward(&plan, request, host, config);
     if host.modify_device_files == Some(true) {
         plan.params = host.params.as_deref().map(forbid_node_making);
     }
@@ -108,6 +124,27 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
         plan.visible_pci = Some(plan.gpus.iter().map(|g| g.pci.clone()).collect());
     }
     Ok(plan)
+}
+
+/// CUDA's forward compatibility is for those who compute, on GPUs that NVIDIA allows it on. WSL2's libcuda
+/// is Windows', and a Jetson has packages of its own.
+fn forward(plan: &Plan, request: &Request, host: &Host, config: &Config) -> Forward {
+    let computes = request
+        .capabilities
+        .intersects(Capabilities::COMPUTE.with(Capabilities::VIDEO));
+    if *config.cuda_compat == CudaCompat::Off || !computes || host.wsl.is_some() || host.tegra.is_some() {
+        return Forward::Off;
+    }
+    let unfit = plan
+        .gpus
+        .iter()
+        .find(|g| class_of_name(&g.name).is_some_and(|class| !class.allows_forward()));
+    unfit.map_or(Forward::Allowed, |gpu| {
+        Forward::Refused(format!(
+            "NVIDIA allows them on data-centre and some workstation GPUs, and GPU {} is a {}",
+            gpu.index, gpu.name
+        ))
+    })
 }
 
 /// `ModifyDeviceFiles: 1` tells libcuda and NVML to make missing device nodes, with modes of their own.

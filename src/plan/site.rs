@@ -67,7 +67,13 @@ pub(super) fn tegra(plan: &mut Plan, request: &Request, host: &Host, tegra: &Teg
                 });
             }
             EntryKind::Place(source) => place(plan, source, &entry.at, REASON),
-            EntryKind::Link(to) => plan.rootfs_links.push(RootfsLink::new(&entry.at, to)),
+            EntryKind::Link(to) => {
+                let to = tegra.library_at(to).map_or_else(
+                    || to.clone(),
+                    |library| Path::new(Place::Lib64.dir()).join(library.file_name().unwrap_or_default()),
+                );
+                plan.rootfs_links.push(RootfsLink::new(&entry.at, to));
+            }
         }
     }
     if !missing.is_empty() {
