@@ -1,4 +1,4 @@
-# make          builds the static binary
+# make          builds the static binary, and the small glibc program that asks NVML for MIG UUIDs
 # make demo     the first minute: a real container gets a GPU (simulated where there is none)
 # make test     everything that is tested, with all its own set-up; needs root, cargo, cc, make and apt
 # make lint     formatting, clippy, and the rules that hold the design together
@@ -21,6 +21,7 @@ all: build
 
 build:
 	$(CARGO) build --locked --release --target $(TARGET)
+	$(CC) -O2 -Wall -Wextra -o $(dir $(NVOCI_BIN))nvoci-nvml nvml/nvoci-nvml.c -ldl
 
 # The other machine's binary is linked by Rust's own linker: no foreign compiler is needed.
 MACHINE ?= $(shell uname -m)

@@ -6,6 +6,7 @@
 #   i386                    NVIDIA's 32-bit libraries, as Debian's non-free packages them for driver 550
 #   compat                  layers with CUDA compatibility libraries: made here, the note of each says for which branches
 #   needed                  which NVIDIA library is linked with which, read from the files
+#   nvml                    nvoci-nvml and two libraries in NVML's place
 #   tools                   the programs that look around in a container
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../world/common.sh"
@@ -127,6 +128,15 @@ build_tools() {
   cp "$here/deps" "$dir/tools/surface/deps"
 }
 
+# nvoci-nvml, and libraries in NVML's place: one answers if it is asked by nobody, one crashes.
+build_nvml() {
+  rm -rf "$dir/nvml"
+  mkdir -p "$dir/nvml"
+  gcc -O2 -Wall -Wextra -o "$dir/nvml/nvoci-nvml" "$here/../../nvml/nvoci-nvml.c" -ldl
+  gcc -O1 -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 -o "$dir/nvml/answers.so" "$here/nvml.c"
+  gcc -O1 -shared -fPIC -DCRASH -Wl,-soname,libnvidia-ml.so.1 -o "$dir/nvml/crashes.so" "$here/nvml.c"
+}
+
 need gcc gcc
 need readelf binutils
 mkdir -p "$dir" "$WORLD/stamps/surface"
@@ -138,3 +148,4 @@ piece surface/trixie "$(key_of build_trixie) $(<"$WORLD/stamps/surface/i386") $(
 piece surface/compat "$(key_of build_compat compat_layer)" build_compat
 piece surface/needed "$(key_of build_needed) $(<"$WORLD/stamps/surface/i386") $(<"$WORLD/stamps/drivers/550")" build_needed
 piece surface/tools "$(key_of build_tools) $(cat "$here/deps" "$here/../gpu/surface.c" | sha256sum)" build_tools
+piece surface/nvml "$(key_of build_nvml) $(cat "$here/nvml.c" "$here/../../nvml/nvoci-nvml.c" | sha256sum)" build_nvml

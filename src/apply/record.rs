@@ -13,6 +13,8 @@ use crate::error::Error;
 use crate::plan::Plan;
 use crate::sys::root::Node;
 
+/// Where nvoci keeps what only matters until the next boot.
+pub const RUN_DIR: &str = "/run/nvoci";
 /// Where refusals are kept.
 pub const ERRORS_DIR: &str = "/run/nvoci/errors";
 
@@ -70,22 +72,7 @@ pub struct Errors {
 impl Errors {
     /// Opens the directory, making it where it is missing.
     pub fn open() -> io::Result<Self> {
-        let mut dir = Node::from_fd(rustix::fs::open(
-            "/run",
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?)?;
-        let below = Path::new(ERRORS_DIR)
-            .strip_prefix("/run")
-            .unwrap_or(Path::new(""));
-        for name in below {
-            dir = dir.mkdir(name, 0o755)?;
-            // A directory that somebody else could have made before us is not trusted with anything.
-            if dir.stat().st_uid != rustix::process::geteuid().as_raw() || dir.stat().st_mode & 0o022 != 0 {
-                return Err(rustix::io::Errno::PERM.into());
-            }
-        }
-        Ok(Self { dir })
+        open_below_run(Path::new(ERRORS_DIR)).map(|dir| Self { dir })
     }
 
     /// Keeps a refusal for container `id`.
@@ -123,6 +110,30 @@ impl Errors {
             let _ = rustix::fs::unlinkat(&self.dir, name.as_os_str(), AtFlags::empty());
         }
     }
+}
+
+/// Opens [`RUN_DIR`], making it where it is missing.
+///
+/// # Errors
+/// When it cannot be made, or belongs to somebody else.
+pub fn open_run_dir() -> io::Result<Node> {
+    open_below_run(Path::new(RUN_DIR))
+}
+
+fn open_below_run(path: &Path) -> io::Result<Node> {
+    let mut dir = Node::from_fd(rustix::fs::open(
+        "/run",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)?;
+    for name in path.strip_prefix("/run").unwrap_or(Path::new("")) {
+        dir = dir.mkdir(name, 0o755)?;
+        // A directory that somebody else could have made before us is not trusted with anything.
+        if dir.stat().st_uid != rustix::process::geteuid().as_raw() || dir.stat().st_mode & 0o022 != 0 {
+            return Err(rustix::io::Errno::PERM.into());
+        }
+    }
+    Ok(dir)
 }
 
 /// A container id as a file name: runtimes allow more in an id than belongs in one.

@@ -73,13 +73,18 @@ fn driver_file(file: &DriverFile, roots: &Roots) -> Result<Detached> {
         .resolve_nofollow(&file.source)
         .context(Code::NoLibraries, what)?;
     let socket = file.place == Place::Run;
-    let kinds: &[FileType] = if socket {
-        &[FileType::Socket, FileType::Directory]
-    } else {
-        &[FileType::RegularFile]
+    let kinds: &[FileType] = match file.place {
+        Place::Run => &[FileType::Socket, FileType::Directory],
+        // udev's database is a directory.
+        Place::Share => &[FileType::RegularFile, FileType::Directory],
+        _ => &[FileType::RegularFile],
     };
     if !kinds.contains(&node.kind()) {
-        return Err(Error::new(Code::UnsafePath, what(), "it is not a regular file"));
+        return Err(Error::new(
+            Code::UnsafePath,
+            what(),
+            "it is not what it should be",
+        ));
     }
     // A socket's own mode is its access control, and a daemon may run as a user of its own.
     if !socket {

@@ -5,12 +5,13 @@ mod options;
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use lexopt::Arg;
 use serde_json::json;
 
+use super::mig;
 use crate::cdi::explicit::{Mode, explicit};
 use crate::cdi::generate::{self, Naming, Options, dynamic};
 use crate::cdi::read::{self, Format};
@@ -18,9 +19,8 @@ use crate::cdi::registry::{Standing, Trust, spec_file};
 use crate::cdi::{CdiSpec, Registry, check, emit, transform, validate};
 use crate::config::Config;
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
-use crate::host::{Gpu, Host, Platform, Roots, create};
+use crate::host::{Host, Platform, Roots, create};
 use crate::request::split_kind;
-use crate::sys::owned;
 use crate::sys::root::{Root, split};
 use options::Generate;
 
@@ -170,7 +170,9 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
     };
     let explicitly = asked.explicit || asked.mode.is_some();
     let default_hook = if explicitly { "nvidia-cdi-hook" } else { "nvoci" };
-    let mig = naming.contains(&Naming::Uuid) && host.gpus.iter().any(|g| !g.mig_devices.is_empty());
+    if naming.contains(&Naming::Uuid) {
+        mig::learn(&mut host, &roots);
+    }
     let options = Options {
         kind,
         naming,
@@ -180,7 +182,7 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
             .clone()
             .unwrap_or_else(|| super::installed(default_hook)),
         additional_gids: asked.additional_gids,
-        mig_uuids: if mig { mig_uuids(&host, &roots) } else { Vec::new() },
+        mig_uuids: host.mig_uuids.clone(),
         ids: asked.ids.clone(),
         explicit: asked.only_explicit.clone(),
         extra: config.extra.clone(),
@@ -215,90 +217,6 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
     }
     validate::validate(&spec).map_err(|why| Error::new(Code::Cdi, "the specification of this host", why))?;
     Ok(spec)
-}
-
-/// Asks `nvidia-smi` for the UUIDs of MIG devices: only the driver's own library knows them, and it is never loaded
-/// into this process. An answer that does not come is one name less for each device.
-fn mig_uuids(host: &Host, roots: &Roots) -> Vec<(u32, u32, String)> {
-    const LIMIT: Duration = Duration::from_secs(5);
-    let smi = host.files.iter().find(|f| f.name == "nvidia-smi");
-    let program = match smi {
-        Some(smi) if roots.driver_path == Path::new("/") => smi.path.clone(),
-        _ => {
-            eprintln!(
-                "nvoci: warning: MIG devices are named by index only: no nvidia-smi to ask for their UUIDs"
-            );
-            return Vec::new();
-        }
-    };
-    match owned::find(&program).and_then(|_| output_within(&program, &["-L"], LIMIT)) {
-        Ok(text) => parse_smi(&text, &host.gpus),
-        Err(e) => {
-            eprintln!("nvoci: warning: MIG devices are named by index only: {e}");
-            Vec::new()
-        }
-    }
-}
-
-/// Lines `GPU 0: … (UUID: GPU-…)`, each followed by its `  MIG … Device  1: (UUID: MIG-…)`.
-fn parse_smi(text: &str, gpus: &[Gpu]) -> Vec<(u32, u32, String)> {
-    let uuid = |line: &str| {
-        let (_, rest) = line.split_once("(UUID: ")?;
-        Some(rest.split_once(')')?.0.to_owned())
-    };
-    let mut found = Vec::new();
-    let mut gpu = None;
-    for line in text.lines() {
-        let Some(id) = uuid(line) else { continue };
-        if line.starts_with("GPU ") {
-            gpu = gpus.iter().find(|g| g.uuid == id).map(|g| g.index);
-        } else if let (Some(gpu), Some((_, rest))) = (gpu, line.split_once("Device ")) {
-            let index = rest.split(':').next().and_then(|n| n.trim().parse().ok());
-            if let Some(index) = index.filter(|_| id.starts_with("MIG-")) {
-                found.push((gpu, index, id));
-            }
-        }
-    }
-    found
-}
-
-/// What a program prints, if it ends well in time. Its output is small, so it is read when it has ended.
-fn output_within(program: &Path, args: &[&str], limit: Duration) -> Result<String> {
-    let what = || program.display().to_string();
-    let mut child = Command::new(program)
-        .args(args)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context(Code::System, what)?;
-    let until = Instant::now() + limit;
-    loop {
-        match child.try_wait().context(Code::System, what)? {
-            Some(status) if status.success() => break,
-            Some(status) => {
-                return Err(Error::new(
-                    Code::System,
-                    what(),
-                    format!("it ended with {status}"),
-                ));
-            }
-            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
-            None => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(Error::new(Code::System, what(), "it did not answer in time"));
-            }
-        }
-    }
-    let mut text = Vec::new();
-    if let Some(out) = child.stdout.take() {
-        out.take(64 << 10)
-            .read_to_end(&mut text)
-            .context(Code::System, what)?;
-    }
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Writes a specification: to a file that is there as a whole or not at all, or to standard output.
@@ -431,7 +349,7 @@ fn installed() -> Vec<check::Engine> {
             continue;
         };
         // `podman version 4.3.1`, `Docker version 28.5.2+dfsg1, build …`, `containerd github.com/… 2.1.9~ds1 …`
-        if let Ok(text) = output_within(&at, &["--version"], LIMIT) {
+        if let Ok(text) = mig::output_within(&at, &["--version"], LIMIT) {
             let version = text
                 .split_whitespace()
                 .map(|w| w.trim_start_matches('v'))
@@ -510,23 +428,5 @@ mod tests {
             assert!(text.starts_with(start), "{text}");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn mig_uuids_are_those_of_their_gpu() {
-        let gpu = |index, uuid: &str| Gpu {
-            index,
-            minor: index,
-            uuid: uuid.to_owned(),
-            pci: crate::host::PciAddress::default(),
-            name: String::new(),
-            excluded: false,
-            mig_devices: Vec::new(),
-        };
-        let text = "GPU 0: NVIDIA A100 (UUID: GPU-b)\n  MIG 3g.20gb     Device  0: (UUID: MIG-1)\n\
-                    \x20 MIG 3g.20gb     Device  1: (UUID: MIG-2)\nGPU 1: NVIDIA A100 (UUID: GPU-x)\n\
-                    \x20 MIG 1g.5gb     Device  0: (UUID: MIG-3)\nGPU 2: NVIDIA A100 (UUID: GPU-a)\n";
-        let found = parse_smi(text, &[gpu(0, "GPU-a"), gpu(1, "GPU-b")]);
-        assert_eq!(found, [(1, 0, "MIG-1".to_owned()), (1, 1, "MIG-2".to_owned())]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::mig;
 use crate::config::Config;
 use crate::error::{Escaped, Result};
 use crate::host::{Host, Locations, NodeKind, Roots, create};
@@ -9,6 +10,7 @@ use crate::oci::{DeviceKind, Spec};
 use crate::plan::{Device, Plan, plan};
 use crate::request::{
     self, Capabilities, DeviceRequest, Door, ImexRequest, Inputs, MountView, Request, Selector,
+    needs_mig_uuids,
 };
 
 /// The request of a definition, if there is one. What was asked for and not granted is said.
@@ -160,6 +162,9 @@ fn look(
     let locations = super::locations(config);
     let roots = Roots::open(&locations)?;
     let mut host = discover(&roots, &locations)?;
+    if needs_mig_uuids(&request.devices) {
+        mig::learn(&mut host, &roots);
+    }
     let done = create::create_missing(&roots, &mut host, &creation(request, config));
     let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
     host.warnings.extend(failed.map(ToString::to_string));

@@ -23,6 +23,7 @@ pub mod install;
 pub mod ldconfig;
 pub mod list;
 mod log;
+mod mig;
 pub mod plan;
 pub mod ps;
 mod reload;

@@ -261,6 +261,9 @@ pub struct MigDevice {
     pub ci_minor: u32,
 }
 
+/// Index of a GPU, index of a MIG device there, its UUID (`MIG-…`).
+pub type MigUuid = (u32, u32, String);
+
 /// Minor numbers of capability nodes that belong to no MIG device (`None`: not offered).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CapMinors {
@@ -494,6 +497,8 @@ pub struct Host {
     pub user_version: Option<String>,
     /// GPUs in PCI bus order, excluded ones last; `gpus[i].index == i`.
     pub gpus: Vec<Gpu>,
+    /// UUIDs of MIG devices, where the driver's library was asked for them.
+    pub mig_uuids: Vec<MigUuid>,
     /// Device nodes.
     pub nodes: Vec<DeviceNode>,
     /// The driver's files, of one version.

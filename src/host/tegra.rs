@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use super::libs::{below, facts, parent};
+use super::libs::{Facts, below, facts, parent};
 use super::{DriverFile, FileKind, Host, Locations, Roots};
 use crate::ldso::glob::{self, Budget};
 use crate::sys::owned;
@@ -229,7 +229,7 @@ impl Finder<'_> {
         if !(name.starts_with("lib") && name.contains(".so")) {
             return None;
         }
-        let (bits, soname) = facts(&node.open_read().ok()?)?;
+        let Facts { bits, soname } = facts(&node.open_read().ok()?)?;
         if !self.host.files.iter().any(|f| f.path == real) {
             self.host.files.push(DriverFile {
                 kind: FileKind::Library {

@@ -41,7 +41,11 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
                     index: m.index,
                     gi: m.gi,
                     ci: m.ci,
-                    uuid: None,
+                    uuid: host
+                        .mig_uuids
+                        .iter()
+                        .find(|(gpu, mig, _)| (*gpu, *mig) == (g.index, m.index))
+                        .map(|(.., uuid)| uuid.as_str()),
                 })
                 .collect()
         })

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Plan, catalogue, graphics};
 use crate::error::{Code, Error, Result};
-use crate::host::{Bits, FileKind, Host};
+use crate::host::{Bits, ConfigKind, FileKind, Host};
 use crate::request::{Capabilities, Request};
 
 /// A file of the driver directory, bound from the driver root.
@@ -166,8 +166,13 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
                 Place::Firmware,
                 "GPU System Processor firmware".to_owned(),
             ),
+            FileKind::Config(ConfigKind::Cufile) | FileKind::Directory => {
+                if request.gated.gds {
+                    storage(plan, file);
+                }
+            }
             FileKind::Config(kind) => graphics::config_file(plan, file, *kind, capabilities),
-            FileKind::Socket | FileKind::Directory => socket(plan, file, capabilities),
+            FileKind::Socket => socket(plan, file, capabilities),
             _ => {}
         }
     }
@@ -225,7 +230,7 @@ fn library(
         .iter()
         .any(|stem| file.name.starts_with(stem));
     if place == Place::Xorg {
-        return;
+        return x_module(plan, file);
     }
     let dir = Path::new(place.dir());
     let soname = soname
@@ -273,6 +278,44 @@ fn library(
             }
         }
     }
+}
+
+/// The X server looks for its modules in directories of its own, by names without a version.
+fn x_module(plan: &mut Plan, file: &crate::host::DriverFile) {
+    let plain = file
+        .name
+        .split_once(".so.")
+        .map_or_else(|| file.name.clone(), |(stem, _)| format!("{stem}.so"));
+    let to = Path::new(Place::Xorg.dir()).join(&plain);
+    if plain != file.name {
+        link(plan, to.clone(), &file.name);
+    }
+    let kind = if plain.ends_with("_drv.so") {
+        "drivers"
+    } else {
+        "extensions"
+    };
+    // Where the host's own X server finds it, unless that is a directory of the host's packages.
+    let dir = if file.dir_hint.to_string_lossy().contains("/xorg/modules/") {
+        file.dir_hint.clone()
+    } else {
+        Path::new("/usr/lib/xorg/modules").join(kind)
+    };
+    plan.rootfs_links.push(RootfsLink::new(dir.join(&plain), to));
+}
+
+/// GPUDirect Storage's configuration, and udev's database, by which it finds file systems' devices.
+fn storage(plan: &mut Plan, file: &crate::host::DriverFile) {
+    push(plan, file, Place::Share, "GPUDirect Storage".to_owned());
+    let at = if file.name == "udev" {
+        "/run/udev"
+    } else {
+        "/etc/cufile.json"
+    };
+    plan.rootfs_links.push(RootfsLink::new(
+        at,
+        Path::new(Place::Share.dir()).join(&file.name),
+    ));
 }
 
 /// A socket or pipe directory of the driver's daemons: connecting is not stopped by a read-only mount,

@@ -277,6 +277,48 @@ fn imex_channels() {
     );
 }
 
+#[test]
+fn storage_and_network() {
+    let Some(host) = server(1) else { return };
+    host.file(
+        "proc/devices",
+        "Character devices:\n195 nvidia\n231 infiniband_verbs\n237 nvidia-caps\n500 gdrdrv\n501 nvidia-fs\n510 nvidia-uvm\n\n\
+         Block devices:\n",
+    );
+    let nodes = [
+        ("nvidia-fs0", 501, 0, 0o666),
+        ("nvidia-fs1", 501, 1, 0o666),
+        ("gdrdrv", 500, 0, 0o666),
+        ("infiniband/uverbs0", 231, 192, 0o666),
+        ("infiniband/rdma_cm", 10, 58, 0o666),
+    ];
+    let Some(host) = with_nodes(host, &nodes) else {
+        return;
+    };
+    host.file("etc/cufile.json", "{}");
+    host.file("run/udev/data/b259:0", "");
+    golden(
+        &host,
+        "storage/gds.json",
+        &[PRIVILEGED, (VISIBLE, "0"), ("NVIDIA_GDS", "enabled")],
+    );
+    golden(
+        &host,
+        "storage/mofed-gdrcopy.json",
+        &[
+            PRIVILEGED,
+            (VISIBLE, "0"),
+            ("NVIDIA_MOFED", "enabled"),
+            ("NVIDIA_GDRCOPY", "enabled"),
+        ],
+    );
+    golden(
+        &host,
+        "storage/unprivileged.json",
+        &[(VISIBLE, "0"), ("NVIDIA_GDS", "enabled")],
+    );
+}
+
 /// The libraries of a whole driver: stem and soname.
 const WHOLE: &[(&str, &str)] = &[
     ("libcuda", "libcuda.so.1"),

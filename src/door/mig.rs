@@ -1,0 +1,239 @@
+//! UUIDs of MIG devices. The kernel module tells which there are and not what they are called; only the driver's own
+//! library does.
+//!
+//! nvoci is static and loads nothing. `nvoci-nvml`, a small program for glibc beside it or in its libexec directory,
+//! loads the library as nobody; where it is not installed, the driver's own nvidia-smi is asked, which keeps the
+//! rights that it is started with. Both have a time limit. The answer holds as long as the driver and the layout are the same, so it is kept. That nobody
+//! can answer is a warning: MIG devices have indices too.
+
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::apply::record::{RUN_DIR, open_run_dir};
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::host::{Gpu, Host, MigUuid, Roots};
+use crate::sys::owned;
+
+const PROGRAM: &str = "nvoci-nvml";
+const LIBEXEC: &str = "/usr/libexec/nvoci";
+/// What was answered last, below [`RUN_DIR`].
+const CACHE: &str = "mig";
+/// NVML wakes sleeping GPUs, which takes seconds on a machine without persistence mode.
+const LIMIT: Duration = Duration::from_secs(8);
+const MAX_ANSWER: u64 = 64 << 10;
+
+/// The UUIDs of the host's MIG devices; what went wrong is among the host's warnings.
+pub(super) fn learn(host: &mut Host, roots: &Roots) {
+    if !host.gpus.iter().any(|g| !g.mig_devices.is_empty()) {
+        return;
+    }
+    match uuids(host, roots) {
+        Ok(uuids) => host.mig_uuids = uuids,
+        Err(e) => host
+            .warnings
+            .push(format!("MIG devices are known by index only: {e}")),
+    }
+}
+
+fn uuids(host: &Host, roots: &Roots) -> Result<Vec<MigUuid>> {
+    let key = key(host);
+    if let Some(text) = kept(&key) {
+        return Ok(parse(&text, &host.gpus));
+    }
+    let text = ask(host, roots)?;
+    let found = parse(&text, &host.gpus);
+    // An answer that leaves devices out is not worth keeping; and that it cannot be kept costs time only.
+    if found.len() == host.gpus.iter().map(|g| g.mig_devices.len()).sum::<usize>() {
+        let _ = keep(&key, &text);
+    }
+    Ok(found)
+}
+
+/// Driver and layout, on one line.
+fn key(host: &Host) -> String {
+    let mut key = host.driver_version().unwrap_or_default();
+    for gpu in &host.gpus {
+        for mig in &gpu.mig_devices {
+            key.push_str(&format!(" {}/{}/{}", gpu.uuid, mig.gi, mig.ci));
+        }
+    }
+    key
+}
+
+fn kept(key: &str) -> Option<String> {
+    let node = owned::find(&Path::new(RUN_DIR).join(CACHE)).ok()??;
+    let text = String::from_utf8(node.read(MAX_ANSWER * 2).ok()?).ok()?;
+    let (first, rest) = text.split_once('\n')?;
+    (first == key).then(|| rest.to_owned())
+}
+
+fn keep(key: &str, text: &str) -> std::io::Result<()> {
+    open_run_dir()?.write_file(CACHE.as_ref(), 0o644, format!("{key}\n{text}").as_bytes())
+}
+
+fn ask(host: &Host, roots: &Roots) -> Result<String> {
+    let on_host = |file: &str| {
+        let file = host.files.iter().find(|f| f.name.starts_with(file))?;
+        Some(roots.driver_path.join(file.path.strip_prefix("/").ok()?))
+    };
+    if let (Some(program), Some(library)) = (program()?, on_host("libnvidia-ml.so.")) {
+        owned::find(&library)?;
+        return output_within(&program, &[library.as_os_str()], LIMIT);
+    }
+    let smi = on_host("nvidia-smi").filter(|_| roots.driver_path == Path::new("/"));
+    let Some(smi) = smi else {
+        return Err(Error::new(
+            Code::System,
+            format!("{LIBEXEC}/{PROGRAM}"),
+            "it is not installed, and there is no nvidia-smi to ask instead",
+        ));
+    };
+    owned::find(&smi)?;
+    output_within(&smi, &["-L"], LIMIT)
+}
+
+/// The helper: beside this program, or where packages put it.
+fn program() -> Result<Option<PathBuf>> {
+    let beside = std::env::current_exe().ok();
+    let beside = beside.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+    for dir in beside.into_iter().chain([PathBuf::from(LIBEXEC)]) {
+        let path = dir.join(PROGRAM);
+        if owned::find(&path)?.is_some() {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// The helper's lines `mig GPU-… GI CI MIG-…`, or nvidia-smi's: `GPU 0: … (UUID: GPU-…)`, each followed by its
+/// `  MIG … Device  1: (UUID: MIG-…)`.
+fn parse(text: &str, gpus: &[Gpu]) -> Vec<MigUuid> {
+    let by_uuid = |uuid: &str| gpus.iter().find(|g| g.uuid.eq_ignore_ascii_case(uuid));
+    let mut found = Vec::new();
+    let mut current = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        if let ["mig", gpu, gi, ci, uuid] = words.as_slice()
+            && let (Some(gpu), Ok(gi), Ok(ci)) = (by_uuid(gpu), gi.parse::<u32>(), ci.parse::<u32>())
+            && let Some(mig) = gpu.mig_devices.iter().find(|m| (m.gi, m.ci) == (gi, ci))
+        {
+            found.push((gpu.index, mig.index, (*uuid).to_owned()));
+            continue;
+        }
+        let Some((_, rest)) = line.split_once("(UUID: ") else {
+            continue;
+        };
+        let Some((uuid, _)) = rest.split_once(')') else {
+            continue;
+        };
+        if line.starts_with("GPU ") {
+            current = by_uuid(uuid);
+        } else if let (Some(gpu), Some((_, rest))) = (current, line.split_once(" Device "))
+            && let Some(Ok(index)) = rest.split_once(':').map(|(n, _)| n.trim().parse::<u32>())
+        {
+            found.push((gpu.index, index, uuid.to_owned()));
+        }
+    }
+    found.retain(|(.., uuid)| uuid.starts_with("MIG-") && uuid.len() < 96);
+    found
+}
+
+/// What a program prints, if it ends well in time. Its output is small, so it is read when it has ended.
+pub(super) fn output_within(program: &Path, args: &[impl AsRef<OsStr>], limit: Duration) -> Result<String> {
+    let what = || program.display().to_string();
+    let mut child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context(Code::System, what)?;
+    let until = Instant::now() + limit;
+    loop {
+        match child.try_wait().context(Code::System, what)? {
+            Some(status) if status.success() => break,
+            Some(status) => {
+                return Err(Error::new(
+                    Code::System,
+                    what(),
+                    format!("it ended with {status}"),
+                ));
+            }
+            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Error::new(Code::System, what(), "it did not answer in time"));
+            }
+        }
+    }
+    let mut text = Vec::new();
+    if let Some(out) = child.stdout.take() {
+        out.take(MAX_ANSWER)
+            .read_to_end(&mut text)
+            .context(Code::System, what)?;
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{MigDevice, PciAddress};
+
+    fn gpu(index: u32, uuid: &str, mig: &[(u32, u32)]) -> Gpu {
+        let device = |(index, (gi, ci)): (u32, &(u32, u32))| MigDevice {
+            index,
+            gi: *gi,
+            ci: *ci,
+            gi_minor: 0,
+            ci_minor: 0,
+        };
+        Gpu {
+            index,
+            minor: index,
+            uuid: uuid.to_owned(),
+            pci: PciAddress::default(),
+            name: String::new(),
+            excluded: false,
+            mig_devices: (0..).zip(mig).map(device).collect(),
+        }
+    }
+
+    #[test]
+    fn the_helpers_answer_names_instances() {
+        let gpus = [gpu(0, "GPU-a", &[]), gpu(1, "GPU-b", &[(1, 0), (2, 0)])];
+        let text = "mig GPU-b 2 0 MIG-2\nmig GPU-b 1 0 MIG-1\nmig GPU-b 9 0 MIG-9\nmig GPU-x 1 0 MIG-x\nmig GPU-b 1 0\nend\n";
+        let found = parse(text, &gpus);
+        assert_eq!(found, [(1, 1, "MIG-2".to_owned()), (1, 0, "MIG-1".to_owned())]);
+        assert!(parse("mig GPU-b 1 0 ../../x\n", &gpus).is_empty());
+    }
+
+    #[test]
+    fn nvidia_smis_answer_names_indices() {
+        let text = "GPU 0: NVIDIA A100 (UUID: GPU-b)\n  MIG 3g.20gb     Device  0: (UUID: MIG-1)\n\
+                    \x20 MIG 3g.20gb     Device  1: (UUID: MIG-2)\nGPU 1: NVIDIA A100 (UUID: GPU-x)\n\
+                    \x20 MIG 1g.5gb     Device  0: (UUID: MIG-3)\nGPU 2: NVIDIA A100 (UUID: GPU-a)\n";
+        let found = parse(text, &[gpu(0, "GPU-a", &[]), gpu(1, "GPU-b", &[])]);
+        assert_eq!(found, [(1, 0, "MIG-1".to_owned()), (1, 1, "MIG-2".to_owned())]);
+    }
+
+    #[test]
+    fn a_program_that_hangs_or_fails_is_told_from_one_that_answers() {
+        let sh = Path::new("/bin/sh");
+        let run = |script: &str| output_within(sh, &["-c", script], Duration::from_millis(300));
+        assert_eq!(run("echo end").unwrap(), "end\n");
+        assert!(run("exit 3").unwrap_err().to_string().contains("exit status: 3"));
+        assert!(
+            run("kill -SEGV $$")
+                .unwrap_err()
+                .to_string()
+                .contains("signal: 11")
+        );
+        assert!(run("sleep 9").unwrap_err().to_string().contains("in time"));
+    }
+}
