@@ -2,7 +2,8 @@
  *
  *   nvoci-nvml LIBRARY        LIBRARY is the path of libnvidia-ml.so.1
  *
- * One line a device: `mig GPU-UUID GPU-INSTANCE COMPUTE-INSTANCE MIG-UUID`, and `end` when all were asked. nvoci is a static
+ * `gpu GPU-UUID SLOTS` for each GPU that knows MIG, one line a device `mig GPU-UUID GPU-INSTANCE COMPUTE-INSTANCE MIG-UUID`, and
+ * `end` when all were asked. nvoci is a static
  * program and can load no library; this one can, and does it as nobody: the library is the driver's, and whatever
  * is wrong with it must not reach the program that changes containers.
  *
@@ -85,6 +86,7 @@ int main(int argc, char **argv) {
     void *gpu;
     /* A GPU that cannot be asked (lost, without MIG) has no line; the others still do. */
     if (device(i, &gpu) || uuid(gpu, parent, sizeof parent) || max(gpu, &slots)) continue;
+    printf("gpu %s %u\n", parent, slots);
     for (k = 0; k < slots && k < MAX_MIG; k++) {
       char own[UUID] = "";
       void *handle;
