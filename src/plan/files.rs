@@ -166,10 +166,8 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
                 Place::Firmware,
                 "GPU System Processor firmware".to_owned(),
             ),
-            FileKind::Config(ConfigKind::Cufile) | FileKind::Directory => {
-                if request.gated.gds {
-                    storage(plan, file);
-                }
+            FileKind::Config(ConfigKind::Cufile) | FileKind::Directory if request.gated.gds => {
+                storage(plan, file);
             }
             FileKind::Config(kind) => graphics::config_file(plan, file, *kind, capabilities),
             FileKind::Socket => socket(plan, file, capabilities),
