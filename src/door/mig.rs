@@ -83,16 +83,16 @@ fn ask(host: &Host, roots: &Roots) -> Result<String> {
         owned::find(&library)?;
         return output_within(&program, &[library.as_os_str()], LIMIT);
     }
-    let smi = on_host("nvidia-smi").filter(|_| roots.driver_path == Path::new("/"));
-    let Some(smi) = smi else {
-        return Err(Error::new(
-            Code::System,
-            format!("{LIBEXEC}/{PROGRAM}"),
-            "it is not installed, and there is no nvidia-smi to ask instead",
-        ));
-    };
-    owned::find(&smi)?;
-    output_within(&smi, &["-L"], LIMIT)
+    // A definition is made without a look for the driver's programs.
+    let smi = on_host("nvidia-smi").unwrap_or_else(|| PathBuf::from("/usr/bin/nvidia-smi"));
+    if roots.driver_path == Path::new("/") && owned::find(&smi)?.is_some() {
+        return output_within(&smi, &["-L"], LIMIT);
+    }
+    Err(Error::new(
+        Code::System,
+        format!("{LIBEXEC}/{PROGRAM}"),
+        "it is not installed, and there is no nvidia-smi to ask instead",
+    ))
 }
 
 /// The helper: beside this program, or where packages put it.
