@@ -41,6 +41,7 @@ const AREAS: &[&[Check]] = &[
     super::explain::CHECKS,
     super::engine::CHECKS,
     super::container::CHECKS,
+    super::image::CHECKS,
 ];
 
 /// Every check, in the order of the areas.

@@ -11,6 +11,7 @@ pub mod dockerfile;
 pub mod engine;
 pub mod explain;
 pub mod host;
+pub mod image;
 pub mod last;
 mod packages;
 pub(crate) mod render;
