@@ -14,6 +14,7 @@ pub mod host;
 pub mod image;
 pub mod last;
 mod packages;
+pub mod preflight;
 pub(crate) mod render;
 mod report;
 

@@ -15,7 +15,7 @@ use crate::ldso::section::{read, sections};
 use crate::sys::root::Root;
 
 /// A version file; TensorFlow's is the largest with a few kB.
-const MAX_TEXT: u64 = 64 << 10;
+pub const MAX_TEXT: u64 = 64 << 10;
 /// Libraries of one directory that are looked at.
 const MAX_LIBRARIES: usize = 4096;
 /// Bytes of constants in which PyTorch's list of architectures is looked for.
@@ -266,20 +266,27 @@ fn of_local(version: &str) -> Option<Build> {
     }
 }
 
+/// Version and build that PyTorch's `version.py` says.
+pub fn torch_of(text: &str) -> Option<(String, Build)> {
+    let version = assignment(text, "__version__").flatten()?;
+    let build = match (assignment(text, "cuda"), assignment(text, "hip")) {
+        (Some(Some(cuda)), _) => Build::Cuda(cuda.parse().ok()),
+        (_, Some(Some(_))) => Build::Rocm,
+        (Some(None), _) => Build::Cpu,
+        (None, _) => of_local(version).unwrap_or(Build::Unknown),
+    };
+    Some((version.to_owned(), build))
+}
+
 fn torch(look: &Look<'_>) -> Option<Said> {
-    let record = look.package(&["torch", "pytorch", "torch_cpu"]);
     let text = look.text("version.py").unwrap_or_default();
-    let version = assignment(&text, "__version__")
-        .flatten()
-        .or_else(|| record.map(|p| p.version.as_str()))?
-        .to_owned();
-    let cuda = assignment(&text, "cuda");
-    let rocm = matches!(assignment(&text, "hip"), Some(Some(_)));
-    let build = match cuda {
-        Some(Some(cuda)) => Build::Cuda(cuda.parse().ok()),
-        _ if rocm => Build::Rocm,
-        Some(None) => Build::Cpu,
-        None => of_local(&version).unwrap_or_else(|| {
+    let (version, build, evidence) = if let Some((version, build)) = torch_of(&text) {
+        let cuda = assignment(&text, "cuda").flatten().unwrap_or("None");
+        let says = format!("__version__ = {version}, cuda = {cuda}");
+        (version, build, look.evidence("version.py", says))
+    } else {
+        let version = look.package(&["torch", "pytorch", "torch_cpu"])?.version.clone();
+        let build = of_local(&version).unwrap_or_else(|| {
             // The library that has the GPU code is there or not.
             if look.exists("lib/libtorch_cuda.so") {
                 Build::Cuda(None)
@@ -288,14 +295,9 @@ fn torch(look: &Look<'_>) -> Option<Said> {
             } else {
                 Build::Unknown
             }
-        }),
-    };
-    let evidence = match cuda {
-        Some(cuda) => look.evidence(
-            "version.py",
-            format_args!("__version__ = {version}, cuda = {}", cuda.unwrap_or("None")),
-        ),
-        None => look.evidence("", format_args!("version {version}")),
+        });
+        let says = format!("version {version}, by its package");
+        (version, build, look.evidence("", says))
     };
     let declared = match build {
         Build::Cuda(_) => arch_list(look).unwrap_or_default(),
@@ -334,50 +336,44 @@ fn is_arch(text: &str) -> bool {
     })
 }
 
-fn tensorflow(look: &Look<'_>) -> Option<Said> {
-    const INFO: &str = "python/platform/build_info.py";
-    let record = look.package(&[
-        "tensorflow",
-        "tensorflow_gpu",
-        "tensorflow_cpu",
-        "tensorflow_intel",
-        "tf_nightly",
-    ]);
-    let text = look.text(INFO).unwrap_or_default();
-    if record.is_none() && text.is_empty() {
-        return None;
-    }
-    let version = record
-        .map_or("unknown version", |p| p.version.as_str())
-        .to_owned();
-    let cuda = after_key(&text, "cuda_version").and_then(quoted);
-    let is_cuda = after_key(&text, "is_cuda_build").map(|t| t.starts_with("True"));
+/// Build and architectures that TensorFlow's `build_info.py` says.
+pub fn tensorflow_of(text: &str) -> (Build, Vec<String>) {
+    let cuda = after_key(text, "cuda_version").and_then(quoted);
+    let is_cuda = after_key(text, "is_cuda_build").map(|t| t.starts_with("True"));
     let build = match (is_cuda, cuda) {
         (Some(false), _) => Build::Cpu,
         (_, Some(cuda)) => Build::Cuda(cuda.parse().ok()),
         (Some(true), None) => Build::Cuda(None),
-        (None, None) if record.is_some_and(|p| p.name == "tensorflow_cpu") => Build::Cpu,
         (None, None) => Build::Unknown,
     };
-    let declared = after_key(&text, "cuda_compute_capabilities")
-        .map(list)
-        .unwrap_or_default();
+    let declared = after_key(text, "cuda_compute_capabilities").map(list);
+    let declared = declared.unwrap_or_default().into_iter().filter(|a| is_arch(a));
+    (build, declared.map(str::to_owned).collect())
+}
+
+fn tensorflow(look: &Look<'_>) -> Option<Said> {
+    const INFO: &str = "python/platform/build_info.py";
+    let record = look.package(&["tensorflow", "tensorflow_gpu", "tensorflow_cpu", "tf_nightly"]);
+    let text = look.text(INFO);
+    if record.is_none() && text.is_none() {
+        return None;
+    }
+    let (mut build, declared) = tensorflow_of(&text.unwrap_or_default());
+    if build == Build::Unknown && record.is_some_and(|p| p.name == "tensorflow_cpu") {
+        build = Build::Cpu;
+    }
+    let says = match &build {
+        Build::Cuda(Some(cuda)) => format!("cuda_version {cuda}"),
+        Build::Cpu => "is_cuda_build False".to_owned(),
+        _ => "no cuda_version".to_owned(),
+    };
     Some(Said {
-        evidence: look.evidence(
-            INFO,
-            format_args!(
-                "is_cuda_build {}, cuda_version {}",
-                is_cuda.map_or("not said", |yes| if yes { "True" } else { "False" }),
-                cuda.unwrap_or("not said")
-            ),
-        ),
-        version,
+        version: record
+            .map_or("(unknown version)", |p| p.version.as_str())
+            .to_owned(),
         build,
-        declared: declared
-            .into_iter()
-            .filter(|a| is_arch(a))
-            .map(str::to_owned)
-            .collect(),
+        evidence: look.evidence(INFO, says),
+        declared,
     })
 }
 

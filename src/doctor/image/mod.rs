@@ -6,18 +6,23 @@
 //! | part | what it knows |
 //! |---|---|
 //! | `source`, `config` | where an image comes from, and its configuration |
+//! | `archive`, `layer`, `tar`, `keep` | archives: the little of them that is looked at |
 //! | `walk`, `environments`, `packages` | where things are |
 //! | `frameworks`, `text`, `fatbin`, `toolkit`, `libcuda` | what they are |
 //! | `target`, `verdict`, `checks` | whether they run |
 
+pub mod archive;
 mod checks;
 pub mod config;
 pub mod environments;
 pub mod fatbin;
 pub mod frameworks;
+pub mod keep;
+pub mod layer;
 pub mod libcuda;
 pub mod packages;
 pub mod source;
+pub mod tar;
 pub mod target;
 pub mod text;
 pub mod toolkit;
@@ -55,6 +60,9 @@ const OFTEN_CPU: [&str; 2] = ["onnxruntime", "bitsandbytes"];
 pub trait Progress {
     /// So many directories were looked at.
     fn directories(&mut self, _count: usize) {}
+
+    /// So many entries of a layer were read.
+    fn entries(&mut self, _count: usize) {}
 }
 
 /// Tells nobody.
@@ -172,7 +180,6 @@ impl Contents<'_> {
     /// CUDA versions against the driver.
     fn versions(&self, report: &mut Report, target: &Target) {
         let package = self.package();
-        let package = package.as_ref().map(|(package, first)| (package, *first));
         let mut needs: Vec<Need<'_>> = Vec::new();
         for (environment, framework) in self.frameworks() {
             if let Build::Cuda(Some(cuda)) = framework.build {
@@ -216,7 +223,7 @@ impl Contents<'_> {
             });
         }
         for need in &needs {
-            report.add(verdict::runs(need, target, package));
+            report.add(verdict::runs(need, target, package.as_ref()));
         }
         for (_, framework) in self.frameworks() {
             if framework.build == Build::Cuda(None) || framework.build == Build::Unknown {
@@ -244,21 +251,17 @@ impl Contents<'_> {
         }
     }
 
-    /// The compatibility package that a program would load, and whether the loader finds it first.
-    fn package(&self) -> Option<(Package, bool)> {
+    /// The compatibility package of the image.
+    fn package(&self) -> Option<Package> {
         let compat = self
             .libcudas
             .iter()
             .filter(|l| l.kind == libcuda::Kind::Compat)
             .max_by_key(|l| l.version.as_ref().map(String::len))?;
-        let package = Package {
+        Some(Package {
             version: compat.version.as_deref()?.parse().ok()?,
             note: compat.note.as_deref().and_then(Note::parse),
-        };
-        let first = self
-            .hides("libcuda.so.1")
-            .is_some_and(|l| l.kind == libcuda::Kind::Compat);
-        Some((package, first))
+        })
     }
 
     fn hides(&self, soname: &str) -> Option<Libcuda> {
@@ -595,7 +598,7 @@ fn build_name(build: &Build) -> String {
 }
 
 /// What is wrong with compatibility libraries that come first; `None` where they fit.
-fn compat_first(hiding: &Libcuda, target: &Target) -> Option<(Severity, String)> {
+pub(super) fn compat_first(hiding: &Libcuda, target: &Target) -> Option<(Severity, String)> {
     let version = hiding.version.as_deref()?;
     let driver = target.driver?;
     let package = Package {

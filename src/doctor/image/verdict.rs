@@ -34,13 +34,13 @@ pub struct Need<'a> {
 }
 
 /// How `need` runs with the driver.
-pub fn runs(need: &Need<'_>, target: &Target, package: Option<(&Package, bool)>) -> Finding {
+pub fn runs(need: &Need<'_>, target: &Target, package: Option<&Package>) -> Finding {
     let new = |severity, cause: String| {
         Finding::new(&RUNS, severity, &need.subject, cause)
             .evidence(&need.evidence)
             .evidence(target.describe())
     };
-    let Some((outcome, asked)) = target.judge(need.cuda, package.map(|(package, _)| package)) else {
+    let Some((outcome, asked)) = target.judge(need.cuda, package) else {
         return new(
             Severity::Info,
             format!(
@@ -68,15 +68,8 @@ pub fn runs(need: &Need<'_>, target: &Target, package: Option<(&Package, bool)>)
                 "{} (CUDA {}) runs on {driver} by forward compatibility, with the image's libraries of driver {version}",
                 need.name, need.cuda
             );
-            if package.is_some_and(|(_, first)| first) {
-                new(Severity::Ok, runs)
-            } else {
-                new(
-                    Severity::Warn,
-                    format!("{runs}, once the loader finds them first"),
-                )
-                .fix("start it with `LD_LIBRARY_PATH=/usr/local/cuda/compat`")
-            }
+            // The hook puts them first where they are wanted (`cuda-compat = "auto"`).
+            new(Severity::Ok, runs)
         }
         Outcome::Unknown(why) => new(
             Severity::Info,

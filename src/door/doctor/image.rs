@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,9 @@ Usage: nvoci doctor image IMAGE [--driver VERSION] [--gpu GPU]... [--platform li
 Says what of CUDA is in an image, and whether it runs: natively, with limits, or not at all, and then the smallest
 change that makes it run. Nothing of the image is executed.
 
-  IMAGE              the directory of a root file system
+  IMAGE              the directory of a root file system or of an OCI image layout; an archive of `docker save`,
+                     `podman save` or an OCI layout; or an image of docker or podman by its name, with `docker:` or
+                     `podman:` before it where both might have it
 
 Judged by this host, or by what is named:
   --driver VERSION   the driver, such as 535.183.01
@@ -52,8 +53,10 @@ pub(super) fn run(args: lexopt::Parser) -> Result<ExitCode> {
         return Err(usage("which image?"));
     };
     let target = target(&options)?;
-    let image = Image::directory(Path::new(what))?;
-    let report = image::report(&image, &target, &mut Terminal::new());
+    let mut progress = Terminal::new();
+    let image = Image::open(what, &mut progress)?;
+    let report = image::report(&image, &target, &mut progress);
+    drop(progress);
     show(&report, options.as_json)
 }
 
@@ -152,6 +155,10 @@ impl Terminal {
 impl Progress for Terminal {
     fn directories(&mut self, count: usize) {
         self.show(format_args!("{count} directories"));
+    }
+
+    fn entries(&mut self, count: usize) {
+        self.show(format_args!("layer: {count} files"));
     }
 }
 
