@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 
 use super::Progress;
-use crate::sys::root::Root;
+use crate::sys::root::{Node, Root};
 
 /// Directories that are looked at; large images have some fifty thousand.
 const MAX_DIRECTORIES: usize = 1 << 20;
@@ -63,13 +63,12 @@ pub fn walk(root: &Root, progress: &mut dyn Progress) -> Found {
         let Ok(dir) = root.resolve_nofollow(&path) else {
             continue;
         };
-        let has_conda = dir.child("conda-meta").is_ok_and(|node| node.is_dir());
         let visited = dir.visit(MAX_ENTRIES, |name, kind| {
             let kind = match kind {
                 FileType::Unknown => dir.child_c(name).map_or(FileType::Unknown, |node| node.kind()),
                 known => known,
             };
-            entry(&mut found, &mut stack, &path, depth, (name, kind, has_conda));
+            entry(&mut found, &mut stack, (&dir, &path), depth, (name, kind));
         });
         if let Err(e) = visited
             && found.incomplete.is_empty()
@@ -94,9 +93,9 @@ pub fn walk(root: &Root, progress: &mut dyn Progress) -> Found {
 fn entry(
     found: &mut Found,
     stack: &mut Vec<(PathBuf, usize)>,
-    dir: &Path,
+    (node, dir): (&Node, &Path),
     depth: usize,
-    (name, kind, has_conda): (&CStr, FileType, bool),
+    (name, kind): (&CStr, FileType),
 ) {
     let name = name.to_bytes();
     let path = || dir.join(OsStr::from_bytes(name));
@@ -105,7 +104,7 @@ fn entry(
             b"site-packages" | b"dist-packages" => keep(&mut found.sites, path()),
             b"conda-meta" => keep(&mut found.conda, dir.to_owned()),
             // conda's package cache: the packages are linked into the environments.
-            b"pkgs" if has_conda => {}
+            b"pkgs" if node.child("conda-meta").is_ok() => {}
             _ if SKIPPED.contains(&name) => {}
             _ if depth == 0 && KERNELS.iter().any(|k| Path::new(k) == path()) => {}
             _ => stack.push((path(), depth + 1)),
