@@ -232,7 +232,7 @@ pub(crate) fn vendor_rows() -> Vec<(String, String)> {
 }
 
 /// Keys that are read and checked, but that this version does not act on.
-pub const NOT_IN_EFFECT: &[&str] = &["preflight"];
+pub const NOT_IN_EFFECT: &[&str] = &[];
 
 impl Config {
     /// Reads the host's configuration.

@@ -23,8 +23,8 @@ impl fmt::Display for Check {
 /// Makes the table of an area, `CHECKS`, and a constant for each of its checks:
 /// `NAME = number, "name", "summary";`.
 macro_rules! checks {
-    ($($id:ident = $number:literal, $name:literal, $summary:literal;)*) => {
-        $(const $id: $crate::doctor::Check =
+    ($($vis:vis $id:ident = $number:literal, $name:literal, $summary:literal;)*) => {
+        $($vis const $id: $crate::doctor::Check =
             $crate::doctor::Check { number: $number, name: $name, summary: $summary };)*
 
         /// What is checked here.
@@ -41,6 +41,8 @@ const AREAS: &[&[Check]] = &[
     super::explain::CHECKS,
     super::engine::CHECKS,
     super::container::CHECKS,
+    super::image::CHECKS,
+    super::preflight::CHECKS,
 ];
 
 /// Every check, in the order of the areas.

@@ -11,8 +11,10 @@ pub mod dockerfile;
 pub mod engine;
 pub mod explain;
 pub mod host;
+pub mod image;
 pub mod last;
 mod packages;
+pub mod preflight;
 pub(crate) mod render;
 mod report;
 

@@ -1,5 +1,7 @@
 //! What the doctor says: findings, and the verdict that follows from them.
 
+use core::fmt;
+
 use serde_json::{Value, json};
 
 use super::Check;
@@ -77,6 +79,17 @@ impl Finding {
     pub fn evidence(mut self, line: impl Into<String>) -> Self {
         self.evidence.push(line.into());
         self
+    }
+}
+
+/// One line, as an error is shown.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", Escaped(&self.subject), Escaped(&self.cause))?;
+        if !self.fix.is_empty() {
+            write!(f, "; fix: {}", Escaped(&self.fix))?;
+        }
+        write!(f, " [{}]", self.check)
     }
 }
 

@@ -10,7 +10,7 @@ mod bundle;
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -22,15 +22,17 @@ use super::reload::tell_systemd;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
+use crate::config::Preflight;
+use crate::doctor::preflight;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
 use crate::oci::{Spec, State};
-use crate::plan::Device;
-use crate::request::{DeviceRequest, Door, Request};
+use crate::plan::{Device, Plan};
+use crate::request::{Capabilities, DeviceRequest, Door, Request};
 use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
-use crate::sys::root::reopen;
+use crate::sys::root::{Root, reopen};
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -139,6 +141,7 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     if options.all_devices {
         request.devices = DeviceRequest::All;
     }
+    let wants_compute = request.capabilities.intersects(Capabilities::COMPUTE);
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
@@ -181,12 +184,44 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
             .context(Code::Mount, || "entering the container's mount namespace")?;
     }
     process::confine();
+    if wants_compute {
+        plan.warnings
+            .extend(preflight(&plan, &spec, &rootfs, *config.preflight)?);
+    }
     let target = Target {
         rootfs,
         tmpfs: tmpfs_destinations(&spec),
         mount_label: spec.mount_label().map(str::to_owned),
     };
     apply(&plan, sources, &target, started).map(Some)
+}
+
+/// Whether the container can compute, as far as a few of its files tell. Nothing of it was changed yet. What was found
+/// becomes warnings, or with `enforce` the first of it an error.
+///
+/// # Errors
+/// [`Code::Preflight`].
+fn preflight(plan: &Plan, spec: &Spec, rootfs: &Path, policy: Preflight) -> Result<Vec<String>> {
+    if policy == Preflight::Off || plan.devices.is_empty() {
+        return Ok(Vec::new());
+    }
+    // That it cannot be opened is for whoever applies the plan to say.
+    let Ok(root) = Root::open(rootfs) else {
+        return Ok(Vec::new());
+    };
+    let container = preflight::Container {
+        root: &root,
+        env: &spec.env(),
+    };
+    let gpus = plan.gpus.iter().map(|gpu| gpu.name.clone());
+    let target = preflight::target(&plan.driver_version, plan.wsl, gpus);
+    let found = preflight::check(&container, &target);
+    match found.first() {
+        Some(first) if policy == Preflight::Enforce => {
+            Err(Error::new(Code::Preflight, &first.subject, &first.cause).fix(&first.fix))
+        }
+        _ => Ok(found.iter().map(ToString::to_string).collect()),
+    }
 }
 
 /// The namespace to enter; `None` when the caller is in it already.

@@ -17,7 +17,8 @@ const DIRS: [&str; 6] = [
     "/sbin",
     "/bin",
 ];
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The search path of every program that is run.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// No answer that is read here is longer than this many bytes.
 const MAX_OUTPUT: u64 = 4 << 20;
 

@@ -3,7 +3,7 @@
 //! `docker`, `containerd`, `crio` and `podman` plan an edit, purely, from a file's text and
 //! [`Settings`]; [`store`] reads and swaps files and keeps the record; [`place`] knows where each
 //! engine, and each packaging of it, keeps its configuration; [`ask`] runs the engine itself, to
-//! validate and to restart. [`register`] puts these together.
+//! validate and to restart; [`export`] reads an image out of it. [`register`] puts these together.
 
 pub mod api;
 pub mod ask;
@@ -12,6 +12,7 @@ pub mod crio;
 pub mod diff;
 pub mod docker;
 pub mod edit;
+pub mod export;
 mod json;
 pub mod place;
 pub mod podman;

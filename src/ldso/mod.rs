@@ -3,7 +3,7 @@
 //! | part | what it knows |
 //! |---|---|
 //! | `abi`, `order` | architectures, flags, the order of names |
-//! | `elf`, `note`, `conf`, `glob`, `dirs`, `scan` | what ldconfig reads |
+//! | `elf`, `section`, `note`, `conf`, `glob`, `dirs`, `scan` | what ldconfig reads |
 //! | `cache`, `write`, `merge`, `current` | the cache: reading, writing, extending, whether it is current |
 //! | `flavour`, `musl`, `resolve` | which loader a root has, and what it would find |
 //!
@@ -24,6 +24,7 @@ pub mod note;
 pub mod order;
 pub mod resolve;
 pub mod scan;
+pub mod section;
 pub mod write;
 
 #[cfg(test)]

@@ -4,11 +4,8 @@
 //! "Note Section".
 
 use super::elf::ReadAt;
+use super::section::{read, sections, u32_at};
 
-/// Section headers that are looked at; libraries have about forty.
-const MAX_SECTIONS: u64 = 256;
-/// Bytes of section names.
-const MAX_NAMES: u64 = 64 << 10;
 /// Bytes of a note section.
 const MAX_NOTE: u64 = 64 << 10;
 
@@ -17,32 +14,11 @@ const SHT_NOTE: u32 = 7;
 /// The descriptor of the first note in the section `section` that belongs to `owner`; `None` of a file that is no
 /// 64-bit little-endian ELF, or has none.
 pub fn find<R: ReadAt + ?Sized>(file: &R, section: &str, owner: &str) -> Option<Vec<u8>> {
-    let head = read(file, 0, 64)?;
-    // ELFCLASS64, ELFDATA2LSB.
-    if !head.starts_with(b"\x7fELF\x02\x01") {
-        return None;
-    }
-    let table = u64_at(&head, 0x28)?;
-    let size = u64::from(u16_at(&head, 0x3a)?);
-    let count = u64::from(u16_at(&head, 0x3c)?);
-    let names = u64::from(u16_at(&head, 0x3e)?);
-    if size < 64 || count > MAX_SECTIONS || names >= count {
-        return None;
-    }
-    let headers = read(file, table, size * count)?;
-    let header = |i: u64| {
-        let start = usize::try_from(i * size).ok()?;
-        headers.get(start..start + 64)
-    };
-    let names = header(names)?;
-    let names = read(file, u64_at(names, 24)?, u64_at(names, 32)?.min(MAX_NAMES))?;
-    let note = (0..count).filter_map(header).find(|h| {
-        let name = u32_at(h, 0).and_then(|at| names.get(usize::try_from(at).ok()?..));
-        u32_at(h, 4) == Some(SHT_NOTE)
-            && name.is_some_and(|n| n.split(|b| *b == 0).next() == Some(section.as_bytes()))
-    })?;
-    let bytes = read(file, u64_at(note, 24)?, u64_at(note, 32)?.min(MAX_NOTE))?;
-    let align = usize::try_from(u64_at(note, 48)?.clamp(4, 8)).ok()?;
+    let note = sections(file)?
+        .into_iter()
+        .find(|s| s.kind == SHT_NOTE && s.name == section.as_bytes())?;
+    let bytes = read(file, note.offset, note.size.min(MAX_NOTE))?;
+    let align = usize::try_from(note.align.clamp(4, 8)).ok()?;
     descriptor(&bytes, align, owner)
 }
 
@@ -55,33 +31,6 @@ fn descriptor(bytes: &[u8], align: usize, owner: &str) -> Option<Vec<u8>> {
     }
     let start = (12 + name_size).next_multiple_of(align);
     bytes.get(start..start.checked_add(size)?).map(<[u8]>::to_vec)
-}
-
-fn read<R: ReadAt + ?Sized>(file: &R, at: u64, size: u64) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(size).ok()?];
-    let mut done = 0;
-    while done < bytes.len() {
-        let n = file
-            .read_at(&mut bytes[done..], at.checked_add(done as u64)?)
-            .ok()?;
-        if n == 0 {
-            return None;
-        }
-        done += n;
-    }
-    Some(bytes)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub use wsl::Tree;
 pub struct Plan {
     /// The driver's version, as of the kernel module; on WSL2 that of Windows' driver, or `unknown`.
     pub driver_version: String,
+    /// Whether that is one of Windows: this is WSL2.
+    pub wsl: bool,
     /// The GPUs it may use, in bus order.
     pub gpus: Vec<GpuRef>,
     /// Device nodes.
@@ -100,6 +102,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     host.check_versions()?;
     let mut plan = Plan {
         driver_version: host.driver_version().unwrap_or_else(|| "unknown".to_owned()),
+        wsl: host.wsl.is_some(),
         driver_dirs: config.driver_dirs.value.clone(),
         native_layout: *config.layout == Layout::Native,
         ipc_sockets: *config.ipc_sockets,

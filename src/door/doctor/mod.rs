@@ -19,6 +19,7 @@ mod dockerfile;
 mod engine;
 mod explain;
 mod host;
+mod image;
 mod last;
 
 const HELP: &str = "\
@@ -30,6 +31,7 @@ Areas
   host                  driver, device nodes, kernel (the default)
   engine [NAME]         what running engines know against what their files say
   container ID [--fix]  what a running container can really open and load
+  image IMAGE           what of CUDA is in an image, and whether it runs here or elsewhere
   dockerfile, compose   a file: what in it will keep a container from its GPU
   explain TEXT          what an error means: `nvoci doctor explain \"Error 803\"`
 
@@ -50,6 +52,7 @@ const AREAS: &[Area] = &[
     ("container", container::run),
     ("engine", engine::run),
     ("host", host::run),
+    ("image", image::run),
 ];
 
 /// Runs the command on the arguments after `doctor`.

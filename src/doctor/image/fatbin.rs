@@ -1,0 +1,268 @@
+//! Fat binaries: which GPUs the device code of a library is for, read from its headers alone.
+//!
+//! A section holds containers, one for each compiled source file; a container holds the same code for several
+//! architectures. The loader picks one entry of each container, so a GPU is served only if every container has
+//! something for it: what the file holds in all says nothing. Payloads may be compressed, headers never are.
+//! Facts: struct names in RWTH-ACS/cricket `cpu/cpu-elf2.c`; offsets checked against `cuobjdump` 13.4 on files of CUDA
+//! 11.8 to 13.2.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::ldso::elf::ReadAt;
+use crate::ldso::section::{fill, sections, u16_at, u32_at, u64_at};
+
+/// Sections with device code that is linked, and that is still relocatable.
+const SECTIONS: [&[u8]; 2] = [b".nv_fatbin", b"__nv_relfatbin"];
+/// A container's first eight bytes: magic, version 1, header of 16 bytes.
+const MAGIC: u64 = 0x0010_0001_ba55_ed50;
+/// Bytes of a container's header.
+pub(super) const CONTAINER_HEADER: usize = 16;
+/// Bytes of an entry's header that are read; the header itself may be longer.
+pub(super) const ENTRY_HEADER: usize = 0x20;
+const PTX: u16 = 1;
+const CUBIN: u16 = 2;
+
+/// Headers of one file that are read; `libtorch_cuda.so` has some ten thousand.
+const MAX_HEADERS: usize = 1 << 20;
+/// Different architecture sets of one file that are told apart.
+const MAX_SETS: usize = 256;
+/// Reading one file stops after this long.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What one container holds.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Codes {
+    /// Architectures with machine code: 86 for sm_86. The suffixes a and f are not in the header.
+    pub cubins: BTreeSet<u32>,
+    /// Architectures with PTX, each with the PTX version (major, minor).
+    pub ptx: BTreeSet<(u32, (u16, u16))>,
+}
+
+/// The device code of one file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Fatbins {
+    /// How many containers hold what.
+    pub sets: BTreeMap<Codes, usize>,
+    /// Something was not understood, or there was too much: this is not all.
+    pub partial: bool,
+}
+
+impl Fatbins {
+    /// Reads the device code of an open file; empty where it has none.
+    pub fn read<R: ReadAt + ?Sized>(file: &R) -> Self {
+        let mut found = Self::default();
+        let deadline = Instant::now() + DEADLINE;
+        let mut budget = MAX_HEADERS;
+        for section in sections(file).unwrap_or_default() {
+            if SECTIONS.contains(&section.name.as_slice()) {
+                let end = section.offset.saturating_add(section.size);
+                found.section(file, section.offset, end, &mut budget, deadline);
+            }
+        }
+        found
+    }
+
+    /// Adds what another file has.
+    pub fn join(&mut self, other: Self) {
+        for (codes, n) in other.sets {
+            *self.sets.entry(codes).or_insert(0) += n;
+        }
+        self.partial |= other.partial;
+    }
+
+    /// Number of containers that hold anything.
+    pub fn total(&self) -> usize {
+        self.sets.values().sum()
+    }
+
+    /// Number of containers with something that `runs`.
+    pub fn count(&self, runs: impl Fn(&Codes) -> bool) -> usize {
+        let good = self.sets.iter().filter(|(codes, _)| runs(codes));
+        good.map(|(_, n)| n).sum()
+    }
+
+    /// Architectures with the number of containers that have machine code for them, in order.
+    pub fn architectures(&self) -> BTreeMap<u32, usize> {
+        let mut all = BTreeMap::new();
+        for (codes, n) in &self.sets {
+            for arch in &codes.cubins {
+                *all.entry(*arch).or_insert(0) += n;
+            }
+        }
+        all
+    }
+
+    fn section<R: ReadAt + ?Sized>(
+        &mut self,
+        file: &R,
+        mut at: u64,
+        end: u64,
+        budget: &mut usize,
+        deadline: Instant,
+    ) {
+        let mut head = [0; CONTAINER_HEADER];
+        while at.saturating_add(CONTAINER_HEADER as u64) <= end {
+            if *budget == 0 || Instant::now() > deadline || fill(file, at, &mut head).is_none() {
+                self.partial = true;
+                return;
+            }
+            *budget -= 1;
+            let Some(size) = container(&head) else {
+                if head[..8] == [0; 8] {
+                    // Padding between containers.
+                    at += 8;
+                    continue;
+                }
+                self.partial = true;
+                return;
+            };
+            let first = at + CONTAINER_HEADER as u64;
+            let Some(next) = first.checked_add(size).filter(|next| *next <= end) else {
+                self.partial = true;
+                return;
+            };
+            let codes = self.entries(file, first, next, budget);
+            if !(codes.cubins.is_empty() && codes.ptx.is_empty()) {
+                if self.sets.len() < MAX_SETS || self.sets.contains_key(&codes) {
+                    *self.sets.entry(codes).or_insert(0) += 1;
+                } else {
+                    self.partial = true;
+                }
+            }
+            at = next;
+        }
+    }
+
+    fn entries<R: ReadAt + ?Sized>(&mut self, file: &R, mut at: u64, end: u64, budget: &mut usize) -> Codes {
+        let mut codes = Codes::default();
+        let mut head = [0; ENTRY_HEADER];
+        while at.saturating_add(ENTRY_HEADER as u64) <= end {
+            let parsed = (*budget > 0 && fill(file, at, &mut head).is_some()).then(|| Entry::parse(&head));
+            let Some(Some(entry)) = parsed else {
+                self.partial = true;
+                break;
+            };
+            *budget -= 1;
+            match entry.kind {
+                PTX => {
+                    codes.ptx.insert((entry.arch, entry.version));
+                }
+                CUBIN => {
+                    codes.cubins.insert(entry.arch);
+                }
+                _ => {}
+            }
+            match at.checked_add(entry.size) {
+                Some(next) if next <= end => at = next,
+                _ => {
+                    self.partial = true;
+                    break;
+                }
+            }
+        }
+        codes
+    }
+}
+
+/// The payload's size if this is a container's header.
+pub(super) fn container(head: &[u8]) -> Option<u64> {
+    (u64_at(head, 0)? == MAGIC).then(|| u64_at(head, 8))?
+}
+
+/// An entry's header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    kind: u16,
+    arch: u32,
+    /// Of PTX the version of the language, major first.
+    version: (u16, u16),
+    /// Header and payload together, in bytes; never 0.
+    pub(super) size: u64,
+}
+
+impl Entry {
+    /// `None` of what cannot be an entry.
+    pub(super) fn parse(head: &[u8]) -> Option<Self> {
+        const MAX_ARCH: u32 = 999;
+        let header = u64::from(u32_at(head, 4)?);
+        let arch = u32_at(head, 0x1c)?;
+        if header < ENTRY_HEADER as u64 || arch > MAX_ARCH {
+            return None;
+        }
+        Some(Self {
+            kind: u16_at(head, 0)?,
+            arch,
+            version: (u16_at(head, 0x1a)?, u16_at(head, 0x18)?),
+            size: header.checked_add(u64_at(head, 8)?)?,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::ldso::section::tests::elf_with;
+
+    fn entry(kind: u16, arch: u32, version: (u16, u16), payload: usize) -> Vec<u8> {
+        let mut e = vec![0; 64];
+        e[..2].copy_from_slice(&kind.to_le_bytes());
+        e[4..8].copy_from_slice(&64_u32.to_le_bytes());
+        e[8..16].copy_from_slice(&(payload as u64).to_le_bytes());
+        e[0x18..0x1a].copy_from_slice(&version.1.to_le_bytes());
+        e[0x1a..0x1c].copy_from_slice(&version.0.to_le_bytes());
+        e[0x1c..0x20].copy_from_slice(&arch.to_le_bytes());
+        e.resize(64 + payload, 0xcc);
+        e
+    }
+
+    fn container_of(entries: &[Vec<u8>]) -> Vec<u8> {
+        let payload = entries.concat();
+        let mut c = MAGIC.to_le_bytes().to_vec();
+        c.extend((payload.len() as u64).to_le_bytes());
+        c.extend(payload);
+        c
+    }
+
+    /// Two containers for sm_80 and sm_86, one of them with PTX for compute_86, and one for sm_80 alone.
+    pub(in super::super) fn library() -> Vec<u8> {
+        let both = container_of(&[
+            entry(CUBIN, 80, (1, 7), 40),
+            entry(CUBIN, 86, (1, 7), 8),
+            entry(PTX, 86, (7, 8), 16),
+        ]);
+        let one = container_of(&[entry(CUBIN, 80, (1, 7), 24)]);
+        elf_with(&[
+            (".text", vec![0x90; 32]),
+            (".nv_fatbin", [both, vec![0; 8], one].concat()),
+        ])
+    }
+
+    #[test]
+    fn container_by_container() {
+        let found = Fatbins::read(library().as_slice());
+        assert_eq!((found.total(), found.partial), (2, false));
+        assert_eq!(found.architectures(), BTreeMap::from([(80, 2), (86, 1)]));
+        assert_eq!(found.count(|c| c.cubins.contains(&86)), 1);
+        assert_eq!(found.count(|c| c.ptx.contains(&(86, (7, 8)))), 1);
+    }
+
+    #[test]
+    fn broken_files_end_the_reading() {
+        let good = library();
+        for cut in 0..good.len() {
+            Fatbins::read(&good[..cut]);
+        }
+        let at = good.windows(8).position(|w| w == MAGIC.to_le_bytes()).unwrap();
+        for (offset, bytes) in [
+            (8, u64::MAX.to_le_bytes()),
+            (24, u64::MAX.to_le_bytes()),
+            (16, [0; 8]),
+        ] {
+            let mut bad = good.clone();
+            bad[at + offset..at + offset + 8].copy_from_slice(&bytes);
+            assert!(Fatbins::read(bad.as_slice()).partial, "{offset}");
+        }
+        assert_eq!(Fatbins::read(&b"no ELF"[..]), Fatbins::default());
+    }
+}

@@ -1,0 +1,542 @@
+//! The frameworks of a Python environment: version, CUDA build, and the GPUs their code is for.
+//!
+//! A table names each framework and how its build is read. Facts: files of the wheels themselves (see
+//! `src/compat/data/sources.tsv` for what was looked at).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::fatbin::Fatbins;
+use super::packages::{Package, Site};
+use super::text::{after_key, assignment, list, quoted};
+use crate::compat::Cuda;
+use crate::ldso::elf::{self, Want};
+use crate::ldso::section::{read, sections};
+use crate::sys::root::Root;
+
+/// A version file; TensorFlow's is the largest with a few kB.
+pub const MAX_TEXT: u64 = 64 << 10;
+/// Libraries of one directory that are looked at.
+const MAX_LIBRARIES: usize = 4096;
+/// Bytes of constants in which PyTorch's list of architectures is looked for.
+const MAX_RODATA: u64 = 64 << 20;
+
+/// What a framework was built for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Build {
+    /// No GPU code at all.
+    Cpu,
+    /// CUDA, of this release if it says so.
+    Cuda(Option<Cuda>),
+    /// AMD's ROCm.
+    Rocm,
+    /// It does not say.
+    Unknown,
+}
+
+/// One installed framework.
+#[derive(Clone, Debug)]
+pub struct Framework {
+    /// As people call it: `PyTorch`.
+    pub name: &'static str,
+    /// As pip calls it: `torch`.
+    pub package: &'static str,
+    /// The directory of its code.
+    pub path: PathBuf,
+    /// Its version, with the local part if there is one: `2.0.1+cu118`.
+    pub version: String,
+    /// What it was built for.
+    pub build: Build,
+    /// Where that was read.
+    pub evidence: String,
+    /// The device code of its main libraries; `None` where it brings none that is judged.
+    pub code: Option<Fatbins>,
+    /// The architectures that it says it was built for: `sm_86`, `compute_90`.
+    pub declared: Vec<String>,
+    /// The newest glibc that it needs, by its wheel's tag.
+    pub glibc: Option<(u32, u32)>,
+}
+
+/// A framework that is looked for.
+struct Known {
+    name: &'static str,
+    package: &'static str,
+    /// The directory in `site-packages`.
+    dir: &'static str,
+    read: fn(&Look<'_>) -> Option<Said>,
+    /// Libraries with its device code, by directory below its own and beginnings of names.
+    code: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// What reading a framework's files gave.
+struct Said {
+    version: String,
+    build: Build,
+    evidence: String,
+    declared: Vec<String>,
+}
+
+const KNOWN: &[Known] = &[
+    Known {
+        name: "PyTorch",
+        package: "torch",
+        dir: "torch",
+        read: torch,
+        // Up to 1.13 the code was split in two.
+        code: &[(
+            "lib",
+            &["libtorch_cuda.so", "libtorch_cuda_cu.so", "libtorch_cuda_cpp.so"],
+        )],
+    },
+    Known {
+        name: "TensorFlow",
+        package: "tensorflow",
+        dir: "tensorflow",
+        read: tensorflow,
+        code: &[],
+    },
+    Known {
+        name: "JAX",
+        package: "jax",
+        dir: "jaxlib",
+        read: jax,
+        code: &[],
+    },
+    Known {
+        name: "CuPy",
+        package: "cupy",
+        dir: "cupy",
+        read: cupy,
+        code: &[],
+    },
+    Known {
+        name: "ONNX Runtime",
+        package: "onnxruntime",
+        dir: "onnxruntime",
+        read: onnxruntime,
+        code: &[("capi", &["libonnxruntime_providers_cuda.so"])],
+    },
+    Known {
+        name: "vLLM",
+        package: "vllm",
+        dir: "vllm",
+        read: vllm,
+        code: &[("", &["_C."])],
+    },
+    Known {
+        name: "bitsandbytes",
+        package: "bitsandbytes",
+        dir: "bitsandbytes",
+        read: bitsandbytes,
+        code: &[],
+    },
+];
+
+/// The frameworks of an environment.
+pub fn find(root: &Root, site: &Site, conda: Option<&Site>) -> Vec<Framework> {
+    KNOWN
+        .iter()
+        .filter(|known| site.has_dir(known.dir))
+        .filter_map(|known| {
+            let look = Look {
+                root,
+                site,
+                conda,
+                dir: site.path.join(known.dir),
+            };
+            let said = (known.read)(&look)?;
+            let code = look.code(known.code, &said.build);
+            Some(Framework {
+                name: known.name,
+                package: known.package,
+                version: said.version,
+                build: said.build,
+                evidence: said.evidence,
+                code,
+                declared: said.declared,
+                glibc: look.glibc(known.package),
+                path: look.dir,
+            })
+        })
+        .collect()
+}
+
+struct Look<'a> {
+    root: &'a Root,
+    site: &'a Site,
+    /// The packages of the conda prefix that the environment is of.
+    conda: Option<&'a Site>,
+    /// The framework's directory.
+    dir: PathBuf,
+}
+
+impl Look<'_> {
+    fn text(&self, file: &str) -> Option<String> {
+        self.root.read_text(self.dir.join(file), MAX_TEXT).ok()
+    }
+
+    fn exists(&self, file: &str) -> bool {
+        self.root.exists(self.dir.join(file))
+    }
+
+    fn evidence(&self, file: &str, says: impl std::fmt::Display) -> String {
+        format!("{}: {says}", self.dir.join(file).display())
+    }
+
+    /// The first installed package of these names, as pip or conda know it.
+    fn package(&self, names: &[&str]) -> Option<&Package> {
+        let conda = self.conda.into_iter();
+        std::iter::once(self.site)
+            .chain(conda)
+            .find_map(|site| names.iter().find_map(|name| site.package(name)))
+    }
+
+    /// The files of a directory below the framework's.
+    fn files(&self, below: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        if let Ok(node) = self.root.resolve(self.dir.join(below)) {
+            let _ = node.visit(MAX_LIBRARIES, |name, _| {
+                names.extend(name.to_str().ok().map(str::to_owned));
+            });
+        }
+        names.sort();
+        names
+    }
+
+    fn code(&self, libraries: &[(&str, &[&str])], build: &Build) -> Option<Fatbins> {
+        if libraries.is_empty() || !matches!(build, Build::Cuda(_)) {
+            return None;
+        }
+        let mut all = Fatbins::default();
+        for (below, names) in libraries {
+            for file in self.files(below) {
+                if names.iter().any(|name| file.starts_with(name)) {
+                    all.join(self.fatbins(&Path::new(below).join(file)));
+                }
+            }
+        }
+        (all.total() > 0).then_some(all)
+    }
+
+    fn fatbins(&self, file: &Path) -> Fatbins {
+        let node = self.root.resolve(self.dir.join(file));
+        let opened = node.and_then(|node| node.open_read());
+        opened.map_or_else(|_| Fatbins::default(), |file| Fatbins::read(&file))
+    }
+
+    /// The glibc of the wheel's tag, `manylinux_2_28`.
+    fn glibc(&self, package: &str) -> Option<(u32, u32)> {
+        let names = [package.to_owned(), format!("{package}_gpu")];
+        let found = self
+            .site
+            .packages
+            .iter()
+            .find(|p| names.contains(&p.name) && p.build.is_empty())?;
+        let record = format!("{package}-{}.dist-info/WHEEL", found.version);
+        let text = self.root.read_text(self.site.path.join(record), MAX_TEXT).ok()?;
+        text.lines()
+            .filter_map(|line| line.strip_prefix("Tag:"))
+            .filter_map(|tag| {
+                let (_, rest) = tag.split_once("manylinux_")?;
+                let mut numbers = rest.split('_');
+                Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+            })
+            // Of several tags the oldest is enough.
+            .min()
+    }
+}
+
+/// The CUDA release of a tag: `cu118` is 11.8, `cu130` is 13.0.
+fn of_tag(tag: &str) -> Option<Cuda> {
+    let digits = tag.strip_prefix("cu")?;
+    let (major, minor) = digits.split_at_checked(digits.len().checked_sub(1)?)?;
+    Some(Cuda {
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+    })
+}
+
+/// What a local version says: `2.0.1+cu118`, `2.0.1+cpu`.
+fn of_local(version: &str) -> Option<Build> {
+    let (_, local) = version.split_once('+')?;
+    match local {
+        l if l.starts_with("cpu") => Some(Build::Cpu),
+        l if l.starts_with("rocm") => Some(Build::Rocm),
+        l => of_tag(l.split('.').next()?).map(|cuda| Build::Cuda(Some(cuda))),
+    }
+}
+
+/// Version and build that PyTorch's `version.py` says.
+pub fn torch_of(text: &str) -> Option<(String, Build)> {
+    let version = assignment(text, "__version__").flatten()?;
+    let build = match (assignment(text, "cuda"), assignment(text, "hip")) {
+        (Some(Some(cuda)), _) => Build::Cuda(cuda.parse().ok()),
+        (_, Some(Some(_))) => Build::Rocm,
+        (Some(None), _) => Build::Cpu,
+        (None, _) => of_local(version).unwrap_or(Build::Unknown),
+    };
+    Some((version.to_owned(), build))
+}
+
+fn torch(look: &Look<'_>) -> Option<Said> {
+    let text = look.text("version.py").unwrap_or_default();
+    let (version, build, evidence) = if let Some((version, build)) = torch_of(&text) {
+        let cuda = assignment(&text, "cuda").flatten().unwrap_or("None");
+        let says = format!("__version__ = {version}, cuda = {cuda}");
+        (version, build, look.evidence("version.py", says))
+    } else {
+        let version = look.package(&["torch", "pytorch", "torch_cpu"])?.version.clone();
+        let build = of_local(&version).unwrap_or_else(|| {
+            // The library that has the GPU code is there or not.
+            if look.exists("lib/libtorch_cuda.so") {
+                Build::Cuda(None)
+            } else if look.exists("lib/libtorch_cpu.so") {
+                Build::Cpu
+            } else {
+                Build::Unknown
+            }
+        });
+        let says = format!("version {version}, by its package");
+        (version, build, look.evidence("", says))
+    };
+    let declared = match build {
+        Build::Cuda(_) => arch_list(look).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    Some(Said {
+        version,
+        build,
+        evidence,
+        declared,
+    })
+}
+
+/// What `torch.cuda.get_arch_list()` says: a string among the constants of `libtorch_python.so`.
+fn arch_list(look: &Look<'_>) -> Option<Vec<String>> {
+    let node = look.root.resolve(look.dir.join("lib/libtorch_python.so")).ok()?;
+    let file = node.open_read().ok()?;
+    let rodata = sections(&file)?.into_iter().find(|s| s.name == b".rodata")?;
+    let bytes = read(&file, rodata.offset, rodata.size.min(MAX_RODATA))?;
+    bytes
+        .split(|b| *b == 0)
+        .filter(|text| text.starts_with(b"sm_") && text.len() < 512)
+        .find_map(|text| {
+            let text = std::str::from_utf8(text).ok()?;
+            let all: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            (all.len() > 1 && all.iter().all(|a| is_arch(a))).then_some(all)
+        })
+}
+
+/// `sm_90a`, `compute_90`.
+fn is_arch(text: &str) -> bool {
+    let number = text.strip_prefix("sm_").or_else(|| text.strip_prefix("compute_"));
+    number.is_some_and(|n| {
+        let n = n.strip_suffix(['a', 'f']).unwrap_or(n);
+        (2..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+/// Build and architectures that TensorFlow's `build_info.py` says.
+pub fn tensorflow_of(text: &str) -> (Build, Vec<String>) {
+    let cuda = after_key(text, "cuda_version").and_then(quoted);
+    let is_cuda = after_key(text, "is_cuda_build").map(|t| t.starts_with("True"));
+    let build = match (is_cuda, cuda) {
+        (Some(false), _) => Build::Cpu,
+        (_, Some(cuda)) => Build::Cuda(cuda.parse().ok()),
+        (Some(true), None) => Build::Cuda(None),
+        (None, None) => Build::Unknown,
+    };
+    let declared = after_key(text, "cuda_compute_capabilities").map(list);
+    let declared = declared.unwrap_or_default().into_iter().filter(|a| is_arch(a));
+    (build, declared.map(str::to_owned).collect())
+}
+
+fn tensorflow(look: &Look<'_>) -> Option<Said> {
+    const INFO: &str = "python/platform/build_info.py";
+    let record = look.package(&["tensorflow", "tensorflow_gpu", "tensorflow_cpu", "tf_nightly"]);
+    let text = look.text(INFO);
+    if record.is_none() && text.is_none() {
+        return None;
+    }
+    let (mut build, declared) = tensorflow_of(&text.unwrap_or_default());
+    if build == Build::Unknown && record.is_some_and(|p| p.name == "tensorflow_cpu") {
+        build = Build::Cpu;
+    }
+    let says = match &build {
+        Build::Cuda(Some(cuda)) => format!("cuda_version {cuda}"),
+        Build::Cpu => "is_cuda_build False".to_owned(),
+        _ => "no cuda_version".to_owned(),
+    };
+    Some(Said {
+        version: record
+            .map_or("(unknown version)", |p| p.version.as_str())
+            .to_owned(),
+        build,
+        evidence: look.evidence(INFO, says),
+        declared,
+    })
+}
+
+/// JAX has its GPU code in a plugin, whose name says the major release of CUDA. The plugin's lower bound is the first
+/// release of that major.
+fn jax(look: &Look<'_>) -> Option<Said> {
+    let version = look.package(&["jaxlib", "jax"])?.version.clone();
+    let plugin = [13, 12].into_iter().find_map(|major| {
+        let names = [format!("jax_cuda{major}_plugin"), format!("jax_cuda{major}_pjrt")];
+        let package = look.package(&[names[0].as_str(), names[1].as_str()])?;
+        Some((major, package))
+    });
+    let (build, says) = match plugin {
+        Some((major, package)) => (
+            Build::Cuda(Some(Cuda {
+                major,
+                minor: u32::from(major == 12),
+            })),
+            format!("{} {}", package.name, package.version),
+        ),
+        // Until 0.4.26 the GPU build was a jaxlib of its own.
+        None => match version.split_once("+cuda") {
+            Some((_, cuda)) => {
+                let major = cuda.get(..2).and_then(|m| m.parse().ok());
+                let cuda = major.map(|major| Cuda { major, minor: 0 });
+                (Build::Cuda(cuda), format!("jaxlib {version}"))
+            }
+            None => (
+                Build::Cpu,
+                format!("jaxlib {version} without jax-cuda12-plugin or jax-cuda13-plugin"),
+            ),
+        },
+    };
+    Some(Said {
+        version,
+        build,
+        evidence: format!("{}: {says}", look.site.path.display()),
+        declared: Vec::new(),
+    })
+}
+
+/// CuPy's wheels have the CUDA major (from 11 on) or release (before) in their name.
+fn cupy(look: &Look<'_>) -> Option<Said> {
+    let mut packages = look.site.packages.iter();
+    let wheel = packages.find_map(|p| {
+        let tag = p.name.strip_prefix("cupy_cuda")?;
+        let cuda = match tag.strip_suffix('x') {
+            Some(major) => Cuda {
+                major: major.parse().ok()?,
+                minor: 0,
+            },
+            None => of_tag(&format!("cu{tag}"))?,
+        };
+        Some((p, cuda))
+    });
+    // Built from source, or of conda, it does not say.
+    let (package, build) = match wheel {
+        Some((package, cuda)) => (package, Build::Cuda(Some(cuda))),
+        None => (look.package(&["cupy"])?, Build::Cuda(None)),
+    };
+    let says = format!("{} {}", package.name, package.version);
+    let version = package.version.clone();
+    Some(Said {
+        version,
+        build,
+        evidence: format!("{}: {says}", look.site.path.display()),
+        declared: Vec::new(),
+    })
+}
+
+fn onnxruntime(look: &Look<'_>) -> Option<Said> {
+    const INFO: &str = "capi/build_and_package_info.py";
+    const PROVIDER: &str = "capi/libonnxruntime_providers_cuda.so";
+    let version = look.package(&["onnxruntime_gpu", "onnxruntime"])?.version.clone();
+    let text = look.text(INFO).unwrap_or_default();
+    let said = assignment(&text, "cuda_version").flatten();
+    let (build, evidence) = match said {
+        Some(cuda) => (
+            Build::Cuda(cuda.parse().ok()),
+            look.evidence(INFO, format_args!("cuda_version = {cuda}")),
+        ),
+        None if look.exists(PROVIDER) => {
+            let major = cudart_of(look, PROVIDER);
+            (
+                Build::Cuda(major.map(|major| Cuda { major, minor: 0 })),
+                look.evidence(PROVIDER, "the CUDA provider is there"),
+            )
+        }
+        None => (
+            Build::Cpu,
+            look.evidence("capi", "no libonnxruntime_providers_cuda.so"),
+        ),
+    };
+    Some(Said {
+        version,
+        build,
+        evidence,
+        declared: Vec::new(),
+    })
+}
+
+fn vllm(look: &Look<'_>) -> Option<Said> {
+    let record = look.package(&["vllm"])?;
+    let text = look.text("_version.py").unwrap_or_default();
+    let version = assignment(&text, "__version__")
+        .flatten()
+        .unwrap_or(&record.version)
+        .to_owned();
+    let library = look.files("").into_iter().find(|f| f.starts_with("_C."));
+    let build = match &library {
+        Some(file) => of_local(&version)
+            .unwrap_or_else(|| Build::Cuda(cudart_of(look, file).map(|major| Cuda { major, minor: 0 }))),
+        None => of_local(&version).unwrap_or(Build::Unknown),
+    };
+    let evidence = match library {
+        Some(file) => look.evidence(&file, format_args!("version {version}")),
+        None => look.evidence("", format_args!("version {version}, no library of kernels")),
+    };
+    Some(Said {
+        version,
+        build,
+        evidence,
+        declared: Vec::new(),
+    })
+}
+
+/// One library for each CUDA release; PyTorch's own release decides which one is taken.
+fn bitsandbytes(look: &Look<'_>) -> Option<Said> {
+    let version = look.package(&["bitsandbytes"])?.version.clone();
+    let releases: BTreeSet<Cuda> = look
+        .files("")
+        .iter()
+        .filter_map(|file| {
+            let tag = file.strip_prefix("libbitsandbytes_cuda")?.strip_suffix(".so")?;
+            of_tag(&format!("cu{tag}"))
+        })
+        .collect();
+    let beside = look.site.path.join("torch/version.py");
+    let beside = look.root.read_text(beside, MAX_TEXT).unwrap_or_default();
+    let torch: Option<Cuda> = assignment(&beside, "cuda").flatten().and_then(|c| c.parse().ok());
+    let build = match torch {
+        _ if releases.is_empty() => Build::Cpu,
+        Some(cuda) if releases.contains(&cuda) => Build::Cuda(Some(cuda)),
+        _ => Build::Unknown,
+    };
+    let says: Vec<String> = releases.iter().map(ToString::to_string).collect();
+    Some(Said {
+        version,
+        build,
+        evidence: look.evidence("", format_args!("libraries for CUDA {}", says.join(", "))),
+        declared: Vec::new(),
+    })
+}
+
+/// The major release of the CUDA runtime that a library needs: 12 of `libcudart.so.12`.
+fn cudart_of(look: &Look<'_>, file: &str) -> Option<u32> {
+    let node = look.root.resolve(look.dir.join(file)).ok()?;
+    let info = elf::read(&node.open_read().ok()?, Want::All).ok()?;
+    info.needed.iter().find_map(|name| {
+        let name = std::str::from_utf8(name).ok()?;
+        let version = name
+            .strip_prefix("libcudart.so.")
+            .or_else(|| name.strip_prefix("libcublasLt.so."))?;
+        version.split('.').next()?.parse().ok()
+    })
+}

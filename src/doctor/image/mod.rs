@@ -1,0 +1,651 @@
+//! An image: what of CUDA is in it, and whether it runs on a host.
+//!
+//! Nothing of the image is executed. Every path is walked in its root, every file read is bounded, and what is read is
+//! text, a few shapes of it, and ELF headers.
+//!
+//! | part | what it knows |
+//! |---|---|
+//! | `source`, `config` | where an image comes from, and its configuration |
+//! | `archive`, `layer`, `tar`, `keep` | archives: the little of them that is looked at |
+//! | `walk`, `environments`, `packages` | where things are |
+//! | `frameworks`, `text`, `fatbin`, `toolkit`, `libcuda` | what they are |
+//! | `target`, `verdict`, `checks` | whether they run |
+
+pub mod archive;
+mod checks;
+pub mod config;
+pub mod environments;
+pub mod fatbin;
+pub mod frameworks;
+pub mod keep;
+pub mod layer;
+pub mod libcuda;
+pub mod packages;
+pub mod source;
+pub mod tar;
+pub mod target;
+pub mod text;
+pub mod toolkit;
+pub mod verdict;
+pub mod walk;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+pub use checks::CHECKS;
+pub use source::Image;
+pub use target::{Gpu, Target};
+
+use self::checks::{
+    BAKED, CAPABILITIES, COMPAT, EMPTY, ENVIRONMENT, INCOMPLETE, LIBC, REQUIRE, SHADOWED, STUB,
+};
+use self::environments::{Environment, Kind};
+use self::frameworks::{Build, Framework};
+use self::libcuda::Libcuda;
+use self::toolkit::Toolkit;
+use self::verdict::Need;
+use self::walk::{Found, version_in_name};
+use super::{Finding, Report, Severity};
+use crate::compat::forward::{Note, Package};
+use crate::compat::{Class, Platform};
+use crate::ldso::{Flavour, flavour};
+use crate::request::{Facts, Requirement};
+
+/// Lines of evidence in one finding.
+const MAX_EVIDENCE: usize = 8;
+/// Frameworks whose CPU builds are common where a GPU is not meant for them.
+const OFTEN_CPU: [&str; 2] = ["onnxruntime", "bitsandbytes"];
+
+/// Told how far a long scan has come.
+pub trait Progress {
+    /// So many directories were looked at.
+    fn directories(&mut self, _count: usize) {}
+
+    /// So many entries of a layer were read.
+    fn entries(&mut self, _count: usize) {}
+}
+
+/// Tells nobody.
+#[derive(Clone, Copy, Debug)]
+pub struct Silent;
+
+impl Progress for Silent {}
+
+/// Everything that was found in an image.
+struct Contents<'a> {
+    image: &'a Image,
+    found: Found,
+    toolkit: Toolkit,
+    environments: Vec<Environment>,
+    libcudas: Vec<Libcuda>,
+    flavour: Flavour,
+}
+
+/// Looks at an image and judges it by `target`.
+pub fn report(image: &Image, target: &Target, progress: &mut dyn Progress) -> Report {
+    let found = walk::walk(&image.root, progress);
+    let config = image.config.as_ref();
+    let contents = Contents {
+        toolkit: Toolkit::find(&image.root, config, &found),
+        environments: environments::find(&image.root, config, &found),
+        libcudas: found
+            .libcuda
+            .iter()
+            .filter_map(|path| Libcuda::at(&image.root, path))
+            .collect(),
+        flavour: flavour(&image.root),
+        found,
+        image,
+    };
+    let mut report = Report::new(format!("image {}", image.title));
+    contents.facts(&mut report, target);
+    contents.versions(&mut report, target);
+    contents.devices(&mut report, target);
+    contents.loader(&mut report, target);
+    contents.variables(&mut report, target);
+    contents.python(&mut report);
+    contents.libc(&mut report);
+    contents.limits(&mut report);
+    report
+}
+
+impl Contents<'_> {
+    fn var(&self, name: &str) -> Option<&str> {
+        self.image.config.as_ref()?.var(name)
+    }
+
+    fn frameworks(&self) -> impl Iterator<Item = (&Environment, &Framework)> {
+        self.environments
+            .iter()
+            .flat_map(|e| e.frameworks.iter().map(move |f| (e, f)))
+    }
+
+    fn uses_cuda(&self) -> bool {
+        let cuda = |(_, f): (&Environment, &Framework)| matches!(f.build, Build::Cuda(_));
+        self.toolkit.flavour != toolkit::Flavour::None
+            || self.frameworks().any(cuda)
+            || self.environments.iter().any(|e| e.runtime().is_some())
+    }
+
+    fn facts(&self, report: &mut Report, target: &Target) {
+        report.fact("judged for", target.describe());
+        for gpu in &target.gpus {
+            let sm = gpu
+                .sm
+                .map_or("unknown architecture".to_owned(), |sm| sm.to_string());
+            report.fact("GPU", format!("{} ({sm})", gpu.name));
+        }
+        let cuda = self
+            .toolkit
+            .cuda
+            .map(|cuda| format!(" {cuda}"))
+            .unwrap_or_default();
+        report.fact("CUDA image", format!("{}{cuda}", self.toolkit.name()));
+        let libc = match (self.flavour, environments::glibc(&self.image.root)) {
+            (Flavour::Glibc(_), Some((major, minor))) => format!("glibc {major}.{minor}"),
+            (Flavour::Glibc(_), None) => "glibc".to_owned(),
+            (Flavour::Musl(_), _) => "musl".to_owned(),
+            (Flavour::None, _) => "none".to_owned(),
+        };
+        report.fact("C library", libc);
+        for name in [
+            "NVIDIA_VISIBLE_DEVICES",
+            "NVIDIA_DRIVER_CAPABILITIES",
+            "NVIDIA_REQUIRE_CUDA",
+            "LD_LIBRARY_PATH",
+        ] {
+            if let Some(value) = self.var(name) {
+                report.fact(name, value);
+            }
+        }
+        for environment in &self.environments {
+            let runtime = environment.runtime().map(|(_, package)| package);
+            for framework in &environment.frameworks {
+                let mut text = format!("{} {}", framework.version, build_name(&framework.build));
+                if !framework.declared.is_empty() {
+                    text.push_str(&format!(", {}", framework.declared.join(" ")));
+                }
+                text.push_str(&format!(", in {}", framework.path.display()));
+                report.fact(framework.name, text);
+            }
+            if let Some(runtime) = runtime {
+                report.fact(
+                    "CUDA runtime",
+                    format!("{runtime}, in {}", environment.prefix.display()),
+                );
+            }
+        }
+    }
+
+    /// CUDA versions against the driver.
+    fn versions(&self, report: &mut Report, target: &Target) {
+        let package = self.package();
+        let mut needs: Vec<Need<'_>> = Vec::new();
+        for (environment, framework) in self.frameworks() {
+            if let Build::Cuda(Some(cuda)) = framework.build {
+                needs.push(Need {
+                    name: format!("{} {}", framework.name, framework.version),
+                    subject: framework.path.display().to_string(),
+                    cuda,
+                    evidence: framework.evidence.clone(),
+                    framework: Some((framework, environment)),
+                    vital: environment.on_path != Some(false),
+                });
+            }
+        }
+        let vital = needs.is_empty();
+        for environment in &self.environments {
+            let judged = environment
+                .frameworks
+                .iter()
+                .any(|f| matches!(f.build, Build::Cuda(Some(_))));
+            if let Some((cuda, evidence)) = environment.runtime()
+                && !judged
+            {
+                needs.push(Need {
+                    name: evidence.clone(),
+                    subject: environment.prefix.display().to_string(),
+                    cuda,
+                    evidence,
+                    framework: None,
+                    vital,
+                });
+            }
+        }
+        if let Some(cuda) = self.toolkit.cuda {
+            needs.push(Need {
+                name: format!("the image's CUDA toolkit ({})", self.toolkit.name()),
+                subject: "CUDA toolkit".to_owned(),
+                cuda,
+                evidence: self.toolkit.evidence.clone(),
+                framework: None,
+                vital,
+            });
+        }
+        for need in &needs {
+            report.add(verdict::runs(need, target, package.as_ref()));
+        }
+        for (_, framework) in self.frameworks() {
+            if framework.build == Build::Cuda(None) || framework.build == Build::Unknown {
+                report.add(
+                    Finding::new(
+                        &checks::RUNS,
+                        Severity::Info,
+                        framework.path.display().to_string(),
+                        format!(
+                            "{} {} does not say which CUDA it was built for: unknown",
+                            framework.name, framework.version
+                        ),
+                    )
+                    .evidence(&framework.evidence),
+                );
+            }
+        }
+        if !self.uses_cuda() && self.frameworks().next().is_none() {
+            report.add(Finding::new(
+                &EMPTY,
+                Severity::Info,
+                "image",
+                "neither a CUDA runtime nor a framework was found",
+            ));
+        }
+    }
+
+    /// The compatibility package of the image.
+    fn package(&self) -> Option<Package> {
+        let compat = self
+            .libcudas
+            .iter()
+            .filter(|l| l.kind == libcuda::Kind::Compat)
+            .max_by_key(|l| l.version.as_ref().map(String::len))?;
+        Some(Package {
+            version: compat.version.as_deref()?.parse().ok()?,
+            note: compat.note.as_deref().and_then(Note::parse),
+        })
+    }
+
+    fn hides(&self, soname: &str) -> Option<Libcuda> {
+        let path = self.var("LD_LIBRARY_PATH")?;
+        libcuda::hides_the_driver(&self.image.root, path, soname)
+    }
+
+    /// What frameworks are built for.
+    fn devices(&self, report: &mut Report, target: &Target) {
+        let cuda = self
+            .frameworks()
+            .any(|(_, f)| matches!(f.build, Build::Cuda(_)) && f.package != "bitsandbytes");
+        for (environment, framework) in self.frameworks() {
+            match framework.build {
+                Build::Cpu | Build::Rocm => {
+                    let vital = !cuda
+                        && environment.on_path != Some(false)
+                        && !OFTEN_CPU.contains(&framework.package);
+                    report.add(verdict::cpu_only(framework, environment, target, vital));
+                }
+                Build::Cuda(_) => {
+                    if let Some(finding) = verdict::architecture(framework, target) {
+                        report.add(finding);
+                    }
+                }
+                Build::Unknown => {}
+            }
+        }
+    }
+
+    /// Which libcuda a program would load.
+    fn loader(&self, report: &mut Report, target: &Target) {
+        for soname in ["libcuda.so.1", "libcuda.so"] {
+            let Some(hiding) = self.hides(soname) else {
+                continue;
+            };
+            let severity = if soname == "libcuda.so.1" {
+                Severity::Fail
+            } else {
+                Severity::Warn
+            };
+            let path = hiding.path.display().to_string();
+            let dir = hiding.path.parent().unwrap_or(Path::new("/")).display();
+            let fix = format!("take {dir} out of LD_LIBRARY_PATH");
+            let evidence = format!(
+                "LD_LIBRARY_PATH={}",
+                self.var("LD_LIBRARY_PATH").unwrap_or_default()
+            );
+            let finding = match hiding.kind {
+                libcuda::Kind::Stub | libcuda::Kind::Empty => Finding::new(
+                    &STUB,
+                    severity,
+                    path,
+                    format!(
+                        "a stub is found as {soname} before the driver's library: error 34, \"CUDA driver is a stub library\""
+                    ),
+                ),
+                libcuda::Kind::Compat => match compat_first(&hiding, target) {
+                    Some((severity, cause)) => Finding::new(&COMPAT, severity, path, cause),
+                    None => continue,
+                },
+                libcuda::Kind::Driver => Finding::new(
+                    &BAKED,
+                    severity,
+                    path,
+                    format!(
+                        "libcuda of driver {} in the image is found before the host's: error 803 where the versions differ",
+                        hiding.version.as_deref().unwrap_or("of unknown version")
+                    ),
+                ),
+            };
+            report.add(finding.fix(fix).evidence(evidence));
+            break;
+        }
+        self.baked(report, target);
+    }
+
+    /// Libraries of a driver in the image.
+    fn baked(&self, report: &mut Report, target: &Target) {
+        let of_driver = self
+            .libcudas
+            .iter()
+            .filter(|l| l.kind == libcuda::Kind::Driver)
+            .map(|l| l.path.as_path());
+        let compat_dirs: BTreeSet<&Path> = self
+            .libcudas
+            .iter()
+            .filter(|l| l.kind == libcuda::Kind::Compat)
+            .filter_map(|l| l.path.parent())
+            .collect();
+        let others = self
+            .found
+            .driver_libraries
+            .iter()
+            .map(std::path::PathBuf::as_path)
+            .filter(|path| {
+                path.parent()
+                    .is_some_and(|dir| !compat_dirs.contains(dir) && !dir.ends_with("stubs"))
+            });
+        let all: BTreeSet<&Path> = of_driver.chain(others).collect();
+        let empty = |path: &&Path| {
+            self.image
+                .root
+                .resolve(path)
+                .is_ok_and(|n| n.is_file() && n.stat().st_size == 0)
+        };
+        let left: Vec<&Path> = all.iter().copied().filter(|p| empty(p)).collect();
+        let versions: BTreeSet<&str> = all
+            .iter()
+            .filter(|p| !left.contains(p))
+            .filter_map(|p| version_in_name(p))
+            .collect();
+        if let Some(first) = left.first() {
+            report.add(
+                Finding::new(
+                    &BAKED,
+                    Severity::Warn,
+                    first.display().to_string(),
+                    format!(
+                        "{} empty driver libraries in the image, left behind by another container tool",
+                        left.len()
+                    ),
+                )
+                .fix("build the image without a GPU runtime, or `rm -f` them in it"),
+            );
+        }
+        let host = target.driver.map(|d| d.to_string());
+        let differing: Vec<&str> = versions
+            .iter()
+            .copied()
+            .filter(|v| target.platform == Platform::Windows || host.as_deref() != Some(*v))
+            .collect();
+        if differing.is_empty() {
+            return;
+        }
+        let mut finding = Finding::new(
+            &BAKED,
+            Severity::Warn,
+            "driver libraries",
+            format!(
+                "libraries of driver {} are baked into the image; nvoci puts the host's first, other tools may not (\"Driver/library version mismatch\")",
+                differing.join(", ")
+            ),
+        )
+        .fix("take the driver's packages (libnvidia-*, nvidia-utils-*, nvidia-driver-*) out of the image");
+        for path in all.iter().filter(|p| !left.contains(p)).take(MAX_EVIDENCE) {
+            finding = finding.evidence(path.display().to_string());
+        }
+        report.add(finding);
+    }
+
+    /// `NVIDIA_*`.
+    fn variables(&self, report: &mut Report, target: &Target) {
+        self.requirements(report, target);
+        if let Some(capabilities) = self.var("NVIDIA_DRIVER_CAPABILITIES") {
+            let mut words = capabilities.split(',').map(str::trim).peekable();
+            let set = words.peek().is_some_and(|w| !w.is_empty());
+            if set && !words.any(|w| matches!(w, "compute" | "all")) && self.uses_cuda() {
+                report.add(
+                    Finding::new(
+                        &CAPABILITIES,
+                        Severity::Fail,
+                        "NVIDIA_DRIVER_CAPABILITIES",
+                        format!("`{capabilities}` lacks compute: libcuda is not given, `nvidia-smi` works and CUDA does not"),
+                    )
+                    .fix("set NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+                );
+            }
+        }
+        if let Some(devices @ ("none" | "void")) = self.var("NVIDIA_VISIBLE_DEVICES") {
+            report.add(
+                Finding::new(
+                    &CAPABILITIES,
+                    Severity::Warn,
+                    "NVIDIA_VISIBLE_DEVICES",
+                    format!("the image says `{devices}`: its containers get no GPU unless one is asked for otherwise"),
+                )
+                .fix("start it with `--gpus all`, or set NVIDIA_VISIBLE_DEVICES=all"),
+            );
+        }
+    }
+
+    fn requirements(&self, report: &mut Report, target: &Target) {
+        let Some(config) = &self.image.config else {
+            return;
+        };
+        if matches!(config.var("NVIDIA_DISABLE_REQUIRE"), Some("1" | "true")) {
+            return;
+        }
+        let driver = target.driver.map(|d| d.to_string());
+        // The conditions are on drivers for Linux; of one for Windows only its CUDA can be compared.
+        let driver = driver.as_deref().filter(|_| target.platform == Platform::Linux);
+        let cuda = target.native().map(|n| n.cuda.to_string());
+        let facts = Facts {
+            cuda: cuda.as_deref(),
+            driver,
+            arch: None,
+            brand: None,
+        };
+        let mut notes = Vec::new();
+        let names = config
+            .env
+            .iter()
+            .filter(|(name, _)| name.starts_with("NVIDIA_REQUIRE_"));
+        for (name, value) in names.take(64) {
+            let met = Requirement::parse(name, value, &mut notes).and_then(|r| r.evaluate(&facts));
+            if target.driver.is_none() {
+                continue;
+            }
+            report.add(match met {
+                Ok(unknown) if unknown.is_empty() => {
+                    Finding::new(&REQUIRE, Severity::Ok, name, "the conditions are met")
+                }
+                Ok(unknown) => {
+                    Finding::new(&REQUIRE, Severity::Ok, name, "no condition is known to be unmet")
+                        .evidence(unknown.join("; "))
+                }
+                Err(e) => Finding::new(&REQUIRE, Severity::Fail, name, e.why()).fix(e.fix_text()),
+            });
+        }
+    }
+
+    fn python(&self, report: &mut Report) {
+        let active = self
+            .environments
+            .iter()
+            .any(|e| e.on_path == Some(true) && !e.frameworks.is_empty());
+        let aside = self
+            .environments
+            .iter()
+            .filter(|e| e.on_path == Some(false) && !e.frameworks.is_empty());
+        for environment in aside.filter(|_| !active) {
+            let prefix = environment.prefix.display().to_string();
+            let command = self
+                .image
+                .config
+                .as_ref()
+                .map(|c| c.command.join(" "))
+                .unwrap_or_default();
+            // What is started may well know its way.
+            let named =
+                command.contains(&prefix) || command.contains("conda") || command.contains("activate");
+            if named {
+                continue;
+            }
+            let names: Vec<&str> = environment.frameworks.iter().map(|f| f.name).collect();
+            let kind = match environment.kind {
+                Kind::Conda => "conda environment",
+                Kind::Venv => "virtual environment",
+                Kind::System | Kind::User => "Python",
+            };
+            report.add(
+                Finding::new(
+                    &ENVIRONMENT,
+                    Severity::Warn,
+                    &prefix,
+                    format!(
+                        "{} is in a {kind} that is not on PATH: `python` of the image does not find it",
+                        names.join(", ")
+                    ),
+                )
+                .fix(format!("add `ENV PATH={prefix}/bin:$PATH` to the Dockerfile"))
+                .evidence(format!("PATH={}", self.var("PATH").unwrap_or("(not set)"))),
+            );
+        }
+        for pair in environments::shadowed(&self.environments) {
+            report.add(
+                Finding::new(
+                    &SHADOWED,
+                    Severity::Warn,
+                    pair.first.0.display().to_string(),
+                    format!(
+                        "{} {} hides {} in {}",
+                        pair.package,
+                        pair.first.1,
+                        pair.second.1,
+                        pair.second.0.display()
+                    ),
+                )
+                .fix(format!("`pip uninstall {}` until one is left", pair.package)),
+            );
+        }
+    }
+
+    fn libc(&self, report: &mut Report) {
+        if matches!(self.flavour, Flavour::Musl(_)) && self.uses_cuda() {
+            report.add(
+                Finding::new(
+                    &LIBC,
+                    Severity::Fail,
+                    "C library",
+                    "the image is of musl libc (Alpine): CUDA's libraries need glibc and do not load",
+                )
+                .fix("build on a glibc distribution, such as debian:bookworm-slim or nvidia/cuda"),
+            );
+        }
+        let Some(has) = environments::glibc(&self.image.root) else {
+            return;
+        };
+        for (_, framework) in self.frameworks() {
+            if let Some(needs) = framework.glibc.filter(|needs| *needs > has) {
+                report.add(
+                    Finding::new(
+                        &LIBC,
+                        Severity::Fail,
+                        framework.path.display().to_string(),
+                        format!(
+                            "{} {} needs glibc {}.{}, the image has {}.{}: \"version `GLIBC_{}.{}' not found\"",
+                            framework.name, framework.version, needs.0, needs.1, has.0, has.1, needs.0, needs.1
+                        ),
+                    )
+                    .fix("build on a newer distribution, or use an older release of the framework"),
+                );
+            }
+        }
+    }
+
+    fn limits(&self, report: &mut Report) {
+        let walked = Some(&self.found.incomplete).filter(|why| !why.is_empty());
+        for why in self.image.notes.iter().chain(walked) {
+            report.add(Finding::new(&INCOMPLETE, Severity::Info, "image", why));
+        }
+    }
+}
+
+fn build_name(build: &Build) -> String {
+    match build {
+        Build::Cpu => "CPU-only".to_owned(),
+        Build::Cuda(Some(cuda)) => format!("CUDA {cuda}"),
+        Build::Cuda(None) => "CUDA, release unknown".to_owned(),
+        Build::Rocm => "ROCm".to_owned(),
+        Build::Unknown => "build unknown".to_owned(),
+    }
+}
+
+/// What is wrong with compatibility libraries that come first; `None` where they fit.
+pub(super) fn compat_first(hiding: &Libcuda, target: &Target) -> Option<(Severity, String)> {
+    let version = hiding.version.as_deref()?;
+    let driver = target.driver?;
+    let package = Package {
+        version: version.parse().ok()?,
+        note: hiding.note.as_deref().and_then(Note::parse),
+    };
+    if target.platform == Platform::Windows {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come first, but WSL2 has no forward compatibility"
+            ),
+        ));
+    }
+    if target
+        .gpus
+        .iter()
+        .any(|g| g.class.is_some_and(|c| !Class::allows_forward(c)))
+    {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come first: error 804, \"forward compatibility was attempted on non supported HW\""
+            ),
+        ));
+    }
+    if package.version <= driver {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come before the newer driver {driver}: error 803"
+            ),
+        ));
+    }
+    let branches = package
+        .note
+        .as_ref()
+        .map(|n| n.branches.as_slice())
+        .unwrap_or_default();
+    if !branches.is_empty() && !branches.contains(&driver.major()) {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come first, but do not work with branch {}: error 803",
+                driver.major()
+            ),
+        ));
+    }
+    None
+}

@@ -1,0 +1,313 @@
+//! Whether what is in the image runs on the target, and the smallest change that makes it run.
+
+use std::collections::BTreeMap;
+
+use super::checks::{ARCHITECTURE, CPU_ONLY, RUNS};
+use super::environments::{Environment, Kind};
+use super::fatbin::{Codes, Fatbins};
+use super::frameworks::{Build, Framework};
+use super::target::{Gpu, Target};
+use crate::compat::forward::Package;
+use crate::compat::{Cuda, Outcome, Sm, ptx, torch};
+use crate::doctor::{Finding, Severity};
+
+/// The error that programs end with, as CUDA says it.
+const TOO_OLD: &str = "error 35, \"CUDA driver version is insufficient for CUDA runtime version\"";
+/// Of a library's containers so many hundredths must have code for a GPU: some are for single architectures on purpose.
+const ENOUGH: usize = 75;
+
+/// Something of the image that needs a CUDA version.
+#[derive(Clone, Debug)]
+pub struct Need<'a> {
+    /// What it is: `PyTorch 2.0.1+cu118`.
+    pub name: String,
+    /// Where it is.
+    pub subject: String,
+    /// What it needs.
+    pub cuda: Cuda,
+    /// Where that was read.
+    pub evidence: String,
+    /// The framework, if it is one.
+    pub framework: Option<(&'a Framework, &'a Environment)>,
+    /// Whether the image is of no use without it.
+    pub vital: bool,
+}
+
+/// How `need` runs with the driver.
+pub fn runs(need: &Need<'_>, target: &Target, package: Option<&Package>) -> Finding {
+    let new = |severity, cause: String| {
+        Finding::new(&RUNS, severity, &need.subject, cause)
+            .evidence(&need.evidence)
+            .evidence(target.describe())
+    };
+    let Some((outcome, asked)) = target.judge(need.cuda, package) else {
+        return new(
+            Severity::Info,
+            format!(
+                "{} needs CUDA {}; whether it runs is unknown without a driver",
+                need.name, need.cuda
+            ),
+        )
+        .fix("name a driver with `--driver VERSION`");
+    };
+    let driver = target.describe();
+    match outcome {
+        Outcome::Native => new(
+            Severity::Ok,
+            format!("{} (CUDA {}) runs natively on {driver}", need.name, need.cuda),
+        ),
+        Outcome::MinorVersion { native } => new(
+            Severity::Ok,
+            format!(
+                "{} (CUDA {}) runs on {driver} by minor-version compatibility: PTX newer than CUDA {native} cannot be compiled",
+                need.name, need.cuda
+            ),
+        ),
+        Outcome::Forward { package: version } => {
+            let runs = format!(
+                "{} (CUDA {}) runs on {driver} by forward compatibility, with the image's libraries of driver {version}",
+                need.name, need.cuda
+            );
+            // The hook puts them first where they are wanted (`cuda-compat = "auto"`).
+            new(Severity::Ok, runs)
+        }
+        Outcome::Unknown(why) => new(
+            Severity::Info,
+            format!("{} (CUDA {}): {why}", need.name, need.cuda),
+        ),
+        Outcome::Impossible(change) => {
+            let severity = if need.vital {
+                Severity::Fail
+            } else {
+                Severity::Warn
+            };
+            let finding = new(
+                severity,
+                format!(
+                    "{} needs CUDA {}, but this is {driver}: {TOO_OLD}",
+                    need.name, need.cuda
+                ),
+            );
+            let wheel = need
+                .framework
+                .filter(|(f, _)| f.package == "torch")
+                .and_then(|(f, _)| {
+                    let release = f.version.parse().ok()?;
+                    torch::wheel_for(release, &asked).filter(|wheel| wheel.release == release)
+                });
+            match wheel {
+                Some(wheel) => finding.fix(wheel.pip()).evidence(format!("or: {change}")),
+                None => finding.fix(change.to_string()),
+            }
+        }
+    }
+}
+
+/// Whether a framework's device code serves the GPUs; `None` where that is not known, or nothing is wrong.
+pub fn architecture(framework: &Framework, target: &Target) -> Option<Finding> {
+    let mut worst: Option<Finding> = None;
+    for gpu in &target.gpus {
+        let Some(sm) = gpu.sm else { continue };
+        let found = of_gpu(framework, target, gpu, sm);
+        worst = match (worst, found) {
+            (Some(old), Some(new)) if new.severity > old.severity => Some(new),
+            (None, new) => new,
+            (old, _) => old,
+        };
+    }
+    worst
+}
+
+fn of_gpu(framework: &Framework, target: &Target, gpu: &Gpu, sm: Sm) -> Option<Finding> {
+    let native = target.native().map(|native| native.cuda);
+    let compiles = |version: (u16, u16)| {
+        ptx::cuda_of(version.0.into(), version.1.into()).is_some_and(|cuda| native.is_some_and(|n| cuda <= n))
+    };
+    let declared: Vec<Sm> = framework.declared.iter().filter_map(|a| a.parse().ok()).collect();
+    let as_declared = |number: u32| {
+        let plain = Sm::new(number);
+        // A fat binary does not say the suffix; the list may.
+        let of_number = |sm: &&Sm| sm.number() == number;
+        if declared.contains(&plain) {
+            return plain;
+        }
+        declared.iter().find(of_number).copied().unwrap_or(plain)
+    };
+    let machine = |codes: &Codes| codes.cubins.iter().any(|a| as_declared(*a).runs_on(sm));
+    let any = |codes: &Codes| {
+        machine(codes)
+            || codes
+                .ptx
+                .iter()
+                .any(|(arch, version)| Sm::new(*arch).compiles_for(sm) && compiles(*version))
+    };
+    let name = format!("{} {}", framework.name, framework.version);
+    let subject = framework.path.display().to_string();
+    let (good, total, evidence) = match &framework.code {
+        Some(code) => (code.count(any), code.total(), listing(code)),
+        None if !framework.declared.is_empty() => {
+            let good = framework.declared.iter().any(|text| {
+                let Ok(code) = text.parse::<Sm>() else {
+                    return false;
+                };
+                if text.starts_with("compute_") {
+                    // Compiled by the toolkit that the framework is built with.
+                    let built = match framework.build {
+                        Build::Cuda(cuda) => cuda,
+                        _ => None,
+                    };
+                    code.compiles_for(sm) && built.zip(native).is_some_and(|(b, n)| b <= n)
+                } else {
+                    code.runs_on(sm)
+                }
+            });
+            (
+                usize::from(good),
+                1,
+                format!("built for {}", framework.declared.join(" ")),
+            )
+        }
+        None => return None,
+    };
+    let new = |severity, cause: String| {
+        Finding::new(&ARCHITECTURE, severity, &subject, cause)
+            .evidence(evidence.clone())
+            .fix(better_build(framework, target, sm))
+    };
+    let partial = framework.code.as_ref().is_some_and(|code| code.partial);
+    if good == 0 && !partial {
+        return Some(new(
+            Severity::Fail,
+            format!(
+                "{name} has no code for {gpu}: error 209, \"no kernel image is available for execution on the device\""
+            ),
+        ));
+    }
+    if good * 100 < total * ENOUGH {
+        return Some(new(
+            Severity::Warn,
+            format!(
+                "{name} has code for {gpu} in only {good} of {total} containers: some operations end with error 209"
+            ),
+        ));
+    }
+    let how = match &framework.code {
+        Some(code) if code.count(machine) * 100 < total * ENOUGH => "PTX that the driver compiles",
+        _ => "machine code",
+    };
+    Some(
+        Finding::new(
+            &ARCHITECTURE,
+            Severity::Ok,
+            &subject,
+            format!("{name} has {how} for {gpu}"),
+        )
+        .evidence(evidence),
+    )
+}
+
+/// The architectures of a library, with the share of the containers where they are not in all.
+pub fn listing(code: &Fatbins) -> String {
+    let total = code.total();
+    let mut text = String::from("machine code for");
+    for (arch, n) in code.architectures() {
+        text.push_str(&format!(" {}", Sm::new(arch)));
+        if n < total {
+            text.push_str(&format!(" ({n} of {total})"));
+        }
+    }
+    let mut with_ptx: BTreeMap<u32, usize> = BTreeMap::new();
+    for (codes, n) in &code.sets {
+        for (arch, _) in &codes.ptx {
+            *with_ptx.entry(*arch).or_insert(0) += n;
+        }
+    }
+    for (arch, n) in with_ptx {
+        text.push_str(&format!("; PTX for compute_{arch} ({n} of {total})"));
+    }
+    text
+}
+
+fn better_build(framework: &Framework, target: &Target, sm: Sm) -> String {
+    let asked = target
+        .each()
+        .into_iter()
+        .filter_map(|(_, asked)| asked)
+        .find(|asked| asked.sm == Some(sm));
+    let wheel = (framework.package == "torch")
+        .then(|| framework.version.parse().ok())
+        .flatten()
+        .zip(asked)
+        .and_then(|(release, asked)| torch::wheel_for(release, &asked));
+    if let Some(wheel) = wheel {
+        return wheel.pip();
+    }
+    match sm.architecture() {
+        Some(a) => match (a.first, a.last) {
+            (Some(first), None) => format!(
+                "use a build of {} for CUDA {first} or newer that lists {sm}",
+                framework.name
+            ),
+            (Some(first), Some(last)) => {
+                format!(
+                    "use a build of {} for CUDA {first} to {last} that lists {sm}",
+                    framework.name
+                )
+            }
+            _ => format!("use a build of {} that lists {sm}", framework.name),
+        },
+        None => format!("use a build of {} that lists {sm}", framework.name),
+    }
+}
+
+/// A build without GPU code.
+pub fn cpu_only(framework: &Framework, environment: &Environment, target: &Target, vital: bool) -> Finding {
+    let severity = if vital { Severity::Fail } else { Severity::Warn };
+    let name = format!("{} {}", framework.name, framework.version);
+    let (what, fix) = match framework.build {
+        Build::Rocm => ("built for AMD GPUs", cuda_build(framework, environment, target)),
+        _ => ("a CPU-only build", cuda_build(framework, environment, target)),
+    };
+    let cause = match framework.package {
+        "torch" => format!("{name} is {what}: `torch.cuda.is_available()` is False on any host"),
+        _ => format!("{name} is {what}: it computes on the CPU on any host"),
+    };
+    Finding::new(&CPU_ONLY, severity, framework.path.display().to_string(), cause)
+        .fix(fix)
+        .evidence(&framework.evidence)
+}
+
+/// The command that installs the framework with GPU code.
+fn cuda_build(framework: &Framework, environment: &Environment, target: &Target) -> String {
+    let version = framework.version.split('+').next().unwrap_or_default();
+    match framework.package {
+        "torch" => {
+            let release = framework.version.parse().ok();
+            let asked = target.each().into_iter().find_map(|(_, asked)| asked);
+            let wheel = release.and_then(|release| match asked {
+                Some(asked) => torch::wheel_for(release, &asked),
+                None => torch::on_pypi(release),
+            });
+            let conda = environment.kind == Kind::Conda && environment.package("pytorch").is_some();
+            match wheel {
+                Some(wheel) if conda => format!(
+                    "conda install pytorch={} pytorch-cuda={} -c pytorch -c nvidia",
+                    wheel.release, wheel.cuda
+                ),
+                Some(wheel) => wheel.pip(),
+                None => {
+                    "install a CUDA build of PyTorch: https://pytorch.org/get-started/locally/".to_owned()
+                }
+            }
+        }
+        "tensorflow" => format!("pip install \"tensorflow[and-cuda]=={version}\""),
+        "jax" => {
+            let major = target
+                .native()
+                .map_or(12, |n| if n.cuda.major >= 13 { 13 } else { 12 });
+            format!("pip install \"jax[cuda{major}]=={version}\"")
+        }
+        "onnxruntime" => "pip uninstall onnxruntime, then pip install onnxruntime-gpu".to_owned(),
+        other => format!("install a CUDA build of {other}"),
+    }
+}

@@ -1,0 +1,203 @@
+//! One walk over a root: where Python environments, CUDA and driver libraries are.
+//!
+//! Directories only, by descriptor, links not followed; what is in a Python environment is read later, by name.
+
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FileType;
+
+use super::Progress;
+use crate::sys::root::{Node, Root};
+
+/// Directories that are looked at; large images have some fifty thousand.
+const MAX_DIRECTORIES: usize = 1 << 20;
+/// Entries of one directory.
+const MAX_ENTRIES: usize = 1 << 20;
+/// How deep directories may lie.
+const MAX_DEPTH: usize = 48;
+/// Of each kind of thing so many are kept.
+const MAX_FOUND: usize = 4096;
+/// The walk stops after this long.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Names of directories that hold nothing of interest, or copies of what is installed elsewhere.
+const SKIPPED: &[&[u8]] = &[b"node_modules", b".git", b"__pycache__", b"zoneinfo"];
+/// Directories of the root that are no part of an image.
+const KERNELS: &[&str] = &["/proc", "/sys", "/dev"];
+
+/// What was found, as absolute paths below the root, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// `site-packages` and `dist-packages` directories.
+    pub sites: Vec<PathBuf>,
+    /// Prefixes with a `conda-meta` directory.
+    pub conda: Vec<PathBuf>,
+    /// Prefixes with a `pyvenv.cfg`.
+    pub venvs: Vec<PathBuf>,
+    /// `libcuda.so*`.
+    pub libcuda: Vec<PathBuf>,
+    /// The driver's other libraries, with a version in their names.
+    pub driver_libraries: Vec<PathBuf>,
+    /// `libcudart.so.*` that belong to no Python package.
+    pub runtimes: Vec<PathBuf>,
+    /// Why this is not all; empty if it is.
+    pub incomplete: String,
+}
+
+/// Walks the root.
+pub fn walk(root: &Root, progress: &mut dyn Progress) -> Found {
+    let mut found = Found::default();
+    let deadline = Instant::now() + DEADLINE;
+    let mut stack = vec![(PathBuf::from("/"), 0_usize)];
+    let mut seen = 0_usize;
+    while let Some((path, depth)) = stack.pop() {
+        seen += 1;
+        if seen > MAX_DIRECTORIES || depth > MAX_DEPTH || Instant::now() > deadline {
+            found.incomplete = format!("the search ended at {}: too many directories", path.display());
+            break;
+        }
+        progress.directories(seen);
+        let Ok(dir) = root.resolve_nofollow(&path) else {
+            continue;
+        };
+        let visited = dir.visit(MAX_ENTRIES, |name, kind| {
+            let kind = match kind {
+                FileType::Unknown => dir.child_c(name).map_or(FileType::Unknown, |node| node.kind()),
+                known => known,
+            };
+            entry(&mut found, &mut stack, (&dir, &path), depth, (name, kind));
+        });
+        if let Err(e) = visited
+            && found.incomplete.is_empty()
+        {
+            found.incomplete = format!("{}: {e}", path.display());
+        }
+    }
+    for list in [
+        &mut found.sites,
+        &mut found.conda,
+        &mut found.venvs,
+        &mut found.libcuda,
+        &mut found.driver_libraries,
+        &mut found.runtimes,
+    ] {
+        list.sort();
+        list.truncate(MAX_FOUND);
+    }
+    found
+}
+
+fn entry(
+    found: &mut Found,
+    stack: &mut Vec<(PathBuf, usize)>,
+    (node, dir): (&Node, &Path),
+    depth: usize,
+    (name, kind): (&CStr, FileType),
+) {
+    let name = name.to_bytes();
+    let path = || dir.join(OsStr::from_bytes(name));
+    if kind == FileType::Directory {
+        match name {
+            b"site-packages" | b"dist-packages" => keep(&mut found.sites, path()),
+            b"conda-meta" => keep(&mut found.conda, dir.to_owned()),
+            // conda's package cache: the packages are linked into the environments.
+            b"pkgs" if node.child("conda-meta").is_ok() => {}
+            _ if SKIPPED.contains(&name) => {}
+            _ if depth == 0 && KERNELS.iter().any(|k| Path::new(k) == path()) => {}
+            _ => stack.push((path(), depth + 1)),
+        }
+        return;
+    }
+    if name == b"pyvenv.cfg" {
+        keep(&mut found.venvs, dir.to_owned());
+    } else if name.starts_with(b"libcuda.so") {
+        keep(&mut found.libcuda, path());
+    } else if name.starts_with(b"libcudart.so.") {
+        keep(&mut found.runtimes, path());
+    } else if is_driver_library(name) {
+        keep(&mut found.driver_libraries, path());
+    }
+}
+
+fn keep(list: &mut Vec<PathBuf>, path: PathBuf) {
+    if list.len() < MAX_FOUND {
+        list.push(path);
+    }
+}
+
+/// `libnvidia-ml.so.550.54.14`, `libnvcuvid.so.1`: names of the driver's own libraries besides `libcuda`.
+pub fn is_driver_library(name: &[u8]) -> bool {
+    const OTHERS: &[&[u8]] = &[
+        b"libnvcuvid.so.",
+        b"libnvoptix.so.",
+        b"libcudadebugger.so.",
+        b"libEGL_nvidia.so.",
+        b"libGLX_nvidia.so.",
+        b"libdxcore.so",
+    ];
+    // The container tools' own library has a name like the driver's.
+    let ours = name.starts_with(b"libnvidia-") && !name.starts_with(b"libnvidia-container");
+    let versioned = name.windows(4).any(|w| w == b".so.");
+    ours && versioned || OTHERS.iter().any(|other| name.starts_with(other))
+}
+
+/// The version in a driver library's name: three digits, then one or two more numbers.
+pub fn version_in_name(path: &Path) -> Option<&str> {
+    let (_, version) = path.file_name()?.to_str()?.split_once(".so.")?;
+    let mut parts = version.split('.');
+    let branch = parts.next()?;
+    let numeric = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    (branch.len() >= 3 && numeric(branch) && parts.clone().count() >= 1 && parts.all(numeric))
+        .then_some(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::image::Silent;
+
+    #[test]
+    fn environments_and_libraries_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in [
+            "usr/lib/python3/dist-packages/x",
+            "opt/conda/conda-meta/history",
+            "opt/conda/pkgs/torch/lib/site-packages/x",
+            "opt/conda/envs/a/conda-meta/history",
+            "opt/conda/envs/a/lib/python3.10/site-packages/x",
+            "srv/app/.venv/pyvenv.cfg",
+            "usr/lib/x86_64-linux-gnu/libcuda.so.535.104.05",
+            "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.535.104.05",
+            "usr/lib/x86_64-linux-gnu/libnvidia-container.so.1",
+            "usr/local/cuda-11.8/lib64/libcudart.so.11.8.89",
+            "proc/1/libcuda.so.1",
+        ] {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let found = walk(&Root::open(dir.path()).unwrap(), &mut Silent);
+        let paths = |list: &[PathBuf]| list.iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            paths(&found.sites),
+            [
+                "/opt/conda/envs/a/lib/python3.10/site-packages",
+                "/usr/lib/python3/dist-packages"
+            ]
+        );
+        assert_eq!(paths(&found.conda), ["/opt/conda", "/opt/conda/envs/a"]);
+        assert_eq!(paths(&found.venvs), ["/srv/app/.venv"]);
+        assert_eq!(
+            paths(&found.libcuda),
+            ["/usr/lib/x86_64-linux-gnu/libcuda.so.535.104.05"]
+        );
+        assert_eq!(found.driver_libraries.len(), 1);
+        assert_eq!(version_in_name(&found.driver_libraries[0]), Some("535.104.05"));
+        assert_eq!(found.runtimes.len(), 1);
+        assert_eq!(version_in_name(Path::new("/x/libcuda.so.1")), None);
+        assert_eq!(found.incomplete, "");
+    }
+}

@@ -1,0 +1,155 @@
+//! An image out of an engine: `docker save` or `podman save`, read from a pipe.
+
+use std::ffi::OsStr;
+use std::io::{self, BufReader, Read as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use super::ask;
+use crate::error::{Code, Error, IoContext as _, Result};
+
+/// Engines that are asked, in this order.
+const ENGINES: [&str; 2] = ["docker", "podman"];
+/// An engine that does not answer in this time has no images.
+const LIMIT: Duration = Duration::from_secs(20);
+const BUFFER: usize = 256 << 10;
+/// What a person's own call of the engine goes by: which engine, and where its files are.
+const VARIABLES: [&str; 5] = [
+    "HOME",
+    "XDG_RUNTIME_DIR",
+    "DOCKER_HOST",
+    "DOCKER_CONTEXT",
+    "DOCKER_CONFIG",
+];
+
+/// A running export.
+#[derive(Debug)]
+pub struct Export {
+    child: Child,
+    pipe: BufReader<ChildStdout>,
+    what: String,
+}
+
+/// Starts the export of the image that `name` names, perhaps with its engine: `podman:debian:12`.
+///
+/// # Errors
+/// [`Code::File`] when no engine has it; [`Code::Engine`] when it cannot be started.
+pub fn start(name: &str) -> Result<Export> {
+    let asked = ENGINES
+        .into_iter()
+        .find_map(|engine| Some((engine, name.strip_prefix(engine)?.strip_prefix(':')?)));
+    let (engines, reference) = match asked {
+        Some((engine, reference)) => (vec![engine], reference),
+        None => (ENGINES.to_vec(), name),
+    };
+    let what = format!("image {name}");
+    // It becomes an argument, and must not be taken for an option.
+    if reference.is_empty() || reference.starts_with('-') || reference.contains(char::is_whitespace) {
+        return Err(Error::new(Code::File, what, "no such file, and no image's name"));
+    }
+    let mut refusals = Vec::new();
+    for engine in engines {
+        let Some(program) = ask::program(engine) else {
+            refusals.push(format!("{engine} is not installed"));
+            continue;
+        };
+        match ask::run(&program, &["image", "inspect", reference], &own(), LIMIT) {
+            Ok(answer) if answer.ok => return save(&program, reference, what),
+            Ok(answer) => refusals.push(format!("{engine}: {}", answer.complaint())),
+            Err(e) => refusals.push(format!("{engine}: {e}")),
+        }
+    }
+    Err(
+        Error::new(Code::File, what, format!("no such file; {}", refusals.join("; ")))
+            .fix("pull the image, or name a directory or an archive"),
+    )
+}
+
+fn own() -> Vec<(&'static str, &'static OsStr)> {
+    use std::sync::OnceLock;
+    static VALUES: OnceLock<Vec<(&'static str, std::ffi::OsString)>> = OnceLock::new();
+    let values = VALUES.get_or_init(|| {
+        VARIABLES
+            .into_iter()
+            .filter_map(|name| Some((name, std::env::var_os(name)?)))
+            .collect()
+    });
+    values
+        .iter()
+        .map(|(name, value)| (*name, value.as_os_str()))
+        .collect()
+}
+
+fn save(program: &PathBuf, reference: &str, what: String) -> Result<Export> {
+    let mut child = Command::new(program)
+        .args(["image", "save", reference])
+        .env_clear()
+        .env("PATH", ask::PATH)
+        .envs(own())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context(Code::Engine, || program.display().to_string())?;
+    let Some(pipe) = child.stdout.take() else {
+        return Err(Error::new(Code::Engine, what, "no pipe"));
+    };
+    Ok(Export {
+        child,
+        pipe: BufReader::with_capacity(BUFFER, pipe),
+        what,
+    })
+}
+
+impl Export {
+    /// Where the archive comes from.
+    pub fn pipe(&mut self) -> &mut BufReader<ChildStdout> {
+        &mut self.pipe
+    }
+
+    /// Waits for the engine, after the archive was read.
+    ///
+    /// # Errors
+    /// [`Code::Engine`] when it failed, with its own words.
+    pub fn finish(mut self) -> Result<()> {
+        const MAX_COMPLAINT: u64 = 64 << 10;
+        // What follows the archive's end is of no interest, but must be taken.
+        io::copy(&mut self.pipe, &mut io::sink()).context(Code::Engine, || self.what.clone())?;
+        let mut complaint = String::new();
+        if let Some(stderr) = self.child.stderr.take() {
+            let _ = stderr.take(MAX_COMPLAINT).read_to_string(&mut complaint);
+        }
+        let status = self.child.wait().context(Code::Engine, || self.what.clone())?;
+        if status.success() {
+            return Ok(());
+        }
+        let last = complaint.lines().rev().find(|l| !l.trim().is_empty());
+        Err(Error::new(
+            Code::Engine,
+            &self.what,
+            last.unwrap_or("the engine failed without a word"),
+        ))
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        // Only if it was given up: else it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_name_is_not_asked_for() {
+        for bad in ["", "-v", "docker:", "podman:--help", "a b"] {
+            assert_eq!(start(bad).unwrap_err().code(), Code::File, "{bad}");
+        }
+    }
+}
