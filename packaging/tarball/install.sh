@@ -94,6 +94,7 @@ put_as_is 755 "$here/root/usr/bin/nvoci" "$prefix/bin/nvoci"
 link nvoci "$prefix/bin/nvoci-runtime"
 put 755 "$here/root/usr/lib/nvoci/clean" "$prefix/lib/nvoci/clean"
 put_as_is 644 "$here/root/usr/lib/nvoci/names" "$prefix/lib/nvoci/names"
+if [ -f "$here/root/usr/lib/nvoci/nvoci-nvml" ]; then put_as_is 755 "$here/root/usr/lib/nvoci/nvoci-nvml" "$prefix/lib/nvoci/nvoci-nvml"; fi
 (cd "$here/root/usr" && find share -type f) | while read -r file; do
   case $file in *.json) put 644 "$here/root/usr/$file" "$prefix/$file" ;; *) put_as_is 644 "$here/root/usr/$file" "$prefix/$file" ;; esac
 done

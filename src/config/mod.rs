@@ -210,16 +210,10 @@ pub(crate) fn rows() -> Vec<[String; 3]> {
             .iter()
             .find(|(k, ..)| *k == key)
             .map(|(_, value, _)| value.to_string());
-        let idle = NOT_IN_EFFECT.contains(&key);
-        let note = if idle {
-            " This version reads it and does not act on it."
-        } else {
-            ""
-        };
         [
             key.to_owned(),
             default.unwrap_or_default(),
-            format!("{}{note}", text.trim()),
+            text.trim().to_owned(),
         ]
     };
     DOCUMENTATION.iter().map(row).collect()
@@ -230,9 +224,6 @@ pub(crate) fn rows() -> Vec<[String; 3]> {
 pub(crate) fn vendor_rows() -> Vec<(String, String)> {
     vendor::rows()
 }
-
-/// Keys that are read and checked, but that this version does not act on.
-pub const NOT_IN_EFFECT: &[&str] = &[];
 
 impl Config {
     /// Reads the host's configuration.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::{Config, NOT_IN_EFFECT, Origin};
+use crate::config::{Config, Origin};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 
 const HELP: &str = "\
@@ -66,7 +66,6 @@ fn text(config: &Config) -> String {
         // JSON's strings, booleans and lists of strings are TOML as they are.
         let setting = format!("{key} = {value}");
         lines.push(match origin {
-            _ if NOT_IN_EFFECT.contains(&key) => format!("{setting:<60} # this version does not act on it"),
             Origin::Default => format!("{setting:<60} # default"),
             Origin::File(from) if from == key => format!("{setting:<60} # set"),
             Origin::File(from) => format!("{setting:<60} # from {from}"),

@@ -1,7 +1,7 @@
 //! UUIDs of MIG devices. The kernel module tells which there are and not what they are called; only the driver's own
 //! library does.
 //!
-//! nvoci is static and loads nothing. `nvoci-nvml`, a small program for glibc beside it or in its libexec directory,
+//! nvoci is static and loads nothing. `nvoci-nvml`, a small program for glibc beside it or in `../lib/nvoci`,
 //! loads the library as nobody; where it is not installed, the driver's own nvidia-smi is asked, which keeps the
 //! rights that it is started with. Both have a time limit. The answer holds as long as the driver and the layout are the same, so it is kept. That nobody
 //! can answer is a warning: MIG devices have indices too.
@@ -18,7 +18,8 @@ use crate::host::{Gpu, Host, MigUuid, Roots};
 use crate::sys::owned;
 
 const PROGRAM: &str = "nvoci-nvml";
-const LIBEXEC: &str = "/usr/libexec/nvoci";
+/// Where packages put it, from the directory above that of this program.
+const BELOW_PREFIX: &str = "lib/nvoci";
 /// What was answered last, below [`RUN_DIR`].
 const CACHE: &str = "mig";
 /// NVML wakes sleeping GPUs, which takes seconds on a machine without persistence mode.
@@ -90,7 +91,7 @@ fn ask(host: &Host, roots: &Roots) -> Result<String> {
     }
     Err(Error::new(
         Code::System,
-        format!("{LIBEXEC}/{PROGRAM}"),
+        PROGRAM.to_owned(),
         "it is not installed, and there is no nvidia-smi to ask instead",
     ))
 }
@@ -98,8 +99,11 @@ fn ask(host: &Host, roots: &Roots) -> Result<String> {
 /// The helper: beside this program, or where packages put it.
 fn program() -> Result<Option<PathBuf>> {
     let beside = std::env::current_exe().ok();
-    let beside = beside.as_deref().and_then(Path::parent).map(Path::to_path_buf);
-    for dir in beside.into_iter().chain([PathBuf::from(LIBEXEC)]) {
+    let beside = beside.as_deref().and_then(Path::parent);
+    let packaged = beside
+        .and_then(Path::parent)
+        .map(|prefix| prefix.join(BELOW_PREFIX));
+    for dir in beside.map(Path::to_path_buf).into_iter().chain(packaged) {
         let path = dir.join(PROGRAM);
         if owned::find(&path)?.is_some() {
             return Ok(Some(path));

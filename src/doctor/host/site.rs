@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{CDI, CONFIG, Finding, Look, NOT_IN_EFFECT, Severity, TWO_TOOLKITS};
 use crate::cdi::check;
-use crate::config::{Config, NOT_IN_EFFECT as IDLE_KEYS, Origin};
+use crate::config::Config;
 
 /// Programs of the vendor's toolkit, and names of it that nvoci goes by as well.
 const VENDOR_PROGRAMS: [&str; 7] = [
@@ -47,20 +47,10 @@ fn config(look: &Look<'_>) -> Vec<Finding> {
         .iter()
         .map(|w| Finding::new(&NOT_IN_EFFECT, Severity::Warn, "configuration", w.clone()))
         .collect();
-    let idle = config
-        .settings()
-        .into_iter()
-        .filter(|(key, _, origin)| IDLE_KEYS.contains(key) && **origin != Origin::Default)
-        .map(|(key, _, _)| (key.to_owned(), "this version does not act on it"));
-    let ignored = config.ignored.iter().map(|i| (i.key.clone(), i.why));
-    for (key, why) in idle.chain(ignored) {
-        found.push(Finding::new(
-            &NOT_IN_EFFECT,
-            Severity::Info,
-            format!("key `{key}`"),
-            why,
-        ));
-    }
+    found.extend(config.ignored.iter().map(|i| {
+        let key = format!("key `{}`", i.key);
+        Finding::new(&NOT_IN_EFFECT, Severity::Info, key, i.why)
+    }));
     found
 }
 
