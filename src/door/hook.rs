@@ -23,7 +23,7 @@ use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Record, Sources};
 use crate::config::Preflight;
-use crate::doctor::preflight;
+use crate::doctor::{Severity, preflight};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
 use crate::oci::{Spec, State};
@@ -172,7 +172,24 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     }
     drop(host);
 
-    if let (Stage::Outside, Some(pid)) = (options.stage, state.pid) {
+    let outside = (options.stage == Stage::Outside).then_some(state.pid).flatten();
+    go_inside(outside, namespace)?;
+    if wants_compute {
+        plan.warnings
+            .extend(preflight(&plan, &spec, &rootfs, *config.preflight)?);
+    }
+    let target = Target {
+        rootfs,
+        tmpfs: tmpfs_destinations(&spec),
+        mount_label: spec.mount_label().map(str::to_owned),
+    };
+    apply(&plan, sources, &target, started).map(Some)
+}
+
+/// Goes where the container's files are, as its root user, and gives up what work there does not need. `pid` is a process of
+/// a container that this one is outside of, `namespace` the one to enter.
+pub(super) fn go_inside(pid: Option<i32>, namespace: Option<MountNs>) -> Result<()> {
+    if let Some(pid) = pid {
         let what = || "the container's user namespace";
         if let Some((uid, gid)) = root_of(pid).context(Code::NotAContainer, what)? {
             process::make_files_as(uid, gid).context(Code::System, what)?;
@@ -184,16 +201,7 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
             .context(Code::Mount, || "entering the container's mount namespace")?;
     }
     process::confine();
-    if wants_compute {
-        plan.warnings
-            .extend(preflight(&plan, &spec, &rootfs, *config.preflight)?);
-    }
-    let target = Target {
-        rootfs,
-        tmpfs: tmpfs_destinations(&spec),
-        mount_label: spec.mount_label().map(str::to_owned),
-    };
-    apply(&plan, sources, &target, started).map(Some)
+    Ok(())
 }
 
 /// Whether the container can compute, as far as a few of its files tell. Nothing of it was changed yet. What was found
@@ -217,7 +225,8 @@ fn preflight(plan: &Plan, spec: &Spec, rootfs: &Path, policy: Preflight) -> Resu
     let target = preflight::target(&plan.driver_version, plan.wsl, gpus);
     let found = preflight::check(&container, &target);
     match found.first() {
-        Some(first) if policy == Preflight::Enforce => {
+        // What may work is no reason to refuse.
+        Some(first) if policy == Preflight::Enforce && first.severity == Severity::Fail => {
             Err(Error::new(Code::Preflight, &first.subject, &first.cause).fix(&first.fix))
         }
         _ => Ok(found.iter().map(ToString::to_string).collect()),

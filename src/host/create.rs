@@ -6,13 +6,13 @@
 //! nothing that exists is changed or replaced.
 
 use core::fmt;
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 
+use super::pci::Bus;
 use super::{DeviceNode, Host, NodeKind, Platform, Roots, kmod};
 use crate::sys::ns::in_user_namespace;
 use crate::sys::root::{Node, own_fds};
@@ -126,19 +126,10 @@ fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>
     }
 }
 
-/// Whether a display controller of NVIDIA (vendor 10de, class 03xx) is on the PCI bus.
+/// Whether a GPU of NVIDIA's is on the PCI bus.
 fn has_nvidia_display(roots: &Roots) -> bool {
-    let Some(sys) = &roots.sys else {
-        return false;
-    };
-    let read = |device: &OsStr, name: &str| {
-        sys.read_text(Path::new("bus/pci/devices").join(device).join(name), 64)
-            .unwrap_or_default()
-    };
-    sys.read_dir("bus/pci/devices", 16_384)
-        .unwrap_or_default()
-        .iter()
-        .any(|e| read(&e.name, "vendor").trim() == "0x10de" && read(&e.name, "class").starts_with("0x03"))
+    let bus = roots.sys.as_ref().map(Bus::read).unwrap_or_default();
+    bus.gpus.is_some_and(|gpus| !gpus.is_empty())
 }
 
 /// The nodes that are missing and may be made.

@@ -12,6 +12,7 @@
 //! | [`files`] | binaries, firmware, configuration, sockets | fixed places below the driver root |
 //! | [`nodes`] | device nodes | the dev root, numbers checked against procfs |
 //! | [`tegra`] | a Jetson's driver | its CSV files |
+//! | [`pci`] | NVIDIA's devices on the bus, driven or not | sysfs |
 //! | [`wsl`] | adapters, driver packages, loader stubs on WSL2 | `/dev/dxg`, `/usr/lib/wsl` |
 //! | [`create`], [`kmod`] | - | makes nodes and loads modules that are missing |
 
@@ -22,6 +23,7 @@ pub mod kmod;
 pub mod libs;
 mod manifest;
 pub mod nodes;
+pub mod pci;
 pub mod tegra;
 #[cfg(test)]
 pub(crate) mod testhost;

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{
-    DRIVER, Finding, Look, PENDING, SECURE_BOOT, SEVERAL, Severity, modinfo, pci::Bus, release, system,
-};
+use super::{DRIVER, Finding, Look, PENDING, SECURE_BOOT, SEVERAL, Severity, modinfo, release, system};
 use crate::compat::Version;
 use crate::containers;
 use crate::host::FileKind;
+use crate::host::pci::Bus;
 
 /// The list of a kernel's modules has about one line each.
 const MAX_MODULES_DEP: u64 = 32 << 20;

@@ -28,6 +28,7 @@ use super::packages::Packages;
 use super::{Finding, Report, Severity};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::host::pci::Bus;
 use crate::host::{Host, Roots};
 use crate::sys::root::Root;
 
@@ -75,7 +76,7 @@ pub fn report(look: &Look<'_>) -> Report {
     let mut report = Report::new("host");
     let packages = Packages::read(look.system);
     facts(look, &mut report);
-    let bus = pci::Bus::read(look);
+    let bus = look.roots.sys.as_ref().map(Bus::read).unwrap_or_default();
     let areas = [
         pci::findings(look, &bus),
         driver::findings(look, &bus),

@@ -1,94 +1,10 @@
-//! NVIDIA's devices on the PCI bus, as sysfs has them, with or without a driver.
+//! GPUs on the PCI bus that no driver of NVIDIA's has.
 
 use super::{BUS, Finding, Look, Severity};
 use crate::compat::Version;
 use crate::compat::gpu::sm_of_pci;
-use crate::host::{Host, PciAddress, Platform};
-use crate::sys::root::Root;
-
-/// PCI vendor number.
-const NVIDIA: u32 = 0x10de;
-/// PCI base class of display controllers (PCI Code and ID Assignment Specification).
-const DISPLAY: u32 = 0x03;
-/// PCI class "other bridge": NVSwitches up to Hopper's report it.
-const OTHER_BRIDGE: u32 = 0x0680;
-/// Devices of a machine; a large server has some hundred.
-const MAX_DEVICES: usize = 8192;
-
-/// A GPU or an NVSwitch.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Device {
-    pub(super) address: PciAddress,
-    /// PCI device number.
-    pub(super) id: u32,
-    /// The kernel driver that is bound to it.
-    pub(super) driver: Option<String>,
-}
-
-/// NVIDIA's devices on the bus; `None` where there is no bus to look at.
-#[derive(Debug, Default)]
-pub(super) struct Bus {
-    pub(super) gpus: Option<Vec<Device>>,
-    pub(super) switches: Vec<Device>,
-}
-
-impl Bus {
-    pub(super) fn read(look: &Look<'_>) -> Self {
-        let Some(sys) = &look.roots.sys else {
-            return Self::default();
-        };
-        let Ok(entries) = sys.read_dir("bus/pci/devices", MAX_DEVICES) else {
-            return Self::default();
-        };
-        let (mut gpus, mut switches) = (Vec::new(), Vec::new());
-        for entry in entries {
-            let name = entry.name.to_string_lossy();
-            let Some(address) = PciAddress::parse(&name) else {
-                continue;
-            };
-            let dir = format!("bus/pci/devices/{name}");
-            if hex(sys, &format!("{dir}/vendor")) != Some(NVIDIA) {
-                continue;
-            }
-            let Some(class) = hex(sys, &format!("{dir}/class")) else {
-                continue;
-            };
-            let device = || Device {
-                address,
-                id: hex(sys, &format!("{dir}/device")).unwrap_or_default(),
-                driver: bound(sys, &dir),
-            };
-            if class >> 16 == DISPLAY {
-                gpus.push(device());
-            } else if class >> 8 == OTHER_BRIDGE {
-                switches.push(device());
-            }
-        }
-        gpus.sort_by_key(|d| d.address);
-        Self {
-            gpus: Some(gpus),
-            switches,
-        }
-    }
-
-    /// GPUs that no driver of NVIDIA's has.
-    pub(super) fn undriven(&self) -> impl Iterator<Item = &Device> {
-        self.gpus
-            .iter()
-            .flatten()
-            .filter(|d| d.driver.as_deref() != Some("nvidia"))
-    }
-}
-
-fn hex(sys: &Root, path: &str) -> Option<u32> {
-    let text = sys.read_text(path, 64).ok()?;
-    u32::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
-}
-
-fn bound(sys: &Root, dir: &str) -> Option<String> {
-    let target = sys.read_link(format!("{dir}/driver")).ok()?;
-    Some(target.file_name()?.to_string_lossy().into_owned())
-}
+use crate::host::pci::{Bus, Device};
+use crate::host::{Host, Platform};
 
 pub(super) fn findings(look: &Look<'_>, bus: &Bus) -> Vec<Finding> {
     let host = look.host;

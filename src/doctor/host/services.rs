@@ -1,7 +1,8 @@
 //! The driver's daemons: persistence, and the fabric manager of NVSwitch machines.
 
-use super::{FABRIC, Finding, Look, PERSISTENCE, Severity, pci::Bus};
+use super::{FABRIC, Finding, Look, PERSISTENCE, Severity};
 use crate::doctor::packages::Packages;
+use crate::host::pci::Bus;
 use crate::host::{FileKind, NodeKind};
 
 /// Processes of a machine.

@@ -19,7 +19,7 @@ use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::{Bundle, Spec};
 use crate::plan::{Place, Plan};
 use crate::sys::cgroup::DeviceCgroup;
-use crate::sys::ns::{MountNs, root_of};
+use crate::sys::ns::MountNs;
 use crate::sys::process;
 use crate::sys::root::Root;
 
@@ -56,18 +56,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         plan.devices.clear();
     }
     drop(roots);
-    if let Some(pid) = options.pid {
-        let what = || "the container's user namespace";
-        if let Some((uid, gid)) = root_of(pid).context(Code::NotAContainer, what)? {
-            process::make_files_as(uid, gid).context(Code::System, what)?;
-        }
-    }
-    if let Some(namespace) = namespace {
-        namespace
-            .enter()
-            .context(Code::Mount, || "entering the container's mount namespace")?;
-    }
-    process::confine();
+    hook::go_inside(options.pid, namespace)?;
     let target = Target {
         tmpfs: spec
             .as_ref()
