@@ -21,6 +21,14 @@ pub fn room(additions: &[Addition]) -> usize {
     ENTRY * additions.len()
 }
 
+/// The room behind a cache with which [`merge`] needs no second, larger copy of it; for more than most caches hold.
+pub fn room_behind(additions: &[Addition]) -> usize {
+    /// Names of `glibc-hwcaps` directories and the section that lists them.
+    const SECTIONS: usize = 1024;
+    let texts = additions.iter().map(|a| a.soname.len() + a.path.len() + 2);
+    texts.sum::<usize>() + SECTIONS
+}
+
 /// Puts `additions` into the cache that stands in `file` behind [`room`] for them; they come first among entries of
 /// their soname and ABI. Leaves out entries directly in one of `replaced` (directories without a trailing slash), and
 /// those of the same soname and ABI from hardware-specific directories, which the loader would prefer.

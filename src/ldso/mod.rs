@@ -147,7 +147,7 @@ fn glibc_cache(root: &Root, arch: &Arch, update: &Update<'_>, warnings: &mut War
     );
     later_runs(update, &search, warnings);
     let additions = additions(arch, update);
-    let merged = read_current(root, search.newest, merge::room(&additions)).and_then(|bytes| {
+    let merged = read_current(root, search.newest, &additions).and_then(|bytes| {
         let replaced: Vec<_> = update.first.iter().map(|dir| path_bytes(&dir.path)).collect();
         merge::merge(bytes, &additions, &replaced)
     });
@@ -163,13 +163,14 @@ fn glibc_cache(root: &Root, arch: &Arch, update: &Update<'_>, warnings: &mut War
     }
 }
 
-/// The image's cache behind some `room`, if it was written after everything it was made of.
-fn read_current(root: &Root, newest: Time, room: usize) -> Result<Vec<u8>, String> {
+/// The image's cache with room for `additions`, if it was written after everything it was made of.
+fn read_current(root: &Root, newest: Time, additions: &[Addition]) -> Result<Vec<u8>, String> {
     let node = root.resolve(CACHE).map_err(|e| e.to_string())?;
     if !Time::of(node.stat()).describes(newest) {
         return Err("older than a library directory or the configuration".to_owned());
     }
-    node.read_behind(room, cache::MAX_BYTES)
+    let room = (merge::room(additions), merge::room_behind(additions));
+    node.read_between(room, cache::MAX_BYTES)
         .map_err(|e| e.to_string())
 }
 

@@ -9,11 +9,42 @@ use std::cmp::Ordering;
 /// Compares two names as glibc's loader does. A NUL ends a name, as the end of its slice does.
 pub fn compare(one: &[u8], other: &[u8]) -> Ordering {
     // What both begin with decides nothing, but a number must be compared from its first digit.
-    let mut same = shared(one, other);
-    while same > 0 && one[same - 1].is_ascii_digit() {
-        same -= 1;
+    let same = shared(one, other);
+    let digits = one[..same]
+        .iter()
+        .rev()
+        .take_while(|b| b.is_ascii_digit())
+        .count();
+    let (left, right) = (first(&one[same..]), first(&other[same..]));
+    match (left.is_ascii_digit(), right.is_ascii_digit()) {
+        // Bytes are signed in glibc's comparison on x86.
+        (false, false) => left.cast_signed().cmp(&right.cast_signed()),
+        (true, false) if digits == 0 => Ordering::Greater,
+        (false, true) if digits == 0 => Ordering::Less,
+        (true, true) if same_width(&one[same..], &other[same..], MOST_DIGITS.saturating_sub(digits)) => {
+            left.cmp(&right)
+        }
+        _ => compare_all(&one[same - digits..], &other[same - digits..]),
     }
-    let (mut one, mut other) = (&one[same..], &other[same..]);
+}
+
+/// Numbers of so many digits do not overflow.
+const MOST_DIGITS: usize = 9;
+
+/// Whether both begin with equally many digits, at most `most`: then the first one that differs decides.
+fn same_width(one: &[u8], other: &[u8], most: usize) -> bool {
+    let width = |text: &[u8]| {
+        text.iter()
+            .take(most + 1)
+            .take_while(|b| b.is_ascii_digit())
+            .count()
+    };
+    let wide = width(one);
+    wide <= most && wide == width(other)
+}
+
+/// The comparison as glibc writes it down.
+fn compare_all(mut one: &[u8], mut other: &[u8]) -> Ordering {
     loop {
         let (left, right) = (first(one), first(other));
         match (left.is_ascii_digit(), right.is_ascii_digit()) {
@@ -26,7 +57,6 @@ pub fn compare(one: &[u8], other: &[u8]) -> Ordering {
             (true, false) => return Ordering::Greater,
             (false, true) => return Ordering::Less,
             (false, false) if left == right && left != 0 => (one, other) = (&one[1..], &other[1..]),
-            // Bytes are signed in glibc's comparison on x86.
             (false, false) => return left.cast_signed().cmp(&right.cast_signed()),
         }
     }
@@ -54,15 +84,19 @@ fn shared(a: &[u8], b: &[u8]) -> usize {
     const WIDTH: usize = size_of::<u64>();
     const ONES: u64 = u64::MAX / 255;
     let word = |chunk: &[u8]| chunk.try_into().map_or(0, u64::from_le_bytes);
-    // Exact for the question whether any byte is 0.
-    let ends = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7) != 0;
-    let pairs = a.chunks_exact(WIDTH).zip(b.chunks_exact(WIDTH));
-    let start = WIDTH
-        * pairs
-            .take_while(|(x, y)| word(x) == word(y) && !ends(word(x)))
-            .count();
-    let rest = a[start..].iter().zip(&b[start..]);
-    start + rest.take_while(|(x, y)| x == y && **x != 0).count()
+    let mut same = 0;
+    for (x, y) in a.chunks_exact(WIDTH).zip(b.chunks_exact(WIDTH)) {
+        let (x, y) = (word(x), word(y));
+        // The top bit of each byte that is 0; above the first such byte there may be more, which do not matter.
+        let ends = x.wrapping_sub(ONES) & !x & (ONES << 7);
+        let stop = (x ^ y) | ends;
+        if stop != 0 {
+            return same + stop.trailing_zeros() as usize / 8;
+        }
+        same += WIDTH;
+    }
+    let rest = a[same..].iter().zip(&b[same..]);
+    same + rest.take_while(|(x, y)| x == y && **x != 0).count()
 }
 
 /// The place of a byte that is no digit among such bytes, leaving 255 free for digits.
@@ -126,6 +160,14 @@ mod tests {
             key(a.as_bytes(), &mut x);
             key(b.as_bytes(), &mut y);
             prop_assert_eq!(x.cmp(&y), compare(a.as_bytes(), b.as_bytes()));
+        }
+
+        #[test]
+        fn the_short_way_is_the_long_way(
+            start in "[a0-9\u{7f}é]{0,12}", a in "[a0-9]{0,12}", b in "[a0-9]{0,12}",
+        ) {
+            let (a, b) = (format!("{start}{a}"), format!("{start}{b}"));
+            prop_assert_eq!(compare(a.as_bytes(), b.as_bytes()), compare_all(a.as_bytes(), b.as_bytes()));
         }
 
         #[test]

@@ -301,11 +301,11 @@ impl Node {
 
     /// Reads a regular file of at most `max` bytes; see [`Root::read`].
     pub fn read(&self, max: u64) -> io::Result<Vec<u8>> {
-        self.read_behind(0, max)
+        self.read_between((0, 0), max)
     }
 
-    /// [`Node::read`] with `room` zeros before what is read.
-    pub fn read_behind(&self, room: usize, max: u64) -> io::Result<Vec<u8>> {
+    /// [`Node::read`] with `room` zeros before what is read, and capacity for `spare` bytes behind it.
+    pub fn read_between(&self, (room, spare): (usize, usize), max: u64) -> io::Result<Vec<u8>> {
         // One byte more than it holds, so that one call reads it and the next sees its end. The kernel's own
         // files say 0, and a sysctl answers only the first read.
         let size = match usize::try_from(self.stat.st_size.clamp(0, 1 << 20)) {
@@ -313,10 +313,10 @@ impl Node {
             Ok(n) => n + 1,
         };
         let mut file = self.open_read()?;
-        let mut out = vec![0; room + size];
+        let mut out = vec![0; room + size + spare];
         let mut got = 0;
         while got < size {
-            match file.read(&mut out[room + got..]) {
+            match file.read(&mut out[room + got..room + size]) {
                 Ok(0) => break,
                 Ok(n) => got += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
