@@ -88,6 +88,8 @@ codes! {
     File = 1104, Input, "check the file";
     #[doc = "A CDI specification is invalid."]
     Cdi = 1105, Input, "run `nvoci cdi check`";
+    #[doc = "The image's files could not be read in time, or broke the process that reads them."]
+    Image = 1106, Input, "inspect the image and the container's volumes; `nvoci doctor image` reads the same files";
     #[doc = "The host has no NVIDIA driver."]
     NoDriver = 2001, Host, "install the NVIDIA driver and load its kernel module, then `nvidia-smi` on the host must work";
     #[doc = "The driver's user-space libraries were not found."]

@@ -6,6 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -13,10 +14,11 @@ use rustix::fs::FileType;
 use super::container::Container;
 use super::cuda_compat::{self, Found};
 use super::driver_dir::{Attached, DriverDir};
+use super::image::{Image, Scanned, say_scan, text};
 use super::{loader, procfs};
 use crate::compat::forward::HostDriver;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::ldso::{self, FirstDir, Flavour, Run, Update, Warnings};
+use crate::ldso::{self, CacheOutcome, Change, FirstDir, Flavour, How, Links, Run, Update, Warnings};
 use crate::plan::forbid_node_making;
 use crate::sys::mount::{Restrict, seal};
 use crate::sys::root::{Root, own_fds, split};
@@ -60,40 +62,49 @@ pub enum CdiHook {
     UpdateApplicationProfile,
 }
 
-/// Runs a hook. The caller is in the container's mount namespace. Returns warnings.
+impl CdiHook {
+    /// Starts to read of the image at `rootfs` what the hook needs, if it needs anything.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn read(&self, rootfs: &Path) -> Result<Option<Image>> {
+        match self {
+            Self::UpdateLdcache(dirs) => {
+                Image::read(rootfs, |root, port| say_scan(port, &scan(root, dirs))).map(Some)
+            }
+            Self::EnableCudaCompat { driver, cuda, dir } => Image::read(rootfs, |root, port| {
+                let host = HostDriver {
+                    driver: driver.as_deref().and_then(|d| d.parse().ok()),
+                    cuda: cuda.as_deref().and_then(|c| c.parse().ok()),
+                };
+                match cuda_compat::find(root, dir, host) {
+                    Found::Nothing => port.say(&[]),
+                    Found::Unsuited(why) => port.say(&[why.as_bytes()]),
+                    Found::Use(found) => port.say(&[b"", found.as_os_str().as_bytes()]),
+                }
+            })
+            .map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Runs a hook. The caller is in the container's mount namespace; `image` is what [`CdiHook::read`] gave there. Returns
+/// warnings.
 ///
 /// # Errors
 /// [`Code::UnsafePath`] when the image has a link or a special file on the way that must not be followed.
-pub fn run(hook: &CdiHook, container: &Container) -> Result<Vec<String>> {
+pub fn run(hook: &CdiHook, container: &Container, image: Option<Image>) -> Result<Vec<String>> {
     match hook {
         CdiHook::CreateSymlinks(links) => links
             .iter()
             .filter_map(|l| link(container, l).transpose())
             .collect(),
-        CdiHook::UpdateLdcache(dirs) => update_ldcache(container, dirs),
+        CdiHook::UpdateLdcache(_) => update_ldcache(container, image),
         CdiHook::Chmod { mode, paths } => {
             Ok(paths.iter().filter_map(|p| chmod(container, p, *mode)).collect())
         }
-        CdiHook::EnableCudaCompat { driver, cuda, dir } => {
-            let host = HostDriver {
-                driver: driver.as_deref().and_then(|d| d.parse().ok()),
-                cuda: cuda.as_deref().and_then(|c| c.parse().ok()),
-            };
-            let found = match cuda_compat::find(container, dir, host) {
-                Found::Nothing => return Ok(Vec::new()),
-                Found::Unsuited(why) => return Ok(vec![why]),
-                Found::Use(found) => found,
-            };
-            let text = format!("{}\n", found.display());
-            Ok(write(
-                container,
-                &Path::new(CONF_DIR).join(COMPAT_NAME),
-                text.as_bytes(),
-                0o644,
-            )?
-            .into_iter()
-            .collect())
-        }
+        CdiHook::EnableCudaCompat { .. } => enable_cuda_compat(container, image),
         CdiHook::DisableDeviceNodeModification => disable_node_modification(container),
         CdiHook::UpdateApplicationProfile => application_profile(container),
     }
@@ -146,66 +157,105 @@ fn write(container: &Container, at: &Path, bytes: &[u8], mode: u32) -> Result<Op
     }
 }
 
-fn update_ldcache(container: &Container, dirs: &[PathBuf]) -> Result<Vec<String>> {
-    let root = container.root();
-    let mut warnings = Vec::new();
+fn enable_cuda_compat(container: &Container, image: Option<Image>) -> Result<Vec<String>> {
+    let mut said = image
+        .map(|mut image| image.hear())
+        .transpose()?
+        .unwrap_or_default();
+    match (said.pop(), said.pop()) {
+        (None, _) => Ok(Vec::new()),
+        (Some(why), None) => Ok(vec![text(why)]),
+        (Some(dir), Some(_)) => {
+            let at = Path::new(CONF_DIR).join(COMPAT_NAME);
+            // One line, whatever was said.
+            let dir: Vec<u8> = dir.into_iter().filter(|b| !b.is_ascii_control()).collect();
+            let line = [&dir, b"\n".as_slice()].concat();
+            Ok(write(container, &at, &line, 0o644)?.into_iter().collect())
+        }
+    }
+}
+
+/// What `dirs` change for the loader of the image. Reads only.
+fn scan(root: &Root, dirs: &[PathBuf]) -> Scanned {
     let mut notes = Warnings::default();
-    let (target, bytes) = match ldso::flavour(root) {
-        Flavour::None => return Ok(warnings),
-        Flavour::Musl(_) => {
-            let first: Vec<FirstDir> = dirs
-                .iter()
-                .map(|path| FirstDir {
-                    path: path.clone(),
-                    libs: Vec::new(),
-                })
-                .collect();
+    let arch = match ldso::flavour(root) {
+        Flavour::Glibc(arch) => arch,
+        Flavour::None | Flavour::Musl(_) => {
+            let first = dirs.iter().map(|path| FirstDir {
+                path: path.clone(),
+                libs: Vec::new(),
+            });
             let update = Update {
-                first: &first,
+                first: &first.collect::<Vec<_>>(),
                 conf_name: CONF_NAME,
             };
-            let outcome = ldso::updated_cache(root, &update);
-            warnings.extend(outcome.warnings);
-            (PathBuf::from(outcome.target), outcome.bytes)
-        }
-        Flavour::Glibc(arch) => {
-            let known = ldso::dirs::collect(root, arch, &[], &[], Some(Path::new(CONF)), &mut notes);
-            let new: Vec<PathBuf> = dirs
-                .iter()
-                .filter(|dir| {
-                    let id = root.resolve(dir).ok().map(|n| n.id());
-                    id.is_some() && !known.dirs.iter().any(|d| Some(d.node.id()) == id)
-                })
-                .cloned()
-                .collect();
-            drop(known);
-            if !new.is_empty() {
-                let lines: Vec<String> = new.iter().map(|d| format!("{}\n", d.display())).collect();
-                let at = Path::new(CONF_DIR).join(CONF_NAME);
-                warnings.extend(write(container, &at, lines.concat().as_bytes(), 0o644)?);
-                if root.resolve(CONF).is_err() {
-                    let text = format!("include {CONF_DIR}/*.conf\n");
-                    warnings.extend(write(container, Path::new(CONF), text.as_bytes(), 0o644)?);
-                }
-            }
-            // The directories go first even where no include line names them.
-            let scan = Run {
-                dirs: new,
-                conf: Some(PathBuf::from(CONF)),
-                links: true,
+            return Scanned {
+                dirs: Vec::new(),
+                changes: Vec::new(),
+                outcome: ldso::updated_cache(root, &update),
             };
-            (
-                PathBuf::from(ldso::CACHE),
-                ldso::scan_root(root, &scan, &mut notes),
-            )
         }
     };
-    warnings.extend(notes.into_lines());
-    let Some(refused) = write(container, &target, &bytes, 0o644)? else {
+    let known = ldso::dirs::collect(root, arch, &[], &[], Some(Path::new(CONF)), &mut notes);
+    let new: Vec<PathBuf> = dirs
+        .iter()
+        .filter(|dir| {
+            let id = root.resolve(dir).ok().map(|n| n.id());
+            id.is_some() && !known.dirs.iter().any(|d| Some(d.node.id()) == id)
+        })
+        .cloned()
+        .collect();
+    drop(known);
+    // The directories go first even where no include line names them.
+    let run = Run {
+        dirs: new.clone(),
+        conf: Some(PathBuf::from(CONF)),
+        links: Links::Record,
+    };
+    let (bytes, changes) = ldso::scan_root(root, &run, &mut notes);
+    Scanned {
+        dirs: new,
+        changes,
+        outcome: CacheOutcome {
+            bytes,
+            target: ldso::CACHE,
+            how: How::Rebuilt {
+                reason: "a CDI hook names directories".to_owned(),
+            },
+            warnings: notes.into_lines(),
+        },
+    }
+}
+
+fn update_ldcache(container: &Container, image: Option<Image>) -> Result<Vec<String>> {
+    let Some(mut image) = image else {
+        return Ok(Vec::new());
+    };
+    let Scanned {
+        dirs,
+        changes,
+        outcome,
+    } = image.scan()?;
+    let mut warnings = outcome.warnings;
+    if outcome.how == How::None {
+        return Ok(Vec::new());
+    }
+    if !dirs.is_empty() {
+        let lines: Vec<String> = dirs.iter().map(|d| format!("{}\n", d.display())).collect();
+        let at = Path::new(CONF_DIR).join(CONF_NAME);
+        warnings.extend(write(container, &at, lines.concat().as_bytes(), 0o644)?);
+        if container.root().resolve(CONF).is_err() {
+            let text = format!("include {CONF_DIR}/*.conf\n");
+            warnings.extend(write(container, Path::new(CONF), text.as_bytes(), 0o644)?);
+        }
+    }
+    warnings.extend(make_links(container, &changes));
+    let (target, bytes) = (Path::new(outcome.target), outcome.bytes);
+    let Some(refused) = write(container, target, &bytes, 0o644)? else {
         return Ok(warnings);
     };
     let covered = scratch(container, &mut warnings).and_then(|dir| {
-        let done = loader::place(container, &dir, &target, &bytes)
+        let done = loader::place(container, &dir, target, &bytes)
             .context(Code::Mount, || target.display().to_string());
         done.and_then(|()| seal(&dir.top, Restrict::FILE).context(Code::Mount, || SCRATCH))
     });
@@ -213,6 +263,32 @@ fn update_ldcache(container: &Container, dirs: &[PathBuf]) -> Result<Vec<String>
         warnings.push(refused);
     }
     Ok(warnings)
+}
+
+/// Makes the links that the scan asks for, in directories that are the container's own: links that are new first, so that
+/// what they lead to is there when a stale one is looked at.
+fn make_links(container: &Container, changes: &[Change]) -> Vec<String> {
+    let (new, stale): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.target.is_some());
+    let made = |change: &&Change| {
+        let root = container.root();
+        let make = || {
+            let dir = root.resolve(&change.dir)?;
+            if !container.owns(&dir)? {
+                return Err(rustix::io::Errno::ROFS.into());
+            }
+            change.make(root, &dir)
+        };
+        let at = change.dir.join(&change.name);
+        make()
+            .err()
+            .map(|e: std::io::Error| format!("link {} in the container: {e}", at.display()))
+    };
+    let warnings = new.iter().filter_map(made).collect();
+    for change in &stale {
+        // A stale link that stays misleads nobody more than before.
+        let _ = made(change);
+    }
+    warnings
 }
 
 /// A tmpfs of ours in the container.
@@ -332,7 +408,7 @@ mod tests {
 
     fn run_in(root: &tempfile::TempDir, hook: &CdiHook) -> Vec<String> {
         let container = Container::open(root.path(), &[]).unwrap();
-        run(hook, &container).unwrap()
+        run(hook, &container, hook.read(root.path()).unwrap()).unwrap()
     }
 
     fn links(pairs: &[(&str, &str)]) -> CdiHook {

@@ -26,13 +26,7 @@ impl Container {
     /// Opens the rootfs at `path`, an absolute path of the mount namespace that the caller is in.
     /// `tmpfs` are the destinations at which the spec mounts a tmpfs.
     pub fn open(path: &Path, tmpfs: &[PathBuf]) -> Result<Self> {
-        let root = Root::open(path).map_err(|e| {
-            let code = match e.raw_os_error() {
-                Some(libc::ELOOP | libc::ENOTDIR) => Code::UnsafeRootfs,
-                _ => Code::Bundle,
-            };
-            Error::io(code, format!("rootfs {}", path.display()), &e)
-        })?;
+        let root = Self::open_root(path)?;
         let what = || format!("rootfs {}", path.display());
         let top = root.resolve("/").context(Code::System, what)?;
         stop_propagation(&top).context(Code::Mount, what)?;
@@ -52,6 +46,25 @@ impl Container {
             root,
             own_mount: own,
             tmpfs_mounts,
+        })
+    }
+
+    /// Opens the rootfs at `path` alone.
+    ///
+    /// # Errors
+    /// [`Code::UnsafeRootfs`] for the host's own root, a relative path, a link; [`Code::Bundle`] when it is not there.
+    pub fn open_root(path: &Path) -> Result<Root> {
+        let what = || format!("rootfs {}", path.display());
+        if !path.is_absolute() || path.components().count() < 2 {
+            let why = "it is the host's own root or a relative path";
+            return Err(Error::new(Code::UnsafeRootfs, what(), why));
+        }
+        Root::open(path).map_err(|e| {
+            let code = match e.raw_os_error() {
+                Some(libc::ELOOP | libc::ENOTDIR) => Code::UnsafeRootfs,
+                _ => Code::Bundle,
+            };
+            Error::io(code, what(), &e)
         })
     }
 

@@ -1,18 +1,20 @@
 //! Whether an image's CUDA forward-compatibility libraries are to be used with this host's driver: the look into the
 //! container. The decision is [`crate::compat::forward`]'s.
-
 //!
 //! A container that uses them finds them through the driver directory: the links there by which libcuda is found lead
 //! to the image's files. So they come first for the loader's cache and for `LD_LIBRARY_PATH` alike, which official
 //! CUDA images set to the driver directory, and nothing of the image is ever mounted.
 
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use super::container::Container;
+use super::image::text;
 use crate::compat::forward::{DEFAULT_DIR, HostDriver, Note, OWNER, Package, SECTION, wanted};
 use crate::ldso::note;
 use crate::plan::{Forward, Link, Place, Plan};
-use crate::sys::root::Node;
+use crate::sys::root::{Node, Root};
 
 /// Entries of the directory that are looked at.
 const MAX_ENTRIES: usize = 4096;
@@ -30,13 +32,12 @@ pub enum Found {
     Use(PathBuf),
 }
 
-/// Looks for compatibility libraries at `at` in `container`. They are read as data.
-pub fn find(container: &Container, at: &Path, host: HostDriver) -> Found {
-    look(container, at, host).unwrap_or(Found::Nothing)
+/// Looks for compatibility libraries at `at` in the image. They are read as data.
+pub fn find(root: &Root, at: &Path, host: HostDriver) -> Found {
+    look(root, at, host).unwrap_or(Found::Nothing)
 }
 
-fn look(container: &Container, at: &Path, host: HostDriver) -> Option<Found> {
-    let root = container.root();
+fn look(root: &Root, at: &Path, host: HostDriver) -> Option<Found> {
     let dir = root.resolve(at).ok().filter(Node::is_dir)?;
     let mut versions = Vec::new();
     for entry in dir.read_dir(MAX_ENTRIES).ok()? {
@@ -86,11 +87,75 @@ fn look(container: &Container, at: &Path, host: HostDriver) -> Option<Found> {
     )))
 }
 
-/// The plan as it is to be applied to this container: with the image's compatibility libraries first, if they are
-/// to be used. The second value says what the user should know.
-pub(super) fn prefer(container: &Container, plan: &Plan) -> (Option<(PathBuf, Plan)>, Option<String>) {
+/// What is made of an image's compatibility libraries.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Preferred {
+    /// There are none, or none that matter.
+    Nothing,
+    /// They are not used, and this is why.
+    Refused(String),
+    /// They come first.
+    Use {
+        /// Their directory.
+        dir: PathBuf,
+        /// The names by which programs ask for them.
+        names: Vec<OsString>,
+    },
+}
+
+impl Preferred {
+    /// The plan as it is to be applied to this container: with the image's libraries first, if they are to be used.
+    pub(super) fn plan<'p>(&self, plan: &'p Plan) -> Cow<'p, Plan> {
+        let Self::Use { dir, names } = self else {
+            return Cow::Borrowed(plan);
+        };
+        let mut plan = plan.clone();
+        let lib = Path::new(Place::Lib64.dir());
+        for name in names {
+            let at = lib.join(name);
+            let target = dir.join(name);
+            match plan.links.iter_mut().find(|l| l.at == at) {
+                Some(link) => link.target = target,
+                None => plan.links.push(Link { at, target }),
+            }
+        }
+        Cow::Owned(plan)
+    }
+
+    /// As byte strings.
+    pub(super) fn parts(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Nothing => vec![b"nothing"],
+            Self::Refused(why) => vec![b"refused", why.as_bytes()],
+            Self::Use { dir, names } => [b"use".as_slice(), dir.as_os_str().as_bytes()]
+                .into_iter()
+                .chain(names.iter().map(|name| name.as_bytes()))
+                .collect(),
+        }
+    }
+
+    /// From byte strings, which an image may have had a hand in.
+    pub(super) fn from_parts(mut parts: impl Iterator<Item = Vec<u8>>) -> Option<Self> {
+        match parts.next()?.as_slice() {
+            b"nothing" => Some(Self::Nothing),
+            b"refused" => Some(Self::Refused(text(parts.next()?))),
+            b"use" => {
+                let dir = PathBuf::from(OsString::from_vec(parts.next()?));
+                let names: Vec<OsString> = parts.map(OsString::from_vec).collect();
+                let plain =
+                    |name: &OsString| name.as_bytes().starts_with(b"lib") && !name.as_bytes().contains(&b'/');
+                (dir.is_absolute() && names.len() <= MAX_LIBRARIES && names.iter().all(plain))
+                    .then_some(Self::Use { dir, names })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Looks for libraries that are to come before the driver's, as the plan allows it.
+pub(super) fn look_for(root: &Root, plan: &Plan) -> Preferred {
     let (driver, refused) = match &plan.forward {
-        Forward::Off => return (None, None),
+        Forward::Off => return Preferred::Nothing,
         Forward::Allowed => (&plan.driver_version, None),
         Forward::Refused(why) => (&plan.driver_version, Some(why)),
     };
@@ -98,39 +163,30 @@ pub(super) fn prefer(container: &Container, plan: &Plan) -> (Option<(PathBuf, Pl
         driver: driver.parse().ok(),
         cuda: None,
     };
-    let dir = match find(container, Path::new(DEFAULT_DIR), host) {
-        Found::Nothing => return (None, None),
-        Found::Unsuited(why) => return (None, Some(why)),
+    let dir = match find(root, Path::new(DEFAULT_DIR), host) {
+        Found::Nothing => return Preferred::Nothing,
+        Found::Unsuited(why) => return Preferred::Refused(why),
         Found::Use(dir) => dir,
     };
     if let Some(why) = refused {
-        let line = format!(
+        return Preferred::Refused(format!(
             "{}: the image's CUDA compatibility libraries are newer than the driver and not used: {why}",
             dir.display()
-        );
-        return (None, Some(line));
+        ));
     }
-    let names = libraries(container, &dir);
+    let names = libraries(root, &dir);
     if !names.iter().any(|n| n == "libcuda.so.1") {
-        let line = format!("{}: no libcuda.so.1; not used", dir.display());
-        return (None, Some(line));
+        return Preferred::Refused(format!("{}: no libcuda.so.1; not used", dir.display()));
     }
-    let mut plan = plan.clone();
-    let lib = Path::new(Place::Lib64.dir());
-    for name in names {
-        let at = lib.join(&name);
-        let target = dir.join(&name);
-        match plan.links.iter_mut().find(|l| l.at == at) {
-            Some(link) => link.target = target,
-            None => plan.links.push(Link { at, target }),
-        }
+    Preferred::Use {
+        dir,
+        names: names.into_iter().map(OsString::from).collect(),
     }
-    (Some((dir, plan)), None)
 }
 
 /// The names by which programs ask for a library of the directory: `libcuda.so.1` and `libcuda.so`, no full versions.
-fn libraries(container: &Container, dir: &Path) -> Vec<String> {
-    let entries = container.root().read_dir(dir, MAX_ENTRIES).unwrap_or_default();
+fn libraries(root: &Root, dir: &Path) -> Vec<String> {
+    let entries = root.read_dir(dir, MAX_ENTRIES).unwrap_or_default();
     let mut names: Vec<String> = entries
         .into_iter()
         .filter_map(|e| e.name.into_string().ok())
@@ -140,12 +196,7 @@ fn libraries(container: &Container, dir: &Path) -> Vec<String> {
                     rest.is_empty() || (rest.starts_with('.') && !rest[1..].contains('.'))
                 })
         })
-        .filter(|name| {
-            container
-                .root()
-                .resolve(dir.join(name))
-                .is_ok_and(|n| n.is_file())
-        })
+        .filter(|name| root.resolve(dir.join(name)).is_ok_and(|n| n.is_file()))
         .take(MAX_LIBRARIES)
         .collect();
     names.sort_unstable();

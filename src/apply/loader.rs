@@ -8,7 +8,7 @@ use super::driver_dir::DriverDir;
 use crate::ldso::{CacheOutcome, FirstDir, How, Lib, Update, updated_cache};
 use crate::plan::{Place, Plan};
 use crate::sys::mount::{Detached, Restrict};
-use crate::sys::root::{Node, split};
+use crate::sys::root::{Node, Root, split};
 
 const CONF_DIR: &str = "/etc/ld.so.conf.d";
 const CONF: &str = "00-nvoci.conf";
@@ -32,22 +32,23 @@ pub(super) struct Told {
 /// library directory or `conf.d` that is newer than the cache is a reason not to trust the cache.
 #[derive(Debug)]
 pub(super) struct Loader {
-    first: Vec<FirstDir>,
-    outcome: Option<CacheOutcome>,
+    pub(super) first: Vec<FirstDir>,
+    /// What the reader of the image made of it; nothing where there are no libraries.
+    pub(super) outcome: Option<CacheOutcome>,
+}
+
+/// The cache of an image in which `first` come first.
+pub(super) fn updated(root: &Root, first: &[FirstDir]) -> CacheOutcome {
+    updated_cache(
+        root,
+        &Update {
+            first,
+            conf_name: CONF,
+        },
+    )
 }
 
 impl Loader {
-    /// Reads the image's configuration.
-    pub(super) fn read(container: &Container, dir: &DriverDir, plan: &Plan) -> Self {
-        let first = first_dirs(dir, plan);
-        let update = Update {
-            first: &first,
-            conf_name: CONF,
-        };
-        let outcome = (!first.is_empty()).then(|| updated_cache(container.root(), &update));
-        Self { first, outcome }
-    }
-
     /// Makes `libcuda.so.1` resolve to the driver directory. Done last of all, so that the cache is newer
     /// than what it describes and the next start of this container finds it current.
     pub(super) fn write(self, container: &Container, dir: &DriverDir) -> Told {
@@ -90,7 +91,8 @@ fn describe(outcome: &CacheOutcome) -> String {
     }
 }
 
-fn first_dirs(dir: &DriverDir, plan: &Plan) -> Vec<FirstDir> {
+/// The directories that come first, with the driver directory at `dir`.
+pub(super) fn first_dirs(dir: &Path, plan: &Plan) -> Vec<FirstDir> {
     let mut dirs = Vec::new();
     for place in [Place::Lib64, Place::Lib32] {
         let below = Path::new(place.dir());
@@ -106,7 +108,7 @@ fn first_dirs(dir: &DriverDir, plan: &Plan) -> Vec<FirstDir> {
         }
         if !libs.is_empty() {
             dirs.push(FirstDir {
-                path: dir.path.join(below),
+                path: dir.join(below),
                 libs,
             });
         }

@@ -5,6 +5,7 @@ mod container;
 pub mod cuda_compat;
 mod devices;
 mod driver_dir;
+pub mod image;
 mod links;
 mod loader;
 mod procfs;
@@ -16,5 +17,6 @@ mod texts;
 mod trees;
 
 pub use container::Container;
+pub use image::Image;
 pub use record::Record;
 pub use sources::Sources;

@@ -3,10 +3,11 @@
 //! ```text
 //!  host's mount namespace          container's mount namespace
 //!  ──────────────────────          ───────────────────────────
-//!  Sources::open: look up,         open the rootfs
-//!  check, clone detached           attach the driver directory ── the only place of the image
-//!  device cgroup            enter  bind files into it             that is looked up for all files
-//!                          ──────► directories with places of their own
+//!  Sources::open: look up,         a child begins to read the image
+//!  check, clone detached           open the rootfs
+//!  device cgroup            enter  attach the driver directory ── the only place of the image
+//!                          ──────► bind files into it             that is looked up for all files
+//!                                  directories with places of their own
 //!                                  device nodes, /proc covers
 //!                                  links, loader configuration
 //!                                  record, seal
@@ -15,16 +16,18 @@
 //! Everything on the left is done before anything of the container is touched, so a host that cannot
 //! meet the request leaves the container as it was.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::container::Container;
+use super::cuda_compat::Preferred;
 use super::driver_dir::{Attached, DriverDir, RECORD};
-use super::loader::Loader;
+use super::image::Image;
+use super::loader::{Loader, first_dirs};
 use super::record::Record;
 use super::sources::Sources;
-use super::{cuda_compat, devices, links, procfs, texts, trees};
-use crate::error::{Code, Error, IoContext as _, Result};
+use super::{devices, links, procfs, texts, trees};
+use crate::error::{Code, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
 
@@ -39,13 +42,18 @@ pub struct Target {
     pub mount_label: Option<String>,
 }
 
-/// Applies `plan`. The caller is in the container's mount namespace.
+/// Applies `plan`. The caller is in the container's mount namespace; `image` was opened there for the same plan.
 ///
 /// # Errors
 /// When something that the request needs cannot be done; the runtime must then give up the container,
 /// and with its mount namespace all that was mounted goes.
-pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -> Result<Record> {
-    refuse_root(&target.rootfs)?;
+pub fn apply(
+    plan: &Plan,
+    sources: Sources,
+    target: &Target,
+    mut image: Image,
+    started: Instant,
+) -> Result<Record> {
     let container = Container::open(&target.rootfs, &target.tmpfs)?;
     let mut record = Record {
         devices: plan
@@ -73,16 +81,20 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
         }
     };
     record.driver_dir = dir.path.display().to_string();
-    let (forward, note) = cuda_compat::prefer(&container, plan);
-    record.warnings.extend(note);
-    let plan = match &forward {
-        Some((compat, plan)) => {
-            record.cuda_compat = Some(compat.display().to_string());
-            plan
-        }
-        None => plan,
-    };
+    let seen = image.seen()?;
+    match &seen.preferred {
+        Preferred::Nothing => {}
+        Preferred::Refused(why) => record.warnings.push(why.clone()),
+        Preferred::Use { dir, .. } => record.cuda_compat = Some(dir.display().to_string()),
+    }
+    let plan = &*seen.preferred.plan(plan);
+    let first = first_dirs(&dir.path, plan);
+    image.driver_is_at(&dir.path)?;
     record.warnings.extend(dir.fill(sources.files, &plan.links)?);
+    let loader = Loader {
+        outcome: (!first.is_empty()).then(|| image.loader()).transpose()?,
+        first,
+    };
     record.warnings.extend(trees::add(
         &container,
         sources.trees,
@@ -90,10 +102,9 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
     )?);
     devices::add(&container, sources.devices)?;
     record.warnings.extend(procfs::cover(&container, &dir, plan));
-    let loader = Loader::read(&container, &dir, plan);
     record
         .warnings
-        .extend(texts::write(&container, &dir, &plan.texts));
+        .extend(texts::write(&dir, &plan.texts, &seen.lacking));
     record
         .warnings
         .extend(links::add(&container, &dir, &plan.rootfs_links));
@@ -106,15 +117,4 @@ pub fn apply(plan: &Plan, sources: Sources, target: &Target, started: Instant) -
         .context(Code::Mount, || "the injection's record")?;
     seal(&dir.top, Restrict::FILE).context(Code::Mount, || "driver directory")?;
     Ok(record)
-}
-
-fn refuse_root(rootfs: &Path) -> Result<()> {
-    if rootfs.is_absolute() && rootfs.components().count() > 1 {
-        return Ok(());
-    }
-    Err(Error::new(
-        Code::UnsafeRootfs,
-        format!("rootfs {}", rootfs.display()),
-        "it is the host's own root or a relative path",
-    ))
 }

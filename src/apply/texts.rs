@@ -2,33 +2,37 @@
 
 use std::path::Path;
 
-use super::container::Container;
 use super::driver_dir::DriverDir;
 use crate::ldso::{LoaderEnv, resolve};
 use crate::plan::Text;
-use crate::sys::root::split;
+use crate::sys::root::{Root, split};
 
 /// Writes them. All are optional: what goes wrong is returned as a warning.
-pub(super) fn write(container: &Container, dir: &DriverDir, texts: &[Text]) -> Vec<String> {
+pub(super) fn write(dir: &DriverDir, texts: &[Text], lacking: &[bool]) -> Vec<String> {
     let failed = |at: &Path, e: &std::io::Error| format!("{}: {e}", dir.path.join(at).display());
-    let written = |text: &Text| {
+    let written = |text: &Text, lacking: bool| {
         let content = match &text.without {
-            Some(without) if lacks(container, without.libraries) => &without.text,
+            Some(without) if lacking => &without.text,
             _ => &text.text,
         };
         let (parent, name) = split(&text.at)?;
         dir.dir(parent)?.write_file(name, 0o444, content.as_bytes())
     };
+    let lacking = lacking.iter().copied().chain(std::iter::repeat(false));
     texts
         .iter()
-        .filter_map(|text| written(text).err().map(|e| failed(&text.at, &e)))
+        .zip(lacking)
+        .filter_map(|(text, lacking)| written(text, lacking).err().map(|e| failed(&text.at, &e)))
         .collect()
 }
 
-/// Whether the container's own loader, which knows nothing of the driver yet, misses one of `libraries`.
-fn lacks(container: &Container, libraries: &[&str]) -> bool {
-    let env = LoaderEnv::default();
-    libraries
-        .iter()
-        .any(|soname| resolve(container.root(), soname, &env).is_none())
+/// For each text, whether the container's own loader, which knows nothing of the driver yet, misses a library that it is
+/// about.
+pub(super) fn lacking(root: &Root, texts: &[Text]) -> impl Iterator<Item = bool> {
+    let missing = |soname: &&str| resolve(root, soname, &LoaderEnv::default()).is_none();
+    texts.iter().map(move |text| {
+        text.without
+            .as_ref()
+            .is_some_and(|w| w.libraries.iter().any(missing))
+    })
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use lexopt::Arg;
 
-use super::{hook, inject};
+use super::inject;
 use crate::apply::Container;
 use crate::apply::cdi_hooks::{CdiHook, run as run_hook};
 use crate::apply::record::Errors;
@@ -105,11 +105,12 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
     let (bundle, spec) = Bundle::open(&state.bundle)?;
     let rootfs = spec.root_path(bundle.path())?;
-    hook::inside_a_container()?;
+    super::hook::inside_a_container()?;
     process::drop_capabilities();
+    let image = hook.read(&rootfs)?;
     process::confine();
-    let container = Container::open(&rootfs, &hook::tmpfs_destinations(&spec))?;
-    run_hook(hook, &container)
+    let container = Container::open(&rootfs, &super::hook::tmpfs_destinations(&spec))?;
+    run_hook(hook, &container, image)
 }
 
 fn by_name(name: &str) -> Option<CdiHook> {

@@ -10,7 +10,7 @@ mod bundle;
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -21,9 +21,9 @@ use super::inject;
 use super::reload::tell_systemd;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Record, Sources};
+use crate::apply::{Image, Record, Sources, image};
 use crate::config::Preflight;
-use crate::doctor::{Severity, preflight};
+use crate::doctor::{Finding, Severity, preflight};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
 use crate::oci::{Spec, State};
@@ -32,6 +32,7 @@ use crate::request::{Capabilities, DeviceRequest, Door, Request};
 use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
+use crate::sys::reader::Port;
 use crate::sys::root::{Root, reopen};
 
 /// `nvoci hook --help`.
@@ -173,22 +174,32 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     drop(host);
 
     let outside = (options.stage == Stage::Outside).then_some(state.pid).flatten();
-    go_inside(outside, namespace)?;
-    if wants_compute {
-        plan.warnings
-            .extend(preflight(&plan, &spec, &rootfs, *config.preflight)?);
-    }
+    let policy = if wants_compute {
+        *config.preflight
+    } else {
+        Preflight::Off
+    };
+    let mut image = go_inside(outside, namespace, || {
+        Image::open(&rootfs, &plan, |root, port| {
+            say_findings(port, &preflight(&plan, &spec, root, policy))
+        })
+    })?;
+    plan.warnings.extend(judge(image.hear()?, policy)?);
     let target = Target {
         rootfs,
         tmpfs: tmpfs_destinations(&spec),
         mount_label: spec.mount_label().map(str::to_owned),
     };
-    apply(&plan, sources, &target, started).map(Some)
+    apply(&plan, sources, &target, image, started).map(Some)
 }
 
-/// Goes where the container's files are, as its root user, and gives up what work there does not need. `pid` is a process of
-/// a container that this one is outside of, `namespace` the one to enter.
-pub(super) fn go_inside(pid: Option<i32>, namespace: Option<MountNs>) -> Result<()> {
+/// Goes where the container's files are, as its root user, starts what `start` says there, and gives up what work there does
+/// not need. `pid` is a process of a container that this one is outside of, `namespace` the one to enter.
+pub(super) fn go_inside<T>(
+    pid: Option<i32>,
+    namespace: Option<MountNs>,
+    start: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     if let Some(pid) = pid {
         let what = || "the container's user namespace";
         if let Some((uid, gid)) = root_of(pid).context(Code::NotAContainer, what)? {
@@ -200,36 +211,50 @@ pub(super) fn go_inside(pid: Option<i32>, namespace: Option<MountNs>) -> Result<
             .enter()
             .context(Code::Mount, || "entering the container's mount namespace")?;
     }
+    let started = start()?;
     process::confine();
-    Ok(())
+    Ok(started)
 }
 
-/// Whether the container can compute, as far as a few of its files tell. Nothing of it was changed yet. What was found
-/// becomes warnings, or with `enforce` the first of it an error.
-///
-/// # Errors
-/// [`Code::Preflight`].
-fn preflight(plan: &Plan, spec: &Spec, rootfs: &Path, policy: Preflight) -> Result<Vec<String>> {
+/// Whether the container can compute, as far as a few of its files tell. Nothing of it was changed yet.
+fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Finding> {
     if policy == Preflight::Off || plan.devices.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    // That it cannot be opened is for whoever applies the plan to say.
-    let Ok(root) = Root::open(rootfs) else {
-        return Ok(Vec::new());
-    };
     let container = preflight::Container {
-        root: &root,
+        root,
         env: &spec.env(),
     };
     let gpus = plan.gpus.iter().map(|gpu| gpu.name.clone());
     let target = preflight::target(&plan.driver_version, plan.wsl, gpus);
-    let found = preflight::check(&container, &target);
-    match found.first() {
+    preflight::check(&container, &target)
+}
+
+/// How many byte strings a finding is.
+const FINDING: usize = 5;
+
+/// Says findings as byte strings: whether it is bad, subject, cause, fix, the whole line.
+fn say_findings(port: &mut Port, found: &[Finding]) -> std::io::Result<()> {
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let parts = found.iter().zip(&lines).flat_map(|(f, line)| {
+        let bad = if f.severity == Severity::Fail { "fail" } else { "" };
+        [bad, &f.subject, &f.cause, &f.fix, line].map(str::as_bytes)
+    });
+    port.say(&parts.collect::<Vec<_>>())
+}
+
+/// What [`say_findings`] said becomes warnings, or with `enforce` the first of it an error.
+///
+/// # Errors
+/// [`Code::Preflight`].
+fn judge(said: Vec<Vec<u8>>, policy: Preflight) -> Result<Vec<String>> {
+    let said: Vec<String> = said.into_iter().map(image::text).collect();
+    match said.as_slice() {
         // What may work is no reason to refuse.
-        Some(first) if policy == Preflight::Enforce && first.severity == Severity::Fail => {
-            Err(Error::new(Code::Preflight, &first.subject, &first.cause).fix(&first.fix))
+        [bad, subject, cause, fix, ..] if policy == Preflight::Enforce && bad == "fail" => {
+            Err(Error::new(Code::Preflight, subject, cause).fix(fix))
         }
-        _ => Ok(found.iter().map(ToString::to_string).collect()),
+        _ => Ok(said.into_iter().skip(FINDING - 1).step_by(FINDING).collect()),
     }
 }
 

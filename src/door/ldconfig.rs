@@ -10,7 +10,7 @@ use lexopt::Arg;
 
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::ldso::cache::{self, Cache, Entry};
-use crate::ldso::{self, How, LoaderEnv, Run, Update, Warnings, abi, conf, scan};
+use crate::ldso::{self, How, Links, LoaderEnv, Run, Update, Warnings, abi, conf, scan};
 use crate::sys::root::{Node, Root};
 
 /// `nvoci ldconfig --help`.
@@ -112,9 +112,13 @@ fn scan_all(root: &Root, options: &Options, warnings: &mut Warnings) -> Vec<u8> 
     let run = Run {
         dirs: options.dirs.clone(),
         conf: (!options.only_dirs).then_some(conf),
-        links: !options.no_links,
+        links: if options.no_links {
+            Links::Leave
+        } else {
+            Links::Make
+        },
     };
-    ldso::scan_root(root, &run, warnings)
+    ldso::scan_root(root, &run, warnings).0
 }
 
 fn put_first(root: &Root, options: &Options, warnings: &mut Warnings) -> Result<Vec<u8>> {

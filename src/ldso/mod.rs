@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 pub use elf::{ElfInfo, read_soname_and_class};
 pub use flavour::{Flavour, flavour};
 pub use resolve::{Found, LoaderEnv, resolve};
+pub use scan::{Change, Links};
 pub use warnings::Warnings;
 
 use self::abi::Arch;
@@ -109,6 +110,12 @@ pub enum How {
     MuslPath,
     /// Nothing: no loader in the root.
     None,
+}
+
+/// The place of a loader's cache or path file, if `path` is one: what a [`CacheOutcome`] is for.
+pub fn cache_place(path: &[u8]) -> Option<&'static str> {
+    let musl = abi::ARCHES.iter().map(|arch| arch.musl.1);
+    musl.chain([CACHE]).find(|place| place.as_bytes() == path)
 }
 
 /// Computes the loader's cache for a root with some directories first. Reads only.
@@ -188,7 +195,7 @@ fn rebuild(
         let (dir, file) = (&library.path[..slash], &library.path[slash + 1..]);
         builder.add(dir, file, &library.soname, library.flags, None);
     }
-    scan::Scanner::new(root, arch, false).scan_all(search.dirs.iter(), &mut builder, warnings);
+    scan::Scanner::new(root, arch, Links::Leave).scan_all(search.dirs.iter(), &mut builder, warnings);
     builder.prefer(ours);
     builder.encode()
 }
@@ -200,12 +207,12 @@ pub struct Run {
     pub dirs: Vec<PathBuf>,
     /// The configuration file; `None` to scan `dirs` only.
     pub conf: Option<PathBuf>,
-    /// Whether to make soname links and remove stale ones. This is the only thing that writes.
-    pub links: bool,
+    /// What becomes of soname links that are missing, and of stale ones.
+    pub links: Links,
 }
 
-/// Scans a root as ldconfig does, and gives the cache it would write.
-pub fn scan_root(root: &Root, run: &Run, warnings: &mut Warnings) -> Vec<u8> {
+/// Scans a root as ldconfig does, and gives the cache it would write, and what [`Links::Record`] has recorded.
+pub fn scan_root(root: &Root, run: &Run, warnings: &mut Warnings) -> (Vec<u8>, Vec<Change>) {
     let arch = match flavour(root) {
         Flavour::Glibc(arch) => arch,
         // A root without a loader may still be one that libraries are put into.
@@ -213,8 +220,9 @@ pub fn scan_root(root: &Root, run: &Run, warnings: &mut Warnings) -> Vec<u8> {
     };
     let search = dirs::collect(root, arch, &run.dirs, &[], run.conf.as_deref(), warnings);
     let mut builder = write::Builder::default();
-    scan::Scanner::new(root, arch, run.links).scan_all(search.dirs.iter(), &mut builder, warnings);
-    builder.encode()
+    let mut scanner = scan::Scanner::new(root, arch, run.links);
+    scanner.scan_all(search.dirs.iter(), &mut builder, warnings);
+    (builder.encode(), scanner.into_changes())
 }
 
 /// The libraries that come first, as cache entries.

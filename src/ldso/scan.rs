@@ -6,9 +6,9 @@
 //! A file costs an `O_PATH` open, `fstat`, open, two or three reads; a link to a neighbour costs one `readlink`.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, OsStr};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
@@ -39,10 +39,77 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub struct Scanner<'a> {
     root: &'a Root,
     arch: &'a Arch,
-    /// Whether links are made and stale ones removed, as ldconfig does without `-X`.
-    links: bool,
+    links: Links,
+    changes: Vec<Change>,
     deadline: Instant,
     files: usize,
+}
+
+/// What becomes of soname links that are missing, and of stale ones.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Links {
+    /// They stay as they are.
+    Leave,
+    /// They are made and removed at once, as ldconfig does without `-X`.
+    Make,
+    /// What would be made and removed is recorded, for somebody who may write.
+    Record,
+}
+
+/// A link that is to be made or removed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// Its directory, a path in the root.
+    pub dir: PathBuf,
+    /// Its name there.
+    pub name: OsString,
+    /// The file beside it that it is to lead to; `None` if it leads nowhere and is to go.
+    pub target: Option<OsString>,
+}
+
+impl Change {
+    /// As byte strings.
+    pub fn parts(&self) -> [&[u8]; 3] {
+        let target = self.target.as_deref().unwrap_or_default();
+        [self.dir.as_os_str(), &self.name, target].map(OsStr::as_bytes)
+    }
+
+    /// From byte strings; `None` if it would leave its directory.
+    pub fn from_parts([dir, name, target]: [Vec<u8>; 3]) -> Option<Self> {
+        let plain = |name: &[u8]| !name.contains(&b'/') && !matches!(name, b"." | b"..");
+        if name.is_empty() || !plain(&name) || !plain(&target) {
+            return None;
+        }
+        let target = OsString::from_vec(target);
+        Some(Self {
+            dir: PathBuf::from(OsString::from_vec(dir)),
+            name: OsString::from_vec(name),
+            target: (!target.is_empty()).then_some(target),
+        })
+    }
+
+    /// Makes it in `dir`, the node of its directory in `root`: a link is replaced by a link, and one that leads nowhere is
+    /// removed; anything else stays.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn make(&self, root: &Root, dir: &Node) -> std::io::Result<()> {
+        let there = dir.child(&self.name);
+        match &self.target {
+            Some(_) if there.as_ref().is_ok_and(|node| !node.is_symlink()) => {
+                Err(std::io::Error::other("is not a symbolic link"))
+            }
+            Some(target) => dir.symlink(&self.name, Path::new(target)),
+            None if there?.is_symlink() && leads_nowhere(&root.resolve(self.dir.join(&self.name))) => {
+                dir.unlink(&self.name)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn leads_nowhere(found: &std::io::Result<Node>) -> bool {
+    matches!(found, Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ELOOP)))
 }
 
 /// A name in the directory.
@@ -92,14 +159,20 @@ struct Candidate<'n> {
 
 impl<'a> Scanner<'a> {
     /// A scanner for libraries of `arch`.
-    pub fn new(root: &'a Root, arch: &'a Arch, links: bool) -> Self {
+    pub fn new(root: &'a Root, arch: &'a Arch, links: Links) -> Self {
         Self {
             root,
             arch,
             links,
+            changes: Vec::new(),
             deadline: Instant::now() + DEADLINE,
             files: 0,
         }
+    }
+
+    /// What [`Links::Record`] has recorded.
+    pub fn into_changes(self) -> Vec<Change> {
+        self.changes
     }
 
     /// Adds the libraries of `dirs` to `builder`, up to the limits.
@@ -148,14 +221,14 @@ impl<'a> Scanner<'a> {
             return false;
         };
         let candidates = choose(&names, &found.libraries);
-        let linked = if self.links {
-            found.links(&names)
-        } else {
+        let linked = if self.links == Links::Leave {
             HashSet::new()
+        } else {
+            found.links(&names)
         };
         for chosen in candidates.iter().rev() {
             let there = chosen.is_link || linked.contains(&(chosen.soname, chosen.file));
-            if self.links && dir.hwcaps.is_none() && !there {
+            if self.links != Links::Leave && dir.hwcaps.is_none() && !there {
                 self.link(dir, chosen, warnings);
             }
             // A hwcaps directory gets no links, so its entries name the files.
@@ -232,18 +305,31 @@ impl<'a> Scanner<'a> {
     }
 
     /// The library behind a link that leaves the directory, or leads nowhere.
-    fn elsewhere(&self, dir: &SearchDir, name: &CStr, warnings: &mut Warnings) -> Option<Library> {
+    fn elsewhere(&mut self, dir: &SearchDir, name: &CStr, warnings: &mut Warnings) -> Option<Library> {
         let os_name = OsStr::from_bytes(name.to_bytes());
-        match self.root.resolve(dir.path.join(os_name)) {
-            Ok(node) if node.is_file() => self.library(dir, name, &node, warnings),
-            Err(e) => {
-                let dangling = matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ELOOP));
-                if self.links && dangling && contains(name.to_bytes(), b".so.") {
-                    let _ = dir.node.unlink(os_name);
-                }
-                None
+        let found = self.root.resolve(dir.path.join(os_name));
+        if leads_nowhere(&found) && contains(name.to_bytes(), b".so.") {
+            // One that is in the way of nothing is left as it is.
+            let _ = self.change(dir, os_name, None);
+        }
+        let node = found.ok().filter(Node::is_file)?;
+        self.library(dir, name, &node, warnings)
+    }
+
+    /// Makes a change, or records it.
+    fn change(&mut self, dir: &SearchDir, name: &OsStr, target: Option<&OsStr>) -> std::io::Result<()> {
+        let change = Change {
+            dir: dir.path.clone(),
+            name: name.to_owned(),
+            target: target.map(OsStr::to_owned),
+        };
+        match self.links {
+            Links::Leave => Ok(()),
+            Links::Make => change.make(self.root, &dir.node),
+            Links::Record => {
+                self.changes.push(change);
+                Ok(())
             }
-            Ok(_) => None,
         }
     }
 
@@ -293,7 +379,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Makes the soname a link to the library, unless it leads there already or is a file.
-    fn link(&self, dir: &SearchDir, chosen: &Candidate<'_>, warnings: &mut Warnings) {
+    fn link(&mut self, dir: &SearchDir, chosen: &Candidate<'_>, warnings: &mut Warnings) {
         let soname = OsStr::from_bytes(chosen.soname);
         let file = OsStr::from_bytes(chosen.file);
         if soname == file {
@@ -304,11 +390,7 @@ impl<'a> Scanner<'a> {
         if there.is_some() && there == identity(file) {
             return;
         }
-        let made = match dir.node.child(soname) {
-            Ok(node) if !node.is_symlink() => Err(std::io::Error::other("is not a symbolic link")),
-            _ => dir.node.symlink(soname, Path::new(file)),
-        };
-        if let Err(e) = made {
+        if let Err(e) = self.change(dir, soname, Some(file)) {
             let soname = soname.display();
             warnings.add(format_args!("{}/{soname}: no link made: {e}", dir.path.display()));
         }

@@ -482,9 +482,9 @@ fn quirk_14_a_relative_include_is_followed() {
     let run = Run {
         dirs: Vec::new(),
         conf: Some(PathBuf::from(conf::DEFAULT)),
-        links: false,
+        links: Links::Leave,
     };
-    let bytes = scan_root(&image.root, &run, &mut Warnings::default());
+    let (bytes, _) = scan_root(&image.root, &run, &mut Warnings::default());
     let found = paths(&Cache::parse(&bytes).unwrap(), "libv.so.1");
     assert_eq!(found, ["/usr/local/lib/libv.so.1"]);
 }
@@ -498,15 +498,15 @@ fn links_are_made_and_stale_ones_removed_only_when_asked() {
     let mut run = Run {
         dirs: Vec::new(),
         conf: Some(PathBuf::from(conf::DEFAULT)),
-        links: false,
+        links: Links::Leave,
     };
-    let bytes = scan_root(&image.root, &run, &mut Warnings::default());
+    let (bytes, _) = scan_root(&image.root, &run, &mut Warnings::default());
     assert_eq!(
         paths(&Cache::parse(&bytes).unwrap(), "libv.so.1"),
         ["/usr/local/lib/libv.so.1"]
     );
     assert!(image.path("usr/local/lib/libv.so.1").symlink_metadata().is_err());
-    run.links = true;
+    run.links = Links::Make;
     scan_root(&image.root, &run, &mut Warnings::default());
     let target = std::fs::read_link(image.path("usr/local/lib/libv.so.1")).unwrap();
     assert_eq!(target, Path::new("libv.so.1.10"));

@@ -9,6 +9,7 @@ pub mod ns;
 pub mod owned;
 pub mod probe;
 pub mod process;
+pub mod reader;
 pub mod root;
 mod seccomp;
 pub mod systemd;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 
 use caps::{CapSet, Capability, CapsHashSet};
@@ -30,17 +30,42 @@ pub fn isolate() -> io::Result<()> {
 
 fn cut_off() -> io::Result<()> {
     ensure_standard_descriptors()?;
-    // SAFETY: descriptors from 3 up are not owned by anything in this process yet: this is the first
-    // thing that a hook does.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
-    if closed != 0 {
-        close_one_by_one();
-    }
+    // Nothing in this process owns one yet: this is the first thing that a hook does.
+    close_all_but(&[]);
     rustix::process::chdir(c"/")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(())
+}
+
+/// Closes every descriptor but the standard ones and those of `kept`. For a process in which nothing else is owned, or
+/// ever used again by its owner.
+pub(super) fn close_all_but(kept: &[RawFd]) {
+    let mut kept = kept.to_vec();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        close_range(first, fd - 1);
+        first = first.max(fd + 1);
+    }
+    close_range(first, RawFd::MAX);
+}
+
+fn close_range(first: RawFd, last: RawFd) {
+    if first > last {
+        return;
+    }
+    // SAFETY: as the caller says, nothing uses them any more.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) };
+    if closed == 0 {
+        return;
+    }
+    // Before Linux 5.9. 1024 is the soft limit that every runtime starts a hook with.
+    for fd in first..=last.min(1023) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
 }
 
 /// The capabilities that are needed once the host has been looked at: to open sources, to change the device cgroup, to
@@ -108,17 +133,27 @@ pub fn confine() {
         (Resource::As, MAX_MEMORY),
     ];
     for (resource, most) in bounds {
-        let now = rustix::process::getrlimit(resource);
-        let at_most = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
-        let bound = Rlimit {
-            current: at_most(now.current),
-            maximum: at_most(now.maximum),
-        };
-        // Lowering is always allowed; a seccomp profile that says otherwise is no reason to refuse.
-        let _ = rustix::process::setrlimit(resource, bound);
+        bound(resource, most);
     }
     // A kernel without filters has the other bounds.
     let _ = seccomp::refuse_what_is_not_needed();
+}
+
+/// Lowers a limit of the process to `most`.
+pub(super) fn bound(resource: Resource, most: u64) {
+    let now = rustix::process::getrlimit(resource);
+    let at_most = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
+    let bound = Rlimit {
+        current: at_most(now.current),
+        maximum: at_most(now.maximum),
+    };
+    // Lowering is always allowed; a seccomp profile that says otherwise is no reason to refuse.
+    let _ = rustix::process::setrlimit(resource, bound);
+}
+
+/// Keeps the one capability that reading the files of any user takes.
+pub(super) fn keep_to_read() {
+    keep(&[Capability::CAP_DAC_READ_SEARCH]);
 }
 
 fn keep(needed: &[Capability]) {
@@ -183,14 +218,6 @@ fn ensure_standard_descriptors() -> io::Result<()> {
             return Ok(());
         }
         std::mem::forget(fd);
-    }
-}
-
-fn close_one_by_one() {
-    // Before Linux 5.9. 1024 is the soft limit that every runtime starts a hook with.
-    for fd in 3..1024 {
-        // SAFETY: as in `isolate`: nothing in this process owns them.
-        unsafe { libc::close(fd) };
     }
 }
 

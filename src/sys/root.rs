@@ -14,7 +14,7 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -26,6 +26,8 @@ use rustix::io::Errno;
 #[derive(Debug)]
 pub struct Root {
     inner: pathrs::Root,
+    /// Whether it is the process's own root directory: then no lookup of this process leaves it.
+    own: bool,
 }
 
 impl Root {
@@ -43,13 +45,23 @@ impl Root {
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self {
             inner: pathrs::Root::from_fd(fd),
+            own: false,
         }
+    }
+
+    /// A second handle on the same root, which is the process's own root directory, if `own` says so.
+    pub(super) fn as_own(&self, own: bool) -> io::Result<Self> {
+        Ok(Self {
+            own,
+            ..self.try_clone()?
+        })
     }
 
     /// A second handle on the same root.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             inner: self.inner.try_clone().map_err(|e| to_io(&e))?,
+            own: self.own,
         })
     }
 
@@ -84,9 +96,18 @@ impl Root {
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         );
         match found {
-            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::TOOBIG | Errno::XDEV) => None,
+            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::TOOBIG | Errno::XDEV) => {
+                self.plainly(path, flags)
+            }
             found => Some(found.map_err(io::Error::from)),
         }
+    }
+
+    /// The walk where the process's root keeps it in.
+    fn plainly(&self, path: &Path, flags: OFlags) -> Option<io::Result<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
+        self.own
+            .then(|| Ok(rustix::fs::openat(&self.inner, path, flags, Mode::empty())?))
     }
 
     /// A root at a directory below this one.
@@ -529,7 +550,6 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
 
 /// What the kernel calls the inode behind a descriptor.
 fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
-    use std::os::fd::AsRawFd as _;
     let name = format!("{}", fd.as_raw_fd());
     let target = rustix::fs::readlinkat(own_fds()?, name, Vec::with_capacity(256))?;
     let bytes = target.into_bytes();
@@ -568,6 +588,25 @@ pub fn own_fds() -> io::Result<BorrowedFd<'static>> {
     match opened {
         Ok(fd) => Ok(fd.as_fd()),
         Err(e) => Err((*e).into()),
+    }
+}
+
+/// The procfs that [`own_fds`] is in.
+pub(super) fn proc_root() -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(own_fds()?, "../..", flags, Mode::empty())?)
+}
+
+/// Makes [`own_fds`] the directory of the process that calls: a child's still shows its parent's descriptors. Returns
+/// the number of the descriptor.
+pub(super) fn use_own_fds_of(proc: &OwnedFd) -> io::Result<RawFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let own = rustix::fs::openat(proc, "self/fd", flags, Mode::empty())?;
+    let place = own_fds()?.as_raw_fd();
+    // SAFETY: `place` is the number of a descriptor that `OWN_FDS` holds for the life of the process; it still does.
+    match unsafe { libc::dup3(own.as_raw_fd(), place, libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(place),
     }
 }
 

@@ -64,6 +64,58 @@ const REFUSED: &[c_long] = &[
     libc::SYS_mknod,
 ];
 
+/// What reading files takes, and memory to understand them: all that a child which parses an image may call.
+const READING: &[c_long] = &[
+    libc::SYS_openat2,
+    libc::SYS_openat,
+    libc::SYS_close,
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_lseek,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_fstatfs,
+    libc::SYS_readlinkat,
+    libc::SYS_getdents64,
+    libc::SYS_ppoll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lstat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    // Memory.
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    // The process itself, and its end.
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_clock_gettime,
+    libc::SYS_getrandom,
+    libc::SYS_sched_yield,
+];
+
 /// `AUDIT_ARCH_*` of linux/audit.h.
 #[cfg(target_arch = "x86_64")]
 const ARCH: u32 = 0xc000_003e;
@@ -91,7 +143,18 @@ const RETURN: u16 = 0x06;
 /// # Errors
 /// `EINVAL` where the kernel has no seccomp filters.
 pub(super) fn refuse_what_is_not_needed() -> io::Result<()> {
-    let mut code = filter();
+    install(filter(REFUSED, Verdict::Refused))
+}
+
+/// Takes away all calls but those of [`READING`], for good. `no_new_privs` must have been set.
+///
+/// # Errors
+/// As [`refuse_what_is_not_needed`].
+pub(super) fn allow_reading() -> io::Result<()> {
+    install(filter(READING, Verdict::Allowed))
+}
+
+fn install(mut code: Vec<sock_filter>) -> io::Result<()> {
     let program = sock_fprog {
         len: u16::try_from(code.len()).map_err(io::Error::other)?,
         filter: code.as_mut_ptr(),
@@ -111,8 +174,19 @@ pub(super) fn refuse_what_is_not_needed() -> io::Result<()> {
     }
 }
 
-fn filter() -> Vec<sock_filter> {
+/// What becomes of the calls that a filter lists; the others get the opposite.
+#[derive(Clone, Copy)]
+enum Verdict {
+    Allowed,
+    Refused,
+}
+
+fn filter(calls: &[c_long], listed: Verdict) -> Vec<sock_filter> {
     let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    let (listed, others) = match listed {
+        Verdict::Allowed => (libc::SECCOMP_RET_ALLOW, refuse),
+        Verdict::Refused => (refuse, libc::SECCOMP_RET_ALLOW),
+    };
     let step = |code, k| sock_filter {
         code,
         jt: 0,
@@ -129,11 +203,11 @@ fn filter() -> Vec<sock_filter> {
         jump(AT_LEAST, X32, 0, 1),
         step(RETURN, refuse),
     ];
-    for number in REFUSED.iter().filter_map(|n| u32::try_from(*n).ok()) {
+    for number in calls.iter().filter_map(|n| u32::try_from(*n).ok()) {
         program.push(jump(EQUAL, number, 0, 1));
-        program.push(step(RETURN, refuse));
+        program.push(step(RETURN, listed));
     }
-    program.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
+    program.push(step(RETURN, others));
     program
 }
 

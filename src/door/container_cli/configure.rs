@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use super::inventory::request;
 use super::options::{Configure, FIRMWARE, Global};
-use crate::apply::Sources;
 use crate::apply::rootfs::{Target, apply};
+use crate::apply::{Image, Sources};
 use crate::door::{hook, inject, log};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::{Bundle, Spec};
@@ -56,7 +56,9 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         plan.devices.clear();
     }
     drop(roots);
-    hook::go_inside(options.pid, namespace)?;
+    let image = hook::go_inside(options.pid, namespace, || {
+        Image::open(&rootfs, &plan, |_, _| Ok(()))
+    })?;
     let target = Target {
         tmpfs: spec
             .as_ref()
@@ -64,7 +66,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         mount_label: spec.as_ref().and_then(|s| s.mount_label()).map(str::to_owned),
         rootfs,
     };
-    let record = apply(&plan, sources, &target, started)?;
+    let record = apply(&plan, sources, &target, image, started)?;
     inject::warn(&record.warnings);
     Ok(())
 }

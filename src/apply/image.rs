@@ -1,0 +1,234 @@
+//! What is read of an image: by a child that can do nothing else ([`crate::sys::reader`]), beside the work of this process.
+//!
+//! ```text
+//!  parent                                      child, without rights
+//!  ──────                                      ─────────────────────
+//!  Image::open ──────────────────────────────► what the caller wants to know first (preflight)
+//!  attach the driver directory                 CUDA compatibility libraries, missing libraries
+//!  Image::seen ◄──────────────────────────────
+//!  Image::driver_is_at ──────────────────────► reads the loader's configuration, extends or rebuilds its cache
+//!  bind the driver's files
+//!  Image::loader ◄────────────────────────────
+//! ```
+//!
+//! What the child says is believed no more than the image itself: it becomes a warning, the target of a link, or the
+//! content of a file in that image.
+
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use super::container::Container;
+use super::cuda_compat::{self, Preferred};
+use super::loader::{first_dirs, updated};
+use super::texts::lacking;
+use crate::error::{Code, Error, Result};
+use crate::ldso::{CacheOutcome, Change, How, cache_place};
+use crate::plan::Plan;
+use crate::sys::reader::{Port, Reader};
+use crate::sys::root::Root;
+
+/// The image of a container, read by a child.
+#[derive(Debug)]
+pub struct Image {
+    reader: Reader,
+}
+
+/// What an image has that the plan depends on.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// Its CUDA compatibility libraries.
+    pub(super) preferred: Preferred,
+    /// For each of the plan's texts, whether a library is missing that it is about.
+    pub(super) lacking: Vec<bool>,
+}
+
+impl Image {
+    /// Starts to read the image at `rootfs` for `plan`. `first` runs in the child before all else; what it says is the
+    /// first to be heard.
+    ///
+    /// # Errors
+    /// [`Code::UnsafeRootfs`], [`Code::Bundle`] when there is no such rootfs; [`Code::System`] when there can be no child.
+    pub fn open(
+        rootfs: &Path,
+        plan: &Plan,
+        first: impl FnOnce(&Root, &mut Port) -> io::Result<()>,
+    ) -> Result<Self> {
+        Self::read(rootfs, |root, port| {
+            first(root, port)?;
+            look(root, plan, port)
+        })
+    }
+
+    /// Starts a child that reads the image at `rootfs` as `work` says.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn read(rootfs: &Path, work: impl FnOnce(&Root, &mut Port) -> io::Result<()>) -> Result<Self> {
+        let root = Container::open_root(rootfs)?;
+        let reader = Reader::start(&root, work).map_err(|e| {
+            Error::io(Code::System, "a process to read the image with", &e)
+                .fix("see the cause; a limit on processes (`--pids-limit`) must leave room for one")
+        })?;
+        Ok(Self { reader })
+    }
+
+    /// What the child says next.
+    ///
+    /// # Errors
+    /// [`Code::Image`] when it says nothing in time, or ends.
+    pub fn hear(&mut self) -> Result<Vec<Vec<u8>>> {
+        self.reader.hear().map_err(|e| unreadable(&e))
+    }
+
+    /// What the plan depends on.
+    pub(super) fn seen(&mut self) -> Result<Seen> {
+        let mut parts = self.hear()?.into_iter();
+        let lacking = parts.next().unwrap_or_default();
+        let preferred = Preferred::from_parts(parts).ok_or_else(|| unreadable(&odd()))?;
+        Ok(Seen {
+            preferred,
+            lacking: lacking.into_iter().map(|b| b != 0).collect(),
+        })
+    }
+
+    /// Tells the child where the driver directory is, in the container.
+    pub(super) fn driver_is_at(&mut self, path: &Path) -> Result<()> {
+        self.reader
+            .say(&[path.as_os_str().as_bytes()])
+            .map_err(|e| unreadable(&e))
+    }
+
+    /// The loader's new cache.
+    pub(super) fn loader(&mut self) -> Result<CacheOutcome> {
+        outcome_of(self.hear()?.into_iter()).ok_or_else(|| unreadable(&odd()))
+    }
+
+    /// What a scan found that was asked for by [`say_scan`].
+    pub(super) fn scan(&mut self) -> Result<Scanned> {
+        let said = self.hear()?.into_iter();
+        scanned_of(said).ok_or_else(|| unreadable(&odd()))
+    }
+}
+
+/// A scan with all that follows from it.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    /// Directories that the image's configuration does not name yet.
+    pub(super) dirs: Vec<PathBuf>,
+    /// Links to make and to remove.
+    pub(super) changes: Vec<Change>,
+    /// The cache.
+    pub(super) outcome: CacheOutcome,
+}
+
+/// The child's part of [`Image::scan`].
+pub(super) fn say_scan(port: &mut Port, scanned: &Scanned) -> io::Result<()> {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
+    let counts = [count(scanned.dirs.len()), count(scanned.changes.len())];
+    let mut parts: Vec<&[u8]> = vec![&counts[0]];
+    parts.extend(scanned.dirs.iter().map(|dir| dir.as_os_str().as_bytes()));
+    parts.push(&counts[1]);
+    parts.extend(scanned.changes.iter().flat_map(Change::parts));
+    say_outcome(port, parts, &scanned.outcome)
+}
+
+/// The child's part of [`Image::open`].
+fn look(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
+    let preferred = cuda_compat::look_for(root, plan);
+    let lacking: Vec<u8> = lacking(root, &plan.texts).map(u8::from).collect();
+    let mut parts: Vec<&[u8]> = vec![&lacking];
+    parts.extend(preferred.parts());
+    port.say(&parts)?;
+    let Some(dir) = port.hear()?.pop().map(path) else {
+        return Err(odd());
+    };
+    let plan = preferred.plan(plan);
+    say_outcome(port, Vec::new(), &updated(root, &first_dirs(&dir, &plan)))
+}
+
+fn say_outcome<'p>(port: &mut Port, mut parts: Vec<&'p [u8]>, outcome: &'p CacheOutcome) -> io::Result<()> {
+    let (how, reason) = match &outcome.how {
+        How::Merged => ("merged", ""),
+        How::Rebuilt { reason } => ("rebuilt", reason.as_str()),
+        How::MuslPath => ("musl", ""),
+        How::None => ("none", ""),
+    };
+    parts.extend([
+        how.as_bytes(),
+        reason.as_bytes(),
+        outcome.target.as_bytes(),
+        &outcome.bytes,
+    ]);
+    parts.extend(outcome.warnings.iter().map(String::as_bytes));
+    port.say(&parts)
+}
+
+fn scanned_of(mut parts: impl Iterator<Item = Vec<u8>>) -> Option<Scanned> {
+    let count = |raw: Vec<u8>| Some(u32::from_le_bytes(raw.try_into().ok()?));
+    let mut dirs = Vec::new();
+    for _ in 0..count(parts.next()?)? {
+        dirs.push(path(parts.next()?));
+    }
+    let mut changes = Vec::new();
+    for _ in 0..count(parts.next()?)? {
+        changes.push(Change::from_parts([parts.next()?, parts.next()?, parts.next()?])?);
+    }
+    let outcome = outcome_of(parts)?;
+    Some(Scanned {
+        dirs,
+        changes,
+        outcome,
+    })
+}
+
+fn outcome_of(mut parts: impl Iterator<Item = Vec<u8>>) -> Option<CacheOutcome> {
+    let (how, reason) = (parts.next()?, text(parts.next()?));
+    let how = match how.as_slice() {
+        b"merged" => How::Merged,
+        b"rebuilt" => How::Rebuilt { reason },
+        b"musl" => How::MuslPath,
+        b"none" => How::None,
+        _ => return None,
+    };
+    Some(CacheOutcome {
+        how,
+        // A place that is known, not one that is said.
+        target: cache_place(&parts.next()?)?,
+        bytes: parts.next()?,
+        warnings: parts.map(text).collect(),
+    })
+}
+
+/// What was said, as text.
+pub fn text(part: Vec<u8>) -> String {
+    String::from_utf8(part).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
+fn path(part: Vec<u8>) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(part))
+}
+
+fn odd() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "what was said about it makes no sense",
+    )
+}
+
+fn unreadable(e: &io::Error) -> Error {
+    const WHAT: &str = "the image's files";
+    match e.kind() {
+        io::ErrorKind::TimedOut => Error::new(
+            Code::Image,
+            WHAT,
+            "a file system of the container does not answer",
+        ),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => Error::new(
+            Code::Image,
+            WHAT,
+            "the process that reads them came to an early end",
+        ),
+        _ => Error::io(Code::Image, WHAT, e),
+    }
+}

@@ -1,0 +1,302 @@
+//! A process that reads an image and can do nothing else.
+//!
+//! Loader caches, ELF files and version files of an image are an attacker's bytes. They are parsed in a child that has
+//! nothing to lose: what it says is a list of byte strings, bounded in number and size, and the parent takes none of them
+//! for more than a text or the content of a file in that same image.
+//!
+//! | what | in the child |
+//! |---|---|
+//! | file system | the rootfs is its root directory; Landlock (Linux 5.13) lets it read there and nothing else |
+//! | user | 65534, where the caller may change its user |
+//! | capabilities | `CAP_DAC_READ_SEARCH`: a rootfs belongs to any user |
+//! | descriptors | two pipes, the rootfs, its own descriptor directory |
+//! | system calls | those for reading files and for memory ([`super::seccomp`]) |
+//! | bounds | 10 s of processor, 512 MB of memory, no byte into a file, no core; the parent waits 10 s |
+//! | its end | with the parent's at the latest |
+//!
+//! A kernel or an outer container that forbids one of them leaves the others.
+
+mod landlock;
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Pid, Resource, Signal, WaitOptions, waitpid};
+use rustix::thread::{Gid, Uid};
+
+use super::process::{bound, close_all_but, keep_to_read};
+use super::root::{Root, proc_root, use_own_fds_of};
+use super::seccomp;
+
+/// How long the parent waits for an answer in all.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Seconds of processor time.
+const MAX_CPU: u64 = 10;
+/// Address space, in bytes: the largest cache and configuration that are read, several times over.
+const MAX_MEMORY: u64 = 512 << 20;
+/// A message, in bytes: the largest cache, extended.
+const MAX_MESSAGE: usize = 32 << 20;
+/// The parts of one.
+const MAX_PARTS: usize = 1 << 17;
+/// What a pipe holds, in bytes, so that most answers are given in one piece; the kernel's limit for everybody.
+const PIPE: usize = 1 << 20;
+/// The kernel's overflow user, `nobody` in most distributions: who owns nothing.
+const NOBODY: u32 = 65534;
+
+/// The parent's side. The child ends when this is dropped, or with the process.
+#[derive(Debug)]
+pub struct Reader {
+    port: Port,
+    child: Pid,
+}
+
+/// One side of the conversation.
+#[derive(Debug)]
+pub struct Port {
+    from: File,
+    /// `None` when all is said.
+    to: Option<File>,
+    /// When to stop waiting.
+    until: Option<Instant>,
+}
+
+impl Reader {
+    /// Starts a child that runs `work` on `root` with its side of the conversation, and ends. It has a copy of
+    /// everything that the closure holds. The process has one thread.
+    ///
+    /// # Errors
+    /// When no process can be made, or the child cannot be cut off from this process's descriptors.
+    pub fn start(root: &Root, work: impl FnOnce(&Root, &mut Port) -> io::Result<()>) -> io::Result<Self> {
+        let (ask_from, ask_to) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (answer_from, answer_to) = pipe_with(PipeFlags::CLOEXEC)?;
+        // Smaller pieces take a little longer.
+        let _ = fcntl_setpipe_size(&answer_to, PIPE);
+        let proc = proc_root()?;
+        let parent = rustix::process::getpid();
+        // SAFETY: a hook and the commands that get here have one thread, so no lock is held by another; the child ends
+        // by `_exit` and never returns into the parent's frames.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                let narrowed = narrow(root, &proc, [ask_from, answer_to], parent);
+                let done = narrowed.and_then(|(root, mut port)| work(&root, &mut port));
+                let status = i32::from(done.is_err());
+                // SAFETY: ends the child; nothing of the parent's is run or flushed.
+                unsafe { libc::_exit(status) }
+            }
+            child => Ok(Self {
+                port: Port {
+                    from: answer_from.into(),
+                    to: Some(ask_to.into()),
+                    until: Some(Instant::now() + PATIENCE),
+                },
+                child: Pid::from_raw(child).ok_or(Errno::CHILD)?,
+            }),
+        }
+    }
+
+    /// Says something to the child.
+    pub fn say(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        self.port.say(parts)
+    }
+
+    /// The next answer.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT` when it takes too long, `UnexpectedEof` when the child has ended without one, `InvalidData` for what is
+    /// no message.
+    pub fn hear(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        self.port.hear()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.port.to = None;
+        // A container's first process may inherit what its hook leaves behind, so nothing is left: a child that
+        // was heard to its end has ended, or does so at once. One that waits in a file system that never answers ends
+        // with this process, by the signal that it has asked for.
+        let mut rest = [0; 4096];
+        let how = loop {
+            match self.port.some(&mut rest) {
+                Ok(0) => break WaitOptions::empty(),
+                Ok(_) => {}
+                Err(_) => break WaitOptions::NOHANG,
+            }
+        };
+        let _ = waitpid(Some(self.child), how);
+    }
+}
+
+impl Port {
+    /// Says something: a few byte strings.
+    pub fn say(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        let size: usize = parts.iter().map(|part| part.len() + 4).sum();
+        let mut head = Vec::with_capacity(8 + 4 * parts.len());
+        head.extend(word(size)?);
+        head.extend(word(parts.len())?);
+        for part in parts {
+            head.extend(word(part.len())?);
+        }
+        let to = self.to.as_mut().ok_or(Errno::PIPE)?;
+        to.write_all(&head)?;
+        for part in parts {
+            to.write_all(part)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something to be said.
+    ///
+    /// # Errors
+    /// See [`Reader::hear`].
+    pub fn hear(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let [size, count] = self.words()?;
+        if size > MAX_MESSAGE || count > MAX_PARTS {
+            return Err(no_message());
+        }
+        let mut lengths = Vec::with_capacity(count);
+        for raw in self.take(4 * count)?.chunks_exact(4) {
+            lengths.push(number(raw));
+        }
+        if lengths.iter().map(|len| len + 4).sum::<usize>() != size {
+            return Err(no_message());
+        }
+        lengths.into_iter().map(|len| self.take(len)).collect()
+    }
+
+    fn words(&mut self) -> io::Result<[usize; 2]> {
+        let raw = self.take(8)?;
+        Ok([number(&raw[..4]), number(&raw[4..])])
+    }
+
+    /// The next `len` bytes.
+    fn take(&mut self, len: usize) -> io::Result<Vec<u8>> {
+        let mut out = vec![0; len];
+        let mut got = 0;
+        while got < len {
+            match self.some(&mut out[got..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => got += n,
+            }
+        }
+        Ok(out)
+    }
+
+    /// Some bytes; none at the end.
+    fn some(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(until) = self.until {
+                readable(self.from.as_fd(), until)?;
+            }
+            match self.from.read(out) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+fn word(n: usize) -> io::Result<[u8; 4]> {
+    u32::try_from(n).map(u32::to_le_bytes).map_err(|_| no_message())
+}
+
+fn number(raw: &[u8]) -> usize {
+    raw.try_into()
+        .map_or(usize::MAX, |raw| u32::from_le_bytes(raw) as usize)
+}
+
+fn no_message() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "what it says is no answer")
+}
+
+/// Waits until something can be read.
+fn readable(fd: BorrowedFd<'_>, until: Instant) -> io::Result<()> {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one live pollfd.
+        match unsafe { libc::poll(&raw mut poll, 1, millis) } {
+            0 => return Err(Errno::TIMEDOUT.into()),
+            n if n > 0 => return Ok(()),
+            _ => {
+                let e = io::Error::last_os_error();
+                if e.kind() != io::ErrorKind::Interrupted {
+                    return Err(e);
+                }
+            }
+        }
+    }
+}
+
+/// Makes this process, a child just made, what the module says.
+fn narrow(root: &Root, proc: &OwnedFd, pipes: [OwnedFd; 2], parent: Pid) -> io::Result<(Root, Port)> {
+    // 0 and 1 are the pipes; 2 is one that nothing can be written to, so that no crafted text reaches a log.
+    let [from, to] = pipes;
+    for (fd, place) in [(&from, 0), (&to, 1), (&from, 2)] {
+        place_at(fd, place)?;
+    }
+    let own = use_own_fds_of(proc)?;
+    close_all_but(&[root.as_fd().as_raw_fd(), own]);
+    // What the parent holds is closed under its owners here; they are never used again, and never dropped.
+    std::mem::forget((from, to));
+    let jailed = rustix::process::fchdir(root)
+        .and_then(|()| rustix::process::chroot(c"."))
+        .is_ok();
+    give_up_user();
+    keep_to_read();
+    // After the last change of rights, which forgets it.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    if rustix::process::getppid() != Some(parent) {
+        return Err(Errno::SRCH.into());
+    }
+    let none = [Resource::Core, Resource::Fsize, Resource::Nproc].map(|resource| (resource, 0));
+    for (resource, most) in none
+        .into_iter()
+        .chain([(Resource::Cpu, MAX_CPU), (Resource::As, MAX_MEMORY)])
+    {
+        bound(resource, most);
+    }
+    let _ = landlock::only_read_below(root.as_fd());
+    let _ = seccomp::allow_reading();
+    let [from, to] = [0, 1].map(|fd: RawFd| {
+        // SAFETY: placed there above, and owned by nothing else.
+        File::from(unsafe { OwnedFd::from_raw_fd(fd) })
+    });
+    let port = Port {
+        from,
+        to: Some(to),
+        until: None,
+    };
+    Ok((root.as_own(jailed)?, port))
+}
+
+/// Makes `place` another number of `fd`, kept by nothing else.
+fn place_at(fd: &OwnedFd, place: RawFd) -> io::Result<()> {
+    // SAFETY: 0 to 2 are this process's standard descriptors, which no value owns.
+    match unsafe { libc::dup2(fd.as_raw_fd(), place) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Becomes nobody, with the capabilities that it has. Where that is not allowed, or there is no such user, it stays who it is.
+fn give_up_user() {
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    let _ = rustix::thread::set_keep_capabilities(true);
+    let _ = rustix::thread::set_thread_groups(&[]);
+    let _ = rustix::thread::set_thread_res_gid(group, group, group);
+    let _ = rustix::thread::set_thread_res_uid(user, user, user);
+}
+
+#[cfg(test)]
+mod tests;

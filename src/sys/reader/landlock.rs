@@ -1,0 +1,90 @@
+//! Landlock: what a process may do with files, by its own will and for good. Source: landlock(7), linux/landlock.h.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+/// Access rights of version 1: execute, write, and all that makes or removes something.
+const CHANGES: u64 = 0b1_1111_1111_0011;
+const READ_FILE: u64 = 1 << 2;
+const READ_DIR: u64 = 1 << 3;
+/// Rights that came later, each with the version that brought it: move to another directory, truncate, device ioctls.
+const LATER: [(libc::c_long, u64); 3] = [(2, 1 << 13), (3, 1 << 14), (5, 1 << 15)];
+
+/// `LANDLOCK_CREATE_RULESET_VERSION`
+const VERSION: u32 = 1;
+/// `LANDLOCK_RULE_PATH_BENEATH`
+const PATH_BENEATH: u32 = 1;
+
+/// `struct landlock_ruleset_attr`, first version.
+#[repr(C)]
+struct Ruleset {
+    handled_access_fs: u64,
+}
+
+/// `struct landlock_path_beneath_attr`
+#[repr(C, packed)]
+struct Beneath {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// From now on only reads below `dir` are allowed. `no_new_privs` must have been set.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.13, `EOPNOTSUPP` where it is switched off.
+pub(super) fn only_read_below(dir: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: asks for a version: no pointer, no size.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<Ruleset>(),
+            0_usize,
+            VERSION,
+        )
+    };
+    if version < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let later = LATER.iter().filter(|(since, _)| *since <= version);
+    let attr = Ruleset {
+        handled_access_fs: later.fold(CHANGES | READ_FILE | READ_DIR, |all, (_, right)| all | right),
+    };
+    // SAFETY: a live struct of the size passed.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const attr,
+            size_of::<Ruleset>(),
+            0_u32,
+        )
+    };
+    let rules = match i32::try_from(fd) {
+        // SAFETY: a descriptor that the kernel has just made.
+        Ok(fd) if fd >= 0 => unsafe { OwnedFd::from_raw_fd(fd) },
+        _ => return Err(io::Error::last_os_error()),
+    };
+    let rule = Beneath {
+        allowed_access: READ_FILE | READ_DIR,
+        parent_fd: dir.as_raw_fd(),
+    };
+    // SAFETY: live descriptors and a live struct of the layout that the type says.
+    let added = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            rules.as_raw_fd(),
+            PATH_BENEATH,
+            &raw const rule,
+            0_u32,
+        )
+    };
+    if added != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a live descriptor of a rule set; changes this thread alone.
+    let restricted = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0_u32) };
+    if restricted == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

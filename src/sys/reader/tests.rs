@@ -1,0 +1,148 @@
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::super::seccomp::in_child;
+use super::*;
+
+/// A root with a file, a link out of it, and a file beside it.
+fn world() -> (tempfile::TempDir, Root) {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path().join("rootfs");
+    std::fs::create_dir(&top).unwrap();
+    std::fs::write(top.join("inside"), "of the image").unwrap();
+    std::fs::write(dir.path().join("secret"), "of the host").unwrap();
+    symlink("../secret", top.join("climbs")).unwrap();
+    symlink(dir.path().join("secret"), top.join("leads")).unwrap();
+    let root = Root::open(&top).unwrap();
+    (dir, root)
+}
+
+/// Whether a child that does `work` says `expected`. In a process of its own, since it is a hook's first and last one.
+fn says(work: impl FnOnce(&Root, &mut Port) -> io::Result<()>, expected: &[&str]) -> bool {
+    let (_dir, root) = world();
+    in_child(|| {
+        rustix::thread::set_no_new_privs(true).is_ok()
+            && Reader::start(&root, work)
+                .and_then(|mut reader| reader.hear())
+                .is_ok_and(|said| {
+                    let said: Vec<_> = said.iter().map(|part| String::from_utf8_lossy(part)).collect();
+                    let same = said == expected;
+                    if !same {
+                        eprintln!("said {said:?}");
+                    }
+                    same
+                })
+    })
+}
+
+fn outcome<T>(result: &io::Result<T>) -> &'static str {
+    match result {
+        Ok(_) => "done",
+        Err(_) => "refused",
+    }
+}
+
+#[test]
+fn it_reads_what_is_below_its_root() {
+    let work = |root: &Root, port: &mut Port| {
+        let inside = root.read("/inside", 100)?;
+        let listed = root.read_dir("/", 10)?.len().to_string();
+        port.say(&[&inside, listed.as_bytes()])
+    };
+    assert!(says(work, &["of the image", "3"]));
+}
+
+#[test]
+fn it_reads_nothing_else() {
+    let work = |root: &Root, port: &mut Port| {
+        let found =
+            ["climbs", "leads", "/proc/self/root/secret", "../secret"].map(|path| root.read(path, 100));
+        let host = ["/etc/passwd", "/proc/self/maps", "/proc/1/environ"].map(std::fs::read);
+        let all: Vec<&str> = found
+            .iter()
+            .map(outcome)
+            .chain(host.iter().map(outcome))
+            .collect();
+        port.say(&[all.join(" ").as_bytes()])
+    };
+    assert!(says(
+        work,
+        &["refused refused refused refused refused refused refused"]
+    ));
+}
+
+#[test]
+fn it_changes_nothing_and_starts_nothing() {
+    let work = |root: &Root, port: &mut Port| {
+        let top = root.resolve("/")?;
+        let inside = root.resolve("/inside")?;
+        let tried = [
+            top.write_file(std::ffi::OsStr::new("new"), 0o644, b"x"),
+            top.mkdir(std::ffi::OsStr::new("new"), 0o755).map(drop),
+            top.symlink_new(std::ffi::OsStr::new("new"), Path::new("x")),
+            top.unlink(std::ffi::OsStr::new("inside")),
+            super::super::root::reopen(inside.as_fd(), rustix::fs::OFlags::WRONLY).map(drop),
+            super::super::root::reopen(
+                inside.as_fd(),
+                rustix::fs::OFlags::RDWR | rustix::fs::OFlags::TRUNC,
+            )
+            .map(drop),
+            std::os::unix::net::UnixDatagram::unbound().map(drop),
+            std::process::Command::new("/inside").status().map(drop),
+            rustix::process::chroot(c".").map_err(io::Error::from),
+        ];
+        let all: Vec<&str> = tried.iter().map(outcome).collect();
+        port.say(&[all.join(" ").as_bytes()])
+    };
+    assert!(says(work, &[["refused"; 9].join(" ").as_str()]));
+}
+
+#[test]
+fn what_it_is_told_it_hears() {
+    let (_dir, root) = world();
+    assert!(in_child(|| {
+        let answer = || -> io::Result<Vec<Vec<u8>>> {
+            let mut reader = Reader::start(&root, |_, port| {
+                let heard = port.hear()?;
+                let large = vec![7; 3 << 20];
+                let parts: Vec<&[u8]> = heard
+                    .iter()
+                    .map(Vec::as_slice)
+                    .chain([large.as_slice()])
+                    .collect();
+                port.say(&parts)
+            })?;
+            reader.say(&[b"one", b"", b"three"])?;
+            reader.hear()
+        };
+        answer().is_ok_and(|said| {
+            said[..3] == [b"one".to_vec(), Vec::new(), b"three".to_vec()] && said[3].len() == 3 << 20
+        })
+    }));
+}
+
+#[test]
+fn an_end_is_no_answer_and_waiting_ends() {
+    let (_dir, root) = world();
+    let kind = |work: fn(&Root, &mut Port) -> io::Result<()>| {
+        let root = &root;
+        move |expected: io::ErrorKind| {
+            in_child(|| {
+                let Ok(mut reader) = Reader::start(root, work) else {
+                    return false;
+                };
+                reader.port.until = Some(Instant::now() + Duration::from_millis(300));
+                reader.hear().is_err_and(|e| e.kind() == expected)
+            })
+        }
+    };
+    assert!(kind(|_, _| Ok(()))(io::ErrorKind::UnexpectedEof));
+    assert!(kind(|_, port| port.to.as_mut().unwrap().write_all(&[1, 2, 3]))(
+        io::ErrorKind::UnexpectedEof
+    ));
+    assert!(kind(|_, port| port.to.as_mut().unwrap().write_all(&[255; 64]))(
+        io::ErrorKind::InvalidData
+    ));
+    assert!(kind(|_, port| port.hear().map(drop))(io::ErrorKind::TimedOut));
+}
