@@ -336,13 +336,12 @@ fn place(value: &mut Value, path: &[&str], new: Option<Value>) {
 fn same(one: &Value, two: &Value) -> bool {
     match (one, two) {
         (Value::Object(x), Value::Object(y)) => {
-            let covered = |from: &Map<String, Value>, other: &Map<String, Value>| {
-                from.iter().all(|(key, value)| match other.get(key) {
-                    Some(found) => same(value, found),
-                    None => empty(value),
-                })
-            };
-            covered(x, y) && covered(y, x)
+            let in_both = x.iter().all(|(key, value)| match y.get(key) {
+                Some(found) => same(value, found),
+                None => empty(value),
+            });
+            // What both have was compared: a second look at each level would double the work at every level below.
+            in_both && y.iter().all(|(key, value)| x.contains_key(key) || empty(value))
         }
         _ => one == two,
     }
@@ -381,6 +380,18 @@ mod tests {
         };
         assert_eq!(e.undo(&change).unwrap(), Undone::Kept);
         assert_eq!(e.text(), "{\"default-runtime\": \"kata\"}");
+    }
+
+    #[test]
+    fn tables_within_tables_are_compared_once() {
+        let path: Vec<String> = (0..60).map(|i| format!("t{i}")).collect();
+        let text = format!("[{}]\nx = 1\n", path.join("."));
+        let mut e = Editor::open("f", Format::Toml, &text).unwrap();
+        let before = e.value().clone();
+        e.set(&["b"], &json!(2)).unwrap();
+        assert!(!same(e.value(), &before) && same(&before, &before));
+        assert!(same(&json!({"a": {"b": {}}}), &json!({})) && same(&json!({}), &json!({"a": {}})));
+        assert!(!same(&json!({}), &json!({"a": {"b": 1}})));
     }
 
     #[test]
