@@ -5,6 +5,7 @@ build_hostile() {
   mkdir -p "$WORLD/hostile"
   gcc -O2 -Wall -Wextra -shared -fPIC -o "$WORLD/hostile/evil.so" "$hostile_here/evil.c"
   gcc -O2 -Wall -Wextra -static -o "$WORLD/hostile/race" "$hostile_here/race.c"
+  gcc -O2 -Wall -Wextra -static -o "$WORLD/hostile/watch" "$hostile_here/watch.c"
   gcc -O2 -Wall -Wextra -static -o "$WORLD/hostile/faults" "$hostile_here/../faults/faults.c"
 }
 mkdir -p "$WORLD/stamps"

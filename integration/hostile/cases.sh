@@ -6,6 +6,7 @@
 #   EXPECT  gpu | nogpu | refused | started | any        WAYS            where: stages, `door` (the runtime door), `direct`
 #   BITE    words of the fault that the naive hook must be found guilty of; empty: it has no such part
 #   LIMIT   milliseconds                                 STATE           direct: the document on standard input
+#   TOUCHES what the case itself has the host's canary opened for, as the watcher says it: a regular expression for whole lines
 stages='prestart createRuntime createContainer'
 requests='createRuntime door'
 
@@ -47,7 +48,8 @@ t_07_many() { trick() { mkdir -p "$R/$compat"; (cd "$R/$compat" && seq -f 'libcu
 t_08_two_steps() { trick() { mkdir -p "$R/$compat/libcuda.so.1"; ln -s $canary/nvidia "$R/$compat/libcuda.so.1/lib64"; }; EXPECT=gpu; }
 t_08_through_own() { trick() { link_abs etc/ld.so.conf.d /usr/local/nvidia/lib64; link_abs usr/lib/nvoci /usr/local/nvidia; link_abs opt /usr/local/nvidia; }; EXPECT=gpu BITE=''; }
 volume_jq() { echo ".mounts += [{destination: \"$1\", type: \"bind\", source: \"$canary/volume\", options: [\"rbind\", \"rw\"]}]"; }
-t_10_confd_volume() { JQ=$(volume_jq /etc/ld.so.conf.d); EXPECT=gpu; }
+# The loader's configuration is read wherever it lies.
+t_10_confd_volume() { JQ=$(volume_jq /etc/ld.so.conf.d); EXPECT=gpu TOUCHES='(OPEN|READ|OPEN,READ) /canary/volume by .*'; }
 t_10_etc_volume() { JQ=$(volume_jq /etc); EXPECT=gpu; }
 t_10_local_volume() { JQ=$(volume_jq /usr/local); EXPECT=gpu; }
 
@@ -192,7 +194,7 @@ t_36_memory() { limited 'ulimit -v 20000'; }
 t_36_size() { limited 'ulimit -f 0'; BITE='refused without a code'; }
 t_36_processes() { limited 'ulimit -u 1'; }
 t_36_closed() { limited 'exec >&- 2>&-'; EXPECT=gpu; }
-t_37_inherited() { limited 'exec 7</canary 8>>/canary/ld.so.cache 9</canary/nvidia; cd /canary'; EXPECT=gpu; }
+t_37_inherited() { limited 'exec 7</canary 8>>/canary/ld.so.cache 9</canary/nvidia; cd /canary'; EXPECT=gpu TOUCHES='OPEN /canary(/ld.so.cache|/nvidia)? by .*'; }
 t_42_log() { POLICY='log-file = "/tmp/nvoci.log"'; trick() { ln -sf $canary/secret /tmp/nvoci.log; }; WAYS=createRuntime EXPECT=gpu; }
 t_42_log_dir() { POLICY='log-file = "/var/log/evil/nvoci.log"'; trick() { install -d -o 1000 /var/log/evil; ln -sf $canary/secret /var/log/evil/nvoci.log; }; WAYS=createRuntime EXPECT=gpu; }
 t_41_spec_owner() { spec_of 1000 644; EXPECT=refused; BITE=$changed; }
@@ -212,7 +214,7 @@ t_41_bomb() {
   ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a); WAYS=door EXPECT=refused BITE=''
   trick() { mkdir -p /etc/cdi; { echo 'a0: &a0 [x,x,x,x,x,x,x,x]'; for i in {1..30}; do echo "a$i: &a$i [$(printf "*a$((i - 1)),%.0s" {1..8})x]"; done; } >/etc/cdi/evil.yaml; }
 }
-t_44_hardlink() { JQ=".root.path = \"/plainroot\""; trick() { plain_root; ln -f $canary/ld.so.cache "$R/etc/ld.so.cache"; }; WAYS=createRuntime EXPECT=gpu; }
+t_44_hardlink() { JQ=".root.path = \"/plainroot\""; trick() { plain_root; ln -f $canary/ld.so.cache "$R/etc/ld.so.cache"; }; WAYS=createRuntime EXPECT=gpu TOUCHES='ATTRIB /canary/ld.so.cache by .*'; } # it has a name less
 # plain_root: instead of an overlay, a directory on the canary's own file system.
 plain_root() { umount "$R"; rm -rf /plainroot; cp -a /world/images/slim /plainroot; R=/plainroot; cp /world/probe/probe-static $R/probe; }
 t_45_layer() { EXPECT=gpu BITE='left in the image layer'; check() { find "$BUNDLE/upper" -mindepth 1 ! -name probe -printf '%y %s %P -> %l\n' | sort -k 3 >"$CASE_DIR/layer"; clean_layer; }; }
