@@ -114,14 +114,14 @@ fn frameworks(container: &Container<'_>, until: Instant) -> Vec<Installed> {
     let mut all = Vec::new();
     for prefix in prefixes(container) {
         // Most of them are not there.
-        let Some(lib) = root.subroot(prefix.join("lib")).ok() else {
+        let Ok(lib) = root.resolve(prefix.join("lib")) else {
             continue;
         };
         let sites = PYTHONS
             .rev()
             .map(|n| format!("python3.{n}"))
             .chain((prefix == Path::new("/usr")).then(|| "python3".to_owned()))
-            .filter(|python| lib.exists(python))
+            .filter(|python| lib.child(python).is_ok())
             .flat_map(|python| ["site-packages", "dist-packages"].map(|dir| format!("{python}/{dir}")));
         for site in sites {
             if Instant::now() > until {

@@ -277,7 +277,8 @@ fn narrow(root: &Root, proc: &OwnedFd, pipes: [OwnedFd; 2], parent: Pid) -> io::
         to: Some(to),
         until: None,
     };
-    Ok((root.as_own(jailed)?, port))
+    let root = if jailed { root.as_own() } else { root.try_clone() }?;
+    Ok((root, port))
 }
 
 /// Makes `place` another number of `fd`, kept by nothing else.

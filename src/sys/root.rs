@@ -26,8 +26,18 @@ use rustix::io::Errno;
 #[derive(Debug)]
 pub struct Root {
     inner: pathrs::Root,
-    /// Whether it is the process's own root directory: then no lookup of this process leaves it.
-    own: bool,
+    else_by: Walk,
+}
+
+/// How a path is walked where `openat2` is missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Walk {
+    /// Step by step, with a procfs to compare the steps with.
+    Emulated,
+    /// By the kernel: this is the process's own root directory, which no lookup of the process leaves.
+    Plain,
+    /// Not at all: a directory below the process's own root, with no procfs in sight.
+    None,
 }
 
 impl Root {
@@ -45,14 +55,14 @@ impl Root {
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self {
             inner: pathrs::Root::from_fd(fd),
-            own: false,
+            else_by: Walk::Emulated,
         }
     }
 
-    /// A second handle on the same root, which is the process's own root directory, if `own` says so.
-    pub(super) fn as_own(&self, own: bool) -> io::Result<Self> {
+    /// A second handle on the same root, which is the process's own root directory.
+    pub(super) fn as_own(&self) -> io::Result<Self> {
         Ok(Self {
-            own,
+            else_by: Walk::Plain,
             ..self.try_clone()?
         })
     }
@@ -61,7 +71,7 @@ impl Root {
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             inner: self.inner.try_clone().map_err(|e| to_io(&e))?,
-            own: self.own,
+            else_by: self.else_by,
         })
     }
 
@@ -103,11 +113,17 @@ impl Root {
         }
     }
 
-    /// The walk where the process's root keeps it in.
+    /// The walk in a process that its root keeps in.
     fn plainly(&self, path: &Path, flags: OFlags) -> Option<io::Result<OwnedFd>> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
-        self.own
-            .then(|| Ok(rustix::fs::openat(&self.inner, path, flags, Mode::empty())?))
+        match self.else_by {
+            Walk::Emulated => None,
+            Walk::Plain => {
+                let found = rustix::fs::openat(&self.inner, path, flags, Mode::empty());
+                Some(found.map_err(io::Error::from))
+            }
+            Walk::None => Some(Err(Errno::NOSYS.into())),
+        }
     }
 
     /// A root at a directory below this one.
@@ -116,7 +132,14 @@ impl Root {
         if !node.is_dir() {
             return Err(Errno::NOTDIR.into());
         }
-        Ok(Self::from_fd(node.into_fd()))
+        let else_by = match self.else_by {
+            Walk::Emulated => Walk::Emulated,
+            Walk::Plain | Walk::None => Walk::None,
+        };
+        Ok(Self {
+            else_by,
+            ..Self::from_fd(node.into_fd())
+        })
     }
 
     /// Reads a regular file of at most `max` bytes. Never opens a FIFO, socket or device.

@@ -154,6 +154,12 @@ pub(super) fn allow_reading() -> io::Result<()> {
     install(filter(READING, Verdict::Allowed))
 }
 
+/// Takes away `calls`, as an outer container's profile may: answered with `EPERM`.
+#[cfg(test)]
+pub(super) fn refuse(calls: &[c_long]) -> io::Result<()> {
+    install(filter(calls, Verdict::Refused))
+}
+
 fn install(mut code: Vec<sock_filter>) -> io::Result<()> {
     let program = sock_fprog {
         len: u16::try_from(code.len()).map_err(io::Error::other)?,
