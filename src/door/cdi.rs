@@ -286,7 +286,10 @@ fn list(parser: &mut lexopt::Parser) -> Result<ExitCode> {
                     .iter()
                     .map(|&i| registry.loaded[i].path.display().to_string())
                     .collect();
-                eprintln!("nvoci: warning: {name} is in conflict: {}", files.join(", "));
+                eprintln!(
+                    "nvoci: warning: {name} is in conflict: {}",
+                    Escaped(&files.join(", "))
+                );
             }
         }
     }
@@ -320,12 +323,7 @@ fn check_all(parser: &mut lexopt::Parser) -> Result<ExitCode> {
         println!("{:#}", serde_json::Value::from(all));
     } else {
         for f in &findings {
-            println!(
-                "{}: {}: {}",
-                f.severity.name(),
-                f.path.display(),
-                Escaped(&f.text)
-            );
+            println!("{}", line(f));
         }
         if findings.is_empty() {
             println!("Nothing is wrong.");
@@ -333,6 +331,16 @@ fn check_all(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     }
     let bad = findings.iter().any(|f| f.severity == check::Severity::Error);
     Ok(ExitCode::from(u8::from(bad)))
+}
+
+/// A finding, for a terminal: the name of the file is whoever's who could make it.
+fn line(f: &check::Finding) -> String {
+    format!(
+        "{}: {}: {}",
+        f.severity.name(),
+        Escaped(&f.path.display().to_string()),
+        Escaped(&f.text)
+    )
 }
 
 /// The engines of this machine, asked for their versions.
@@ -417,6 +425,16 @@ fn from_standard_input() -> Result<(CdiSpec, Format)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_name_does_not_reach_the_terminal() {
+        let finding = check::Finding {
+            severity: check::Severity::Error,
+            path: PathBuf::from("/etc/cdi/\u{1b}[2J\n.json"),
+            text: "\u{7}".to_owned(),
+        };
+        assert_eq!(line(&finding), r"error: /etc/cdi/\u{1b}[2J\n.json: \u{7}");
+    }
 
     /// toolkit-features 12, quirk 12: `x.yml` became `x.yml.yaml`, and the name decided against `--format`.
     #[test]

@@ -40,6 +40,9 @@ pub struct User {
     pub state: PathBuf,
 }
 
+/// The one directory that every Podman and CRI-O reads hooks from without being told.
+pub(super) const HOOK: &str = "/usr/share/containers/oci/hooks.d/oci-nvoci.json";
+
 const SNAP_DOCKER: &str = "/var/snap/docker";
 const MICROK8S: &str = "/var/snap/microk8s/current/args/containerd-template.toml";
 const RANCHER: [&str; 2] = ["/var/lib/rancher/k3s", "/var/lib/rancher/rke2"];
@@ -76,9 +79,7 @@ pub fn find(engine: Engine, root: &Root, session: &Session, asked: Option<&Path>
     };
     Ok(Place {
         config,
-        // The one directory that every Podman and CRI-O reads without being told.
-        hook: (engine == Engine::Podman && asked.is_none())
-            .then(|| PathBuf::from("/usr/share/containers/oci/hooks.d/oci-nvoci.json")),
+        hook: (engine == Engine::Podman && asked.is_none()).then(|| PathBuf::from(HOOK)),
         state: PathBuf::from(store::STATE_DIR),
         restart,
         user: false,

@@ -109,6 +109,13 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
     let mut report = Report::new(Outcome::AlreadyRegistered);
     let mut record = Record::load(&job.root, &place.state, job.engine)?;
     let (stored, edit) = sources::plan(job, place)?;
+    // What is in the way of the later files is found before the first is written.
+    if let Some(hook) = &place.hook {
+        store::load(&job.root, hook)?;
+    }
+    if job.spec.is_some() {
+        store::load(&job.root, Path::new(spec::SPEC))?;
+    }
     report.warnings.extend(edit.warnings.iter().cloned());
     warn_before(job, &stored, &mut report);
 
@@ -152,6 +159,10 @@ pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
     if known.is_empty() {
         forget(job, place, &mut report)?;
         return Ok(report);
+    }
+    // As above: what cannot be taken back keeps the rest as it is.
+    for file in &known {
+        store::load(&job.root, &file.path)?;
     }
     for file in known.iter().rev() {
         if spec::is_others_too(job, place, file)? {
@@ -244,7 +255,7 @@ fn swap(
 /// Beside the file, except where CRI-O would read it as configuration.
 fn backup_path(engine: Engine, place: &Place, path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".nvoci-backup");
+    name.push(store::BACKUP);
     match engine {
         Engine::Crio => place.state.join(name),
         _ => path.with_file_name(name),
@@ -312,11 +323,18 @@ fn take_back(job: &Job, file: &FileRecord, report: &mut Report) -> Result<()> {
             .warnings
             .push(format!("{}: gone already", file.path.display()));
         report.outcome = Outcome::Removed;
-        return clean_up(job, file);
+        clean_up(job, file, report);
+        return Ok(());
     };
     let untouched = file.written.as_deref() == Some(fingerprint(text).as_str());
     let restored = match &file.backup {
-        Some(backup) if untouched => store::load(&job.root, backup)?.text,
+        Some(backup) if untouched => store::backup(&job.root, backup, &stored).unwrap_or_else(|e| {
+            let why = e.why();
+            report
+                .warnings
+                .push(format!("{}: not the copy that was made: {why}", backup.display()));
+            None
+        }),
         _ => None,
     };
     let after = if file.whole || file.created && untouched {
@@ -328,7 +346,8 @@ fn take_back(job: &Job, file: &FileRecord, report: &mut Report) -> Result<()> {
     };
     report.keys.extend(file.changes.iter().map(|c| c.path.clone()));
     finish_take_back(job, &stored, after.as_deref(), report)?;
-    if job.dry_run { Ok(()) } else { clean_up(job, file) }
+    clean_up(job, file, report);
+    Ok(())
 }
 
 /// The text without our changes, when the file was edited since; `None` when nothing is left of a file that we made.
@@ -399,15 +418,19 @@ fn finish_take_back(job: &Job, stored: &Stored, after: Option<&str>, report: &mu
     }
 }
 
-fn clean_up(job: &Job, file: &FileRecord) -> Result<()> {
+/// Nothing depends on it: what stays is said.
+fn clean_up(job: &Job, file: &FileRecord, report: &mut Report) {
     if job.dry_run {
-        return Ok(());
+        return;
     }
-    if let Some(backup) = &file.backup {
-        store::remove(&job.root, backup)?;
+    if let Some(backup) = &file.backup
+        && let Err(e) = store::remove(&job.root, backup)
+    {
+        report
+            .warnings
+            .push(format!("{}: stays: {}", backup.display(), e.why()));
     }
     store::remove_dirs(&job.root, &file.dirs);
-    Ok(())
 }
 
 /// An error about an engine's file.

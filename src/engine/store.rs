@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde_json::{Value, json};
@@ -20,6 +20,10 @@ use super::edit::Change;
 
 /// No configuration file of an engine is larger than this many bytes.
 const MAX_FILE: u64 = 4 << 20;
+/// What the name of a file's copy ends in.
+pub(super) const BACKUP: &str = ".nvoci-backup";
+/// The files that are ours as a whole.
+const WHOLE: [&str; 2] = [super::spec::SPEC, super::place::HOOK];
 /// The directory of the records.
 pub const STATE_DIR: &str = "/var/lib/nvoci/install";
 
@@ -39,7 +43,7 @@ pub struct Stored {
 /// Reads the file at `path`, following symbolic links.
 ///
 /// # Errors
-/// [`Code::Engine`] when it is not a readable text file.
+/// [`Code::Engine`] when it is not a readable text file, [`Code::UnsafeOwner`] when a link to it is another user's.
 pub fn load(root: &Root, path: &Path) -> Result<Stored> {
     let path = follow(root, path)?;
     let shown = path.display().to_string();
@@ -84,10 +88,63 @@ pub(super) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or_else(|| Path::new("/"))
 }
 
+/// Who may have put what is believed here: root, we ourselves, and whose the root directory is.
+fn trusted(root: &Root) -> [u32; 3] {
+    let own = rustix::process::geteuid().as_raw();
+    [0, own, rustix::fs::fstat(root).map_or(own, |stat| stat.st_uid)]
+}
+
+/// Refuses a symbolic link on the way to `path` that somebody else made: what it leads to is for them to choose.
+fn refuse_foreign_links(root: &Root, path: &Path) -> Result<()> {
+    let trusted = trusted(root);
+    for part in path.ancestors() {
+        let Ok(node) = root.resolve_nofollow(part) else {
+            continue;
+        };
+        if node.is_symlink() && !trusted.contains(&node.stat().st_uid) {
+            return Err(Error::new(
+                Code::UnsafeOwner,
+                part.display().to_string(),
+                format!("a symbolic link of user {}", node.stat().st_uid),
+            )
+            .fix("put the file itself there, or a link of root's"));
+        }
+    }
+    Ok(())
+}
+
+/// The text of the copy that was made of `stored`; `None` when it is gone.
+///
+/// # Errors
+/// [`Code::Engine`] or [`Code::UnsafeOwner`] when it is not a file of its own with the owner it was given: its content would become
+/// the engine's, for all who may read that.
+pub fn backup(root: &Root, path: &Path, stored: &Stored) -> Result<Option<String>> {
+    let shown = || path.display().to_string();
+    refuse_foreign_links(root, parent(path))?;
+    let node = match root.resolve_nofollow(path) {
+        Ok(node) => node,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(Code::Engine, shown(), &e)),
+    };
+    let stat = node.stat();
+    if !node.is_file() || stat.st_nlink != 1 {
+        return Err(Error::new(Code::Engine, shown(), "not a file of its own"));
+    }
+    if stat.st_uid != stored.attributes.1 {
+        let why = format!("it belongs to user {}", stat.st_uid);
+        return Err(Error::new(Code::UnsafeOwner, shown(), why));
+    }
+    let bytes = node.read(MAX_FILE).context(Code::Engine, shown)?;
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| Error::new(Code::Engine, shown(), "not UTF-8 text"))
+}
+
 /// The path that the symbolic links at `path` lead to.
 fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
     let mut path = Path::new("/").join(path);
     for _ in 0..40 {
+        refuse_foreign_links(root, &path)?;
         match root.read_link(&path) {
             Ok(target) => path = parent(&path).join(target),
             Err(_) => return Ok(path),
@@ -262,6 +319,28 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
+    /// Whether an installation can have done this. What else a record says is not obeyed.
+    fn is_possible(&self, state: &Path) -> bool {
+        let plain = |p: &Path| {
+            p.is_absolute()
+                && p.components()
+                    .all(|c| matches!(c, Component::RootDir | Component::Normal(_)))
+        };
+        let name = self.path.file_name().unwrap_or_default();
+        let mut copy = name.to_owned();
+        copy.push(BACKUP);
+        plain(&self.path)
+            && (!self.whole || WHOLE.iter().any(|w| Path::new(w).file_name() == Some(name)))
+            && self
+                .dirs
+                .iter()
+                .all(|d| plain(d) && parent(&self.path).starts_with(d))
+            && self
+                .backup
+                .as_ref()
+                .is_none_or(|b| *b == self.path.with_file_name(&copy) || *b == state.join(&copy))
+    }
+
     /// Adds later changes: what stood there first is what is restored.
     pub fn merge(&mut self, later: Vec<Change>) {
         for change in later {
@@ -277,20 +356,34 @@ impl Record {
     /// Reads an engine's record; there may be none.
     ///
     /// # Errors
-    /// [`Code::Engine`] when it cannot be read or understood.
+    /// [`Code::Engine`] when it cannot be read or understood, [`Code::UnsafeOwner`] when somebody else can have written it: it
+    /// says what is to be removed.
     pub fn load(root: &Root, state: &Path, engine: Engine) -> Result<Self> {
         let path = record_path(state, engine);
-        let bytes = match root.read(&path, MAX_FILE) {
-            Ok(bytes) => bytes,
+        let failed = |e: &io::Error| Error::io(Code::Engine, path.display().to_string(), e);
+        let aside = "move the file away; `nvoci uninstall` then removes what it recognises";
+        refuse_foreign_links(root, &path)?;
+        let node = match root.resolve_nofollow(&path) {
+            Ok(node) => node,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(e) => return Err(Error::io(Code::Engine, path.display().to_string(), &e)),
+            Err(e) => return Err(failed(&e)),
         };
+        let stat = node.stat();
+        if !trusted(root).contains(&stat.st_uid) || stat.st_mode & 0o022 != 0 {
+            let why = format!(
+                "user {} can have written it: mode {:04o}",
+                stat.st_uid,
+                stat.st_mode & 0o7777
+            );
+            return Err(Error::new(Code::UnsafeOwner, path.display().to_string(), why).fix(aside));
+        }
+        let bytes = node.read(MAX_FILE).map_err(|e| failed(&e))?;
         serde_json::from_slice(&bytes)
             .ok()
             .and_then(|v| Self::from_value(&v))
+            .filter(|record| record.files.iter().all(|f| f.is_possible(state)))
             .ok_or_else(|| {
-                Error::new(Code::Engine, path.display().to_string(), "not a record of nvoci")
-                    .fix("move the file away; `nvoci uninstall` then removes what it recognises")
+                Error::new(Code::Engine, path.display().to_string(), "not a record of nvoci").fix(aside)
             })
     }
 
@@ -461,6 +554,84 @@ mod tests {
             Record::load(&root, state, Engine::Docker).unwrap(),
             Record::default()
         );
+    }
+
+    #[test]
+    fn what_somebody_else_put_there_is_not_believed() {
+        use std::os::unix::fs::{chown, lchown};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name.trim_start_matches('/'));
+        let root = Root::open(dir.path()).unwrap();
+        let state = Path::new(STATE_DIR);
+        std::fs::create_dir_all(at("etc")).unwrap();
+        for file in ["etc/c", "etc/c.nvoci-backup", "secret"] {
+            std::fs::write(at(file), file).unwrap();
+        }
+        let stored = load(&root, Path::new("/etc/c")).unwrap();
+        let copy = Path::new("/etc/c.nvoci-backup");
+        let text = backup(&root, copy, &stored).unwrap();
+        assert_eq!(text.as_deref(), Some("etc/c.nvoci-backup"));
+        std::fs::hard_link(at("secret"), at("etc/linked")).unwrap();
+        symlink("/secret", at("etc/link")).unwrap();
+        for path in ["/etc/linked", "/etc/link", "/etc"] {
+            assert!(backup(&root, Path::new(path), &stored).is_err(), "{path}");
+        }
+        assert!(backup(&root, Path::new("/etc/none"), &stored).unwrap().is_none());
+
+        let good = FileRecord {
+            path: "/etc/c".into(),
+            dirs: vec!["/etc".into()],
+            backup: Some(copy.to_owned()),
+            ..FileRecord::default()
+        };
+        let mut bad: Vec<FileRecord> = Vec::new();
+        for path in ["etc/c", "/etc/../secret"] {
+            bad.push(FileRecord {
+                path: path.into(),
+                ..good.clone()
+            });
+        }
+        bad.push(FileRecord {
+            whole: true,
+            ..good.clone()
+        });
+        bad.push(FileRecord {
+            dirs: vec!["/var".into()],
+            ..good.clone()
+        });
+        bad.push(FileRecord {
+            backup: Some("/secret".into()),
+            ..good.clone()
+        });
+        for file in bad {
+            let record = Record { files: vec![file] };
+            record.save(&root, state, Engine::Docker).unwrap();
+            let e = Record::load(&root, state, Engine::Docker).unwrap_err();
+            assert_eq!(e.code(), Code::Engine, "{record:?}");
+        }
+        let record = Record { files: vec![good] };
+        record.save(&root, state, Engine::Docker).unwrap();
+        assert_eq!(Record::load(&root, state, Engine::Docker).unwrap(), record);
+
+        let path = at("var/lib/nvoci/install/docker.json");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let e = Record::load(&root, state, Engine::Docker).unwrap_err();
+        assert_eq!(e.code(), Code::UnsafeOwner);
+        // Only root can give a file away.
+        if rustix::process::geteuid().is_root() {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            chown(&path, Some(1000), Some(1000)).unwrap();
+            assert!(Record::load(&root, state, Engine::Docker).is_err());
+            chown(at("etc/c.nvoci-backup"), Some(1000), Some(1000)).unwrap();
+            assert!(backup(&root, copy, &stored).is_err());
+            assert_eq!(
+                load(&root, Path::new("/etc/link")).unwrap().path,
+                Path::new("/secret")
+            );
+            lchown(at("etc/link"), Some(1000), Some(1000)).unwrap();
+            let e = load(&root, Path::new("/etc/link")).unwrap_err();
+            assert_eq!(e.code(), Code::UnsafeOwner);
+        }
     }
 
     #[test]
