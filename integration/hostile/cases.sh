@@ -210,6 +210,23 @@ spec_of() {
     ! nvoci cdi check >"$CASE_DIR/cdi-check" 2>&1 || fail "cdi check has no finding"
   }
 }
+# What `cdi check`, `list` and `transform` find in a directory that somebody else filled. A link is followed, as engines do.
+t_41_directory() {
+  WAYS=look BITE='' TOUCHES='(OPEN|READ|OPEN,READ) /canary/secret by nvoci'
+  trick() {
+    mkdir "$R/cdi"
+    ln -s $canary/secret "$R/cdi/link.yaml"
+    mkfifo "$R/cdi/fifo.yaml"
+    mknod "$R/cdi/zero.yaml" c 1 5
+    mkdir "$R/cdi/directory.json"
+    truncate -s 2G "$R/cdi/sparse.yaml"
+    many '[' 100000 >"$R/cdi/deep.json"
+    many '[' 100000 >"$R/cdi/deep.yaml"
+    printf 'cdiVersion: "0.5.0"\nkind: "evil.com/\\e[2J"\ndevices: []\n' >"$R/cdi/escape.yaml"
+    printf '\xff\xfe\e]0;evil\a' >"$R/cdi/text.yaml"
+    printf '{}' >"$R/cdi/"$'name\e[2J\n.json'
+  }
+}
 t_41_bomb() {
   ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a); WAYS=door EXPECT=refused BITE=''
   trick() { mkdir -p /etc/cdi; { echo 'a0: &a0 [x,x,x,x,x,x,x,x]'; for i in {1..30}; do echo "a$i: &a$i [$(printf "*a$((i - 1)),%.0s" {1..8})x]"; done; } >/etc/cdi/evil.yaml; }
