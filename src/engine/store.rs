@@ -147,7 +147,7 @@ fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
         refuse_foreign_links(root, &path)?;
         match root.read_link(&path) {
             Ok(target) => path = parent(&path).join(target),
-            Err(_) => return Ok(path),
+            Err(_) => return Ok(without_climbing(root, path)),
         }
     }
     Err(Error::new(
@@ -155,6 +155,26 @@ fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
         path.display().to_string(),
         "too many symbolic links",
     ))
+}
+
+/// The same file without `..`, which a relative link brings in and a record may not have.
+fn without_climbing(root: &Root, path: PathBuf) -> PathBuf {
+    let Some(name) = path
+        .file_name()
+        .filter(|_| path.components().any(|c| c == Component::ParentDir))
+    else {
+        return path;
+    };
+    let dir = || -> io::Result<PathBuf> {
+        let dir = root.resolve(parent(&path))?.path()?;
+        let below = dir.strip_prefix(root.path()?).map(Path::to_owned);
+        below.map_err(|_| rustix::io::Errno::XDEV.into())
+    };
+    match dir() {
+        Ok(dir) => Path::new("/").join(dir).join(name),
+        // What does not exist is refused where it would be made.
+        Err(_) => path,
+    }
 }
 
 /// A file's successor, complete on the disk, not yet in its place. Dropping it removes it.
@@ -520,6 +540,13 @@ mod tests {
         drop(stage(&root, &stored, "dropped").unwrap());
         stage(&root, &stored, "new").unwrap().commit().unwrap();
         assert!(dir.path().join("etc/c").is_symlink());
+        symlink("../etc/real/c", dir.path().join("etc/d")).unwrap();
+        for climbing in ["/etc/d", "/etc/real/../real/../d", "/etc/real/../real/c"] {
+            assert_eq!(
+                load(&root, Path::new(climbing)).unwrap().path,
+                Path::new("/etc/real/c")
+            );
+        }
         let meta = std::fs::metadata(dir.path().join("etc/real/c")).unwrap();
         assert_eq!(meta.permissions().mode() & 0o7777, 0o640);
         assert_eq!(std::fs::read(dir.path().join("etc/real/c")).unwrap(), b"new");
