@@ -121,8 +121,7 @@ const MAX_MEMORY: u64 = 2 << 30;
 /// namespaces. There is no way back.
 pub fn confine() {
     keep(&NEEDED_INSIDE);
-    // SAFETY: sets a timer of this process; the default action of its signal, the end, is what is wanted.
-    unsafe { libc::alarm(DEADLINE) };
+    end_after(DEADLINE);
     // A file that would be too large is an error to report, not the end.
     // SAFETY: no handler, so nothing runs at any odd moment.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
@@ -137,6 +136,24 @@ pub fn confine() {
     }
     // A kernel without filters has the other bounds.
     let _ = seccomp::refuse_what_is_not_needed();
+}
+
+/// Ends the process by signal after so many seconds, whatever it waits for and whoever has started it: what is ignored or
+/// blocked is inherited.
+pub(super) fn end_after(seconds: u32) {
+    // SAFETY: the default action, no handler.
+    unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
+    let mut alarm = std::mem::MaybeUninit::uninit();
+    // SAFETY: fills the set that it is given.
+    unsafe { libc::sigemptyset(alarm.as_mut_ptr()) };
+    // SAFETY: a set that was filled.
+    let mut alarm = unsafe { alarm.assume_init() };
+    // SAFETY: a live set and a signal that there is.
+    unsafe { libc::sigaddset(&raw mut alarm, libc::SIGALRM) };
+    // SAFETY: a live set; the old mask is not asked for.
+    unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const alarm, std::ptr::null_mut()) };
+    // SAFETY: sets a timer of this process; the default action of its signal, the end, is what is wanted.
+    unsafe { libc::alarm(seconds) };
 }
 
 /// Lowers a limit of the process to `most`.
