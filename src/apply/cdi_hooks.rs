@@ -70,9 +70,9 @@ impl CdiHook {
     pub fn read(&self, rootfs: &Path) -> Result<Option<Image>> {
         match self {
             Self::UpdateLdcache(dirs) => {
-                Image::read(rootfs, |root, port| say_scan(port, &scan(root, dirs))).map(Some)
+                Image::read(rootfs, None, |root, port| say_scan(port, &scan(root, dirs))).map(Some)
             }
-            Self::EnableCudaCompat { driver, cuda, dir } => Image::read(rootfs, |root, port| {
+            Self::EnableCudaCompat { driver, cuda, dir } => Image::read(rootfs, None, |root, port| {
                 let host = HostDriver {
                     driver: driver.as_deref().and_then(|d| d.parse().ok()),
                     cuda: cuda.as_deref().and_then(|c| c.parse().ok()),

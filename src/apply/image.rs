@@ -3,9 +3,11 @@
 //! ```text
 //!  parent                                      child, without rights
 //!  ──────                                      ─────────────────────
-//!  Image::open ──────────────────────────────► what the caller wants to know first (preflight)
-//!  attach the driver directory                 CUDA compatibility libraries, missing libraries
-//!  Image::seen ◄──────────────────────────────
+//!  Image::open ──────────────────────────────► enter the container's mount namespace, give up all rights
+//!  open and clone the driver's files           what the caller wants to know first (preflight)
+//!  enter the container's mount namespace       CUDA compatibility libraries, missing libraries
+//!  Image::hear, Image::seen ◄─────────────────
+//!  attach the driver directory
 //!  Image::driver_is_at ──────────────────────► reads the loader's configuration, extends or rebuilds its cache
 //!  bind the driver's files
 //!  Image::loader ◄────────────────────────────
@@ -25,6 +27,7 @@ use super::texts::lacking;
 use crate::error::{Code, Error, Result};
 use crate::ldso::{CacheOutcome, Change, How, cache_place};
 use crate::plan::Plan;
+use crate::sys::ns::MountNs;
 use crate::sys::reader::{Port, Reader};
 use crate::sys::root::Root;
 
@@ -44,17 +47,19 @@ pub(super) struct Seen {
 }
 
 impl Image {
-    /// Starts to read the image at `rootfs` for `plan`. `first` runs in the child before all else; what it says is the
-    /// first to be heard.
+    /// Starts to read the image at `rootfs` for `plan`, in the mount namespace `namespace` or else the caller's. `first` runs
+    /// in the child before all else; what it says is the first to be heard.
     ///
     /// # Errors
-    /// [`Code::UnsafeRootfs`], [`Code::Bundle`] when there is no such rootfs; [`Code::System`] when there can be no child.
+    /// [`Code::System`] when there can be no child. That there is no such rootfs is heard as [`Code::Image`]: whoever opens
+    /// it too has the better words.
     pub fn open(
         rootfs: &Path,
+        namespace: Option<&MountNs>,
         plan: &Plan,
         first: impl FnOnce(&Root, &mut Port) -> io::Result<()>,
     ) -> Result<Self> {
-        Self::read(rootfs, |root, port| {
+        Self::read(rootfs, namespace, |root, port| {
             first(root, port)?;
             look(root, plan, port)
         })
@@ -64,9 +69,16 @@ impl Image {
     ///
     /// # Errors
     /// As [`Image::open`].
-    pub fn read(rootfs: &Path, work: impl FnOnce(&Root, &mut Port) -> io::Result<()>) -> Result<Self> {
-        let root = Container::open_root(rootfs)?;
-        let reader = Reader::start(&root, work).map_err(|e| {
+    pub fn read(
+        rootfs: &Path,
+        namespace: Option<&MountNs>,
+        work: impl FnOnce(&Root, &mut Port) -> io::Result<()>,
+    ) -> Result<Self> {
+        let open = || {
+            namespace.map_or(Ok(()), MountNs::enter)?;
+            Container::open_root(rootfs).map_err(io::Error::other)
+        };
+        let reader = Reader::start(open, work).map_err(|e| {
             Error::io(Code::System, "a process to read the image with", &e)
                 .fix("see the cause; a limit on processes (`--pids-limit`) must leave room for one")
         })?;

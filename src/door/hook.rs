@@ -21,7 +21,7 @@ use super::inject;
 use super::reload::tell_systemd;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Image, Record, Sources, image};
+use crate::apply::{Container, Image, Record, Sources, image};
 use crate::config::Preflight;
 use crate::doctor::{Finding, Severity, preflight};
 use crate::error::{Code, Error, IoContext as _, Result};
@@ -164,6 +164,15 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
         );
     }
     process::drop_capabilities();
+    let policy = if wants_compute {
+        *config.preflight
+    } else {
+        Preflight::Off
+    };
+    // It reads while the driver's files are opened here.
+    let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |root, port| {
+        say_findings(port, &preflight(&plan, &spec, root, policy))
+    })?;
     let sources = Sources::open(&plan, &host)?;
     if !plan.no_cgroups && !to_allow.is_empty() {
         let allowed = allow_devices(state, options.stage, &spec, &to_allow, &host)?;
@@ -174,16 +183,9 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     drop(host);
 
     let outside = (options.stage == Stage::Outside).then_some(state.pid).flatten();
-    let policy = if wants_compute {
-        *config.preflight
-    } else {
-        Preflight::Off
-    };
-    let mut image = go_inside(outside, namespace, || {
-        Image::open(&rootfs, &plan, |root, port| {
-            say_findings(port, &preflight(&plan, &spec, root, policy))
-        })
-    })?;
+    go_inside(outside, namespace)?;
+    // What is wrong with the rootfs itself is said first.
+    Container::open_root(&rootfs)?;
     plan.warnings.extend(judge(image.hear()?, policy)?);
     let target = Target {
         rootfs,
@@ -193,13 +195,9 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     apply(&plan, sources, &target, image, started).map(Some)
 }
 
-/// Goes where the container's files are, as its root user, starts what `start` says there, and gives up what work there does
-/// not need. `pid` is a process of a container that this one is outside of, `namespace` the one to enter.
-pub(super) fn go_inside<T>(
-    pid: Option<i32>,
-    namespace: Option<MountNs>,
-    start: impl FnOnce() -> Result<T>,
-) -> Result<T> {
+/// Goes where the container's files are, as its root user, and gives up what work there does not need. `pid` is a process of
+/// a container that this one is outside of, `namespace` the one to enter.
+pub(super) fn go_inside(pid: Option<i32>, namespace: Option<MountNs>) -> Result<()> {
     if let Some(pid) = pid {
         let what = || "the container's user namespace";
         if let Some((uid, gid)) = root_of(pid).context(Code::NotAContainer, what)? {
@@ -211,9 +209,8 @@ pub(super) fn go_inside<T>(
             .enter()
             .context(Code::Mount, || "entering the container's mount namespace")?;
     }
-    let started = start()?;
     process::confine();
-    Ok(started)
+    Ok(())
 }
 
 /// Whether the container can compute, as far as a few of its files tell. Nothing of it was changed yet.

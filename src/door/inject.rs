@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::mig;
 use crate::config::Config;
 use crate::error::{Escaped, Result};
-use crate::host::{Host, Locations, NodeKind, Roots, create};
+use crate::host::{Host, NodeKind, Parts, Roots, create};
 use crate::oci::{DeviceKind, Spec};
 use crate::plan::{Device, Plan, plan};
 use crate::request::{
@@ -55,14 +55,14 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
 
 /// Looks at the host, makes what is missing there if the policy says so, and plans.
 pub(super) fn prepare(request: &Request, config: &Config) -> Result<(Plan, Roots)> {
-    let (host, roots) = look(request, config, Host::discover)?;
+    let (host, roots) = look(request, config, parts(request))?;
     let plan = plan(request, &host, config)?;
     Ok((plan, roots))
 }
 
 /// [`prepare`] for a container's definition, in which no file of the driver is named.
 pub(super) fn prepare_definition(request: &Request, config: &Config) -> Result<Plan> {
-    let (host, _) = look(request, config, Host::discover_without_files)?;
+    let (host, _) = look(request, config, Parts::Libraries)?;
     plan(request, &host, config)
 }
 
@@ -73,7 +73,7 @@ pub(super) fn prepare_granted(
     spec: &Spec,
     config: &Config,
 ) -> Result<(Plan, Roots, Vec<Device>)> {
-    let (host, roots) = look(&request, config, Host::discover)?;
+    let (host, roots) = look(&request, config, parts(&request))?;
     let granted = Granted::of(spec, &host, &roots);
     request.devices = granted.request(&host);
     let mut plan = plan(&request, &host, config)?;
@@ -154,14 +154,20 @@ impl Granted {
     }
 }
 
-fn look(
-    request: &Request,
-    config: &Config,
-    discover: fn(&Roots, &Locations) -> Result<Host>,
-) -> Result<(Host, Roots)> {
+/// What of the driver a request can make use of.
+fn parts(request: &Request) -> Parts {
+    let drawing = Capabilities::GRAPHICS.with(Capabilities::DISPLAY);
+    if request.capabilities.intersects(drawing) {
+        Parts::All
+    } else {
+        Parts::Computing
+    }
+}
+
+fn look(request: &Request, config: &Config, parts: Parts) -> Result<(Host, Roots)> {
     let locations = super::locations(config);
     let roots = Roots::open(&locations)?;
-    let mut host = discover(&roots, &locations)?;
+    let mut host = Host::discover_parts(&roots, &locations, parts)?;
     if needs_mig_uuids(&request.devices) {
         mig::learn(&mut host, &roots);
     }

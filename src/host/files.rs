@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::libs::{Facts, below, facts, parent, private};
-use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Roots, manifest};
+use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Parts, Roots, manifest};
 use crate::sys::owned;
 use crate::sys::root::{Node, Root};
 
@@ -88,6 +88,9 @@ const CONFIGS: &[(ConfigKind, &[&str])] = &[
     (ConfigKind::Cufile, &["cufile.json"]),
 ];
 
+/// Those of [`CONFIGS`] that computing takes.
+const COMPUTING: &[ConfigKind] = &[ConfigKind::OpenClIcd, ConfigKind::Cufile];
+
 /// Services whose sockets containers use: name, and path below `/run`.
 const SOCKETS: &[(&str, &str)] = &[
     ("nvidia-persistenced", "nvidia-persistenced/socket"),
@@ -103,8 +106,8 @@ const XORG_DIRS: &[&str] = &[
     "xorg/modules/updates/extensions",
 ];
 
-/// Fills in everything that is no library found by the loader.
-pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
+/// Fills in what of `parts` is no library found by the loader.
+pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, parts: Parts) {
     let Ok(base) = roots.driver.path() else {
         return;
     };
@@ -122,8 +125,10 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     if finder.version.is_some() {
         finder.binaries();
         finder.firmware(roots);
-        finder.configs();
-        finder.xorg();
+        finder.configs(parts);
+        if parts == Parts::All {
+            finder.xorg();
+        }
         finder.sockets();
         finder.directories(loc);
     }
@@ -283,11 +288,12 @@ impl Finder<'_> {
     }
 
     /// Per file the first hit; a driver that keeps its files together is asked first.
-    fn configs(&mut self) {
+    fn configs(&mut self, parts: Parts) {
         let version = self.version.clone().unwrap_or_default();
         let own = self.beside("share").into_iter().chain(self.beside(""));
         let bases = self.open_dirs(own.chain(CONFIG_BASES.iter().map(PathBuf::from)));
-        for (kind, names) in CONFIGS {
+        let wanted = |kind| parts == Parts::All || COMPUTING.contains(kind);
+        for (kind, names) in CONFIGS.iter().filter(|(kind, _)| wanted(kind)) {
             let mut missing: Vec<String> = names.iter().map(|n| n.replace("{version}", &version)).collect();
             for (base, _) in &bases {
                 let dir = base.join(kind.dir());

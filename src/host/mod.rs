@@ -525,25 +525,31 @@ pub struct Host {
     pub warnings: Vec<String>,
 }
 
+/// Which of the driver's files are looked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Parts {
+    /// Everything.
+    All,
+    /// What computing takes: not the manifests of graphics, nor modules of the X server.
+    Computing,
+    /// The libraries alone: for what a definition names, which is devices. Whoever brings the files looks for them then.
+    Libraries,
+}
+
 impl Host {
     /// Finds out what the host has.
     ///
     /// # Errors
     /// None today: what cannot be read is left out, with a warning.
     pub fn discover(roots: &Roots, loc: &Locations) -> Result<Self> {
-        let mut host = Self::discover_without_files(roots, loc)?;
-        if host.wsl.is_none() {
-            files::find(roots, loc, &mut host);
-        }
-        Ok(host)
+        Self::discover_parts(roots, loc, Parts::All)
     }
 
-    /// [`Host::discover`] without the driver's binaries, firmware, configuration and sockets: for what a definition
-    /// names, which is devices, half of all looks are enough. Whoever brings the files later looks for them then.
+    /// [`Host::discover`] with no more of the driver's files than somebody needs: a container waits for each look.
     ///
     /// # Errors
     /// As above.
-    pub fn discover_without_files(roots: &Roots, loc: &Locations) -> Result<Self> {
+    pub fn discover_parts(roots: &Roots, loc: &Locations, parts: Parts) -> Result<Self> {
         let mut host = Self::default();
         driver::find(roots, &mut host);
         // A kernel module of NVIDIA's is proof of a native host; where it is missing, Windows may have the driver.
@@ -558,6 +564,9 @@ impl Host {
         }
         nodes::find(roots, &loc.site_devices, &mut host);
         host.platform = host.guess_platform(roots);
+        if host.wsl.is_none() && parts != Parts::Libraries {
+            files::find(roots, loc, &mut host, parts);
+        }
         Ok(host)
     }
 

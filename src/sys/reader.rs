@@ -11,7 +11,7 @@
 //! | capabilities | `CAP_DAC_READ_SEARCH`: a rootfs belongs to any user |
 //! | descriptors | two pipes, the rootfs, its own descriptor directory |
 //! | system calls | those for reading files and for memory ([`super::seccomp`]) |
-//! | bounds | 10 s, 512 MB of memory, no byte into a file, no core |
+//! | bounds | 20 s, 512 MB of memory, no byte into a file, no core |
 //!
 //! A kernel or an outer container that forbids one of them leaves the others.
 
@@ -32,7 +32,7 @@ use super::seccomp;
 
 /// Seconds after which a child ends itself: a file system of the image may never answer, and then only a deadly signal ends
 /// the wait. The parent could not send it, nor would the kernel at the parent's end: the child is another user.
-const PATIENCE: u32 = if cfg!(test) { 1 } else { 10 };
+const PATIENCE: u32 = if cfg!(test) { 1 } else { 20 };
 /// Address space, in bytes: the largest cache and configuration that are read, several times over.
 const MAX_MEMORY: u64 = 512 << 20;
 /// A message, in bytes: the largest cache, extended.
@@ -61,12 +61,15 @@ pub struct Port {
 }
 
 impl Reader {
-    /// Starts a child that runs `work` on `root` with its side of the conversation, and ends. It has a copy of
-    /// everything that the closure holds. The process has one thread.
+    /// Starts a child that runs `work` with its side of the conversation on the root that `open` opens there, and ends. It
+    /// has a copy of everything that the closures hold, and while it opens the root all rights of this process. The process has one thread.
     ///
     /// # Errors
     /// When no process can be made, or the child cannot be cut off from this process's descriptors.
-    pub fn start(root: &Root, work: impl FnOnce(&Root, &mut Port) -> io::Result<()>) -> io::Result<Self> {
+    pub fn start(
+        open: impl FnOnce() -> io::Result<Root>,
+        work: impl FnOnce(&Root, &mut Port) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let (ask_from, ask_to) = pipe_with(PipeFlags::CLOEXEC)?;
         let (answer_from, answer_to) = pipe_with(PipeFlags::CLOEXEC)?;
         // Smaller pieces take a little longer.
@@ -77,7 +80,7 @@ impl Reader {
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                let narrowed = narrow(root, &proc, [ask_from, answer_to]);
+                let narrowed = open().and_then(|root| narrow(&root, &proc, [ask_from, answer_to]));
                 let done = narrowed.and_then(|(root, mut port)| work(&root, &mut port));
                 let status = i32::from(done.is_err());
                 // SAFETY: ends the child; nothing of the parent's is run or flushed.

@@ -47,6 +47,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     let (mut plan, roots) = inject::prepare(&request, &config)?;
     leave_out(&mut plan, &options.wish.without);
     process::drop_capabilities();
+    let image = Image::open(&rootfs, namespace.as_ref(), &plan, |_, _| Ok(()))?;
     let sources = Sources::open(&plan, &roots)?;
     let spec = spec_of(&rootfs);
     if !plan.no_cgroups {
@@ -56,9 +57,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         plan.devices.clear();
     }
     drop(roots);
-    let image = hook::go_inside(options.pid, namespace, || {
-        Image::open(&rootfs, &plan, |_, _| Ok(()))
-    })?;
+    hook::go_inside(options.pid, namespace)?;
     let target = Target {
         tmpfs: spec
             .as_ref()

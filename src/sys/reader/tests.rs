@@ -33,7 +33,7 @@ fn says_without(
     in_child(|| {
         rustix::thread::set_no_new_privs(true).is_ok()
             && seccomp::refuse(calls).is_ok()
-            && Reader::start(&root, work)
+            && Reader::start(|| root.try_clone(), work)
                 .and_then(|mut reader| reader.hear())
                 .is_ok_and(|said| {
                     let said: Vec<_> = said.iter().map(|part| String::from_utf8_lossy(part)).collect();
@@ -115,16 +115,19 @@ fn what_it_is_told_it_hears() {
     let (_dir, root) = world();
     assert!(in_child(|| {
         let answer = || -> io::Result<Vec<Vec<u8>>> {
-            let mut reader = Reader::start(&root, |_, port| {
-                let heard = port.hear()?;
-                let large = vec![7; 3 << 20];
-                let parts: Vec<&[u8]> = heard
-                    .iter()
-                    .map(Vec::as_slice)
-                    .chain([large.as_slice()])
-                    .collect();
-                port.say(&parts)
-            })?;
+            let mut reader = Reader::start(
+                || root.try_clone(),
+                |_, port| {
+                    let heard = port.hear()?;
+                    let large = vec![7; 3 << 20];
+                    let parts: Vec<&[u8]> = heard
+                        .iter()
+                        .map(Vec::as_slice)
+                        .chain([large.as_slice()])
+                        .collect();
+                    port.say(&parts)
+                },
+            )?;
             reader.say(&[b"one", b"", b"three"])?;
             reader.hear()
         };
@@ -141,7 +144,7 @@ fn an_end_is_no_answer_and_no_wait_is_for_ever() {
         let root = &root;
         move |expected: io::ErrorKind| {
             in_child(|| {
-                let Ok(mut reader) = Reader::start(root, work) else {
+                let Ok(mut reader) = Reader::start(|| root.try_clone(), work) else {
                     return false;
                 };
                 reader.hear().is_err_and(|e| e.kind() == expected)
