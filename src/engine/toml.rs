@@ -349,13 +349,15 @@ fn add_lines(text: &str, at: usize, lines: &[String]) -> String {
 }
 
 fn remove_inline(text: &str, index: &Index, table: &Range<usize>, path: &[&str]) -> Option<String> {
-    let depth = path.len();
-    let parent = path.get(..depth - 1)?;
-    let siblings: Vec<&Leaf> = index
-        .leaves
+    let within = |outer: &Range<usize>, leaf: &Leaf| outer.start < leaf.start && leaf.value.end < outer.end;
+    let inner: Vec<&Leaf> = index.leaves.iter().filter(|l| within(table, l)).collect();
+    // Those of this table, plain or dotted, in the order in which they are written; not those of a table within it.
+    let mut siblings: Vec<&Leaf> = inner
         .iter()
-        .filter(|l| l.path.len() == depth && starts_with(&l.path, parent))
+        .filter(|l| !inner.iter().any(|o| o.inline_table && within(&o.value, l)))
+        .copied()
         .collect();
+    siblings.sort_by_key(|l| l.start);
     let i = siblings.iter().position(|l| l.path == path)?;
     let this = siblings.get(i)?;
     let cut = match (
@@ -516,6 +518,25 @@ mod tests {
             let without = remove(&with, &["r", "nv"]).unwrap();
             assert_eq!(parse(&without).unwrap(), parse(before).unwrap());
         }
+    }
+
+    #[test]
+    fn a_dotted_key_in_an_inline_table_goes_alone() {
+        for text in [
+            "a = { d = 0 }\n",
+            "a = {d = {}, e.f = 1}\n",
+            "a = { x.y = { z = 1 }, w = 2 }\n",
+        ] {
+            let path = ["a", "b", "c"];
+            let with = set(text, &path, &json!({"path": "/bin/x"})).unwrap();
+            assert_ne!(with, text);
+            let without = remove(&with, &path).unwrap();
+            assert_eq!(parse(&without).unwrap(), parse(text).unwrap(), "{with}");
+        }
+        assert_eq!(
+            remove("a = { b.c = 1, d = 2 }\n", &["a", "b", "c"]).unwrap(),
+            "a = { d = 2 }\n"
+        );
     }
 
     #[test]
