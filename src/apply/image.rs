@@ -25,7 +25,7 @@ use super::cuda_compat::{self, Preferred};
 use super::loader::{first_dirs, updated};
 use super::texts::lacking;
 use crate::error::{Code, Error, Result};
-use crate::ldso::{CacheOutcome, Change, How, cache_place};
+use crate::ldso::{CacheOutcome, Change, How, Warnings, cache_place};
 use crate::plan::Plan;
 use crate::sys::ns::MountNs;
 use crate::sys::reader::{Port, Reader};
@@ -208,7 +208,12 @@ fn outcome_of(mut parts: impl Iterator<Item = Vec<u8>>) -> Option<CacheOutcome> 
         // A place that is known, not one that is said.
         target: cache_place(&parts.next()?)?,
         bytes: parts.next()?,
-        warnings: parts.map(text).collect(),
+        warnings: {
+            // As few and as plain as the child should have made them.
+            let mut warnings = Warnings::default();
+            parts.for_each(|part| warnings.add(format_args!("{}", text(part))));
+            warnings.into_lines()
+        },
     })
 }
 
@@ -242,5 +247,107 @@ fn unreadable(e: &io::Error) -> Error {
             "the process that reads them came to an early end",
         ),
         _ => Error::io(Code::Image, WHAT, e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ldso::CACHE;
+
+    fn parts_of(said: Vec<&[u8]>) -> Vec<Vec<u8>> {
+        said.into_iter().map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn compatibility_libraries_are_names_in_one_directory() {
+        let all = [
+            Preferred::Nothing,
+            Preferred::Refused("too new".to_owned()),
+            Preferred::Use {
+                dir: PathBuf::from("/usr/local/cuda/compat"),
+                names: vec![
+                    OsString::from("libcuda.so.1"),
+                    OsString::from("libnvidia-nvvm.so.4"),
+                ],
+            },
+        ];
+        for preferred in all {
+            assert_eq!(
+                Preferred::from_parts(parts_of(preferred.parts()).into_iter()),
+                Some(preferred)
+            );
+        }
+        for broken in [
+            &[b"use".as_slice(), b"relative", b"libcuda.so.1"] as &[&[u8]],
+            &[b"use", b"/x", b"../libcuda.so.1"],
+            &[b"use", b"/x", b"lib/../../etc/passwd"],
+            &[b"use", b"/x", b"passwd"],
+            &[b"refused"],
+            &[b"other"],
+            &[],
+        ] {
+            assert_eq!(Preferred::from_parts(parts_of(broken.to_vec()).into_iter()), None);
+        }
+    }
+
+    #[test]
+    fn a_cache_is_for_a_loaders_place_alone() {
+        let said = |place: &[u8]| parts_of(vec![b"merged", b"", place, b"bytes", b"odd\x1b[2J"]);
+        let outcome = outcome_of(said(CACHE.as_bytes()).into_iter()).unwrap();
+        assert_eq!((outcome.how, outcome.target), (How::Merged, CACHE));
+        assert!(!outcome.warnings[0].contains('\x1b'));
+        for place in [b"/etc/passwd".as_slice(), b"/etc/ld.so.cache/", b""] {
+            assert!(outcome_of(said(place).into_iter()).is_none());
+        }
+        let many = said(CACHE.as_bytes())
+            .into_iter()
+            .chain(std::iter::repeat_n(b"x".to_vec(), 9_000));
+        assert!(outcome_of(many).unwrap().warnings.len() < 100);
+    }
+
+    #[test]
+    fn links_stay_in_their_directory() {
+        let dir = b"/usr/lib".as_slice();
+        for (name, target) in [
+            (b"../x".as_slice(), b"libx.so.1.0".as_slice()),
+            (b"libx.so.1", b"/etc/passwd"),
+            (b"libx.so.1", b".."),
+            (b"", b"libx.so.1.0"),
+            (b".", b""),
+        ] {
+            assert_eq!(
+                Change::from_parts([dir.to_vec(), name.to_vec(), target.to_vec()]),
+                None
+            );
+        }
+        let change = Change::from_parts([dir.to_vec(), b"libx.so.1".to_vec(), Vec::new()]).unwrap();
+        assert_eq!(change.target, None);
+        assert_eq!(
+            Change::from_parts(change.parts().map(<[u8]>::to_vec)),
+            Some(change)
+        );
+    }
+
+    proptest! {
+        /// Whatever a child says is an answer or none.
+        #[test]
+        fn nonsense_is_no_answer(
+            said in prop::collection::vec(
+                prop_oneof![
+                    prop::collection::vec(any::<u8>(), 0..12),
+                    prop::sample::select(vec![b"use".to_vec(), b"merged".to_vec(), CACHE.as_bytes().to_vec(), vec![1, 0, 0, 0], Vec::new()]),
+                ],
+                0..12,
+            )
+        ) {
+            let _ = Preferred::from_parts(said.clone().into_iter());
+            let _ = outcome_of(said.clone().into_iter());
+            let _ = scanned_of(said.into_iter());
+        }
     }
 }
