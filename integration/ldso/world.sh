@@ -26,7 +26,8 @@ minbase() {
     # mmdebstrap mounts /proc, /sys and /dev in there: what a killed one left must not be entered.
     rm -rf --one-file-system "$root" "$root.new" || exit
     # The archive alone: point releases are enough, and the security mirror is not always in step.
-    mmdebstrap --quiet --variant=minbase "$@" "$suite" "$root.new" \
+    # And a mirror that stands still has an index whose time is over.
+    mmdebstrap --quiet --variant=minbase --aptopt='Acquire::Check-Valid-Until "false"' "$@" "$suite" "$root.new" \
       "deb http://deb.debian.org/debian $suite main" >"$root.log" 2>&1 </dev/null || exit
     mv "$root.new" "$root"
   ) 9>"$WORLD/ldso.lock"
