@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{Escaped, Result};
 use crate::host::{Host, NodeKind, Parts, Roots, create};
 use crate::oci::{DeviceKind, Spec};
-use crate::plan::{Device, Plan, plan};
+use crate::plan::{Device, Plan, catalogue, plan};
 use crate::request::{
     self, Capabilities, DeviceRequest, Door, ImexRequest, Inputs, MountView, Request, Selector,
     needs_mig_uuids,
@@ -167,7 +167,8 @@ fn parts(request: &Request) -> Parts {
 fn look(request: &Request, config: &Config, parts: Parts) -> Result<(Host, Roots)> {
     let locations = super::locations(config);
     let roots = Roots::open(&locations)?;
-    let mut host = Host::discover_parts(&roots, &locations, parts)?;
+    let library = |name: &str| catalogue::library(name).is_some_and(|c| request.capabilities.intersects(c));
+    let mut host = Host::discover_parts(&roots, &locations, parts, &library)?;
     if needs_mig_uuids(&request.devices) {
         mig::learn(&mut host, &roots);
     }

@@ -79,13 +79,16 @@ const TRIPLET_32: &str = if cfg!(target_arch = "aarch64") {
     "i386-linux-gnu"
 };
 
+/// The libraries that every container needs, and that tell the driver's version.
+const VERSION_TELLERS: [&str; 2] = ["libcuda.so.", "libnvidia-ml.so."];
+
 /// Entries of a library directory; a distribution's has a few thousand.
 const MAX_ENTRIES: usize = 65_536;
 /// Candidates that are looked at, whatever the cache or directories hold.
 const MAX_CANDIDATES: usize = 4096;
 
-/// Fills in the libraries and their version.
-pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
+/// Fills in the libraries that `library` takes, by name, and their version.
+pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dyn Fn(&str) -> bool) {
     let Ok(base) = roots.driver.path() else {
         host.warn("the driver root cannot be named");
         return;
@@ -93,6 +96,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     let mut search = Search {
         root: &roots.driver,
         base,
+        library,
         seen: HashMap::new(),
         found: Vec::new(),
     };
@@ -213,6 +217,8 @@ struct Search<'a> {
     root: &'a Root,
     /// The driver root's own path, which resolved paths begin with.
     base: PathBuf,
+    /// Whether a library of this name is looked at, besides [`VERSION_TELLERS`].
+    library: &'a dyn Fn(&str) -> bool,
     /// Inodes that were looked at, with the place in `found` of those that are there.
     seen: HashMap<(u64, u64), Option<usize>>,
     found: Vec<Candidate>,
@@ -229,10 +235,17 @@ impl Search<'_> {
             Err(e) => return host.warn(format!("{}: {}", path.display(), e.why())),
         };
         for entry in cache.entries() {
-            if is_driver_name(entry.soname) {
+            if is_driver_name(entry.soname) && self.wants(entry.soname) {
                 self.take(entry.os_path(), cached_facts(&entry));
             }
         }
+    }
+
+    fn wants(&self, name: &[u8]) -> bool {
+        let tells = VERSION_TELLERS
+            .iter()
+            .any(|prefix| name.starts_with(prefix.as_bytes()));
+        tells || std::str::from_utf8(name).is_ok_and(self.library)
     }
 
     /// Takes what a directory holds, or only the files that are really in it.
@@ -249,7 +262,7 @@ impl Search<'_> {
         let mut paths: Vec<PathBuf> = entries
             .into_iter()
             .filter(|e| e.kind != FileType::Directory && (links_too || e.kind != FileType::Symlink))
-            .filter(|e| is_driver_name(e.name.as_bytes()))
+            .filter(|e| is_driver_name(e.name.as_bytes()) && self.wants(e.name.as_bytes()))
             .map(|e| Path::new("/").join(dir).join(e.name))
             // As bytes: both are of the kernel's making, and comparing paths part by part takes longer.
             .filter(|path| !self.found.iter().any(|c| c.path.as_os_str() == path.as_os_str()))
@@ -313,7 +326,7 @@ impl Search<'_> {
         let Some(version) = wanted.or_else(|| self.found.iter().find_map(Candidate::version)) else {
             return false;
         };
-        ["libcuda.so.", "libnvidia-ml.so."].iter().all(|prefix| {
+        VERSION_TELLERS.iter().all(|prefix| {
             self.found
                 .iter()
                 .any(|c| c.name.strip_prefix(prefix) == Some(version))
@@ -322,7 +335,7 @@ impl Search<'_> {
 
     /// The version to take: the kernel module's, else that of the first library found.
     fn version(&self, wanted: Option<&str>) -> Option<String> {
-        let mut versions = ["libcuda.so.", "libnvidia-ml.so."].iter().flat_map(|prefix| {
+        let mut versions = VERSION_TELLERS.iter().flat_map(|prefix| {
             self.found
                 .iter()
                 .filter_map(move |c| c.name.strip_prefix(prefix))

@@ -542,14 +542,20 @@ impl Host {
     /// # Errors
     /// None today: what cannot be read is left out, with a warning.
     pub fn discover(roots: &Roots, loc: &Locations) -> Result<Self> {
-        Self::discover_parts(roots, loc, Parts::All)
+        Self::discover_parts(roots, loc, Parts::All, &|_| true)
     }
 
     /// [`Host::discover`] with no more of the driver's files than somebody needs: a container waits for each look.
+    /// `library` says of a library's name whether it is looked at; those that tell the driver's version always are.
     ///
     /// # Errors
     /// As above.
-    pub fn discover_parts(roots: &Roots, loc: &Locations, parts: Parts) -> Result<Self> {
+    pub fn discover_parts(
+        roots: &Roots,
+        loc: &Locations,
+        parts: Parts,
+        library: &dyn Fn(&str) -> bool,
+    ) -> Result<Self> {
         let mut host = Self::default();
         driver::find(roots, &mut host);
         // A kernel module of NVIDIA's is proof of a native host; where it is missing, Windows may have the driver.
@@ -557,7 +563,7 @@ impl Host {
             wsl::find(roots, loc, &mut host);
         }
         if host.wsl.is_none() {
-            libs::find(roots, loc, &mut host);
+            libs::find(roots, loc, &mut host, library);
         }
         if host.user_version.is_none() && host.wsl.is_none() && tegra::is(roots) {
             tegra::find(roots, loc, &mut host);
