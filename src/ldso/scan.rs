@@ -308,7 +308,7 @@ impl<'a> Scanner<'a> {
     fn elsewhere(&mut self, dir: &SearchDir, name: &CStr, warnings: &mut Warnings) -> Option<Library> {
         let os_name = OsStr::from_bytes(name.to_bytes());
         let found = self.root.resolve(dir.path.join(os_name));
-        if leads_nowhere(&found) && contains(name.to_bytes(), b".so.") {
+        if self.links != Links::Leave && leads_nowhere(&found) && contains(name.to_bytes(), b".so.") {
             // One that is in the way of nothing is left as it is.
             let _ = self.change(dir, os_name, None);
         }
