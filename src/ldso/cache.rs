@@ -139,28 +139,45 @@ impl<'a> Cache<'a> {
         }
     }
 
+    /// A cache that this program has just made: nothing of it is in doubt. Its extensions are not looked at.
+    pub(crate) fn of_own(file: &'a [u8]) -> Option<Self> {
+        let entries = file.get(HEADER..)?.get(..word(file, 20)? as usize * ENTRY)?;
+        Some(Self {
+            body: file,
+            entries,
+            width: ENTRY,
+            strings: file,
+            hwcaps: Vec::new(),
+            generator: None,
+            has_old: false,
+        })
+    }
+
     /// The entries of `soname`, best first, found by binary search as the loader does.
     pub fn find(&self, soname: &[u8]) -> impl Iterator<Item = Entry<'a>> + '_ {
         let range = self.range(soname);
         range.map(|i| self.entry(i))
     }
 
-    /// The places of `soname`'s entries in a sorted cache; empty, at its place, if it has none.
+    /// The places of `soname`'s entries; empty, at its place, if it has none. They are looked for in the same steps as the
+    /// loader's (glibc's `search_cache`), so the answer is the loader's even where the names are in no order.
     pub(crate) fn range(&self, soname: &[u8]) -> std::ops::Range<usize> {
-        use std::cmp::Ordering::{Equal, Greater};
-        let bound = |before: &dyn Fn(std::cmp::Ordering) -> bool| {
-            let (mut low, mut high) = (0, self.len());
-            while low < high {
-                let middle = low.midpoint(high);
-                if before(super::order::compare(self.soname_on(middle), soname)) {
-                    low = middle + 1;
-                } else {
-                    high = middle;
+        use std::cmp::Ordering::{Equal, Greater, Less};
+        let compared = |i| super::order::compare(self.soname_on(i), soname);
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = (low + high - 1) / 2;
+            match compared(middle) {
+                Greater => low = middle + 1,
+                Less => high = middle,
+                Equal => {
+                    let before = (0..middle).rev().take_while(|&i| compared(i) == Equal);
+                    let after = (middle + 1..self.len()).take_while(|&i| compared(i) == Equal);
+                    return middle - before.count()..middle + 1 + after.count();
                 }
             }
-            low
-        };
-        bound(&|o| o == Greater)..bound(&|o| o == Greater || o == Equal)
+        }
+        low..low
     }
 
     /// The entries whose path begins with `start`, which is cheaper than looking at every path.
@@ -170,11 +187,6 @@ impl<'a> Cache<'a> {
             let path = self.strings.get(word(raw, 8)? as usize..)?;
             path.starts_with(start).then_some(i)
         })
-    }
-
-    /// Whether the names are in the order that the loader's search needs.
-    pub fn is_sorted(&self) -> bool {
-        (1..self.len()).all(|i| super::order::compare(self.soname_on(i - 1), self.soname_on(i)).is_ge())
     }
 
     /// What begins with the soname of the entry at `index`: finding each name's end costs more than comparing

@@ -5,7 +5,7 @@
 //! image-controlled: each is at most 64 KiB, there are at most 256 of them, nested at most 8 deep, none
 //! is read twice, and none on procfs or sysfs is opened.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ pub fn read(root: &Root, path: &Path, warnings: &mut Warnings) -> Conf {
         root,
         warnings,
         conf: Conf::default(),
-        seen: HashSet::new(),
+        seen: BTreeSet::new(),
         budget: glob::Budget::default(),
     };
     reader.file(path, 0);
@@ -99,7 +99,7 @@ struct Reader<'a> {
     root: &'a Root,
     warnings: &'a mut Warnings,
     conf: Conf,
-    seen: HashSet<(u64, u64)>,
+    seen: BTreeSet<(u64, u64)>,
     budget: glob::Budget,
 }
 

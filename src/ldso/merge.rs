@@ -37,15 +37,31 @@ pub fn room_behind(additions: &[Addition]) -> usize {
 /// cache takes less time than getting the pages for a second copy.
 ///
 /// # Errors
-/// Why the cache cannot be extended: it cannot be read, is of an old or mixed format, unsorted, or has strings
-/// outside its string table.
+/// Why the cache cannot be extended: it cannot be read, is of an old or mixed format, has strings outside its string
+/// table, or its names are in such disorder that the loader would not find the additions.
 pub fn merge(mut file: Vec<u8>, additions: &[Addition], replaced: &[&[u8]]) -> Result<Vec<u8>, String> {
     let cache = file.get(room(additions)..).unwrap_or_default();
     let cache = Cache::parse(cache).map_err(|e| e.why().to_owned())?;
     Edit::of(&cache, additions, replaced)
         .and_then(|edit| edit.apply(&mut file))
         .ok_or("its format cannot be extended")?;
-    Ok(file)
+    if found_first(&file, additions) {
+        Ok(file)
+    } else {
+        Err("its names are not in the loader's order".to_owned())
+    }
+}
+
+/// Whether the loader finds the additions before all else of their names.
+fn found_first(file: &[u8], additions: &[Addition]) -> bool {
+    let Some(cache) = Cache::of_own(file) else {
+        return false;
+    };
+    additions.iter().all(|wanted| {
+        let found = cache.find(&wanted.soname).find(|e| e.flags == wanted.flags);
+        // One soname may be there twice: then the first is the one.
+        found.is_some_and(|found| additions.iter().any(|a| a.path == found.path))
+    })
 }
 
 /// What is to be changed in a cache.
@@ -71,7 +87,7 @@ struct Insert {
 
 impl Edit {
     fn of(cache: &Cache<'_>, additions: &[Addition], replaced: &[&[u8]]) -> Option<Self> {
-        if !cache.is_plain() || !cache.is_sorted() {
+        if !cache.is_plain() {
             return None;
         }
         let (raw, strings) = cache.raw();

@@ -266,7 +266,7 @@ fn merged_entries_come_first_and_better_ones_go() {
     ];
     let bytes = extended(cache, &additions, &[b"/n"]).unwrap();
     let merged = Cache::parse(&bytes).unwrap();
-    assert!(merged.is_sorted());
+    assert!(is_sorted(&merged));
     let plain = "/usr/lib/x86_64-linux-gnu/libfast.so.1";
     assert_eq!(
         paths(&merged, "libfast.so.1"),
@@ -518,6 +518,13 @@ fn links_are_made_and_stale_ones_removed_only_when_asked() {
     );
 }
 
+/// Whether the names are in the order that the loader's search needs.
+fn is_sorted(cache: &Cache<'_>) -> bool {
+    cache
+        .entries()
+        .is_sorted_by(|a, b| order::compare(a.soname, b.soname).is_ge())
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read(names in prop::collection::vec(("lib[a-c0-9]{0,3}", "[ab]"), 0..40)) {
@@ -527,7 +534,7 @@ proptest! {
         }
         let bytes = builder.encode();
         let cache = Cache::parse(&bytes).unwrap();
-        prop_assert!(cache.is_sorted());
+        prop_assert!(is_sorted(&cache));
         prop_assert_eq!(cache.len(), names.len());
         for (soname, dir) in &names {
             let path = format!("/{dir}/{soname}");
@@ -561,7 +568,7 @@ proptest! {
             .collect();
         let merged = extended(&bytes, &additions, &[b"/a"]).unwrap();
         let merged = Cache::parse(&merged).unwrap();
-        prop_assert!(merged.is_sorted());
+        prop_assert!(is_sorted(&merged));
         let list = |cache: &Cache<'_>, start: &str| -> Vec<(Vec<u8>, Vec<u8>)> {
             let entries = cache.entries().filter(|e| e.path.starts_with(start.as_bytes()));
             entries.map(|e| (e.soname.to_vec(), e.path.to_vec())).collect()
@@ -585,4 +592,64 @@ fn every_architecture_has_its_own_flags() {
     for arch in ARCHES {
         assert_eq!(arch.flags_of(arch.machine, true, 0), Some(arch.flags));
     }
+}
+
+proptest! {
+    /// A cache whose names are in no order: the loader finds what was added, or the cache is not extended.
+    #[test]
+    fn in_disorder_what_was_added_is_found_or_nothing_is(
+        places in Just((0..12).collect::<Vec<usize>>()).prop_shuffle(),
+        more in prop::collection::vec("lib[a-m]", 1..4),
+    ) {
+        let mut builder = Builder::default();
+        for name in "abcdefghijkl".chars().map(|c| format!("lib{c}")) {
+            builder.add(b"/a", name.as_bytes(), name.as_bytes(), 0x303, None);
+        }
+        let mut bytes = builder.encode();
+        let entries = bytes[cache::HEADER..][..12 * cache::ENTRY].to_vec();
+        for (to, from) in bytes[cache::HEADER..].chunks_exact_mut(cache::ENTRY).zip(places) {
+            to.copy_from_slice(&entries[from * cache::ENTRY..][..cache::ENTRY]);
+        }
+        let additions: Vec<_> = more
+            .iter()
+            .map(|soname| Addition {
+                soname: soname.clone().into_bytes(),
+                path: format!("/n/{soname}").into_bytes(),
+                flags: 0x303,
+            })
+            .collect();
+        if let Ok(merged) = extended(&bytes, &additions, &[b"/n"]) {
+            let merged = Cache::parse(&merged).unwrap();
+            for soname in &more {
+                let path = format!("/n/{soname}");
+                let first = merged.find(soname.as_bytes()).next().unwrap();
+                prop_assert_eq!(first.path, path.as_bytes());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_hides_what_is_added_is_not_extended() {
+    let sorted = ["libj", "libh", "libf", "libd", "libb"];
+    let mut builder = Builder::default();
+    for name in sorted {
+        builder.add(b"/a", name.as_bytes(), name.as_bytes(), 0x303, None);
+    }
+    let mut bytes = builder.encode();
+    let additions = [Addition {
+        soname: b"libf".to_vec(),
+        path: b"/n/libf".to_vec(),
+        flags: 0x303,
+    }];
+    assert!(extended(&bytes, &additions, &[]).is_ok());
+    // The search begins in the middle, sees too low a name there, and goes on before it: past libf of the cache.
+    let old = bytes.clone();
+    let entry = |i: usize| cache::HEADER + i * cache::ENTRY..cache::HEADER + (i + 1) * cache::ENTRY;
+    for (to, name) in ["libb", "libf", "libd", "libh", "libj"].into_iter().enumerate() {
+        let from = sorted.iter().position(|n| *n == name).unwrap();
+        bytes[entry(to)].copy_from_slice(&old[entry(from)]);
+    }
+    let why = extended(&bytes, &additions, &[]).unwrap_err();
+    assert!(why.contains("order"), "{why}");
 }
