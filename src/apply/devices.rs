@@ -11,7 +11,7 @@ use crate::sys::mount::Detached;
 use crate::sys::root::{Node, split};
 
 /// Binds each node to its place. A node that the engine has made already is left as it is.
-pub(super) fn add(container: &Container, devices: Vec<(Device, Detached)>) -> Result<()> {
+pub(super) fn add(container: &Container, devices: Vec<(Device, Option<Detached>)>) -> Result<()> {
     for (device, tree) in devices {
         let what = || format!("device node {} in the container", device.path.display());
         let (dir, name) = split(&device.path).context(Code::DeviceNode, what)?;
@@ -19,6 +19,10 @@ pub(super) fn add(container: &Container, devices: Vec<(Device, Detached)>) -> Re
             continue;
         }
         let parent = container.own_dir(dir).map_err(|e| refuse(&device, dir, &e))?;
+        let Some(tree) = tree else {
+            let why = "the container's definition has it, but the runtime has made no such node";
+            return Err(Error::new(Code::DeviceNode, what(), why).fix("mount nothing over /dev"));
+        };
         match parent.placeholder(name) {
             Ok(()) => {}
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {

@@ -73,14 +73,10 @@ impl DriverDir {
             .fix("set `driver-dirs` in /etc/nvoci/config.toml to a path that is free in this image"))
     }
 
-    /// Binds the driver files and makes the links. Returns what became of files that the container can do
-    /// without.
-    pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>, links: &[Link]) -> Result<Vec<String>> {
+    /// Binds the driver files. Returns what became of those that the container can do without.
+    pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
-        let mut places = Places {
-            top: &self.top,
-            made: Vec::new(),
-        };
+        let mut places = Places::below(&self.top);
         for (file, tree) in files {
             let bound = bind(&mut places, &file, tree)
                 .context(Code::Mount, || format!("driver file {}", file.source.display()));
@@ -89,6 +85,12 @@ impl DriverDir {
                 bound => bound?,
             }
         }
+        Ok(warnings)
+    }
+
+    /// Makes the links.
+    pub(super) fn link(&self, links: &[Link]) -> Result<()> {
+        let mut places = Places::below(&self.top);
         for link in links {
             let what = || format!("link {}", link.at.display());
             let (dir, name) = split(&link.at).context(Code::Mount, what)?;
@@ -99,7 +101,7 @@ impl DriverDir {
                 made => made.context(Code::Mount, what)?,
             }
         }
-        Ok(warnings)
+        Ok(())
     }
 
     /// Writes a generated file at the top and returns it.
@@ -120,7 +122,14 @@ struct Places<'a> {
     made: Vec<(PathBuf, Node)>,
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
+    fn below(top: &'a Node) -> Self {
+        Self {
+            top,
+            made: Vec::new(),
+        }
+    }
+
     fn get(&mut self, path: &Path) -> std::io::Result<&Node> {
         let known = self
             .made

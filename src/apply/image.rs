@@ -6,12 +6,13 @@
 //!  Image::open ──────────────────────────────► enter the container's mount namespace, give up all rights
 //!  open and clone the driver's files           what the caller wants to know first (preflight)
 //!  enter the container's mount namespace       CUDA compatibility libraries, missing libraries
-//!  Image::hear, Image::seen ◄─────────────────
-//!  attach the driver directory
-//!  Image::driver_is_at ──────────────────────► reads the loader's configuration, extends or rebuilds its cache
+//!  attach the driver directory                 the loader's configuration; extend or rebuild its cache for a driver
+//!  Image::driver_is_at ──────────────────────► directory at its first candidate (again, if it is at another)
 //!  bind the driver's files
-//!  Image::loader ◄────────────────────────────
+//!  Image::hear, seen, loader ◄────────────────
 //! ```
+//!
+//! Neither waits for the other where it can go on: to wake a process takes as long as to bind ten files.
 //!
 //! What the child says is believed no more than the image itself: it becomes a warning, the target of a link, or the
 //! content of a file in that image.
@@ -35,6 +36,8 @@ use crate::sys::root::Root;
 #[derive(Debug)]
 pub struct Image {
     reader: Reader,
+    /// Where the driver directory is elsewhere than the child has to think at first.
+    moved: bool,
 }
 
 /// What an image has that the plan depends on.
@@ -82,7 +85,7 @@ impl Image {
             Error::io(Code::System, "a process to read the image with", &e)
                 .fix("see the cause; a limit on processes (`--pids-limit`) must leave room for one")
         })?;
-        Ok(Self { reader })
+        Ok(Self { reader, moved: false })
     }
 
     /// What the child says next.
@@ -104,15 +107,22 @@ impl Image {
         })
     }
 
-    /// Tells the child where the driver directory is, in the container.
-    pub(super) fn driver_is_at(&mut self, path: &Path) -> Result<()> {
-        self.reader
-            .say(&[path.as_os_str().as_bytes()])
-            .map_err(|e| unreadable(&e))
+    /// Tells the child where the driver directory is, in the container, and nothing more.
+    pub(super) fn driver_is_at(&mut self, path: &Path, plan: &Plan) -> Result<()> {
+        self.moved = likely_dir(plan) != Some(path);
+        if self.moved {
+            let said = self.reader.say(&[path.as_os_str().as_bytes()]);
+            said.map_err(|e| unreadable(&e))?;
+        }
+        self.reader.say_no_more();
+        Ok(())
     }
 
     /// The loader's new cache.
     pub(super) fn loader(&mut self) -> Result<CacheOutcome> {
+        if self.moved {
+            self.hear()?;
+        }
         outcome_of(self.hear()?.into_iter()).ok_or_else(|| unreadable(&odd()))
     }
 
@@ -152,11 +162,20 @@ fn look(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
     let mut parts: Vec<&[u8]> = vec![&lacking];
     parts.extend(preferred.parts());
     port.say(&parts)?;
-    let Some(dir) = port.hear()?.pop().map(path) else {
-        return Err(odd());
-    };
     let plan = preferred.plan(plan);
-    say_outcome(port, Vec::new(), &updated(root, &first_dirs(&dir, &plan)))
+    let say =
+        |port: &mut Port, dir: &Path| say_outcome(port, Vec::new(), &updated(root, &first_dirs(dir, &plan)));
+    // Without a candidate there is none to be wrong about, but always a first answer.
+    say(port, likely_dir(&plan).unwrap_or_else(|| Path::new("/")))?;
+    match port.hear_if_any()?.and_then(|mut said| said.pop()) {
+        Some(dir) => say(port, &path(dir)),
+        None => Ok(()),
+    }
+}
+
+/// Where the driver directory will be in nearly all images.
+fn likely_dir(plan: &Plan) -> Option<&Path> {
+    plan.driver_dirs.first().map(PathBuf::as_path)
 }
 
 fn say_outcome<'p>(port: &mut Port, mut parts: Vec<&'p [u8]>, outcome: &'p CacheOutcome) -> io::Result<()> {

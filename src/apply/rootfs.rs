@@ -42,7 +42,8 @@ pub struct Target {
     pub mount_label: Option<String>,
 }
 
-/// Applies `plan`. The caller is in the container's mount namespace; `image` was opened there for the same plan.
+/// Applies `plan`. The caller is in the container's mount namespace; `image` was opened there for the same plan. `first`
+/// hears what is said of the image before what is needed here, and makes warnings of it.
 ///
 /// # Errors
 /// When something that the request needs cannot be done; the runtime must then give up the container,
@@ -52,6 +53,7 @@ pub fn apply(
     sources: Sources,
     target: &Target,
     mut image: Image,
+    first: impl FnOnce(&mut Image) -> Result<Vec<String>>,
     started: Instant,
 ) -> Result<Record> {
     let container = Container::open(&target.rootfs, &target.tmpfs)?;
@@ -81,6 +83,9 @@ pub fn apply(
         }
     };
     record.driver_dir = dir.path.display().to_string();
+    image.driver_is_at(&dir.path, plan)?;
+    record.warnings.extend(dir.fill(sources.files)?);
+    record.warnings.extend(first(&mut image)?);
     let seen = image.seen()?;
     match &seen.preferred {
         Preferred::Nothing => {}
@@ -88,9 +93,8 @@ pub fn apply(
         Preferred::Use { dir, .. } => record.cuda_compat = Some(dir.display().to_string()),
     }
     let plan = &*seen.preferred.plan(plan);
+    dir.link(&plan.links)?;
     let first = first_dirs(&dir.path, plan);
-    image.driver_is_at(&dir.path)?;
-    record.warnings.extend(dir.fill(sources.files, &plan.links)?);
     let loader = Loader {
         outcome: (!first.is_empty()).then(|| image.loader()).transpose()?,
         first,

@@ -14,8 +14,8 @@ use crate::sys::owned;
 pub struct Sources {
     /// Driver files with their places.
     pub(super) files: Vec<(DriverFile, Detached)>,
-    /// Device nodes.
-    pub(super) devices: Vec<(Device, Detached)>,
+    /// Device nodes; without a mount those that the runtime has made.
+    pub(super) devices: Vec<(Device, Option<Detached>)>,
     /// Directories with places of their own.
     pub(super) trees: Vec<TreeSource>,
     /// Files that were left out, and why.
@@ -32,12 +32,13 @@ pub(super) struct TreeSource {
 }
 
 impl Sources {
-    /// Opens and checks every source of `plan`.
+    /// Opens and checks every source of `plan`. `made` says whether the runtime has made a device's node by then: a mount
+    /// that is not needed is given back only when no processor can be using it, and the kernel waits for that.
     ///
     /// # Errors
     /// When a required file or a device is missing, is of the wrong type or number, or could have been
     /// changed by somebody other than root. Optional files with such faults become warnings.
-    pub fn open(plan: &Plan, roots: &Roots) -> Result<Self> {
+    pub fn open(plan: &Plan, roots: &Roots, made: impl Fn(&Device) -> bool) -> Result<Self> {
         let mut sources = Self {
             files: Vec::new(),
             devices: Vec::new(),
@@ -55,9 +56,8 @@ impl Sources {
             sources.trees.push(directory(tree, roots)?);
         }
         for device in &plan.devices {
-            sources
-                .devices
-                .push((device.clone(), device_node(device, roots)?));
+            let mount = device_node(device, roots, !made(device))?;
+            sources.devices.push((device.clone(), mount));
         }
         Ok(sources)
     }
@@ -127,7 +127,7 @@ fn directory(tree: &Tree, roots: &Roots) -> Result<TreeSource> {
     })
 }
 
-fn device_node(device: &Device, roots: &Roots) -> Result<Detached> {
+fn device_node(device: &Device, roots: &Roots, bind: bool) -> Result<Option<Detached>> {
     let what = || format!("device node {}", device.path.display());
     let below_dev = device.path.strip_prefix("/dev").unwrap_or(&device.path);
     let node = roots
@@ -141,5 +141,6 @@ fn device_node(device: &Device, roots: &Roots) -> Result<Detached> {
             format!("it is not the character device {}:{}", device.major, device.minor),
         ));
     }
-    Detached::bind(&node, Restrict::DEVICE).context(Code::Mount, what)
+    bind.then(|| Detached::bind(&node, Restrict::DEVICE).context(Code::Mount, what))
+        .transpose()
 }

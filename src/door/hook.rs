@@ -10,23 +10,23 @@ mod bundle;
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use lexopt::Arg;
 use rustix::fs::OFlags;
 
-use super::inject;
+use super::inject::{self, Look};
 use super::reload::tell_systemd;
 use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Container, Image, Record, Sources, image};
-use crate::config::Preflight;
+use crate::config::{Config, Preflight};
 use crate::doctor::{Finding, Severity, preflight};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
-use crate::oci::{Spec, State};
+use crate::oci::{DeviceKind, Spec, State};
 use crate::plan::{Device, Plan};
 use crate::request::{Capabilities, DeviceRequest, Door, Request};
 use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
@@ -103,10 +103,16 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         ));
     }
     process::isolate().context(Code::System, || "cutting off what was inherited")?;
+    // runc starts a hook and then takes its time to write the state.
+    let config = super::load_config(options.config.as_deref());
+    let look = match &config {
+        Ok(config) if options.devices_in_spec => Some(Look::begin(config)),
+        _ => None,
+    };
     let state = State::read(std::io::stdin().lock().by_ref())?;
     // Opened before the container's mount namespace is entered: later, /run is another one.
     let errors = Errors::open();
-    let result = inject(&state, &options, started);
+    let result = inject(&state, &options, config, look, started);
     match &result {
         Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
         Ok(None) => log::debug!("{}: asks for nothing", state.id),
@@ -125,10 +131,17 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<Record>> {
+/// `look` has begun where the definition is known to ask for something.
+fn inject(
+    state: &State,
+    options: &Options,
+    config: Result<Config>,
+    look: Option<Result<Look>>,
+    started: Instant,
+) -> Result<Option<Record>> {
     let (bundle, spec) = bundle::open(state, options.stage == Stage::Inside)?;
     let door = options.door();
-    let Some(config) = super::load_config_for(&spec, door, options.config.as_deref())? else {
+    let Some(config) = super::config_for(config, &spec, door)? else {
         return Ok(None);
     };
     super::log::start(&config);
@@ -146,10 +159,11 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
+    let look = look.unwrap_or_else(|| Look::begin(&config))?;
     let (mut plan, host, to_allow) = if options.cdi && options.devices_in_spec {
-        inject::prepare_granted(request, &spec, &config)?
+        inject::prepare_granted(look, request, &spec, &config)?
     } else {
-        let (plan, host) = inject::prepare(&request, &config)?;
+        let (plan, host) = inject::prepare(look, &request, &config)?;
         let to_allow = if options.devices_in_spec {
             Vec::new()
         } else {
@@ -173,7 +187,7 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |root, port| {
         say_findings(port, &preflight(&plan, &spec, root, policy))
     })?;
-    let sources = Sources::open(&plan, &host)?;
+    let sources = Sources::open(&plan, &host, made_by_runtime(&spec, options.stage))?;
     if !plan.no_cgroups && !to_allow.is_empty() {
         let allowed = allow_devices(state, options.stage, &spec, &to_allow, &host)?;
         if matches!(allowed, Allowed::V1 | Allowed::V2) {
@@ -186,13 +200,19 @@ fn inject(state: &State, options: &Options, started: Instant) -> Result<Option<R
     go_inside(outside, namespace)?;
     // What is wrong with the rootfs itself is said first.
     Container::open_root(&rootfs)?;
-    plan.warnings.extend(judge(image.hear()?, policy)?);
+    // What may end in a refusal is heard while nothing has changed; all else can wait until it is needed.
+    let findings = |image: &mut Image| judge(image.hear()?, policy);
+    let enforce = policy == Preflight::Enforce;
+    if enforce {
+        plan.warnings.extend(findings(&mut image)?);
+    }
+    let first = |image: &mut Image| if enforce { Ok(Vec::new()) } else { findings(image) };
     let target = Target {
         rootfs,
         tmpfs: tmpfs_destinations(&spec),
         mount_label: spec.mount_label().map(str::to_owned),
     };
-    apply(&plan, sources, &target, image, started).map(Some)
+    apply(&plan, sources, &target, image, first, started).map(Some)
 }
 
 /// Goes where the container's files are, as its root user, and gives up what work there does not need. `pid` is a process of
@@ -298,6 +318,22 @@ fn only_an_engine(request: &Request) -> Error {
         "only a CDI specification says what it is, and a hook comes too late to apply one",
     )
     .fix("give it to the engine (`--device`), use the runtime nvoci-runtime, or set `mode = \"auto\"` in /etc/nvoci/config.toml")
+}
+
+/// Whether the runtime has made a device's node by now, as the definition says: before `createContainer` hooks it has.
+fn made_by_runtime(spec: &Spec, stage: Stage) -> impl Fn(&Device) -> bool {
+    let made = if stage == Stage::Inside {
+        spec.linux_devices()
+    } else {
+        Vec::new()
+    };
+    move |device| {
+        made.iter().any(|m| {
+            m.kind == DeviceKind::Char
+                && Path::new(&m.path) == device.path
+                && (m.major, m.minor) == (device.major, device.minor)
+        })
+    }
 }
 
 fn allow_devices(

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::mig;
 use crate::config::Config;
 use crate::error::{Escaped, Result};
-use crate::host::{Host, NodeKind, Parts, Roots, create};
+use crate::host::{Host, Locations, NodeKind, Parts, Roots, create};
 use crate::oci::{DeviceKind, Spec};
 use crate::plan::{Device, Plan, catalogue, plan};
 use crate::request::{
@@ -53,27 +53,73 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
     })
 }
 
-/// Looks at the host, makes what is missing there if the policy says so, and plans.
-pub(super) fn prepare(request: &Request, config: &Config) -> Result<(Plan, Roots)> {
-    let (host, roots) = look(request, config, parts(request))?;
+/// A look at the host that has begun: as much of it as needs no request.
+pub(super) struct Look {
+    locations: Locations,
+    roots: Roots,
+    host: Host,
+}
+
+impl Look {
+    /// Looks where the configuration says.
+    ///
+    /// # Errors
+    /// As of [`Roots::open`].
+    pub(super) fn begin(config: &Config) -> Result<Self> {
+        let locations = super::locations(config);
+        let roots = Roots::open(&locations)?;
+        Ok(Self {
+            host: Host::begin(&roots),
+            locations,
+            roots,
+        })
+    }
+
+    /// Looks at what the request can make use of, and makes what is missing on the host if the policy says so.
+    fn finish(self, request: &Request, config: &Config, parts: Parts) -> Result<(Host, Roots)> {
+        let Self {
+            locations,
+            roots,
+            host,
+        } = self;
+        let library = |name: &str| {
+            parts != Parts::Version
+                && catalogue::library(name).is_some_and(|c| request.capabilities.intersects(c))
+        };
+        let mut host = host.finish(&roots, &locations, parts, &library)?;
+        if needs_mig_uuids(&request.devices) {
+            mig::learn(&mut host, &roots);
+        }
+        let done = create::create_missing(&roots, &mut host, &creation(request, config));
+        let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
+        host.warnings.extend(failed.map(ToString::to_string));
+        Ok((host, roots))
+    }
+}
+
+/// Looks at the host and plans.
+pub(super) fn prepare(look: Look, request: &Request, config: &Config) -> Result<(Plan, Roots)> {
+    let (host, roots) = look.finish(request, config, parts(request))?;
     let plan = plan(request, &host, config)?;
     Ok((plan, roots))
 }
 
 /// [`prepare`] for a container's definition, in which no file of the driver is named.
 pub(super) fn prepare_definition(request: &Request, config: &Config) -> Result<Plan> {
-    let (host, _) = look(request, config, Parts::Libraries)?;
+    let (host, _) = Look::begin(config)?.finish(request, config, Parts::Version)?;
     plan(request, &host, config)
 }
 
 /// [`prepare`] for a container whose definition has its GPUs already, by CDI. Also returns the devices of the plan that
 /// the definition lacks: those of a specification that was made when the host did not have them yet.
 pub(super) fn prepare_granted(
+    look: Look,
     mut request: Request,
     spec: &Spec,
     config: &Config,
 ) -> Result<(Plan, Roots, Vec<Device>)> {
-    let (host, roots) = look(&request, config, parts(&request))?;
+    let parts = parts(&request);
+    let (host, roots) = look.finish(&request, config, parts)?;
     let granted = Granted::of(spec, &host, &roots);
     request.devices = granted.request(&host);
     let mut plan = plan(&request, &host, config)?;
@@ -162,20 +208,6 @@ fn parts(request: &Request) -> Parts {
     } else {
         Parts::Computing
     }
-}
-
-fn look(request: &Request, config: &Config, parts: Parts) -> Result<(Host, Roots)> {
-    let locations = super::locations(config);
-    let roots = Roots::open(&locations)?;
-    let library = |name: &str| catalogue::library(name).is_some_and(|c| request.capabilities.intersects(c));
-    let mut host = Host::discover_parts(&roots, &locations, parts, &library)?;
-    if needs_mig_uuids(&request.devices) {
-        mig::learn(&mut host, &roots);
-    }
-    let done = create::create_missing(&roots, &mut host, &creation(request, config));
-    let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
-    host.warnings.extend(failed.map(ToString::to_string));
-    Ok((host, roots))
 }
 
 /// Tells people what they should know; a runtime shows it or keeps it in its log.

@@ -178,8 +178,8 @@ fn locations(config: &Config) -> Locations {
 ///
 /// A broken file must not stop containers that have nothing to do with GPUs, so it is an error only if
 /// the built-in policy sees a request.
-fn load_config_for(spec: &Spec, door: Door, named: Option<&Path>) -> Result<Option<Config>> {
-    match load_config(named) {
+fn config_for(loaded: Result<Config>, spec: &Spec, door: Door) -> Result<Option<Config>> {
+    match loaded {
         Ok(config) => Ok(Some(config)),
         Err(e) => {
             let defaults = Config::default();

@@ -360,6 +360,9 @@ impl Search<'_> {
 
     /// VDPAU's back end is in a directory of its own, which the loader does not search.
     fn vdpau(&mut self, version: &str) {
+        if !self.wants(b"libvdpau_nvidia.so.1") {
+            return;
+        }
         for dir in self.dirs(version, |c| &c.path) {
             for suffix in [version, "1"] {
                 self.take(&dir.join(format!("vdpau/libvdpau_nvidia.so.{suffix}")), None);

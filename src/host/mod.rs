@@ -532,8 +532,9 @@ pub enum Parts {
     All,
     /// What computing takes: not the manifests of graphics, nor modules of the X server.
     Computing,
-    /// The libraries alone: for what a definition names, which is devices. Whoever brings the files looks for them then.
-    Libraries,
+    /// No more than tells the driver's version: for what a definition names, which is devices. Whoever brings the files looks
+    /// for them then.
+    Version,
 }
 
 impl Host {
@@ -542,22 +543,29 @@ impl Host {
     /// # Errors
     /// None today: what cannot be read is left out, with a warning.
     pub fn discover(roots: &Roots, loc: &Locations) -> Result<Self> {
-        Self::discover_parts(roots, loc, Parts::All, &|_| true)
+        Self::begin(roots).finish(roots, loc, Parts::All, &|_| true)
     }
 
-    /// [`Host::discover`] with no more of the driver's files than somebody needs: a container waits for each look.
-    /// `library` says of a library's name whether it is looked at; those that tell the driver's version always are.
+    /// The beginning of [`Host::discover`]: what the kernel module says, which every request needs.
+    pub fn begin(roots: &Roots) -> Self {
+        let mut host = Self::default();
+        driver::find(roots, &mut host);
+        host
+    }
+
+    /// The rest, with no more of the driver's files than somebody needs: a container waits for each look. `library` says of
+    /// a library's name whether it is looked at; those that tell the driver's version always are.
     ///
     /// # Errors
-    /// As above.
-    pub fn discover_parts(
+    /// As of [`Host::discover`].
+    pub fn finish(
+        self,
         roots: &Roots,
         loc: &Locations,
         parts: Parts,
         library: &dyn Fn(&str) -> bool,
     ) -> Result<Self> {
-        let mut host = Self::default();
-        driver::find(roots, &mut host);
+        let mut host = self;
         // A kernel module of NVIDIA's is proof of a native host; where it is missing, Windows may have the driver.
         if host.kernel.is_none() {
             wsl::find(roots, loc, &mut host);
@@ -570,7 +578,7 @@ impl Host {
         }
         nodes::find(roots, &loc.site_devices, &mut host);
         host.platform = host.guess_platform(roots);
-        if host.wsl.is_none() && parts != Parts::Libraries {
+        if host.wsl.is_none() && parts != Parts::Version {
             files::find(roots, loc, &mut host, parts);
         }
         Ok(host)

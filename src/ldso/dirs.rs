@@ -1,6 +1,6 @@
 //! The directories that ldconfig scans, in its order, each once.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,7 @@ pub fn collect(
     let conf = conf.map_or_else(Conf::default, |path| conf::read(root, path, warnings));
     let mut found = Collector {
         root,
+        known,
         seen: known
             .iter()
             .filter_map(|dir| root.resolve(&dir.path).ok().map(|node| node.id()))
@@ -66,15 +67,16 @@ pub fn collect(
             conf: Conf::default(),
         },
     };
-    for dir in extra {
-        found.add(dir);
-    }
-    for dir in &conf.dirs {
-        found.add(&dir.path);
-    }
+    let mut named: Vec<&Path> = extra.iter().map(PathBuf::as_path).collect();
+    named.extend(conf.dirs.iter().map(|dir| dir.path.as_path()));
     if !only_extra {
-        for dir in system_dirs(root, arch) {
-            found.add(Path::new(dir));
+        named.extend(system_dirs(root, arch).iter().map(Path::new));
+    }
+    let mut seen = BTreeSet::new();
+    for dir in named {
+        // Most configurations name a system directory again.
+        if seen.insert(dir.as_os_str()) {
+            found.add(dir);
         }
     }
     if found.all.dirs.len() >= MAX_DIRS {
@@ -96,12 +98,17 @@ pub fn system_dirs(root: &Root, arch: &Arch) -> &'static [&'static str] {
 
 struct Collector<'a> {
     root: &'a Root,
-    seen: HashSet<(u64, u64)>,
+    known: &'a [FirstDir],
+    seen: BTreeSet<(u64, u64)>,
     all: SearchDirs,
 }
 
 impl Collector<'_> {
     fn add(&mut self, path: &Path) {
+        // By its name too: the driver's directory may be mounted there at this very moment.
+        if self.known.iter().any(|dir| dir.path == path) {
+            return;
+        }
         if let Some(index) = self.push(path.to_owned(), self.root.resolve(path), None) {
             self.add_hwcaps(index);
         }

@@ -101,6 +101,11 @@ impl Reader {
         self.port.say(parts)
     }
 
+    /// Tells the child that nothing more will be said.
+    pub fn say_no_more(&mut self) {
+        self.port.to = None;
+    }
+
     /// The next answer.
     ///
     /// # Errors
@@ -127,7 +132,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.port.to = None;
+        self.say_no_more();
         // A container's first process would inherit what its hook leaves behind, so nothing is left.
         if self.child.is_some() {
             let mut rest = [0; 4096];
@@ -172,6 +177,17 @@ impl Port {
             return Err(no_message());
         }
         lengths.into_iter().map(|len| self.take(len)).collect()
+    }
+
+    /// [`Port::hear`]; nothing when the other side will say no more.
+    ///
+    /// # Errors
+    /// As of [`Port::hear`].
+    pub fn hear_if_any(&mut self) -> io::Result<Option<Vec<Vec<u8>>>> {
+        match self.hear() {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            heard => heard.map(Some),
+        }
     }
 
     fn words(&mut self) -> io::Result<[usize; 2]> {

@@ -362,7 +362,13 @@ impl Node {
         while got < size {
             match file.read(&mut out[room + got..room + size]) {
                 Ok(0) => break,
-                Ok(n) => got += n,
+                Ok(n) => {
+                    got += n;
+                    // As many as it said, and no more although there was room: its end.
+                    if got < size && i64::try_from(got) == Ok(self.stat.st_size) {
+                        break;
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }

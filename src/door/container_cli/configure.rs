@@ -44,11 +44,11 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     }
     let request = request(&options.wish, capabilities, &options.requirements, &config)?;
     let namespace = namespace(options.pid)?;
-    let (mut plan, roots) = inject::prepare(&request, &config)?;
+    let (mut plan, roots) = inject::prepare(inject::Look::begin(&config)?, &request, &config)?;
     leave_out(&mut plan, &options.wish.without);
     process::drop_capabilities();
     let image = Image::open(&rootfs, namespace.as_ref(), &plan, |_, _| Ok(()))?;
-    let sources = Sources::open(&plan, &roots)?;
+    let sources = Sources::open(&plan, &roots, |_| false)?;
     let spec = spec_of(&rootfs);
     if !plan.no_cgroups {
         allow(options.pid, spec.as_ref(), &plan)?;
@@ -65,7 +65,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         mount_label: spec.as_ref().and_then(|s| s.mount_label()).map(str::to_owned),
         rootfs,
     };
-    let record = apply(&plan, sources, &target, image, started)?;
+    let record = apply(&plan, sources, &target, image, |_| Ok(Vec::new()), started)?;
     inject::warn(&record.warnings);
     Ok(())
 }
