@@ -4,15 +4,17 @@
 //!  parent                                      child, without rights
 //!  ──────                                      ─────────────────────
 //!  Image::open ──────────────────────────────► enter the container's mount namespace, give up all rights
-//!  open and clone the driver's files           what the caller wants to know first (preflight)
-//!  enter the container's mount namespace       CUDA compatibility libraries, missing libraries
-//!  attach the driver directory                 the loader's configuration; extend or rebuild its cache for a driver
-//!  Image::driver_is_at ──────────────────────► directory at its first candidate (again, if it is at another)
-//!  bind the driver's files
-//!  Image::hear, seen, loader ◄────────────────
+//!  open and clone the driver's files           look at the place of the driver directory
+//!  enter the container's mount namespace
+//!  Image::answers ◄───────────────────────────
+//!  attach the driver directory                 what the caller wants to know first (preflight)
+//!  Image::driver_is_at ──────────────────────► CUDA compatibility libraries, missing libraries
+//!  bind the driver's files                     the loader's configuration; extend or rebuild its cache for a driver
+//!  Image::hear, seen, loader ◄──────────────── directory at its first candidate (again, if it is at another)
 //! ```
 //!
-//! Neither waits for the other where it can go on: to wake a process takes as long as to bind ten files.
+//! Neither waits for the other where it can go on: to wake a process takes as long as to bind ten files. But this process
+//! touches nothing of the image before the child has, whose end by a file system that never answers is no harm.
 //!
 //! What the child says is believed no more than the image itself: it becomes a warning, the target of a link, or the
 //! content of a file in that image.
@@ -50,8 +52,8 @@ pub(super) struct Seen {
 }
 
 impl Image {
-    /// Starts to read the image at `rootfs` for `plan`, in the mount namespace `namespace` or else the caller's. `first` runs
-    /// in the child before all else; what it says is the first to be heard.
+    /// Starts to read the image at `rootfs` for `plan`, in the mount namespace `namespace` or else the caller's. [`Self::answers`]
+    /// comes first of all, then what `first` says in the child.
     ///
     /// # Errors
     /// [`Code::System`] when there can be no child. That there is no such rootfs is heard as [`Code::Image`]: whoever opens
@@ -63,9 +65,19 @@ impl Image {
         first: impl FnOnce(&Root, &mut Port) -> io::Result<()>,
     ) -> Result<Self> {
         Self::read(rootfs, namespace, |root, port| {
+            let _ = likely_dir(plan).map(|dir| root.resolve(dir));
+            port.say(&[])?;
             first(root, port)?;
             look(root, plan, port)
         })
+    }
+
+    /// Waits until the image's file system has answered to a look at the place of the driver directory.
+    ///
+    /// # Errors
+    /// As of [`Self::hear`].
+    pub fn answers(&mut self) -> Result<()> {
+        self.hear().map(drop)
     }
 
     /// Starts a child that reads the image at `rootfs` as `work` says.

@@ -200,6 +200,7 @@ fn inject(
     go_inside(outside, namespace)?;
     // What is wrong with the rootfs itself is said first.
     Container::open_root(&rootfs)?;
+    image.answers()?;
     // What may end in a refusal is heard while nothing has changed; all else can wait until it is needed.
     let findings = |image: &mut Image| judge(image.hear()?, policy);
     let enforce = policy == Preflight::Enforce;

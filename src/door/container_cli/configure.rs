@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::inventory::request;
 use super::options::{Configure, FIRMWARE, Global};
 use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Image, Sources};
+use crate::apply::{Container, Image, Sources};
 use crate::door::{hook, inject, log};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::{Bundle, Spec};
@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     let (mut plan, roots) = inject::prepare(inject::Look::begin(&config)?, &request, &config)?;
     leave_out(&mut plan, &options.wish.without);
     process::drop_capabilities();
-    let image = Image::open(&rootfs, namespace.as_ref(), &plan, |_, _| Ok(()))?;
+    let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |_, _| Ok(()))?;
     let sources = Sources::open(&plan, &roots, |_| false)?;
     let spec = spec_of(&rootfs);
     if !plan.no_cgroups {
@@ -58,6 +58,8 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     }
     drop(roots);
     hook::go_inside(options.pid, namespace)?;
+    Container::open_root(&rootfs)?;
+    image.answers()?;
     let target = Target {
         tmpfs: spec
             .as_ref()
