@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static MEMORY: nvoci::sys::alloc::Memory = nvoci::sys::alloc::Memory;
+static MEMORY: nvoci::sys::alloc::Arena = nvoci::sys::alloc::Arena::new();
 
 fn main() -> ExitCode {
     nvoci::door::open(std::env::args_os())

@@ -11,7 +11,6 @@ use lexopt::Arg;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::ldso::cache::{self, Cache, Entry};
 use crate::ldso::{self, How, Links, LoaderEnv, Run, Update, Warnings, abi, conf, scan};
-use crate::sys::alloc::populate;
 use crate::sys::root::{Node, Root};
 
 /// `nvoci ldconfig --help`.
@@ -63,7 +62,6 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let Some(options) = parse(args)? else {
         return Ok(ExitCode::SUCCESS);
     };
-    populate(64 << 10, 24 << 10);
     let path = options.root.as_deref().unwrap_or_else(|| Path::new("/"));
     // A root that a person names may be a link; what is in it may not lead out.
     let root = rustix::fs::open(

@@ -10,9 +10,6 @@
 //! | all others, and what the space has no room for | musl | musl's business |
 //!
 //! So a command that needs much memory has no more than that 1 MiB beside what musl would give it.
-//!
-//! A page fault takes longer than ten system calls of the kind that a hook makes, so pages that are sure to be used are
-//! asked for at once: [`populate`].
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -26,35 +23,9 @@ const LARGEST: usize = 16 << 10;
 const CLASSES: usize = (LARGEST / SMALLEST).ilog2() as usize + 1;
 const MAPPED: usize = 128 << 10;
 
-/// The program's allocator, whose memory there is once.
-#[derive(Clone, Copy, Debug)]
-pub struct Memory;
-
-static ARENA: Arena = Arena::new();
-
-/// Gets the pages that are sure to be used soon, in one call each: those of `heap` bytes of memory that was never given
-/// out, with all before them, and of `stack` bytes. In a child just made they become its own.
-///
-/// Before Linux 5.14 they come one by one when they are used.
-pub fn populate(heap: usize, stack: usize) {
-    let used = ARENA.with(|state| state.next);
-    write_all(ARENA.base().addr(), (used + heap).min(SPACE));
-    let here = 0_u8;
-    write_all((&raw const here).addr().saturating_sub(stack), stack);
-}
-
-/// Has the kernel do what a write to each page would.
-fn write_all(start: usize, len: usize) {
-    const PAGE: usize = 4096;
-    let first = start & !(PAGE - 1);
-    let len = (start + len).next_multiple_of(PAGE) - first;
-    // SAFETY: changes no byte of any mapping, whatever is mapped there.
-    unsafe { libc::madvise(ptr::without_provenance_mut(first), len, libc::MADV_POPULATE_WRITE) };
-}
-
-/// A space with what of it is free.
+/// The program's allocator.
 #[derive(Debug)]
-struct Arena {
+pub struct Arena {
     busy: AtomicBool,
     state: UnsafeCell<State>,
     space: Space,
@@ -105,8 +76,12 @@ fn class(size: usize) -> usize {
 
 impl Arena {
     /// An allocator with all of its space free.
+    #[expect(
+        clippy::new_without_default,
+        reason = "for a static, which takes no trait's method"
+    )]
     #[expect(clippy::large_stack_arrays, reason = "for a static: it is never on a stack")]
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             busy: AtomicBool::new(false),
             state: UnsafeCell::new(State {
@@ -162,29 +137,6 @@ impl Arena {
             // SAFETY: the block was of this class, so it is large and aligned enough, and is nobody's now.
             unsafe { block.write(Free { next }) };
         });
-    }
-}
-
-// SAFETY: as of the arena that does it.
-unsafe impl GlobalAlloc for Memory {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's own layout.
-        unsafe { ARENA.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's own block.
-        unsafe { ARENA.dealloc(block, layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's own layout.
-        unsafe { ARENA.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's own block and size.
-        unsafe { ARENA.realloc(block, layout, size) }
     }
 }
 
