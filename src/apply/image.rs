@@ -186,7 +186,7 @@ fn look(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
 }
 
 /// Where the driver directory will be in nearly all images.
-fn likely_dir(plan: &Plan) -> Option<&Path> {
+pub fn likely_dir(plan: &Plan) -> Option<&Path> {
     plan.driver_dirs.first().map(PathBuf::as_path)
 }
 

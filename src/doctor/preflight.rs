@@ -50,6 +50,8 @@ pub struct Container<'a> {
     pub root: &'a Root,
     /// Its variables.
     pub env: &'a [(String, String)],
+    /// Where the driver is put, at this very moment perhaps.
+    pub driver_dir: &'a Path,
 }
 
 impl Container<'_> {
@@ -73,7 +75,7 @@ pub fn check(container: &Container<'_>, target: &Target) -> Vec<Finding> {
 /// Which libcuda comes first.
 fn loader(container: &Container<'_>, target: &Target) -> Option<Finding> {
     let path = container.var("LD_LIBRARY_PATH")?;
-    let hiding = hides_the_driver(container.root, path, "libcuda.so.1")?;
+    let hiding = hides_the_driver(container.root, path, "libcuda.so.1", container.driver_dir)?;
     let dir = hiding.path.parent().unwrap_or(Path::new("/")).display();
     let (check, severity, cause) = match hiding.kind {
         Kind::Stub | Kind::Empty => (
@@ -308,6 +310,7 @@ mod tests {
         let container = Container {
             root: &root,
             env: &env,
+            driver_dir: Path::new("/usr/local/nvidia"),
         };
         let gpu = "NVIDIA GeForce RTX 3070".to_owned();
         let found = check(&container, &target(driver, false, std::iter::once(gpu)));

@@ -234,7 +234,8 @@ pub(super) fn go_inside(pid: Option<i32>, namespace: Option<MountNs>) -> Result<
     Ok(())
 }
 
-/// Whether the container can compute, as far as a few of its files tell. Nothing of it was changed yet.
+/// Whether the container can compute, as far as a few of its files tell. Nothing of it has changed yet, or no more than that
+/// the driver directory is there.
 fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Finding> {
     if policy == Preflight::Off || plan.devices.is_empty() {
         return Vec::new();
@@ -242,6 +243,7 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
     let container = preflight::Container {
         root,
         env: &spec.env(),
+        driver_dir: image::likely_dir(plan).unwrap_or(Path::new("/usr/local/nvidia")),
     };
     let gpus = plan.gpus.iter().map(|gpu| gpu.name.clone());
     let target = preflight::target(&plan.driver_version, plan.wsl, gpus);

@@ -15,7 +15,7 @@ use crate::sys::root::Root;
 /// Stubs have some tens of kB; no driver's library is below a megabyte.
 const MAX_STUB: i64 = 1 << 20;
 /// Where the driver's files are put.
-const DRIVER_DIR: &str = "/usr/local/nvidia";
+pub(super) const DRIVER_DIR: &str = "/usr/local/nvidia";
 
 /// Whose it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,13 +79,13 @@ impl Libcuda {
 }
 
 /// What a program that asks for `soname` gets instead of the driver's library, because a directory of `library_path`
-/// (`LD_LIBRARY_PATH`) comes first; `None` where the driver's is found.
-pub fn hides_the_driver(root: &Root, library_path: &str, soname: &str) -> Option<Libcuda> {
+/// (`LD_LIBRARY_PATH`) comes before `driver_dir`; `None` where the driver's is found.
+pub fn hides_the_driver(root: &Root, library_path: &str, soname: &str, driver_dir: &Path) -> Option<Libcuda> {
     let mut dirs = library_path.split([':', ';']).filter(|dir| dir.starts_with('/'));
     let dirs = dirs
         .by_ref()
         .take(64)
-        .take_while(|dir| !Path::new(dir).starts_with(DRIVER_DIR));
+        .take_while(|dir| !Path::new(dir).starts_with(driver_dir));
     for dir in dirs {
         let env = LoaderEnv {
             library_path: Some(dir.as_bytes().to_vec()),

@@ -266,7 +266,7 @@ impl Contents<'_> {
 
     fn hides(&self, soname: &str) -> Option<Libcuda> {
         let path = self.var("LD_LIBRARY_PATH")?;
-        libcuda::hides_the_driver(&self.image.root, path, soname)
+        libcuda::hides_the_driver(&self.image.root, path, soname, Path::new(libcuda::DRIVER_DIR))
     }
 
     /// What frameworks are built for.
