@@ -23,6 +23,7 @@ use crate::apply::record::Errors;
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Container, Image, Record, Sources, image};
 use crate::config::{Config, Preflight};
+use crate::doctor::image::libcuda::DRIVER_DIR;
 use crate::doctor::{Finding, Severity, preflight};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
@@ -243,7 +244,7 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
     let container = preflight::Container {
         root,
         env: &spec.env(),
-        driver_dir: image::likely_dir(plan).unwrap_or(Path::new("/usr/local/nvidia")),
+        driver_dir: image::likely_dir(plan).unwrap_or(Path::new(DRIVER_DIR)),
     };
     let gpus = plan.gpus.iter().map(|gpu| gpu.name.clone());
     let target = preflight::target(&plan.driver_version, plan.wsl, gpus);

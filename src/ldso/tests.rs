@@ -518,6 +518,15 @@ fn links_are_made_and_stale_ones_removed_only_when_asked() {
     );
 }
 
+/// A 64-bit library in `/n`.
+fn put_first(soname: &str) -> Addition {
+    Addition {
+        soname: soname.into(),
+        path: format!("/n/{soname}").into_bytes(),
+        flags: 0x303,
+    }
+}
+
 /// Whether the names are in the order that the loader's search needs.
 fn is_sorted(cache: &Cache<'_>) -> bool {
     cache
@@ -558,14 +567,7 @@ proptest! {
             builder.add(format!("/{dir}").as_bytes(), soname.as_bytes(), soname.as_bytes(), 0x303, None);
         }
         let bytes = builder.encode();
-        let additions: Vec<_> = more
-            .iter()
-            .map(|soname| Addition {
-                soname: soname.clone().into_bytes(),
-                path: format!("/n/{soname}").into_bytes(),
-                flags: 0x303,
-            })
-            .collect();
+        let additions: Vec<_> = more.iter().map(|soname| put_first(soname)).collect();
         let merged = extended(&bytes, &additions, &[b"/a"]).unwrap();
         let merged = Cache::parse(&merged).unwrap();
         prop_assert!(is_sorted(&merged));
@@ -610,14 +612,7 @@ proptest! {
         for (to, from) in bytes[cache::HEADER..].chunks_exact_mut(cache::ENTRY).zip(places) {
             to.copy_from_slice(&entries[from * cache::ENTRY..][..cache::ENTRY]);
         }
-        let additions: Vec<_> = more
-            .iter()
-            .map(|soname| Addition {
-                soname: soname.clone().into_bytes(),
-                path: format!("/n/{soname}").into_bytes(),
-                flags: 0x303,
-            })
-            .collect();
+        let additions: Vec<_> = more.iter().map(|soname| put_first(soname)).collect();
         if let Ok(merged) = extended(&bytes, &additions, &[b"/n"]) {
             let merged = Cache::parse(&merged).unwrap();
             for soname in &more {
@@ -637,11 +632,7 @@ fn a_cache_that_hides_what_is_added_is_not_extended() {
         builder.add(b"/a", name.as_bytes(), name.as_bytes(), 0x303, None);
     }
     let mut bytes = builder.encode();
-    let additions = [Addition {
-        soname: b"libf".to_vec(),
-        path: b"/n/libf".to_vec(),
-        flags: 0x303,
-    }];
+    let additions = [put_first("libf")];
     assert!(extended(&bytes, &additions, &[]).is_ok());
     // The search begins in the middle, sees too low a name there, and goes on before it: past libf of the cache.
     let old = bytes.clone();

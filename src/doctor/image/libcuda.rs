@@ -15,7 +15,7 @@ use crate::sys::root::Root;
 /// Stubs have some tens of kB; no driver's library is below a megabyte.
 const MAX_STUB: i64 = 1 << 20;
 /// Where the driver's files are put.
-pub(super) const DRIVER_DIR: &str = "/usr/local/nvidia";
+pub const DRIVER_DIR: &str = "/usr/local/nvidia";
 
 /// Whose it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
