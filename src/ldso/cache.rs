@@ -219,6 +219,13 @@ impl<'a> Cache<'a> {
         (self.entries, self.body.get(start..end).unwrap_or_default())
     }
 
+    /// Where `text`, a name or path that this plain cache has given, begins in its strings; `None` if it is not one of them.
+    pub(crate) fn place_of(&self, text: &[u8]) -> Option<usize> {
+        let (_, strings) = self.raw();
+        let at = text.as_ptr().addr().checked_sub(strings.as_ptr().addr())?;
+        (at < strings.len()).then_some(at)
+    }
+
     fn new_format(file: &'a [u8], at: usize, has_old: bool) -> std::result::Result<Self, &'static str> {
         let body = file.get(at..).unwrap_or_default();
         if !body.starts_with(NEW_MAGIC) {

@@ -34,7 +34,8 @@ pub fn room_behind(additions: &[Addition]) -> usize {
 /// those of the same soname and ABI from hardware-specific directories, which the loader would prefer.
 ///
 /// Entries move towards the front, and the strings, which are most of the file, stay where they are: reading a large
-/// cache takes less time than getting the pages for a second copy.
+/// cache takes less time than getting the pages for a second copy. Those that are there already are not added, so a container
+/// that is started again and again keeps the cache that it has.
 ///
 /// # Errors
 /// Why the cache cannot be extended: it cannot be read, is of an old or mixed format, has strings outside its string
@@ -73,15 +74,15 @@ struct Edit {
     dropped: BTreeSet<usize>,
     /// Entries that come, each with the entry that it stands before, in order.
     inserts: Vec<(usize, Insert)>,
-    /// Strings that come.
+    /// Strings that come behind those.
     added: Vec<u8>,
-    /// The hwcaps names, as offsets into `added`.
+    /// The hwcaps names, by where they are in the strings.
     hwcaps: Vec<usize>,
 }
 
 struct Insert {
     flags: u32,
-    /// Soname and path, as offsets into the strings that come.
+    /// Soname and path, by where they are in the strings.
     texts: [usize; 2],
 }
 
@@ -114,21 +115,29 @@ impl Edit {
             i.cmp(j).then(names).then(b.flags.cmp(&a.flags))
         });
         let mut added = Vec::new();
-        let mut store = |text: &[u8]| {
-            let at = added.len();
-            added.extend_from_slice(text);
-            added.push(0);
-            at
+        let mut place = |text: &[u8], known: Option<&[u8]>| {
+            known.and_then(|known| cache.place_of(known)).unwrap_or_else(|| {
+                let at = strings.len() + added.len();
+                added.extend_from_slice(text);
+                added.push(0);
+                at
+            })
         };
         let inserts = places.into_iter().map(|(at, addition)| {
+            let (mut soname, mut path) = (None, None);
+            for entry in cache.find(&addition.soname) {
+                soname = soname.or(Some(entry.soname).filter(|s| *s == addition.soname));
+                path = path.or(Some(entry.path).filter(|p| *p == addition.path));
+            }
             let insert = Insert {
                 flags: addition.flags,
-                texts: [store(&addition.soname), store(&addition.path)],
+                texts: [place(&addition.soname, soname), place(&addition.path, path)],
             };
             (at, insert)
         });
         let inserts = inserts.collect();
-        let hwcaps = cache.hwcaps().iter().map(|name| store(name)).collect();
+        let hwcaps = cache.hwcaps();
+        let hwcaps = hwcaps.iter().map(|name| place(name, Some(name))).collect();
         Some(Self {
             entries: raw.len() / ENTRY,
             strings: strings.len(),
@@ -154,7 +163,7 @@ impl Edit {
             new,
             strings: self.strings,
         };
-        let offset = |at: usize| u32::try_from(new + self.strings + at).ok();
+        let offset = |at: usize| u32::try_from(new + at).ok();
         let mut dropped = self.dropped.iter().copied().peekable();
         for (place, insert) in &self.inserts {
             while let Some(at) = dropped.next_if(|at| at < place) {
