@@ -1,10 +1,13 @@
 //! From a container's definition to a plan: what the hook, the runtime and `nvoci plan` share.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use super::mig;
+use crate::apply::record::{RUN_DIR, open_run_dir};
 use crate::config::Config;
 use crate::error::{Escaped, Result};
+use crate::host::kept::{self, Kept};
 use crate::host::{Host, Locations, NodeKind, Parts, Roots, create};
 use crate::oci::{DeviceKind, Spec};
 use crate::plan::{Device, Plan, catalogue, plan};
@@ -12,6 +15,10 @@ use crate::request::{
     self, Capabilities, DeviceRequest, Door, ImexRequest, Inputs, MountView, Request, Selector,
     needs_mig_uuids,
 };
+use crate::sys::owned;
+
+/// What the kernel module said of its GPUs, below [`RUN_DIR`].
+const KEPT: &str = "gpus";
 
 /// The request of a definition, if there is one. What was asked for and not granted is said.
 pub(super) fn request_of(spec: &Spec, config: &Config, door: Door) -> Result<Option<Request>> {
@@ -68,10 +75,16 @@ impl Look {
     pub(super) fn begin(config: &Config) -> Result<Self> {
         let locations = super::locations(config);
         let roots = Roots::open(&locations)?;
+        let mut kept = kept().unwrap_or_default();
+        let host = Host::begin(&roots, &mut kept);
+        if let Some(text) = kept.to_text() {
+            // Whoever cannot keep it asks again.
+            let _ = open_run_dir().and_then(|dir| dir.write_file(KEPT.as_ref(), 0o644, text.as_bytes()));
+        }
         Ok(Self {
-            host: Host::begin(&roots),
             locations,
             roots,
+            host,
         })
     }
 
@@ -95,6 +108,13 @@ impl Look {
         host.warnings.extend(failed.map(ToString::to_string));
         Ok((host, roots))
     }
+}
+
+/// What the kernel module said of its GPUs, before. Nothing that others could have written.
+fn kept() -> Option<Kept> {
+    let node = owned::find(&Path::new(RUN_DIR).join(KEPT)).ok()??;
+    let text = String::from_utf8(node.read(kept::MAX_SIZE).ok()?).ok()?;
+    Some(Kept::parse(&text))
 }
 
 /// Looks at the host and plans.

@@ -2,6 +2,7 @@
 //!
 //! Formats as drivers 470 to 580 print them; keys of `information` are padded with tabs and blanks.
 
+use super::kept::{Binding, Kept};
 use super::{
     CapMinors, Gpu, Host, KernelModule, Majors, MigDevice, NodePolicy, PciAddress, Roots, absent,
     read_optional,
@@ -29,8 +30,8 @@ const CHAR_DRIVERS: &[&str] = &[
     "drm",
 ];
 
-/// Fills in what procfs tells.
-pub(super) fn find(roots: &Roots, host: &mut Host) {
+/// Fills in what procfs tells, or has told.
+pub(super) fn find(roots: &Roots, host: &mut Host, kept: &mut Kept) {
     if let Some(text) = text(roots, host, "driver/nvidia/version", 4096) {
         host.kernel = kernel_module(&text);
         if host.kernel.is_none() {
@@ -46,7 +47,7 @@ pub(super) fn find(roots: &Roots, host: &mut Host) {
         host.modify_device_files = modify;
         host.params = Some(bytes);
     }
-    host.gpus = gpus(roots, host);
+    host.gpus = gpus(roots, host, kept);
     host.caps = cap_minors(roots, host);
 }
 
@@ -127,7 +128,7 @@ fn node_policy(text: &str) -> (NodePolicy, Option<bool>) {
 }
 
 /// All GPUs, usable ones first, each group in PCI bus order.
-fn gpus(roots: &Roots, host: &mut Host) -> Vec<Gpu> {
+fn gpus(roots: &Roots, host: &mut Host, kept: &mut Kept) -> Vec<Gpu> {
     let entries = match roots.proc.read_dir("driver/nvidia/gpus", MAX_GPUS) {
         Ok(entries) => entries,
         Err(e) => {
@@ -145,12 +146,21 @@ fn gpus(roots: &Roots, host: &mut Host) -> Vec<Gpu> {
             continue;
         };
         let path = format!("driver/nvidia/gpus/{name}/information");
-        let Some(info) = text(roots, host, &path, 16 * 1024) else {
+        let binding = Binding::of(roots, &name);
+        let known = binding.as_ref().and_then(|binding| kept.get(binding));
+        let new = known.is_none();
+        let Some(info) = known.or_else(|| text(roots, host, &path, 16 * 1024)) else {
             host.warn(format!("/proc/{path}: missing; the GPU is left out"));
             continue;
         };
         match gpu(pci, &info) {
-            Some(gpu) => gpus.push(gpu),
+            Some(gpu) => {
+                // The UUID is told once the GPU has been used.
+                if let Some(binding) = binding.filter(|_| new && !gpu.uuid.is_empty()) {
+                    kept.add(binding, info);
+                }
+                gpus.push(gpu);
+            }
             None => host.warn(format!("/proc/{path}: no device minor; the GPU is left out")),
         }
     }

@@ -8,6 +8,7 @@
 //! | module | facts | from |
 //! |---|---|---|
 //! | [`driver`] | kernel module, majors, GPUs, MIG devices | procfs |
+//! | [`kept`] | what the module said of GPUs before | a file of ours |
 //! | [`libs`] | libraries and their version | the driver root's `ld.so.cache`, else its directories |
 //! | [`files`] | binaries, firmware, configuration, sockets | fixed places below the driver root |
 //! | [`nodes`] | device nodes | the dev root, numbers checked against procfs |
@@ -19,6 +20,7 @@
 pub mod create;
 pub mod driver;
 pub mod files;
+pub mod kept;
 pub mod kmod;
 pub mod libs;
 mod manifest;
@@ -41,6 +43,7 @@ pub use wsl::Wsl;
 use crate::compat::{self, driver::Native};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
+use kept::Kept;
 
 /// Where to look: plain data, filled from the configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -543,13 +546,14 @@ impl Host {
     /// # Errors
     /// None today: what cannot be read is left out, with a warning.
     pub fn discover(roots: &Roots, loc: &Locations) -> Result<Self> {
-        Self::begin(roots).finish(roots, loc, Parts::All, &|_| true)
+        Self::begin(roots, &mut Kept::default()).finish(roots, loc, Parts::All, &|_| true)
     }
 
-    /// The beginning of [`Host::discover`]: what the kernel module says, which every request needs.
-    pub fn begin(roots: &Roots) -> Self {
+    /// The beginning of [`Host::discover`]: what the kernel module says, which every request needs, or has said of its GPUs
+    /// while it had them in `kept`.
+    pub fn begin(roots: &Roots, kept: &mut Kept) -> Self {
         let mut host = Self::default();
-        driver::find(roots, &mut host);
+        driver::find(roots, &mut host, kept);
         host
     }
 
@@ -591,7 +595,7 @@ impl Host {
         let site: Vec<PathBuf> = site.map(|n| n.path).collect();
         self.gpus.clear();
         self.cap_policies.clear();
-        driver::find(roots, self);
+        driver::find(roots, self, &mut Kept::default());
         nodes::find(roots, &site, self);
         self.platform = self.guess_platform(roots);
     }

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
+
+use super::kept::Kept;
 use super::testhost::TestHost;
 use super::{Bits, ConfigKind, FileKind, Host, Locations, NodeKind, PciAddress, Platform, Roots};
 use crate::error::Code;
@@ -615,5 +618,66 @@ fn pci_addresses_round_trip_and_odd_ones_are_refused() {
         "0000:06:00.0.0",
     ] {
         assert_eq!(PciAddress::parse(text), None, "{text}");
+    }
+}
+
+/// What the module said of GPU 1 of a host, before and now.
+fn told_again(host: &TestHost, kept: &str) -> (String, Option<String>) {
+    let mut kept = Kept::parse(kept);
+    let found = Host::begin(&host.roots(), &mut kept);
+    (found.gpus[0].name.clone(), kept.to_text())
+}
+
+#[test]
+fn what_was_said_of_a_gpu_holds_until_the_module_takes_it_again() {
+    let host = TestHost::bare();
+    host.module("550.54.14", 2);
+    let said = |name: &str, uuid: &str| {
+        host.file(
+            "proc/driver/nvidia/gpus/0000:01:00.0/information",
+            format!("Model: \t\t {name}\nGPU UUID: \t GPU-{uuid}\nDevice Minor: \t 0\n"),
+        );
+    };
+    let (known, unknown) = (
+        "11111111-0000-0000-0000-000000000000",
+        "????????-????-????-????-????????????",
+    );
+    // Without sysfs' word for it nothing is kept.
+    said("A", known);
+    assert_eq!(told_again(&host, ""), ("A".to_owned(), None));
+    let bound = "sys/bus/pci/drivers/nvidia/0000:01:00.0";
+    host.link(bound, "../device");
+
+    // Nor is what the module does not know itself yet.
+    said("A", unknown);
+    assert_eq!(told_again(&host, ""), ("A".to_owned(), None));
+    said("A", known);
+    let kept = told_again(&host, "").1.unwrap();
+    assert!(kept.contains("0000:01:00.0 ") && !kept.contains("0000:02:00.0 "));
+
+    said("B", known);
+    assert_eq!(told_again(&host, &kept), ("A".to_owned(), None));
+    for nonsense in ["x", "0000:01:00.0 1 1.1 9999\n", "\n\n"] {
+        assert_eq!(told_again(&host, nonsense).0, "B");
+        // What is said first is not lost by what follows.
+        assert_eq!(told_again(&host, &format!("{kept}{nonsense}")).0, "A");
+    }
+
+    // Another inode of that name, while the old one still has its number.
+    let at = host.path().join(bound);
+    std::fs::rename(&at, host.path().join("sys/old")).unwrap();
+    host.link(bound, "../device");
+    let (name, again) = told_again(&host, &kept);
+    let again = again.unwrap();
+    assert_eq!(name, "B");
+    // What held for the old one is gone.
+    assert_eq!(again.matches("Device Minor").count(), 1);
+    assert_eq!(told_again(&host, &again), ("B".to_owned(), None));
+}
+
+proptest! {
+    #[test]
+    fn any_text_may_have_been_kept(text in "([0-9a-z:. ]{0,8}[0-9]{0,3}\n?){0,6}") {
+        let _ = Kept::parse(&text).to_text();
     }
 }
