@@ -7,8 +7,8 @@
 //!  check, clone detached           open the rootfs
 //!  device cgroup            enter  attach the driver directory ── the only place of the image
 //!                          ──────► bind files into it             that is looked up for all files
-//!                                  directories with places of their own
 //!                                  device nodes, /proc covers
+//!                                  directories with places of their own
 //!                                  links, loader configuration
 //!                                  record, seal
 //! ```
@@ -94,6 +94,12 @@ pub fn apply(
     }
     let plan = &*seen.preferred.plan(plan);
     dir.link(&plan.links)?;
+    devices::add(&container, sources.devices)?;
+    record.warnings.extend(procfs::cover(&container, &dir, plan));
+    record
+        .warnings
+        .extend(texts::write(&dir, &plan.texts, &seen.lacking));
+    // Until here nothing has changed a directory that libraries may be in: the child reads when they were changed.
     let first = first_dirs(&dir.path, plan);
     let loader = Loader {
         outcome: (!first.is_empty()).then(|| image.loader()).transpose()?,
@@ -104,11 +110,6 @@ pub fn apply(
         sources.trees,
         target.mount_label.as_deref(),
     )?);
-    devices::add(&container, sources.devices)?;
-    record.warnings.extend(procfs::cover(&container, &dir, plan));
-    record
-        .warnings
-        .extend(texts::write(&dir, &plan.texts, &seen.lacking));
     record
         .warnings
         .extend(links::add(&container, &dir, &plan.rootfs_links));
