@@ -82,3 +82,34 @@ fn refuse(device: &Device, at: &Path, e: &std::io::Error) -> Error {
         _ => Error::io(Code::DeviceNode, what, e),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A definition that has a device whose node is covered, or was never made.
+    #[test]
+    fn a_node_that_the_runtime_was_to_make_is_not_made_up() {
+        let rootfs = tempfile::tempdir().unwrap();
+        std::fs::create_dir(rootfs.path().join("dev")).unwrap();
+        let container = Container::open(rootfs.path(), &[]).unwrap();
+        let device = Device {
+            path: "/dev/nvidia0".into(),
+            major: 195,
+            minor: 0,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+            reason: String::new(),
+        };
+        let refused = add(&container, vec![(device, None)]).unwrap_err();
+        assert_eq!(refused.code(), Code::DeviceNode);
+        assert!(refused.to_string().contains("made no such node"), "{refused}");
+        assert!(
+            std::fs::read_dir(rootfs.path().join("dev"))
+                .unwrap()
+                .next()
+                .is_none()
+        );
+    }
+}
