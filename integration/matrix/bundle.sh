@@ -41,10 +41,13 @@ make_bundle() {
   cp "$BUNDLE/config.json" "$CASE_DIR/"
 }
 
+# The container's layer, as a list.
+layer() { find "$BUNDLE/upper" -mindepth 1 -printf '%y %s %P -> %l\n' | sort -k 3; }
+
 # drop_bundle: unmount, and keep the list of what the container left in its layer.
 drop_bundle() {
   umount "$BUNDLE/rootfs"
-  find "$BUNDLE/upper" -mindepth 1 -printf '%y %s %P -> %l\n' | sort -k 3 >"$CASE_DIR/layer"
+  layer >"$CASE_DIR/layer"
   rm -rf --one-file-system "$BUNDLE"
 }
 
@@ -107,7 +110,17 @@ no_gpu() {
   for n in 195:0 195:1 195:254 10:229; do has "$(out)" "mknod $n refused" "$n opens without a request" "$n"; done
 }
 
-# container_case NAME RUNTIME STAGE IMAGE CHECKS ENV...: one container, start to finish.
+# A container that is started again finds what it had, and its layer does not grow.
+started_again() { # RUNTIME CHECK...
+  local runtime=$1 check
+  shift
+  layer >"$CASE_DIR/layer.first"
+  run_container "$runtime" || return 0
+  for check; do "$check"; done
+  layer | diff "$CASE_DIR/layer.first" - >"$CASE_DIR/layer.diff" || fail "started again its layer is another: $(head -n 4 "$CASE_DIR/layer.diff" | tr '\n' '|')"
+}
+
+# container_case NAME RUNTIME STAGE IMAGE CHECKS ENV...: one container, start to finish; with AGAIN set, twice.
 container_case() {
   local name=$1 runtime=$2 stage=$3 image=$4 checks=$5 check
   shift 5
@@ -116,6 +129,8 @@ container_case() {
   PROBE=${PROBE:-$QUESTIONS} make_bundle "$runtime" "$stage" "$image" "$@"
   if run_container "$runtime"; then
     for check in probe_finished $checks; do "$check"; done
+    # shellcheck disable=SC2086  # they are words
+    [ -z "${AGAIN:-}" ] || started_again "$runtime" probe_finished $checks
   fi
   drop_bundle
   clean_layer

@@ -8,7 +8,7 @@
 
 use super::Roots;
 
-/// As [`Kept::to_text`] makes it: what [`super::driver::MAX_GPUS`] GPUs print is shorter.
+/// The most that is read of what was kept, in bytes: a GPU prints some 300.
 pub const MAX_SIZE: u64 = 1 << 20;
 
 /// What was said of GPUs.
