@@ -17,9 +17,6 @@ use crate::request::{
 };
 use crate::sys::owned;
 
-/// What the kernel module said of its GPUs, below [`RUN_DIR`].
-const KEPT: &str = "gpus";
-
 /// The request of a definition, if there is one. What was asked for and not granted is said.
 pub(super) fn request_of(spec: &Spec, config: &Config, door: Door) -> Result<Option<Request>> {
     let request = with_inputs(spec, door, |inputs| {
@@ -79,7 +76,8 @@ impl Look {
         let host = Host::begin(&roots, &mut kept);
         if let Some(text) = kept.to_text() {
             // Whoever cannot keep it asks again.
-            let _ = open_run_dir().and_then(|dir| dir.write_file(KEPT.as_ref(), 0o644, text.as_bytes()));
+            let _ =
+                open_run_dir().and_then(|dir| dir.write_file(kept::NAME.as_ref(), 0o644, text.as_bytes()));
         }
         Ok(Self {
             locations,
@@ -112,7 +110,7 @@ impl Look {
 
 /// What the kernel module said of its GPUs, before. Nothing that others could have written.
 fn kept() -> Option<Kept> {
-    let node = owned::find(&Path::new(RUN_DIR).join(KEPT)).ok()??;
+    let node = owned::find(&Path::new(RUN_DIR).join(kept::NAME)).ok()??;
     let text = String::from_utf8(node.read(kept::MAX_SIZE).ok()?).ok()?;
     Some(Kept::parse(&text))
 }

@@ -8,6 +8,8 @@
 
 use super::Roots;
 
+/// The file that it is kept in, in nvoci's own directory below `/run`.
+pub const NAME: &str = "gpus";
 /// The most that is read of what was kept, in bytes: a GPU prints some 300.
 pub const MAX_SIZE: u64 = 1 << 20;
 

@@ -23,13 +23,17 @@ mod system;
 mod tests;
 mod wsl;
 
+use std::path::Path;
+
 use super::check::checks;
 use super::packages::Packages;
 use super::{Finding, Report, Severity};
+use crate::apply::record::RUN_DIR;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::host::kept::{self, Kept};
 use crate::host::pci::Bus;
-use crate::host::{Host, Roots};
+use crate::host::{Gpu, Host, Roots};
 use crate::sys::root::Root;
 
 checks! {
@@ -56,6 +60,7 @@ checks! {
     LEAK = 7121, "host.mount-leak", "Driver files are mounted over and over on the host.";
     ODD = 7122, "host.odd", "Something unusual was seen while looking for the driver.";
     UNREAD = 7123, "host.not-looked-at", "Something could not be read, so it was not judged.";
+    KEPT = 7124, "host.kept-gpus", "What was kept of a GPU is not what its kernel module says.";
 }
 
 /// What this area looks at.
@@ -87,6 +92,7 @@ pub fn report(look: &Look<'_>) -> Report {
         site::findings(look),
         advisories::findings(&packages),
         odd(look, &packages),
+        kept_gpus(look).into_iter().collect(),
     ];
     for finding in areas.into_iter().flatten() {
         report.add(finding);
@@ -135,6 +141,34 @@ fn facts(look: &Look<'_>, report: &mut Report) {
 fn release(look: &Look<'_>) -> String {
     let text = look.roots.proc.read_text("sys/kernel/osrelease", 256);
     text.unwrap_or_default().trim().to_owned()
+}
+
+/// A start believes what was kept of a GPU, as long as it looks current.
+fn kept_gpus(look: &Look<'_>) -> Option<Finding> {
+    let path = Path::new(RUN_DIR).join(kept::NAME);
+    let text = look.system.read_text(&path, kept::MAX_SIZE).ok()?;
+    let believed = Host::begin(look.roots, &mut Kept::parse(&text)).gpus;
+    let (is, kept) = look
+        .host
+        .gpus
+        .iter()
+        .zip(&believed)
+        .find(|(is, kept)| is != kept)?;
+    let told = |gpu: &Gpu| format!("{} {}, minor {}", gpu.name, gpu.uuid, gpu.minor);
+    Some(
+        Finding::new(
+            &KEPT,
+            Severity::Fail,
+            format!("GPU {}", is.pci),
+            format!(
+                "{} says of it what its kernel module does not: containers get another device, or none",
+                path.display()
+            ),
+        )
+        .fix(format!("rm {}", path.display()))
+        .evidence(format!("module: {}", told(is)))
+        .evidence(format!("kept: {}", told(kept))),
+    )
 }
 
 /// What discovery found odd and no other check has named, and what could not be looked at.

@@ -385,3 +385,32 @@ fn a_recorded_h100_host() {
         "{nodes:?}"
     );
 }
+
+#[test]
+fn what_is_kept_of_a_gpu_is_what_its_module_says() {
+    let host = healthy();
+    host.link(
+        "sys/bus/pci/drivers/nvidia/0000:01:00.0",
+        "../../devices/0000:01:00.0",
+    );
+    let mut kept = Kept::default();
+    Host::begin(&host.roots(), &mut kept);
+    let text = kept.to_text().unwrap();
+    assert_eq!(worst(&examine(&host), &KEPT), None);
+    for (text, expected) in [
+        (text.clone(), None),
+        (
+            text.replace("Device Minor: \t 0", "Device Minor: \t 7"),
+            Some(Severity::Fail),
+        ),
+        // Of an earlier hold: no start believes it.
+        (
+            text.replace("Device Minor: \t 0", "Device Minor: \t 7")
+                .replacen(' ', " 1", 1),
+            None,
+        ),
+    ] {
+        host.file("run/nvoci/gpus", text);
+        assert_eq!(worst(&examine(&host), &KEPT), expected);
+    }
+}
