@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::plan::Plan;
+use crate::sys::owned;
 use crate::sys::root::Node;
 
 /// Where nvoci keeps what only matters until the next boot.
@@ -112,12 +113,19 @@ impl Errors {
     }
 }
 
-/// Opens [`RUN_DIR`], making it where it is missing.
+/// What [`keep`] kept as `name`, if it has at most `max` bytes: nothing that somebody else could have written.
+pub fn kept(name: &str, max: u64) -> Option<String> {
+    let node = owned::find(&Path::new(RUN_DIR).join(name)).ok()??;
+    String::from_utf8(node.read(max).ok()?).ok()
+}
+
+/// Keeps a text as `name` in [`RUN_DIR`], made where it is missing.
 ///
 /// # Errors
-/// When it cannot be made, or belongs to somebody else.
-pub fn open_run_dir() -> io::Result<Node> {
-    open_below_run(Path::new(RUN_DIR))
+/// When the directory cannot be made or belongs to somebody else, or the file cannot be written.
+pub fn keep(name: &str, text: &str) -> io::Result<()> {
+    let dir = open_below_run(Path::new(RUN_DIR))?;
+    dir.write_file(OsStr::new(name), 0o644, text.as_bytes())
 }
 
 fn open_below_run(path: &Path) -> io::Result<Node> {

@@ -1,10 +1,9 @@
 //! From a container's definition to a plan: what the hook, the runtime and `nvoci plan` share.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use super::mig;
-use crate::apply::record::{RUN_DIR, open_run_dir};
+use crate::apply::record;
 use crate::config::Config;
 use crate::error::{Escaped, Result};
 use crate::host::kept::{self, Kept};
@@ -15,7 +14,6 @@ use crate::request::{
     self, Capabilities, DeviceRequest, Door, ImexRequest, Inputs, MountView, Request, Selector,
     needs_mig_uuids,
 };
-use crate::sys::owned;
 
 /// The request of a definition, if there is one. What was asked for and not granted is said.
 pub(super) fn request_of(spec: &Spec, config: &Config, door: Door) -> Result<Option<Request>> {
@@ -72,12 +70,11 @@ impl Look {
     pub(super) fn begin(config: &Config) -> Result<Self> {
         let locations = super::locations(config);
         let roots = Roots::open(&locations)?;
-        let mut kept = kept().unwrap_or_default();
+        let mut kept = kept_gpus();
         let host = Host::begin(&roots, &mut kept);
         if let Some(text) = kept.to_text() {
             // Whoever cannot keep it asks again.
-            let _ =
-                open_run_dir().and_then(|dir| dir.write_file(kept::NAME.as_ref(), 0o644, text.as_bytes()));
+            let _ = record::keep(kept::NAME, &text);
         }
         Ok(Self {
             locations,
@@ -108,11 +105,10 @@ impl Look {
     }
 }
 
-/// What the kernel module said of its GPUs, before. Nothing that others could have written.
-fn kept() -> Option<Kept> {
-    let node = owned::find(&Path::new(RUN_DIR).join(kept::NAME)).ok()??;
-    let text = String::from_utf8(node.read(kept::MAX_SIZE).ok()?).ok()?;
-    Some(Kept::parse(&text))
+/// What the kernel module said of its GPUs, before.
+pub(super) fn kept_gpus() -> Kept {
+    let text = record::kept(kept::NAME, kept::MAX_SIZE);
+    text.map_or_else(Kept::default, |text| Kept::parse(&text))
 }
 
 /// Looks at the host and plans.

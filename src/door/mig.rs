@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::apply::record::{RUN_DIR, open_run_dir};
+use crate::apply::record;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::{Gpu, Host, MigUuid, Roots};
 use crate::sys::owned;
@@ -20,7 +20,7 @@ use crate::sys::owned;
 const PROGRAM: &str = "nvoci-nvml";
 /// Where packages put it, from the directory above that of this program.
 const BELOW_PREFIX: &str = "lib/nvoci";
-/// What was answered last, below [`RUN_DIR`].
+/// What was answered last, below [`record::RUN_DIR`].
 const CACHE: &str = "mig";
 /// NVML wakes sleeping GPUs, which takes seconds on a machine without persistence mode.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -48,7 +48,7 @@ fn uuids(host: &Host, roots: &Roots) -> Result<Vec<MigUuid>> {
     let found = parse(&text, &host.gpus);
     // An answer that leaves devices out is not worth keeping; and that it cannot be kept costs time only.
     if found.len() == host.gpus.iter().map(|g| g.mig_devices.len()).sum::<usize>() {
-        let _ = keep(&key, &text);
+        let _ = record::keep(CACHE, &format!("{key}\n{text}"));
     }
     Ok(found)
 }
@@ -65,14 +65,9 @@ fn key(host: &Host) -> String {
 }
 
 fn kept(key: &str) -> Option<String> {
-    let node = owned::find(&Path::new(RUN_DIR).join(CACHE)).ok()??;
-    let text = String::from_utf8(node.read(MAX_ANSWER * 2).ok()?).ok()?;
+    let text = record::kept(CACHE, MAX_ANSWER * 2)?;
     let (first, rest) = text.split_once('\n')?;
     (first == key).then(|| rest.to_owned())
-}
-
-fn keep(key: &str, text: &str) -> std::io::Result<()> {
-    open_run_dir()?.write_file(CACHE.as_ref(), 0o644, format!("{key}\n{text}").as_bytes())
 }
 
 fn ask(host: &Host, roots: &Roots) -> Result<String> {

@@ -147,16 +147,18 @@ fn gpus(roots: &Roots, host: &mut Host, kept: &mut Kept) -> Vec<Gpu> {
         };
         let path = format!("driver/nvidia/gpus/{name}/information");
         let binding = Binding::of(roots, &name);
-        let known = binding.as_ref().and_then(|binding| kept.get(binding));
-        let new = known.is_none();
-        let Some(info) = known.or_else(|| text(roots, host, &path, 16 * 1024)) else {
+        if let Some(gpu) = binding.as_ref().and_then(|binding| gpu(pci, kept.get(binding)?)) {
+            gpus.push(gpu);
+            continue;
+        }
+        let Some(info) = text(roots, host, &path, 16 * 1024) else {
             host.warn(format!("/proc/{path}: missing; the GPU is left out"));
             continue;
         };
         match gpu(pci, &info) {
             Some(gpu) => {
                 // The UUID is told once the GPU has been used.
-                if let Some(binding) = binding.filter(|_| new && !gpu.uuid.is_empty()) {
+                if let Some(binding) = binding.filter(|_| !gpu.uuid.is_empty()) {
                     kept.add(binding, info);
                 }
                 gpus.push(gpu);

@@ -67,22 +67,26 @@ impl Kept {
 
     /// As text, without GPUs that are gone; nothing if no more was said than is kept.
     pub fn to_text(&self) -> Option<String> {
+        if !self.new {
+            return None;
+        }
         let mut all = String::new();
         for Told { binding, text, .. } in self.told.iter().filter(|told| told.current) {
             all.push_str(&format!("{} {}\n{text}", binding.0, text.len()));
         }
-        self.new.then_some(all)
+        Some(all)
     }
 
     /// What was said of a GPU.
-    pub(super) fn get(&mut self, binding: &Binding) -> Option<String> {
+    pub(super) fn get(&mut self, binding: &Binding) -> Option<&str> {
         let told = self.told.iter_mut().find(|told| told.binding == *binding)?;
         told.current = true;
-        Some(told.text.clone())
+        Some(&told.text)
     }
 
-    /// Keeps what is said of a GPU.
+    /// Keeps what is said of a GPU, in place of what was.
     pub(super) fn add(&mut self, binding: Binding, text: String) {
+        self.told.retain(|told| told.binding != binding);
         self.told.push(Told {
             binding,
             text,

@@ -663,6 +663,14 @@ fn what_was_said_of_a_gpu_holds_until_the_module_takes_it_again() {
         assert_eq!(told_again(&host, &format!("{kept}{nonsense}")).0, "A");
     }
 
+    // What is kept and makes no GPU is asked for again, and once.
+    let broken = kept.replace("Device Minor", "Device Major");
+    let (name, mended) = told_again(&host, &broken);
+    assert_eq!(
+        (name.as_str(), mended.unwrap().matches("Device").count()),
+        ("B", 1)
+    );
+
     // Another inode of that name, while the old one still has its number.
     let at = host.path().join(bound);
     std::fs::rename(&at, host.path().join("sys/old")).unwrap();

@@ -96,39 +96,39 @@ impl Edit {
             return None;
         }
         let mut dropped = dropped_dirs(cache, replaced);
-        let mut places: Vec<(usize, &Addition)> = Vec::with_capacity(additions.len());
+        // Each with where its soname and its path are in the strings already.
+        let mut places: Vec<(usize, &Addition, [Option<usize>; 2])> = Vec::with_capacity(additions.len());
         for addition in additions {
             let mut range = cache.range(&addition.soname);
             let at = range
                 .clone()
                 .find(|&i| cache.entry(i).flags <= addition.flags)
                 .unwrap_or(range.end);
-            places.push((at, addition));
+            let entries = || range.clone().map(|i| cache.entry(i));
+            let soname = entries().map(|e| e.soname).find(|s| *s == addition.soname);
+            let path = entries().map(|e| e.path).find(|p| *p == addition.path);
+            let known = [soname, path].map(|text| cache.place_of(text?));
+            places.push((at, addition, known));
             dropped.extend(range.by_ref().filter(|&i| {
                 let entry = cache.entry(i);
                 entry.soname == addition.soname && entry.flags == addition.flags && entry.hwcap != 0
             }));
         }
         // Stable: additions of one place stay in their order if their names are equal.
-        places.sort_by(|(i, a), (j, b)| {
+        places.sort_by(|(i, a, _), (j, b, _)| {
             let names = super::order::compare(&b.soname, &a.soname);
             i.cmp(j).then(names).then(b.flags.cmp(&a.flags))
         });
         let mut added = Vec::new();
-        let mut place = |text: &[u8], known: Option<&[u8]>| {
-            known.and_then(|known| cache.place_of(known)).unwrap_or_else(|| {
+        let mut place = |text: &[u8], known: Option<usize>| {
+            known.unwrap_or_else(|| {
                 let at = strings.len() + added.len();
                 added.extend_from_slice(text);
                 added.push(0);
                 at
             })
         };
-        let inserts = places.into_iter().map(|(at, addition)| {
-            let (mut soname, mut path) = (None, None);
-            for entry in cache.find(&addition.soname) {
-                soname = soname.or(Some(entry.soname).filter(|s| *s == addition.soname));
-                path = path.or(Some(entry.path).filter(|p| *p == addition.path));
-            }
+        let inserts = places.into_iter().map(|(at, addition, [soname, path])| {
             let insert = Insert {
                 flags: addition.flags,
                 texts: [place(&addition.soname, soname), place(&addition.path, path)],
@@ -136,8 +136,8 @@ impl Edit {
             (at, insert)
         });
         let inserts = inserts.collect();
-        let hwcaps = cache.hwcaps();
-        let hwcaps = hwcaps.iter().map(|name| place(name, Some(name))).collect();
+        let hwcaps = cache.hwcaps().iter();
+        let hwcaps = hwcaps.map(|name| place(name, cache.place_of(name))).collect();
         Some(Self {
             entries: raw.len() / ENTRY,
             strings: strings.len(),

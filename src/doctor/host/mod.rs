@@ -23,15 +23,13 @@ mod system;
 mod tests;
 mod wsl;
 
-use std::path::Path;
-
 use super::check::checks;
 use super::packages::Packages;
 use super::{Finding, Report, Severity};
 use crate::apply::record::RUN_DIR;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::host::kept::{self, Kept};
+use crate::host::kept;
 use crate::host::pci::Bus;
 use crate::host::{Gpu, Host, Roots};
 use crate::sys::root::Root;
@@ -70,6 +68,8 @@ pub struct Look<'a> {
     pub roots: &'a Roots,
     /// What was discovered through them.
     pub host: &'a Host,
+    /// The GPUs as a start sees them, which believes what was kept of them.
+    pub believed: &'a [Gpu],
     /// The policy, or why there is none.
     pub config: &'a Result<Config>,
     /// The host's own root: package databases, modules, configuration.
@@ -143,31 +143,25 @@ fn release(look: &Look<'_>) -> String {
     text.unwrap_or_default().trim().to_owned()
 }
 
-/// A start believes what was kept of a GPU, as long as it looks current.
+/// Whether a start sees the GPUs that there are.
 fn kept_gpus(look: &Look<'_>) -> Option<Finding> {
-    let path = Path::new(RUN_DIR).join(kept::NAME);
-    let text = look.system.read_text(&path, kept::MAX_SIZE).ok()?;
-    let believed = Host::begin(look.roots, &mut Kept::parse(&text)).gpus;
-    let (is, kept) = look
-        .host
-        .gpus
-        .iter()
-        .zip(&believed)
-        .find(|(is, kept)| is != kept)?;
+    let believed = |gpu: &Gpu| look.believed.iter().find(|b| b.pci == gpu.pci);
+    let is = look.host.gpus.iter().find(|gpu| believed(gpu) != Some(gpu))?;
     let told = |gpu: &Gpu| format!("{} {}, minor {}", gpu.name, gpu.uuid, gpu.minor);
+    let file = format!("{RUN_DIR}/{}", kept::NAME);
+    let finding = Finding::new(
+        &KEPT,
+        Severity::Fail,
+        format!("GPU {}", is.pci),
+        format!("{file} says of it what its kernel module does not: containers get another device, or none"),
+    );
+    let finding = finding
+        .fix(format!("rm {file}"))
+        .evidence(format!("module: {}", told(is)));
     Some(
-        Finding::new(
-            &KEPT,
-            Severity::Fail,
-            format!("GPU {}", is.pci),
-            format!(
-                "{} says of it what its kernel module does not: containers get another device, or none",
-                path.display()
-            ),
-        )
-        .fix(format!("rm {}", path.display()))
-        .evidence(format!("module: {}", told(is)))
-        .evidence(format!("kept: {}", told(kept))),
+        finding.evidence(
+            believed(is).map_or_else(|| "kept: nothing".to_owned(), |b| format!("kept: {}", told(b))),
+        ),
     )
 }
 

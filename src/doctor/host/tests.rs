@@ -36,13 +36,22 @@ fn examine(host: &TestHost) -> Report {
 }
 
 fn with_config(host: &TestHost, config: Result<Config>) -> Report {
+    believing(host, config, |_| ())
+}
+
+/// A report where a start sees the GPUs after a `change`.
+fn believing(host: &TestHost, config: Result<Config>, change: impl FnOnce(&mut Vec<Gpu>)) -> Report {
+    let found = host.discover();
+    let mut believed = found.gpus.clone();
+    change(&mut believed);
     let config = config.map(|mut c| {
         c.cdi_spec_dirs.value = vec![host.path().join("etc/cdi")];
         c
     });
     report(&Look {
         roots: &host.roots(),
-        host: &host.discover(),
+        host: &found,
+        believed: &believed,
         config: &config,
         system: &Root::open(host.path()).unwrap(),
     })
@@ -389,28 +398,8 @@ fn a_recorded_h100_host() {
 #[test]
 fn what_is_kept_of_a_gpu_is_what_its_module_says() {
     let host = healthy();
-    host.link(
-        "sys/bus/pci/drivers/nvidia/0000:01:00.0",
-        "../../devices/0000:01:00.0",
-    );
-    let mut kept = Kept::default();
-    Host::begin(&host.roots(), &mut kept);
-    let text = kept.to_text().unwrap();
-    assert_eq!(worst(&examine(&host), &KEPT), None);
-    for (text, expected) in [
-        (text.clone(), None),
-        (
-            text.replace("Device Minor: \t 0", "Device Minor: \t 7"),
-            Some(Severity::Fail),
-        ),
-        // Of an earlier hold: no start believes it.
-        (
-            text.replace("Device Minor: \t 0", "Device Minor: \t 7")
-                .replacen(' ', " 1", 1),
-            None,
-        ),
-    ] {
-        host.file("run/nvoci/gpus", text);
-        assert_eq!(worst(&examine(&host), &KEPT), expected);
-    }
+    let found = |change: fn(&mut Vec<Gpu>)| worst(&believing(&host, Ok(Config::default()), change), &KEPT);
+    assert_eq!(found(|_| ()), None);
+    assert_eq!(found(|gpus| gpus[0].minor = 7), Some(Severity::Fail));
+    assert_eq!(found(Vec::clear), Some(Severity::Fail));
 }

@@ -8,6 +8,7 @@ use super::{next, show, usage};
 use crate::config::Config;
 use crate::doctor::Report;
 use crate::doctor::host::{self, Look};
+use crate::door::inject::kept_gpus;
 use crate::door::{load_config, locations, print};
 use crate::error::{Code, IoContext as _, Result};
 use crate::host::{Host, Roots};
@@ -59,6 +60,7 @@ pub(super) fn look() -> Result<Report> {
     let look = Look {
         roots: &roots,
         host: &found,
+        believed: &Host::begin(&roots, &mut kept_gpus()).gpus,
         config: &config,
         system: &system,
     };
