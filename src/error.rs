@@ -90,6 +90,8 @@ codes! {
     Cdi = 1105, Input, "run `nvoci cdi check`";
     #[doc = "The image's files could not be read in time, or broke the process that reads them."]
     Image = 1106, Input, "inspect the image and the container's volumes; `nvoci doctor image` reads the same files";
+    #[doc = "The input needs more memory, entries or processor time than a command spends on one."]
+    TooLarge = 1107, Input, "make the input smaller, or remove the part that the message names";
     #[doc = "The host has no NVIDIA driver."]
     NoDriver = 2001, Host, "install the NVIDIA driver and load its kernel module, then `nvidia-smi` on the host must work";
     #[doc = "The driver's user-space libraries were not found."]

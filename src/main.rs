@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-#[global_allocator]
-static MEMORY: nvoci::sys::alloc::Arena = nvoci::sys::alloc::Arena::new();
-
 fn main() -> ExitCode {
     nvoci::door::open(std::env::args_os())
 }

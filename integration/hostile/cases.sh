@@ -10,6 +10,10 @@
 stages='prestart createRuntime createContainer'
 requests='createRuntime door'
 
+for cases in "$(dirname "${BASH_SOURCE[0]}")"/cases.d/*.sh; do
+  [ ! -e "$cases" ] || . "$cases"
+done
+
 fresh() { rm -rf --one-file-system "${R:?}/$1"; mkdir -p "$(dirname "$R/$1")"; }
 link_abs() { fresh "$1"; ln -s "$2" "$R/$1"; }
 lib=usr/lib/x86_64-linux-gnu

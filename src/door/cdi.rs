@@ -3,7 +3,7 @@
 mod options;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use lexopt::Arg;
 use serde_json::json;
 
-use super::mig;
+use super::{inject, mig};
 use crate::cdi::explicit::{Mode, explicit};
 use crate::cdi::generate::{self, Naming, Options, dynamic};
 use crate::cdi::read::{self, Format};
@@ -67,7 +67,7 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Some("check") => check_all(&mut parser),
         Some("transform") => transform_root(&mut parser),
         Some("--help" | "-h" | "help") => {
-            print!("{HELP}");
+            super::print(HELP)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(other) => Err(usage(&format!("there is no `{other}`"))),
@@ -97,7 +97,7 @@ fn unexpected(arg: &Arg<'_>) -> Error {
 
 fn generate(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     let Some(asked) = options::parse(parser, |name| std::env::var(name).ok())? else {
-        print!("{HELP}");
+        super::print(HELP)?;
         return Ok(ExitCode::SUCCESS);
     };
     let mut config = super::load_config(asked.config.as_deref())?;
@@ -160,7 +160,7 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
             imex_channels: Vec::new(),
         };
         for done in create::create_missing(&roots, &mut host, &wanted) {
-            eprintln!("nvoci: {}", Escaped(&done.to_string()));
+            inject::say(&Escaped(&done.to_string()).to_string());
         }
     }
     let naming = if asked.naming.is_empty() {
@@ -200,20 +200,18 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
     } else {
         dynamic(&host, &roots, &options)
     };
-    for warning in &host.warnings {
-        eprintln!("nvoci: warning: {}", Escaped(warning));
-    }
+    inject::warn(&host.warnings);
     let shut = host
         .nodes
         .iter()
         .find(|n| n.present && generate::needs_group(n) && host.platform != Platform::Wsl2);
     if let (Some(node), false) = (shut, asked.additional_gids) {
-        eprintln!(
-            "nvoci: warning: {} is for its group {} only, so a user of a container other than root cannot open it; \
+        inject::warn(&[format!(
+            "{} is for its group {} only, so a user of a container other than root cannot open it; \
              --additional-gids lets them, and makes the specification one of CDI 0.7.0",
             node.path.display(),
             node.gid
-        );
+        )]);
     }
     validate::validate(&spec).map_err(|why| Error::new(Code::Cdi, "the specification of this host", why))?;
     Ok(spec)
@@ -226,16 +224,14 @@ fn write(spec: &CdiSpec, format: Format, output: Option<&Path>) -> Result<()> {
         Format::Json => emit::json(spec),
     };
     let Some(output) = output else {
-        return std::io::stdout()
-            .write_all(text.as_bytes())
-            .context(Code::System, || "standard output");
+        return super::print(&text);
     };
     let what = || format!("CDI specification {}", output.display());
     if Format::of(output).is_none() {
-        eprintln!(
-            "nvoci: warning: no engine reads {}: the name must end in .yaml or .json",
+        inject::warn(&[format!(
+            "no engine reads {}: the name must end in .yaml or .json",
             output.display()
-        );
+        )]);
     }
     let root = Root::open("/").context(Code::System, || "open /")?;
     let (dir, name) = split(output).context(Code::System, what)?;
@@ -258,7 +254,7 @@ fn look(parser: &mut lexopt::Parser) -> Result<Option<Look>> {
     while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
         match arg {
             Arg::Long("help") | Arg::Short('h') => {
-                print!("{HELP}");
+                super::print(HELP)?;
                 return Ok(None);
             }
             Arg::Long("spec-dir") => look.dirs.push(path(parser)?),
@@ -286,26 +282,26 @@ fn list(parser: &mut lexopt::Parser) -> Result<ExitCode> {
                     .iter()
                     .map(|&i| registry.loaded[i].path.display().to_string())
                     .collect();
-                eprintln!(
-                    "nvoci: warning: {name} is in conflict: {}",
-                    Escaped(&files.join(", "))
-                );
+                inject::warn(&[format!("{name} is in conflict: {}", files.join(", "))]);
             }
         }
     }
     for (_, problem) in &registry.problems {
-        eprintln!("nvoci: warning: {problem}");
+        inject::warn(&[problem.to_string()]);
     }
     if look.json {
         let all: Vec<_> = shown
             .iter()
             .map(|(name, file)| json!({"name": name, "file": file}))
             .collect();
-        println!("{:#}", serde_json::Value::from(all));
+        super::print_line(&format!("{:#}", serde_json::Value::from(all)))?;
     } else {
-        for (name, _) in shown {
-            println!("{name}");
-        }
+        super::print(
+            &shown
+                .iter()
+                .map(|(name, _)| format!("{name}\n"))
+                .collect::<String>(),
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -320,13 +316,11 @@ fn check_all(parser: &mut lexopt::Parser) -> Result<ExitCode> {
             .iter()
             .map(|f| json!({"severity": f.severity.name(), "path": f.path, "text": f.text}))
             .collect();
-        println!("{:#}", serde_json::Value::from(all));
+        super::print_line(&format!("{:#}", serde_json::Value::from(all)))?;
     } else {
-        for f in &findings {
-            println!("{}", line(f));
-        }
+        super::print(&findings.iter().map(|f| line(f) + "\n").collect::<String>())?;
         if findings.is_empty() {
-            println!("Nothing is wrong.");
+            super::print_line("Nothing is wrong.")?;
         }
     }
     let bad = findings.iter().any(|f| f.severity == check::Severity::Error);

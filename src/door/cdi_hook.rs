@@ -47,11 +47,15 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         match word.as_deref().and_then(OsStr::to_str) {
             Some("--debug" | "-d" | "--quiet") => {}
             Some("--help" | "-h" | "help") => {
-                print!("{HELP}");
+                super::print(HELP)?;
                 return Ok(ExitCode::SUCCESS);
             }
             Some("--version" | "-v") => {
-                println!("NVIDIA CDI Hook version {}", env!("CARGO_PKG_VERSION"));
+                super::print(concat!(
+                    "NVIDIA CDI Hook version ",
+                    env!("CARGO_PKG_VERSION"),
+                    "\n"
+                ))?;
                 return Ok(ExitCode::SUCCESS);
             }
             Some(name) => break name.to_owned(),
@@ -70,7 +74,7 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let mut parser = lexopt::Parser::from_args(args);
     let state_file = match options(&mut parser, &mut hook)? {
         Input::Help => {
-            print!("{HELP}");
+            super::print(HELP)?;
             return Ok(ExitCode::SUCCESS);
         }
         Input::Standard => None,

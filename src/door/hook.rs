@@ -424,11 +424,11 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
         match parser.next().map_err(|e| usage(&e.to_string()))? {
             None => break,
             Some(Arg::Long("help") | Arg::Short('h')) => {
-                print!("{HELP}");
+                super::print(HELP)?;
                 return Ok(None);
             }
             Some(Arg::Long("version")) => {
-                println!("{}", crate::VERSION_LINE);
+                super::print_line(crate::VERSION_LINE)?;
                 return Ok(None);
             }
             Some(Arg::Long("debug")) => options.debug = true,

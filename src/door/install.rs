@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use lexopt::{Arg, Parser, ValueExt};
 use serde_json::{Value, json};
 
+use super::inject;
 use crate::cdi::Registry;
 use crate::cdi::registry::{Standing, Trust};
 use crate::config::Config;
@@ -87,7 +88,7 @@ pub fn run(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<ExitCode>
             Err(e) => {
                 all.push(json!({"engine": engine.name(), "error": e.to_string(), "code": e.code().number()}));
                 if let Some(e) = first_error.replace(e) {
-                    eprintln!("nvoci: {e}");
+                    inject::say(&e.to_string());
                 }
             }
         }
@@ -261,7 +262,7 @@ fn specification(runtime_path: &str) -> Option<String> {
     match made {
         Ok(text) => Some(text),
         Err(e) => {
-            eprintln!("nvoci: warning: no CDI specification is written: {e}");
+            inject::say(&format!("warning: no CDI specification is written: {e}"));
             None
         }
     }

@@ -125,11 +125,11 @@ fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Re
         Some("uninstall") => install::run(install::Verb::Uninstall, args),
         Some("ldconfig") => ldconfig::run(args),
         Some("help" | "--help" | "-h") => {
-            print!("{HELP}");
+            print(HELP)?;
             Ok(ExitCode::SUCCESS)
         }
         Some("version" | "--version" | "-V") => {
-            println!("{}", crate::VERSION_LINE);
+            print_line(crate::VERSION_LINE)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(other) => Err(Error::new(
@@ -142,9 +142,23 @@ fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Re
 }
 
 /// Writes `text` to standard output.
+///
+/// # Errors
+/// When it cannot be written whole, as to a full file system. A reader that has closed the pipe (`| head`) is no error.
 fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // A reader that has seen enough (`| head`) is no failure.
+    print_bytes(text.as_bytes())
+}
+
+/// [`print`], with the end of a line.
+fn print_line(line: &str) -> Result<()> {
+    print(&format!("{line}\n"))
+}
+
+/// [`print`] for content that is not text.
+fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    // What stays in the buffer is flushed when the process exits, and an error then is lost.
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context(Code::System, || "write to standard output"),
     }

@@ -62,11 +62,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     };
     if request.is_empty() {
         if options.json {
-            println!("{}", json!({"gpu": false, "notes": request.notes}));
+            super::print_line(&json!({"gpu": false, "notes": request.notes}).to_string())?;
         } else {
-            println!("This container asks for no GPU and gets nothing.");
+            super::print_line("This container asks for no GPU and gets nothing.")?;
             for note in &request.notes {
-                println!("note: {}", Escaped(note));
+                super::print_line(&format!("note: {}", Escaped(note)))?;
             }
         }
         return Ok(ExitCode::SUCCESS);
@@ -76,9 +76,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let host = Host::discover(&roots, &locations)?;
     let plan = plan(&request, &host, &config)?;
     if options.json {
-        println!("{:#}", to_json(&plan));
+        super::print_line(&format!("{:#}", to_json(&plan)))?;
     } else {
-        print!("{}", to_text(&plan));
+        super::print(&to_text(&plan))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,7 +96,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
     while let Some(arg) = parser.next().map_err(|e| usage(e.to_string()))? {
         match arg {
             Arg::Long("help") | Arg::Short('h') => {
-                print!("{HELP}");
+                super::print(HELP)?;
                 return Ok(None);
             }
             Arg::Long("json") => options.json = true,

@@ -1,7 +1,7 @@
 //! What needs the kernel's newer or unsafe interfaces: in-root paths, the mount API, namespaces,
 //! cgroup devices, capabilities. The only module with `unsafe`.
 
-pub mod alloc;
+pub mod budget;
 pub mod cgroup;
 pub mod dxg;
 pub mod mount;

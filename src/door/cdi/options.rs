@@ -247,7 +247,7 @@ impl Generate {
 }
 
 fn warn(text: &str) {
-    eprintln!("nvoci: warning: {}", crate::error::Escaped(text));
+    crate::door::inject::warn(&[text.to_owned()]);
 }
 
 fn absolute(value: &str) -> Result<PathBuf> {

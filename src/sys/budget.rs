@@ -1,0 +1,236 @@
+//! How much of this machine one command may spend on input that somebody else wrote.
+//!
+//! Every reader of foreign input takes a `&Budget` and charges it *before* it allocates, unpacks or loops. The
+//! budget is one per command, so that a thousand small inputs cost no more than a large one:
+//!
+//! ```
+//! use nvoci::sys::budget::{Budget, Limits};
+//!
+//! let budget = Budget::new(Limits { kept: 10, ..Limits::DEFAULT });
+//! assert!(budget.keep(8).is_ok());
+//! assert_eq!(budget.keep(8).unwrap_err().to_string(), "it needs more than 10 bytes of memory");
+//! ```
+
+use core::cell::Cell;
+use core::fmt;
+use core::time::Duration;
+use std::io;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::error::{Code, Error};
+
+/// The bounds of one command.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes that are kept in memory or in a scratch directory, all in all.
+    pub kept: u64,
+    /// Bytes that come out of decompression or alias expansion, all in all.
+    pub unpacked: u64,
+    /// Entries: files of an archive, nodes of a document, lines, directory entries.
+    pub entries: u64,
+    /// Processor time of this process, from the budget's creation.
+    pub cpu: Duration,
+}
+
+impl Limits {
+    /// For a command that reads texts of at most a few mebibytes.
+    pub const DEFAULT: Self = Self {
+        kept: 64 << 20,
+        unpacked: 64 << 20,
+        entries: 1 << 20,
+        cpu: Duration::from_millis(1500),
+    };
+}
+
+/// What has been spent of some [`Limits`]. Shared by reference between all readers of one command.
+#[derive(Debug)]
+pub struct Budget {
+    limits: Limits,
+    kept: Cell<u64>,
+    unpacked: Cell<u64>,
+    entries: Cell<u64>,
+    steps: Cell<u32>,
+    started: Duration,
+}
+
+/// The clock is read once in so many steps: reading it is a system call.
+const STEPS: u32 = 1024;
+
+impl Budget {
+    /// A budget of which nothing is spent.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            kept: Cell::new(0),
+            unpacked: Cell::new(0),
+            entries: Cell::new(0),
+            steps: Cell::new(0),
+            started: processor_time(),
+        }
+    }
+
+    /// Charges `bytes` of memory or scratch space.
+    pub fn keep(&self, bytes: u64) -> Result<(), Exceeded> {
+        charge(&self.kept, bytes, self.limits.kept, Resource::Kept)
+    }
+
+    /// Charges `bytes` of decompressed or expanded data.
+    pub fn unpack(&self, bytes: u64) -> Result<(), Exceeded> {
+        charge(&self.unpacked, bytes, self.limits.unpacked, Resource::Unpacked)
+    }
+
+    /// Charges one entry and, now and then, compares the processor time.
+    pub fn entry(&self) -> Result<(), Exceeded> {
+        charge(&self.entries, 1, self.limits.entries, Resource::Entries)?;
+        self.step()
+    }
+
+    /// One turn of a loop whose length the input decides; now and then compares the processor time.
+    pub fn step(&self) -> Result<(), Exceeded> {
+        let steps = self.steps.get() + 1;
+        if steps < STEPS {
+            self.steps.set(steps);
+            return Ok(());
+        }
+        self.steps.set(0);
+        if processor_time().saturating_sub(self.started) > self.limits.cpu {
+            return Err(self.exceeded(Resource::Cpu));
+        }
+        Ok(())
+    }
+
+    fn exceeded(&self, resource: Resource) -> Exceeded {
+        let limit = match resource {
+            Resource::Cpu => u64::try_from(self.limits.cpu.as_millis()).unwrap_or(u64::MAX),
+            Resource::Entries => self.limits.entries,
+            Resource::Kept => self.limits.kept,
+            Resource::Unpacked => self.limits.unpacked,
+        };
+        Exceeded { resource, limit }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(Limits::DEFAULT)
+    }
+}
+
+fn charge(spent: &Cell<u64>, amount: u64, limit: u64, resource: Resource) -> Result<(), Exceeded> {
+    let total = spent.get().saturating_add(amount);
+    if total > limit {
+        return Err(Exceeded { resource, limit });
+    }
+    spent.set(total);
+    Ok(())
+}
+
+/// The processor time that this process has used.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ProcessCPUTime)
+        .try_into()
+        .unwrap_or(Duration::ZERO)
+}
+
+/// What a budget bounds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Resource {
+    /// [`Limits::cpu`].
+    Cpu,
+    /// [`Limits::entries`].
+    Entries,
+    /// [`Limits::kept`].
+    Kept,
+    /// [`Limits::unpacked`].
+    Unpacked,
+}
+
+/// The input needs more than its reader may spend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Exceeded {
+    /// What there is not enough of.
+    pub resource: Resource,
+    /// How much of it there was: bytes, entries or milliseconds.
+    pub limit: u64,
+}
+
+impl Exceeded {
+    /// The error for a person; `what` is the input.
+    pub fn of(self, what: impl Into<String>) -> Error {
+        Error::new(Code::TooLarge, what, self.to_string())
+    }
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit = self.limit;
+        match self.resource {
+            Resource::Cpu => write!(f, "it needs more than {limit} ms of processor time"),
+            Resource::Entries => write!(f, "it has more than {limit} entries"),
+            Resource::Kept => write!(f, "it needs more than {limit} bytes of memory"),
+            Resource::Unpacked => write!(f, "it unpacks to more than {limit} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for Exceeded {}
+
+impl From<Exceeded> for io::Error {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::new(io::ErrorKind::FileTooLarge, exceeded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bound_is_one_of_its_own() {
+        let limits = Limits {
+            kept: 10,
+            unpacked: 20,
+            entries: 2,
+            cpu: Duration::from_secs(3600),
+        };
+        let budget = Budget::new(limits);
+        budget.keep(10).unwrap();
+        assert_eq!(budget.keep(1).unwrap_err().resource, Resource::Kept);
+        budget.keep(0).unwrap();
+        budget.unpack(20).unwrap();
+        assert_eq!(budget.unpack(u64::MAX).unwrap_err().resource, Resource::Unpacked);
+        budget.entry().unwrap();
+        budget.entry().unwrap();
+        assert_eq!(budget.entry().unwrap_err().resource, Resource::Entries);
+    }
+
+    #[test]
+    fn a_loop_ends_when_its_time_is_up() {
+        let limits = Limits {
+            cpu: Duration::ZERO,
+            ..Limits::DEFAULT
+        };
+        let budget = Budget::new(limits);
+        let refused = (0..u64::from(STEPS) * 1000).find_map(|_| budget.step().err());
+        assert_eq!(refused.unwrap().resource, Resource::Cpu);
+    }
+
+    #[test]
+    fn the_error_has_a_code_and_survives_an_io_error() {
+        let exceeded = Exceeded {
+            resource: Resource::Entries,
+            limit: 7,
+        };
+        let error = exceeded.of("layer 1").to_string();
+        assert!(
+            error.starts_with("layer 1: it has more than 7 entries; fix: "),
+            "{error}"
+        );
+        let io = io::Error::from(exceeded);
+        assert!(
+            io.get_ref()
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Exceeded>)
+        );
+    }
+}
