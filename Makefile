@@ -16,7 +16,7 @@ endif
 export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
 CARGO := cargo
 
-.PHONY: all build package demo test unit integration lint bench
+.PHONY: all build package demo test unit bounds integration lint bench
 all: build
 
 build:
@@ -36,10 +36,14 @@ endif
 demo: build
 	demo/run
 
-test: unit integration
+test: unit bounds integration
 
 unit:
 	$(CARGO) test --locked --target $(TARGET)
+
+# The bounds themselves, for the release build; `unit` runs the same tests on the development build, which is slower.
+bounds: build
+	NVOCI_BOUNDS_BIN=$(NVOCI_BIN) $(CARGO) test --locked --target $(TARGET) --test bounds
 
 integration: build
 	integration/run
