@@ -162,7 +162,8 @@ fn inject(
 
     let look = look.unwrap_or_else(|| Look::begin(&config))?;
     let (mut plan, host, to_allow) = if options.cdi && options.devices_in_spec {
-        inject::prepare_granted(look, request, &spec, &config)?
+        let engine = inject::Engine::of(&spec, options.stage == Stage::Inside);
+        inject::prepare_granted(look, request, &spec, &config, engine)?
     } else {
         let (plan, host) = inject::prepare(look, &request, &config)?;
         let to_allow = if options.devices_in_spec {
