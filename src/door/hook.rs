@@ -34,7 +34,7 @@ use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
 use crate::sys::reader::Port;
-use crate::sys::root::{Root, reopen};
+use crate::sys::root::{Node, Root, reopen};
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -112,18 +112,18 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     };
     let state = State::read(std::io::stdin().lock().by_ref())?;
     // Opened before the container's mount namespace is entered: later, /run is another one.
-    let run = record::run_dir();
-    let errors = run.as_ref().map(Errors::below);
-    let grants = run.as_ref().ok().and_then(|run| Grants::below(run).ok());
-    let result = inject(&state, &options, config, look, grants.as_ref(), started);
+    let run = record::run_dir().ok();
+    let result = inject(&state, &options, config, look, run.as_ref(), started);
     match &result {
         Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
         Ok(None) => log::debug!("{}: asks for nothing", state.id),
         Err(error) => log::error!("{}: {error}", state.id),
     }
-    if let (Err(error), Ok(Ok(errors))) = (&result, &errors) {
+    if let (Err(error), Some(run)) = (&result, &run) {
+        // What is kept on the host is root's, not the container's root's.
+        let _ = process::make_files_as(0, 0);
         // The refusal itself is what counts; that it could not be kept as well changes nothing.
-        let _ = errors.keep(&state.id, error);
+        let _ = Errors::below(run).and_then(|errors| errors.keep(&state.id, error));
     }
     if let Some(record) = result? {
         inject::warn(&record.warnings);
@@ -140,7 +140,7 @@ fn inject(
     options: &Options,
     config: Result<Config>,
     look: Option<Result<Look>>,
-    grants: Option<&Grants>,
+    run: Option<&Node>,
     started: Instant,
 ) -> Result<Option<Record>> {
     let (bundle, spec) = bundle::open(state, options.stage == Stage::Inside)?;
@@ -163,7 +163,7 @@ fn inject(
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
     let own_times = options.stage == Stage::Inside && spec.has_time_namespace();
-    let grants = grants.filter(|_| !own_times);
+    let grants = run.filter(|_| !own_times).and_then(|run| Grants::below(run).ok());
     let Namespace { id, enter: namespace } = namespace;
 
     let look = look.unwrap_or_else(|| Look::begin(&config))?;
@@ -223,7 +223,7 @@ fn inject(
         mount_label: spec.mount_label().map(str::to_owned),
     };
     let record = apply(&plan, sources, &target, image, first, started)?;
-    if let Some(grants) = grants {
+    if let Some(grants) = &grants {
         let left_alone = plan.no_cgroups && !options.devices_in_spec;
         let devices = if left_alone { &[] } else { plan.devices.as_slice() };
         keep(grants, &record, Grant::new(&state.id, id, Some(&spec), devices));

@@ -57,20 +57,28 @@ forged() { # PATH
   jq --arg at "$1" --arg from "$BUNDLE/small" '.mounts += [{destination: $at, type: "bind", source: $from, options: ["rbind", "ro"]}]' "$BUNDLE/config.json" >"$BUNDLE/config.new"
   mv "$BUNDLE/config.new" "$BUNDLE/config.json"
 }
-# A container that stays, and what `doctor container --fix` says of it: its /dev/nvidia1 does not open.
-fixed() {
+# A container that stays, and what `doctor container --fix` says of it: its GPU MINOR does not open.
+fixed() { # MINOR
   jq '.process.args = ["/bin/sleep", "60"]' "$BUNDLE/config.json" >"$BUNDLE/config.new"
   mv "$BUNDLE/config.new" "$BUNDLE/config.json"
   run 8 stays "$runtime" run --detach --bundle "$BUNDLE" "$ID" || { fail "does not stay: $(tail -n 1 "$CASE_DIR/stays.err" | cut -c1-300)"; return; }
   run 8 state "$runtime" state "$ID" || true
   run 20 fix nvoci doctor container "$(jq .pid "$CASE_DIR/state.out")" --fix || true
   timeout 20 "$runtime" delete --force "$ID" >/dev/null 2>&1 </dev/null || true
-  ! grep -q 'will do: .*195:1' "$CASE_DIR/fix.out" || fail "--fix gives a GPU nobody granted: $(grep -m 1 'will do' "$CASE_DIR/fix.out")"
+  ! grep -q 'will do: .*195:'"$1" "$CASE_DIR/fix.out" || fail "--fix gives a GPU nobody granted: $(grep -m 1 'will do' "$CASE_DIR/fix.out")"
   grep -q 'proves nothing' "$CASE_DIR/fix.out" || fail "--fix does not say why it does nothing: $(tail -n 3 "$CASE_DIR/fix.out" | cut -c1-300)"
 }
 bound1='.mounts += [{destination: "/dev/nvidia1", type: "bind", source: "/dev/nvidia1", options: ["bind", "rw"]}]'
-t_67_no_grant() { ENVS=(A=b) JQ=$bound1; WAYS=createRuntime EXPECT=nogpu BITE=''; TMPFS=1; trick() { forged /usr/local/nvidia; }; check() { fixed; }; }
-t_67_other_grant() { JQ=$bound1; WAYS='createRuntime createContainer' EXPECT=gpu BITE=''; TMPFS=1; trick() { forged /opt/nvidia; }; check() { fixed; }; }
+# The kernel gives a namespace the number of one that is gone: the same container without nvoci, once more.
+t_67_reused() {
+  WAYS=$requests EXPECT=gpu BITE=''
+  check() {
+    jq "del(.hooks) | ${bound1//nvidia1/nvidia0} | .linux.resources.devices += [{allow: false, type: \"c\", major: 195, access: \"rwm\"}] | .process.env = [\"A=b\"]" "$CASE_DIR/config.json" >"$BUNDLE/config.json"
+    fixed 0
+  }
+}
+t_67_no_grant() { ENVS=(A=b) JQ=$bound1; WAYS=createRuntime EXPECT=nogpu BITE=''; TMPFS=1; trick() { forged /usr/local/nvidia; }; check() { fixed 1; }; }
+t_67_other_grant() { JQ=$bound1; WAYS='createRuntime createContainer' EXPECT=gpu BITE=''; TMPFS=1; trick() { forged /opt/nvidia; }; check() { fixed 1; }; }
 
 # The driver itself is there, at the next candidate.
 with_driver() {

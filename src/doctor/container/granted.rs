@@ -96,12 +96,15 @@ fn leads_to(wanted: &str, actual: &str) -> bool {
 
 /// Removes the grants of containers that are gone. Only where all of the host's processes are in sight.
 pub(super) fn prune() {
-    let proc = Path::new("/proc");
     let all = fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == HOSTS_PROCESSES);
     if !all || !rustix::process::geteuid().is_root() {
         return;
     }
-    let Ok(Some(dir)) = open(Path::new(GRANTS_DIR)) else {
+    prune_in(Path::new("/proc"), Path::new(GRANTS_DIR));
+}
+
+fn prune_in(proc: &Path, dir: &Path) {
+    let Ok(Some(dir)) = open(dir) else {
         return;
     };
     // Listed first: what is granted from now on is not in the list.
@@ -116,7 +119,7 @@ pub(super) fn prune() {
     }
 }
 
-/// The names of grants that may count; `None` if a process could not be looked at.
+/// The names that grants of living namespaces have; `None` if a process could not be looked at.
 fn live(proc: &Path) -> Option<std::collections::HashSet<std::ffi::OsString>> {
     let pids = fs::read_dir(proc).ok()?;
     let pids = pids.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -220,6 +223,26 @@ mod tests {
         assert!(granted(0o700, now, |g| g.cgroup = Some("/docker/other".into())).is_err());
         assert!(granted(0o777, now, |_| {}).is_err());
         assert!(granted(0o755, now, |_| {}).is_err());
+    }
+
+    #[test]
+    fn grants_of_namespaces_that_are_gone_go() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::Builder::new().tempdir_in("/run").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let own = file_name(fs::metadata("/proc/self/ns/mnt").unwrap().ino());
+        for name in [own.as_os_str(), OsStr::new("1.json"), OsStr::new("else")] {
+            fs::write(dir.path().join(name), "{}").unwrap();
+        }
+        prune_in(Path::new("/proc"), dir.path());
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, [own, "else".into()]);
     }
 
     #[test]
