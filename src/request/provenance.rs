@@ -140,13 +140,11 @@ impl<'a> Policy<'a> {
     }
 }
 
-/// The kinds that NVIDIA's device plugin names in its annotations: those of the host, or of specifications
-/// that it writes itself.
+/// The kinds that NVIDIA's device plugin and DRA driver name in annotations: those of the host, and of specifications
+/// that they write themselves.
 fn is_device_plugins(name: &CdiName) -> bool {
-    matches!(
-        name.vendor.as_str(),
-        "nvidia.com" | "k8s.device-plugin.nvidia.com"
-    )
+    const VENDORS: [&str; 3] = ["nvidia.com", "k8s.device-plugin.nvidia.com", "k8s.gpu.nvidia.com"];
+    VENDORS.contains(&name.vendor.as_str())
 }
 
 /// The annotation with which Podman and CRI-O mark their containers, and what Podman writes.
