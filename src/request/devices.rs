@@ -226,22 +226,16 @@ impl<'a> Listed<'a> {
     /// An entry of a variable, which is refused whole where a part of it is not granted: a variable may be the
     /// image's, and specifications of other kinds hand out other things.
     fn word(&mut self, name: &str, from: Provenance, item: &str) -> Result<()> {
-        if !item.contains('=') {
-            self.push(name, item, false);
-        } else if let Err(refused) = self.qualified(name, from, item)? {
-            if let Some(device) = item.strip_prefix("nvidia.com/gpu=") {
-                return Err(not_a_device(name, device, self.config));
+        let by_specification = *self.config.mode == Mode::Cdi;
+        match item.split_once('=') {
+            None => self.push(name, item, false),
+            Some(("nvidia.com/gpu", word)) if !by_specification => self.push(name, word, false),
+            Some(("runtime.nvidia.com/gpu", word)) => self.push(name, word, true),
+            Some(_) => {
+                if let Err(refused) = self.qualified(name, from, item)? {
+                    return Err(not_for_variables(name, item, refused));
+                }
             }
-            let why = match refused {
-                Refused::Kind => format!(
-                    "`{}` is a CDI device of another kind, which a variable cannot ask for",
-                    excerpt(item)
-                ),
-                refused => format!("`{}`: {}", excerpt(item), refused.why()),
-            };
-            let fix = "ask for nvidia.com/gpu devices, give the device to the engine (`--device`), or list the \
-                       kind in `accept-cdi-kinds` of /etc/nvoci/config.toml";
-            return Err(Error::new(Code::Malformed, name, why).fix(fix));
         }
         limits::count(name, self.words.len() + self.cdi.len())
     }
@@ -465,6 +459,19 @@ fn annotations<'a>(inputs: &Inputs<'a>, config: &'a Config) -> impl Iterator<Ite
         let ours = prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()));
         ours.then_some((key.as_str(), value.as_str()))
     })
+}
+
+/// A CDI name that a variable may not ask for.
+fn not_for_variables(name: &str, item: &str, refused: Refused) -> Error {
+    let why = match refused {
+        Refused::Kind => "a CDI device of another kind, which a variable cannot ask for",
+        Refused::Gated => "a CDI device that an unprivileged container may not ask for by a variable",
+        Refused::Unprivileged => "a device that an unprivileged container may not ask for",
+    };
+    let fix = "ask for nvidia.com/gpu devices, give the device to the engine (`--device`), or list the kind in \
+               `accept-cdi-kinds` of /etc/nvoci/config.toml";
+    let why = format!("`{}` is {why}", excerpt(item));
+    Error::new(Code::Malformed, name, why).fix(fix)
 }
 
 /// The note on an annotation that counts for nothing.

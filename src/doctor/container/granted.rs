@@ -232,11 +232,16 @@ mod tests {
         }
         let dir = tempfile::Builder::new().tempdir_in("/run").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let own = file_name(fs::metadata("/proc/self/ns/mnt").unwrap().ino());
+        let proc = tempfile::tempdir().unwrap();
+        let ns = proc.path().join("7/ns");
+        fs::create_dir_all(&ns).unwrap();
+        fs::create_dir_all(proc.path().join("8/ns")).unwrap();
+        fs::write(ns.join("mnt"), "").unwrap();
+        let own = file_name(fs::metadata(ns.join("mnt")).unwrap().ino());
         for name in [own.as_os_str(), OsStr::new("1.json"), OsStr::new("else")] {
             fs::write(dir.path().join(name), "{}").unwrap();
         }
-        prune_in(Path::new("/proc"), dir.path());
+        prune_in(proc.path(), dir.path());
         let mut left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|e| e.unwrap().file_name())
