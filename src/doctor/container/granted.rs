@@ -44,12 +44,13 @@ fn find_in(proc: &Path, dir: &Path, container: &Container) -> Result<Grant, Stri
     if grant.namespace != namespace || began.is_none_or(|began| began > grant.time) {
         return Err("the grant is an earlier container's".to_owned());
     }
-    match &grant.cgroup {
-        Some(path) if !leads_to(path, &container.cgroup) => {
-            Err("it is not in the cgroup that it was given its devices in".to_owned())
-        }
-        _ => Ok(grant),
-    }
+    let own = match &grant.cgroup {
+        Some(path) => leads_to(path, &container.cgroup),
+        None => is_named_after(&grant.container, &container.cgroup),
+    };
+    // A container without a cgroup of its own is in its caller's, which is not ours to change.
+    let elsewhere = || "it is not in a cgroup of its own that it was given its devices in".to_owned();
+    own.then_some(grant).ok_or_else(elsewhere)
 }
 
 /// The directory of grants; `None` where there is none.
@@ -76,6 +77,12 @@ fn start_of(proc: &Path, pid: u32) -> Option<Duration> {
     let a_second = rustix::param::clock_ticks_per_second();
     let fraction = Duration::from_nanos(ticks.checked_rem(a_second)? * (1_000_000_000 / a_second));
     Some(Duration::from_secs(ticks / a_second) + fraction)
+}
+
+/// Whether a cgroup has the name that runtimes choose where the definition names none: the container's id, or a scope of it.
+fn is_named_after(id: &str, actual: &str) -> bool {
+    let scope = format!("-{id}.scope");
+    !id.is_empty() && actual.split('/').any(|part| part == id || part.ends_with(&scope))
 }
 
 /// Whether the cgroup `actual` is the one that `linux.cgroupsPath` names, or below it: a path, or
@@ -184,6 +191,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn cgroups_that_runtimes_name() {
+        assert!(is_named_after("web", "/user.slice/crun-web.scope/container"));
+        assert!(is_named_after("web", "/web"));
+        for actual in [
+            "/user.slice/session-3.scope",
+            "/web2",
+            "/system.slice/web.service",
+            "",
+        ] {
+            assert!(!is_named_after("web", actual), "{actual}");
+        }
+        assert!(!is_named_after("", "/"));
+    }
+
     /// A grant of the test's own mount namespace, in a directory of this mode.
     fn granted(mode: u32, time: Duration, change: impl FnOnce(&mut Grant)) -> Result<Grant, String> {
         let run = tempfile::Builder::new().tempdir_in("/run").unwrap();
@@ -215,6 +237,8 @@ mod tests {
         }
         let now = Grant::new("", (0, 0), None, &[]).time;
         assert!(granted(0o700, now, |_| {}).is_ok());
+        assert!(granted(0o700, now, |g| g.container = "3f2".into()).is_err());
+        assert!(granted(0o700, now, |g| g.container = String::new()).is_err());
         assert!(granted(0o700, now, |g| g.cgroup = Some("/docker/3f2a".into())).is_ok());
         // The namespace's number was used before: all that is there began later.
         let before = granted(0o700, Duration::from_millis(1), |_| {});
