@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | CRI-O | no | any key (it copies the pod's) | a key that is in `io.kubernetes.cri-o.Annotations` too |
 //! | containerd | no | what the administrator lists in `pod_annotations` | what is listed in `container_annotations` |
-//! | Podman | any key, `io.container.manager` among them (it adds its own only where there is none) | - | - |
+//! | Podman | any key with 4.3, none with 5.8; `io.container.manager` too, which it sets only where it is missing | - | - |
 //! | Docker, others | unknown | - | - |
 //!
 //! So an annotation names no engine: an image under Podman can write every marker of every engine. What no
