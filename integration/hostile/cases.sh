@@ -205,7 +205,7 @@ t_41_spec_owner() { spec_of 1000 644; EXPECT=refused; BITE=$changed; }
 t_41_spec_mode() { spec_of 0 666; EXPECT=refused BITE=''; }
 spec_of() {
   OWNER=$1 MODE=$2
-  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a); WAYS=door
+  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a) POLICY='accept-cdi-kinds = ["evil.com/dev"]' WAYS=door
   trick() {
     mkdir -p /etc/cdi
     printf '#!/bin/sh\n>%s/hooked\n' $canary >/tmp/evil && chmod 755 /tmp/evil
@@ -233,7 +233,7 @@ t_41_directory() {
   }
 }
 t_41_bomb() {
-  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a); WAYS=door EXPECT=refused BITE=''
+  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a) POLICY='accept-cdi-kinds = ["evil.com/dev"]' WAYS=door EXPECT=refused BITE=''
   trick() { mkdir -p /etc/cdi; { echo 'a0: &a0 [x,x,x,x,x,x,x,x]'; for i in {1..30}; do echo "a$i: &a$i [$(printf "*a$((i - 1)),%.0s" {1..8})x]"; done; } >/etc/cdi/evil.yaml; }
 }
 t_44_hardlink() { JQ=".root.path = \"/plainroot\""; trick() { plain_root; ln -f $canary/ld.so.cache "$R/etc/ld.so.cache"; }; WAYS=createRuntime EXPECT=gpu TOUCHES='ATTRIB /canary/ld.so.cache by .*'; } # it has a name less

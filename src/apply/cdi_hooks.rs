@@ -293,7 +293,7 @@ fn make_links(container: &Container, changes: &[Change]) -> Vec<String> {
 
 /// A tmpfs of ours in the container.
 fn scratch(container: &Container, notes: &mut Vec<String>) -> Result<DriverDir> {
-    match DriverDir::attach(container, &[PathBuf::from(SCRATCH)], None, notes)? {
+    match DriverDir::attach(container, &[PathBuf::from(SCRATCH)], None, None, notes)? {
         Attached::New(dir) => Ok(dir),
         Attached::AlreadyThere(path) => Err(Error::new(
             Code::Mount,

@@ -1,12 +1,13 @@
 //! The driver directory: one tmpfs that only nvoci has touched, attached at one place of the rootfs.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use crate::apply::container::Container;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::{DriverFile, Link};
-use crate::sys::mount::{Detached, Restrict};
+use crate::sys::mount::{Detached, Restrict, mount_id};
 use crate::sys::root::{Node, split};
 
 /// The file that tells a second injection that the first one was here, and the doctor what it did.
@@ -42,12 +43,13 @@ impl DriverDir {
     pub(super) fn attach(
         container: &Container,
         candidates: &[PathBuf],
+        mounts: Option<&[PathBuf]>,
         label: Option<&str>,
         notes: &mut Vec<String>,
     ) -> Result<Attached> {
         let resorts = LAST_RESORTS.iter().map(Path::new);
         for (i, path) in candidates.iter().map(PathBuf::as_path).chain(resorts).enumerate() {
-            let place = match Place::find(container, path, i >= candidates.len()) {
+            let place = match Place::find(container, path, mounts, i >= candidates.len()) {
                 Found::Free(place) => place,
                 Found::Ours => return Ok(Attached::AlreadyThere(path.to_owned())),
                 Found::Taken(why) => {
@@ -181,27 +183,31 @@ enum Found {
 }
 
 impl Place {
-    fn find(container: &Container, path: &Path, only_tmpfs: bool) -> Found {
-        match Self::look(container, path, only_tmpfs) {
+    fn find(container: &Container, path: &Path, mounts: Option<&[PathBuf]>, only_tmpfs: bool) -> Found {
+        match Self::look(container, path, mounts, only_tmpfs) {
             Ok(found) => found,
             Err(e) => Found::Taken(Error::io(Code::System, "", &e).why().to_owned()),
         }
     }
 
-    fn look(container: &Container, path: &Path, only_tmpfs: bool) -> std::io::Result<Found> {
+    fn look(
+        container: &Container,
+        path: &Path,
+        mounts: Option<&[PathBuf]>,
+        only_tmpfs: bool,
+    ) -> std::io::Result<Found> {
         let (dir, name) = split(path)?;
         match container.root().resolve_nofollow(path) {
             Ok(node) if node.is_symlink() => return Ok(Found::Taken("it is a symbolic link".to_owned())),
             Ok(node) if !node.is_dir() => return Ok(Found::Taken("it is not a directory".to_owned())),
-            Ok(node)
-                if node
-                    .child(RECORD)
-                    .is_ok_and(|r| r.stat().st_uid == node.stat().st_uid)
-                    && !container.owns(&node)? =>
-            {
-                return Ok(Found::Ours);
+            Ok(node) if !container.owns(&node)? => {
+                let ours = mounts.is_some_and(|mounts| is_injections(container, dir, &node, mounts));
+                return Ok(if ours {
+                    Found::Ours
+                } else {
+                    Found::Taken("a volume is there".to_owned())
+                });
             }
-            Ok(node) if !container.owns(&node)? => return Ok(Found::Taken("a volume is there".to_owned())),
             Ok(node) if !node.is_empty_dir()? => {
                 return Ok(Found::Taken("the image has files there".to_owned()));
             }
@@ -221,4 +227,28 @@ impl Place {
             name: name.to_owned(),
         }))
     }
+}
+
+/// Whether a mount is the driver directory of an earlier injection. A record alone proves nothing, since a volume can
+/// have one: ours is a tmpfs in a directory of the container's own that the spec does not mount. Nothing runs in the
+/// container yet, so nobody else has mounted there.
+fn is_injections(container: &Container, dir: &Path, node: &Node, mounts: &[PathBuf]) -> bool {
+    /// `TMPFS_MAGIC` of linux/magic.h.
+    const TMPFS: i64 = 0x0102_1994;
+    let record = node.child(RECORD);
+    let recorded = record.is_ok_and(|r| r.is_file() && r.stat().st_uid == node.stat().st_uid);
+    let on_own = || container.root().resolve(dir).and_then(|dir| container.owns(&dir));
+    let tmpfs = || rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type == TMPFS);
+    recorded
+        && on_own().is_ok_and(|own| own)
+        && tmpfs()
+        && mount_id(node.as_fd()).is_ok_and(|id| {
+            let of_spec = |path: &PathBuf| {
+                let there = container.root().resolve(path);
+                there
+                    .and_then(|there| mount_id(there.as_fd()))
+                    .is_ok_and(|m| m == id)
+            };
+            !mounts.iter().any(of_spec)
+        })
 }

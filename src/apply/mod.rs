@@ -5,6 +5,7 @@ mod container;
 pub mod cuda_compat;
 mod devices;
 mod driver_dir;
+pub mod grant;
 pub mod image;
 mod links;
 mod loader;
@@ -17,6 +18,7 @@ mod texts;
 mod trees;
 
 pub use container::Container;
+pub use grant::{Grant, Grants};
 pub use image::Image;
 pub use record::Record;
 pub use sources::Sources;

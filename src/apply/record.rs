@@ -73,7 +73,12 @@ pub struct Errors {
 impl Errors {
     /// Opens the directory, making it where it is missing.
     pub fn open() -> io::Result<Self> {
-        open_below_run(Path::new(ERRORS_DIR)).map(|dir| Self { dir })
+        Self::below(&run_dir()?)
+    }
+
+    /// Opens the directory below `run`, making it where it is missing.
+    pub fn below(run: &Node) -> io::Result<Self> {
+        own_dir(run, "errors", 0o755).map(|dir| Self { dir })
     }
 
     /// Keeps a refusal for container `id`.
@@ -124,22 +129,35 @@ pub fn kept(name: &str, max: u64) -> Option<String> {
 /// # Errors
 /// When the directory cannot be made or belongs to somebody else, or the file cannot be written.
 pub fn keep(name: &str, text: &str) -> io::Result<()> {
-    let dir = open_below_run(Path::new(RUN_DIR))?;
-    dir.write_file(OsStr::new(name), 0o644, text.as_bytes())
+    run_dir()?.write_file(OsStr::new(name), 0o644, text.as_bytes())
 }
 
-fn open_below_run(path: &Path) -> io::Result<Node> {
-    let mut dir = Node::from_fd(rustix::fs::open(
+/// [`RUN_DIR`], made where it is missing.
+///
+/// # Errors
+/// When it cannot be made or belongs to somebody else.
+pub fn run_dir() -> io::Result<Node> {
+    let run = Node::from_fd(rustix::fs::open(
         "/run",
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?)?;
-    for name in path.strip_prefix("/run").unwrap_or(Path::new("")) {
-        dir = dir.mkdir(name, 0o755)?;
-        // A directory that somebody else could have made before us is not trusted with anything.
-        if dir.stat().st_uid != rustix::process::geteuid().as_raw() || dir.stat().st_mode & 0o022 != 0 {
-            return Err(rustix::io::Errno::PERM.into());
-        }
+    own_dir(&run, "nvoci", 0o755)
+}
+
+/// The directory `name` of `parent`, made with `mode` where it is missing. One that somebody else could have made before us,
+/// or has more rights to than that, is not trusted with anything.
+pub(super) fn own_dir(parent: &Node, name: &str, mode: u32) -> io::Result<Node> {
+    let dir = match parent.child(name) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => parent.mkdir(OsStr::new(name), mode)?,
+        found => found?,
+    };
+    if !dir.is_dir() {
+        return Err(rustix::io::Errno::NOTDIR.into());
+    }
+    let others = dir.stat().st_mode & 0o077 & !mode;
+    if dir.stat().st_uid != rustix::process::geteuid().as_raw() || others != 0 {
+        return Err(rustix::io::Errno::PERM.into());
     }
     Ok(dir)
 }

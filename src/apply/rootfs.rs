@@ -38,6 +38,8 @@ pub struct Target {
     pub rootfs: PathBuf,
     /// Where the spec mounts a tmpfs.
     pub tmpfs: Vec<PathBuf>,
+    /// Where the spec mounts anything; `None` where there is no spec.
+    pub mounts: Option<Vec<PathBuf>>,
     /// The SELinux label of the container's files.
     pub mount_label: Option<String>,
 }
@@ -71,6 +73,7 @@ pub fn apply(
     let attached = DriverDir::attach(
         &container,
         &plan.driver_dirs,
+        target.mounts.as_deref(),
         target.mount_label.as_deref(),
         &mut record.warnings,
     )?;

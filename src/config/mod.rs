@@ -162,6 +162,8 @@ settings! {
     accept_envvar_unprivileged: bool = true, "accept-envvar-unprivileged";
     /// Whether an unprivileged container may ask for GDS, MOFED, GDRCopy, NVSwitch and IMEX by variables.
     accept_gated_unprivileged: bool = false, "accept-gated-unprivileged";
+    /// CDI kinds (`vendor/class`) that containers may ask for by variables and annotations as they may for GPUs, besides `nvidia.com/gpu`.
+    accept_cdi_kinds: Vec<Kind> = Vec::new(), "accept-cdi-kinds";
     /// Whether GPUs can be asked for by mounts of `/dev/null`.
     accept_volume_mounts: bool = false, "accept-volume-mounts";
     /// Beginnings of the annotations that hold CDI device names.

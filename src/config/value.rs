@@ -132,11 +132,27 @@ impl Deref for Kind {
     }
 }
 
-impl Value for Kind {
-    fn read(item: &Item) -> Result<Self, Bad> {
-        let text = string(item, KIND)?;
+impl Kind {
+    fn of(item: &Item, text: &str) -> Result<Self, Bad> {
         split_kind(text).ok_or_else(|| Bad::item(item, KIND))?;
         Ok(Self(text.to_owned()))
+    }
+}
+
+impl Value for Vec<Kind> {
+    fn read(item: &Item) -> Result<Self, Bad> {
+        let kinds = <Vec<String> as Value>::read(item)?;
+        kinds.iter().map(|text| Kind::of(item, text)).collect()
+    }
+
+    fn json(&self) -> Json {
+        self.iter().map(Value::json).collect()
+    }
+}
+
+impl Value for Kind {
+    fn read(item: &Item) -> Result<Self, Bad> {
+        Self::of(item, string(item, KIND)?)
     }
 
     fn json(&self) -> Json {

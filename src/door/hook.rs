@@ -19,13 +19,13 @@ use rustix::fs::OFlags;
 
 use super::inject::{self, Look};
 use super::reload::tell_systemd;
-use crate::apply::record::Errors;
+use crate::apply::record::{self, Errors};
 use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Container, Image, Record, Sources, image};
+use crate::apply::{Container, Grant, Grants, Image, Record, Sources, image};
 use crate::config::{Config, Preflight};
 use crate::doctor::image::libcuda::DRIVER_DIR;
 use crate::doctor::{Finding, Severity, preflight};
-use crate::error::{Code, Error, IoContext as _, Result};
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::Roots;
 use crate::oci::{DeviceKind, Spec, State};
 use crate::plan::{Device, Plan};
@@ -34,7 +34,7 @@ use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
 use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
 use crate::sys::reader::Port;
-use crate::sys::root::{Root, reopen};
+use crate::sys::root::{Node, Root, reopen};
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -112,16 +112,18 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     };
     let state = State::read(std::io::stdin().lock().by_ref())?;
     // Opened before the container's mount namespace is entered: later, /run is another one.
-    let errors = Errors::open();
-    let result = inject(&state, &options, config, look, started);
+    let run = record::run_dir().ok();
+    let result = inject(&state, &options, config, look, run.as_ref(), started);
     match &result {
         Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
         Ok(None) => log::debug!("{}: asks for nothing", state.id),
         Err(error) => log::error!("{}: {error}", state.id),
     }
-    if let (Err(error), Ok(errors)) = (&result, &errors) {
+    if let (Err(error), Some(run)) = (&result, &run) {
+        // What is kept on the host is root's, not the container's root's.
+        let _ = process::make_files_as(0, 0);
         // The refusal itself is what counts; that it could not be kept as well changes nothing.
-        let _ = errors.keep(&state.id, error);
+        let _ = Errors::below(run).and_then(|errors| errors.keep(&state.id, error));
     }
     if let Some(record) = result? {
         inject::warn(&record.warnings);
@@ -138,6 +140,7 @@ fn inject(
     options: &Options,
     config: Result<Config>,
     look: Option<Result<Look>>,
+    run: Option<&Node>,
     started: Instant,
 ) -> Result<Option<Record>> {
     let (bundle, spec) = bundle::open(state, options.stage == Stage::Inside)?;
@@ -159,10 +162,14 @@ fn inject(
     let wants_compute = request.capabilities.intersects(Capabilities::COMPUTE);
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
+    let own_times = options.stage == Stage::Inside && spec.has_time_namespace();
+    let grants = run.filter(|_| !own_times).and_then(|run| Grants::below(run).ok());
+    let Namespace { id, enter: namespace } = namespace;
 
     let look = look.unwrap_or_else(|| Look::begin(&config))?;
     let (mut plan, host, to_allow) = if options.cdi && options.devices_in_spec {
-        inject::prepare_granted(look, request, &spec, &config)?
+        let engine = inject::Engine::of(&spec, options.stage == Stage::Inside);
+        inject::prepare_granted(look, request, &spec, &config, engine)?
     } else {
         let (plan, host) = inject::prepare(look, &request, &config)?;
         let to_allow = if options.devices_in_spec {
@@ -212,9 +219,28 @@ fn inject(
     let target = Target {
         rootfs,
         tmpfs: tmpfs_destinations(&spec),
+        mounts: Some(destinations(&spec)),
         mount_label: spec.mount_label().map(str::to_owned),
     };
-    apply(&plan, sources, &target, image, first, started).map(Some)
+    let record = apply(&plan, sources, &target, image, first, started)?;
+    if let Some(grants) = &grants {
+        let left_alone = plan.no_cgroups && !options.devices_in_spec;
+        let devices = if left_alone { &[] } else { plan.devices.as_slice() };
+        keep(grants, &record, Grant::new(&state.id, id, Some(&spec), devices));
+    }
+    Ok(Some(record))
+}
+
+/// Keeps what a container was given; of two injections the first counts.
+pub(super) fn keep(grants: &Grants, record: &Record, mut grant: Grant) {
+    if record.already_there {
+        return;
+    }
+    grant.driver_dir.clone_from(&record.driver_dir);
+    // Without it `doctor container --fix` refuses, and all else works.
+    if let Err(e) = grants.keep(&grant) {
+        log::warn!("{}: its grant cannot be kept: {e}", Escaped(&grant.container));
+    }
 }
 
 /// Goes where the container's files are, as its root user, and gives up what work there does not need. `pid` is a process of
@@ -279,10 +305,35 @@ fn judge(said: Vec<Vec<u8>>, policy: Preflight) -> Result<Vec<String>> {
     }
 }
 
-/// The namespace to enter; `None` when the caller is in it already.
-fn container_namespace(state: &State, stage: Stage) -> Result<Option<MountNs>> {
+/// The container's mount namespace.
+pub(super) struct Namespace {
+    /// As the kernel numbers it.
+    pub(super) id: (u64, u64),
+    /// To enter; `None` when the caller is in it already.
+    pub(super) enter: Option<MountNs>,
+}
+
+impl Namespace {
+    /// That of a process, to be entered.
+    pub(super) fn outside(namespace: MountNs) -> Self {
+        Self {
+            id: namespace.id(),
+            enter: Some(namespace),
+        }
+    }
+
+    /// The caller's own.
+    pub(super) fn inside(own: &MountNs) -> Self {
+        Self {
+            id: own.id(),
+            enter: None,
+        }
+    }
+}
+
+fn container_namespace(state: &State, stage: Stage) -> Result<Namespace> {
     if stage == Stage::Inside {
-        return inside_a_container().map(|()| None);
+        return inside_a_container().map(|own| Namespace::inside(&own));
     }
     let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
     let pid = state
@@ -295,17 +346,17 @@ fn container_namespace(state: &State, stage: Stage) -> Result<Option<MountNs>> {
             "the container's process is in the hook's own mount namespace",
         ));
     }
-    Ok(Some(namespace))
+    Ok(Namespace::outside(namespace))
 }
 
-/// Whether a createContainer hook is in a mount namespace other than the host's.
-pub(super) fn inside_a_container() -> Result<()> {
+/// The own mount namespace of a createContainer hook, which must not be the host's.
+pub(super) fn inside_a_container() -> Result<MountNs> {
     let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
     // The host's first process, as long as the host's /proc is in sight; a nested engine may not
     // look there, and then the rootfs itself must show that this is a container.
     match MountNs::of_first_process() {
         Ok(host) if host.is(&own) => Err(not_a_container("the hook runs in the host's mount namespace")),
-        _ => Ok(()),
+        _ => Ok(own),
     }
 }
 
@@ -390,6 +441,12 @@ fn is_permission(e: &std::io::Error) -> bool {
         e.raw_os_error(),
         Some(libc::EPERM | libc::EACCES | libc::ENODEV | libc::EROFS | libc::ENOENT)
     )
+}
+
+/// Where the definition mounts anything.
+pub(super) fn destinations(spec: &Spec) -> Vec<PathBuf> {
+    let mounts = spec.mounts();
+    mounts.iter().map(|m| PathBuf::from(&m.destination)).collect()
 }
 
 /// Where the definition mounts a tmpfs.

@@ -14,6 +14,8 @@ use crate::request::{
     self, Capabilities, DeviceRequest, Door, ImexRequest, Inputs, MountView, Request, Selector,
     needs_mig_uuids,
 };
+use crate::sys::cgroup::{DeviceRule, RuleKind};
+use crate::sys::ns::in_user_namespace;
 
 /// The request of a definition, if there is one. What was asked for and not granted is said.
 pub(super) fn request_of(spec: &Spec, config: &Config, door: Door) -> Result<Option<Request>> {
@@ -131,10 +133,11 @@ pub(super) fn prepare_granted(
     mut request: Request,
     spec: &Spec,
     config: &Config,
+    engine: Engine,
 ) -> Result<(Plan, Roots, Vec<Device>)> {
     let parts = parts(&request);
     let (host, roots) = look.finish(&request, config, parts)?;
-    let granted = Granted::of(spec, &host, &roots);
+    let granted = Granted::of(spec, engine, &host, &roots);
     request.devices = granted.request(&host);
     let mut plan = plan(&request, &host, config)?;
     // A right over one MIG device, or one GPU, is none over the next.
@@ -152,20 +155,48 @@ pub(super) fn prepare_granted(
     Ok((plan, roots, missing))
 }
 
+/// Whose rights the engine has that made the definition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Engine {
+    /// The host's root: it makes nodes and sets a device filter, so a mount of a node is somebody's volume.
+    Root,
+    /// A user: it can make no node and set no filter, so it binds nodes. Whoever adds a bind there can open the
+    /// host's node already, by the same user's rights, which are all that the container has.
+    User,
+}
+
+impl Engine {
+    /// `inside` is whether this process is in the container's namespaces already. A root's engine may have given the
+    /// container a user namespace of its own, so there the definition must show that the namespace is the engine's.
+    pub(super) fn of(spec: &Spec, inside: bool) -> Self {
+        if in_user_namespace() && !(inside && spec.user_namespace().is_some()) {
+            Self::User
+        } else {
+            Self::Root
+        }
+    }
+}
+
 /// The driver's devices that a definition has.
 struct Granted {
     numbers: HashSet<(u32, u32)>,
 }
 
 impl Granted {
-    /// As device nodes, or, where an engine may not make nodes (rootless), as bind mounts of them.
-    fn of(spec: &Spec, host: &Host, roots: &Roots) -> Self {
+    /// Device nodes that the definition's rules allow, or, of a user's engine, as bind mounts of them.
+    fn of(spec: &Spec, engine: Engine, host: &Host, roots: &Roots) -> Self {
         let devices = spec.linux_devices();
+        let rules = spec.device_rules();
+        let unfiltered = engine == Engine::User && rules.is_empty();
         let mut numbers: HashSet<(u32, u32)> = devices
             .iter()
             .filter(|d| d.kind == DeviceKind::Char)
             .map(|d| (d.major, d.minor))
+            .filter(|&number| unfiltered || allowed(&rules, number))
             .collect();
+        if engine == Engine::Root {
+            return Self { numbers };
+        }
         let mounts = spec.mounts();
         let sources: HashSet<&str> = mounts
             .iter()
@@ -214,6 +245,19 @@ impl Granted {
     }
 }
 
+/// Whether rules let a character device be read and written; a later rule overrides an earlier one.
+fn allowed(rules: &[DeviceRule], (major, minor): (u32, u32)) -> bool {
+    let (mut read, mut write) = (false, false);
+    for rule in rules {
+        let number = rule.major.is_none_or(|m| m == major) && rule.minor.is_none_or(|m| m == minor);
+        if number && rule.kind != RuleKind::Block {
+            read = if rule.access.read { rule.allow } else { read };
+            write = if rule.access.write { rule.allow } else { write };
+        }
+    }
+    read && write
+}
+
 /// What of the driver a request can make use of.
 fn parts(request: &Request) -> Parts {
     let drawing = Capabilities::GRAPHICS.with(Capabilities::DISPLAY);
@@ -249,5 +293,77 @@ fn creation(request: &Request, config: &Config) -> create::Options {
             ImexRequest::Channels(channels) if *config.create_imex_channels => channels.clone(),
             _ => Vec::new(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testhost::TestHost;
+
+    /// The minors of the GPUs that a definition has, of a host with two.
+    fn minors(engine: Engine, spec: &serde_json::Value) -> Option<Vec<u32>> {
+        let host = TestHost::bare();
+        host.module("550.54.15", 2);
+        let made = |minor: u32| host.device(&format!("nvidia{minor}"), 195, minor, 0o666);
+        if !made(0) || !made(1) {
+            return None;
+        }
+        let text = spec
+            .to_string()
+            .replace("/dev/", &format!("{}/dev/", host.path().display()));
+        let spec = Spec::parse(text.as_bytes()).unwrap();
+        let granted = Granted::of(&spec, engine, &host.discover(), &host.roots());
+        let mut gpus: Vec<u32> = granted.numbers.iter().map(|(_, minor)| *minor).collect();
+        gpus.sort_unstable();
+        Some(gpus)
+    }
+
+    #[test]
+    fn a_node_is_granted_by_the_definition_and_its_rules() {
+        let node = |minor| serde_json::json!({"path": "/dev/x", "type": "c", "major": 195, "minor": minor});
+        let rule = |allow, minor: Option<u32>, access| serde_json::json!({"allow": allow, "type": "c", "major": 195, "minor": minor, "access": access});
+        let bind = serde_json::json!({
+            "destination": "/dev/nvidia1", "type": "bind", "source": "/dev/nvidia1", "options": ["rbind"],
+        });
+        let all = |allow| serde_json::json!({"allow": allow, "access": "rwm"});
+        let spec = |devices: &[serde_json::Value], rules: &[serde_json::Value]| {
+            serde_json::json!({
+                "mounts": [bind],
+                "linux": {"devices": devices, "resources": {"devices": rules}},
+            })
+        };
+        let closed = [all(false), rule(true, Some(0), "rwm")];
+        let both = [node(0), node(1)];
+        for (engine, devices, rules, want) in [
+            (Engine::Root, &both[..1], &closed[..], &[0][..]),
+            (Engine::User, &both[..1], &closed, &[0, 1]),
+            // A node alone does not open, nor does one whose rule was taken back or gives half.
+            (Engine::Root, &both, &closed, &[0]),
+            (Engine::Root, &both, &[], &[]),
+            (Engine::User, &both[..1], &[], &[0, 1]),
+            (Engine::Root, &both, &[all(true)], &[0, 1]),
+            (Engine::Root, &both, &[all(true), rule(false, Some(1), "w")], &[0]),
+            (
+                Engine::Root,
+                &both,
+                &[rule(true, None, "rw"), rule(false, Some(1), "rwm")],
+                &[0],
+            ),
+            (Engine::Root, &both, &[rule(true, None, "r")], &[]),
+        ] {
+            if let Some(found) = minors(engine, &spec(devices, rules)) {
+                assert_eq!(found, want, "{engine:?} {rules:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_docker_gives_by_cdi_is_granted() {
+        let recorded = include_bytes!("../../tests/definitions/docker-29-device-cdi.json");
+        let spec: serde_json::Value = serde_json::from_slice(recorded).unwrap();
+        if let Some(found) = minors(Engine::Root, &spec) {
+            assert!(found.contains(&0) && found.contains(&255), "{found:?}");
+        }
     }
 }

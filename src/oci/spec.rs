@@ -162,6 +162,12 @@ impl Spec {
         })
     }
 
+    /// Whether the container's times are not the host's: it has a time namespace.
+    pub fn has_time_namespace(&self) -> bool {
+        self.list(&["linux", "namespaces"])
+            .any(|n| n.get("type").and_then(Value::as_str) == Some("time"))
+    }
+
     /// `linux.mountLabel`, the SELinux context for what is mounted.
     pub fn mount_label(&self) -> Option<&str> {
         self.text(&["linux", "mountLabel"]).filter(|l| !l.is_empty())

@@ -1,4 +1,4 @@
-//! Which devices are asked for, by which way, and whether that way is trusted.
+//! Which devices are asked for, and by which way. [`super::provenance`] decides which of them are granted.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -6,22 +6,19 @@ use crate::config::{Config, Mode};
 use crate::error::{Code, Error, Result};
 
 use super::limits::{self, excerpt};
+use super::provenance::{Authors, Policy, Refused, Wish};
 use super::selector::number;
 use super::variables::Variables;
-use super::{CdiName, DeviceRequest, Door, Gated, ImexRequest, Inputs, Provenance, Selector};
+use super::{CdiName, DeviceRequest, Door, Gated, ImexRequest, Inputs, Provenance, Selector, ignored};
 
 const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
-/// The kind whose devices are this host's, whatever specifications say.
-const AUTOMATIC: &str = "runtime.nvidia.com/gpu";
+/// The vendor of the kinds that stand for what nvoci finds itself.
+const OURS: &str = "nvidia.com";
 
 const VOLUMES: &str = "/var/run/nvidia-container-devices";
 
 /// IMEX channel numbers are below this (a device minor has 20 bits).
 const IMEX_CHANNELS: u32 = 1 << 20;
-
-/// The annotation by which Podman marks its containers. Podman copies the image's annotations into the
-/// container's, so there they deserve no more trust than the image's variables.
-const MANAGER: (&str, &str) = ("io.container.manager", "libpod");
 
 /// The answer.
 pub(super) struct Asked {
@@ -54,46 +51,32 @@ pub(super) fn asked(
     if inputs.door == Door::Cdi {
         return Ok(Asked::plain(DeviceRequest::NoneDevices, Provenance::Cdi));
     }
-    let mut listed = Listed::default();
+    let mut listed = Listed::new(Policy::of(inputs, config), config);
     if *config.accept_volume_mounts {
-        listed.mounts(inputs, config)?;
+        listed.mounts(inputs)?;
         if listed.asks() {
-            return listed.finish(Provenance::VolumeMount, config);
+            return listed.finish(Provenance::VolumeMount);
         }
     }
-    let env_trusted = inputs.privileged || *config.accept_envvar_unprivileged;
     if inputs.door == Door::Runtime {
-        let from_image = inputs
-            .annotations
-            .iter()
-            .any(|(k, v)| (k.as_str(), v.as_str()) == MANAGER);
-        if !from_image || env_trusted {
-            listed.annotations(inputs, config, notes)?;
-        } else if annotations(inputs, config).next().is_some() {
-            notes.push(
-                "ignored the CDI annotations: with Podman an image can set them, the container is \
-                 unprivileged and `accept-envvar-unprivileged` is off"
-                    .to_owned(),
-            );
-        }
+        let provenance = listed.annotations(inputs, notes)?;
         if listed.asks() {
-            return listed.finish(Provenance::Annotation, config);
+            return listed.finish(provenance);
         }
     }
-    let wish = Wish::of(variables, config);
-    if !wish.is_void() && !env_trusted {
-        notes.push(format!(
-            "ignored {}: the container is unprivileged and `accept-envvar-unprivileged` is off",
-            excerpt(wish.name())
-        ));
-        return Ok(Asked::plain(DeviceRequest::Nothing, wish.provenance));
+    let wanted = Variable::of(variables, config);
+    if !wanted.is_void()
+        && let Err(refused) = listed.policy.granted(wanted.provenance, Wish::Gpus)
+    {
+        limits::note(notes, || ignored(&excerpt(wanted.name()), refused));
+        return Ok(Asked::plain(DeviceRequest::Nothing, wanted.provenance));
     }
-    for (name, value) in &wish.values {
+    for (name, value) in &wanted.values {
         for item in limits::list(name, value)? {
-            listed.word(name, item)?;
+            listed.word(name, wanted.provenance, item)?;
         }
     }
-    listed.finish(wish.provenance, config)
+    listed.finish(wanted.provenance)
 }
 
 /// Reads one IMEX channel, `7` or `channel7`.
@@ -119,13 +102,13 @@ pub(super) fn imex_channels(channels: Vec<u32>) -> ImexRequest {
     ImexRequest::Channels(unique.into_iter().collect())
 }
 
-/// What the variables ask for.
-struct Wish<'a> {
+/// The variables that ask for devices.
+struct Variable<'a> {
     values: Vec<(&'a str, &'a str)>,
     provenance: Provenance,
 }
 
-impl<'a> Wish<'a> {
+impl<'a> Variable<'a> {
     fn of(variables: &Variables<'a>, config: &'a Config) -> Self {
         let set = |name: &'a String| Some((name.as_str(), variables.get(name)?));
         let swarm: Vec<_> = config.swarm_resource.iter().filter_map(set).collect();
@@ -184,9 +167,10 @@ impl Word {
     }
 }
 
-/// What one source lists.
-#[derive(Default)]
-struct Listed {
+/// What the sources list, as far as it is granted.
+struct Listed<'a> {
+    policy: Policy<'a>,
+    config: &'a Config,
     /// `all`, `none`, `void` and single devices, in the order listed.
     words: Vec<Word>,
     cdi: BTreeSet<CdiName>,
@@ -195,30 +179,65 @@ struct Listed {
     gated: Gated,
 }
 
-impl Listed {
+/// A feature with devices of its own, by the class of its CDI kind.
+#[derive(Clone, Copy)]
+enum Feature {
+    Gds,
+    Mofed,
+    Gdrcopy,
+    Nvswitch,
+    Imex,
+}
+
+impl Feature {
+    fn of(cdi: &CdiName) -> Option<Self> {
+        if cdi.vendor != OURS {
+            return None;
+        }
+        Some(match cdi.class.as_str() {
+            "gds" => Self::Gds,
+            "mofed" => Self::Mofed,
+            "gdrcopy" => Self::Gdrcopy,
+            "nvswitch" => Self::Nvswitch,
+            "imex-channel" => Self::Imex,
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> Listed<'a> {
+    fn new(policy: Policy<'a>, config: &'a Config) -> Self {
+        Self {
+            policy,
+            config,
+            words: Vec::new(),
+            cdi: BTreeSet::new(),
+            imex: Vec::new(),
+            imex_all: false,
+            gated: Gated::default(),
+        }
+    }
+
     /// Whether the source asks for devices at all; IMEX channels and gated features alone do not count.
     fn asks(&self) -> bool {
         !self.words.is_empty() || !self.cdi.is_empty()
     }
 
-    /// An entry of a variable. Of CDI names only the GPUs of this host are accepted: a variable may be
-    /// the image's, and specifications of other kinds hand out other things.
-    fn word(&mut self, name: &str, item: &str) -> Result<()> {
-        let (automatic, word) = match item.split_once('=') {
-            None => (false, item),
-            Some(("nvidia.com/gpu", word)) => (false, word),
-            Some((AUTOMATIC, word)) => (true, word),
+    /// An entry of a variable, which is refused whole where a part of it is not granted: a variable may be the
+    /// image's, and specifications of other kinds hand out other things.
+    fn word(&mut self, name: &str, from: Provenance, item: &str) -> Result<()> {
+        let by_specification = *self.config.mode == Mode::Cdi;
+        match item.split_once('=') {
+            None => self.push(name, item, false),
+            Some(("nvidia.com/gpu", word)) if !by_specification => self.push(name, word, false),
+            Some(("runtime.nvidia.com/gpu", word)) => self.push(name, word, true),
             Some(_) => {
-                let why = format!(
-                    "`{}` is a CDI device of another kind, which a variable cannot ask for",
-                    excerpt(item)
-                );
-                let fix = "ask for nvidia.com/gpu devices, or give the device to the engine (`--device`)";
-                return Err(Error::new(Code::Malformed, name, why).fix(fix));
+                if let Err(refused) = self.qualified(name, from, item)? {
+                    return Err(not_for_variables(name, item, refused));
+                }
             }
-        };
-        self.push(name, word, automatic);
-        limits::count(name, self.words.len())
+        }
+        limits::count(name, self.words.len() + self.cdi.len())
     }
 
     fn push(&mut self, name: &str, word: &str, automatic: bool) {
@@ -230,8 +249,9 @@ impl Listed {
     }
 
     /// Mounts of `/dev/null` below the agreed directory; the destination is the request.
-    fn mounts(&mut self, inputs: &Inputs<'_>, config: &Config) -> Result<()> {
+    fn mounts(&mut self, inputs: &Inputs<'_>) -> Result<()> {
         const NAME: &str = "the device list by volume mounts";
+        const FROM: Provenance = Provenance::VolumeMount;
         let mut count = 0;
         for mount in inputs.mounts {
             if lexically(mount.source).as_deref() != Some("/dev/null") {
@@ -250,87 +270,121 @@ impl Listed {
             count += 1;
             limits::count(NAME, count)?;
             limits::text(NAME, rest)?;
-            if let Some(channel) = rest.strip_prefix("imex/") {
-                self.imex(NAME, channel)?;
+            let granted = if let Some(channel) = rest.strip_prefix("imex/") {
+                match self.policy.granted(FROM, Wish::Gated) {
+                    Ok(()) => Ok(self.imex(NAME, channel)?),
+                    refused => refused,
+                }
             } else if let Some(device) = rest.strip_prefix("cdi/") {
                 let qualified = match device.rsplit_once('/') {
                     Some((_, class)) if class.contains('=') => device.to_owned(),
                     Some((kind, name)) => format!("{kind}={name}"),
                     None => device.to_owned(),
                 };
-                self.qualified(NAME, &qualified, config)?;
+                self.qualified(NAME, FROM, &qualified)?
             } else {
-                self.push(NAME, rest, false);
+                let granted = self.policy.granted(FROM, Wish::Gpus);
+                granted.map(|()| self.push(NAME, rest, false))
+            };
+            if let Err(refused) = granted {
+                let why = format!("`{}`: {}", excerpt(rest), refused.why());
+                return Err(Error::new(Code::Malformed, NAME, why));
             }
         }
         Ok(())
     }
 
-    /// Annotations with the configured prefixes, by key.
-    fn annotations(&mut self, inputs: &Inputs<'_>, config: &Config, notes: &mut Vec<String>) -> Result<()> {
-        let mut chosen: Vec<_> = annotations(inputs, config).collect();
+    /// Annotations with the configured prefixes, by key. Returns the least trusted origin of what was granted.
+    fn annotations(&mut self, inputs: &Inputs<'_>, notes: &mut Vec<String>) -> Result<Provenance> {
+        let mut chosen: Vec<_> = annotations(inputs, self.config).collect();
         chosen.sort_unstable();
+        let mut least = Provenance::Annotation;
+        if chosen.is_empty() {
+            return Ok(least);
+        }
+        let authors = Authors::of(inputs);
         let mut count = 0;
         for (key, value) in chosen {
             let name = format!("annotation {}", excerpt(key));
+            let from = authors.provenance(key, value);
+            // Who may not ask at all is not read, so a broken value of his stops nothing.
+            if let Err(refused) = self.policy.granted(from, Wish::Gpus) {
+                limits::note(notes, || unproven(&name, refused));
+                continue;
+            }
             for item in limits::list(&name, value)? {
                 count += 1;
                 limits::count(&name, count)?;
-                if item.contains('=') {
-                    self.qualified(&name, item, config)?;
-                } else if *config.mode == Mode::Cdi {
-                    self.push(&name, item, false);
+                let granted = if item.contains('=') {
+                    self.qualified(&name, from, item)?
+                } else if *self.config.mode == Mode::Cdi {
+                    let granted = self.policy.granted(from, Wish::Gpus);
+                    granted.map(|()| self.push(&name, item, false))
                 } else {
                     limits::note(notes, || {
                         format!("ignored `{}` of {name}: not a CDI device name", excerpt(item))
                     });
+                    continue;
+                };
+                match granted {
+                    Ok(()) if from == Provenance::AuthorAnnotation => least = from,
+                    Ok(()) => {}
+                    Err(refused) => limits::note(notes, || {
+                        ignored(&format!("`{}` of {name}", excerpt(item)), refused)
+                    }),
                 }
             }
         }
-        Ok(())
+        Ok(least)
     }
 
-    /// A CDI name from the engine's side. The kinds that stand for what nvoci finds itself are taken as
+    /// A CDI name, taken where `from` may ask for it. The kinds that stand for what nvoci finds itself are taken as
     /// that, so that a stale specification does no harm; the others need their specification.
-    fn qualified(&mut self, name: &str, text: &str, config: &Config) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it is not a CDI name; the inner result is policy's.
+    fn qualified(&mut self, name: &str, from: Provenance, text: &str) -> Result<Result<(), Refused>> {
         let malformed = || {
             let why = format!("`{}` is not a CDI device name", excerpt(text));
             Error::new(Code::Malformed, name, why).fix("write vendor.com/class=device")
         };
         let cdi = CdiName::parse(text).ok_or_else(malformed)?;
-        let device = cdi.device.as_str();
-        if text
-            .strip_prefix(AUTOMATIC)
-            .is_some_and(|rest| rest.starts_with('='))
-        {
-            self.push(name, device, true);
-            return Ok(());
+        let automatic = cdi.is_kind("runtime.nvidia.com", "gpu");
+        let feature = Feature::of(&cdi);
+        let own = if automatic {
+            Some(cdi.device.clone())
+        } else if cdi.is_kind(OURS, "gpu") {
+            own_name(&cdi.device)
+        } else {
+            None
+        };
+        let wish = match (&own, feature) {
+            (Some(_), _) => Wish::Gpus,
+            (None, Some(_)) => Wish::Gated,
+            (None, None) => Wish::Named(&cdi),
+        };
+        if let Err(refused) = self.policy.granted(from, wish) {
+            return Ok(Err(refused));
         }
-        if *config.mode == Mode::Cdi || cdi.vendor != "nvidia.com" {
-            self.cdi.insert(cdi);
-            return Ok(());
-        }
-        let feature = match cdi.class.as_str() {
-            "gpu" => {
-                match own_name(device) {
-                    Some(word) => self.push(name, &word, false),
-                    None => {
-                        self.cdi.insert(cdi);
-                    }
-                }
-                return Ok(());
-            }
-            "imex-channel" => return self.imex(name, device),
-            "gds" => &mut self.gated.gds,
-            "mofed" => &mut self.gated.mofed,
-            "gdrcopy" => &mut self.gated.gdrcopy,
-            "nvswitch" => &mut self.gated.nvswitch,
+        let by_specification = *self.config.mode == Mode::Cdi && !automatic;
+        match (own, feature) {
+            (Some(word), _) if !by_specification => self.push(name, &word, automatic),
+            (None, Some(feature)) if !by_specification => self.feature(name, feature, &cdi.device)?,
             _ => {
                 self.cdi.insert(cdi);
-                return Ok(());
             }
-        };
-        *feature = true;
+        }
+        Ok(Ok(()))
+    }
+
+    fn feature(&mut self, name: &str, feature: Feature, device: &str) -> Result<()> {
+        match feature {
+            Feature::Gds => self.gated.gds = true,
+            Feature::Mofed => self.gated.mofed = true,
+            Feature::Gdrcopy => self.gated.gdrcopy = true,
+            Feature::Nvswitch => self.gated.nvswitch = true,
+            Feature::Imex => self.imex(name, device)?,
+        }
         Ok(())
     }
 
@@ -343,13 +397,13 @@ impl Listed {
         Ok(())
     }
 
-    fn finish(mut self, provenance: Provenance, config: &Config) -> Result<Asked> {
+    fn finish(mut self, provenance: Provenance) -> Result<Asked> {
         let imex = if self.imex_all {
             ImexRequest::All
         } else {
             imex_channels(core::mem::take(&mut self.imex))
         };
-        let devices = self.devices(config)?;
+        let devices = self.devices()?;
         Ok(Asked {
             devices,
             cdi: self.cdi.into_iter().collect(),
@@ -361,7 +415,8 @@ impl Listed {
 
     /// `void` anywhere is nothing. With `mode = "cdi"` words are names of the configured kind; else the
     /// first of `all` and `none` decides; else every word is a device of this host.
-    fn devices(&mut self, config: &Config) -> Result<DeviceRequest> {
+    fn devices(&mut self) -> Result<DeviceRequest> {
+        let config = self.config;
         if self.words.iter().any(|word| word.is("void")) {
             self.cdi.clear();
             return Ok(DeviceRequest::Void);
@@ -369,7 +424,8 @@ impl Listed {
         if *config.mode == Mode::Cdi {
             for word in self.words.extract_if(.., |word| !word.automatic) {
                 let cdi = CdiName::of_kind(&config.default_kind, &word.text);
-                self.cdi.insert(cdi.ok_or_else(|| not_a_device(&word, config))?);
+                self.cdi
+                    .insert(cdi.ok_or_else(|| not_a_device(&word.name, &word.text, config))?);
             }
         }
         if let Some(special) = self.words.iter().find(|word| word.is("all") || word.is("none")) {
@@ -382,7 +438,8 @@ impl Listed {
         let mut seen = HashSet::new();
         let mut list = Vec::new();
         for word in &self.words {
-            let selector = Selector::parse(&word.text).ok_or_else(|| not_a_device(word, config))?;
+            let selector =
+                Selector::parse(&word.text).ok_or_else(|| not_a_device(&word.name, &word.text, config))?;
             if seen.insert(selector.clone()) {
                 list.push(selector);
             }
@@ -404,6 +461,25 @@ fn annotations<'a>(inputs: &Inputs<'a>, config: &'a Config) -> impl Iterator<Ite
     })
 }
 
+/// A CDI name that a variable may not ask for.
+fn not_for_variables(name: &str, item: &str, refused: Refused) -> Error {
+    let why = match refused {
+        Refused::Kind => "a CDI device of another kind, which a variable cannot ask for",
+        Refused::Gated => "a CDI device that an unprivileged container may not ask for by a variable",
+        Refused::Unprivileged => "a device that an unprivileged container may not ask for",
+    };
+    let fix = "ask for nvidia.com/gpu devices, give the device to the engine (`--device`), or list the kind in \
+               `accept-cdi-kinds` of /etc/nvoci/config.toml";
+    let why = format!("`{}` is {why}", excerpt(item));
+    Error::new(Code::Malformed, name, why).fix(fix)
+}
+
+/// The note on an annotation that counts for nothing.
+fn unproven(name: &str, refused: Refused) -> String {
+    let note = ignored(name, refused);
+    format!("{note}; it counts as a variable, since nothing shows that a device plugin wrote it")
+}
+
 /// The device that a name of kind `nvidia.com/gpu` stands for, by the strategies `index`, `uuid` and
 /// `type-index` (`gpu0`, `mig0:1`) of specifications; `None` for a name that somebody made up.
 fn own_name(device: &str) -> Option<String> {
@@ -419,8 +495,7 @@ fn own_name(device: &str) -> Option<String> {
 
 /// The vendor's tools refuse such a word too. A device plugin that lists devices by volume mounts puts the mounts' directory into
 /// the variable, where it counts if the mounts do not.
-fn not_a_device(Word { name, text, .. }: &Word, config: &Config) -> Error {
-    let name = name.as_str();
+fn not_a_device(name: &str, text: &str, config: &Config) -> Error {
     if text.starts_with(VOLUMES) && *config.accept_volume_mounts {
         let why = "the devices are listed by volume mounts, and none is mounted there";
         let fix = format!("mount /dev/null at {VOLUMES}/<device> for each device");

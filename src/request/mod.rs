@@ -4,18 +4,21 @@
 //! Everything read here may have been written by whoever made the image, so every value is bounded in
 //! length, number and characters, and every wish carries its [`Provenance`], by which policy decides.
 //!
-//! | what | from | needs |
+//! | what | from | needs, unless the engine asks |
 //! |---|---|---|
-//! | GPUs | volume mounts, else annotations, else the environment | for the environment: `accept-envvar-unprivileged`, or CAP_SYS_ADMIN |
-//! | GDS, MOFED, GDRCopy, NVSwitch, IMEX | a mount or annotation of that kind, or the environment | for the environment: `accept-gated-unprivileged`, or CAP_SYS_ADMIN |
+//! | GPUs | volume mounts, else annotations, else the environment | `accept-envvar-unprivileged`, or CAP_SYS_ADMIN |
+//! | GDS, MOFED, GDRCopy, NVSwitch, IMEX | a mount or annotation of that kind, or the environment | `accept-gated-unprivileged`, or CAP_SYS_ADMIN |
+//! | CDI devices of other kinds | the same | a row of `accept-cdi-kinds`, then as for GPUs |
 //! | MIG config and monitor | the environment | CAP_SYS_ADMIN |
 //!
+//! [`provenance`] says which annotations are the engine's word, and decides what is granted.
 //! What is not granted gives nothing and leaves a note; only a request that was granted can fail.
 
 mod capabilities;
 mod cdi;
 mod devices;
 mod limits;
+mod provenance;
 mod require;
 mod select;
 mod selector;
@@ -26,12 +29,14 @@ use crate::error::{Code, Error, Result};
 
 pub use capabilities::Capabilities;
 pub use cdi::{CdiName, split_kind};
+pub use provenance::Provenance;
 pub use require::{Facts, Requirement, evaluate_all};
 pub use select::{GpuView, MigView, Selected, needs_mig_uuids, select};
 pub use selector::{PciAddress, Selector};
 
 use devices::Asked;
 use limits::excerpt;
+use provenance::{Policy, Refused, Wish};
 use variables::Variables;
 
 /// Where a request reached us.
@@ -163,37 +168,6 @@ pub struct Gated {
     pub nvswitch: bool,
 }
 
-/// Who asked for the GPUs.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Provenance {
-    /// `NVIDIA_VISIBLE_DEVICES`: the person who started the container, or the image.
-    Env,
-    /// A mount of `/dev/null` below `/var/run/nvidia-container-devices`: the orchestrator.
-    VolumeMount,
-    /// An annotation with a configured prefix: the orchestrator.
-    Annotation,
-    /// A CDI specification, through the engine.
-    Cdi,
-    /// An image from before `NVIDIA_VISIBLE_DEVICES`, with `CUDA_VERSION`.
-    LegacyImage,
-    /// A variable that Docker Swarm sets for a generic resource.
-    Swarm,
-}
-
-impl Provenance {
-    /// A stable name, for records.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Env => "env",
-            Self::VolumeMount => "volume-mount",
-            Self::Annotation => "annotation",
-            Self::Cdi => "cdi",
-            Self::LegacyImage => "legacy-image",
-            Self::Swarm => "swarm",
-        }
-    }
-}
-
 /// Whether anything in the inputs looks like a request; `false` is certain, and the container can be left
 /// alone without another look. Never fails: a broken value looks like a request.
 ///
@@ -237,7 +211,7 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
         notes,
     )?;
 
-    let granted = inputs.privileged || *config.accept_gated_unprivileged;
+    let granted = Policy::of(inputs, config).granted(Provenance::Env, Wish::Gated);
     gate(&mut request.gated, &variables, granted, notes);
     if *config.ignore_imex_channel_requests {
         request.imex = ImexRequest::Nothing;
@@ -341,7 +315,7 @@ fn mig_right(
     }
 }
 
-fn gate(gated: &mut Gated, variables: &Variables<'_>, granted: bool, notes: &mut Vec<String>) {
+fn gate(gated: &mut Gated, variables: &Variables<'_>, granted: Result<(), Refused>, notes: &mut Vec<String>) {
     let features = [
         ("NVIDIA_GDS", &mut gated.gds),
         ("NVIDIA_MOFED", &mut gated.mofed),
@@ -350,9 +324,11 @@ fn gate(gated: &mut Gated, variables: &Variables<'_>, granted: bool, notes: &mut
     ];
     for (name, feature) in features {
         match variables.get(name).map_or("", str::trim) {
-            "enabled" if granted => *feature = true,
-            "enabled" if !*feature => limits::note(notes, || ungranted(name)),
-            "enabled" | "" | "disabled" => {}
+            "enabled" => match granted {
+                Err(refused) if !*feature => limits::note(notes, || ignored(name, refused)),
+                granted => *feature |= granted.is_ok(),
+            },
+            "" | "disabled" => {}
             other => limits::note(notes, || {
                 format!(
                     "ignored {name}=`{}`: only `enabled` has a meaning",
@@ -364,14 +340,18 @@ fn gate(gated: &mut Gated, variables: &Variables<'_>, granted: bool, notes: &mut
 }
 
 /// `none` is none: the vendor's tool takes it for every channel (toolkit-features 12, quirk 3).
-fn imex_of(variables: &Variables<'_>, granted: bool, notes: &mut Vec<String>) -> Result<ImexRequest> {
+fn imex_of(
+    variables: &Variables<'_>,
+    granted: Result<(), Refused>,
+    notes: &mut Vec<String>,
+) -> Result<ImexRequest> {
     const NAME: &str = "NVIDIA_IMEX_CHANNELS";
     let value = variables.get(NAME).map_or("", str::trim);
     if matches!(value, "" | "none" | "void") {
         return Ok(ImexRequest::Nothing);
     }
-    if !granted {
-        limits::note(notes, || ungranted(NAME));
+    if let Err(refused) = granted {
+        limits::note(notes, || ignored(NAME, refused));
         return Ok(ImexRequest::Nothing);
     }
     if value.eq_ignore_ascii_case("all") {
@@ -383,11 +363,9 @@ fn imex_of(variables: &Variables<'_>, granted: bool, notes: &mut Vec<String>) ->
     Ok(devices::imex_channels(channels.collect::<Result<_>>()?))
 }
 
-fn ungranted(name: &str) -> String {
-    format!(
-        "ignored {name}: an unprivileged container may ask for this by a mount or a CDI device only \
-         (`accept-gated-unprivileged = true` allows the variable)"
-    )
+/// The note on what was not granted.
+fn ignored(what: &str, refused: Refused) -> String {
+    format!("ignored {what}: {}", refused.why())
 }
 
 #[cfg(test)]

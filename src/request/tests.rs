@@ -477,7 +477,12 @@ fn annotations_by_prefix() {
             "nvidia.com/gpu=0,nvidia.com/gpu=made-up,unqualified",
         ),
         ("other/c", "nvidia.com/gpu=9"),
-    ])
+        ("io.kubernetes.cri.container-type", "container"),
+    ]);
+    let request = Case {
+        mounts: vec![KUBELETS],
+        ..request
+    }
     .and("NVIDIA_VISIBLE_DEVICES", "void")
     .ok();
     assert_eq!(request.provenance, Provenance::Annotation);
@@ -497,23 +502,225 @@ fn annotations_by_prefix() {
     assert_eq!(broken.code(), Code::Malformed);
 }
 
+/// What the kubelet mounts into each container of a pod.
+const KUBELETS: (&str, &str) = (
+    "/var/lib/kubelet/pods/4811a2ec-9576-4426-a2d3-299dc1ced75f/etc-hosts",
+    "/etc/hosts",
+);
+const CLOSED: &str = "accept-envvar-unprivileged = false";
+const ALL: (&str, &str) = ("cdi.k8s.io/a", "nvidia.com/gpu=all");
+
+fn in_pod(list: &[(&str, &str)]) -> Case {
+    Case {
+        mounts: vec![KUBELETS],
+        ..annotations(list)
+    }
+}
+
 #[test]
-fn podmans_annotations_are_as_untrusted_as_the_image() {
-    let podman = [
-        ("io.container.manager", "libpod"),
-        ("cdi.k8s.io/a", "nvidia.com/gpu=all"),
+fn markers_that_an_image_can_write_prove_no_engine() {
+    let given = r#"{"cdi.k8s.io/a":"nvidia.com/gpu=all"}"#;
+    let crio = [
+        ALL,
+        ("io.container.manager", "cri-o"),
+        ("io.kubernetes.cri-o.ContainerType", "container"),
+        ("io.kubernetes.cri-o.Annotations", given),
     ];
-    let request = annotations(&podman)
-        .config("accept-envvar-unprivileged = false")
-        .ok();
+    let containerd = [ALL, ("io.kubernetes.cri.container-type", "container")];
+    let podman = [ALL, ("io.container.manager", "libpod")];
+    // Podman copies an image's annotations, and adds its own marker only where there is none.
+    for markers in [
+        &podman[..],
+        &crio,
+        &containerd,
+        &[ALL],
+        &[ALL, ("io.container.manager", "")],
+    ] {
+        let case = annotations(markers).config(CLOSED);
+        let request = case.ok();
+        assert!(request.is_empty() && request.notes.len() == 1, "{request:?}");
+        assert!(
+            request.notes[0].contains("counts as a variable"),
+            "{:?}",
+            request.notes
+        );
+        // As a variable: with the right it counts.
+        let open = annotations(markers).ok();
+        assert_eq!(open.devices, DeviceRequest::All);
+        assert_eq!(open.provenance, Provenance::AuthorAnnotation);
+        let privileged = annotations(markers).config(CLOSED).privileged();
+        assert_eq!(privileged.ok().devices, DeviceRequest::All);
+    }
+    // What the kubelet mounts, no image can.
+    for markers in [&crio[..], &containerd] {
+        let request = in_pod(markers).config(CLOSED).ok();
+        assert_eq!(request.devices, DeviceRequest::All);
+        assert_eq!(request.provenance, Provenance::Annotation);
+    }
+    // The least trusting row decides.
+    for more in [
+        ("io.container.manager", "libpod"),
+        ("io.kubernetes.cri-o.ContainerType", "sandbox"),
+        ("io.kubernetes.cri.container-type", "sandbox"),
+        ("io.kubernetes.cri-o.Annotations", "{}"),
+        ("io.kubernetes.cri-o.Annotations", "nonsense"),
+        (
+            "io.kubernetes.cri-o.Annotations",
+            r#"{"cdi.k8s.io/a":"nvidia.com/gpu=0"}"#,
+        ),
+        (
+            "io.kubernetes.cri-o.Annotations",
+            r#"{"cdi.k8s.io/a":["nvidia.com/gpu=all"]}"#,
+        ),
+    ] {
+        for markers in [&crio[..], &containerd] {
+            let case = in_pod(&[markers, &[more]].concat()).config(CLOSED);
+            assert!(case.ok().is_empty(), "{more:?}");
+        }
+    }
+    for source in [
+        "/x/pods/../4811a2ec-9576-4426-a2d3-299dc1ced75f/etc-hosts",
+        "pods/4811a2ec-9576-4426-a2d3-299dc1ced75f/etc-hosts",
+        "/pods/4811a2ec-9576-4426-a2d3-299dc1ced75f/volumes/etc-hosts",
+        "/pods/podname/etc-hosts",
+        "/run/containers/storage/overlay-containers/0/userdata/hosts",
+    ] {
+        let mut case = annotations(&crio).config(CLOSED);
+        case.mounts = vec![(source, "/etc/hosts")];
+        assert!(case.ok().is_empty(), "{source}");
+    }
+}
+
+#[test]
+fn under_crio_only_what_the_kubelet_gave_is_the_engines_word() {
+    let text = include_bytes!("../../tests/definitions/crio-1.36.json");
+    let recorded = |edit: &dyn Fn(&mut serde_json::Map<String, serde_json::Value>)| {
+        let mut spec: serde_json::Value = serde_json::from_slice(text).unwrap();
+        edit(spec["annotations"].as_object_mut().unwrap());
+        let spec = crate::oci::Spec::parse(spec.to_string().as_bytes()).unwrap();
+        let mounts = spec.mounts();
+        let mounts: Vec<_> = mounts
+            .iter()
+            .map(|m| MountView {
+                source: m.source.as_deref().unwrap_or(""),
+                destination: &m.destination,
+            })
+            .collect();
+        let inputs = Inputs {
+            env: &[],
+            annotations: &spec.annotations(),
+            mounts: &mounts,
+            privileged: spec.is_privileged(),
+            door: Door::Runtime,
+        };
+        let config = Config::parse(CLOSED, std::path::Path::new("test"), Dialect::Nvoci).unwrap();
+        parse(&inputs, &config).unwrap()
+    };
+    let set = |key: &str, value: &str| {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        move |a: &mut serde_json::Map<String, serde_json::Value>| {
+            a.insert(key.clone(), value.clone().into());
+        }
+    };
+    let plugin = ("cdi.k8s.io/nvidia-device-plugin_1", "nvidia.com/gpu=1");
+    // CRI-O writes a pod's annotations first, so the pod's own forms of these keys are gone.
+    for (key, value) in [ALL, ("io.kubernetes.cri.container-type", "container"), plugin] {
+        assert!(recorded(&set(key, value)).is_empty());
+    }
     assert!(
-        request.is_empty() && request.notes.len() == 1,
-        "{:?}",
-        request.notes
+        recorded(&|a| {
+            set(ALL.0, ALL.1)(a);
+            set("io.kubernetes.cri.container-type", "container")(a);
+        })
+        .is_empty()
     );
-    assert_eq!(annotations(&podman).ok().devices, DeviceRequest::All);
-    let kubernetes = annotations(&podman[1..]).config("accept-envvar-unprivileged = false");
-    assert_eq!(kubernetes.ok().devices, DeviceRequest::All);
+    let given = recorded(&|a| {
+        set(plugin.0, plugin.1)(a);
+        set(ALL.0, ALL.1)(a);
+        let key = "io.kubernetes.cri-o.Annotations";
+        let mut own: serde_json::Value = serde_json::from_str(a[key].as_str().unwrap()).unwrap();
+        own[plugin.0] = plugin.1.into();
+        set(key, &own.to_string())(a);
+    });
+    assert_eq!(given.devices, list(&[Selector::Index(1)]));
+    assert_eq!(given.provenance, Provenance::Annotation);
+    assert_eq!(given.notes.len(), 1, "{:?}", given.notes);
+}
+
+#[test]
+fn kinds_that_only_a_specification_explains() {
+    let containerd = ("io.kubernetes.cri.container-type", "container");
+    let names = |request: &Request| request.cdi.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let listed = "accept-cdi-kinds = [\"example.com/nic\", \"management.nvidia.com/gpu\"]";
+    for value in ["example.com/nic=eth0", "management.nvidia.com/gpu=all"] {
+        let annotation = ("cdi.k8s.io/a", value);
+        for case in [annotations(&[annotation]), in_pod(&[annotation, containerd])] {
+            let request = case.ok();
+            assert!(request.is_empty() && request.notes.len() == 1, "{request:?}");
+            assert!(request.notes[0].contains("accept-cdi-kinds"));
+            assert!(case.privileged().ok().is_empty());
+        }
+        assert_eq!(names(&annotations(&[annotation]).config(listed).ok()), [value]);
+        let closed = format!("{CLOSED}\n{listed}");
+        assert!(annotations(&[annotation]).config(&closed).ok().is_empty());
+        assert_eq!(devices(value).code(), Code::Malformed);
+        assert_eq!(devices(value).privileged().code(), Code::Malformed);
+        assert_eq!(names(&devices(value).config(listed).ok()), [value]);
+        assert!(devices(value).config(&closed).ok().is_empty());
+        let mixed = devices(&format!("0,{value}")).config(listed).ok();
+        assert_eq!(
+            (names(&mixed).len(), mixed.devices),
+            (1, list(&[Selector::Index(0)]))
+        );
+    }
+    // The device plugin's own specifications are the engine's word, and nobody else's.
+    let plugins = ("cdi.k8s.io/a", "k8s.device-plugin.nvidia.com/gpu=GPU-0");
+    assert_eq!(names(&in_pod(&[plugins, containerd]).ok()), [plugins.1]);
+    assert!(annotations(&[plugins]).ok().is_empty());
+    assert!(
+        annotations(&[("cdi.k8s.io/a", "nvidia.com/gpu=made-up")])
+            .ok()
+            .is_empty()
+    );
+    // With `mode = "cdi"` the configured kind is what words mean; no other comes with it.
+    let cdi = "mode = \"cdi\"\ndefault-kind = \"management.nvidia.com/gpu\"";
+    assert_eq!(
+        names(&devices("all").config(cdi).ok()),
+        ["management.nvidia.com/gpu=all"]
+    );
+    assert_eq!(
+        devices("example.com/nic=eth0").config(cdi).code(),
+        Code::Malformed
+    );
+}
+
+#[test]
+fn gated_features_pass_one_gate() {
+    let gpu = ("cdi.k8s.io/a", "nvidia.com/gpu=0");
+    for class in ["gds", "mofed", "gdrcopy", "nvswitch", "imex-channel"] {
+        let value = format!(
+            "nvidia.com/{class}={}",
+            if class == "imex-channel" { "0" } else { "all" }
+        );
+        let feature = ("cdi.k8s.io/b", value.as_str());
+        let none = (ImexRequest::Nothing, Gated::default());
+        let got = |case: &Case| {
+            let request = case.ok();
+            assert!(!request.is_empty());
+            (request.imex, request.gated)
+        };
+        assert_eq!(got(&annotations(&[gpu, feature])), none, "{class}");
+        assert_ne!(got(&annotations(&[gpu, feature]).privileged()), none, "{class}");
+        let open = "accept-gated-unprivileged = true";
+        assert_ne!(got(&annotations(&[gpu, feature]).config(open)), none, "{class}");
+        let engine = ("io.kubernetes.cri.container-type", "container");
+        assert_ne!(got(&in_pod(&[gpu, feature, engine])), none, "{class}");
+        // In `mode = "cdi"` it would be a name for the registry.
+        let cdi = annotations(&[gpu, feature]).config("mode = \"cdi\"").ok();
+        assert_eq!(cdi.cdi.len(), 1, "{class}");
+        // Nor does the variable for GPUs open the gate.
+        assert_eq!(devices(&format!("0,{value}")).code(), Code::Malformed, "{class}");
+    }
 }
 
 #[test]

@@ -53,6 +53,11 @@ impl MountNs {
         self.id == other.id
     }
 
+    /// Device and inode, by which the kernel tells namespaces that exist apart.
+    pub fn id(&self) -> (u64, u64) {
+        self.id
+    }
+
     /// Moves the calling (only) thread into this namespace; its root and working directory become the
     /// namespace's root.
     pub fn enter(&self) -> io::Result<()> {

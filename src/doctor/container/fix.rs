@@ -1,4 +1,5 @@
-//! Giving back what a `daemon-reload` took. Only what the container had been given: a node that it made itself does not count.
+//! Giving back what a `daemon-reload` took. Only what the host's grant names: a node, a mount or a record inside the container
+//! proves nothing.
 
 use std::path::PathBuf;
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::granted;
+use crate::apply::Grant;
 use crate::containers::{self, Container};
 use crate::host::{Host, NodeKind};
 use crate::ldso;
@@ -26,6 +28,8 @@ const UNIT_DIRS: [&str; 2] = ["/run/systemd/transient", "/run/systemd/system.con
 pub struct Seen {
     /// Which.
     pub container: Container,
+    /// What the host says that it was given, or why that says nothing.
+    pub(super) grant: Result<Grant, String>,
     /// The environment of its first process, if it may be read.
     pub(super) env: Option<BTreeMap<String, String>>,
     /// The host's nodes, as they are in the container.
@@ -48,7 +52,7 @@ pub(super) struct Seat {
     /// As the host's node has them.
     pub(super) numbers: (u32, u32),
     pub(super) state: State,
-    /// Somebody with the right to mount put it there, or the injection's record names it.
+    /// The host's grant names it.
     pub(super) granted: bool,
 }
 
@@ -101,6 +105,7 @@ impl Seen {
         let dir = Path::new("/proc").join(container.pid.to_string());
         let root = Root::open(dir.join("root/.")).ok();
         let env = environment(&dir);
+        granted::prune();
         let mut seen = Self {
             env,
             nodes: Vec::new(),
@@ -108,11 +113,12 @@ impl Seen {
             libcuda: None,
             mapped: mapped(container.pid),
             unit: unit(&container.cgroup),
+            grant: granted::find(&container),
             container,
         };
         match root {
             Some(root) => {
-                seen.nodes(&root, &dir, host);
+                seen.nodes(&root, host);
                 seen.libcuda = seen.libcuda(&root);
             }
             None => seen.unopened = Some("its root cannot be looked into".to_owned()),
@@ -121,15 +127,8 @@ impl Seen {
     }
 
     /// Finds the host's nodes in the container, and opens those that are the same device.
-    fn nodes(&mut self, root: &Root, dir: &Path, host: &Host) {
-        let mountinfo = text(&dir.join("mountinfo"));
-        let recorded: Vec<&str> = self
-            .container
-            .record
-            .iter()
-            .flat_map(|r| r["devices"].as_array().into_iter().flatten())
-            .filter_map(|d| d.as_str())
-            .collect();
+    fn nodes(&mut self, root: &Root, host: &Host) {
+        let granted = self.grant.as_ref().map_or(&[][..], |grant| &grant.devices);
         let mut tried: Vec<(usize, Node)> = Vec::new();
         for node in host.nodes.iter().filter(|n| is_gpus(n.kind)) {
             let found = root.resolve_nofollow(&node.path).ok();
@@ -140,7 +139,6 @@ impl Seen {
                 }
                 Some(_) => State::Wrong,
             };
-            let shown = node.path.to_string_lossy();
             if let (State::Untried, Some(found)) = (state, found) {
                 tried.push((self.nodes.len(), found));
             }
@@ -149,8 +147,7 @@ impl Seen {
                 path: node.path.clone(),
                 numbers: (node.major, node.minor),
                 state,
-                granted: recorded.contains(&&*shown)
-                    || mountinfo.lines().any(|l| l.split(' ').nth(4) == Some(&*shown)),
+                granted: granted.contains(&(node.path.clone(), node.major, node.minor)),
             });
         }
         let (places, nodes): (Vec<usize>, Vec<Node>) = tried.into_iter().unzip();

@@ -5,6 +5,7 @@
 
 mod find;
 mod fix;
+mod granted;
 mod judge;
 mod look;
 #[cfg(test)]
@@ -47,6 +48,10 @@ pub fn report(seen: &Seen, host: &Host) -> Report {
     if let Some(dir) = &container.driver_dir {
         report.fact("driver directory", dir.display().to_string());
     }
+    if let Ok(grant) = &seen.grant {
+        let devices = grant.devices.iter().map(|(path, ..)| path.display().to_string());
+        report.fact("granted", devices.collect::<Vec<_>>().join(" "));
+    }
     if let Some(version) = &container.driver {
         report.fact("driver given", version);
     }
@@ -67,6 +72,23 @@ pub fn none(name: &str, why: &str) -> Report {
             .fix("name a running one by its id, its name (Docker, Podman), or the number of one of its processes; `nvoci ps` lists those with GPUs"),
     );
     report
+}
+
+/// Why `--fix` does nothing about nodes that do not open; `None` where all do.
+pub fn refused(seen: &Seen) -> Option<Finding> {
+    let refused = seen
+        .nodes
+        .iter()
+        .any(|s| s.state == look::State::Fails(rustix::io::Errno::PERM));
+    refused.then(|| {
+        let why = match &seen.grant {
+            Ok(_) => "the host's grant does not name the nodes that do not open",
+            Err(why) => why.as_str(),
+        };
+        let cause = format!("nothing was done: {why}, and what is inside a container proves nothing");
+        Finding::new(&FIXED, Severity::Fail, "--fix", cause)
+            .fix("start the container again, with its GPUs given by the runtime or CDI")
+    })
 }
 
 /// What a repair came to, as a finding for the report that is made after it.

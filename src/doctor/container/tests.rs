@@ -59,6 +59,7 @@ fn seen() -> Seen {
         granted: true,
     });
     Seen {
+        grant: Err("none".to_owned()),
         container: Container {
             id: "3f2a".repeat(16),
             engine: Some("docker"),
@@ -314,6 +315,10 @@ fn a_reload_is_foreseen_and_what_it_took_can_be_given_back() {
     // What a container made itself is not given to it.
     lost.nodes[1].granted = false;
     assert_eq!(Repair::plan(&lost), None);
+    lost.grant = Err("the grant is an earlier container's".to_owned());
+    let refusal = refused(&lost).unwrap();
+    assert!(refusal.cause.contains("earlier container's") && !refusal.fix.is_empty());
+    assert_eq!(refused(&seen()), None);
 }
 
 #[test]

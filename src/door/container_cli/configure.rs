@@ -13,8 +13,9 @@ use std::time::Instant;
 use super::inventory::request;
 use super::options::{Configure, FIRMWARE, Global};
 use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Container, Image, Sources};
-use crate::door::{hook, inject, log};
+use crate::apply::{Container, Grant, Grants, Image, Sources, record};
+use crate::door::hook::{self, Namespace};
+use crate::door::{inject, log};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::{Bundle, Spec};
 use crate::plan::{Place, Plan};
@@ -43,14 +44,19 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         capabilities = capabilities.with(crate::request::Capabilities::COMPAT32);
     }
     let request = request(&options.wish, capabilities, &options.requirements, &config)?;
-    let namespace = namespace(options.pid)?;
+    let Namespace { id, enter: namespace } = namespace(options.pid)?;
+    // Opened before the container's mount namespace is entered: later, /run is another one.
+    let grants = record::run_dir().and_then(|run| Grants::below(&run)).ok();
     let (mut plan, roots) = inject::prepare(inject::Look::begin(&config)?, &request, &config)?;
     leave_out(&mut plan, &options.wish.without);
     process::drop_capabilities();
     let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |_, _| Ok(()))?;
     let sources = Sources::open(&plan, &roots, |_| false)?;
     let spec = spec_of(&rootfs);
-    if !plan.no_cgroups {
+    let mut grant = Grant::new("", id, spec.as_ref(), &plan.devices);
+    if plan.no_cgroups {
+        grant.devices.clear();
+    } else {
         allow(options.pid, spec.as_ref(), &plan)?;
     }
     if options.no_devbind {
@@ -64,18 +70,22 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         tmpfs: spec
             .as_ref()
             .map_or_else(|| tmpfs_of(&rootfs), hook::tmpfs_destinations),
+        mounts: spec.as_ref().map(hook::destinations),
         mount_label: spec.as_ref().and_then(|s| s.mount_label()).map(str::to_owned),
         rootfs,
     };
     let record = apply(&plan, sources, &target, image, |_| Ok(Vec::new()), started)?;
     inject::warn(&record.warnings);
+    if let Some(grants) = &grants {
+        hook::keep(grants, &record, grant);
+    }
     Ok(())
 }
 
-/// The namespace to enter; `None` when it is the caller's own, which then is not the host's.
-fn namespace(pid: Option<i32>) -> Result<Option<MountNs>> {
+/// The container's namespace: of the process, or the caller's own, which then is not the host's.
+fn namespace(pid: Option<i32>) -> Result<Namespace> {
     let Some(pid) = pid else {
-        return hook::inside_a_container().map(|()| None);
+        return hook::inside_a_container().map(|own| Namespace::inside(&own));
     };
     let namespace =
         MountNs::of(pid).map_err(|e| Error::io(Code::NotAContainer, format!("process {pid}"), &e))?;
@@ -84,7 +94,7 @@ fn namespace(pid: Option<i32>) -> Result<Option<MountNs>> {
         let why = "it is in the host's mount namespace";
         return Err(Error::new(Code::NotAContainer, format!("process {pid}"), why));
     }
-    Ok(Some(namespace))
+    Ok(Namespace::outside(namespace))
 }
 
 /// The definition of the container, where the rootfs is the one of a bundle.

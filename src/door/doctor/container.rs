@@ -20,7 +20,8 @@ driver changed underneath, whether the next `systemctl daemon-reload` takes the 
 the container is executed. `nvoci doctor image /proc/PID/root` looks at its frameworks.
 
   --fix    gives back access to nodes that a daemon-reload took; shows first what it does. Only nodes
-           that the container was given; it lasts as long as the container.
+           that nvoci gave the container, as /run/nvoci/grants of this host says, whatever is inside
+           the container; it lasts as long as the container.
   --json   as one JSON document
   --help   this text
 ";
@@ -50,7 +51,11 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
     let host = Host::discover(&Roots::open(&locations)?, &locations)?;
     let seen = Seen::look(found.clone(), &host);
     let Some(repair) = Repair::plan(&seen).filter(|_| fix) else {
-        return show(&container::report(&seen, &host), as_json);
+        let mut report = container::report(&seen, &host);
+        if fix && let Some(refused) = container::refused(&seen) {
+            report.add(refused);
+        }
+        return show(&report, as_json);
     };
     if !as_json {
         for line in repair.describe() {
