@@ -15,7 +15,7 @@ use super::validate::{self, Checked};
 use super::{Engine, Settings, Take, diff, podman, sources, spec};
 
 /// An install takes some seconds at most, most of them the engine's for its validation.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One registration or its removal.
 #[derive(Debug)]
@@ -224,12 +224,19 @@ fn lock(job: &Job) -> Result<Option<Lock>> {
             what,
             format!("another process has held it for {} s", PATIENCE.as_secs()),
         )),
-        Err(e) if e.raw_os_error() == Some(libc::EPERM) => Err(Error::new(
-            Code::UnsafeOwner,
-            what,
-            "it is not a file that only root can open",
-        )
-        .fix("remove it, and see who made it")),
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EPERM | libc::ELOOP | libc::EISDIR | libc::ENXIO)
+            ) =>
+        {
+            Err(Error::new(
+                Code::UnsafeOwner,
+                what,
+                "it is not a file that only root can open",
+            )
+            .fix("remove it, and see who made it"))
+        }
         Err(e) => Err(Error::io(Code::Engine, what, &e)),
     }
 }

@@ -355,7 +355,7 @@ mod tests {
             recorded.link("proc/self/ns/user", "user:[1]");
             recorded.link("proc/77/ns/user", "user:[1]");
             recorded.file("proc/77/comm", "dockerd\n");
-            let me = recorded.me();
+            let me = Self::me();
             recorded.uids([me; 4]);
             recorded.file(
                 "proc/77/cmdline",
@@ -394,7 +394,7 @@ mod tests {
             );
         }
 
-        fn me(&self) -> u32 {
+        fn me() -> u32 {
             rustix::process::geteuid().as_raw()
         }
 
@@ -402,7 +402,7 @@ mod tests {
             let sight = Sight {
                 proc: Root::open(self.at("proc")).unwrap(),
                 root: Root::open(self.at("root")).unwrap().resolve("/").unwrap().id(),
-                uid: self.me(),
+                uid: Self::me(),
             };
             sight.find(NAME).unwrap()
         }
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn another_users_process_does_not() {
-        let me = Recorded::new().me();
+        let me = Recorded::me();
         let other = me + 1000;
         for uids in [
             [other; 4],
@@ -471,7 +471,7 @@ mod tests {
         recorded.mode("bin", 0o777);
         assert!(recorded.refused().contains("lets others write"));
         let recorded = Recorded::new();
-        if recorded.me() == 0 {
+        if Recorded::me() == 0 {
             chown(recorded.at("bin/dockerd"), Some(1000), Some(1000)).unwrap();
             assert!(recorded.refused().contains("belongs to user 1000"));
             let recorded = Recorded::new();
@@ -489,7 +489,7 @@ mod tests {
     fn a_containers_root_is_not_the_hosts() {
         let recorded = Recorded::new();
         recorded.link("proc/77/ns/user", "user:[2]");
-        if recorded.me() == 0 {
+        if Recorded::me() == 0 {
             assert!(recorded.refused().contains("user namespace"));
         }
         let recorded = Recorded::new();
