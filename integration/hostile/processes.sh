@@ -102,6 +102,15 @@ a60_users_file() { impostor /opt/real/dockerd 0; echo '{}' >/etc/docker/x.json; 
 a60_users_link() { impostor /opt/real/dockerd 0; ln -s /etc/docker/daemon.json /etc/docker/x.json; chown -h 1000 /etc/docker/x.json; started /opt/real/dockerd --config-file=/etc/docker/x.json; refused 6002 "$TOOL" install docker; }
 a60_relative() { impostor /opt/real/dockerd 0; started /opt/real/dockerd --config-file=../../etc/sudoers.d/zz; registered docker $daemon_json; }
 a60_escapes() { impostor /opt/real/dockerd 0; started /opt/real/dockerd $'--config-file=/etc/docker/\e[2J\a'; registered docker $daemon_json; ! LC_ALL=C grep -qP '[\x00-\x08\x0b-\x1f\x7f]' "$CASE_DIR/install.out" || fail "control characters"; }
+a60_reload() { # the signal goes to the real one, and a user's process does not keep it away
+  impostor /opt/real/dockerd 0
+  impostor $U/dockerd 1000
+  started as_user $U/dockerd
+  started /opt/real/dockerd
+  registered docker $daemon_json --restart
+  grep -q "SIGHUP to dockerd (${pids[1]})" "$CASE_DIR/install.out" || fail "no signal: $(tail -n 2 "$CASE_DIR/install.out")"
+  kill -0 "${pids[0]}" || fail "the user's process got it"
+}
 a60_clash() { impostor /opt/real/dockerd 0; started /opt/real/dockerd --default-runtime=crun; refused 6001 "$TOOL" install docker --set-as-default; registered docker $daemon_json; }
 a60_doctor() { # root's doctor does not connect where a user says that the daemon listens
   impostor $U/dockerd 1000
