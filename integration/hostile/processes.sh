@@ -218,6 +218,15 @@ a62_install_and_uninstall() {
     as_before
   done
 }
+a62_users_own() { # a user's own Docker: without a configuration directory, so that it is made meanwhile
+  local i home=$U/home
+  for i in $(seq 10); do
+    rm -rf $home
+    install -d -o 1000 -g 1000 $home
+    both setpriv --reuid 1000 --regid 1000 --clear-groups env HOME=$home "$TOOL" install docker --runtime-name a -- setpriv --reuid 1000 --regid 1000 --clear-groups env HOME=$home "$TOOL" install docker --runtime-name b
+    [ "$(jq -c '.runtimes | keys' $home/.config/docker/daemon.json)" = '["a","b"]' ] || { fail "the host was changed by one alone, round $i"; break; }
+  done
+}
 a62_held() {
   mkdir -p -m 755 /run/nvoci
   install -m 600 /dev/null /run/nvoci/lock

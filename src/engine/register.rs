@@ -201,13 +201,12 @@ fn lock(job: &Job) -> Result<Option<Lock>> {
     }
     let root = rustix::process::geteuid().is_root();
     let (locked, what) = match &job.session.user {
+        // Their home: a directory below it may be made in the meantime.
         Some(user) => {
-            let dir = user.config.ancestors().find_map(|d| job.root.subroot(d).ok());
+            let home = std::env::home_dir().unwrap_or_else(|| user.config.clone());
+            let dir = job.root.subroot(&home);
             let dir = dir.as_ref().unwrap_or(&job.root);
-            (
-                Lock::of_directory(dir, PATIENCE),
-                user.config.display().to_string(),
-            )
+            (Lock::of_directory(dir, PATIENCE), home.display().to_string())
         }
         None if root => (Lock::of_machine(PATIENCE), "/run/nvoci/lock".to_owned()),
         None => (

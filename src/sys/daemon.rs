@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::owned;
+use super::program::is_on_fuse;
 use super::root::{Node, Root};
 
 /// The highest process number of any kernel (`PID_MAX_LIMIT` of linux/threads.h).
@@ -193,7 +194,11 @@ impl Sight {
         }
         let namespace = |at: &Root, path: &str| at.read_link(path);
         let visible = namespace(dir, "ns/user");
-        if matches!(&visible, Err(e) if e.kind() == io::ErrorKind::PermissionDenied) && self.uid != 0 {
+        if matches!(&visible, Err(e) if e.kind() == io::ErrorKind::PermissionDenied) {
+            if self.uid == 0 {
+                let why = "this nvoci may not look at its program".to_owned();
+                return Ok(Err((uid, Fault::Program, why)));
+            }
             // An ordinary user sees no more of a process of root's.
             return Ok(Ok(Identity {
                 uid,
@@ -228,7 +233,7 @@ impl Sight {
 fn prove(exe: &Path, in_place: bool, inode: &Node) -> Result<(), String> {
     let shown = exe.display();
     let stat = inode.stat();
-    if inode.kind() != FileType::RegularFile || stat.st_mode & SETUID_OR_SETGID != 0 {
+    if inode.kind() != FileType::RegularFile || stat.st_mode & SETUID_OR_SETGID != 0 || is_on_fuse(inode) {
         return Err(format!("its program {shown} is no plain program"));
     }
     owned::check(inode, exe).map_err(|e| format!("its program {shown}: {}", e.why()))?;

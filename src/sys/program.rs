@@ -1,10 +1,12 @@
 //! Programs that only root can have put where they are.
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
 
 use super::owned;
+use super::root::Node;
 
 /// Where the host's own programs are; never the caller's `PATH`, which `su` keeps.
 const DIRS: [&str; 6] = [
@@ -52,6 +54,10 @@ impl Program {
         if !node.is_file() || node.stat().st_mode & 0o111 == 0 {
             return Err(none("it is not an executable file"));
         }
+        if is_on_fuse(&node) {
+            let why = "it is on a FUSE file system, whose server says what owner and content a file has";
+            return Err(Error::new(Code::LooseProgram, shown(), why));
+        }
         Ok(Self(path.to_owned()))
     }
 
@@ -70,6 +76,13 @@ impl Program {
     pub fn text(&self) -> String {
         self.0.display().to_string()
     }
+}
+
+/// Whether a user's own program may answer for the file: a mount of theirs can show any owner.
+pub(super) fn is_on_fuse(node: &Node) -> bool {
+    /// linux/magic.h.
+    const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+    rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type == FUSE_SUPER_MAGIC)
 }
 
 #[cfg(test)]
