@@ -118,7 +118,7 @@ a60_doctor() { # root's doctor does not connect where a user says that the daemo
   started as_user perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Local => $ARGV[0], Listen => 1); $c = $s->accept; open(F, ">$ARGV[0].seen"); sleep 60' $U/evil.sock
   run 20 doctor "$TOOL" doctor engine docker --json || true
   [ ! -e $U/evil.sock.seen ] || fail "the doctor has connected to a user's socket"
-  grep -q 6009 "$CASE_DIR/doctor.out" || fail "the doctor is silent about it: $(head -c 300 "$CASE_DIR/doctor.out")"
+  grep -q 7223 "$CASE_DIR/doctor.out" || fail "the doctor is silent about it: $(head -c 300 "$CASE_DIR/doctor.out")"
 }
 
 # 61: started from where a user can put something else.
