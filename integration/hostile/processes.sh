@@ -111,6 +111,32 @@ a60_reload() { # the signal goes to the real one, and a user's process does not 
   grep -q "SIGHUP to dockerd (${pids[1]})" "$CASE_DIR/install.out" || fail "no signal: $(tail -n 2 "$CASE_DIR/install.out")"
   kill -0 "${pids[0]}" || fail "the user's process got it"
 }
+alternate() { # one number for root's daemon and a user's process, one after the other
+  local c p
+  while :; do
+    for c in '' 'setpriv --reuid 1000 --regid 1000 --clear-groups'; do
+      echo 20000 >/proc/sys/kernel/ns_last_pid
+      # shellcheck disable=SC2086  # words
+      if [ -z "$c" ]; then /opt/real/dockerd --config-file=/etc/docker/other.json & else $c $U/dockerd --config-file=/etc/docker/users.json & fi
+      p=$!
+      sleep 0.00$((RANDOM % 9))
+      kill -9 $p 2>/dev/null || true
+      wait $p 2>/dev/null || true
+    done
+  done
+}
+a60_pid_reuse() {
+  local i
+  impostor /opt/real/dockerd 0
+  impostor $U/dockerd 1000
+  started alternate
+  for i in $(seq 40); do
+    run 20 plan "$TOOL" install docker --dry-run || { fail "not done: $(head -c 300 "$CASE_DIR/plan.err")"; break; }
+    ! grep -q users.json "$CASE_DIR/plan.out" || { fail "a user chose the file, round $i"; break; }
+  done
+  end_processes
+  kill -9 20001 2>/dev/null || true
+}
 a60_clash() { impostor /opt/real/dockerd 0; started /opt/real/dockerd --default-runtime=crun; refused 6001 "$TOOL" install docker --set-as-default; registered docker $daemon_json; }
 a60_doctor() { # root's doctor does not connect where a user says that the daemon listens
   impostor $U/dockerd 1000

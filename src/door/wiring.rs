@@ -86,10 +86,8 @@ fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec) -> Result<()
 /// # Errors
 /// [`Code::LooseProgram`](crate::error::Code::LooseProgram) when that is not there either.
 fn hook_path() -> Result<PathBuf> {
-    let own = std::env::current_exe().context(Code::System, || "the path of this program")?;
-    let proven = Program::prove(&own).or_else(|why| {
-        let packaged = Program::prove(Path::new(apply::spec::HOOK_PATH));
-        packaged.map_err(|_| why)
-    });
+    let own = std::env::current_exe().context(Code::System, || "the path of this program");
+    let proven = own.and_then(|own| Program::prove(&own));
+    let proven = proven.or_else(|why| Program::prove(Path::new(apply::spec::HOOK_PATH)).map_err(|_| why));
     proven.map(|program| program.path().to_owned())
 }
