@@ -208,7 +208,18 @@ fn lock(job: &Job) -> Result<Option<Lock>> {
             let dir = dir.as_ref().unwrap_or(&job.root);
             (Lock::of_directory(dir, PATIENCE), home.display().to_string())
         }
-        None if root => (Lock::of_machine(PATIENCE), "/run/nvoci/lock".to_owned()),
+        // Where an image is built there may be no /run to write to.
+        None if root => {
+            let no_run = |e: &std::io::Error| {
+                matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EROFS | libc::EACCES))
+            };
+            let lock = Lock::of_machine(PATIENCE);
+            let lock = match lock {
+                Err(e) if no_run(&e) => Lock::of_directory(&job.root, PATIENCE),
+                lock => lock,
+            };
+            (lock, "/run/nvoci/lock".to_owned())
+        }
         None => (
             Lock::of_directory(&job.root, PATIENCE),
             "the root directory".to_owned(),
@@ -216,8 +227,6 @@ fn lock(job: &Job) -> Result<Option<Lock>> {
     };
     match locked {
         Ok(lock) => Ok(Some(lock)),
-        // Where an image is built there may be no /run to write to, and nobody else either.
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EROFS)) => Ok(None),
         Err(e) if e.raw_os_error() == Some(libc::ETIMEDOUT) => Err(Error::new(
             Code::Busy,
             what,
