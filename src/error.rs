@@ -132,6 +132,14 @@ codes! {
     Runtime = 5004, System, "install runc or crun, or set `runtimes` in /etc/nvoci/config.toml";
     #[doc = "An engine's configuration could not be read, changed or validated."]
     Engine = 6001, Engine, "see the cause; the engine's configuration is as it was";
+    #[doc = "A running daemon was started with a configuration file that nvoci does not edit unasked."]
+    DaemonFile = 6002, Engine, "name the file yourself: `--config FILE`";
+    #[doc = "The program that would be registered does not exist."]
+    NoProgram = 6003, Engine, "install nvoci's package, or name the program: `--runtime-path FILE`";
+    #[doc = "Somebody other than root could replace the program that would be registered."]
+    LooseProgram = 6004, Engine, "install nvoci where every directory belongs to root and only root can write, then run that one";
+    #[doc = "Another nvoci is changing engines' configurations."]
+    Busy = 6005, Engine, "wait until the other `nvoci install` or `nvoci uninstall` has ended, then run this again";
 }
 
 impl fmt::Display for Code {

@@ -51,6 +51,7 @@ inside() {
     install -m 755 "$NVOCI_BIN" usr/bin/nvoci
     ln -sf nvoci usr/bin/nvidia-container-runtime-hook
     ln -sf nvoci usr/bin/nvidia-container-toolkit
+    ln -sf nvoci usr/bin/nvoci-runtime
   fi
   hostname simhost
   chroot . ip link set lo up

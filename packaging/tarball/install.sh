@@ -7,6 +7,7 @@
 # A name that engines look up (nvidia-container-runtime-hook and the like) is linked in DIR/bin only where no program of
 # that name is on PATH; --take-names links all of them, and where DIR/bin stands before /usr/bin on PATH they win over the vendor's.
 # No engine is changed: `nvoci install ENGINE` does that. No file that this script did not make is overwritten or removed.
+# Every directory on the way to DIR must belong to root and be writable by root alone: engines execute what lies there as root.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=/usr/local take= uninstall=
@@ -24,11 +25,64 @@ done
 case $prefix in /*) ;; *) echo "install.sh: --prefix takes an absolute path" >&2; exit 2 ;; esac
 [ "$(id -u)" = 0 ] || { echo 'install.sh: needs root' >&2; exit 1; }
 manifest=$prefix/lib/nvoci/manifest
+umask 022
+
+# proven PATH: every part of it that exists, and every link on the way, belongs to root, and nobody else may write to it.
+proven() ( # PATH LINKS
+  path=$1 links=${2:-0} at=
+  [ "$links" -lt 40 ] || { echo "install.sh: $path: too many links" >&2; exit 1; }
+  set -f
+  IFS=/
+  # shellcheck disable=SC2086  # its parts
+  set -- '' $path
+  for part; do
+    [ -n "$part" ] || [ -z "$at" ] || continue
+    [ "$part" != .. ] || { echo "install.sh: $path: \`..\` in it" >&2; exit 1; }
+    [ -z "$part" ] || at=$at/$part
+    here=${at:-/}
+    [ -e "$here" ] || [ -L "$here" ] || exit 0
+    [ "$(stat -c %u "$here")" = 0 ] || { echo "install.sh: $here belongs to user $(stat -c %u "$here"), who could replace what engines execute as root; nothing was done" >&2; exit 1; }
+    if [ -L "$here" ]; then
+      to=$(readlink "$here")
+      case $to in /*) ;; *) to=${at%/*}/$to ;; esac
+      # Links of distributions climb (`lib64 -> ../lib`): what is left is where they lead.
+      case /$to/ in */../*) to=$(readlink -f "$here") ;; esac
+      proven "$to" $((links + 1)) || exit 1
+    else
+      mode=$(stat -c %a "$here")
+      [ $((0$mode & 022)) = 0 ] || { [ -d "$here" ] && [ $((0$mode & 01000)) != 0 ]; } ||
+        { echo "install.sh: $here has mode $mode: others could replace what engines execute as root; nothing was done" >&2; exit 1; }
+    fi
+  done
+)
+proven "$prefix" || exit 1
+proven "$manifest" || exit 1
+# removable KIND PATH: what a manifest may name: what is in the prefix, or what this script makes elsewhere.
+removable() {
+  case $2 in *..*) return 1 ;; esac
+  case $1:$2 in
+    file:"$prefix"/* | dir:"$prefix" | dir:"$prefix"/*) ;;
+    file:/etc/systemd/system/nvoci-cdi-refresh.service | file:/etc/systemd/system/nvoci-cdi-refresh.path) ;;
+    file:/etc/udev/rules.d/99-nvoci.rules | file:/etc/nvoci/cdi-refresh.env | dir:/etc/nvoci) ;;
+    # Above the prefix, only if empty.
+    dir:/*) case $prefix in "$2"/*) ;; *) return 1 ;; esac ;;
+    *) return 1 ;;
+  esac
+  proven "${2%/*}/"
+}
+take_away() { # KIND PATH
+  removable "$1" "$2" || { echo "install.sh: $2 stays: it is not nvoci's, whatever $manifest says" >&2; return 0; }
+  case $1 in
+    file) rm -f "$2" ;;
+    dir) rmdir "$2" 2>/dev/null || true ;;
+  esac
+}
 
 systemd() { [ -d /run/systemd/system ] && systemctl "$@" >/dev/null 2>&1 || true; }
 
 if [ -n "$uninstall" ]; then
   [ -e "$manifest" ] || { echo "install.sh: nothing of nvoci's in $prefix (no $manifest)" >&2; exit 1; }
+  proven "$prefix/bin/nvoci" && proven "$prefix/lib/nvoci/clean" || exit 1
   "$prefix/bin/nvoci" uninstall docker podman containerd crio || echo 'nvoci: an engine still names nvoci; see above' >&2
   "$prefix/lib/nvoci/clean" hooks
   systemd disable --now nvoci-cdi-refresh.path nvoci-cdi-refresh.service
@@ -36,12 +90,7 @@ if [ -n "$uninstall" ]; then
   # Backwards: what is in a directory goes before it. A directory that holds something else stays.
   list=$(sort -r "$manifest")
   rm -f "$manifest"
-  printf '%s\n' "$list" | while read -r kind path; do
-    case $kind in
-      file) rm -f "$path" ;;
-      dir) rmdir "$path" 2>/dev/null || true ;;
-    esac
-  done
+  printf '%s\n' "$list" | while read -r kind path; do take_away "$kind" "$path"; done
   rm -rf /var/lib/nvoci
   systemd daemon-reload
   echo "nvoci is gone from $prefix"
@@ -59,7 +108,7 @@ keep() {
 }
 trap keep EXIT
 say() { printf '%s\n' "$1" >>"$new"; }
-ours() { [ -e "$manifest" ] && grep -qx "$1 $2" "$manifest"; }
+ours() { [ -e "$manifest" ] && grep -qxF "$1 $2" "$manifest"; }
 make_dir() { # DIR: and those above it, each noted if it was not there (or we made it before)
   [ "$1" != / ] || return 0
   if [ -d "$1" ]; then
@@ -74,7 +123,8 @@ make_dir() { # DIR: and those above it, each noted if it was not there (or we ma
   chmod 755 "$1"
   say "dir $1"
 }
-free() { # PATH: nothing is there, or it is ours
+free() { # PATH: nothing is there, or it is ours; and nobody else can put something else there
+  proven "$(dirname "$1")" || exit 1
   { [ ! -e "$1" ] && [ ! -L "$1" ]; } || ours file "$1" ||
     { echo "install.sh: $1 is there and is not nvoci's; nothing was overwritten" >&2; exit 1; }
 }
@@ -130,7 +180,7 @@ say "file $prefix/lib/nvoci/uninstall"
 # What an older version had and this one has not.
 if [ -e "$manifest" ]; then
   sort -r "$manifest" | while read -r kind path; do
-    grep -qx "$kind $path" "$new" || case $kind in file) rm -f "$path" ;; dir) rmdir "$path" 2>/dev/null || true ;; esac
+    grep -qxF "$kind $path" "$new" || take_away "$kind" "$path"
   done
 fi
 rm -f "$manifest"

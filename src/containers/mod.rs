@@ -152,11 +152,33 @@ pub fn members(proc: &Path, pid: u32) -> io::Result<Vec<u32>> {
     Ok(found)
 }
 
+/// A running container as its cgroup names it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Named {
+    /// The engine's id.
+    pub id: String,
+    /// A process of it.
+    pub pid: u32,
+    /// Who can have chosen the name, the most trusted first.
+    pub named_by: NamedBy,
+}
+
+/// Who can have made a cgroup of that name: whoever may write to a cgroup chooses names below it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum NamedBy {
+    /// The host's root alone.
+    Root,
+    /// A user whose cgroups systemd has handed to them.
+    User,
+    /// A container, below its own cgroup.
+    Container,
+}
+
 /// Every running container by its id and a process of it, GPUs or not.
 ///
 /// # Errors
 /// When `proc` cannot be read.
-pub fn running(proc: &Path) -> io::Result<Vec<(String, u32)>> {
+pub fn running(proc: &Path) -> io::Result<Vec<Named>> {
     let own = id_of(Path::new("/"))?;
     let mut found = BTreeMap::new();
     let pids = fs::read_dir(proc)?.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -171,8 +193,16 @@ pub fn running(proc: &Path) -> io::Result<Vec<(String, u32)>> {
             *first = pid.min(*first);
         }
     }
-    let id = |pid: &u32| name(&cgroup(&text(&proc.join(pid.to_string()).join("cgroup")))).0;
-    Ok(found.values().map(|pid| (id(pid), *pid)).collect())
+    let named = |pid: &u32| {
+        let cgroup = cgroup(&text(&proc.join(pid.to_string()).join("cgroup")));
+        let (id, _) = name(&cgroup);
+        Named {
+            named_by: named_by(&cgroup, &id),
+            id,
+            pid: *pid,
+        }
+    };
+    Ok(found.values().map(named).collect())
 }
 
 fn is_forbidden(dir: &Path) -> bool {
@@ -349,6 +379,27 @@ fn name(cgroup: &str) -> (String, Option<&'static str>) {
     (id, engine.or_else(by_parent))
 }
 
+/// Who can have chosen the part of a cgroup's path that `id` is from.
+fn named_by(cgroup: &str, id: &str) -> NamedBy {
+    let mut parts = cgroup.split('/').filter(|p| !p.is_empty());
+    let above: Vec<&str> = parts.by_ref().take_while(|p| !p.contains(id)).collect();
+    let is_id = |part: &&str| {
+        let part = part.strip_suffix(".scope").unwrap_or(part);
+        let tail = part.rsplit('-').next().unwrap_or(part);
+        tail.len() >= 32 && tail.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    if above.iter().any(is_id) {
+        NamedBy::Container
+    } else if above
+        .iter()
+        .any(|p| p.starts_with("user@") && p.ends_with(".service"))
+    {
+        NamedBy::User
+    } else {
+        NamedBy::Root
+    }
+}
+
 /// A file of /proc as text, cut at a bound; empty if it cannot be read.
 fn text(path: &Path) -> String {
     use std::io::Read as _;
@@ -387,6 +438,30 @@ mod tests {
         }
         assert_eq!(name("/default/web"), ("web".to_owned(), None));
         assert_eq!(name(""), (String::new(), None));
+    }
+
+    #[test]
+    fn a_name_below_a_users_or_a_containers_cgroup_is_theirs() {
+        let other = "ab".repeat(32);
+        for (path, by) in [
+            (format!("/docker/{ID}"), NamedBy::Root),
+            (
+                format!("/system.slice/docker-{ID}.scope/init.scope"),
+                NamedBy::Root,
+            ),
+            (format!("/docker/{other}/docker/{ID}"), NamedBy::Container),
+            (
+                format!("/system.slice/docker-{other}.scope/docker-{ID}.scope"),
+                NamedBy::Container,
+            ),
+            (
+                format!("/user.slice/user-1000.slice/user@1000.service/app.slice/docker-{ID}.scope"),
+                NamedBy::User,
+            ),
+        ] {
+            assert_eq!(name(&path).0, ID, "{path}");
+            assert_eq!(named_by(&path, ID), by, "{path}");
+        }
     }
 
     #[test]

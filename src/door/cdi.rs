@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::{Host, Platform, Roots, create};
 use crate::request::split_kind;
+use crate::sys::program::Program;
 use crate::sys::root::{Root, split};
 use options::Generate;
 
@@ -111,7 +112,7 @@ fn generate(parser: &mut lexopt::Parser) -> Result<ExitCode> {
         .library_dirs
         .value
         .extend(asked.library_dirs.iter().cloned());
-    let spec = build(&asked, &config)?;
+    let spec = build(&asked, &config, hook_of(&asked)?)?;
     let format = asked
         .format
         .or_else(|| Format::of(asked.output.as_deref()?))
@@ -129,16 +130,47 @@ fn path(parser: &mut lexopt::Parser) -> Result<PathBuf> {
 ///
 /// # Errors
 /// As of the command.
-pub fn of_this_host(hook: &Path) -> Result<String> {
-    let asked = Generate {
-        hook_path: Some(hook.display().to_string()),
-        ..Generate::default()
-    };
-    Ok(emit::yaml(&build(&asked, &super::load_config(None)?)?))
+pub fn of_this_host(hook: &Program) -> Result<String> {
+    let asked = Generate::default();
+    Ok(emit::yaml(&build(
+        &asked,
+        &super::load_config(None)?,
+        hook.text(),
+    )?))
+}
+
+/// The program that a specification names as its hook.
+///
+/// One that a person names may be another machine's, and is taken as it is. Ours is written to a file only where nobody
+/// else can replace it; what is printed is not executed by anybody yet.
+///
+/// # Errors
+/// [`Code::LooseProgram`].
+fn hook_of(asked: &Generate) -> Result<String> {
+    if let Some(path) = &asked.hook_path {
+        if !Path::new(path).exists() {
+            inject::warn(&[format!(
+                "{path} does not exist on this machine: containers need it to start"
+            )]);
+        }
+        return Ok(path.clone());
+    }
+    let explicitly = asked.explicit || asked.mode.is_some();
+    let name = if explicitly { "nvidia-cdi-hook" } else { "nvoci" };
+    match super::installed(name) {
+        Ok(program) => Ok(program.text()),
+        Err(e) if e.code() != Code::NoProgram && asked.output.is_some() => {
+            Err(e.fix("install nvoci's package and run that nvoci, or name the program: `--hook-path FILE`"))
+        }
+        Err(e) => {
+            inject::warn(&[format!("{}: {}: containers need it to start", e.what(), e.why())]);
+            Ok(super::installation(name).display().to_string())
+        }
+    }
 }
 
 /// Looks at the host and makes its specification.
-fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
+fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<CdiSpec> {
     let vendor = asked.vendor.as_deref().unwrap_or("nvidia.com");
     let class = asked.class.as_deref().unwrap_or("gpu");
     let kind = format!("{vendor}/{class}");
@@ -169,7 +201,6 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
         asked.naming.clone()
     };
     let explicitly = asked.explicit || asked.mode.is_some();
-    let default_hook = if explicitly { "nvidia-cdi-hook" } else { "nvoci" };
     if naming.contains(&Naming::Uuid) {
         mig::learn(&mut host, &roots);
     }
@@ -177,10 +208,7 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
         kind,
         naming,
         all: !asked.no_all && !asked.ids.iter().any(|id| id == generate::NONE),
-        hook_path: asked
-            .hook_path
-            .clone()
-            .unwrap_or_else(|| super::installed(default_hook)),
+        hook_path,
         additional_gids: asked.additional_gids,
         mig_uuids: host.mig_uuids.clone(),
         ids: asked.ids.clone(),
@@ -342,16 +370,11 @@ fn installed() -> Vec<check::Engine> {
     const LIMIT: Duration = Duration::from_secs(3);
     let mut found = Vec::new();
     for program in ["dockerd", "podman", "containerd", "crio"] {
-        let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
-        let Some(at) = places
-            .iter()
-            .map(|d| Path::new(d).join(program))
-            .find(|p| p.is_file())
-        else {
+        let Some(at) = Program::find(program) else {
             continue;
         };
         // `podman version 4.3.1`, `Docker version 28.5.2+dfsg1, build …`, `containerd github.com/… 2.1.9~ds1 …`
-        if let Ok(text) = mig::output_within(&at, &["--version"], LIMIT) {
+        if let Ok(text) = mig::output_within(at.path(), &["--version"], LIMIT) {
             let version = text
                 .split_whitespace()
                 .map(|w| w.trim_start_matches('v'))

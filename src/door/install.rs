@@ -18,6 +18,7 @@ use crate::engine::restart::{self, Activation, Need};
 use crate::engine::validate::Checked;
 use crate::engine::{Engine, Settings, spec};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::sys::program::Program;
 use crate::sys::root::Root;
 
 /// Which of the two it is.
@@ -150,7 +151,7 @@ fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Aske
     match runtime_path {
         Some(path) => asked.settings.runtime_path = path,
         None if asked.root.as_os_str() == "/" => {
-            asked.settings.runtime_path = super::installed("nvoci-runtime");
+            asked.settings.runtime_path = super::installation("nvoci-runtime").display().to_string();
         }
         // What is below another root is not found out from here.
         None => {}
@@ -193,14 +194,24 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         Some(file) => Some(PathBuf::from("/").join(file)),
         None => None,
     };
-    let place = place::find(engine, &root, &session, config.as_deref())?;
+    let place = match place::find(engine, &root, &session, config.as_deref()) {
+        // What is taken back is in the record.
+        Err(e) if verb == Verb::Uninstall && e.code() == Code::DaemonFile => {
+            let files_only = Session {
+                live: false,
+                ..session.clone()
+            };
+            place::find(engine, &root, &files_only, config.as_deref())
+        }
+        found => found,
+    }?;
     let mut settings = asked.settings.clone();
     if live && let Ok(config) = super::load_config(None) {
         let patterns = config.annotation_prefixes.iter().map(|p| format!("{p}*"));
         settings.annotations = patterns.collect();
     }
     let spec = if verb == Verb::Install && live && session.user.is_none() && config.is_none() {
-        specification(&settings.runtime_path)
+        specification(Path::new(&settings.runtime_path))
     } else {
         None
     };
@@ -237,7 +248,7 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
 
 /// The CDI specification of this host, if none names its GPUs yet. What keeps it from being made keeps no engine from being
 /// registered.
-fn specification(runtime_path: &str) -> Option<String> {
+fn specification(runtime_path: &Path) -> Option<String> {
     let registry = Registry::load(&Config::default().cdi_spec_dirs, Trust::Anyone);
     let theirs = registry.devices().iter().any(|(name, standing)| {
         let elsewhere = match standing {
@@ -246,20 +257,12 @@ fn specification(runtime_path: &str) -> Option<String> {
         };
         elsewhere && name.starts_with("nvidia.com/gpu=")
     });
-    let hook = Path::new(runtime_path).with_file_name("nvoci");
-    if theirs {
+    // A runtime that cannot be registered is refused later, and needs no warning here.
+    if theirs || Program::prove(runtime_path).is_err() {
         return None;
     }
-    let made = if hook.exists() {
-        super::cdi::of_this_host(&hook)
-    } else {
-        Err(Error::new(
-            Code::Cdi,
-            hook.display().to_string(),
-            "it does not exist",
-        ))
-    };
-    match made {
+    let hook = Program::prove(&runtime_path.with_file_name("nvoci"));
+    match hook.and_then(|hook| super::cdi::of_this_host(&hook)) {
         Ok(text) => Some(text),
         Err(e) => {
             inject::say(&format!("warning: no CDI specification is written: {e}"));

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::Config;
@@ -10,6 +10,8 @@ use crate::error::{Class, Code, Error, IoContext as _, Result};
 use crate::host::Locations;
 use crate::oci::Spec;
 use crate::request::{Door, wants_gpu_fast};
+use crate::sys::process;
+use crate::sys::program::Program;
 
 pub mod cdi;
 pub mod cdi_hook;
@@ -61,6 +63,7 @@ Errors are one line: what: why; fix: what to do [NVOCI-code].
 
 /// Runs the door that `args` (with the program's name first) lead to.
 pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    process::set_umask();
     let mut args = args.into_iter();
     let name = args.next().unwrap_or_default();
     let name = Path::new(&name)
@@ -164,15 +167,23 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Where `name` of this installation is: beside this program where nvoci-runtime lies there too (a tarball's
-/// prefix), else where packages put it.
-fn installed(name: &str) -> String {
+/// `name` of this installation: beside this program where nvoci-runtime lies there too (a tarball's prefix), else where
+/// packages put it. Root executes later what is written down of it, so it is proven.
+///
+/// # Errors
+/// As of [`Program::prove`]; the message names the path.
+fn installed(name: &str) -> Result<Program> {
+    Program::prove(&installation(name))
+}
+
+/// The path that [`installed`] proves.
+fn installation(name: &str) -> PathBuf {
     let here = std::env::current_exe()
         .ok()
         .and_then(|exe| exe.parent().map(Path::to_path_buf))
         .filter(|dir| dir.join("nvoci-runtime").exists())
         .unwrap_or_else(|| Path::new("/usr/bin").to_path_buf());
-    here.join(name).display().to_string()
+    here.join(name)
 }
 
 /// Where the configuration says that the driver is.

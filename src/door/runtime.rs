@@ -22,6 +22,7 @@ pub use argv::{CommandLine, Target};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::oci::{Bundle, Spec};
+use crate::sys::process;
 
 /// What the vendor's names of this program say about how a request is met.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -115,8 +116,10 @@ fn prepare(flavor: Flavor, line: &CommandLine, wiring: &impl Wiring) -> Result<P
 
 /// Becomes the low-level runtime; returns why not.
 ///
-/// SIGPIPE, which Rust's runtime ignores, is set to its default again; nothing else of the process is changed.
+/// SIGPIPE, which Rust's runtime ignores, is set to its default again, and the umask to the caller's: a container inherits it.
+/// Nothing else of the process is changed.
 fn exec(runtime: &Path, args: &[OsString]) -> Error {
+    process::restore_umask();
     let cause: io::Error = Command::new(runtime).args(args).exec();
     Error::io(
         Code::Runtime,

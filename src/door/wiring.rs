@@ -1,7 +1,7 @@
 //! What the runtime door needs from the rest of the program.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::inject;
 use super::runtime::{Flavor, Make, Target, Wiring};
@@ -10,9 +10,10 @@ use crate::apply::record::Errors;
 use crate::cdi::registry::Trust;
 use crate::cdi::{Registry, edit};
 use crate::config::{Config, Mode};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::Spec;
 use crate::request::{DeviceRequest, Door, Request};
+use crate::sys::program::Program;
 
 /// Edits a spec as the host's configuration says.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Wiring for Injection {
         }
         let plan = inject::prepare_definition(&request, config)?;
         inject::warn(&plan.warnings);
-        apply::spec::apply(&plan, *config.additional_gids, &hook_path(), spec)
+        apply::spec::apply(&plan, *config.additional_gids, &hook_path()?, spec)
     }
 
     fn record(&self, target: Option<&Target>, error: &Error) {
@@ -79,11 +80,14 @@ fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec) -> Result<()
     Ok(())
 }
 
-/// This program where it is installed, or, if that path is no more (an upgrade at this very moment), where
-/// packages put it.
-fn hook_path() -> PathBuf {
-    match std::env::current_exe() {
-        Ok(path) if path.exists() => path,
-        _ => PathBuf::from(apply::spec::HOOK_PATH),
-    }
+/// This program where it is installed, or, if that path is no more (an upgrade at this very moment) or somebody else could
+/// replace it before the hook is executed, where packages put it.
+///
+/// # Errors
+/// [`Code::LooseProgram`](crate::error::Code::LooseProgram) when that is not there either.
+fn hook_path() -> Result<PathBuf> {
+    let own = std::env::current_exe().context(Code::System, || "the path of this program");
+    let proven = own.and_then(|own| Program::prove(&own));
+    let proven = proven.or_else(|why| Program::prove(Path::new(apply::spec::HOOK_PATH)).map_err(|_| why));
+    proven.map(|program| program.path().to_owned())
 }

@@ -1,24 +1,14 @@
 //! Running an engine's own programs, bounded: to validate a configuration, to learn what a restart
-//! would hit, to restart. Programs come from the fixed search path, never from `$PATH`.
+//! would hit, to restart. A program is a [`Program`]: root's alone, and never looked up in the caller's `PATH`.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-const DIRS: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
-/// The search path of every program that is run.
-pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::sys::program::{PATH, Program};
+
 /// No answer that is read here is longer than this many bytes.
 const MAX_OUTPUT: u64 = 4 << 20;
 
@@ -49,25 +39,17 @@ impl Answer {
     }
 }
 
-/// The program of that name.
-pub fn program(name: &str) -> Option<PathBuf> {
-    DIRS.iter().map(|d| Path::new(d).join(name)).find(|p| {
-        p.metadata()
-            .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    })
-}
-
 /// Runs a program with an empty environment but for `PATH` and `env`, no input, at most `limit` long.
 ///
 /// # Errors
 /// `TimedOut` when it took longer (it is killed), or why it could not be started.
 pub fn run<S: AsRef<OsStr>>(
-    program: &Path,
+    program: &Program,
     args: &[S],
     env: &[(&str, &OsStr)],
     limit: Duration,
 ) -> io::Result<Answer> {
-    let mut child = Command::new(program)
+    let mut child = Command::new(program.path())
         .args(args)
         .env_clear()
         .env("PATH", PATH)
@@ -120,82 +102,13 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
     receive
 }
 
-/// A daemon that runs with the same root directory as we do.
-#[derive(Clone, Debug)]
-pub struct Daemon {
-    /// Its process id.
-    pub pid: i32,
-    /// Its arguments, without its own name.
-    pub args: Vec<String>,
-}
-
-impl Daemon {
-    /// The value of a flag, as `--flag value` or `--flag=value`; the last one counts.
-    pub fn flag(&self, names: &[&str]) -> Option<&str> {
-        let mut found = None;
-        let mut args = self.args.iter().peekable();
-        while let Some(arg) = args.next() {
-            let (name, value) = match arg.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (arg.as_str(), None),
-            };
-            if names.contains(&name) {
-                found = value.or_else(|| args.peek().map(|a| a.as_str()));
-            }
-        }
-        found
-    }
-
-    /// Its age.
-    pub fn age(&self) -> Option<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
-        // Field 22, counted from after the name, which may hold blanks and parentheses.
-        let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
-        let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-        let (seconds, _) = uptime.split_once('.')?;
-        let uptime: u64 = seconds.parse().ok()?;
-        Some(Duration::from_secs(
-            uptime.saturating_sub(ticks / rustix::param::clock_ticks_per_second()),
-        ))
-    }
-}
-
-/// The running daemons of that name; those in containers and snaps have another root and do not count.
-pub fn daemons(name: &str) -> Vec<Daemon> {
-    const MAX_PROCESSES: usize = 65_536;
-    let id = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
-    let own = id(Path::new("/"));
-    let Ok(all) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    all.take(MAX_PROCESSES)
-        .filter_map(Result::ok)
-        .filter_map(|entry| {
-            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let dir = entry.path();
-            let comm = std::fs::read_to_string(dir.join("comm")).ok()?;
-            if comm.trim_end() != name || id(&dir.join("root/")) != own {
-                return None;
-            }
-            let line = std::fs::read(dir.join("cmdline")).ok()?;
-            let args = line
-                .split(|b| *b == 0)
-                .skip(1)
-                .map(|a| String::from_utf8_lossy(a).into_owned())
-                .filter(|a| !a.is_empty())
-                .collect();
-            Some(Daemon { pid, args })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_program_is_bounded_in_time_and_blind() {
-        let sh = program("sh").unwrap();
+        let sh = Program::find("sh").unwrap();
         let a = run(
             &sh,
             &["-c", "env; cat; echo bad >&2; exit 3"],
@@ -210,15 +123,5 @@ mod tests {
         assert_eq!(a.complaint(), "bad");
         let e = run(&sh, &["-c", "sleep 30"], &[], Duration::from_millis(50)).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[test]
-    fn flags_are_read_in_both_forms() {
-        let d = Daemon {
-            pid: 1,
-            args: vec!["-c".into(), "/a".into(), "--config=/b".into()],
-        };
-        assert_eq!(d.flag(&["-c", "--config"]), Some("/b"));
-        assert_eq!(d.flag(&["-c"]), Some("/a"));
     }
 }

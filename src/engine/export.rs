@@ -2,12 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufReader, Read as _};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use super::ask;
 use crate::error::{Code, Error, IoContext as _, Result};
+use crate::sys::program::{PATH, Program};
 
 /// Engines that are asked, in this order.
 const ENGINES: [&str; 2] = ["docker", "podman"];
@@ -50,8 +50,8 @@ pub fn start(name: &str) -> Result<Export> {
     }
     let mut refusals = Vec::new();
     for engine in engines {
-        let Some(program) = ask::program(engine) else {
-            refusals.push(format!("{engine} is not installed"));
+        let Some(program) = Program::find(engine) else {
+            refusals.push(format!("{engine} is not installed where only root can write"));
             continue;
         };
         match ask::run(&program, &["image", "inspect", reference], &own(), LIMIT) {
@@ -81,18 +81,18 @@ fn own() -> Vec<(&'static str, &'static OsStr)> {
         .collect()
 }
 
-fn save(program: &PathBuf, reference: &str, what: String) -> Result<Export> {
-    let mut child = Command::new(program)
+fn save(program: &Program, reference: &str, what: String) -> Result<Export> {
+    let mut child = Command::new(program.path())
         .args(["image", "save", reference])
         .env_clear()
-        .env("PATH", ask::PATH)
+        .env("PATH", PATH)
         .envs(own())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context(Code::Engine, || program.display().to_string())?;
+        .context(Code::Engine, || program.text())?;
     let Some(pipe) = child.stdout.take() else {
         return Err(Error::new(Code::Engine, what, "no pipe"));
     };

@@ -13,6 +13,7 @@ pub mod diff;
 pub mod docker;
 pub mod edit;
 pub mod export;
+pub mod flags;
 mod json;
 pub mod place;
 pub mod podman;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Code, Error, Result};
 use crate::sys::root::Root;
 
-use super::{Engine, ask, store};
+use super::flags::{self, Running};
+use super::{Engine, store};
 
 /// The files of one engine, below the root.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Place {
     pub restart: Vec<&'static str>,
     /// The engine belongs to a user, not to the system.
     pub user: bool,
+    /// What the person should know of how the files were found.
+    pub notes: Vec<String>,
 }
 
 /// What is known of the machine when files are looked for.
@@ -59,6 +62,7 @@ pub fn find(engine: Engine, root: &Root, session: &Session, asked: Option<&Path>
         refuse_file(engine, file)?;
     }
     let mut restart = vec!["systemctl", "restart", engine.name()];
+    let mut notes = Vec::new();
     let config = match (asked, engine) {
         (Some(file), _) => {
             if file == Path::new(MICROK8S) {
@@ -66,9 +70,9 @@ pub fn find(engine: Engine, root: &Root, session: &Session, asked: Option<&Path>
             }
             file.to_owned()
         }
-        (None, Engine::Docker) => docker(root, session)?,
+        (None, Engine::Docker) => docker(root, session, &mut notes)?,
         (None, Engine::Containerd) => {
-            let file = containerd(root, session)?;
+            let file = containerd(root, session, &mut notes)?;
             if file == Path::new(MICROK8S) {
                 restart = vec!["snap", "restart", "microk8s.daemon-containerd"];
             }
@@ -83,6 +87,7 @@ pub fn find(engine: Engine, root: &Root, session: &Session, asked: Option<&Path>
         state: PathBuf::from(store::STATE_DIR),
         restart,
         user: false,
+        notes,
     })
 }
 
@@ -107,6 +112,7 @@ fn user_place(engine: Engine, user: &User, asked: Option<&Path>) -> Result<Place
         state: user.state.join("nvoci/install"),
         restart,
         user: true,
+        notes: Vec::new(),
     })
 }
 
@@ -130,28 +136,27 @@ fn refuse_file(engine: Engine, file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn docker(root: &Root, session: &Session) -> Result<PathBuf> {
+fn docker(root: &Root, session: &Session, notes: &mut Vec<String>) -> Result<PathBuf> {
     let packaged = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"];
     let snap = root.exists(SNAP_DOCKER) || root.exists("/snap/docker/current");
     if snap && !packaged.iter().any(|p| root.exists(p)) {
         return Err(snap_docker());
     }
-    let running = running(session, "dockerd");
-    let file = running.iter().find_map(|d| d.flag(&["--config-file"]));
-    Ok(file.map_or_else(|| PathBuf::from("/etc/docker/daemon.json"), PathBuf::from))
+    let running = running(session, Engine::Docker, notes);
+    let usual = PathBuf::from("/etc/docker/daemon.json");
+    Ok(the_one(Engine::Docker, &running)?.unwrap_or(usual))
 }
 
-fn containerd(root: &Root, session: &Session) -> Result<PathBuf> {
+fn containerd(root: &Root, session: &Session, notes: &mut Vec<String>) -> Result<PathBuf> {
     let usual = Path::new("/etc/containerd/config.toml");
-    let running = running(session, "containerd");
-    let named: Vec<PathBuf> = running
-        .iter()
-        .filter_map(|d| d.flag(&["-c", "--config"]))
-        .map(PathBuf::from)
-        .filter(|f| refuse_file(Engine::Containerd, f).is_ok())
-        .filter(|f| !f.starts_with("/var/run/docker") && !f.starts_with("/run/docker"))
-        .collect();
-    if let Some(file) = named.into_iter().next() {
+    let mut running = running(session, Engine::Containerd, notes);
+    // Docker's own reads no CRI configuration, and k3s' and RKE2's is made at every start.
+    running.retain(|r| {
+        let file = r.flags.get("config").map(Path::new);
+        let of_docker = |f: &Path| f.starts_with("/var/run/docker") || f.starts_with("/run/docker");
+        file.is_none_or(|f| refuse_file(Engine::Containerd, f).is_ok() && !of_docker(f))
+    });
+    if let Some(file) = the_one(Engine::Containerd, &running)? {
         // microk8s makes the file it runs with from this template at every start.
         let microk8s = file.starts_with("/var/snap/microk8s");
         return Ok(if microk8s { PathBuf::from(MICROK8S) } else { file });
@@ -171,12 +176,45 @@ fn containerd(root: &Root, session: &Session) -> Result<PathBuf> {
     Ok(if root.exists(microk8s) { microk8s } else { usual }.to_owned())
 }
 
-fn running(session: &Session, name: &str) -> Vec<ask::Daemon> {
-    if session.live {
-        ask::daemons(name)
-    } else {
-        Vec::new()
+/// The daemons of this host's root directory.
+fn running(session: &Session, engine: Engine, notes: &mut Vec<String>) -> Vec<Running> {
+    if !session.live {
+        return Vec::new();
     }
+    let mut found = flags::daemons(engine);
+    notes.append(&mut found.notes);
+    found.running.retain(|r| r.process.own_root && r.process.uid == 0);
+    found.running
+}
+
+/// The file that the running daemons were started with, if their command lines name one.
+///
+/// # Errors
+/// [`Code::DaemonFile`] when it is none to edit unasked, or they name different ones.
+fn the_one(engine: Engine, running: &[Running]) -> Result<Option<PathBuf>> {
+    let mut named: Option<PathBuf> = None;
+    for each in running {
+        let Some(file) = flags::configuration(engine, each)? else {
+            continue;
+        };
+        if let Some(other) = named.as_ref().filter(|n| **n != file) {
+            return Err(Error::new(
+                Code::DaemonFile,
+                engine.name(),
+                format!(
+                    "its daemons were started with {} and with {}",
+                    other.display(),
+                    file.display()
+                ),
+            )
+            .fix(format!(
+                "name one: `nvoci install {} --config FILE`",
+                engine.name()
+            )));
+        }
+        named = Some(file);
+    }
+    Ok(named)
 }
 
 fn snap_docker() -> Error {

@@ -1,8 +1,11 @@
 //! Registering nvoci with an engine and taking it back: plan, show, validate, swap, record.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
+use crate::sys::lock::Lock;
+use crate::sys::program::Program;
 use crate::sys::root::Root;
 
 use super::edit::{Edit, Editor, Undone};
@@ -10,6 +13,9 @@ use super::place::{Place, Session};
 use super::store::{self, FileRecord, Record, Stored, fingerprint};
 use super::validate::{self, Checked};
 use super::{Engine, Settings, Take, diff, podman, sources, spec};
+
+/// An install takes some seconds at most, most of them the engine's for its validation.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One registration or its removal.
 #[derive(Debug)]
@@ -106,7 +112,13 @@ impl Report {
 /// # Errors
 /// [`Code::Engine`]; the engine's configuration is then as it was.
 pub fn install(job: &Job, place: &Place) -> Result<Report> {
+    // No engine's file names a program that root must not execute.
+    if job.session.live {
+        Program::prove(Path::new(&job.settings.runtime_path))?;
+    }
+    let _lock = lock(job)?;
     let mut report = Report::new(Outcome::AlreadyRegistered);
+    report.warnings.extend(place.notes.iter().cloned());
     let mut record = Record::load(&job.root, &place.state, job.engine)?;
     let (stored, edit) = sources::plan(job, place)?;
     // What is in the way of the later files is found before the first is written.
@@ -144,6 +156,7 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
 /// # Errors
 /// [`Code::Engine`]; files that were done before the failing one stay done and are no longer in the record.
 pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
+    let _lock = lock(job)?;
     let mut report = Report::new(Outcome::NotRegistered);
     let mut record = Record::load(&job.root, &place.state, job.engine)?;
     let asked = match &job.config {
@@ -176,6 +189,64 @@ pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// Held from the first read to the last write: of two that read the same file, the second would undo the first.
+///
+/// # Errors
+/// [`Code::Busy`] when another process holds it for too long.
+fn lock(job: &Job) -> Result<Option<Lock>> {
+    if job.dry_run {
+        return Ok(None);
+    }
+    let root = rustix::process::geteuid().is_root();
+    let (locked, what) = match &job.session.user {
+        // Their home: a directory below it may be made in the meantime.
+        Some(user) => {
+            let home = std::env::home_dir().unwrap_or_else(|| user.config.clone());
+            let dir = job.root.subroot(&home);
+            let dir = dir.as_ref().unwrap_or(&job.root);
+            (Lock::of_directory(dir, PATIENCE), home.display().to_string())
+        }
+        // Where an image is built there may be no /run to write to.
+        None if root => {
+            let no_run = |e: &std::io::Error| {
+                matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EROFS | libc::EACCES))
+            };
+            let lock = Lock::of_machine(PATIENCE);
+            let lock = match lock {
+                Err(e) if no_run(&e) => Lock::of_directory(&job.root, PATIENCE),
+                lock => lock,
+            };
+            (lock, "/run/nvoci/lock".to_owned())
+        }
+        None => (
+            Lock::of_directory(&job.root, PATIENCE),
+            "the root directory".to_owned(),
+        ),
+    };
+    match locked {
+        Ok(lock) => Ok(Some(lock)),
+        Err(e) if e.raw_os_error() == Some(libc::ETIMEDOUT) => Err(Error::new(
+            Code::Busy,
+            what,
+            format!("another process has held it for {} s", PATIENCE.as_secs()),
+        )),
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EPERM | libc::ELOOP | libc::EISDIR | libc::ENXIO)
+            ) =>
+        {
+            Err(Error::new(
+                Code::UnsafeOwner,
+                what,
+                "it is not a file that only root can open",
+            )
+            .fix("remove it, and see who made it"))
+        }
+        Err(e) => Err(Error::io(Code::Engine, what, &e)),
+    }
 }
 
 fn warn_before(job: &Job, stored: &Stored, report: &mut Report) {
@@ -271,10 +342,15 @@ fn install_hook(
     report: &mut Report,
 ) -> Result<()> {
     let binary = Path::new(&job.settings.runtime_path).with_file_name("nvoci");
+    let fault = if job.session.live {
+        Program::prove(&binary).err().map(|e| e.why().to_owned())
+    } else {
+        (!job.root.exists(&binary)).then(|| "it does not exist".to_owned())
+    };
     let binary = binary.display().to_string();
-    if !job.root.exists(&binary) {
+    if let Some(why) = fault {
         report.warnings.push(format!(
-            "{}: left out, since {binary} does not exist and podman fails for a hook without its binary",
+            "{}: left out, since podman fails for a hook without its binary: {binary}: {why}",
             path.display()
         ));
         return Ok(());

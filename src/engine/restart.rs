@@ -4,9 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
+use crate::sys::daemon::Daemon;
+use crate::sys::program::Program;
 
 use super::place::{Place, Session};
-use super::{Engine, ask};
+use super::{Engine, ask, flags};
 
 const ASK: Duration = Duration::from_secs(5);
 const ACT: Duration = Duration::from_secs(120);
@@ -78,7 +80,7 @@ pub fn plan(
 fn docker(place: &Place, session: &Session, keys: &[Vec<String>], installing: bool, out: &mut Activation) {
     let cdi = keys.iter().any(|k| k.first().is_some_and(|k| k == "features"));
     let daemon = if session.live && !place.user {
-        ask::daemons("dockerd").into_iter().next()
+        host_daemons().into_iter().next()
     } else {
         None
     };
@@ -109,8 +111,18 @@ fn docker(place: &Place, session: &Session, keys: &[Vec<String>], installing: bo
     }
 }
 
+/// The dockerd processes that serve this host.
+fn host_daemons() -> Vec<Daemon> {
+    let running = flags::daemons(Engine::Docker).running;
+    running
+        .into_iter()
+        .map(|r| r.process)
+        .filter(|p| p.own_root && p.uid == 0)
+        .collect()
+}
+
 /// Whether dockerd started before the hook that `--gpus` needs was there; `None` without a hook.
-fn started_before_hook(daemon: &ask::Daemon) -> Option<bool> {
+fn started_before_hook(daemon: &Daemon) -> Option<bool> {
     let age = daemon.age()?;
     let newest = ["nvidia-container-runtime-hook", "nvidia-cdi-hook"]
         .iter()
@@ -128,7 +140,7 @@ fn started_before_hook(daemon: &ask::Daemon) -> Option<bool> {
 
 /// The running containers that a restart stops, and what else is to be said.
 fn containers(mut notes: Vec<String>) -> (Vec<String>, Vec<String>) {
-    let Some(program) = ask::program("docker") else {
+    let Some(program) = Program::find("docker") else {
         return (Vec::new(), notes);
     };
     let ask = |args: &[&str]| ask::run(&program, args, &[], ASK).ok().filter(|a| a.ok);
@@ -169,10 +181,7 @@ pub fn act(engine: Engine, activation: &Activation) -> Result<String> {
             engine.name()
         ))
     };
-    let program = ask::program(name).or_else(|| {
-        let snap = Path::new("/usr/bin/snap");
-        (name == "snap" && snap.exists()).then(|| snap.to_owned())
-    });
+    let program = Program::find(name);
     let booted = Path::new("/run/systemd/system").exists();
     if let Some(program) = program.filter(|_| booted || name != "systemctl") {
         // `systemctl --user` finds the user's manager by it.
@@ -190,15 +199,16 @@ pub fn act(engine: Engine, activation: &Activation) -> Result<String> {
     if activation.need != Need::Reload {
         return Err(failed("there is no service manager here that could".to_owned()));
     }
-    let all = ask::daemons("dockerd");
+    let all = host_daemons();
     let [daemon] = all.as_slice() else {
         return Err(failed(format!(
             "{} dockerd processes are running, not one",
             all.len()
         )));
     };
-    let pid = rustix::process::Pid::from_raw(daemon.pid).ok_or_else(|| failed("no process id".to_owned()))?;
-    rustix::process::kill_process(pid, rustix::process::Signal::HUP).map_err(|e| failed(e.to_string()))?;
+    daemon
+        .signal(rustix::process::Signal::HUP)
+        .map_err(|e| failed(e.to_string()))?;
     Ok(format!("SIGHUP to dockerd ({})", daemon.pid))
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::sys::program::Program;
 use crate::sys::root::Root;
 
 use super::edit::{Edit, Editor, Format};
@@ -188,7 +189,7 @@ pub(crate) fn overlay(all: &mut Value, table: &Value) {
 
 /// The major version of the containerd that is installed here.
 fn major() -> Option<u32> {
-    let program = ask::program("containerd")?;
+    let program = Program::find("containerd")?;
     let answer = ask::run(&program, &["--version"], &[], std::time::Duration::from_secs(5)).ok()?;
     // containerd github.com/containerd/containerd/v2 2.1.9 ...
     let version = answer.stdout.split_whitespace().nth(2)?;

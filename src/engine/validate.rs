@@ -8,12 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Result};
+use crate::sys::program::Program;
 
 use super::edit::{Editor, Format};
+use super::flags::{self, Running};
 use super::place::Place;
 use super::register::Job;
 use super::store::{self, Staged, Stored};
-use super::{Engine, ask, containerd, sources};
+use super::{Engine, Settings, ask, containerd, sources};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -44,8 +46,10 @@ pub(super) fn check(
         Engine::Docker => "dockerd",
         other => other.name(),
     };
-    let Some(program) = ask::program(name) else {
-        return Ok(Checked::Not(format!("{name} is not installed here")));
+    let Some(program) = Program::find(name) else {
+        return Ok(Checked::Not(format!(
+            "{name} is not installed where only root can write"
+        )));
     };
     match job.engine {
         Engine::Docker => docker(&program, job, &staged.path, &stored.path),
@@ -65,36 +69,23 @@ pub(super) fn check(
     }
 }
 
-/// With the flags of the daemon that runs, since dockerd refuses a setting that is also a flag.
-fn docker(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
-    let mut args = vec![
-        "--validate".to_owned(),
-        "--config-file".to_owned(),
-        candidate.display().to_string(),
+/// Flags of dockerd that it refuses in its file as well, by the key of the file (moby `daemon/config`).
+const ALSO_FLAGS: [(&str, &str); 3] = [
+    ("add-runtime", "runtimes"),
+    ("default-runtime", "default-runtime"),
+    ("feature", "features"),
+];
+
+/// The candidate alone: what another process was started with is never repeated to a program of root's.
+fn docker(program: &Program, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
+    if job.session.user.is_none() {
+        flags_in_the_way(&flags::daemons(Engine::Docker).running, &job.settings, file)?;
+    }
+    let args = [
+        OsStr::new("--validate"),
+        OsStr::new("--config-file"),
+        candidate.as_os_str(),
     ];
-    // The flags of root's dockerd say nothing about a user's own.
-    let running = if job.session.user.is_none() {
-        ask::daemons("dockerd")
-    } else {
-        Vec::new()
-    };
-    let mut flags = running.iter().flat_map(|d| &d.args).take(256);
-    while let Some(flag) = flags.next() {
-        match flag.as_str() {
-            "--config-file" => drop(flags.next()),
-            f if f.starts_with("--config-file=") => {}
-            f => args.push(f.to_owned()),
-        }
-    }
-    // What dockerd older than 23.0 would say only when it starts again.
-    if running.iter().any(|d| d.flag(&["--default-runtime"]).is_some()) && job.settings.set_as_default {
-        return Err(Error::new(
-            Code::Engine,
-            file.display().to_string(),
-            "the running dockerd has --default-runtime as a flag, and refuses it in the file as well",
-        )
-        .fix("take --default-runtime out of dockerd's service, or leave --set-as-default away"));
-    }
     let answer = ask::run(program, &args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
     if answer.ok {
         return Ok(Checked::By("dockerd --validate".to_owned()));
@@ -110,8 +101,32 @@ fn docker(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Ch
     Err(refused("dockerd --validate", file, answer.complaint()))
 }
 
+/// dockerd refuses a setting that is also a flag, which it would say only when it starts again.
+fn flags_in_the_way(running: &[Running], settings: &Settings, file: &Path) -> Result<()> {
+    let written = |key: &str| match key {
+        "default-runtime" => settings.set_as_default,
+        "features" => settings.cdi,
+        _ => true,
+    };
+    let clash = ALSO_FLAGS.iter().find(|(flag, key)| {
+        let serves = |r: &&Running| r.process.own_root && r.process.uid == 0;
+        written(key) && running.iter().filter(serves).any(|r| r.flags.get(flag).is_some())
+    });
+    let Some((flag, _)) = clash else {
+        return Ok(());
+    };
+    Err(Error::new(
+        Code::Engine,
+        file.display().to_string(),
+        format!("the running dockerd has --{flag} as a flag, and refuses it in the file as well"),
+    )
+    .fix(format!(
+        "move --{flag} from dockerd's service into this file, or register with another engine; nothing was changed"
+    )))
+}
+
 /// Podman reads `CONTAINERS_CONF` whatever it is asked.
-fn podman(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
+fn podman(program: &Program, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let env = [
         ("CONTAINERS_CONF", candidate.as_os_str()),
@@ -131,7 +146,7 @@ fn podman(program: &Path, job: &Job, candidate: &Path, file: &Path) -> Result<Ch
 }
 
 fn with_containerd(
-    program: &Path,
+    program: &Program,
     job: &Job,
     place: &Place,
     stored: &Stored,
@@ -216,7 +231,7 @@ fn with_import(job: &Job, main: &Path, text: &str, file: &Path, candidate: &Path
     Ok(e.text())
 }
 
-fn ask_it<S: AsRef<OsStr>>(program: &Path, args: &[S], file: &Path, shown: &str) -> Result<Checked> {
+fn ask_it<S: AsRef<OsStr>>(program: &Program, args: &[S], file: &Path, shown: &str) -> Result<Checked> {
     let answer = ask::run(program, args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
     if answer.ok {
         return Ok(Checked::By(shown.to_owned()));
@@ -233,7 +248,6 @@ fn refused(command: &str, file: &Path, complaint: &str) -> Error {
     .fix("see the complaint; nothing was changed")
 }
 
-fn unanswered(program: &Path, e: &io::Error) -> Error {
-    Error::io(Code::Engine, program.display().to_string(), e)
-        .fix("nothing was changed; try again when the program works")
+fn unanswered(program: &Program, e: &io::Error) -> Error {
+    Error::io(Code::Engine, program.text(), e).fix("nothing was changed; try again when the program works")
 }

@@ -3,12 +3,15 @@
 
 pub mod budget;
 pub mod cgroup;
+pub mod daemon;
 pub mod dxg;
+pub mod lock;
 pub mod mount;
 pub mod ns;
 pub mod owned;
 pub mod probe;
 pub mod process;
+pub mod program;
 pub mod reader;
 pub mod root;
 mod seccomp;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::sync::OnceLock;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::fs::{Mode, OFlags};
@@ -37,6 +38,28 @@ fn cut_off() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(())
+}
+
+/// The umask that this process was started with.
+static INHERITED: OnceLock<Mode> = OnceLock::new();
+
+/// From here on what is made has the mode that is asked for, whatever the caller's umask: others must be able to read a CDI
+/// specification, and nobody else to write one. An ordinary user's own restrictions stay.
+pub fn set_umask() {
+    let ours = Mode::from_raw_mode(0o022);
+    let inherited = rustix::process::umask(ours);
+    if !rustix::process::geteuid().is_root() {
+        rustix::process::umask(inherited | ours);
+    }
+    // Only the first call sees the caller's.
+    let _ = INHERITED.set(inherited);
+}
+
+/// Gives the caller's umask back, for a program that takes this one's place.
+pub fn restore_umask() {
+    if let Some(inherited) = INHERITED.get() {
+        rustix::process::umask(*inherited);
+    }
 }
 
 /// Closes every descriptor but the standard ones and those of `kept`. For a process in which nothing else is owned, or
@@ -260,6 +283,23 @@ mod tests {
                 && !open(pipe[1])
                 && matches!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable))
                 && rustix::thread::no_new_privs().unwrap_or(false)
+        }));
+    }
+
+    #[test]
+    fn the_umask_is_ours_until_it_is_given_back() {
+        assert!(in_child(|| {
+            let caller = Mode::from_raw_mode(0o077);
+            rustix::process::umask(caller);
+            set_umask();
+            let ours = rustix::process::umask(Mode::from_raw_mode(0o022));
+            let wanted = if rustix::process::geteuid().is_root() {
+                0o022
+            } else {
+                0o077
+            };
+            restore_umask();
+            ours.as_raw_mode() == wanted && rustix::process::umask(caller) == caller
         }));
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::containers::{self, Container};
+use crate::containers::{self, Container, Named};
 use crate::engine::api;
 use crate::sys::root::Root;
 
@@ -39,13 +39,7 @@ pub fn find(name: &str, driver_dirs: &[PathBuf]) -> Found {
         Ok(running) => running,
         Err(e) => return Found::None(format!("/proc cannot be read: {e}")),
     };
-    let by_id = |id: &str| -> Vec<u32> {
-        running
-            .iter()
-            .filter(|(known, _)| known == id || (id.len() >= MIN_ID && known.starts_with(id)))
-            .map(|(_, pid)| *pid)
-            .collect()
-    };
+    let by_id = |id: &str| best(&running, id);
     let mut pids = by_id(name);
     if pids.is_empty() {
         pids = id_by_name(name).map(|id| by_id(&id)).unwrap_or_default();
@@ -62,6 +56,19 @@ pub fn find(name: &str, driver_dirs: &[PathBuf]) -> Found {
         }),
         more => Found::None(format!("{} containers begin so; give more of the id", more.len())),
     }
+}
+
+/// Processes of the containers of that id (or its beginning). A user or a container can give a cgroup of theirs the id of
+/// another container: theirs count only where no more trusted one has it.
+fn best(running: &[Named], id: &str) -> Vec<u32> {
+    let fits = |n: &&Named| n.id == id || (id.len() >= MIN_ID && n.id.starts_with(id));
+    let by = running.iter().filter(fits).map(|n| n.named_by).min();
+    running
+        .iter()
+        .filter(fits)
+        .filter(|n| Some(n.named_by) == by)
+        .map(|n| n.pid)
+        .collect()
 }
 
 /// Docker is asked; Podman's own list is read.
@@ -97,4 +104,31 @@ fn podman(name: &str) -> Option<String> {
                 .and_then(|c| c["id"].as_str().map(str::to_owned))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containers::NamedBy;
+
+    #[test]
+    fn a_copied_id_does_not_get_in_the_way() {
+        let named = |id: &str, pid, named_by| Named {
+            id: id.to_owned(),
+            pid,
+            named_by,
+        };
+        let running = [
+            named("abcd1", 1, NamedBy::User),
+            named("abcd2", 2, NamedBy::Root),
+            named("abcd1", 3, NamedBy::Container),
+            named("ffff", 4, NamedBy::User),
+            named("abcd2", 5, NamedBy::Container),
+        ];
+        assert_eq!(best(&running, "abcd"), [2]);
+        assert_eq!(best(&running, "abcd2"), [2]);
+        assert_eq!(best(&running, "abcd1"), [1]);
+        assert_eq!(best(&running, "ffff"), [4]);
+        assert!(best(&running, "ab").is_empty() && best(&running, "0000").is_empty());
+    }
 }

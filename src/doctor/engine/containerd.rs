@@ -11,6 +11,7 @@ use super::{
 };
 use crate::engine::place::{self, Session};
 use crate::engine::{Engine, containerd, sources};
+use crate::error::Code;
 use crate::sys::root::Root;
 
 pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
@@ -24,21 +25,27 @@ pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
     };
     let place = match place::find(Engine::Containerd, root, &session, None) {
         Ok(place) => place,
-        // k3s and RKE2 make their own.
         Err(e) => {
-            return Some(vec![
-                Finding::new(&SNAP, Severity::Info, "containerd", e.why()).fix(e.fix_text()),
-            ]);
+            let finding = match e.code() {
+                Code::DaemonFile => Finding::new(&FILE, Severity::Warn, e.what(), e.why()),
+                // k3s and RKE2 make their own.
+                _ => Finding::new(&SNAP, Severity::Info, "containerd", e.why()),
+            };
+            return Some(vec![finding.fix(e.fix_text())]);
         }
     };
     report.fact("containerd", place.config.display().to_string());
     // Docker's own containerd reads no CRI configuration that matters.
-    let daemon = daemon::find("containerd").into_iter().find(|d| {
-        !d.process
-            .flag(&["-c", "--config"])
+    let (daemons, not_daemons) = daemon::find(Engine::Containerd);
+    let daemon = daemons.into_iter().find(|d| {
+        !d.running
+            .flags
+            .get("config")
             .is_some_and(|f| f.contains("/docker/"))
     });
-    Some(judge(root, &place.config, daemon.as_ref(), site.specs))
+    let mut found = judge(root, &place.config, daemon.as_ref(), site.specs);
+    found.extend(not_daemons);
+    Some(found)
 }
 
 pub(super) fn judge(root: &Root, main: &Path, daemon: Option<&Daemon>, specs: bool) -> Vec<Finding> {

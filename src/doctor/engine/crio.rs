@@ -9,7 +9,7 @@ use super::{
     DEFAULT, FILE, Finding, RESTART, Report, STOPPED, Severity, Site, WAYS, Whose, broken_runtime,
     not_registered, podman, text, whose,
 };
-use crate::engine::sources;
+use crate::engine::{Engine, sources};
 use crate::sys::root::Root;
 
 /// The directory that CRI-O reads without being told.
@@ -20,8 +20,10 @@ pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
         return None;
     }
     report.fact("crio", "installed");
-    let daemon = daemon::find("crio").into_iter().next();
-    Some(judge(site.system.as_ref()?, daemon.as_ref(), site.specs))
+    let (daemons, not_daemons) = daemon::find(Engine::Crio);
+    let mut found = judge(site.system.as_ref()?, daemons.first(), site.specs);
+    found.extend(not_daemons);
+    Some(found)
 }
 
 pub(super) fn judge(root: &Root, daemon: Option<&Daemon>, specs: bool) -> Vec<Finding> {

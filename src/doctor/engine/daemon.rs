@@ -1,27 +1,22 @@
 //! A running daemon, as procfs shows it.
 
-use std::fs;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
-use super::{ENVIRONMENT, Finding, NOFILE, Severity, Whose, whose};
-use crate::engine::ask;
+use super::{ENVIRONMENT, Finding, NOFILE, NOT_A_DAEMON, Severity, Whose, whose};
+use crate::engine::Engine;
+use crate::engine::flags::{self, Running};
 use crate::sys::root::Root;
 
-const MAX_TEXT: u64 = 1 << 20;
 /// The limit that made NVML's client loop for 24 s (NVIDIA/nvidia-container-toolkit issue 1053).
 const TRAP: u64 = 1_000_000_000;
+/// Processes that are named as evidence.
+const MAX_NAMED: usize = 5;
 
 /// What is known of it.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    pub(super) process: ask::Daemon,
-    /// Its program, as the kernel names it.
-    pub(super) exe: PathBuf,
-    /// Its user, as the host has it.
-    pub(super) uid: u32,
+    pub(super) running: Running,
     pub(super) cgroup: String,
     /// What it looks programs up in; `None` where the environment may not be read.
     pub(super) path: Option<String>,
@@ -33,36 +28,32 @@ pub(super) struct Daemon {
     pub(super) root: Option<Root>,
 }
 
-/// The running daemons of that name (as `comm` has it, 15 bytes at most): those of this root, and those of snaps, which
-/// have one of their own. A daemon in a container serves another host.
-pub(super) fn find(name: &str) -> Vec<Daemon> {
-    let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-    let own = id(Path::new("/"));
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|e| {
-            let pid: i32 = e.file_name().to_str()?.parse().ok()?;
-            let comm = fs::read_to_string(e.path().join("comm")).ok()?;
-            (comm.trim_end() == name).then(|| look(pid, &e.path()))?
-        })
-        .filter(|d| {
-            let root = id(Path::new(&format!("/proc/{}/root/.", d.process.pid)));
-            // An ordinary user sees no other's root.
-            root.is_none() || root == own || d.is_snap()
-        })
-        .collect()
+/// The engine's running daemons, the system's own first: those of this root, and those of snaps, which have one of their
+/// own. And a finding on the processes that only look like one.
+pub(super) fn find(engine: Engine) -> (Vec<Daemon>, Option<Finding>) {
+    let found = flags::daemons(engine);
+    let mut daemons: Vec<Daemon> = found.running.into_iter().map(look).collect();
+    daemons.sort_by_key(|d| d.running.process.uid);
+    let name = flags::program(engine).unwrap_or_default();
+    let others = found.of_others.iter().take(MAX_NAMED);
+    let others = others.map(|r| format!("process {}: {}", r.pid, r.why));
+    let evidence: Vec<String> = found.notes.into_iter().take(MAX_NAMED).chain(others).collect();
+    let finding = (!evidence.is_empty()).then(|| {
+        let finding = Finding::new(
+            &NOT_A_DAEMON,
+            Severity::Info,
+            engine.name(),
+            format!("processes are named {name} and are not this host's daemon; nothing was taken from them"),
+        )
+        .fix("where one of them is a user's own daemon, run this as that user");
+        evidence.iter().fold(finding, |f, line| f.evidence(line.clone()))
+    });
+    (daemons, finding)
 }
 
-fn look(pid: i32, dir: &Path) -> Option<Daemon> {
-    let args = fs::read(dir.join("cmdline")).ok()?;
-    let args: Vec<String> = args
-        .split(|b| *b == 0)
-        .skip(1)
-        .map(|a| String::from_utf8_lossy(a).into_owned())
-        .filter(|a| !a.is_empty())
-        .collect();
-    let process = ask::Daemon { pid, args };
-    let environ = read(&dir.join("environ"));
+fn look(running: Running) -> Daemon {
+    let process = &running.process;
+    let environ = process.text("environ");
     let variables: Vec<&str> = environ.split('\0').collect();
     let path = variables
         .iter()
@@ -72,18 +63,15 @@ fn look(pid: i32, dir: &Path) -> Option<Daemon> {
         .iter()
         .filter(|v| v.starts_with("NVIDIA_"))
         .map(|v| (*v).to_owned());
-    let age = process.age();
-    Some(Daemon {
-        exe: fs::read_link(dir.join("exe")).unwrap_or_default(),
-        uid: fs::metadata(dir).ok()?.uid(),
-        cgroup: read(&dir.join("cgroup")),
+    Daemon {
+        cgroup: process.text("cgroup"),
         path,
         nvidia: nvidia.collect(),
-        started: age.and_then(|age| SystemTime::now().checked_sub(age)),
-        nofile: nofile(&read(&dir.join("limits"))),
-        root: Root::open(dir.join("root/.")).ok(),
-        process,
-    })
+        started: process.age().and_then(|age| SystemTime::now().checked_sub(age)),
+        nofile: nofile(&process.text("limits")),
+        root: process.root().ok(),
+        running,
+    }
 }
 
 /// `Max open files            1048576              1048576              files` (proc(5)).
@@ -95,19 +83,10 @@ fn nofile(limits: &str) -> Option<u64> {
     }
 }
 
-fn read(path: &Path) -> String {
-    let mut bytes = Vec::new();
-    if let Ok(file) = fs::File::open(path) {
-        // What cannot be read is not known.
-        let _ = file.take(MAX_TEXT).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// A program on a daemon's PATH.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    pub(super) path: PathBuf,
+    pub(super) path: std::path::PathBuf,
     pub(super) whose: Whose,
     /// It (or the link that is its name) came after the daemon started.
     pub(super) newer: bool,
@@ -115,7 +94,7 @@ pub(super) struct Program {
 
 impl Daemon {
     pub(super) fn is_snap(&self) -> bool {
-        self.exe.starts_with("/snap") || self.cgroup.contains("snap.docker")
+        self.running.process.exe.starts_with("/snap") || self.cgroup.contains("snap.docker")
     }
 
     /// What the daemon finds by that name.

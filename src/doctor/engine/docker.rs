@@ -10,7 +10,8 @@ use super::{
     CDI, CDI_NAME, CONTEXT, DEFAULT, DESKTOP, DOUBLE, FILE, Finding, GPUS_FLAG, RELOAD, RESTART, ROOTLESS,
     Report, SILENT, SNAP, STOPPED, Severity, Site, WAYS, Whose, broken_runtime, not_registered, text, whose,
 };
-use crate::engine::api;
+use crate::engine::{Engine, api};
+use crate::sys::owned;
 use crate::sys::root::Root;
 
 const MAX_FILE: u64 = 4 << 20;
@@ -37,9 +38,7 @@ pub(super) struct Docker {
 }
 
 pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
-    let mut daemons = daemon::find("dockerd");
-    // The system's own first.
-    daemons.sort_by_key(|d| d.uid);
+    let (daemons, not_daemons) = daemon::find(Engine::Docker);
     let daemon = daemons.into_iter().next();
     if daemon.is_none() && !site.installed(&["dockerd", "docker"]) {
         return None;
@@ -53,7 +52,7 @@ pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
         docker.file = config_file(&daemon);
         docker.config = daemon.root.as_ref().map(|root| read(root, &docker.file));
         docker.info = Some(
-            api::get(&socket(&daemon, docker.config.as_ref()), "/info").map_err(|e| match e.kind() {
+            ask(&socket(&daemon, docker.config.as_ref())).map_err(|e| match e.kind() {
                 ErrorKind::PermissionDenied => {
                     "this user may not ask it: run as root, or join the group docker".to_owned()
                 }
@@ -62,7 +61,7 @@ pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
         );
         docker.hook = daemon.program("nvidia-container-runtime-hook");
         docker.cdi_hook = daemon.program("nvidia-cdi-hook");
-        docker.root = Root::open(format!("/proc/{}/root/.", daemon.process.pid)).ok();
+        docker.root = daemon.running.process.root().ok();
         docker.daemon = Some(daemon);
     }
     if let Some(Ok(info)) = &docker.info {
@@ -75,18 +74,41 @@ pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
             }
         }
     }
-    Some(docker.judge())
+    let mut found = docker.judge();
+    found.extend(not_daemons);
+    Some(found)
+}
+
+/// The daemon's `/info`. Whoever could put another socket there would speak for the daemon.
+fn ask(socket: &Path) -> std::io::Result<Value> {
+    let own = rustix::process::geteuid().as_raw();
+    let foreign = |why: String| std::io::Error::new(ErrorKind::InvalidData, why);
+    let dir = socket.parent().unwrap_or(socket);
+    match owned::find(dir) {
+        Ok(Some(dir)) => {
+            let node = dir.child(socket.file_name().unwrap_or_default())?;
+            if !node.is_symlink() && ![0, own].contains(&node.stat().st_uid) {
+                let why = format!("{} belongs to user {}", socket.display(), node.stat().st_uid);
+                return Err(foreign(why));
+            }
+            api::get(socket, "/info")
+        }
+        Ok(None) => Err(ErrorKind::NotFound.into()),
+        Err(e) => Err(foreign(format!("{}: {}", e.what(), e.why()))),
+    }
 }
 
 fn config_file(daemon: &Daemon) -> PathBuf {
-    if let Some(file) = daemon.process.flag(&["--config-file"]) {
+    if let Some(file) = daemon.running.flags.get("config-file") {
         return file.into();
     }
     if daemon.is_snap() {
         return "/var/snap/docker/current/config/daemon.json".into();
     }
-    let user = nix::unistd::User::from_uid(daemon.uid.into()).ok().flatten();
-    match user.filter(|_| daemon.uid != 0) {
+    let user = nix::unistd::User::from_uid(daemon.running.process.uid.into())
+        .ok()
+        .flatten();
+    match user.filter(|_| daemon.running.process.uid != 0) {
         Some(user) => user.dir.join(".config/docker/daemon.json"),
         None => "/etc/docker/daemon.json".into(),
     }
@@ -103,7 +125,7 @@ fn read(root: &Root, file: &Path) -> Result<Value, String> {
 
 /// `-H unix://…`, `hosts` of the file, or the usual place.
 fn socket(daemon: &Daemon, config: Option<&Result<Value, String>>) -> PathBuf {
-    let flag = daemon.process.flag(&["-H", "--host"]);
+    let flag = daemon.running.flags.get("host");
     let hosts = config
         .and_then(|c| c.as_ref().ok())
         .and_then(|c| c["hosts"].as_array());
@@ -114,7 +136,9 @@ fn socket(daemon: &Daemon, config: Option<&Result<Value, String>>) -> PathBuf {
         .find_map(|h| h.strip_prefix("unix://"));
     match named {
         Some(path) if path.starts_with('/') => path.into(),
-        _ if daemon.uid != 0 => format!("/run/user/{}/docker.sock", daemon.uid).into(),
+        _ if daemon.running.process.uid != 0 => {
+            format!("/run/user/{}/docker.sock", daemon.running.process.uid).into()
+        }
         _ => "/run/docker.sock".into(),
     }
 }
@@ -156,16 +180,16 @@ impl Docker {
                     "it is the snap package, which is confined and cannot run a runtime or hook of the host",
                 )
                 .fix("`snap remove docker`, then install docker.io or docker-ce")
-                .evidence(daemon.exe.display().to_string()),
+                .evidence(daemon.running.process.exe.display().to_string()),
             );
         }
-        if daemon.uid != 0 {
+        if daemon.running.process.uid != 0 {
             found.push(
                 Finding::new(
                     &ROOTLESS,
                     Severity::Info,
                     "docker",
-                    format!("it runs as user {}, with {}: device nodes are bound, and no hook can change its device cgroup", daemon.uid, self.file.display()),
+                    format!("it runs as user {}, with {}: device nodes are bound, and no hook can change its device cgroup", daemon.running.process.uid, self.file.display()),
                 ),
             );
         }

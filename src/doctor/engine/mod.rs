@@ -45,6 +45,7 @@ checks! {
     ENVIRONMENT = 7220, "engine.environment", "NVIDIA_* variables of the daemon leak into hooks.";
     CGROUP_DRIVER = 7221, "engine.cgroup-driver", "The NVIDIA runtime and the default one have different cgroup drivers.";
     WAYS = 7222, "engine.ways", "Which ways to a GPU are open.";
+    NOT_A_DAEMON = 7223, "engine.not-a-daemon", "A process has a daemon's name and is not this host's daemon.";
 }
 
 /// Looks at one engine, or at all that are here.

@@ -10,7 +10,8 @@ use super::daemon::{Daemon, Program};
 use super::docker::Docker;
 use super::*;
 use crate::doctor::Check;
-use crate::engine::ask;
+use crate::engine::flags::{Flags, Running};
+use crate::sys::daemon as process;
 
 /// A root with nvoci under its names, and another's program.
 struct Machine(tempfile::TempDir);
@@ -46,12 +47,10 @@ impl Machine {
 
     fn daemon(&self) -> Daemon {
         Daemon {
-            process: ask::Daemon {
-                pid: 1,
-                args: Vec::new(),
+            running: Running {
+                process: process::Daemon::made_up(0, &[]),
+                flags: Flags::default(),
             },
-            exe: "/usr/bin/dockerd".into(),
-            uid: 0,
             cgroup: String::new(),
             path: Some("/usr/sbin:/usr/bin".to_owned()),
             nvidia: Vec::new(),
@@ -203,14 +202,14 @@ fn two_toolkits_and_a_hook_that_does_not_tell_systemd() {
 fn which_docker_it_is() {
     let exe = |path: &str| {
         let path = PathBuf::from(path);
-        changed(|d| d.daemon.as_mut().unwrap().exe = path)
+        changed(|d| d.daemon.as_mut().unwrap().running.process.exe = path)
     };
     assert_eq!(
         worst(&exe("/snap/docker/1/bin/dockerd"), &SNAP),
         Some(Severity::Fail)
     );
     assert_eq!(worst(&exe("/usr/bin/dockerd"), &SNAP), None);
-    let found = changed(|d| d.daemon.as_mut().unwrap().uid = 1000);
+    let found = changed(|d| d.daemon.as_mut().unwrap().running.process.uid = 1000);
     assert_eq!(worst(&found, &ROOTLESS), Some(Severity::Info));
     let found = changed(|d| d.context = Some("remote".to_owned()));
     assert_eq!(worst(&found, &CONTEXT), Some(Severity::Warn));

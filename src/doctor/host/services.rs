@@ -4,11 +4,9 @@ use super::{FABRIC, Finding, Look, PERSISTENCE, Severity};
 use crate::doctor::packages::Packages;
 use crate::host::pci::Bus;
 use crate::host::{FileKind, NodeKind};
+use crate::sys::daemon::{Fault, Sight};
 
-/// Processes of a machine.
-const MAX_PROCESSES: usize = 1 << 20;
-/// `nv-fabricmanager` as the kernel cuts a name (proc(5): 15 bytes).
-const FABRIC_MANAGER: &str = "nv-fabricmanage";
+const FABRIC_MANAGER: &str = "nv-fabricmanager";
 
 pub(super) fn findings(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Vec<Finding> {
     if look.host.kernel.is_none() {
@@ -111,20 +109,8 @@ fn fabric(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
     }
 }
 
+/// On the host or, as Kubernetes' GPU operator has it, in a container of root's. No other user's process counts.
 fn running(look: &Look<'_>) -> bool {
-    let proc = &look.roots.proc;
-    let Ok(dir) = proc.resolve("/") else {
-        return false;
-    };
-    let mut pids = Vec::new();
-    let listed = dir.visit(MAX_PROCESSES, |name, _| {
-        if name.to_bytes().first().is_some_and(u8::is_ascii_digit) {
-            pids.push(name.to_string_lossy().into_owned());
-        }
-    });
-    listed.is_ok()
-        && pids.iter().any(|pid| {
-            proc.read_text(format!("{pid}/comm"), 64)
-                .is_ok_and(|comm| comm.trim_end() == FABRIC_MANAGER)
-        })
+    let scan = Sight::of(&look.roots.proc).and_then(|sight| sight.find(FABRIC_MANAGER));
+    scan.is_ok_and(|s| !s.daemons.is_empty() || s.refused.iter().any(|r| r.fault == Fault::Root))
 }

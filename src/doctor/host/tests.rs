@@ -247,7 +247,19 @@ fn a_machine_with_nvswitches_needs_its_fabric_manager() {
     assert!(report.to_text(false).contains("error 802"));
     // A switch is no GPU.
     assert_eq!(worst(&report, &BUS), Some(Severity::Ok));
+    // Anybody can give a process that name.
     host.file("proc/42/comm", "nv-fabricmanage\n");
+    host.file(
+        "proc/42/status",
+        "Name:\tnv-fabricmanage\nUid:\t1000\t1000\t1000\t1000\n",
+    );
+    assert_eq!(worst(&examine(&host), &FABRIC), Some(Severity::Fail));
+    // Root's, in a container.
+    host.file("proc/42/status", "Name:\tnv-fabricmanage\nUid:\t0\t0\t0\t0\n");
+    host.link("proc/self/ns/user", "user:[1]");
+    host.link("proc/42/ns/user", "user:[1]");
+    host.link("proc/42/exe", "/usr/bin/nv-fabricmanager");
+    host.link("proc/42/root", "/proc");
     assert_eq!(worst(&examine(&host), &FABRIC), Some(Severity::Ok));
     host.file(
         "var/lib/dpkg/status",

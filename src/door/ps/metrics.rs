@@ -64,7 +64,7 @@ pub(super) fn text(holders: &Holders, gpus: &[Gpu]) -> String {
         "Processes that have the GPU open at this moment.",
         &per_gpu(&processes),
     );
-    let rows: Vec<(String, usize)> = holders
+    let mut rows: Vec<(String, usize)> = holders
         .containers
         .iter()
         .map(|c| {
@@ -79,6 +79,9 @@ pub(super) fn text(holders: &Holders, gpus: &[Gpu]) -> String {
             )
         })
         .collect();
+    // A user can give a cgroup the id of another container, and one line twice makes the collector drop the whole file.
+    rows.sort();
+    rows.dedup_by(|a, b| a.0 == b.0);
     family(
         "nvoci_container_gpus",
         "GPUs that a running container was given.",
@@ -126,23 +129,31 @@ mod tests {
             command: "python".to_owned(),
             gpus: BTreeSet::from([gpus[0].minor]),
         };
+        let container = Container {
+            id: "a\"b\\c\nd\u{1b}".to_owned(),
+            engine: Some("docker"),
+            cgroup: String::new(),
+            pid: 77,
+            gpus: BTreeSet::from([gpus[0].minor]),
+            driver_dir: None,
+            driver: None,
+            record: None,
+            processes: vec![process],
+        };
+        // Another one that calls itself so.
+        let copied = Container {
+            pid: 78,
+            processes: Vec::new(),
+            ..container.clone()
+        };
         let holders = Holders {
-            containers: vec![Container {
-                id: "a\"b\\c\nd\u{1b}".to_owned(),
-                engine: Some("docker"),
-                cgroup: String::new(),
-                pid: 77,
-                gpus: BTreeSet::from([gpus[0].minor]),
-                driver_dir: None,
-                driver: None,
-                record: None,
-                processes: vec![process],
-            }],
+            containers: vec![container, copied],
             host: Vec::new(),
             unreadable: 2,
         };
         let text = text(&holders, &gpus);
-        assert!(text.contains("nvoci_gpu_containers{gpu=\"0\"} 1\n"), "{text}");
+        assert!(text.contains("nvoci_gpu_containers{gpu=\"0\"} 2\n"), "{text}");
+        assert_eq!(text.matches("nvoci_container_gpus{").count(), 1, "{text}");
         assert!(text.contains("nvoci_gpu_processes{gpu=\"0\"} 1\n"), "{text}");
         assert!(
             text.contains(

@@ -1,0 +1,551 @@
+//! Which processes are daemons of this host: one answer for everybody who reads `/proc` of others.
+//!
+//! A user gives a process any name and any command line, starts a copy of any program, and is user 0
+//! in a user namespace. So a process counts only by what a user cannot choose:
+//!
+//! | read | must be | what it stops |
+//! |---|---|---|
+//! | `status`: real, effective, saved and file system uid | all 0, or all the caller's own | a user's process, a setuid program |
+//! | `ns/user` | the caller's (for uid 0) | user 0 of a container |
+//! | `exe` | the inode at a path where every component is root's, of the daemon's name, not setuid | a copy, another program under that name |
+//! | `root` | the caller's root directory | a daemon in a container, which serves another host |
+//!
+//! All is read below one descriptor of `/proc/PID`: the kernel answers `ESRCH` there once the process
+//! has ended, whoever has its number now. User and program are read again after the command line.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::owned;
+use super::program::is_on_fuse;
+use super::root::{Node, Root};
+
+/// The highest process number of any kernel (`PID_MAX_LIMIT` of linux/threads.h).
+const MAX_PROCESSES: usize = 1 << 22;
+/// A command line, an environment: the kernel's own limit is larger.
+const MAX_TEXT: u64 = 1 << 20;
+/// A process's name has at most so many bytes (proc(5)).
+const MAX_NAME: usize = 15;
+const SETUID_OR_SETGID: u32 = 0o6000;
+const DELETED: &[u8] = b" (deleted)";
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    /// Its process id.
+    pub pid: i32,
+    /// Its user: 0, or the caller.
+    pub uid: u32,
+    /// Its program; empty where the caller may not look.
+    pub exe: PathBuf,
+    /// Its arguments without its own name; none where `exe` is not known, since then they prove nothing.
+    pub args: Vec<Vec<u8>>,
+    /// It has the caller's root directory. A snap's daemon has another one.
+    pub own_root: bool,
+    dir: Root,
+}
+
+/// A process with a daemon's name that does not count.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// Its process id.
+    pub pid: i32,
+    /// Its real user.
+    pub uid: u32,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// Why it does not count.
+    pub why: String,
+}
+
+/// Which of the conditions a process does not meet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// It is another user's, or user 0 of another user namespace.
+    User,
+    /// It is the right program, run by user 0 of this host, in another root directory: a container's.
+    Root,
+    /// User 0 of this host runs something else, or what somebody else could have put there.
+    Program,
+}
+
+/// The processes of one name.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Those that count.
+    pub daemons: Vec<Daemon>,
+    /// Those that do not.
+    pub refused: Vec<Refused>,
+}
+
+/// Looks for the daemons of that name.
+pub fn find(name: &str) -> Scan {
+    let found = Sight::own().and_then(|sight| sight.find(name));
+    // Without a procfs nothing is known to run.
+    found.unwrap_or_default()
+}
+
+/// What processes are compared with.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    /// The procfs.
+    pub(crate) proc: Root,
+    /// The inode of the caller's root directory.
+    pub(crate) root: (u64, u64),
+    /// The caller.
+    pub(crate) uid: u32,
+}
+
+/// What a process is, apart from its words.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Identity {
+    uid: u32,
+    exe: PathBuf,
+    own_root: bool,
+}
+
+impl Sight {
+    fn own() -> io::Result<Self> {
+        Ok(Self {
+            proc: Root::open("/proc")?,
+            root: Root::open("/")?.resolve("/")?.id(),
+            uid: rustix::process::geteuid().as_raw(),
+        })
+    }
+
+    /// As [`find`], in another procfs than the caller's.
+    pub(crate) fn of(proc: &Root) -> io::Result<Self> {
+        Ok(Self {
+            proc: proc.try_clone()?,
+            ..Self::own()?
+        })
+    }
+
+    pub(crate) fn find(&self, name: &str) -> io::Result<Scan> {
+        let mut pids: Vec<i32> = Vec::new();
+        self.proc.resolve("/")?.visit(MAX_PROCESSES, |entry, _| {
+            pids.extend(entry.to_str().ok().and_then(|n| n.parse::<i32>().ok()));
+        })?;
+        let mut scan = Scan::default();
+        for pid in pids {
+            // What has ended meanwhile is no daemon.
+            match self.examine(pid, name) {
+                Ok(Some(Ok(daemon))) => scan.daemons.push(daemon),
+                Ok(Some(Err(refused))) => scan.refused.push(refused),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Ok(scan)
+    }
+
+    /// One process; `None` when it has another name.
+    fn examine(&self, pid: i32, name: &str) -> io::Result<Option<Result<Daemon, Refused>>> {
+        let dir = Root::from_fd(self.proc.resolve(pid.to_string())?.into_fd());
+        let comm = dir.read("comm", 64)?;
+        let short = name.get(..MAX_NAME).unwrap_or(name).as_bytes();
+        let named = comm.strip_suffix(b"\n").unwrap_or(&comm) == short;
+        if !named && program(&dir).is_none_or(|(path, _)| path.file_name() != Some(OsStr::new(name))) {
+            return Ok(None);
+        }
+        let identity = match self.identify(&dir, name)? {
+            Ok(identity) => identity,
+            Err((uid, fault, why)) => {
+                return Ok(Some(Err(Refused { pid, uid, fault, why })));
+            }
+        };
+        let known = !identity.exe.as_os_str().is_empty();
+        let line = if known {
+            dir.read("cmdline", MAX_TEXT)?
+        } else {
+            Vec::new()
+        };
+        // Another program of the same process would have another line.
+        if self.identify(&dir, name)?.ok().as_ref() != Some(&identity) {
+            return Err(Errno::SRCH.into());
+        }
+        let mut args: Vec<Vec<u8>> = line.split(|b| *b == 0).map(<[u8]>::to_vec).skip(1).collect();
+        // Each word ends in a zero, so the last piece is what follows the last zero.
+        args.pop();
+        Ok(Some(Ok(Daemon {
+            pid,
+            uid: identity.uid,
+            exe: identity.exe,
+            args,
+            own_root: identity.own_root,
+            dir,
+        })))
+    }
+
+    /// What the process is, or its user and why it does not count.
+    fn identify(&self, dir: &Root, name: &str) -> io::Result<Result<Identity, (u32, Fault, String)>> {
+        let Some([uid, others @ ..]) = uids(&dir.read_text("status", MAX_TEXT)?) else {
+            return Err(Errno::INVAL.into());
+        };
+        if (uid != 0 && uid != self.uid) || others != [uid; 3] {
+            return Ok(Err((uid, Fault::User, format!("it runs as user {uid}"))));
+        }
+        let namespace = |at: &Root, path: &str| at.read_link(path);
+        let visible = namespace(dir, "ns/user");
+        if matches!(&visible, Err(e) if e.kind() == io::ErrorKind::PermissionDenied) {
+            if self.uid == 0 {
+                let why = "this nvoci may not look at its program".to_owned();
+                return Ok(Err((uid, Fault::Program, why)));
+            }
+            // An ordinary user sees no more of a process of root's.
+            return Ok(Ok(Identity {
+                uid,
+                exe: PathBuf::new(),
+                own_root: true,
+            }));
+        }
+        if uid == 0 && visible? != namespace(&self.proc, "self/ns/user")? {
+            let why = "it is in another user namespace: a container's root".to_owned();
+            return Ok(Err((uid, Fault::User, why)));
+        }
+        let (exe, in_place) = program(dir).ok_or(Errno::NOENT)?;
+        let fault = if uid == 0 { Fault::Program } else { Fault::User };
+        if exe.file_name() != Some(OsStr::new(name)) {
+            return Ok(Err((uid, fault, format!("its program is {}", exe.display()))));
+        }
+        let own_root = open(dir, "root/.", OFlags::DIRECTORY)?.id() == self.root;
+        // A snap's files have the host's own paths, and its daemon another root directory.
+        if !own_root && !exe.starts_with("/snap") {
+            let why = "it has another root directory: a container's".to_owned();
+            let fault = if uid == 0 { Fault::Root } else { Fault::User };
+            return Ok(Err((uid, fault, why)));
+        }
+        if let Err(why) = prove(&exe, in_place, &open(dir, "exe", OFlags::empty())?) {
+            return Ok(Err((uid, fault, why)));
+        }
+        Ok(Ok(Identity { uid, exe, own_root }))
+    }
+}
+
+/// Whether the inode that runs is the program at that path, where only root can have put it.
+fn prove(exe: &Path, in_place: bool, inode: &Node) -> Result<(), String> {
+    let shown = exe.display();
+    let stat = inode.stat();
+    if inode.kind() != FileType::RegularFile || stat.st_mode & SETUID_OR_SETGID != 0 || is_on_fuse(inode) {
+        return Err(format!("its program {shown} is no plain program"));
+    }
+    owned::check(inode, exe).map_err(|e| format!("its program {shown}: {}", e.why()))?;
+    // An upgrade replaces the file and leaves the process with the old one.
+    let at = if in_place {
+        exe
+    } else {
+        exe.parent().unwrap_or(exe)
+    };
+    match owned::find(at) {
+        Ok(Some(found)) if !in_place || found.id() == inode.id() => Ok(()),
+        Ok(_) => Err(format!("its program is not the {shown} of this host")),
+        Err(e) => Err(format!("its program {shown}: {}: {}", e.what(), e.why())),
+    }
+}
+
+/// The path of the program, as the kernel names it, and whether it is still there.
+fn program(dir: &Root) -> Option<(PathBuf, bool)> {
+    let path = dir.read_link("exe").ok()?;
+    match path.as_os_str().as_bytes().strip_suffix(DELETED) {
+        Some(path) => Some((PathBuf::from(OsStr::from_bytes(path)), false)),
+        None => Some((path, true)),
+    }
+}
+
+/// The inode behind one of the kernel's own links, which no path leads to.
+fn open(dir: &Root, link: &str, flags: OFlags) -> io::Result<Node> {
+    let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+    Node::from_fd(rustix::fs::openat(dir.as_fd(), link, flags, Mode::empty())?)
+}
+
+/// Real, effective, saved and file system uid (proc(5)). A line break in the process's name is escaped there.
+fn uids(status: &str) -> Option<[u32; 4]> {
+    let line = status.lines().find_map(|l| l.strip_prefix("Uid:"))?;
+    let numbers: Vec<u32> = line.split_ascii_whitespace().flat_map(str::parse).collect();
+    numbers.try_into().ok()
+}
+
+impl Daemon {
+    /// A file of its `/proc/PID`, as text; empty where it cannot be read.
+    pub fn text(&self, name: &str) -> String {
+        self.dir.read_text(name, MAX_TEXT).unwrap_or_default()
+    }
+
+    /// Its root directory.
+    ///
+    /// # Errors
+    /// When the process has ended, or is somebody else's.
+    pub fn root(&self) -> io::Result<Root> {
+        Ok(Root::from_fd(
+            open(&self.dir, "root/.", OFlags::DIRECTORY)?.into_fd(),
+        ))
+    }
+
+    /// Its age.
+    pub fn age(&self) -> Option<Duration> {
+        let stat = self.text("stat");
+        // Field 22, counted from after the name, which may hold blanks and parentheses.
+        let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
+        let uptime = Root::open("/proc").ok()?.read_text("uptime", 64).ok()?;
+        let (seconds, _) = uptime.split_once('.')?;
+        let uptime: u64 = seconds.parse().ok()?;
+        Some(Duration::from_secs(
+            uptime.saturating_sub(ticks / rustix::param::clock_ticks_per_second()),
+        ))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// `ESRCH` when the process has ended.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
+        let handle: Option<OwnedFd> = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => Some(fd),
+            // Before Linux 5.3.
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            Err(e) => return Err(e.into()),
+        };
+        // It lives, so until now the number was its own, and the handle is on it.
+        self.dir.read("stat", MAX_TEXT)?;
+        match handle {
+            Some(handle) => pidfd_send_signal(handle, signal)?,
+            None => rustix::process::kill_process(pid, signal)?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Daemon {
+    /// One that does not run, with these arguments.
+    pub(crate) fn made_up(uid: u32, args: &[&str]) -> Self {
+        Self {
+            pid: 1,
+            uid,
+            exe: "/usr/bin/dockerd".into(),
+            args: args.iter().map(|a| a.as_bytes().to_vec()).collect(),
+            own_root: true,
+            dir: Root::open("/").unwrap(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+    const NAME: &str = "dockerd";
+
+    /// A recorded `/proc` with one process, and the files that it refers to.
+    struct Recorded(tempfile::TempDir);
+
+    impl Recorded {
+        fn new() -> Self {
+            let recorded = Self(tempfile::tempdir().unwrap());
+            for dir in ["proc/self/ns", "proc/77/ns", "bin", "root"] {
+                fs::create_dir_all(recorded.at(dir)).unwrap();
+            }
+            recorded.file("bin/dockerd", "program");
+            recorded.mode("bin/dockerd", 0o755);
+            recorded.link("proc/self/ns/user", "user:[1]");
+            recorded.link("proc/77/ns/user", "user:[1]");
+            recorded.file("proc/77/comm", "dockerd\n");
+            let me = Self::me();
+            recorded.uids([me; 4]);
+            recorded.file(
+                "proc/77/cmdline",
+                "dockerd\0--config-file=/etc/docker/x.json\0--debug\0",
+            );
+            recorded.exe("bin/dockerd");
+            recorded.link("proc/77/root", recorded.at("root").to_str().unwrap());
+            recorded
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.0.path().join(path)
+        }
+
+        fn file(&self, path: &str, text: &str) {
+            fs::write(self.at(path), text).unwrap();
+        }
+
+        fn mode(&self, path: &str, mode: u32) {
+            fs::set_permissions(self.at(path), Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn link(&self, path: &str, target: &str) {
+            let _ = fs::remove_file(self.at(path));
+            symlink(target, self.at(path)).unwrap();
+        }
+
+        fn exe(&self, path: &str) {
+            self.link("proc/77/exe", self.at(path).to_str().unwrap());
+        }
+
+        fn uids(&self, [r, e, s, f]: [u32; 4]) {
+            self.file(
+                "proc/77/status",
+                &format!("Name:\tdockerd\nUid:\t{r}\t{e}\t{s}\t{f}\nGid:\t0\n"),
+            );
+        }
+
+        fn me() -> u32 {
+            rustix::process::geteuid().as_raw()
+        }
+
+        fn scan(&self) -> Scan {
+            let sight = Sight {
+                proc: Root::open(self.at("proc")).unwrap(),
+                root: Root::open(self.at("root")).unwrap().resolve("/").unwrap().id(),
+                uid: Self::me(),
+            };
+            sight.find(NAME).unwrap()
+        }
+
+        fn refused(&self) -> String {
+            let scan = self.scan();
+            assert!(scan.daemons.is_empty(), "{scan:?}");
+            scan.refused.first().expect("refused").why.clone()
+        }
+    }
+
+    #[test]
+    fn a_program_of_roots_counts() {
+        let scan = Recorded::new().scan();
+        let daemon = scan.daemons.first().unwrap();
+        assert_eq!((daemon.pid, scan.refused.len()), (77, 0));
+        assert_eq!(
+            daemon.args,
+            [&b"--config-file=/etc/docker/x.json"[..], b"--debug"]
+        );
+        assert!(daemon.own_root);
+    }
+
+    #[test]
+    fn another_users_process_does_not() {
+        let me = Recorded::me();
+        let other = me + 1000;
+        for uids in [
+            [other; 4],
+            [other, me, me, me],
+            [me, other, me, me],
+            [me, me, other, me],
+            [me, me, me, other],
+        ] {
+            let recorded = Recorded::new();
+            recorded.uids(uids);
+            assert!(recorded.refused().starts_with("it runs as user"), "{uids:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_not_a_program() {
+        let recorded = Recorded::new();
+        recorded.file("bin/sleep", "");
+        recorded.mode("bin/sleep", 0o755);
+        recorded.exe("bin/sleep");
+        assert!(recorded.refused().contains("bin/sleep"));
+        // And a program that calls itself otherwise is found by its inode's name.
+        let recorded = Recorded::new();
+        recorded.file("proc/77/comm", "innocent\n");
+        assert_eq!(recorded.scan().daemons.len(), 1);
+        // Whoever is neither by name nor by program is not looked at.
+        recorded.file("bin/other", "");
+        recorded.exe("bin/other");
+        assert!(recorded.scan().refused.is_empty());
+    }
+
+    #[test]
+    fn a_program_that_others_can_change_does_not_count() {
+        for mode in [0o757, 0o775, 0o4755, 0o2755] {
+            let recorded = Recorded::new();
+            recorded.mode("bin/dockerd", mode);
+            recorded.refused();
+        }
+        let recorded = Recorded::new();
+        recorded.mode("bin", 0o777);
+        assert!(recorded.refused().contains("lets others write"));
+        let recorded = Recorded::new();
+        if Recorded::me() == 0 {
+            chown(recorded.at("bin/dockerd"), Some(1000), Some(1000)).unwrap();
+            assert!(recorded.refused().contains("belongs to user 1000"));
+            let recorded = Recorded::new();
+            chown(recorded.at("bin"), Some(1000), Some(1000)).unwrap();
+            assert!(recorded.refused().contains("belongs to user 1000"));
+        }
+        // Another inode has its path now, and the kernel does not say that it was deleted: another mount namespace.
+        let recorded = Recorded::new();
+        fs::create_dir(recorded.at("elsewhere")).unwrap();
+        recorded.link("proc/77/exe", "/nowhere/bin/dockerd");
+        assert!(recorded.scan().daemons.is_empty());
+    }
+
+    #[test]
+    fn a_containers_root_is_not_the_hosts() {
+        let recorded = Recorded::new();
+        recorded.link("proc/77/ns/user", "user:[2]");
+        if Recorded::me() == 0 {
+            assert!(recorded.refused().contains("user namespace"));
+        }
+        let recorded = Recorded::new();
+        fs::create_dir(recorded.at("other")).unwrap();
+        recorded.link("proc/77/root", recorded.at("other").to_str().unwrap());
+        assert!(recorded.refused().contains("root directory"));
+        assert!(recorded.scan().refused.iter().all(|r| r.fault != Fault::Program));
+    }
+
+    #[test]
+    fn processes_that_are_cut_short_or_strange_are_passed_over() {
+        for gone in ["comm", "status", "exe", "root", "cmdline"] {
+            let recorded = Recorded::new();
+            fs::remove_file(recorded.at(&format!("proc/77/{gone}"))).unwrap();
+            assert!(recorded.scan().daemons.is_empty(), "{gone}");
+        }
+        for status in [
+            "",
+            "Uid:\t0\n",
+            "Uid:\t-1\t0\t0\t0\n",
+            "Name:\tUid:\t0\t0\t0\t0\n",
+        ] {
+            let recorded = Recorded::new();
+            recorded.file("proc/77/status", status);
+            assert!(recorded.scan().daemons.is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_signal_goes_to_the_process_that_was_examined_only() {
+        let sleep = |seconds: &str| std::process::Command::new("sleep").arg(seconds).spawn().unwrap();
+        let mut child = sleep("30");
+        let of = |pid: u32| Daemon {
+            pid: i32::try_from(pid).unwrap(),
+            dir: Root::open(format!("/proc/{pid}")).unwrap(),
+            ..Daemon::made_up(0, &[])
+        };
+        let daemon = of(child.id());
+        assert!(daemon.age().is_some_and(|age| age < Duration::from_secs(600)));
+        daemon.signal(Signal::TERM).unwrap();
+        child.wait().unwrap();
+        // Its number may be anybody's now.
+        let mut other = sleep("30");
+        let stale = Daemon {
+            pid: i32::try_from(other.id()).unwrap(),
+            ..daemon
+        };
+        let e = stale.signal(Signal::KILL).unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(libc::ESRCH));
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+}

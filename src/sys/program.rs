@@ -1,0 +1,157 @@
+//! Programs that only root can have put where they are.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Code, Error, Result};
+
+use super::owned;
+use super::root::Node;
+
+/// Where the host's own programs are; never the caller's `PATH`, which `su` keeps.
+const DIRS: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+/// [`DIRS`] as a `PATH` for what is started.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The absolute path of a program of which no component could have been put there, or can be replaced, by somebody
+/// other than root (or the user who runs this). What root is to execute later is written down as this type only.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Program(PathBuf);
+
+impl Program {
+    /// Proves the program at `path`.
+    ///
+    /// # Errors
+    /// [`Code::NoProgram`] when there is none, [`Code::LooseProgram`] when somebody else could replace it.
+    pub fn prove(path: &Path) -> Result<Self> {
+        let shown = || path.display().to_string();
+        let none = |why: &str| Error::new(Code::NoProgram, shown(), why);
+        // Text that an engine's file can hold and that names one place.
+        let plain = path.to_str().is_some_and(|p| !p.chars().any(char::is_control));
+        if !path.is_absolute() || !plain || path.components().any(|c| c.as_os_str() == "..") {
+            return Err(none("it is no plain absolute path"));
+        }
+        let node = match owned::find(path) {
+            Ok(Some(node)) => node,
+            Ok(None) => return Err(none("it does not exist")),
+            Err(e) if e.code() == Code::UnsafeOwner => {
+                let why = if e.what() == shown() {
+                    e.why().to_owned()
+                } else {
+                    format!("{}: {}", e.what(), e.why())
+                };
+                return Err(Error::new(Code::LooseProgram, shown(), why));
+            }
+            Err(e) => return Err(e),
+        };
+        if !node.is_file() || node.stat().st_mode & 0o111 == 0 {
+            return Err(none("it is not an executable file"));
+        }
+        if is_on_fuse(&node) {
+            let why = "it is on a FUSE file system, whose server says what owner and content a file has";
+            return Err(Error::new(Code::LooseProgram, shown(), why));
+        }
+        Ok(Self(path.to_owned()))
+    }
+
+    /// The host's program of that name. One that somebody else could replace is passed over.
+    pub fn find(name: &str) -> Option<Self> {
+        DIRS.iter()
+            .find_map(|d| Self::prove(&Path::new(d).join(name)).ok())
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Its path as text, which it is.
+    pub fn text(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+/// Whether a user's own program may answer for the file: a mount of theirs can show any owner.
+pub(super) fn is_on_fuse(node: &Node) -> bool {
+    /// linux/magic.h.
+    const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+    rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type == FUSE_SUPER_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+    fn code(path: &Path) -> Option<Code> {
+        Program::prove(path).err().map(|e| e.code())
+    }
+
+    #[test]
+    fn what_root_would_execute_later_is_proven() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mode = |name: &str, mode| fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
+        fs::create_dir(at("bin")).unwrap();
+        fs::write(at("bin/nvoci"), "").unwrap();
+        mode("bin", 0o755);
+        mode("bin/nvoci", 0o644);
+        assert_eq!(code(&at("bin/nvoci")), Some(Code::NoProgram));
+        mode("bin/nvoci", 0o755);
+        symlink("nvoci", at("bin/nvoci-runtime")).unwrap();
+        assert_eq!(
+            Program::prove(&at("bin/nvoci-runtime")).unwrap().path(),
+            at("bin/nvoci-runtime")
+        );
+        for (path, wanted) in [
+            (at("bin/none"), Code::NoProgram),
+            (at("bin"), Code::NoProgram),
+            (at("bin/../bin/nvoci"), Code::NoProgram),
+            (at("bin/nv\noci"), Code::NoProgram),
+            (PathBuf::from("bin/nvoci"), Code::NoProgram),
+        ] {
+            assert_eq!(code(&path), Some(wanted), "{}", path.display());
+        }
+        for (name, loose, tight) in [
+            ("bin/nvoci", 0o757, 0o755),
+            ("bin/nvoci", 0o775, 0o755),
+            ("bin", 0o777, 0o755),
+        ] {
+            mode(name, loose);
+            assert_eq!(
+                code(&at("bin/nvoci")),
+                Some(Code::LooseProgram),
+                "{name} {loose:o}"
+            );
+            assert_eq!(
+                code(&at("bin/nvoci-runtime")),
+                Some(Code::LooseProgram),
+                "{name} {loose:o}"
+            );
+            mode(name, tight);
+        }
+        if rustix::process::geteuid().is_root() {
+            chown(at("bin"), Some(1000), Some(1000)).unwrap();
+            let e = Program::prove(&at("bin/nvoci")).unwrap_err();
+            assert!(
+                e.code() == Code::LooseProgram && e.why().contains("user 1000"),
+                "{e}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_hosts_own_are_found_without_path() {
+        let sh = Program::find("sh").unwrap();
+        assert!(sh.path().is_absolute());
+        assert!(Program::find("no-such-program").is_none() && Program::find("../bin/sh").is_none());
+    }
+}
