@@ -195,12 +195,13 @@ fn build(asked: &Generate, config: &Config) -> Result<CdiSpec> {
             "this host has no such device",
         ));
     }
-    let spec = if explicitly {
+    let (spec, left_out) = if explicitly {
         explicit(&host, &roots, &options, asked.mode.unwrap_or(Mode::Gpus))?
     } else {
-        dynamic(&host, &roots, &options)
+        (dynamic(&host, &roots, &options), Vec::new())
     };
     inject::warn(&host.warnings);
+    inject::warn(&left_out);
     let shut = host
         .nodes
         .iter()

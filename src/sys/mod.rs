@@ -12,4 +12,5 @@ pub mod process;
 pub mod reader;
 pub mod root;
 mod seccomp;
+pub mod source;
 pub mod systemd;

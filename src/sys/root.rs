@@ -448,6 +448,14 @@ impl Node {
         Ok(())
     }
 
+    /// A second handle on the same inode.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            stat: self.stat,
+        })
+    }
+
     /// Gives up the attributes and keeps the descriptor.
     pub fn into_fd(self) -> OwnedFd {
         self.fd

@@ -1,6 +1,6 @@
 //! The driver's daemons: persistence, and the fabric manager of NVSwitch machines.
 
-use super::{FABRIC, Finding, Look, PERSISTENCE, Severity};
+use super::{FABRIC, Finding, Look, ODD, PERSISTENCE, Severity};
 use crate::doctor::packages::Packages;
 use crate::host::pci::Bus;
 use crate::host::{FileKind, NodeKind};
@@ -16,7 +16,24 @@ pub(super) fn findings(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Vec<F
     }
     let mut found = vec![persistence(look)];
     found.extend(fabric(look, bus, packages));
+    found.extend(left_out(look));
     found
+}
+
+/// Files of the driver and its daemons that no container gets, because somebody other than root could have put them there.
+fn left_out(look: &Look<'_>) -> impl Iterator<Item = Finding> {
+    let walk = look.roots.walk();
+    let files = look.host.files.iter();
+    files.filter_map(move |file| {
+        let e = walk.find(&file.found, file.wanted()).err()?;
+        let cause = format!(
+            "{} is given to no container: {}: {}",
+            file.name,
+            e.what(),
+            e.why()
+        );
+        Some(Finding::new(&ODD, Severity::Warn, "driver files", cause).fix(e.fix_text()))
+    })
 }
 
 fn socket(look: &Look<'_>, name: &str) -> bool {
