@@ -1,9 +1,10 @@
 //! What is bound into the container: opened, checked and cloned on the host's side, before anything of
 //! the container is looked at. A source is never taken from the image.
 
+use std::cell::LazyCell;
 use std::path::Path;
 
-use crate::error::{Code, IoContext as _, Result};
+use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
 use crate::plan::{Device, DriverFile, Place, Plan, Tree};
 use crate::sys::mount::Detached;
@@ -46,10 +47,17 @@ impl Sources {
             trees: Vec::new(),
             warnings: Vec::new(),
         };
-        let host = Root::open("/").context(Code::System, || "open /")?;
-        let (driver, host) = (roots.walk(), Walk::new(&host, Path::new("/")));
+        let host = LazyCell::new(|| Root::open("/"));
+        let site = LazyCell::new(|| match &*host {
+            Ok(root) => Ok(Walk::new(root, Path::new("/"))),
+            Err(e) => Err(Error::io(Code::System, "open /", e)),
+        });
+        let driver = roots.walk();
         for file in &plan.files {
-            let walk = if file.place == Place::Site { &host } else { &driver };
+            let walk = match file.place {
+                Place::Site => site.as_ref().map_err(Clone::clone)?,
+                _ => &driver,
+            };
             match bind(walk, &file.found, file.wanted, &file.reason) {
                 Ok((_, tree)) => sources.files.push((file.clone(), tree)),
                 Err(e) if file.required => return Err(e),

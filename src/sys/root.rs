@@ -274,6 +274,22 @@ impl Node {
         Self::from_fd(fd)
     }
 
+    /// The owner and the target of `name` in this directory if that is a symbolic link, in two system calls. For a directory
+    /// that nobody but root writes to: else it may be two links.
+    ///
+    /// # Errors
+    /// `EINVAL` when `name` is not a single path component.
+    pub fn link_of(&self, name: &OsStr) -> io::Result<Option<(u32, PathBuf)>> {
+        let name = plain(name)?;
+        let stat = rustix::fs::statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            return Ok(None);
+        }
+        let target = rustix::fs::readlinkat(&self.fd, &name, Vec::new())?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        Ok(Some((stat.st_uid, target)))
+    }
+
     /// The target of the symbolic link `name` in this directory, in one system call; what does not
     /// fit into `space` is cut off.
     ///

@@ -9,7 +9,7 @@
 //! - The inode has the type, owner and mode that [`Use::rule`] asks for.
 //!
 //! Each directory is proved once for each [`Walk`]. In it a file costs what a plain lookup costs: `openat` and
-//! `fstat`; a link on the way two calls more.
+//! `fstat`; a soname's link two calls more, any other four.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -379,6 +379,13 @@ impl<'r> Walk<'r> {
         if let Some((_, found)) = self.dirs.borrow().iter().find(known) {
             return Ok(Place::Dir(Rc::clone(found)));
         }
+        if dir.firm
+            && is_soname(name)
+            && let Some((user, target)) = dir.node.link_of(name).map_err(|e| self.missing(&real, &e))?
+        {
+            self.check_user(&dir, user, &real)?;
+            return self.link(dir, &real, &target, links);
+        }
         let node = self.child(&dir, name, &real)?;
         if node.is_dir() {
             let found = self.proved(node, real.clone(), Some(dir))?;
@@ -393,12 +400,16 @@ impl<'r> Walk<'r> {
             return Err(self.refused(&real, why));
         }
         self.check_owner(&dir, &node, &real)?;
+        let target = node.read_link().context(Code::System, || self.shown(&real))?;
+        self.link(dir, &real, &target, links)
+    }
+
+    fn link(&self, dir: Rc<Dir>, real: &Path, target: &Path, links: &mut usize) -> Result<Place> {
         *links += 1;
         if *links > MAX_LINKS {
-            return Err(Error::io(Code::System, self.shown(&real), &Errno::LOOP.into()));
+            return Err(Error::io(Code::System, self.shown(real), &Errno::LOOP.into()));
         }
-        let target = node.read_link().context(Code::System, || self.shown(&real))?;
-        self.steps(dir, &target, links)
+        self.steps(dir, target, links)
     }
 
     fn child(&self, dir: &Dir, name: &OsStr, real: &Path) -> Result<Node> {
@@ -409,7 +420,7 @@ impl<'r> Walk<'r> {
         match &parent {
             Some(parent) => self.check_owner(parent, &node, &path)?,
             None if owned::trusted_users().contains(&node.stat().st_uid) => {}
-            None => return Err(self.foreign(&path, &node)),
+            None => return Err(self.foreign(&path, node.stat().st_uid)),
         }
         let mode = node.stat().st_mode;
         if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
@@ -434,9 +445,12 @@ impl<'r> Walk<'r> {
         Ok(())
     }
 
-    /// The overflow user may be anybody: that is no proof where anybody can put an entry.
     fn check_owner(&self, dir: &Dir, node: &Node, real: &Path) -> Result<()> {
-        let user = node.stat().st_uid;
+        self.check_user(dir, node.stat().st_uid, real)
+    }
+
+    /// The overflow user may be anybody: that is no proof where anybody can put an entry.
+    fn check_user(&self, dir: &Dir, user: u32, real: &Path) -> Result<()> {
         let known = owned::trusted_users();
         let known = if dir.firm {
             known
@@ -446,7 +460,7 @@ impl<'r> Walk<'r> {
         if known.contains(&user) || self.also == Some(user) {
             return Ok(());
         }
-        Err(self.foreign(real, node))
+        Err(self.foreign(real, user))
     }
 
     fn check_type(&self, real: &Path, node: &Node, rule: &Rule) -> Result<()> {
@@ -484,11 +498,8 @@ impl<'r> Walk<'r> {
         self.refused(real, format!("mode {mode:04o} lets others write to it"))
     }
 
-    fn foreign(&self, real: &Path, node: &Node) -> Error {
-        self.refused(
-            real,
-            format!("it belongs to user {}, not to root", node.stat().st_uid),
-        )
+    fn foreign(&self, real: &Path, user: u32) -> Error {
+        self.refused(real, format!("it belongs to user {user}, not to root"))
     }
 
     fn refused(&self, real: &Path, why: String) -> Error {
@@ -506,6 +517,12 @@ impl<'r> Walk<'r> {
     fn shown(&self, real: &Path) -> String {
         shown(&self.on_host(real))
     }
+}
+
+/// Whether a name is a soname, `libcuda.so.1`, which is nearly always a link to the file with the version.
+fn is_soname(name: &OsStr) -> bool {
+    let version = name.to_str().and_then(|name| name.split_once(".so."));
+    version.is_some_and(|(_, version)| !version.contains('.'))
 }
 
 /// Entries of a directory that is searched for sockets, and how deep.
