@@ -11,9 +11,10 @@ use std::path::{Component, Path, PathBuf};
 
 use super::libs::{Facts, below, facts, parent};
 use super::{DriverFile, FileKind, Host, Locations, Roots};
+use crate::error::{Code, IoContext as _};
 use crate::ldso::glob::{self, Budget};
-use crate::sys::owned;
 use crate::sys::root::Node;
+use crate::sys::source::Use;
 
 /// The files that are read unless a container asks for all of them.
 const BASE: &[&str] = &["l4t.csv", "drivers.csv", "devices.csv"];
@@ -135,14 +136,15 @@ struct Finder<'a> {
 impl Finder<'_> {
     fn file(&mut self, path: &Path, base: bool) {
         let read = || {
-            let node = self.roots.driver.resolve(path)?;
-            let checked = owned::check(&node, path).map_err(|e| e.to_string());
-            Ok::<_, std::io::Error>(checked.map(|()| node.read(MAX_BYTES)))
+            let source = self.roots.walk().find(path, Use::File)?;
+            source
+                .node()
+                .read(MAX_BYTES)
+                .context(Code::File, || path.display().to_string())
         };
         let bytes = match read() {
-            Ok(Ok(Ok(bytes))) => bytes,
-            Ok(Err(why)) => return self.host.warn(why),
-            Ok(Ok(Err(e))) | Err(e) => return self.host.warn(format!("{}: {e}", path.display())),
+            Ok(bytes) => bytes,
+            Err(e) => return self.host.warn(e.to_string()),
         };
         let text = String::from_utf8_lossy(&bytes);
         let mut missing = Vec::new();

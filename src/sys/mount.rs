@@ -271,7 +271,9 @@ pub fn cgroupfs(controllers: &[&str]) -> io::Result<OwnedFd> {
 /// The kernel's number of the mount that `fd` is on.
 pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let wanted = rustix::fs::StatxFlags::MNT_ID;
-    if let Ok(stat) = rustix::fs::statx(fd, c"", rustix::fs::AtFlags::EMPTY_PATH, wanted)
+    // The kernel's own knowledge: no file system is asked.
+    let flags = rustix::fs::AtFlags::EMPTY_PATH | rustix::fs::AtFlags::STATX_DONT_SYNC;
+    if let Ok(stat) = rustix::fs::statx(fd, c"", flags, wanted)
         && stat.stx_mask & wanted.bits() != 0
     {
         return Ok(stat.stx_mnt_id);

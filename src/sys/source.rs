@@ -14,11 +14,11 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::mount::{Restrict, mount_id};
@@ -137,7 +137,7 @@ struct Dir {
     /// From the root of the walk, links resolved.
     path: PathBuf,
     parent: Option<Rc<Self>>,
-    /// Whether only root can put an entry there; else it has the sticky bit, or is a configured user's.
+    /// Whether no other user can put an entry there; else it is world-writable with the sticky bit, or a configured user's.
     firm: bool,
     /// [`Dir::firm`], and so are all that it is in.
     lasting: bool,
@@ -283,6 +283,9 @@ impl<'r> Walk<'r> {
         let (at, name) = super::root::split(path).context(Code::System, || shown(path))?;
         let above = self.dir(at, &mut 0)?;
         let real = above.path.join(name);
+        if !above.firm {
+            self.check_mount(&above, name, &real)?;
+        }
         let node = self.child(&above, name, &real)?;
         let rule = wanted.rule();
         self.check_type(&real, &node, &rule)?;
@@ -301,6 +304,20 @@ impl<'r> Walk<'r> {
         }
         let of_root = owned::trusted_users().contains(&node.stat().st_uid);
         Ok(self.source(node, &real, &rule, above.lasting && of_root))
+    }
+
+    /// A FUSE that a user mounted on a directory of his says what it likes of owners and modes, and may never answer. So this
+    /// asks the kernel alone.
+    fn check_mount(&self, dir: &Dir, name: &OsStr, real: &Path) -> Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entry = rustix::fs::openat(dir.node.as_fd(), name, flags, Mode::empty());
+        let entry = entry.map_err(|e| self.missing(real, &e.into()))?;
+        let id = |fd: BorrowedFd<'_>| mount_id(fd).context(Code::System, || self.shown(real));
+        let on = id(entry.as_fd())?;
+        if on == id(dir.node.as_fd())? || kind_of_mount(on).is_some_and(|kind| !kind.starts_with("fuse")) {
+            return Ok(());
+        }
+        Err(self.refused(real, "a user's file system may be mounted on it".to_owned()))
     }
 
     fn source(&self, node: Node, real: &Path, rule: &Rule, lasting: bool) -> Source {
@@ -426,7 +443,8 @@ impl<'r> Walk<'r> {
         if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
             return Err(self.writable(&path, &node));
         }
-        let firm = mode & OTHERS_WRITE == 0 && owned::trusted_users().contains(&node.stat().st_uid);
+        // With the sticky bit, what root put there stays, and a group of root's choice (Nix's builders) is not everybody.
+        let firm = mode & 0o002 == 0 && owned::trusted_users().contains(&node.stat().st_uid);
         Ok(Rc::new(Dir {
             firm,
             lasting: firm && parent.as_ref().is_none_or(|parent| parent.lasting),
@@ -517,6 +535,17 @@ impl<'r> Walk<'r> {
     fn shown(&self, real: &Path) -> String {
         shown(&self.on_host(real))
     }
+}
+
+/// The type of the file system of a mount, as `/proc/self/mountinfo` has it.
+fn kind_of_mount(id: u64) -> Option<String> {
+    let mounts = Root::open("/proc")
+        .ok()?
+        .read_text("thread-self/mountinfo", 16 << 20)
+        .ok()?;
+    let of_it = |line: &&str| line.split(' ').next().and_then(|n| n.parse().ok()) == Some(id);
+    let (_, about) = mounts.lines().find(of_it)?.split_once(" - ")?;
+    about.split(' ').next().map(str::to_owned)
 }
 
 /// Whether a name is a soname, `libcuda.so.1`, which is nearly always a link to the file with the version.
@@ -727,6 +756,23 @@ mod tests {
         assert!(t.lasting("/tmp/d/file", Use::File).is_err());
         t.give("tmp/d")
             .refused("/tmp/d/file", Use::File, "belongs to user");
+        // Nix's store: root's, and its builders' group may add to it.
+        t.file("store/a/libcuda.so.1")
+            .link("a", "store/b")
+            .mode("store", 0o1775);
+        t.find("/store/b/libcuda.so.1", Use::File).unwrap();
+        t.lasting("/store/b/libcuda.so.1", Use::File).unwrap();
+        t.mode("store", 0o775)
+            .refused("/store/b/libcuda.so.1", Use::File, "lets others write");
+        // The way to the driver root is proved as well.
+        let t = Tree::new();
+        t.file("u/root/usr/lib/libcuda.so.1").give("u");
+        let root = Root::open(t.at("u/root")).unwrap();
+        let walk = Walk::new(&root, &t.at("u/root"));
+        let e = walk
+            .find(Path::new("/usr/lib/libcuda.so.1"), Use::File)
+            .unwrap_err();
+        assert_eq!(e.code(), Code::UnsafeOwner);
     }
 
     #[test]

@@ -14,7 +14,7 @@ sub look { my ($dir, $depth) = @_;
     elsif (-d $at && !-l $at && $depth < 4) { look($at, $depth + 1) } } }
 look($_, 0) for "/tmp/nvidia-mps", "/usr/local/nvidia/run", "/usr/local/nvidia/share", "/usr/local/nvidia/site", "/run";
 for ("/tmp/nvidia-mps", "/tmp/nvidia-mps/canary", "/usr/local/nvidia/run/nvidia-mps") { next unless -d; if (open my $f, ">", "$_/pwned") { print "wrote $_\n" } }
-if (open my $f, "<", "/usr/local/nvidia/.nvoci.json") { local $/; my $t = <$f>; print "warned $1\n" while $t =~ /"((?:[^"\\]|\\.)*\[NVOCI-4[0-9]*\](?:[^"\\]|\\.)*)"/g }
+if (open my $f, "<", "/usr/local/nvidia/.nvoci.json") { local $/; my $t = <$f>; print "warned $1\n" while $t =~ /"((?:[^"\\]|\\.)*(?:\[NVOCI-4[0-9]*\]|CAP_SYS_ADMIN)(?:[^"\\]|\\.)*)"/g }
 print "told\n";
 E2
 }
@@ -61,7 +61,7 @@ wrote='a directory of the host could be written to'
 mps() { sources; ENVS+=(NVIDIA_DRIVER_CAPABILITIES=compute,utility); BITE=$wrote; check() { told nvidia-mps; }; }
 as_user() { setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; }
 t_50_root() { mps; BITE=$changed; trick() { teller; as_user ln -s / /tmp/nvidia-mps; }; }
-t_50_directory() { mps; trick() { teller; as_user mkdir -m 755 /tmp/nvidia-mps; }; }
+t_50_directory() { mps; trick() { teller; install -d -o 1000 -m 777 /tmp/nvidia-mps; }; }
 t_50_others_directory() { mps; trick() { teller; install -d -o 1001 -m 777 /home/victim; as_user ln -s /home/victim /tmp/nvidia-mps; }; }
 t_50_roots_link() { mps; trick() { teller; install -d -m 755 /home/victim; ln -s /home/victim /tmp/nvidia-mps; }; }
 # As root's MPS daemon makes it, and a user has put a socket of his there.
@@ -76,7 +76,7 @@ t_50_race() {
   BITE='' TOUCHES='[A-Z,-]+ /tmp/nvidia-mps(\.d)? by perl'
   trick() {
     teller
-    setpriv --reuid 1000 --regid 1000 --clear-groups perl -e 'mkdir "/tmp/nvidia-mps.d"; for (1 .. 200000) { rename "/tmp/nvidia-mps.d", "/tmp/nvidia-mps"; rename "/tmp/nvidia-mps", "/tmp/nvidia-mps.d"; symlink "/", "/tmp/nvidia-mps"; unlink "/tmp/nvidia-mps" }' >/dev/null 2>&1 </dev/null &
+    setpriv --reuid 1000 --regid 1000 --clear-groups perl -e 'select undef, undef, undef, 0.5; mkdir "/tmp/nvidia-mps.d"; for (1 .. 400000) { rename "/tmp/nvidia-mps.d", "/tmp/nvidia-mps"; rename "/tmp/nvidia-mps", "/tmp/nvidia-mps.d"; symlink "/", "/tmp/nvidia-mps"; unlink "/tmp/nvidia-mps" }' >/dev/null 2>&1 </dev/null &
     racer=$!
   }
   check() {
@@ -116,6 +116,9 @@ t_51_fabricmanager() { sources; BITE=$others; trick() { teller; put_socket /run/
 given() { has "$CASE_DIR/start.out" '^reached /usr/local/nvidia/run/nvidia-persistenced' "the daemon's socket is not there"; sed -i '/^reached.*nvidia-persistenced/d' "$CASE_DIR/start.out"; told; }
 t_51_roots() { persistenced; BITE=''; trick() { teller; put_socket $its/socket; }; check() { given; }; }
 t_51_users() { persistenced; BITE=''; trick() { teller; put_socket $its/socket; chown 990 $its $its/socket; }; check() { given; }; }
+
+# Nothing holds a container with this right; it is said.
+t_91_remounts() { sources; JQ+=' | .process.capabilities |= map_values(. + ["CAP_SYS_ADMIN"])'; BITE=''; trick() { teller; }; check() { told CAP_SYS_ADMIN; }; }
 
 # Where the host keeps libcuda, every copy of it.
 host_dirs() { local f; for f in $HOST_CUDA; do dirname "$f"; done | sort -u; }
