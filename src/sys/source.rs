@@ -181,7 +181,7 @@ impl<'r> Walk<'r> {
     pub fn find(&self, path: &Path, wanted: Use) -> Result<Source> {
         match wanted {
             Use::Device(major, minor) => self.device(path, (major, minor)),
-            Use::Pipes(Some(user)) if !owned::trusted_users().contains(&user) => {
+            Use::Pipes(Some(user)) => {
                 // What is proved with the help of a user is no proof for anything else.
                 let walk = Self {
                     dirs: RefCell::default(),

@@ -3,7 +3,7 @@
 use super::{FABRIC, Finding, Look, ODD, PERSISTENCE, Severity};
 use crate::doctor::packages::Packages;
 use crate::host::pci::Bus;
-use crate::host::{FileKind, NodeKind};
+use crate::host::{DriverFile, FileKind, NodeKind};
 
 /// Processes of a machine.
 const MAX_PROCESSES: usize = 1 << 20;
@@ -37,10 +37,9 @@ fn left_out(look: &Look<'_>) -> impl Iterator<Item = Finding> {
 }
 
 fn socket(look: &Look<'_>, name: &str) -> bool {
-    look.host
-        .files
-        .iter()
-        .any(|f| f.kind == FileKind::Socket && f.name == name)
+    let is_it = |f: &&DriverFile| f.kind == FileKind::Socket && f.name == name;
+    let file = look.host.files.iter().find(is_it);
+    file.is_some_and(|f| look.roots.walk().find(&f.found, f.wanted()).is_ok())
 }
 
 fn persistence(look: &Look<'_>) -> Finding {
