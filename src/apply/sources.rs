@@ -4,7 +4,7 @@
 use std::cell::LazyCell;
 use std::path::Path;
 
-use crate::error::{Code, Error, IoContext as _, Result};
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::Roots;
 use crate::plan::{Device, DriverFile, Place, Plan, Tree};
 use crate::sys::mount::Detached;
@@ -61,7 +61,7 @@ impl Sources {
             match bind(walk, &file.found, file.wanted, &file.reason) {
                 Ok((_, tree)) => sources.files.push((file.clone(), tree)),
                 Err(e) if file.required => return Err(e),
-                Err(e) => sources.warnings.push(e.to_string()),
+                Err(e) => sources.warnings.push(left_out(&file.name, &e)),
             }
         }
         for tree in &plan.trees {
@@ -79,6 +79,11 @@ impl Sources {
         }
         Ok(sources)
     }
+}
+
+/// What is said of a file that a container can do without.
+fn left_out(name: &str, e: &Error) -> String {
+    format!("{} was left out: {e}", Escaped(name))
 }
 
 fn bind(walk: &Walk<'_>, path: &Path, wanted: Use, reason: &str) -> Result<(Source, Detached)> {

@@ -270,7 +270,10 @@ impl Maker<'_> {
         match found.and_then(|source| mount(&source, at, options)) {
             Ok(mount) => edits.mounts.push(mount),
             Err(e) if is_required(&file.name) => return Err(e),
-            Err(e) => self.warnings.borrow_mut().push(e.to_string()),
+            Err(e) => self
+                .warnings
+                .borrow_mut()
+                .push(format!("{} was left out: {e}", file.name)),
         }
         Ok(())
     }

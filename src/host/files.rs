@@ -372,7 +372,7 @@ impl Finder<'_> {
             let there = ["/run", "/var/run"]
                 .iter()
                 .map(|run| Path::new(run).join(rest))
-                .find(|path| self.root.resolve_nofollow(path).is_ok());
+                .find(|path| self.root.has_entry(path));
             if let Some(path) = there {
                 self.push(FileKind::Socket, name, path.clone(), path);
             }
@@ -386,7 +386,7 @@ impl Finder<'_> {
             (pipes, MPS, loc.mps_dir.as_path()),
             (FileKind::Directory, "udev", Path::new(UDEV_DATA)),
         ] {
-            if self.root.resolve_nofollow(path).is_ok() {
+            if self.root.has_entry(path) {
                 self.push(kind, name, path.to_owned(), path.to_owned());
             }
         }

@@ -161,6 +161,14 @@ impl Root {
         self.resolve(path).is_ok()
     }
 
+    /// Whether there is anything at `path`, if only a link. The inode is not looked at: a FUSE there is not asked.
+    pub fn has_entry(&self, path: impl AsRef<Path>) -> bool {
+        match self.openat2(path.as_ref(), OFlags::NOFOLLOW) {
+            Some(found) => found.is_ok(),
+            None => self.inner.resolve_nofollow(path.as_ref()).is_ok(),
+        }
+    }
+
     /// The target of the symbolic link at `path`.
     pub fn read_link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         self.resolve_nofollow(path)?.read_link()
