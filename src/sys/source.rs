@@ -317,7 +317,9 @@ impl<'r> Walk<'r> {
         if on == id(dir.node.as_fd())? || kind_of_mount(on).is_some_and(|kind| !kind.starts_with("fuse")) {
             return Ok(());
         }
-        Err(self.refused(real, "a user's file system may be mounted on it".to_owned()))
+        Err(self
+            .refused(real, "a user's file system may be mounted on it".to_owned())
+            .fix("unmount it"))
     }
 
     fn source(&self, node: Node, real: &Path, rule: &Rule, lasting: bool) -> Source {
