@@ -283,9 +283,6 @@ impl<'r> Walk<'r> {
         let (at, name) = super::root::split(path).context(Code::System, || shown(path))?;
         let above = self.dir(at, &mut 0)?;
         let real = above.path.join(name);
-        if !above.firm {
-            self.check_mount(&above, name, &real)?;
-        }
         let node = self.child(&above, name, &real)?;
         let rule = wanted.rule();
         self.check_type(&real, &node, &rule)?;
@@ -308,12 +305,9 @@ impl<'r> Walk<'r> {
 
     /// A FUSE that a user mounted on a directory of his says what it likes of owners and modes, and may never answer. So this
     /// asks the kernel alone.
-    fn check_mount(&self, dir: &Dir, name: &OsStr, real: &Path) -> Result<()> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entry = rustix::fs::openat(dir.node.as_fd(), name, flags, Mode::empty());
-        let entry = entry.map_err(|e| self.missing(real, &e.into()))?;
+    fn check_mount(&self, dir: &Dir, entry: BorrowedFd<'_>, real: &Path) -> Result<()> {
         let id = |fd: BorrowedFd<'_>| mount_id(fd).context(Code::System, || self.shown(real));
-        let on = id(entry.as_fd())?;
+        let on = id(entry)?;
         if on == id(dir.node.as_fd())? || kind_of_mount(on).is_some_and(|kind| !kind.starts_with("fuse")) {
             return Ok(());
         }
@@ -432,7 +426,14 @@ impl<'r> Walk<'r> {
     }
 
     fn child(&self, dir: &Dir, name: &OsStr, real: &Path) -> Result<Node> {
-        dir.node.child(name).map_err(|e| self.missing(real, &e))
+        if dir.firm {
+            return dir.node.child(name).map_err(|e| self.missing(real, &e));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entry = rustix::fs::openat(dir.node.as_fd(), name, flags, Mode::empty());
+        let entry = entry.map_err(|e| self.missing(real, &e.into()))?;
+        self.check_mount(dir, entry.as_fd(), real)?;
+        Node::from_fd(entry).map_err(|e| self.missing(real, &e))
     }
 
     fn proved(&self, node: Node, path: PathBuf, parent: Option<Rc<Dir>>) -> Result<Rc<Dir>> {

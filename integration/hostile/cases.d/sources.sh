@@ -118,7 +118,7 @@ t_51_roots() { persistenced; BITE=''; trick() { teller; put_socket $its/socket; 
 t_51_users() { persistenced; BITE=''; trick() { teller; put_socket $its/socket; chown 990 $its $its/socket; }; check() { given; }; }
 
 # Nothing holds a container with this right; it is said.
-t_91_remounts() { sources; JQ+=' | .process.capabilities |= map_values(. + ["CAP_SYS_ADMIN"])'; BITE=''; trick() { teller; }; check() { told CAP_SYS_ADMIN; }; }
+t_92_remounts() { sources; JQ+=' | .process.capabilities |= map_values(. + ["CAP_SYS_ADMIN"])'; BITE=''; trick() { teller; }; check() { told CAP_SYS_ADMIN; }; }
 
 # Where the host keeps libcuda, every copy of it.
 host_dirs() { local f; for f in $HOST_CUDA; do dirname "$f"; done | sort -u; }
