@@ -1,13 +1,15 @@
 //! What is bound into the container: opened, checked and cloned on the host's side, before anything of
 //! the container is looked at. A source is never taken from the image.
 
-use rustix::fs::FileType;
+use std::cell::LazyCell;
+use std::path::Path;
 
-use crate::error::{Code, Error, IoContext as _, Result};
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::Roots;
 use crate::plan::{Device, DriverFile, Place, Plan, Tree};
-use crate::sys::mount::{Detached, Restrict};
-use crate::sys::owned;
+use crate::sys::mount::Detached;
+use crate::sys::root::Root;
+use crate::sys::source::{Source, Use, Walk};
 
 /// Detached mounts of everything that a plan binds.
 #[derive(Debug)]
@@ -45,102 +47,56 @@ impl Sources {
             trees: Vec::new(),
             warnings: Vec::new(),
         };
+        let host = LazyCell::new(|| Root::open("/"));
+        let site = LazyCell::new(|| match &*host {
+            Ok(root) => Ok(Walk::new(root, Path::new("/"))),
+            Err(e) => Err(Error::io(Code::System, "open /", e)),
+        });
+        let driver = roots.walk();
         for file in &plan.files {
-            match driver_file(file, roots) {
-                Ok(tree) => sources.files.push((file.clone(), tree)),
+            let walk = match file.place {
+                Place::Site => site.as_ref().map_err(Clone::clone)?,
+                _ => &driver,
+            };
+            match bind(walk, &file.found, file.wanted, &file.reason) {
+                Ok((_, tree)) => sources.files.push((file.clone(), tree)),
                 Err(e) if file.required => return Err(e),
-                Err(e) => sources.warnings.push(e.to_string()),
+                Err(e) => sources.warnings.push(left_out(&file.name, &e)),
             }
         }
         for tree in &plan.trees {
-            sources.trees.push(directory(tree, roots)?);
+            let (source, mount) = bind(&driver, &tree.source, Use::Package, &tree.reason)?;
+            sources.trees.push(TreeSource {
+                tree: tree.clone(),
+                id: source.node().id(),
+                mount,
+            });
         }
+        let dev = Walk::new(&roots.dev, &roots.dev_path);
         for device in &plan.devices {
-            let mount = device_node(device, roots, !made(device))?;
+            let mount = device_node(&dev, device, !made(device))?;
             sources.devices.push((device.clone(), mount));
         }
         Ok(sources)
     }
 }
 
-fn driver_file(file: &DriverFile, roots: &Roots) -> Result<Detached> {
-    let what = || format!("driver file {}", file.source.display());
-    if file.place == Place::Site {
-        return site_file(file);
-    }
-    let node = roots
-        .driver
-        .resolve_nofollow(&file.source)
-        .context(Code::NoLibraries, what)?;
-    let socket = file.place == Place::Run;
-    let kinds: &[FileType] = match file.place {
-        Place::Run => &[FileType::Socket, FileType::Directory],
-        // udev's database is a directory.
-        Place::Share => &[FileType::RegularFile, FileType::Directory],
-        _ => &[FileType::RegularFile],
-    };
-    if !kinds.contains(&node.kind()) {
-        return Err(Error::new(
-            Code::UnsafePath,
-            what(),
-            "it is not what it should be",
-        ));
-    }
-    // A socket's own mode is its access control, and a daemon may run as a user of its own.
-    if !socket {
-        owned::check(&node, &file.source)?;
-    }
-    let restrict = if socket { Restrict::SOCKET } else { Restrict::FILE };
-    Detached::bind(&node, restrict).context(Code::Mount, what)
+/// What is said of a file that a container can do without.
+fn left_out(name: &str, e: &Error) -> String {
+    format!("{} was left out: {e}", Escaped(name))
 }
 
-/// A path of the host that an administrator named: every directory on the way must be root's too.
-fn site_file(file: &DriverFile) -> Result<Detached> {
-    let what = || format!("{} ({})", file.source.display(), file.reason);
-    let node = owned::find(&file.source)?
-        .ok_or_else(|| Error::new(Code::NoLibraries, what(), "the host has no such file"))?;
-    if !node.is_file() && !node.is_dir() {
-        return Err(Error::new(
-            Code::UnsafePath,
-            what(),
-            "it is neither a file nor a directory",
-        ));
-    }
-    Detached::bind(&node, Restrict::FILE).context(Code::Mount, what)
+fn bind(walk: &Walk<'_>, path: &Path, wanted: Use, reason: &str) -> Result<(Source, Detached)> {
+    let source = walk.find(path, wanted)?;
+    let what = || format!("{} ({reason})", source.path().display());
+    let mount = Detached::bind_source(&source).context(Code::Mount, what)?;
+    Ok((source, mount))
 }
 
-/// Nobody but root may put anything into the directory; what is in it is root's business, as on the host.
-fn directory(tree: &Tree, roots: &Roots) -> Result<TreeSource> {
-    let what = || format!("driver directory {}", tree.source.display());
-    let node = roots
-        .driver
-        .resolve_nofollow(&tree.source)
-        .context(Code::NoLibraries, what)?;
-    if !node.is_dir() {
-        return Err(Error::new(Code::UnsafePath, what(), "it is not a directory"));
-    }
-    owned::check(&node, &tree.source)?;
-    Ok(TreeSource {
-        tree: tree.clone(),
-        id: node.id(),
-        mount: Detached::bind(&node, Restrict::FILE).context(Code::Mount, what)?,
-    })
-}
-
-fn device_node(device: &Device, roots: &Roots, bind: bool) -> Result<Option<Detached>> {
+fn device_node(dev: &Walk<'_>, device: &Device, bind: bool) -> Result<Option<Detached>> {
     let what = || format!("device node {}", device.path.display());
     let below_dev = device.path.strip_prefix("/dev").unwrap_or(&device.path);
-    let node = roots
-        .dev
-        .resolve_nofollow(below_dev)
-        .context(Code::DeviceNode, what)?;
-    if node.kind() != FileType::CharacterDevice || node.rdev() != (device.major, device.minor) {
-        return Err(Error::new(
-            Code::DeviceNode,
-            what(),
-            format!("it is not the character device {}:{}", device.major, device.minor),
-        ));
-    }
-    bind.then(|| Detached::bind(&node, Restrict::DEVICE).context(Code::Mount, what))
+    let source = dev.find(below_dev, Use::Device(device.major, device.minor))?;
+    bind.then(|| Detached::bind_source(&source).context(Code::Mount, what))
         .transpose()
 }

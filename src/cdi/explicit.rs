@@ -3,6 +3,7 @@
 //!
 //! What is in it, and how it is sorted, is what `nvidia-ctk cdi generate` 1.20 writes.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +12,11 @@ use super::generate::{
     gpu_devices, wsl_device,
 };
 use super::types::{CdiSpec, Device, Edits, Hook, Mount};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::{Bits, ConfigKind, DriverFile, FileKind, Host, NodeKind, Platform, Roots};
-use crate::plan::catalogue;
-use crate::sys::owned;
+use crate::plan::{catalogue, is_required};
+use crate::sys::root::Root;
+use crate::sys::source::{Source, Use, Walk};
 
 /// What a specification is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,9 +42,12 @@ const NOT_EXPLICIT: [&str; 1] = ["nv-fabricmanager"];
 
 /// The specification of `mode` with every file.
 ///
+/// A file that may not be named in it is left out, and the reason returned.
+///
 /// # Errors
-/// [`Code::NoDriver`] and its like for what needs a driver; [`Code::DeviceNode`] where there would be no device.
-pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Result<CdiSpec> {
+/// [`Code::NoDriver`] and its like for what needs a driver; [`Code::DeviceNode`] where there would be no device;
+/// [`Code::UnsafeOwner`] and [`Code::UnsafePath`] for a library that no container can do without.
+pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Result<(CdiSpec, Vec<String>)> {
     let mut spec = CdiSpec {
         kind: options.kind.clone(),
         ..CdiSpec::default()
@@ -50,13 +55,15 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
     let maker = Maker {
         host,
         roots,
+        walk: roots.walk(),
+        warnings: RefCell::default(),
         hook_path: &options.hook_path,
         choice: &options.explicit,
     };
     match mode {
         Mode::Gpus if host.platform == Platform::Wsl2 => {
             wsl_device(&mut spec, host, roots, Numbers::Now);
-            maker.wsl_files(&mut spec.edits);
+            maker.wsl_files(&mut spec.edits)?;
         }
         Mode::Gpus => {
             host.check_versions()?;
@@ -65,19 +72,19 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
                 maker.passable(&mut device.edits);
             }
             spec.edits.device_nodes = control_nodes(host, roots, Numbers::Now);
-            maker.driver_files(&mut spec.edits, mode);
+            maker.driver_files(&mut spec.edits, mode)?;
         }
         Mode::Management => {
             host.check_versions()?;
             all_of(&mut spec, host, roots, options, managed);
-            maker.driver_files(&mut spec.edits, mode);
+            maker.driver_files(&mut spec.edits, mode)?;
         }
         Mode::Gds => {
             all_of(&mut spec, host, roots, options, |k| {
                 matches!(k, NodeKind::NvidiaFs(_))
             });
             if let Some(device) = spec.devices.first_mut() {
-                maker.storage_files(&mut device.edits);
+                maker.storage_files(&mut device.edits)?;
             }
         }
         Mode::Mofed => all_of(&mut spec, host, roots, options, |k| {
@@ -100,7 +107,7 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
         maker.extra(&mut spec.edits, options)?;
     }
     spec.edits.env.push(VOID.to_owned());
-    Ok(finish(spec))
+    Ok((finish(spec), maker.warnings.into_inner()))
 }
 
 /// Every node of the driver but those of other subsystems' managers.
@@ -161,24 +168,26 @@ fn imex(spec: &mut CdiSpec, host: &Host, roots: &Roots, options: &Options) {
     }
 }
 
-/// Options of a mount that nothing is written to, and of a socket, to which is written.
+/// Options of a mount, and of a socket's, as the vendor's tool writes them.
 const READ_ONLY: [&str; 5] = ["ro", "nosuid", "nodev", "rbind", "rprivate"];
 const SOCKET: [&str; 5] = ["nosuid", "nodev", "rbind", "rprivate", "noexec"];
 
 struct Maker<'a> {
     host: &'a Host,
     roots: &'a Roots,
+    walk: Walk<'a>,
+    warnings: RefCell<Vec<String>>,
     hook_path: &'a str,
     choice: &'a Explicit,
 }
 
 impl Maker<'_> {
-    fn driver_files(&self, edits: &mut Edits, mode: Mode) {
+    fn driver_files(&self, edits: &mut Edits, mode: Mode) -> Result<()> {
         let graphics = mode == Mode::Gpus;
         for file in &self.host.files {
             let left_out = file.kind == FileKind::Socket && self.choice.no_sockets;
             if let (Some((at, options)), false) = (place(file, graphics), left_out) {
-                edits.mounts.push(self.mount(file, &at, options));
+                self.file(edits, file, &at, options)?;
             }
         }
         sort(&mut edits.mounts);
@@ -200,22 +209,18 @@ impl Maker<'_> {
             self.hook(edits, &["disable-device-node-modification"]);
             self.hook(edits, &["update-application-profile"]);
         }
+        Ok(())
     }
 
     /// The driver store keeps its place; only `nvidia-smi` is looked for elsewhere.
-    fn wsl_files(&self, edits: &mut Edits) {
+    fn wsl_files(&self, edits: &mut Edits) -> Result<()> {
         for file in &self.host.files {
-            edits.mounts.push(self.mount(file, &file.path, &READ_ONLY));
+            self.file(edits, file, &file.path, &READ_ONLY)?;
         }
         // The stub libcuda asks for the package at the host's own path.
         for store in self.host.wsl.iter().flat_map(|w| &w.stores) {
-            let below = store.strip_prefix("/").unwrap_or(store);
-            edits.mounts.push(Mount {
-                host_path: self.roots.driver_path.join(below).display().to_string(),
-                container_path: store.display().to_string(),
-                options: READ_ONLY.iter().map(ToString::to_string).collect(),
-                typ: None,
-            });
+            let source = self.walk.find(store, Use::Package)?;
+            edits.mounts.push(mount(&source, store, &READ_ONLY)?);
         }
         sort(&mut edits.mounts);
         let smi = self.host.files.iter().find(|f| f.name == "nvidia-smi");
@@ -224,21 +229,17 @@ impl Maker<'_> {
             self.links(edits, &[link]);
         }
         self.ldcache(edits);
+        Ok(())
     }
 
     /// The site's additions, whatever capability they are for: a specification with every file has them all.
     fn extra(&self, edits: &mut Edits, options: &Options) -> Result<()> {
+        let host = Root::open("/").context(Code::System, || "open /")?;
+        let walk = Walk::new(&host, Path::new("/"));
         for extra in &options.extra {
             for file in &extra.files {
-                let what = || format!("[[extra]]: {}", file.source.display());
-                owned::find(&file.source)?
-                    .ok_or_else(|| Error::new(Code::Config, what(), "the host has no such file"))?;
-                edits.mounts.push(Mount {
-                    host_path: file.source.display().to_string(),
-                    container_path: file.target.display().to_string(),
-                    options: READ_ONLY.iter().map(ToString::to_string).collect(),
-                    typ: None,
-                });
+                let source = walk.find(&file.source, Use::Site)?;
+                edits.mounts.push(mount(&source, &file.target, &READ_ONLY)?);
             }
             let named = |n: &&crate::host::DeviceNode| n.present && extra.devices.contains(&n.path);
             let nodes = self.host.nodes.iter().filter(named).collect();
@@ -250,26 +251,31 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn storage_files(&self, edits: &mut Edits) {
+    fn storage_files(&self, edits: &mut Edits) -> Result<()> {
         for file in &self.host.files {
             let wanted = match &file.kind {
                 FileKind::Config(ConfigKind::Cufile) => Path::new("/etc/cufile.json"),
-                FileKind::Directory if file.name == "udev" => file.path.as_path(),
+                FileKind::Directory => file.path.as_path(),
                 _ => continue,
             };
-            edits.mounts.push(self.mount(file, wanted, &READ_ONLY));
+            self.file(edits, file, wanted, &READ_ONLY)?;
         }
         sort(&mut edits.mounts);
+        Ok(())
     }
 
-    fn mount(&self, file: &DriverFile, at: &Path, options: &[&str]) -> Mount {
-        let below = file.path.strip_prefix("/").unwrap_or(&file.path);
-        Mount {
-            host_path: self.roots.driver_path.join(below).display().to_string(),
-            container_path: at.display().to_string(),
-            options: options.iter().map(ToString::to_string).collect(),
-            typ: None,
+    /// Adds a mount of a driver file, or a warning where it may not be named.
+    fn file(&self, edits: &mut Edits, file: &DriverFile, at: &Path, options: &[&str]) -> Result<()> {
+        let found = self.walk.find(&file.found, file.wanted());
+        match found.and_then(|source| mount(&source, at, options)) {
+            Ok(mount) => edits.mounts.push(mount),
+            Err(e) if is_required(&file.name) => return Err(e),
+            Err(e) => self
+                .warnings
+                .borrow_mut()
+                .push(format!("{} was left out: {e}", file.name)),
         }
+        Ok(())
     }
 
     fn hook(&self, edits: &mut Edits, words: &[&str]) {
@@ -434,6 +440,16 @@ impl Maker<'_> {
     }
 }
 
+/// A mount in a specification: the path will be followed by whoever reads it, whenever that is.
+fn mount(source: &Source, at: &Path, options: &[&str]) -> Result<Mount> {
+    Ok(Mount {
+        host_path: source.lasting()?.display().to_string(),
+        container_path: at.display().to_string(),
+        options: options.iter().map(ToString::to_string).collect(),
+        typ: None,
+    })
+}
+
 fn sort(mounts: &mut [Mount]) {
     mounts.sort_by(|a, b| depth_first(&a.container_path).cmp(&depth_first(&b.container_path)));
 }
@@ -454,7 +470,7 @@ fn place(file: &DriverFile, graphics: bool) -> Option<(PathBuf, &'static [&'stat
             if NOT_EXPLICIT.contains(&file.name.as_str()) || (drawing_only && !graphics) {
                 return None;
             }
-            file.dir_hint.join(&file.name)
+            file.dir_hint().join(&file.name)
         }
         FileKind::Firmware => file.path.clone(),
         FileKind::Config(kind) if graphics => match kind {

@@ -46,7 +46,9 @@ fn options() -> Options {
 }
 
 fn made(host: &TestHost, mode: Mode) -> CdiSpec {
-    explicit(&host.discover(), &host.roots(), &options(), mode).unwrap()
+    explicit(&host.discover(), &host.roots(), &options(), mode)
+        .unwrap()
+        .0
 }
 
 /// The recorded H100 host; `None` where this process may not make device nodes.
@@ -124,7 +126,7 @@ fn made_up() -> Option<(TestHost, Vec<UnixListener>)> {
         }
     }
     host.file("etc/cufile.json", "{}");
-    fs::create_dir_all(host.path().join("run/udev")).unwrap();
+    fs::create_dir_all(host.path().join("run/udev/data")).unwrap();
     let nodes = [
         ("nvidia0", 195, 0, 0o666),
         ("nvidia1", 195, 1, 0o666),
@@ -276,7 +278,13 @@ fn the_other_modes_are_the_vendors() {
         ("nvswitch.yaml", Mode::Nvswitch),
         ("imex.yaml", Mode::Imex),
     ] {
-        let (ours, theirs) = (made(&host, mode), vendors(name, host.path()));
+        let (ours, mut theirs) = (made(&host, mode), vendors(name, host.path()));
+        // The vendor's has the whole of /run/udev, and in it the socket that udevd takes orders by.
+        let mounts = theirs.devices.iter_mut().flat_map(|d| &mut d.edits.mounts);
+        for mount in mounts.filter(|m| m.container_path == "/run/udev") {
+            mount.host_path += "/data";
+            mount.container_path += "/data";
+        }
         assert_eq!(ours.devices, theirs.devices, "{name}");
         assert_eq!(ours.edits, theirs.edits, "{name}");
         assert_eq!(ours.version, theirs.version, "{name}");
@@ -394,7 +402,7 @@ fn quirk_20_a_hook_that_was_asked_for_has_something_to_do() {
             explicit: explicit_options,
             ..options()
         };
-        let spec = explicit(&host.discover(), &host.roots(), &options, Mode::Gpus).unwrap();
+        let (spec, _) = explicit(&host.discover(), &host.roots(), &options, Mode::Gpus).unwrap();
         let devices = spec.devices.iter().flat_map(|d| &d.edits.hooks);
         let all = devices.chain(&spec.edits.hooks);
         all.map(|h| {

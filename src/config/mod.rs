@@ -180,6 +180,10 @@ settings! {
     additional_gids: bool = true, "additional-gids";
     /// Whether the sockets of persistenced, fabric manager and MPS are given.
     ipc_sockets: bool = true, "ipc-sockets";
+    /// The directory of the MPS daemon's pipes, in the driver root. It is given only if nobody but its owner can write to it.
+    mps_dir: PathBuf = PathBuf::from("/tmp/nvidia-mps"), "mps-dir";
+    /// The number of the user who owns `mps-dir`, if it is not root: every container with `compute` is connected to that user's daemon.
+    mps_user: Option<u32> = None, "mps-user";
     /// What happens when the preflight check finds that a container cannot compute.
     preflight: Preflight = Preflight::Warn, "preflight";
     /// Whether an image's newer CUDA compatibility libraries are used.

@@ -48,6 +48,24 @@ impl Value for bool {
     }
 }
 
+impl Value for Option<u32> {
+    /// No name: a name service is not asked. An empty string is nobody.
+    fn read(item: &Item) -> Result<Self, Bad> {
+        if item.as_str() == Some("") {
+            return Ok(None);
+        }
+        let number = item.as_integer().and_then(|n| u32::try_from(n).ok());
+        number
+            .filter(|user| *user != u32::MAX)
+            .map(Some)
+            .ok_or_else(|| Bad::item(item, "the number of a user, or \"\""))
+    }
+
+    fn json(&self) -> Json {
+        self.map_or_else(|| json!(""), |user| json!(user))
+    }
+}
+
 impl Value for PathBuf {
     fn read(item: &Item) -> Result<Self, Bad> {
         path(string(item, "an absolute path")?)

@@ -223,12 +223,13 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<CdiSpec
             "this host has no such device",
         ));
     }
-    let spec = if explicitly {
+    let (spec, left_out) = if explicitly {
         explicit(&host, &roots, &options, asked.mode.unwrap_or(Mode::Gpus))?
     } else {
-        dynamic(&host, &roots, &options)
+        (dynamic(&host, &roots, &options), Vec::new())
     };
     inject::warn(&host.warnings);
+    inject::warn(&left_out);
     let shut = host
         .nodes
         .iter()

@@ -185,6 +185,9 @@ fn inject(
                 .to_owned(),
         );
     }
+    if spec.is_privileged() && spec.user_namespace().is_none() && !in_user_namespace() {
+        plan.warnings.push(REMOUNTS.to_owned());
+    }
     process::drop_capabilities();
     let policy = if wants_compute {
         *config.preflight
@@ -289,6 +292,11 @@ fn say_findings(port: &mut Port, found: &[Finding]) -> std::io::Result<()> {
     });
     port.say(&parts.collect::<Vec<_>>())
 }
+
+/// No read-only mount stops such a container: it mounts the file system of the host's library writable, or sets the host's
+/// `core_pattern`.
+const REMOUNTS: &str = "the container has CAP_SYS_ADMIN and no user namespace: it can make the host's driver files writable \
+    (`mount -o remount,bind,rw`) and change them; start it without CAP_SYS_ADMIN (`--privileged` has it) or in a user namespace";
 
 /// What [`say_findings`] said becomes warnings, or with `enforce` the first of it an error.
 ///

@@ -284,7 +284,7 @@ fn file_kind(kind: &FileKind) -> &'static str {
         FileKind::Binary => "program",
         FileKind::Firmware => "firmware",
         FileKind::Config(_) => "config",
-        FileKind::Socket => "socket",
+        FileKind::Pipes(_) | FileKind::Socket => "socket",
         FileKind::Directory => "directory",
         FileKind::Data => "data",
     }

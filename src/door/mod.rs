@@ -193,6 +193,8 @@ fn locations(config: &Config) -> Locations {
         dev_root: config.dev_root.value.clone(),
         library_dirs: config.library_dirs.value.clone(),
         ldcache: config.ldcache.value.clone(),
+        mps_dir: config.mps_dir.value.clone(),
+        mps_user: *config.mps_user,
         csv_dir: config.csv_dir.value.clone(),
         site_devices: config.extra.iter().flat_map(|e| e.devices.clone()).collect(),
         ..Locations::default()

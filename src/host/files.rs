@@ -6,10 +6,10 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::libs::{Facts, below, facts, parent, private};
+use super::libs::{Facts, below, facts, private};
 use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Parts, Roots, manifest};
-use crate::sys::owned;
 use crate::sys::root::{Node, Root};
+use crate::sys::source::Use;
 
 const BINARIES: &[&str] = &[
     "nvidia-smi",
@@ -97,6 +97,12 @@ const SOCKETS: &[(&str, &str)] = &[
     ("nvidia-fabricmanager", "nvidia-fabricmanager/socket"),
 ];
 
+/// The service whose pipes are in [`Locations::mps_dir`].
+pub const MPS: &str = "nvidia-mps";
+
+/// udev's database, by which GPUDirect Storage finds the devices of file systems.
+pub const UDEV_DATA: &str = "/run/udev/data";
+
 /// Directories below a library directory or `/usr/lib{,64}` with modules of the X server.
 const XORG_DIRS: &[&str] = &[
     "nvidia/xorg",
@@ -125,7 +131,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, parts: Parts
     if finder.version.is_some() {
         finder.binaries();
         finder.firmware(roots);
-        finder.configs(parts);
+        finder.configs(roots, parts);
         if parts == Parts::All {
             finder.xorg();
         }
@@ -200,12 +206,12 @@ impl Finder<'_> {
         Some((path, child))
     }
 
-    fn push(&mut self, kind: FileKind, name: &str, path: PathBuf, dir: &Path) {
+    fn push(&mut self, kind: FileKind, name: &str, path: PathBuf, found: PathBuf) {
         self.host.files.push(DriverFile {
             kind,
             name: name.to_owned(),
             path,
-            dir_hint: dir.to_owned(),
+            found,
             text: None,
         });
     }
@@ -220,7 +226,7 @@ impl Finder<'_> {
                     continue;
                 };
                 if file.is_file() && is_elf(&file) {
-                    self.push(FileKind::Binary, name, path, dir);
+                    self.push(FileKind::Binary, name, path, dir.join(name));
                     break;
                 }
                 self.host
@@ -278,7 +284,7 @@ impl Finder<'_> {
                 if let Some((path, file)) = self.lookup(&dir, &node, &name)
                     && file.is_file()
                 {
-                    self.push(FileKind::Firmware, &name, path, &dir);
+                    self.push(FileKind::Firmware, &name, path, dir.join(&name));
                 }
             }
             if self.host.files.len() > before {
@@ -288,11 +294,12 @@ impl Finder<'_> {
     }
 
     /// Per file the first hit; a driver that keeps its files together is asked first.
-    fn configs(&mut self, parts: Parts) {
+    fn configs(&mut self, roots: &Roots, parts: Parts) {
         let version = self.version.clone().unwrap_or_default();
         let own = self.beside("share").into_iter().chain(self.beside(""));
         let bases = self.open_dirs(own.chain(CONFIG_BASES.iter().map(PathBuf::from)));
         let wanted = |kind| parts == Parts::All || COMPUTING.contains(kind);
+        let walk = roots.walk();
         for (kind, names) in CONFIGS.iter().filter(|(kind, _)| wanted(kind)) {
             let mut missing: Vec<String> = names.iter().map(|n| n.replace("{version}", &version)).collect();
             for (base, _) in &bases {
@@ -305,12 +312,12 @@ impl Finder<'_> {
                         let text = manifest::rewritten(*kind, &file);
                         // What it says goes into containers, so nobody but root may have written it.
                         if text.is_some()
-                            && let Err(e) = owned::check(&file, &path)
+                            && let Err(e) = walk.find(&dir.join(name.as_str()), Use::File)
                         {
                             self.host.warn(e.to_string());
                             return false;
                         }
-                        self.push(FileKind::Config(*kind), name, path, &dir);
+                        self.push(FileKind::Config(*kind), name, path, dir.join(name));
                         if let Some(added) = self.host.files.last_mut() {
                             added.text = text;
                         }
@@ -354,39 +361,33 @@ impl Finder<'_> {
                     bits,
                     subdir: Some("xorg".to_owned()),
                 };
-                self.push(kind, &name, path, dir);
+                self.push(kind, &name, path, dir.join(&name));
             }
         }
     }
 
+    /// Whatever has the name of a socket: whether it is one that may be bound is asked when it is.
     fn sockets(&mut self) {
         for (name, rest) in SOCKETS {
-            for run in ["/run", "/var/run"] {
-                let path = Path::new(run).join(rest);
-                if let Ok(node) = self.root.resolve(&path)
-                    && node.kind() == rustix::fs::FileType::Socket
-                    && let Some(real) = node.path().ok().and_then(|p| below(&self.base, &p))
-                {
-                    let dir = parent(&path);
-                    self.push(FileKind::Socket, name, real, &dir);
-                    break;
-                }
+            let there = ["/run", "/var/run"]
+                .iter()
+                .map(|run| Path::new(run).join(rest))
+                .find(|path| self.root.has_entry(path));
+            if let Some(path) = there {
+                self.push(FileKind::Socket, name, path.clone(), path);
             }
         }
     }
 
+    /// udev's database alone: beside it is the socket by which udevd takes orders.
     fn directories(&mut self, loc: &Locations) {
-        let dirs = [
-            (FileKind::Socket, "nvidia-mps", loc.mps_dir.as_path()),
-            (FileKind::Directory, "udev", Path::new("/run/udev")),
-        ];
-        for (kind, name, path) in dirs {
-            if let Ok(node) = self.root.resolve(path)
-                && node.is_dir()
-                && let Some(real) = node.path().ok().and_then(|p| below(&self.base, &p))
-            {
-                let dir = parent(path);
-                self.push(kind, name, real, &dir);
+        let pipes = FileKind::Pipes(loc.mps_user);
+        for (kind, name, path) in [
+            (pipes, MPS, loc.mps_dir.as_path()),
+            (FileKind::Directory, "udev", Path::new(UDEV_DATA)),
+        ] {
+            if self.root.has_entry(path) {
+                self.push(kind, name, path.to_owned(), path.to_owned());
             }
         }
     }

@@ -134,7 +134,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dy
                 kind: FileKind::Library { soname, bits, subdir },
                 name: candidate.name,
                 path: candidate.path,
-                dir_hint: candidate.dir_hint,
+                found: candidate.found,
                 text: None,
             });
         }
@@ -195,7 +195,7 @@ pub(super) fn facts(file: &File) -> Option<Facts> {
 struct Candidate {
     name: String,
     path: PathBuf,
-    dir_hint: PathBuf,
+    found: PathBuf,
     /// Word size and soname; `None` when it is no library for this machine.
     elf: Option<Facts>,
 }
@@ -315,7 +315,7 @@ impl Search<'_> {
         self.seen.insert(node.id(), Some(self.found.len()));
         self.found.push(Candidate {
             name,
-            dir_hint: parent(path),
+            found: Path::new("/").join(path),
             path: real,
             elf,
         });

@@ -43,6 +43,7 @@ pub use wsl::Wsl;
 use crate::compat::{self, driver::Native};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
+use crate::sys::source::{Use, Walk};
 use kept::Kept;
 
 /// Where to look: plain data, filled from the configuration.
@@ -60,6 +61,8 @@ pub struct Locations {
     pub ldcache: PathBuf,
     /// The directory of MPS's pipes, from the driver root.
     pub mps_dir: PathBuf,
+    /// The user whose MPS daemon made it; `None`: root.
+    pub mps_user: Option<u32>,
     /// The directory of a Jetson's CSV files, from the driver root.
     pub csv_dir: PathBuf,
     /// Nodes that a site adds, by their paths in a container.
@@ -78,6 +81,7 @@ impl Default for Locations {
             library_dirs: Vec::new(),
             ldcache: "/etc/ld.so.cache".into(),
             mps_dir: "/tmp/nvidia-mps".into(),
+            mps_user: None,
             csv_dir: "/etc/nvidia-container-runtime/host-files-for-container.d".into(),
             site_devices: Vec::new(),
             proc_root: "/proc".into(),
@@ -130,6 +134,13 @@ impl Roots {
             proc,
             sys: host.subroot(&loc.sys_root).ok(),
         })
+    }
+}
+
+impl Roots {
+    /// A walk that finds and proves the driver's files.
+    pub fn walk(&self) -> Walk<'_> {
+        Walk::new(&self.driver, &self.driver_path)
     }
 }
 
@@ -407,12 +418,28 @@ pub struct DriverFile {
     pub name: String,
     /// All links resolved, from the driver root: `/usr/lib64/libcuda.so.580.159.04`.
     pub path: PathBuf,
-    /// The directory it was found in before links were resolved, from the driver root: where the
-    /// host's own programs look for it.
-    pub dir_hint: PathBuf,
+    /// The path that it was found by, links not resolved, from the driver root: what [`Walk::find`] takes.
+    pub found: PathBuf,
     /// What a configuration file must say in a container, where the file itself will not do: it names
     /// libraries by paths of the host.
     pub text: Option<String>,
+}
+
+impl DriverFile {
+    /// The directory where the host's own programs look for it.
+    pub fn dir_hint(&self) -> PathBuf {
+        libs::parent(&self.found)
+    }
+
+    /// What it is bound as.
+    pub fn wanted(&self) -> Use {
+        match self.kind {
+            FileKind::Directory => Use::Directory,
+            FileKind::Pipes(user) => Use::Pipes(user),
+            FileKind::Socket => Use::Socket,
+            _ => Use::File,
+        }
+    }
 }
 
 /// What a driver file is.
@@ -434,9 +461,11 @@ pub enum FileKind {
     Firmware,
     /// A configuration file.
     Config(ConfigKind),
-    /// A daemon's socket, or the directory that its sockets and pipes are in (`nvidia-mps`).
+    /// The directory of MPS's sockets and pipes, and the user who may own it besides root.
+    Pipes(Option<u32>),
+    /// A daemon's socket.
     Socket,
-    /// A directory that is shared with containers (`udev`).
+    /// A directory of data that is shared with containers (`udev`).
     Directory,
     /// A data file.
     Data,

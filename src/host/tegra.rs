@@ -11,9 +11,10 @@ use std::path::{Component, Path, PathBuf};
 
 use super::libs::{Facts, below, facts, parent};
 use super::{DriverFile, FileKind, Host, Locations, Roots};
+use crate::error::{Code, IoContext as _};
 use crate::ldso::glob::{self, Budget};
-use crate::sys::owned;
 use crate::sys::root::Node;
+use crate::sys::source::Use;
 
 /// The files that are read unless a container asks for all of them.
 const BASE: &[&str] = &["l4t.csv", "drivers.csv", "devices.csv"];
@@ -70,8 +71,13 @@ pub enum EntryKind {
     Device,
     /// A library that the loader finds; it is among [`Host::files`] by this path.
     Library(PathBuf),
-    /// A file or a directory; the path is the host's, links resolved.
-    Place(PathBuf),
+    /// A file or a directory of the host.
+    Place {
+        /// Links resolved.
+        source: PathBuf,
+        /// As the line says it.
+        found: PathBuf,
+    },
     /// A link to this path of the container.
     Link(PathBuf),
 }
@@ -130,14 +136,15 @@ struct Finder<'a> {
 impl Finder<'_> {
     fn file(&mut self, path: &Path, base: bool) {
         let read = || {
-            let node = self.roots.driver.resolve(path)?;
-            let checked = owned::check(&node, path).map_err(|e| e.to_string());
-            Ok::<_, std::io::Error>(checked.map(|()| node.read(MAX_BYTES)))
+            let source = self.roots.walk().find(path, Use::File)?;
+            source
+                .node()
+                .read(MAX_BYTES)
+                .context(Code::File, || path.display().to_string())
         };
         let bytes = match read() {
-            Ok(Ok(Ok(bytes))) => bytes,
-            Ok(Err(why)) => return self.host.warn(why),
-            Ok(Ok(Err(e))) | Err(e) => return self.host.warn(format!("{}: {e}", path.display())),
+            Ok(bytes) => bytes,
+            Err(e) => return self.host.warn(e.to_string()),
         };
         let text = String::from_utf8_lossy(&bytes);
         let mut missing = Vec::new();
@@ -190,14 +197,14 @@ impl Finder<'_> {
         match kind {
             "dir" => {
                 let node = node.filter(Node::is_dir)?;
-                Some(EntryKind::Place(self.on_host(&real(&node)?)))
+                Some(self.place(&real(&node)?, path))
             }
             "lib" => {
                 let node = node.filter(Node::is_file)?;
                 let real = real(&node)?;
                 Some(
-                    self.library(&node, &real)
-                        .unwrap_or_else(|| EntryKind::Place(self.on_host(&real))),
+                    self.library(&node, &real, path)
+                        .unwrap_or_else(|| self.place(&real, path)),
                 )
             }
             "sym" => {
@@ -208,8 +215,8 @@ impl Finder<'_> {
                     && !self.seen.contains(&real)
                 {
                     let kind = self
-                        .library(&file, &real)
-                        .unwrap_or_else(|| EntryKind::Place(self.on_host(&real)));
+                        .library(&file, &real, path)
+                        .unwrap_or_else(|| self.place(&real, path));
                     self.seen.insert(real.clone());
                     self.found.entries.push(Entry {
                         kind,
@@ -224,7 +231,7 @@ impl Finder<'_> {
     }
 
     /// A shared library for this machine, which goes to the others.
-    fn library(&mut self, node: &Node, real: &Path) -> Option<EntryKind> {
+    fn library(&mut self, node: &Node, real: &Path, found: &Path) -> Option<EntryKind> {
         let name = real.file_name()?.to_str()?.to_owned();
         if !(name.starts_with("lib") && name.contains(".so")) {
             return None;
@@ -237,13 +244,20 @@ impl Finder<'_> {
                     bits,
                     subdir: None,
                 },
-                dir_hint: parent(real),
+                found: found.to_owned(),
                 name,
                 path: real.to_owned(),
                 text: None,
             });
         }
         Some(EntryKind::Library(real.to_owned()))
+    }
+
+    fn place(&self, real: &Path, found: &Path) -> EntryKind {
+        EntryKind::Place {
+            source: self.on_host(real),
+            found: self.on_host(found),
+        }
     }
 
     fn on_host(&self, path: &Path) -> PathBuf {

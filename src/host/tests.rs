@@ -152,7 +152,7 @@ fn debian_takes_the_alternative_that_the_kernel_module_is_of() {
         Path::new("/usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so.535.247.01")
     );
     // For the native layout: where the host's own programs find it.
-    assert_eq!(cuda.dir_hint, Path::new("/usr/lib/x86_64-linux-gnu"));
+    assert_eq!(cuda.dir_hint(), Path::new("/usr/lib/x86_64-linux-gnu"));
     assert_eq!(
         path_of(&host, "nvidia-smi"),
         Some(Path::new("/usr/lib/nvidia/current/nvidia-smi"))
@@ -527,7 +527,15 @@ fn sockets_are_sockets_and_wrappers_no_programs() {
         .iter()
         .filter(|f| f.kind == FileKind::Socket)
         .collect();
-    assert_eq!(sockets.len(), 1);
+    assert_eq!(sockets.len(), 2);
+    let roots = host.roots();
+    let found_at = |n: usize| roots.walk().find(&sockets[n].found, sockets[n].wanted());
+    found_at(0).unwrap();
+    let e = found_at(1).unwrap_err();
+    assert!(
+        e.to_string().contains("expected a socket, found a regular file"),
+        "{e}"
+    );
     assert_eq!(sockets[0].name, "nvidia-persistenced");
     assert_eq!(sockets[0].path, Path::new("/run/nvidia-persistenced/socket"));
     assert!(path_of(&found, "nvidia-debugdump").is_none());

@@ -434,7 +434,7 @@ fn take_stubs(root: &Root, wsl: &Wsl, host: &mut Host) -> Result<(), Fault> {
                 kind,
                 name: name.to_owned(),
                 path,
-                dir_hint: dir.to_owned(),
+                found: dir.join(name),
                 text: None,
             });
             return true;

@@ -4,14 +4,20 @@ use std::path::{Path, PathBuf};
 
 use super::{Plan, catalogue, graphics};
 use crate::error::{Code, Error, Result};
+use crate::host::files::MPS;
 use crate::host::{Bits, ConfigKind, FileKind, Host};
 use crate::request::{Capabilities, Request};
+use crate::sys::source::Use;
 
 /// A file of the driver directory, bound from the driver root.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DriverFile {
     /// Below the driver root, symbolic links resolved.
     pub source: PathBuf,
+    /// The path that is opened: the links on the way to `source` must be root's too.
+    pub found: PathBuf,
+    /// What it is bound as.
+    pub wanted: Use,
     /// The directory inside the driver directory.
     pub place: Place,
     /// A directory below that one: the version for firmware, where it is looked up for configuration.
@@ -170,7 +176,7 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
                 storage(plan, file);
             }
             FileKind::Config(kind) => graphics::config_file(plan, file, *kind, capabilities),
-            FileKind::Socket => socket(plan, file, capabilities),
+            FileKind::Pipes(_) | FileKind::Socket => socket(plan, file, capabilities),
             _ => {}
         }
     }
@@ -206,6 +212,13 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
     Ok(())
 }
 
+/// Whether no container can do without this library.
+pub fn is_required(name: &str) -> bool {
+    ["libcuda.so", "libnvidia-ml.so", "libdxcore.so"]
+        .iter()
+        .any(|stem| name.starts_with(stem))
+}
+
 fn library(
     plan: &mut Plan,
     file: &crate::host::DriverFile,
@@ -224,9 +237,7 @@ fn library(
         return;
     };
     added.soname = soname.map(str::to_owned);
-    added.required = ["libcuda.so", "libnvidia-ml.so", "libdxcore.so"]
-        .iter()
-        .any(|stem| file.name.starts_with(stem));
+    added.required = is_required(&file.name);
     if place == Place::Xorg {
         return x_module(plan, file);
     }
@@ -294,8 +305,8 @@ fn x_module(plan: &mut Plan, file: &crate::host::DriverFile) {
         "extensions"
     };
     // Where the host's own X server finds it, unless that is a directory of the host's packages.
-    let dir = if file.dir_hint.to_string_lossy().contains("/xorg/modules/") {
-        file.dir_hint.clone()
+    let dir = if file.dir_hint().to_string_lossy().contains("/xorg/modules/") {
+        file.dir_hint()
     } else {
         Path::new("/usr/lib/xorg/modules").join(kind)
     };
@@ -305,10 +316,10 @@ fn x_module(plan: &mut Plan, file: &crate::host::DriverFile) {
 /// GPUDirect Storage's configuration, and udev's database, by which it finds file systems' devices.
 fn storage(plan: &mut Plan, file: &crate::host::DriverFile) {
     push(plan, file, Place::Share, "GPUDirect Storage".to_owned());
-    let at = if file.name == "udev" {
-        "/run/udev"
+    let at = if file.kind == FileKind::Directory {
+        file.path.as_path()
     } else {
-        "/etc/cufile.json"
+        Path::new("/etc/cufile.json")
     };
     plan.rootfs_links.push(RootfsLink::new(
         at,
@@ -323,7 +334,7 @@ fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabil
         return;
     }
     let wanted_by = match file.name.as_str() {
-        "nvidia-mps" => Capabilities::COMPUTE,
+        MPS => Capabilities::COMPUTE,
         "nvidia-persistenced" | "nvidia-fabricmanager" => Capabilities::UTILITY,
         _ => return,
     };
@@ -340,6 +351,8 @@ fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabil
 pub(super) fn push(plan: &mut Plan, file: &crate::host::DriverFile, place: Place, reason: String) {
     plan.files.push(DriverFile {
         source: file.path.clone(),
+        found: file.found.clone(),
+        wanted: file.wanted(),
         place,
         subdir: (place == Place::Firmware).then(|| plan.driver_version.clone()),
         name: file.name.clone(),

@@ -357,7 +357,7 @@ mod tests {
             kind: FileKind::Config(ConfigKind::VulkanIcd),
             name: name.to_owned(),
             path: PathBuf::from("/usr/share/vulkan/icd.d").join(name),
-            dir_hint: PathBuf::from("/usr/share/vulkan/icd.d"),
+            found: PathBuf::from("/usr/share/vulkan/icd.d").join(name),
             text: Some(format!("{{\"ICD\":{{\"library_path\":\"{library}\"}}}}")),
         };
         for name in ["nvidia_icd.x86_64.json", "nvidia_icd.i686.json"] {

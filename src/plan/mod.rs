@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::request::{Capabilities, Request};
 
 pub use devices::Device;
-pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink};
+pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink, is_required};
 pub use graphics::{Text, Without};
 pub use wsl::Tree;
 

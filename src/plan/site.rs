@@ -12,13 +12,14 @@ use crate::error::{Code, Error, Result};
 use crate::host::Host;
 use crate::host::tegra::{EntryKind, Tegra};
 use crate::request::{DeviceRequest, Request, Selector};
+use crate::sys::source::Use;
 
 /// The configuration's `[[extra]]`, as far as the container's capabilities bring it.
 pub(super) fn extra(plan: &mut Plan, request: &Request, host: &Host, extra: &[Extra]) {
     const REASON: &str = "[[extra]] of the configuration";
     for one in extra.iter().filter(|e| e.applies_to(request.capabilities)) {
         for file in &one.files {
-            place(plan, &file.source, &file.target, REASON);
+            place(plan, (&file.source, &file.source), &file.target, REASON);
         }
         for path in &one.devices {
             if !present(plan, host, path, REASON) {
@@ -66,7 +67,7 @@ pub(super) fn tegra(plan: &mut Plan, request: &Request, host: &Host, tegra: &Teg
                     ..RootfsLink::new(&entry.at, to)
                 });
             }
-            EntryKind::Place(source) => place(plan, source, &entry.at, REASON),
+            EntryKind::Place { source, found } => place(plan, (source, found), &entry.at, REASON),
             EntryKind::Link(to) => {
                 let to = tegra.library_at(to).map_or_else(
                     || to.clone(),
@@ -114,7 +115,7 @@ fn wants_gpu(request: &DeviceRequest) -> Result<bool> {
     }
 }
 
-fn place(plan: &mut Plan, source: &Path, target: &Path, reason: &str) {
+fn place(plan: &mut Plan, (source, found): (&Path, &Path), target: &Path, reason: &str) {
     let Some(name) = target.file_name().and_then(|n| n.to_str()) else {
         return;
     };
@@ -128,6 +129,8 @@ fn place(plan: &mut Plan, source: &Path, target: &Path, reason: &str) {
     let to = PathBuf::from(Place::Site.dir()).join(&subdir).join(name);
     plan.files.push(DriverFile {
         source: source.to_owned(),
+        found: found.to_owned(),
+        wanted: Use::Site,
         place: Place::Site,
         subdir: Some(subdir),
         name: name.to_owned(),

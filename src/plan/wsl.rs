@@ -142,7 +142,7 @@ mod tests {
             },
             name: name.to_owned(),
             path: Path::new(LIB_DIR).join(name),
-            dir_hint: LIB_DIR.into(),
+            found: Path::new(LIB_DIR).join(name),
             text: None,
         };
         let adapter = Adapter {

@@ -15,4 +15,5 @@ pub mod program;
 pub mod reader;
 pub mod root;
 mod seccomp;
+pub mod source;
 pub mod systemd;

@@ -24,6 +24,7 @@ use rustix::mount::{
 };
 
 use super::root::{Node, Root, own_fds};
+use super::source::Source as HostSource;
 
 /// What a mount forbids.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,13 +50,7 @@ impl Restrict {
         no_dev: false,
         no_exec: true,
     };
-    /// A socket or a pipe directory: written to, never executed.
-    pub const SOCKET: Self = Self {
-        read_only: false,
-        no_dev: true,
-        no_exec: true,
-    };
-    /// Data that nobody executes.
+    /// Data that nobody executes; of a socket or a pipe, which take connections and writes all the same.
     pub const DATA: Self = Self {
         read_only: true,
         no_dev: true,
@@ -103,7 +98,15 @@ enum Source {
 static OLD_API: AtomicBool = AtomicBool::new(false);
 
 impl Detached {
-    /// A bind mount of one file, node or directory (not what is mounted below it).
+    /// A bind mount of something of the host. Nothing else of the host is bound.
+    ///
+    /// Must be called in the mount namespace that `source` was found in.
+    pub fn bind_source(source: &HostSource) -> io::Result<Self> {
+        Self::bind(source.node(), source.restrict())
+    }
+
+    /// A bind mount of one file, node or directory (not what is mounted below it): of our own tmpfs, or of a file system
+    /// of the container's. What is the host's takes [`Detached::bind_source`].
     ///
     /// Must be called in the mount namespace that `source` was opened in.
     pub fn bind(source: &Node, restrict: Restrict) -> io::Result<Self> {
@@ -268,7 +271,9 @@ pub fn cgroupfs(controllers: &[&str]) -> io::Result<OwnedFd> {
 /// The kernel's number of the mount that `fd` is on.
 pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let wanted = rustix::fs::StatxFlags::MNT_ID;
-    if let Ok(stat) = rustix::fs::statx(fd, c"", rustix::fs::AtFlags::EMPTY_PATH, wanted)
+    // The kernel's own knowledge: no file system is asked.
+    let flags = rustix::fs::AtFlags::EMPTY_PATH | rustix::fs::AtFlags::STATX_DONT_SYNC;
+    if let Ok(stat) = rustix::fs::statx(fd, c"", flags, wanted)
         && stat.stx_mask & wanted.bits() != 0
     {
         return Ok(stat.stx_mnt_id);

@@ -15,10 +15,10 @@ use crate::error::{Code, Error, IoContext, Result};
 use super::root::{Node, Root};
 
 /// The most symbolic links that are followed, as in the kernel.
-const MAX_LINKS: usize = 40;
+pub(super) const MAX_LINKS: usize = 40;
 
-const STICKY: u32 = 0o1000;
-const OTHERS_WRITE: u32 = 0o022;
+pub(super) const STICKY: u32 = 0o1000;
+pub(super) const OTHERS_WRITE: u32 = 0o022;
 
 /// Finds `path`, an absolute path of the host, walking component by component; `None` when it does not exist.
 ///
@@ -126,11 +126,11 @@ fn shown(trail: &[(OsString, Node)], name: &OsStr) -> PathBuf {
         .collect()
 }
 
-/// Who counts as root: user 0, ourselves, since nobody gains rights by that, and in a user namespace whoever has no
+/// Who counts as root, in this order: user 0, ourselves, since nobody gains rights by that, and in a user namespace whoever has no
 /// name there.
 ///
 /// Found once: a process does not change its user namespace here, and this is asked for every driver file.
-fn trusted_users() -> &'static [u32] {
+pub(super) fn trusted_users() -> &'static [u32] {
     static USERS: OnceLock<Vec<u32>> = OnceLock::new();
     USERS.get_or_init(find_trusted_users)
 }

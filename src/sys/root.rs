@@ -161,6 +161,14 @@ impl Root {
         self.resolve(path).is_ok()
     }
 
+    /// Whether there is anything at `path`, if only a link. The inode is not looked at: a FUSE there is not asked.
+    pub fn has_entry(&self, path: impl AsRef<Path>) -> bool {
+        match self.openat2(path.as_ref(), OFlags::NOFOLLOW) {
+            Some(found) => found.is_ok(),
+            None => self.inner.resolve_nofollow(path.as_ref()).is_ok(),
+        }
+    }
+
     /// The target of the symbolic link at `path`.
     pub fn read_link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         self.resolve_nofollow(path)?.read_link()
@@ -272,6 +280,22 @@ impl Node {
             Mode::empty(),
         )?;
         Self::from_fd(fd)
+    }
+
+    /// The owner and the target of `name` in this directory if that is a symbolic link, in two system calls. For a directory
+    /// that nobody but root writes to: else it may be two links.
+    ///
+    /// # Errors
+    /// `EINVAL` when `name` is not a single path component.
+    pub fn link_of(&self, name: &OsStr) -> io::Result<Option<(u32, PathBuf)>> {
+        let name = plain(name)?;
+        let stat = rustix::fs::statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            return Ok(None);
+        }
+        let target = rustix::fs::readlinkat(&self.fd, &name, Vec::new())?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        Ok(Some((stat.st_uid, target)))
     }
 
     /// The target of the symbolic link `name` in this directory, in one system call; what does not
@@ -446,6 +470,14 @@ impl Node {
             f(name, entry.file_type());
         }
         Ok(())
+    }
+
+    /// A second handle on the same inode.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            stat: self.stat,
+        })
     }
 
     /// Gives up the attributes and keeps the descriptor.

@@ -197,12 +197,7 @@ fn several(look: &Look<'_>) -> Option<Finding> {
         .files
         .iter()
         .filter(|f| matches!(f.kind, FileKind::Library { .. }))
-        .flat_map(|f| {
-            [
-                f.dir_hint.clone(),
-                f.path.parent().unwrap_or(Path::new("/")).to_owned(),
-            ]
-        })
+        .flat_map(|f| [f.dir_hint(), f.path.parent().unwrap_or(Path::new("/")).to_owned()])
         .chain(
             [
                 "/usr/lib64",

@@ -1,9 +1,9 @@
 //! The driver's daemons: persistence, and the fabric manager of NVSwitch machines.
 
-use super::{FABRIC, Finding, Look, PERSISTENCE, Severity};
+use super::{FABRIC, Finding, Look, ODD, PERSISTENCE, Severity};
 use crate::doctor::packages::Packages;
 use crate::host::pci::Bus;
-use crate::host::{FileKind, NodeKind};
+use crate::host::{DriverFile, FileKind, NodeKind};
 use crate::sys::daemon::{Fault, Sight};
 
 const FABRIC_MANAGER: &str = "nv-fabricmanager";
@@ -14,14 +14,30 @@ pub(super) fn findings(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Vec<F
     }
     let mut found = vec![persistence(look)];
     found.extend(fabric(look, bus, packages));
+    found.extend(left_out(look));
     found
 }
 
+/// Files of the driver and its daemons that no container gets, because somebody other than root could have put them there.
+fn left_out(look: &Look<'_>) -> impl Iterator<Item = Finding> {
+    let walk = look.roots.walk();
+    let files = look.host.files.iter();
+    files.filter_map(move |file| {
+        let e = walk.find(&file.found, file.wanted()).err()?;
+        let cause = format!(
+            "{} is given to no container: {}: {}",
+            file.name,
+            e.what(),
+            e.why()
+        );
+        Some(Finding::new(&ODD, Severity::Warn, "driver files", cause).fix(e.fix_text()))
+    })
+}
+
 fn socket(look: &Look<'_>, name: &str) -> bool {
-    look.host
-        .files
-        .iter()
-        .any(|f| f.kind == FileKind::Socket && f.name == name)
+    let is_it = |f: &&DriverFile| f.kind == FileKind::Socket && f.name == name;
+    let file = look.host.files.iter().find(is_it);
+    file.is_some_and(|f| look.roots.walk().find(&f.found, f.wanted()).is_ok())
 }
 
 fn persistence(look: &Look<'_>) -> Finding {

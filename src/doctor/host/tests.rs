@@ -269,6 +269,23 @@ fn a_machine_with_nvswitches_needs_its_fabric_manager() {
 }
 
 #[test]
+fn what_no_container_gets_is_named() {
+    let host = healthy();
+    host.file("run/docker.sock", "");
+    host.link("run/nvidia-persistenced/socket", "../docker.sock");
+    host.link("tmp/nvidia-mps", "/");
+    let report = examine(&host);
+    let text = format!("{report:?}");
+    for left_out in [
+        "nvidia-persistenced is given to no container",
+        "nvidia-mps is given to no container",
+    ] {
+        assert!(text.contains(left_out), "{text}");
+    }
+    assert!(!text.contains("nvidia-persistenced is there"), "{text}");
+}
+
+#[test]
 fn cgroup_layouts() {
     let host = healthy();
     assert_eq!(worst(&examine(&host), &CGROUPS), None);

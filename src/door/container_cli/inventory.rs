@@ -38,7 +38,7 @@ pub(super) fn list(host: &Host, config: &Config, list: &List) -> Result<String> 
         paths.extend(of(&library(Bits::B32)));
     }
     if list.ipcs {
-        paths.extend(of(&|f| f.kind == FileKind::Socket));
+        paths.extend(of(&|f| matches!(f.kind, FileKind::Pipes(_) | FileKind::Socket)));
     }
     if list.firmwares && !list.wish.without.contains(&FIRMWARE) {
         paths.extend(of(&|f| f.kind == FileKind::Firmware));

@@ -139,8 +139,19 @@ fn config_of(global: &Global) -> Result<Config> {
 fn look(global: &Global) -> Result<(Host, Config)> {
     let config = config_of(global)?;
     let locations: Locations = super::locations(&config);
-    let host = Host::discover(&Roots::open(&locations)?, &locations)?;
+    let roots = Roots::open(&locations)?;
+    let mut host = Host::discover(&roots, &locations)?;
     host.check_versions()?;
+    // Callers mount what they read here.
+    let walk = roots.walk();
+    host.files
+        .retain(|file| match walk.find(&file.found, file.wanted()) {
+            Ok(_) => true,
+            Err(e) => {
+                super::inject::warn(&[e.to_string()]);
+                false
+            }
+        });
     Ok((host, config))
 }
 
