@@ -130,6 +130,8 @@ codes! {
     Cgroup = 5003, System, "see the cause; set `no-cgroups = true` if the engine manages devices itself";
     #[doc = "The low-level runtime was not found or could not be started."]
     Runtime = 5004, System, "install runc or crun, or set `runtimes` in /etc/nvoci/config.toml";
+    #[doc = "The container's device cgroup is not its own and refuses the GPUs."]
+    SharedCgroup = 5201, Refused, "let the engine make a cgroup for the container, or allow the GPUs in the one that it is in";
     #[doc = "An engine's configuration could not be read, changed or validated."]
     Engine = 6001, Engine, "see the cause; the engine's configuration is as it was";
 }

@@ -1,25 +1,71 @@
 //! A device that a hook allows in the cgroup behind systemd's back is gone at the next `systemctl daemon-reload`.
 
-use crate::oci::Spec;
-use crate::plan::Device;
-use crate::sys::cgroup::DeviceRule;
-use crate::sys::systemd;
+use std::fs;
+use std::io;
 
-/// Where systemd keeps the container's device rules, makes it keep those of `devices` too. Returns what the user should
-/// know where that is not possible.
-pub(super) fn tell_systemd(spec: &Spec, devices: &[Device]) -> Option<String> {
-    let unit = systemd::scope_of(spec.cgroups_path()?)?;
+use rustix::io::Errno;
+
+use crate::plan::Device;
+use crate::sys::cgroup::{DeviceRule, OwnCgroup};
+use crate::sys::systemd::{self, Scope};
+
+/// Where systemd keeps the rules of the container's cgroup, makes it keep those of `devices` too. `pid` is the container's
+/// first process, `None` for a caller in the container's namespaces. Returns what the user should know where that is not
+/// possible.
+pub(super) fn tell_systemd(
+    cgroup: &OwnCgroup,
+    pid: Option<i32>,
+    theirs: &[DeviceRule],
+    devices: &[Device],
+) -> Option<String> {
+    // In a cgroup namespace of the container's own its path is `/`; then only systemd can say.
+    let hidden = pid.is_none() && cgroup.path() == "/";
+    let unit = match systemd::scope_of(cgroup.path()) {
+        Some(Scope { unit, depth: 0 | 1 }) => unit.to_owned(),
+        _ if hidden => "the container's scope".to_owned(),
+        _ => return None,
+    };
     let numbers: Vec<(u32, u32)> = devices.iter().map(|d| (d.major, d.minor)).collect();
-    // systemd applies its own list at once, so it must be able to hold every rule that the container has.
-    let majors = std::fs::read_to_string("/proc/devices").unwrap_or_default();
-    let why = match spec.device_rules().iter().find(|r| !can_keep(r, &majors)) {
-        Some(rule) => format!("it cannot keep the rule `{rule}`"),
-        None => systemd::allow_devices(&unit, &numbers).err()?.to_string(),
+    let is_own = |control_group: &str| Ok(cgroup.is_all_of(control_group)? && keeps_all(theirs)?);
+    let told = number_in_proc(pid).and_then(|pid| systemd::allow_devices(pid, &numbers, is_own));
+    let why = match told {
+        Err(e) if hidden && is_absent(&e) => return None,
+        told => told.err()?,
     };
     Some(format!(
         "systemd could not be told of the devices of {unit} ({why}): `systemctl daemon-reload` takes the GPU away \
          from this container; the runtime door and CDI have no such trouble"
     ))
+}
+
+/// The container's process as the host numbers it: a caller in the container's namespaces is in the same cgroup, and has
+/// the host's `/proc` in sight.
+fn number_in_proc(pid: Option<i32>) -> io::Result<u32> {
+    match pid {
+        Some(pid) => u32::try_from(pid).map_err(|_| Errno::SRCH.into()),
+        None => {
+            let link = fs::read_link("/proc/self")?;
+            let number = link.to_str().and_then(|name| name.parse().ok());
+            number.ok_or_else(|| Errno::SRCH.into())
+        }
+    }
+}
+
+/// Whether no systemd is there that could take anything away.
+fn is_absent(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// systemd applies its own list at once, so it must be able to hold every rule that the container has.
+///
+/// # Errors
+/// The first rule that it cannot hold.
+fn keeps_all(rules: &[DeviceRule]) -> io::Result<bool> {
+    let majors = fs::read_to_string("/proc/devices").unwrap_or_default();
+    match rules.iter().find(|r| !can_keep(r, &majors)) {
+        Some(rule) => Err(io::Error::other(format!("it cannot keep the rule `{rule}`"))),
+        None => Ok(true),
+    }
 }
 
 /// Whether systemd can hold a rule: it names all minors of a major by the driver's name in `/proc/devices`.

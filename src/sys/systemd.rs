@@ -2,9 +2,14 @@
 //!
 //! An engine with the systemd cgroup driver makes a scope unit for each container and tells systemd the
 //! device rules. What a hook then adds in the cgroup itself systemd does not know, and `daemon-reload`
-//! takes it away again. So the hook tells systemd too, as `systemctl set-property --runtime` does: by one
-//! D-Bus call on systemd's own socket. systemd keeps the property in the unit's files below
+//! takes it away again. So the hook tells systemd too, as `systemctl set-property --runtime` does: by
+//! D-Bus calls on systemd's own socket. systemd keeps the property in the unit's files below
 //! `/run/systemd/transient`, and removes them with the unit.
+//!
+//! The unit is the one that systemd has the container's process in, never one that a definition names
+//! (`linux.cgroupsPath` is only text where the runtime does not use systemd), and it must hold nothing
+//! but the container's cgroup. crun's `container` below a scope is told of by its scope: systemd's rules
+//! are there and hold for what is below, and nobody else is in it.
 //!
 //! The wire format is D-Bus' (dbus.freedesktop.org/doc/dbus-specification.html), little-endian; the calls are
 //! of `org.freedesktop.systemd1`(5). Both work the same from systemd 230 on.
@@ -24,25 +29,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Replies are some hundred bytes; more is not read.
 const MAX_MESSAGE: usize = 64 * 1024;
 
-/// The scope that a systemd-style `linux.cgroupsPath` (`slice:prefix:name`) names, as runc and crun form it.
-pub fn scope_of(cgroups_path: &str) -> Option<String> {
-    let mut parts = cgroups_path.split(':');
-    let (Some(_), Some(prefix), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '\\');
-    let unit = if prefix.is_empty() {
-        format!("{name}.scope")
-    } else {
-        format!("{prefix}-{name}.scope")
-    };
-    // 255 bytes: systemd.unit(5).
-    (!name.is_empty()
-        && name.strip_suffix(".slice").is_none()
-        && unit.len() <= 255
-        && unit.chars().all(plain))
-    .then_some(unit)
+/// The scope in which a cgroup lies: the first part of its path that is no slice, as systemd lays units out. What is
+/// below another cgroup has been named by whoever made it, and a unit of a user's manager is none of the system's.
+pub fn scope_of(cgroup: &str) -> Option<Scope<'_>> {
+    let mut parts = cgroup.split('/').filter(|part| !part.is_empty());
+    let unit = parts
+        .find(|part| !part.ends_with(".slice"))
+        .filter(|part| part.ends_with(".scope"))?;
+    Some(Scope {
+        unit,
+        depth: parts.count(),
+    })
+}
+
+/// A scope, by the path of a cgroup in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Scope<'a> {
+    /// The unit's name.
+    pub unit: &'a str,
+    /// How many levels below the unit's own cgroup it lies.
+    pub depth: usize,
 }
 
 /// What [`allow_devices`] did.
@@ -50,38 +56,41 @@ pub fn scope_of(cgroups_path: &str) -> Option<String> {
 pub enum Told {
     /// systemd keeps the devices allowed.
     Kept,
+    /// The process is in no scope, or in one that is not to be changed.
+    NotItsOwn,
     /// The unit allows every device; a rule would restrict it.
     Unrestricted,
 }
 
-/// Makes the scope `unit` keep the character devices `devices` (major, minor) readable and writable.
+/// Makes the scope of process `pid` keep the character devices `devices` (major, minor) readable and writable. systemd
+/// itself finds the scope; `is_own` is told of its control group, and decides whether it may be changed.
 ///
 /// # Errors
 /// `ENOENT` or `ECONNREFUSED` where systemd does not run or its socket is out of sight, `ETIMEDOUT` when it
-/// does not answer, `EPERM` when it refuses.
-pub fn allow_devices(unit: &str, devices: &[(u32, u32)]) -> io::Result<Told> {
+/// does not answer, `EPERM` when it refuses; those of `is_own`.
+pub fn allow_devices(
+    pid: u32,
+    devices: &[(u32, u32)],
+    is_own: impl FnOnce(&str) -> io::Result<bool>,
+) -> io::Result<Told> {
+    const SCOPE: &str = "org.freedesktop.systemd1.Scope";
     let mut bus = Bus::connect()?;
+    let unit = match bus.unit_of(pid) {
+        Ok(unit) if unit.ends_with("_2escope") => unit,
+        // It knows of no unit, or the unit is of another kind.
+        Ok(_) => return Ok(Told::NotItsOwn),
+        Err(e) if Errno::from_io_error(&e) == Some(Errno::PERM) => return Ok(Told::NotItsOwn),
+        Err(e) => return Err(e),
+    };
+    if !is_own(&bus.get_text(&unit, SCOPE, "ControlGroup")?)? {
+        return Ok(Told::NotItsOwn);
+    }
     // With a policy of `auto` all devices are allowed as long as none is listed: a privileged container's.
-    if bus.get_text(&object(unit), "org.freedesktop.systemd1.Scope", "DevicePolicy")? == "auto" {
+    if bus.get_text(&unit, SCOPE, "DevicePolicy")? == "auto" {
         return Ok(Told::Unrestricted);
     }
-    bus.set_device_allow(unit, devices)?;
+    bus.set_device_allow(&unit, devices)?;
     Ok(Told::Kept)
-}
-
-/// The object path of a unit: every byte that is no letter or digit as `_` and two hexadecimal digits.
-fn object(unit: &str) -> String {
-    use std::fmt::Write as _;
-    let mut path = String::from("/org/freedesktop/systemd1/unit/");
-    for (at, byte) in unit.bytes().enumerate() {
-        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && at > 0) {
-            path.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(path, "_{byte:02x}");
-        }
-    }
-    path
 }
 
 struct Bus {
@@ -98,11 +107,14 @@ impl Bus {
         let uid = rustix::process::geteuid().as_raw().to_string();
         let hex: String = uid.chars().flat_map(|digit| ['3', digit]).collect();
         stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+        // One line, and nothing more before `BEGIN`.
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            answer.push(byte[0]);
+            let mut part = [0; 512];
+            match stream.read(&mut part).map_err(late)? {
+                0 => return Err(Errno::PROTO.into()),
+                n => answer.extend_from_slice(part.get(..n).unwrap_or_default()),
+            }
             if answer.len() > 512 {
                 return Err(Errno::PROTO.into());
             }
@@ -124,15 +136,26 @@ impl Bus {
             Some([1, b's', 0]) => 4,
             _ => return Err(Errno::PROTO.into()),
         };
-        let length = u32_at(&reply, &mut at)? as usize;
-        let text = reply.get(at..at + length).ok_or(Errno::PROTO)?;
-        Ok(String::from_utf8_lossy(text).into_owned())
+        text_at(&reply, &mut at)
     }
 
-    /// `SetUnitProperties(name, runtime, [("DeviceAllow", a(ss))])`: adds to what the unit has.
+    /// `GetUnitByPID(pid)`: the object of the unit that a process is in.
+    fn unit_of(&mut self, pid: u32) -> io::Result<String> {
+        let mut body = Body::default();
+        body.u32(pid);
+        let reply = self.call(
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "GetUnitByPID",
+            "u",
+            &body,
+        )?;
+        text_at(&reply, &mut 0)
+    }
+
+    /// `SetProperties(runtime, [("DeviceAllow", a(ss))])` of a unit's object: adds to what the unit has.
     fn set_device_allow(&mut self, unit: &str, devices: &[(u32, u32)]) -> io::Result<()> {
         let mut body = Body::default();
-        body.text(unit);
         body.u32(1);
         body.array(8, |properties| {
             properties.align(8);
@@ -148,10 +171,10 @@ impl Bus {
             });
         });
         self.call(
-            "/org/freedesktop/systemd1",
-            "org.freedesktop.systemd1.Manager",
-            "SetUnitProperties",
-            "sba(sv)",
+            unit,
+            "org.freedesktop.systemd1.Unit",
+            "SetProperties",
+            "ba(sv)",
             &body,
         )?;
         Ok(())
@@ -237,6 +260,13 @@ fn u32_at(bytes: &[u8], at: &mut usize) -> io::Result<u32> {
     word.map(u32::from_le_bytes).ok_or_else(|| Errno::PROTO.into())
 }
 
+/// A string or an object path.
+fn text_at(bytes: &[u8], at: &mut usize) -> io::Result<String> {
+    let length = u32_at(bytes, at)? as usize;
+    let text = bytes.get(*at..).and_then(|b| b.get(..length)).ok_or(Errno::PROTO)?;
+    Ok(String::from_utf8_lossy(text).into_owned())
+}
+
 /// Values in D-Bus' form, each aligned to its size from the start.
 #[derive(Debug, Default)]
 struct Body(Vec<u8>);
@@ -281,31 +311,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes_are_named_as_the_runtimes_name_them() {
+    fn a_scope_is_below_slices_and_nothing_else() {
         for (path, scope) in [
-            ("system.slice:docker:3f2a", Some("docker-3f2a.scope")),
-            (":libpod:3f2a", Some("libpod-3f2a.scope")),
-            ("machine.slice::3f2a", Some("3f2a.scope")),
-            ("/docker/3f2a", None),
-            ("a:b", None),
-            ("a:b:c:d", None),
-            ("a:b:", None),
-            ("a:b:c.slice", None),
-            ("a:b:c/d", None),
-            ("a:b:c\nd", None),
+            ("/system.slice/docker-3f2a.scope", Some(("docker-3f2a.scope", 0))),
+            (
+                "/machine.slice/machine-pod.slice/libpod-3f.scope/container",
+                Some(("libpod-3f.scope", 1)),
+            ),
+            ("/init.scope", Some(("init.scope", 0))),
+            ("/a.slice/b.scope/c.scope/d", Some(("b.scope", 2))),
+            ("/docker/system.slice/docker-victim.scope", None),
+            ("/user.slice/user@1000.service/app.slice/x.scope", None),
+            ("/system.slice/docker.service", None),
+            ("/system.slice:docker:victim", None),
+            ("/", None),
+            ("", None),
         ] {
-            assert_eq!(scope_of(path).as_deref(), scope, "{path}");
+            assert_eq!(scope_of(path).map(|s| (s.unit, s.depth)), scope, "{path}");
         }
-        assert_eq!(scope_of(&format!("a:b:{}", "x".repeat(256))), None);
-    }
-
-    #[test]
-    fn units_are_objects() {
-        assert_eq!(
-            object("docker-3f.scope"),
-            "/org/freedesktop/systemd1/unit/docker_2d3f_2escope"
-        );
-        assert_eq!(object("3f"), "/org/freedesktop/systemd1/unit/_33f");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::containers::{self, Container};
 use crate::host::{Host, NodeKind};
 use crate::ldso;
-use crate::sys::probe;
+use crate::sys::{probe, systemd};
 use crate::sys::root::{Node, Root};
 
 /// What is read of one process.
@@ -271,18 +271,9 @@ pub(super) fn libraries(maps: &str) -> Vec<(PathBuf, bool)> {
     found
 }
 
-/// The scope that a cgroup path leads through: below slices and nothing else, as systemd makes it. What comes after it, and
-/// what is below another cgroup, a container can have named itself.
-pub(super) fn scope(cgroup: &str) -> Option<&str> {
-    let mut parts = cgroup.split('/').filter(|part| !part.is_empty());
-    parts
-        .find(|part| !part.ends_with(".slice"))
-        .filter(|part| part.ends_with(".scope"))
-}
-
 /// What systemd was told of a container's scope, if it knows it.
 fn unit(cgroup: &str) -> Option<Unit> {
-    let name = scope(cgroup)?;
+    let name = systemd::scope_of(cgroup)?.unit;
     let mut text = String::new();
     let mut known = false;
     for dir in UNIT_DIRS {

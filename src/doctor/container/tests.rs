@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::look::{Library, Mapped, Seat, State, Unit, libraries, scope};
+use super::look::{Library, Mapped, Seat, State, Unit, libraries};
 use super::*;
 use crate::containers::Container;
 use crate::doctor::Check;
@@ -360,6 +360,6 @@ fn a_container_cannot_name_another_ones_scope() {
         ("/user.slice/user@1000.service/user.slice/libpod-3f.scope", None),
         ("/", None),
     ] {
-        assert_eq!(scope(cgroup), name, "{cgroup}");
+        assert_eq!(crate::sys::systemd::scope_of(cgroup).map(|s| s.unit), name, "{cgroup}");
     }
 }

@@ -1,0 +1,285 @@
+//! Whether a cgroup is one container's alone.
+//!
+//! An engine may leave a container in the cgroup of its caller (`podman run --cgroups=disabled`), or put
+//! two into one. The rules of such a cgroup are somebody else's: they are never changed. A process
+//! belongs to the container if it is in the container's mount namespace, which no caller is in.
+
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+
+use super::{Allowed, DeviceCgroup, DeviceRule, Hierarchy, Membership, bpf, mounted, open_below, parse, rules, unified};
+
+/// What is read of `cgroup.procs`, in bytes: some ten thousand processes.
+const MAX_PROCS: usize = 64 * 1024;
+/// Cgroups below a container's that are looked into; each holds a descriptor open.
+const MAX_BELOW: usize = 512;
+/// A directory's links without any directory in it: kernfs counts as other file systems do.
+const LINKS_OF_A_LEAF: u64 = 2;
+
+/// A device cgroup and who is in it.
+#[derive(Debug)]
+pub enum Tenancy {
+    /// The container alone.
+    Own(OwnCgroup),
+    /// Others too.
+    Shared(SharedCgroup),
+}
+
+/// A device cgroup that one container is alone in. Only of such a cgroup are rules ever changed.
+#[derive(Debug)]
+pub struct OwnCgroup(DeviceCgroup);
+
+/// A device cgroup with other processes than the container's, or with cgroups below it.
+#[derive(Debug)]
+pub struct SharedCgroup {
+    cgroup: DeviceCgroup,
+    why: String,
+    has_caller: bool,
+}
+
+impl DeviceCgroup {
+    /// Finds out whether only the container is in this cgroup, which must be that of `pid`: the container's first
+    /// process, or `None` for a caller that runs in the container's namespaces.
+    ///
+    /// # Errors
+    /// Why the cgroup cannot be looked into.
+    pub fn claim(self, pid: Option<i32>) -> io::Result<Tenancy> {
+        let members = read(&self.dir, c"cgroup.procs")?;
+        let own = getpid().as_raw_pid();
+        let has_caller = pid.is_none() || numbers(&members).any(|n| n == own);
+        let why = if rustix::fs::fstat(&self.dir)?.st_nlink > LINKS_OF_A_LEAF {
+            Some("there are cgroups below it".to_owned())
+        } else {
+            stranger(&members, pid).or_else(|| self.hidden_stranger(pid))
+        };
+        Ok(match why {
+            None => Tenancy::Own(OwnCgroup(self)),
+            Some(why) => Tenancy::Shared(SharedCgroup {
+                cgroup: self,
+                why,
+                has_caller,
+            }),
+        })
+    }
+
+    /// v1 leaves out who is in another PID namespace, where v2 writes 0. So a caller in the container's namespaces looks
+    /// through the host's `/proc`.
+    fn hidden_stranger(&self, pid: Option<i32>) -> Option<String> {
+        if pid.is_some() || self.hierarchy == Hierarchy::V2 {
+            return None;
+        }
+        let container = mount_namespace("self");
+        let is_here = |name: &str| {
+            let text = fs::read_to_string(format!("/proc/{name}/cgroup")).unwrap_or_default();
+            matches!(parse(&text, false), Some(Membership::V1 { path, .. }) if path == self.path)
+        };
+        let Ok(processes) = fs::read_dir("/proc") else {
+            return Some("the host's processes cannot be listed".to_owned());
+        };
+        processes
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.bytes().all(|b| b.is_ascii_digit()) && is_here(name))
+            .find(|name| {
+                let found = mount_namespace(name);
+                !matches!(found, Err(Errno::NOENT | Errno::SRCH)) && (found.is_err() || found != container)
+            })
+            .map(|name| format!("process {name} is in it"))
+    }
+}
+
+impl OwnCgroup {
+    /// Whether [`Self::allow`] keeps the container's other rules without being told of them: v1 does, and on v2 a
+    /// container without a program has none.
+    pub fn keeps_other_rules(&self) -> bool {
+        match self.0.hierarchy {
+            Hierarchy::V1 => true,
+            Hierarchy::V2 => bpf::attached(&self.0.dir).is_ok_and(|attached| attached.ids.is_empty()),
+        }
+    }
+
+    /// Allows `ours` beside what the container may do already. `spec` are the rules of the container's
+    /// `linux.resources.devices`, in order; only v2 needs them.
+    pub fn allow(&self, spec: &[DeviceRule], ours: &[DeviceRule]) -> io::Result<Allowed> {
+        let dir = &self.0.dir;
+        match self.0.hierarchy {
+            Hierarchy::V1 => {
+                let file = rustix::fs::openat(
+                    dir,
+                    c"devices.allow",
+                    OFlags::WRONLY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
+                for rule in ours {
+                    rustix::io::write(&file, rule.to_string().as_bytes())?;
+                }
+                Ok(Allowed::V1)
+            }
+            Hierarchy::V2 => {
+                let attached = bpf::attached(dir)?;
+                if attached.ids.is_empty() {
+                    return Ok(Allowed::Unrestricted);
+                }
+                bpf::replace(dir, &attached, &rules::program(spec, ours))?;
+                Ok(Allowed::V2)
+            }
+        }
+    }
+
+    /// Its path, as the caller's cgroup namespace has it.
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// Whether the cgroup that systemd has at `control_group` is this one, or holds nothing but this one.
+    ///
+    /// # Errors
+    /// `ENODEV` where the hierarchy is not mounted in its usual place; else why it cannot be looked into.
+    pub fn is_all_of(&self, control_group: &str) -> io::Result<bool> {
+        let unit = open_below(&mounted(self.0.hierarchy)?, control_group)?;
+        let stat = rustix::fs::fstat(&unit)?;
+        // One hierarchy has several superblocks, one a cgroup namespace, so `st_dev` differs.
+        let own = rustix::fs::fstat(&self.0.dir)?.st_ino;
+        if stat.st_ino == own {
+            return Ok(true);
+        }
+        if stat.st_nlink != LINKS_OF_A_LEAF + 1 || !read(&unit, c"cgroup.procs")?.is_empty() {
+            return Ok(false);
+        }
+        let is_own =
+            |e: rustix::io::Result<rustix::fs::DirEntry>| e.is_ok_and(|e| e.file_type() == FileType::Directory && e.ino() == own);
+        Ok(rustix::fs::Dir::read_from(&unit)?.any(is_own))
+    }
+}
+
+impl SharedCgroup {
+    /// Who else is in it.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// Whether the caller is in it, so that the caller's own rights are those of the container.
+    pub fn has_caller(&self) -> bool {
+        self.has_caller
+    }
+
+    /// Whether any device is refused to those in it.
+    ///
+    /// # Errors
+    /// Why that cannot be read.
+    pub fn is_restricted(&self) -> io::Result<bool> {
+        match self.cgroup.hierarchy {
+            Hierarchy::V1 => Ok(read(&self.cgroup.dir, c"devices.list")?.trim() != "a *:* rwm"),
+            Hierarchy::V2 => bpf::is_filtered(&self.cgroup.dir),
+        }
+    }
+}
+
+/// Whether a process of the caller's mount namespace is in the cgroup that systemd has at `control_group`, or in one below
+/// it: then the cgroup is more than a running container's.
+///
+/// # Errors
+/// Why it cannot be looked into; `EFBIG` where there are too many cgroups below.
+pub fn holds_host_processes(control_group: &str) -> io::Result<bool> {
+    let hierarchy = if unified() { Hierarchy::V2 } else { Hierarchy::V1 };
+    let host = mount_namespace("self");
+    let mut rest = vec![open_below(&mounted(hierarchy)?, control_group)?];
+    let mut looked_at = 0;
+    while let Some(dir) = rest.pop() {
+        let members = read(&dir, c"cgroup.procs")?;
+        if numbers(&members).any(|n| n == 0 || mount_namespace(&n.to_string()) == host) {
+            return Ok(true);
+        }
+        for entry in rustix::fs::Dir::read_from(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if entry.file_type() != FileType::Directory || matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            looked_at += 1;
+            if looked_at > MAX_BELOW {
+                return Err(Errno::FBIG.into());
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rest.push(rustix::fs::openat(&dir, name, flags, Mode::empty())?);
+        }
+    }
+    Ok(false)
+}
+
+/// A bounded read of one file of a cgroup.
+fn read(dir: &OwnedFd, name: &CStr) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let mut text = vec![0; MAX_PROCS];
+    let mut length = 0;
+    loop {
+        let rest = text.get_mut(length..).unwrap_or_default();
+        if rest.is_empty() {
+            return Err(Errno::FBIG.into());
+        }
+        match rustix::io::read(&file, rest)? {
+            0 => break,
+            n => length += n,
+        }
+    }
+    text.truncate(length);
+    String::from_utf8(text).map_err(|_| Errno::ILSEQ.into())
+}
+
+fn numbers(members: &str) -> impl Iterator<Item = i32> {
+    // What is no number is nobody's that we know.
+    members.lines().map(|line| line.parse().unwrap_or(0))
+}
+
+/// The first of `cgroup.procs` that is not the container's, in words.
+fn stranger(members: &str, pid: Option<i32>) -> Option<String> {
+    let known = pid.unwrap_or_else(|| getpid().as_raw_pid());
+    let mut others = numbers(members).filter(|n| *n != known).peekable();
+    others.peek()?;
+    let container = mount_namespace(&pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string()));
+    others
+        .find(|n| *n == 0 || !is_in(*n, pid.is_none(), &container))
+        .map(|n| match n {
+            0 => "a process of another PID namespace is in it".to_owned(),
+            n => format!("process {n} is in it"),
+        })
+}
+
+/// Whether a process, by its number in the caller's PID namespace, is in that mount namespace, or has ended.
+fn is_in(n: i32, inside: bool, namespace: &rustix::io::Result<(u64, u64)>) -> bool {
+    let Some(pid) = Pid::from_raw(n) else { return false };
+    let name = match pidfd_open(pid, PidfdFlags::empty()) {
+        // For a caller in the container's namespaces `/proc` is the host's and has other numbers.
+        Ok(pidfd) => number_in_proc(&pidfd),
+        Err(Errno::SRCH) => return true,
+        // Linux 5.2 and older.
+        Err(_) => (!inside).then_some(n),
+    };
+    match name {
+        Some(-1) => true,
+        Some(n) if n > 0 => match mount_namespace(&n.to_string()) {
+            Err(Errno::NOENT | Errno::SRCH) => true,
+            found => found.is_ok() && found == *namespace,
+        },
+        _ => false,
+    }
+}
+
+/// The number that `/proc` has for a process: 0 where it shows it not, -1 when it has ended (proc_pid_fdinfo(5)).
+fn number_in_proc(pidfd: &OwnedFd) -> Option<i32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    number.trim().parse().ok()
+}
+
+/// The identity of a process' mount namespace.
+fn mount_namespace(name: &str) -> rustix::io::Result<(u64, u64)> {
+    let stat = rustix::fs::stat(format!("/proc/{name}/ns/mnt"))?;
+    Ok((stat.st_dev, stat.st_ino))
+}
