@@ -44,6 +44,13 @@ impl Access {
         mknod: true,
     };
 
+    /// Nothing.
+    pub const NONE: Self = Self {
+        read: false,
+        write: false,
+        mknod: false,
+    };
+
     /// Reading and writing.
     pub const RW: Self = Self {
         mknod: false,
@@ -52,11 +59,7 @@ impl Access {
 
     /// Reads letters among `r`, `w` and `m`. `None` for any other letter.
     pub fn parse(letters: &str) -> Option<Self> {
-        let mut access = Self {
-            read: false,
-            write: false,
-            mknod: false,
-        };
+        let mut access = Self::NONE;
         for c in letters.chars() {
             match c {
                 'r' => access.read = true,
@@ -273,20 +276,27 @@ impl Decision {
                 .denials
                 .entry((rule.kind, rule.major, rule.minor))
                 .or_default();
-            *denied = if rule.allow { *denied & !bits } else { *denied | bits };
+            *denied = if rule.allow {
+                *denied & !bits
+            } else {
+                *denied | bits
+            };
         }
         self.rules.push(*rule);
     }
 
     /// The rules in the order in which a program tries them: the first match decides.
     fn first_match(&self) -> Vec<DeviceRule> {
-        let denials = self.denials.iter().map(|((kind, major, minor), bits)| DeviceRule {
-            allow: false,
-            kind: *kind,
-            major: *major,
-            minor: *minor,
-            access: Access::from_bits(*bits),
-        });
+        let denials = self
+            .denials
+            .iter()
+            .map(|((kind, major, minor), bits)| DeviceRule {
+                allow: false,
+                kind: *kind,
+                major: *major,
+                minor: *minor,
+                access: Access::from_bits(*bits),
+            });
         let mut seen = HashSet::new();
         denials
             .chain(self.rules.iter().rev().copied())
@@ -487,7 +497,11 @@ mod tests {
     fn a_hole_in_a_wildcard_stays_a_hole() {
         for (list, device, access) in [
             // crun's: the last match.
-            (&["-a *:* rwm", "+c 195:* rwm", "-c 195:1 rwm"][..], (2, 195, 1), 6),
+            (
+                &["-a *:* rwm", "+c 195:* rwm", "-c 195:1 rwm"][..],
+                (2, 195, 1),
+                6,
+            ),
             (&["-a *:* rwm", "+c *:* rwm", "-c 195:* rwm"], (2, 195, 1), 2),
             (&["-a *:* rwm", "+c 195:1 rwm", "-c 195:* rwm"], (2, 195, 1), 2),
             (&["-a *:* rwm", "+c 195:* rw", "-c 195:1 w"], (2, 195, 1), 6),
