@@ -1,11 +1,13 @@
 //! The log file that the configuration may name: what was asked for, given and refused, a line each.
 
 use std::fs::File;
+use std::io::Write as _;
 
 use log::LevelFilter;
 use rustix::fs::{Mode, OFlags};
 
 use crate::config::{Config, LogLevel};
+use crate::error::Line;
 use crate::sys::{owned, root};
 
 /// Starts logging if the configuration names a file. Never from the environment: in a hook it may be the
@@ -29,6 +31,11 @@ pub(super) fn start(config: &Config) {
     let mut builder = env_logger::Builder::new();
     builder
         .filter_level(level)
+        // What is logged has ids, names and values in it that others chose: no call site needs to think of that.
+        .format(|out, record| {
+            let text = record.args().to_string();
+            writeln!(out, "[{:<5} {}] {}", record.level(), record.target(), Line(&text))
+        })
         .target(env_logger::Target::Pipe(Box::new(file)));
     // Fails only if a logger is there already.
     let _ = builder.try_init();
@@ -46,4 +53,28 @@ fn open(path: &std::path::Path) -> Option<File> {
         | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(0o640)).ok()?);
     file.metadata().ok()?.is_file().then_some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_line_stays_a_line() {
+        let dir = tempfile::tempdir_in("/root").unwrap();
+        let path = dir.path().join("log");
+        let mut config = Config::default();
+        config.log_file.value = Some(path.clone());
+        start(&config);
+        log::error!(
+            "id\n[INFO ] forged \u{1b}[2J\u{9b}\u{202e}\u{2028}\r{}",
+            "x".repeat(20_000)
+        );
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.starts_with("[ERROR nvoci::door::log::tests] id\\n[INFO ] forged \\u{1b}[2J"));
+        let plain = |c: char| !c.is_control() && !matches!(c, '\u{202e}' | '\u{2028}');
+        assert!(text.trim_end().chars().all(plain) && text.len() < 17_000);
+    }
 }

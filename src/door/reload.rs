@@ -41,19 +41,20 @@ pub(super) fn tell_systemd(
 /// The container's process as the host numbers it: a caller in the container's namespaces is in the same cgroup, and has
 /// the host's `/proc` in sight.
 fn number_in_proc(pid: Option<i32>) -> io::Result<u32> {
-    match pid {
-        Some(pid) => u32::try_from(pid).map_err(|_| Errno::SRCH.into()),
-        None => {
-            let link = fs::read_link("/proc/self")?;
-            let number = link.to_str().and_then(|name| name.parse().ok());
-            number.ok_or_else(|| Errno::SRCH.into())
-        }
+    if let Some(pid) = pid {
+        return u32::try_from(pid).map_err(|_| Errno::SRCH.into());
     }
+    let link = fs::read_link("/proc/self")?;
+    let number = link.to_str().and_then(|name| name.parse().ok());
+    number.ok_or_else(|| Errno::SRCH.into())
 }
 
 /// Whether no systemd is there that could take anything away.
 fn is_absent(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(
+        e.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// systemd applies its own list at once, so it must be able to hold every rule that the container has.
