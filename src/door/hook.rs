@@ -27,8 +27,8 @@ use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::{DeviceKind, Spec, State};
 use crate::plan::{Device, Plan};
 use crate::request::{Capabilities, DeviceRequest, Door, Request};
-use crate::sys::ns::{MountNs, root_of};
 use crate::sys::cgroup::DeviceCgroup;
+use crate::sys::ns::{MountNs, root_of};
 use crate::sys::process;
 use crate::sys::reader::Port;
 use crate::sys::root::Root;
@@ -183,7 +183,8 @@ fn inject(
     };
     let outside = (options.stage == Stage::Outside).then_some(state.pid).flatten();
     // Before there is a child that may be in the container's cgroup as well.
-    let cgroup = (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
+    let cgroup =
+        (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
     // It reads while the driver's files are opened here.
     let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |root, port| {
         say_findings(port, &preflight(&plan, &spec, root, policy))

@@ -71,6 +71,36 @@ impl DeviceCgroup {
         })
     }
 
+    /// Whether the processes of the cgroup of `pid` are frozen, or are to be: who joins them stops as well.
+    ///
+    /// # Errors
+    /// Why that cannot be read.
+    pub fn is_frozen(pid: i32) -> io::Result<bool> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let found = memberships(&text).find(|m| match m {
+            Membership::V1 { controllers, .. } => {
+                !unified() && controllers.split(',').any(|c| c == "freezer")
+            }
+            Membership::V2 { .. } => unified(),
+        });
+        let lines = |dir: &OwnedFd, name| tenants::read(dir, name);
+        match found {
+            Some(Membership::V1 { controllers, path }) => {
+                let names: Vec<&str> = controllers.split(',').collect();
+                let dir = open_below(&super::mount::cgroupfs(&names)?, path)?;
+                // FROZEN, FREEZING, THAWED.
+                Ok(!lines(&dir, c"freezer.state")?.starts_with("THAWED"))
+            }
+            Some(Membership::V2 { path }) => {
+                let dir = open_member(Hierarchy::V2, &[], path, Some(pid))?;
+                // The first is so for a cgroup above it too, the second before the last process has stopped.
+                Ok(lines(&dir, c"cgroup.events")?.lines().any(|l| l == "frozen 1")
+                    || lines(&dir, c"cgroup.freeze")?.trim() == "1")
+            }
+            None => Ok(false),
+        }
+    }
+
     /// Whether it is one of v1's `devices` hierarchy.
     pub fn is_v1(&self) -> bool {
         self.hierarchy == Hierarchy::V1
@@ -156,22 +186,25 @@ fn mounted(hierarchy: Hierarchy) -> io::Result<OwnedFd> {
     }
 }
 
-/// `/proc/PID/cgroup`, cgroups(7): `ID:controllers:path`. Unless `unified`, a v1 `devices` hierarchy wins.
+/// The device cgroup in `/proc/PID/cgroup`. Unless `unified`, a v1 `devices` hierarchy wins.
 fn parse(text: &str, unified: bool) -> Option<Membership<'_>> {
-    let mut v2 = None;
-    for line in text.lines() {
+    let is_v1 = |m: &Membership<'_>| match m {
+        Membership::V1 { controllers, .. } => controllers.split(',').any(|c| c == "devices"),
+        Membership::V2 { .. } => false,
+    };
+    let v1 = memberships(text).find(|m| !unified && is_v1(m));
+    v1.or_else(|| memberships(text).find(|m| matches!(m, Membership::V2 { .. })))
+}
+
+/// The lines of `/proc/PID/cgroup`, cgroups(7): `ID:controllers:path`.
+fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
+    text.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        if !unified && controllers.split(',').any(|c| c == "devices") {
-            return Some(Membership::V1 { controllers, path });
+        match (parts.next()?, parts.next()?) {
+            ("", path) => Some(Membership::V2 { path }),
+            (controllers, path) => Some(Membership::V1 { controllers, path }),
         }
-        if controllers.is_empty() {
-            v2 = Some(Membership::V2 { path });
-        }
-    }
-    v2
+    })
 }
 
 fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {

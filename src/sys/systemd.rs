@@ -263,7 +263,10 @@ fn u32_at(bytes: &[u8], at: &mut usize) -> io::Result<u32> {
 /// A string or an object path.
 fn text_at(bytes: &[u8], at: &mut usize) -> io::Result<String> {
     let length = u32_at(bytes, at)? as usize;
-    let text = bytes.get(*at..).and_then(|b| b.get(..length)).ok_or(Errno::PROTO)?;
+    let text = bytes
+        .get(*at..)
+        .and_then(|b| b.get(..length))
+        .ok_or(Errno::PROTO)?;
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 
@@ -318,6 +321,11 @@ mod tests {
                 "/machine.slice/machine-pod.slice/libpod-3f.scope/container",
                 Some(("libpod-3f.scope", 1)),
             ),
+            (
+                "/kubepods.slice/kubepods-pod1.slice/cri-containerd-3f.scope",
+                Some(("cri-containerd-3f.scope", 0)),
+            ),
+            ("/docker/3f/docker-other.scope", None),
             ("/init.scope", Some(("init.scope", 0))),
             ("/a.slice/b.scope/c.scope/d", Some(("b.scope", 2))),
             ("/docker/system.slice/docker-victim.scope", None),

@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use crate::containers::{self, Container};
 use crate::host::{Host, NodeKind};
 use crate::ldso;
-use crate::sys::{probe, systemd};
+use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::root::{Node, Root};
+use crate::sys::{probe, systemd};
 
 /// What is read of one process.
 const MAX_TEXT: u64 = 4 << 20;
@@ -30,6 +31,8 @@ pub struct Seen {
     pub(super) env: Option<BTreeMap<String, String>>,
     /// The host's nodes, as they are in the container.
     pub(super) nodes: Vec<Seat>,
+    /// Its processes are frozen, so no node was opened.
+    pub(super) paused: bool,
     /// Why no node was opened, if that is so.
     pub(super) unopened: Option<String>,
     /// What the loader would take for `libcuda.so.1`.
@@ -104,6 +107,9 @@ impl Seen {
         let mut seen = Self {
             env,
             nodes: Vec::new(),
+            // Who joins a frozen cgroup to open nodes there stops too.
+            paused: i32::try_from(container.pid)
+                .is_ok_and(|pid| DeviceCgroup::is_frozen(pid).unwrap_or(false)),
             unopened: None,
             libcuda: None,
             mapped: mapped(container.pid),
@@ -154,7 +160,7 @@ impl Seen {
             });
         }
         let (places, nodes): (Vec<usize>, Vec<Node>) = tried.into_iter().unzip();
-        if nodes.is_empty() {
+        if nodes.is_empty() || self.paused {
             return;
         }
         match probe::open_as(self.container.pid, &nodes) {

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd as _;
 
-use rustix::fs::{AtFlags, Access as Mode};
+use rustix::fs::{Access as Mode, AtFlags};
 
 use super::bundle;
 use crate::door::reload::tell_systemd;

@@ -13,7 +13,9 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
-use super::{Allowed, DeviceCgroup, DeviceRule, Hierarchy, Membership, bpf, mounted, open_below, parse, rules, unified};
+use super::{
+    Allowed, DeviceCgroup, DeviceRule, Hierarchy, Membership, bpf, mounted, open_below, parse, rules, unified,
+};
 
 /// What is read of `cgroup.procs`, in bytes: some ten thousand processes.
 const MAX_PROCS: usize = 64 * 1024;
@@ -151,8 +153,9 @@ impl OwnCgroup {
         if stat.st_nlink != LINKS_OF_A_LEAF + 1 || !read(&unit, c"cgroup.procs")?.is_empty() {
             return Ok(false);
         }
-        let is_own =
-            |e: rustix::io::Result<rustix::fs::DirEntry>| e.is_ok_and(|e| e.file_type() == FileType::Directory && e.ino() == own);
+        let is_own = |e: rustix::io::Result<rustix::fs::DirEntry>| {
+            e.is_ok_and(|e| e.file_type() == FileType::Directory && e.ino() == own)
+        };
         Ok(rustix::fs::Dir::read_from(&unit)?.any(is_own))
     }
 }
@@ -213,7 +216,7 @@ pub fn holds_host_processes(control_group: &str) -> io::Result<bool> {
 }
 
 /// A bounded read of one file of a cgroup.
-fn read(dir: &OwnedFd, name: &CStr) -> io::Result<String> {
+pub(super) fn read(dir: &OwnedFd, name: &CStr) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
     let mut text = vec![0; MAX_PROCS];
