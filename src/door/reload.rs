@@ -3,58 +3,25 @@
 use std::fs;
 use std::io;
 
-use rustix::io::Errno;
-
 use crate::plan::Device;
 use crate::sys::cgroup::{DeviceRule, OwnCgroup};
 use crate::sys::systemd::{self, Scope};
 
-/// Where systemd keeps the rules of the container's cgroup, makes it keep those of `devices` too. `pid` is the container's
-/// first process, `None` for a caller in the container's namespaces. Returns what the user should know where that is not
-/// possible.
-pub(super) fn tell_systemd(
-    cgroup: &OwnCgroup,
-    pid: Option<i32>,
-    theirs: &[DeviceRule],
-    devices: &[Device],
-) -> Option<String> {
-    // In a cgroup namespace of the container's own its path is `/`; then only systemd can say.
-    let hidden = pid.is_none() && cgroup.path() == "/";
-    let unit = match systemd::scope_of(cgroup.path()) {
-        Some(Scope { unit, depth: 0 | 1 }) => unit.to_owned(),
-        _ if hidden => "the container's scope".to_owned(),
-        _ => return None,
+/// Where systemd keeps the rules of the container's cgroup, makes it keep those of `devices` beside `theirs`. Returns what
+/// the user should know where that is not possible.
+pub(super) fn tell_systemd(cgroup: &OwnCgroup, theirs: &[DeviceRule], devices: &[Device]) -> Option<String> {
+    let path = cgroup.path().ok()?;
+    // Below the scope's own cgroup crun makes one more. Whatever is deeper somebody else has laid out.
+    let Scope { unit, depth: 0 | 1 } = systemd::scope_of(path.to_str()?)? else {
+        return None;
     };
     let numbers: Vec<(u32, u32)> = devices.iter().map(|d| (d.major, d.minor)).collect();
     let is_own = |control_group: &str| Ok(cgroup.is_all_of(control_group)? && keeps_all(theirs)?);
-    let told = number_in_proc(pid).and_then(|pid| systemd::allow_devices(pid, &numbers, is_own));
-    let why = match told {
-        Err(e) if hidden && is_absent(&e) => return None,
-        told => told.err()?,
-    };
+    let why = systemd::allow_devices(unit, &numbers, is_own).err()?;
     Some(format!(
         "systemd could not be told of the devices of {unit} ({why}): `systemctl daemon-reload` takes the GPU away \
          from this container; the runtime door and CDI have no such trouble"
     ))
-}
-
-/// The container's process as the host numbers it: a caller in the container's namespaces is in the same cgroup, and has
-/// the host's `/proc` in sight.
-fn number_in_proc(pid: Option<i32>) -> io::Result<u32> {
-    if let Some(pid) = pid {
-        return u32::try_from(pid).map_err(|_| Errno::SRCH.into());
-    }
-    let link = fs::read_link("/proc/self")?;
-    let number = link.to_str().and_then(|name| name.parse().ok());
-    number.ok_or_else(|| Errno::SRCH.into())
-}
-
-/// Whether no systemd is there that could take anything away.
-fn is_absent(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-    )
 }
 
 /// systemd applies its own list at once, so it must be able to hold every rule that the container has.

@@ -4,6 +4,7 @@
 pub mod budget;
 pub mod cgroup;
 pub mod dxg;
+mod handle;
 pub mod mount;
 pub mod ns;
 pub mod owned;

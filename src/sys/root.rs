@@ -597,7 +597,7 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
 }
 
 /// What the kernel calls the inode behind a descriptor.
-fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+pub(super) fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
     let name = format!("{}", fd.as_raw_fd());
     let target = rustix::fs::readlinkat(own_fds()?, name, Vec::with_capacity(256))?;
     let bytes = target.into_bytes();

@@ -6,9 +6,9 @@
 //! D-Bus calls on systemd's own socket. systemd keeps the property in the unit's files below
 //! `/run/systemd/transient`, and removes them with the unit.
 //!
-//! The unit is the one that systemd has the container's process in, never one that a definition names
-//! (`linux.cgroupsPath` is only text where the runtime does not use systemd), and it must hold nothing
-//! but the container's cgroup. crun's `container` below a scope is told of by its scope: systemd's rules
+//! The unit is the one that the container's cgroup lies in, never one that a definition names
+//! (`linux.cgroupsPath` is only text where the runtime does not use systemd): the control group that
+//! systemd has for it must hold nothing but the container's cgroup. crun's `container` below a scope is told of by its scope: systemd's rules
 //! are there and hold for what is below, and nobody else is in it.
 //!
 //! The wire format is D-Bus' (dbus.freedesktop.org/doc/dbus-specification.html), little-endian; the calls are
@@ -56,41 +56,52 @@ pub struct Scope<'a> {
 pub enum Told {
     /// systemd keeps the devices allowed.
     Kept,
-    /// The process is in no scope, or in one that is not to be changed.
+    /// systemd has no such unit, or one that is not to be changed.
     NotItsOwn,
     /// The unit allows every device; a rule would restrict it.
     Unrestricted,
 }
 
-/// Makes the scope of process `pid` keep the character devices `devices` (major, minor) readable and writable. systemd
-/// itself finds the scope; `is_own` is told of its control group, and decides whether it may be changed.
+/// Makes the scope `unit` keep the character devices `devices` (major, minor) readable and writable. `is_own` is given the
+/// control group that systemd has for the unit, and decides whether it may be changed.
 ///
 /// # Errors
 /// `ENOENT` or `ECONNREFUSED` where systemd does not run or its socket is out of sight, `ETIMEDOUT` when it
 /// does not answer, `EPERM` when it refuses; those of `is_own`.
 pub fn allow_devices(
-    pid: u32,
+    unit: &str,
     devices: &[(u32, u32)],
     is_own: impl FnOnce(&str) -> io::Result<bool>,
 ) -> io::Result<Told> {
     const SCOPE: &str = "org.freedesktop.systemd1.Scope";
     let mut bus = Bus::connect()?;
-    let unit = match bus.unit_of(pid) {
-        Ok(unit) if unit.ends_with("_2escope") => unit,
-        // It knows of no unit, or the unit is of another kind.
-        Ok(_) => return Ok(Told::NotItsOwn),
-        Err(e) if Errno::from_io_error(&e) == Some(Errno::PERM) => return Ok(Told::NotItsOwn),
-        Err(e) => return Err(e),
-    };
-    if !is_own(&bus.get_text(&unit, SCOPE, "ControlGroup")?)? {
+    let path = object(unit);
+    // Empty for a unit that systemd has not started.
+    let control_group = bus.get_text(&path, SCOPE, "ControlGroup")?;
+    if control_group.is_empty() || !is_own(&control_group)? {
         return Ok(Told::NotItsOwn);
     }
     // With a policy of `auto` all devices are allowed as long as none is listed: a privileged container's.
-    if bus.get_text(&unit, SCOPE, "DevicePolicy")? == "auto" {
+    if bus.get_text(&path, SCOPE, "DevicePolicy")? == "auto" {
         return Ok(Told::Unrestricted);
     }
-    bus.set_device_allow(&unit, devices)?;
+    bus.set_device_allow(unit, devices)?;
     Ok(Told::Kept)
+}
+
+/// The object path of a unit: every byte that is no letter or digit as `_` and two hexadecimal digits.
+fn object(unit: &str) -> String {
+    use std::fmt::Write as _;
+    let mut path = String::from("/org/freedesktop/systemd1/unit/");
+    for (at, byte) in unit.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && at > 0) {
+            path.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(path, "_{byte:02x}");
+        }
+    }
+    path
 }
 
 struct Bus {
@@ -139,23 +150,10 @@ impl Bus {
         text_at(&reply, &mut at)
     }
 
-    /// `GetUnitByPID(pid)`: the object of the unit that a process is in.
-    fn unit_of(&mut self, pid: u32) -> io::Result<String> {
-        let mut body = Body::default();
-        body.u32(pid);
-        let reply = self.call(
-            "/org/freedesktop/systemd1",
-            "org.freedesktop.systemd1.Manager",
-            "GetUnitByPID",
-            "u",
-            &body,
-        )?;
-        text_at(&reply, &mut 0)
-    }
-
-    /// `SetProperties(runtime, [("DeviceAllow", a(ss))])` of a unit's object: adds to what the unit has.
+    /// `SetUnitProperties(name, runtime, [("DeviceAllow", a(ss))])`: adds to what the unit has.
     fn set_device_allow(&mut self, unit: &str, devices: &[(u32, u32)]) -> io::Result<()> {
         let mut body = Body::default();
+        body.text(unit);
         body.u32(1);
         body.array(8, |properties| {
             properties.align(8);
@@ -171,10 +169,10 @@ impl Bus {
             });
         });
         self.call(
-            unit,
-            "org.freedesktop.systemd1.Unit",
-            "SetProperties",
-            "ba(sv)",
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "SetUnitProperties",
+            "sba(sv)",
             &body,
         )?;
         Ok(())
@@ -337,6 +335,15 @@ mod tests {
         ] {
             assert_eq!(scope_of(path).map(|s| (s.unit, s.depth)), scope, "{path}");
         }
+    }
+
+    #[test]
+    fn units_are_objects() {
+        assert_eq!(
+            object("docker-3f.scope"),
+            "/org/freedesktop/systemd1/unit/docker_2d3f_2escope"
+        );
+        assert_eq!(object("3f"), "/org/freedesktop/systemd1/unit/_33f");
     }
 
     #[test]

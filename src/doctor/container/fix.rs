@@ -67,7 +67,7 @@ impl Repair {
                 let same = control_group.ends_with(&format!("/{unit}"));
                 Ok(same && !holds_host_processes(control_group)?)
             };
-            return match systemd::allow_devices(self.pid, &numbers, is_own) {
+            return match systemd::allow_devices(unit, &numbers, is_own) {
                 Ok(Told::Kept) => Ok(()),
                 Ok(Told::NotItsOwn) => Err(format!("{unit} holds more than this container")),
                 Ok(Told::Unrestricted) => Err(format!("{unit} allows every device; something else refuses")),

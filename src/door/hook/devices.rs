@@ -33,7 +33,7 @@ pub(super) fn allow(
 ) -> Result<Option<String>> {
     let e = match cgroup {
         Ok(Tenancy::Own(own)) => match own.allow(theirs, &rules_for(devices)) {
-            Ok(Allowed::V1 | Allowed::V2) => return Ok(tell_systemd(&own, outside, theirs, devices)),
+            Ok(Allowed::V1 | Allowed::V2) => return Ok(tell_systemd(&own, theirs, devices)),
             Ok(Allowed::Unrestricted) => return Ok(None),
             Err(e) => e,
         },

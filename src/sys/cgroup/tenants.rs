@@ -7,11 +7,14 @@
 use std::ffi::CStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+
+use crate::sys::root::path_of;
 
 use super::{
     Allowed, DeviceCgroup, DeviceRule, Hierarchy, Membership, bpf, mounted, open_below, parse, rules, unified,
@@ -133,9 +136,19 @@ impl OwnCgroup {
         }
     }
 
-    /// Its path, as the caller's cgroup namespace has it.
-    pub fn path(&self) -> &str {
-        &self.0.path
+    /// Its path as the host has it: in a cgroup namespace of the container's own the kernel calls it `/`.
+    ///
+    /// # Errors
+    /// As of [`Self::is_all_of`]; `EPERM` where file handles are not to be opened.
+    pub fn path(&self) -> io::Result<PathBuf> {
+        if self.0.path != "/" {
+            return Ok(PathBuf::from(&self.0.path));
+        }
+        let top = mounted(self.0.hierarchy)?;
+        let found = crate::sys::handle::same_in(&self.0.dir, &top)?;
+        let (top, found) = (path_of(top.as_fd())?, path_of(found.as_fd())?);
+        let below = found.strip_prefix(top).map_err(|_| Errno::XDEV)?;
+        Ok(Path::new("/").join(below))
     }
 
     /// Whether the cgroup that systemd has at `control_group` is this one, or holds nothing but this one.
