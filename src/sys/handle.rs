@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 struct Handle {
     bytes: u32,
     kind: i32,
-    handle: [u8; 128],
+    data: [u8; 128],
 }
 
 /// The directory `dir` on the mount of `mount`, which must be of the same file system.
@@ -19,7 +19,7 @@ pub(super) fn same_in(dir: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
     let mut handle = Handle {
         bytes: 128,
         kind: 0,
-        handle: [0; 128],
+        data: [0; 128],
     };
     let (at, mut id) = (core::ptr::from_mut(&mut handle), 0);
     // SAFETY: the handle is live, as long as it says, and laid out as struct file_handle; the empty path ends in NUL.

@@ -61,7 +61,13 @@ impl DeviceCgroup {
         let why = if rustix::fs::fstat(&self.dir)?.st_nlink > LINKS_OF_A_LEAF {
             Some("there are cgroups below it".to_owned())
         } else {
-            stranger(&members, pid).or_else(|| self.hidden_stranger(pid))
+            match stranger(&members, pid) {
+                // v1 leaves out who is in another PID namespace, where v2 writes 0.
+                Ok(None) if pid.is_none() && self.is_v1() => self.stranger_in_proc()?,
+                // Linux 5.2 and older have no descriptors of processes.
+                Err(Errno::NOSYS) => self.stranger_in_proc()?,
+                found => found?,
+            }
         };
         Ok(match why {
             None => Tenancy::Own(OwnCgroup(self)),
@@ -73,28 +79,24 @@ impl DeviceCgroup {
         })
     }
 
-    /// v1 leaves out who is in another PID namespace, where v2 writes 0. So a caller in the container's namespaces looks
-    /// through the host's `/proc`.
-    fn hidden_stranger(&self, pid: Option<i32>) -> Option<String> {
-        if pid.is_some() || self.hierarchy == Hierarchy::V2 {
-            return None;
-        }
-        let container = mount_namespace("self");
+    /// The first process of this cgroup that is not in the caller's mount namespace, by a walk through `/proc`: the host's
+    /// for a caller in the container's namespaces.
+    fn stranger_in_proc(&self) -> io::Result<Option<String>> {
+        let container = mount_namespace("self")?;
         let is_here = |name: &str| {
             let text = fs::read_to_string(format!("/proc/{name}/cgroup")).unwrap_or_default();
-            matches!(parse(&text, false), Some(Membership::V1 { path, .. }) if path == self.path)
+            match parse(&text, !self.is_v1()) {
+                Some(Membership::V1 { path, .. } | Membership::V2 { path }) => path == self.path,
+                None => false,
+            }
         };
-        let Ok(processes) = fs::read_dir("/proc") else {
-            return Some("the host's processes cannot be listed".to_owned());
-        };
-        processes
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.bytes().all(|b| b.is_ascii_digit()) && is_here(name))
-            .find(|name| {
-                let found = mount_namespace(name);
-                !matches!(found, Err(Errno::NOENT | Errno::SRCH)) && (found.is_err() || found != container)
-            })
-            .map(|name| format!("process {name} is in it"))
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name().into_string().unwrap_or_default();
+            if name.starts_with(|c: char| c.is_ascii_digit()) && is_here(&name) && !is_in(&name, container)? {
+                return Ok(Some(format!("process {name} is in it")));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -250,40 +252,45 @@ pub(super) fn read(dir: &OwnedFd, name: &CStr) -> io::Result<String> {
 
 fn numbers(members: &str) -> impl Iterator<Item = i32> {
     // What is no number is nobody's that we know.
-    members.lines().map(|line| line.parse().unwrap_or(0))
+    members
+        .lines()
+        .map(|line| line.parse().map_or(0, |n: i32| n.max(0)))
 }
 
 /// The first of `cgroup.procs` that is not the container's, in words.
-fn stranger(members: &str, pid: Option<i32>) -> Option<String> {
+///
+/// # Errors
+/// `ENOSYS` where the numbers mean nothing to `/proc`, else why a process cannot be looked at.
+fn stranger(members: &str, pid: Option<i32>) -> rustix::io::Result<Option<String>> {
     let known = pid.unwrap_or_else(|| getpid().as_raw_pid());
     let mut others = numbers(members).filter(|n| *n != known).peekable();
-    others.peek()?;
-    let container = mount_namespace(&pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string()));
-    others
-        .find(|n| *n == 0 || !is_in(*n, pid.is_none(), &container))
-        .map(|n| match n {
-            0 => "a process of another PID namespace is in it".to_owned(),
-            n => format!("process {n} is in it"),
-        })
+    if others.peek().is_none() {
+        return Ok(None);
+    }
+    let container = mount_namespace(&pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string()))?;
+    for n in others {
+        let Some(pid_of_member) = Pid::from_raw(n) else {
+            return Ok(Some("a process of another PID namespace is in it".to_owned()));
+        };
+        let number = match pidfd_open(pid_of_member, PidfdFlags::empty()) {
+            // For a caller in the container's namespaces `/proc` is the host's and has other numbers.
+            Ok(pidfd) => number_in_proc(&pidfd).unwrap_or(0),
+            Err(Errno::SRCH) => continue,
+            Err(_) if pid.is_some() => n,
+            Err(_) => return Err(Errno::NOSYS),
+        };
+        if number == 0 || (number > 0 && !is_in(&number.to_string(), container)?) {
+            return Ok(Some(format!("process {n} is in it")));
+        }
+    }
+    Ok(None)
 }
 
-/// Whether a process, by its number in the caller's PID namespace, is in that mount namespace, or has ended.
-fn is_in(n: i32, inside: bool, namespace: &rustix::io::Result<(u64, u64)>) -> bool {
-    let Some(pid) = Pid::from_raw(n) else { return false };
-    let name = match pidfd_open(pid, PidfdFlags::empty()) {
-        // For a caller in the container's namespaces `/proc` is the host's and has other numbers.
-        Ok(pidfd) => number_in_proc(&pidfd),
-        Err(Errno::SRCH) => return true,
-        // Linux 5.2 and older.
-        Err(_) => (!inside).then_some(n),
-    };
-    match name {
-        Some(-1) => true,
-        Some(n) if n > 0 => match mount_namespace(&n.to_string()) {
-            Err(Errno::NOENT | Errno::SRCH) => true,
-            found => found.is_ok() && found == *namespace,
-        },
-        _ => false,
+/// Whether the process `name` of `/proc` is in that mount namespace, or has ended.
+fn is_in(name: &str, namespace: (u64, u64)) -> rustix::io::Result<bool> {
+    match mount_namespace(name) {
+        Err(Errno::NOENT | Errno::SRCH) => Ok(true),
+        found => Ok(found? == namespace),
     }
 }
 
@@ -298,4 +305,27 @@ fn number_in_proc(pidfd: &OwnedFd) -> Option<i32> {
 fn mount_namespace(name: &str) -> rustix::io::Result<(u64, u64)> {
     let stat = rustix::fs::stat(format!("/proc/{name}/ns/mnt"))?;
     Ok((stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_not_the_containers_is_a_stranger() {
+        let me = getpid().as_raw_pid();
+        let found = |others: &str| stranger(&format!("{me}\n{others}"), Some(me)).unwrap();
+        assert_eq!(found(""), None);
+        // Another PID namespace's, and what is no number.
+        assert!(found("0\n").unwrap().contains("another PID namespace"));
+        assert!(found("x\n").is_some() && found("-1\n").is_some());
+        // It has ended.
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        assert_eq!(found(&format!("{pid}\n")), None);
+        // In the mount namespace of the container's first process, which here is this one.
+        let parent = rustix::process::getppid().unwrap().as_raw_pid();
+        assert_eq!(found(&format!("{parent}\n")), None);
+    }
 }
