@@ -55,6 +55,38 @@ t_70_open_cgroup() {
   }
 }
 
+# `nvidia-container-cli configure` for a process in the victim's cgroup: what LXC, ctr and others call.
+t_70_cli() {
+  WAYS=createRuntime EXPECT=gpu BITE=''
+  trick() { victim; }
+  check() {
+    local pid root=$BUNDLE/cli
+    mkdir "$root"
+    mount -t tmpfs -o mode=755 tmpfs "$root"
+    mkdir "$root"/{dev,proc,etc,usr}
+    bash -c 'echo 0 >"$0/cgroup.procs" && exec unshare -m --propagation private sleep 60' "$VICTIM" </dev/null >/dev/null 2>&1 &
+    pid=$!
+    sleep 0.3
+    ln -sf nvoci /usr/bin/nvidia-container-cli
+    ! run 20 cli nvidia-container-cli configure --pid "$pid" --device 0 --compute --utility "$root" || fail "it changed somebody else's rules"
+    grep -qE 'NVOCI-5201' "$CASE_DIR/cli.err" || fail "no NVOCI-5201: $(tail -n 1 "$CASE_DIR/cli.err" | cut -c1-200)"
+    kill "$pid" 2>/dev/null || true
+    umount -l "$root"
+    victim_ends
+    victim_has /dev/fuse "$allowed"
+    victim_has /dev/nvidia0 refused
+  }
+}
+
+# A container's own cgroup may have empty ones below it, as sysbox makes them.
+t_70_own_with_empty() {
+  WAYS=$any_stage EXPECT=gpu BITE='' JQ='.linux.cgroupsPath = "/own"'
+  # v1 refuses a denial of everything there.
+  [ "${SIM_CGROUP:-v2}" = v2 ] || WAYS=''
+  trick() { mkdir -p /sys/fs/cgroup/own/below/deeper; }
+  check() { find /sys/fs/cgroup -depth -type d -path '*/own*' -exec rmdir {} + 2>/dev/null || true; }
+}
+
 # Two containers in one cgroup. The runtime has put the second one's rules there by itself, and ends both with the second;
 # no GPU may come with them.
 t_71_shared_cgroup() {

@@ -40,7 +40,7 @@ pub enum Tenancy {
 #[derive(Debug)]
 pub struct OwnCgroup(DeviceCgroup);
 
-/// A device cgroup with other processes than the container's, or with cgroups below it.
+/// A device cgroup with other processes than the container's in it, or in one below it.
 #[derive(Debug)]
 pub struct SharedCgroup {
     cgroup: DeviceCgroup,
@@ -55,19 +55,26 @@ impl DeviceCgroup {
     /// # Errors
     /// Why the cgroup cannot be looked into.
     pub fn claim(self, pid: Option<i32>) -> io::Result<Tenancy> {
-        let members = read(&self.dir, c"cgroup.procs")?;
         let own = getpid().as_raw_pid();
-        let has_caller = pid.is_none() || numbers(&members).any(|n| n == own);
-        let why = if rustix::fs::fstat(&self.dir)?.st_nlink > LINKS_OF_A_LEAF {
-            Some("there are cgroups below it".to_owned())
-        } else {
-            match stranger(&members, pid) {
-                // v1 leaves out who is in another PID namespace, where v2 writes 0.
-                Ok(None) if pid.is_none() && self.is_v1() => self.stranger_in_proc()?,
+        let mut has_caller = pid.is_none();
+        let why = first_found(&self.dir, |members| {
+            has_caller |= numbers(members).any(|n| n == own);
+            match stranger(members, pid) {
                 // Linux 5.2 and older have no descriptors of processes.
-                Err(Errno::NOSYS) => self.stranger_in_proc()?,
-                found => found?,
+                Err(Errno::NOSYS) => self.stranger_in_proc(),
+                found => Ok(found?),
             }
+        });
+        let why = match why {
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::FBIG) => {
+                Some("more is in it than in any new container's".to_owned())
+            }
+            why => why?,
+        };
+        let why = match why {
+            // v1 leaves out who is in another PID namespace, where v2 writes 0.
+            None if pid.is_none() && self.is_v1() => self.stranger_in_proc()?,
+            why => why,
         };
         Ok(match why {
             None => Tenancy::Own(OwnCgroup(self)),
@@ -79,14 +86,14 @@ impl DeviceCgroup {
         })
     }
 
-    /// The first process of this cgroup that is not in the caller's mount namespace, by a walk through `/proc`: the host's
+    /// The first process of this cgroup or of one below it that is not in the caller's mount namespace, by a walk through `/proc`: the host's
     /// for a caller in the container's namespaces.
     fn stranger_in_proc(&self) -> io::Result<Option<String>> {
         let container = mount_namespace("self")?;
         let is_here = |name: &str| {
             let text = fs::read_to_string(format!("/proc/{name}/cgroup")).unwrap_or_default();
             match parse(&text, !self.is_v1()) {
-                Some(Membership::V1 { path, .. } | Membership::V2 { path }) => path == self.path,
+                Some(Membership::V1 { path, .. } | Membership::V2 { path }) => is_below(path, &self.path),
                 None => false,
             }
         };
@@ -205,29 +212,66 @@ impl SharedCgroup {
 /// Why it cannot be looked into; `EFBIG` where there are too many cgroups below.
 pub fn holds_host_processes(control_group: &str) -> io::Result<bool> {
     let hierarchy = if unified() { Hierarchy::V2 } else { Hierarchy::V1 };
-    let host = mount_namespace("self");
-    let mut rest = vec![open_below(&mounted(hierarchy)?, control_group)?];
+    let host = mount_namespace("self")?;
+    let found = first_found(&open_below(&mounted(hierarchy)?, control_group)?, |members| {
+        let is_host = |n: i32| n == 0 || mount_namespace(&n.to_string()).is_ok_and(|found| found == host);
+        Ok(numbers(members).find(|n| is_host(*n)))
+    })?;
+    Ok(found.is_some())
+}
+
+/// What `look` finds first in the `cgroup.procs` of a cgroup and of those below it.
+///
+/// # Errors
+/// `EFBIG` where there are too many cgroups below, else why one cannot be looked into.
+fn first_found<T>(
+    dir: &OwnedFd,
+    mut look: impl FnMut(&str) -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    let mut found = look(&read(dir, c"cgroup.procs")?)?;
+    let mut rest = Vec::new();
+    let mut below = children(dir)?;
     let mut looked_at = 0;
-    while let Some(dir) = rest.pop() {
-        let members = read(&dir, c"cgroup.procs")?;
-        if numbers(&members).any(|n| n == 0 || mount_namespace(&n.to_string()) == host) {
-            return Ok(true);
+    while found.is_none() {
+        rest.append(&mut below);
+        let Some(dir) = rest.pop() else { break };
+        looked_at += 1;
+        if looked_at + rest.len() > MAX_BELOW {
+            return Err(Errno::FBIG.into());
         }
-        for entry in rustix::fs::Dir::read_from(&dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if entry.file_type() != FileType::Directory || matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            looked_at += 1;
-            if looked_at > MAX_BELOW {
-                return Err(Errno::FBIG.into());
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rest.push(rustix::fs::openat(&dir, name, flags, Mode::empty())?);
-        }
+        found = look(&read(&dir, c"cgroup.procs")?)?;
+        below = children(&dir)?;
     }
-    Ok(false)
+    Ok(found)
+}
+
+/// The cgroups right below one.
+fn children(dir: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
+    let mut found = Vec::new();
+    if rustix::fs::fstat(dir)?.st_nlink <= LINKS_OF_A_LEAF {
+        return Ok(found);
+    }
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type() != FileType::Directory || matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if found.len() > MAX_BELOW {
+            return Err(Errno::FBIG.into());
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        found.push(rustix::fs::openat(dir, name, flags, Mode::empty())?);
+    }
+    Ok(found)
+}
+
+/// Whether the cgroup `path` is `top` or below it. The kernel writes `..` for what is outside of the reader's namespace.
+fn is_below(path: &str, top: &str) -> bool {
+    let rest = path.strip_prefix(top.trim_end_matches('/'));
+    rest.is_some_and(|rest| {
+        (rest.is_empty() || rest.starts_with('/')) && rest.split('/').all(|part| part != "..")
+    })
 }
 
 /// A bounded read of one file of a cgroup.
@@ -310,6 +354,14 @@ fn mount_namespace(name: &str) -> rustix::io::Result<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_outside_of_the_namespace_is_not_below() {
+        assert!(
+            is_below("/", "/") && is_below("/a/b", "/") && is_below("/a/b", "/a") && is_below("/a", "/a")
+        );
+        assert!(!is_below("/../a", "/") && !is_below("/ab", "/a") && !is_below("/", "/a"));
+    }
 
     #[test]
     fn whoever_is_not_the_containers_is_a_stranger() {
