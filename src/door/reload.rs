@@ -5,16 +5,13 @@ use std::io;
 
 use crate::plan::Device;
 use crate::sys::cgroup::{DeviceRule, OwnCgroup};
-use crate::sys::systemd::{self, Scope};
+use crate::sys::systemd;
 
 /// Where systemd keeps the rules of the container's cgroup, makes it keep those of `devices` beside `theirs`. Returns what
 /// the user should know where that is not possible.
 pub(super) fn tell_systemd(cgroup: &OwnCgroup, theirs: &[DeviceRule], devices: &[Device]) -> Option<String> {
     let path = cgroup.path().ok()?;
-    // Below the scope's own cgroup crun makes one more. Whatever is deeper somebody else has laid out.
-    let Scope { unit, depth: 0 | 1 } = systemd::scope_of(path.to_str()?)? else {
-        return None;
-    };
+    let unit = systemd::scope_of(path.to_str()?)?;
     let numbers: Vec<(u32, u32)> = devices.iter().map(|d| (d.major, d.minor)).collect();
     let is_own = |control_group: &str| Ok(cgroup.is_all_of(control_group)? && keeps_all(theirs)?);
     let why = systemd::allow_devices(unit, &numbers, is_own).err()?;

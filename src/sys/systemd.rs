@@ -31,24 +31,11 @@ const MAX_MESSAGE: usize = 64 * 1024;
 
 /// The scope in which a cgroup lies: the first part of its path that is no slice, as systemd lays units out. What is
 /// below another cgroup has been named by whoever made it, and a unit of a user's manager is none of the system's.
-pub fn scope_of(cgroup: &str) -> Option<Scope<'_>> {
+pub fn scope_of(cgroup: &str) -> Option<&str> {
     let mut parts = cgroup.split('/').filter(|part| !part.is_empty());
-    let unit = parts
+    parts
         .find(|part| !part.ends_with(".slice"))
-        .filter(|part| part.ends_with(".scope"))?;
-    Some(Scope {
-        unit,
-        depth: parts.count(),
-    })
-}
-
-/// A scope, by the path of a cgroup in it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Scope<'a> {
-    /// The unit's name.
-    pub unit: &'a str,
-    /// How many levels below the unit's own cgroup it lies.
-    pub depth: usize,
+        .filter(|part| part.ends_with(".scope"))
 }
 
 /// What [`allow_devices`] did.
@@ -314,18 +301,18 @@ mod tests {
     #[test]
     fn a_scope_is_below_slices_and_nothing_else() {
         for (path, scope) in [
-            ("/system.slice/docker-3f2a.scope", Some(("docker-3f2a.scope", 0))),
+            ("/system.slice/docker-3f2a.scope", Some("docker-3f2a.scope")),
             (
                 "/machine.slice/machine-pod.slice/libpod-3f.scope/container",
-                Some(("libpod-3f.scope", 1)),
+                Some("libpod-3f.scope"),
             ),
             (
                 "/kubepods.slice/kubepods-pod1.slice/cri-containerd-3f.scope",
-                Some(("cri-containerd-3f.scope", 0)),
+                Some("cri-containerd-3f.scope"),
             ),
             ("/docker/3f/docker-other.scope", None),
-            ("/init.scope", Some(("init.scope", 0))),
-            ("/a.slice/b.scope/c.scope/d", Some(("b.scope", 2))),
+            ("/init.scope", Some("init.scope")),
+            ("/a.slice/b.scope/c.scope/d", Some("b.scope")),
             ("/docker/system.slice/docker-victim.scope", None),
             ("/user.slice/user@1000.service/app.slice/x.scope", None),
             ("/system.slice/docker.service", None),
@@ -333,7 +320,7 @@ mod tests {
             ("/", None),
             ("", None),
         ] {
-            assert_eq!(scope_of(path).map(|s| (s.unit, s.depth)), scope, "{path}");
+            assert_eq!(scope_of(path), scope, "{path}");
         }
     }
 

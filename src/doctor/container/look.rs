@@ -279,7 +279,7 @@ pub(super) fn libraries(maps: &str) -> Vec<(PathBuf, bool)> {
 
 /// What systemd was told of a container's scope, if it knows it.
 fn unit(cgroup: &str) -> Option<Unit> {
-    let name = systemd::scope_of(cgroup)?.unit;
+    let name = systemd::scope_of(cgroup)?;
     let mut text = String::new();
     let mut known = false;
     for dir in UNIT_DIRS {

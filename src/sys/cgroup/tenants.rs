@@ -24,6 +24,8 @@ use super::{
 const MAX_PROCS: usize = 64 * 1024;
 /// Cgroups below a container's that are looked into; each holds a descriptor open.
 const MAX_BELOW: usize = 512;
+/// How far below a unit's own cgroup a container's may lie; crun makes one more.
+const MAX_DEPTH: usize = 8;
 /// A directory's links without any directory in it: kernfs counts as other file systems do.
 const LINKS_OF_A_LEAF: u64 = 2;
 
@@ -165,20 +167,23 @@ impl OwnCgroup {
     /// # Errors
     /// `ENODEV` where the hierarchy is not mounted in its usual place; else why it cannot be looked into.
     pub fn is_all_of(&self, control_group: &str) -> io::Result<bool> {
-        let unit = open_below(&mounted(self.0.hierarchy)?, control_group)?;
-        let stat = rustix::fs::fstat(&unit)?;
         // One hierarchy has several superblocks, one a cgroup namespace, so `st_dev` differs.
         let own = rustix::fs::fstat(&self.0.dir)?.st_ino;
-        if stat.st_ino == own {
-            return Ok(true);
+        let mut unit = open_below(&mounted(self.0.hierarchy)?, control_group)?;
+        for _ in 0..MAX_DEPTH {
+            if rustix::fs::fstat(&unit)?.st_ino == own {
+                return Ok(true);
+            }
+            if !read(&unit, c"cgroup.procs")?.is_empty() {
+                return Ok(false);
+            }
+            let mut below = children(&unit)?;
+            let (Some(only), None) = (below.pop(), below.pop()) else {
+                return Ok(false);
+            };
+            unit = only;
         }
-        if stat.st_nlink != LINKS_OF_A_LEAF + 1 || !read(&unit, c"cgroup.procs")?.is_empty() {
-            return Ok(false);
-        }
-        let is_own = |e: rustix::io::Result<rustix::fs::DirEntry>| {
-            e.is_ok_and(|e| e.file_type() == FileType::Directory && e.ino() == own)
-        };
-        Ok(rustix::fs::Dir::read_from(&unit)?.any(is_own))
+        Ok(false)
     }
 }
 
