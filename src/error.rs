@@ -130,6 +130,8 @@ codes! {
     Cgroup = 5003, System, "see the cause; set `no-cgroups = true` if the engine manages devices itself";
     #[doc = "The low-level runtime was not found or could not be started."]
     Runtime = 5004, System, "install runc or crun, or set `runtimes` in /etc/nvoci/config.toml";
+    #[doc = "The container's device cgroup is not its own and refuses the GPUs."]
+    SharedCgroup = 5201, Refused, "let the engine make a cgroup for the container, or allow the GPUs in the one that it is in";
     #[doc = "An engine's configuration could not be read, changed or validated."]
     Engine = 6001, Engine, "see the cause; the engine's configuration is as it was";
     #[doc = "A running daemon was started with a configuration file that nvoci does not edit unasked."]
@@ -246,19 +248,34 @@ pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MAX: usize = 600;
-        for (i, c) in self.0.chars().enumerate() {
-            if i == MAX {
-                return f.write_str("…");
-            }
-            if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
-                write!(f, "{}", c.escape_default())?;
-            } else {
-                fmt::Write::write_char(f, c)?;
-            }
-        }
-        Ok(())
+        one_line(self.0, 600, f)
     }
+}
+
+/// Shows a finished line of a log, whose parts may come from anywhere: as [`Escaped`], of up to 16,384 characters.
+#[derive(Debug)]
+pub struct Line<'a>(pub &'a str);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        one_line(self.0, 16_384, f)
+    }
+}
+
+/// Characters that end a line, move the cursor, or change the order in which a terminal shows the others are escaped.
+fn one_line(text: &str, max: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (i, c) in text.chars().enumerate() {
+        if i == max {
+            return f.write_str("…");
+        }
+        let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || reorders || matches!(c, '\u{2028}' | '\u{2029}') {
+            write!(f, "{}", c.escape_default())?;
+        } else {
+            fmt::Write::write_char(f, c)?;
+        }
+    }
+    Ok(())
 }
 
 /// The text of an [`io::Error`] without Rust's "(os error N)" tail.

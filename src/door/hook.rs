@@ -6,19 +6,17 @@
 //! | `createContainer` | the container's already, the host's root still in sight | 0, 1 or -1: never used |
 
 mod bundle;
+pub(super) mod devices;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use lexopt::Arg;
-use rustix::fs::OFlags;
 
 use super::inject::{self, Look};
-use super::reload::tell_systemd;
 use crate::apply::record::{self, Errors};
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Container, Grant, Grants, Image, Record, Sources, image};
@@ -26,15 +24,14 @@ use crate::config::{Config, Preflight};
 use crate::doctor::image::libcuda::DRIVER_DIR;
 use crate::doctor::{Finding, Severity, preflight};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
-use crate::host::Roots;
 use crate::oci::{DeviceKind, Spec, State};
 use crate::plan::{Device, Plan};
 use crate::request::{Capabilities, DeviceRequest, Door, Request};
-use crate::sys::cgroup::{Access, Allowed, DeviceCgroup, DeviceRule, RuleKind};
+use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
 use crate::sys::reader::Port;
-use crate::sys::root::{Node, Root, reopen};
+use crate::sys::root::{Node, Root};
 
 /// `nvoci hook --help`.
 pub const HELP: &str = "\
@@ -194,20 +191,22 @@ fn inject(
     } else {
         Preflight::Off
     };
+    let outside = (options.stage == Stage::Outside).then_some(state.pid).flatten();
+    // Before there is a child that may be in the container's cgroup as well.
+    let cgroup =
+        (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
     // It reads while the driver's files are opened here.
     let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |root, port| {
         say_findings(port, &preflight(&plan, &spec, root, policy))
     })?;
     let sources = Sources::open(&plan, &host, made_by_runtime(&spec, options.stage))?;
-    if !plan.no_cgroups && !to_allow.is_empty() {
-        let allowed = allow_devices(state, options.stage, &spec, &to_allow, &host)?;
-        if matches!(allowed, Allowed::V1 | Allowed::V2) {
-            plan.warnings.extend(tell_systemd(&spec, &to_allow));
-        }
+    if let Some(cgroup) = cgroup {
+        let rules = spec.device_rules();
+        let warning = devices::allow(cgroup, outside, &rules, &to_allow, &host)?;
+        plan.warnings.extend(warning);
     }
     drop(host);
 
-    let outside = (options.stage == Stage::Outside).then_some(state.pid).flatten();
     go_inside(outside, namespace)?;
     // What is wrong with the rootfs itself is said first.
     Container::open_root(&rootfs)?;
@@ -397,58 +396,6 @@ fn made_by_runtime(spec: &Spec, stage: Stage) -> impl Fn(&Device) -> bool {
                 && (m.major, m.minor) == (device.major, device.minor)
         })
     }
-}
-
-fn allow_devices(
-    state: &State,
-    stage: Stage,
-    spec: &Spec,
-    devices: &[Device],
-    roots: &Roots,
-) -> Result<Allowed> {
-    let pid = if stage == Stage::Inside { None } else { state.pid };
-    let ours = rules_for(devices);
-    let theirs = spec.device_rules();
-    let e = match DeviceCgroup::of(pid).and_then(|cgroup| cgroup.allow(&theirs, &ours)) {
-        Ok(allowed) => return Ok(allowed),
-        Err(e) => e,
-    };
-    // Rootless: a user may not set a device filter, so the runtime has set none. But a rootful engine may
-    // give the container a user namespace of its own, and then there is a filter that we cannot change.
-    if in_user_namespace() && is_permission(&e) && (stage != Stage::Inside || pass(devices, roots)) {
-        return Ok(Allowed::Unrestricted);
-    }
-    let error = Error::io(Code::Cgroup, "allowing the GPUs' device nodes", &e);
-    Err(if stage == Stage::Inside && in_user_namespace() {
-        error.fix(bundle::FROM_OUTSIDE)
-    } else {
-        error
-    })
-}
-
-/// The rules that allow `devices`.
-pub(super) fn rules_for(devices: &[Device]) -> Vec<DeviceRule> {
-    let rule = |d: &Device| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW);
-    devices.iter().map(rule).collect()
-}
-
-/// Whether the device cgroup that this process is in lets the plan's nodes be opened.
-fn pass(devices: &[Device], roots: &Roots) -> bool {
-    devices.iter().all(|d| {
-        let below_dev = d.path.strip_prefix("/dev").unwrap_or(&d.path);
-        let Ok(node) = roots.dev.resolve_nofollow(below_dev) else {
-            return true;
-        };
-        let opened = reopen(node.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK);
-        !opened.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
-    })
-}
-
-fn is_permission(e: &std::io::Error) -> bool {
-    matches!(
-        e.raw_os_error(),
-        Some(libc::EPERM | libc::EACCES | libc::ENODEV | libc::EROFS | libc::ENOENT)
-    )
 }
 
 /// Where the definition mounts anything.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::mig;
 use crate::apply::record;
 use crate::config::Config;
-use crate::error::{Escaped, Result};
+use crate::error::{Escaped, Line, Result};
 use crate::host::kept::{self, Kept};
 use crate::host::{Host, Locations, NodeKind, Parts, Roots, create};
 use crate::oci::{DeviceKind, Spec};
@@ -275,11 +275,11 @@ pub(super) fn warn(lines: &[String]) {
     }
 }
 
-/// One line on standard error, in one piece: others write there too.
+/// One line on standard error, in one piece: others write there too. Control characters are escaped.
 pub(super) fn say(line: &str) {
     use std::io::Write as _;
     // Nobody may be listening, and that is no reason to fail.
-    let _ = std::io::stderr().write_all(format!("nvoci: {line}\n").as_bytes());
+    let _ = std::io::stderr().write_all(format!("nvoci: {}\n", Line(line)).as_bytes());
 }
 
 /// What may be made on the host for this request.

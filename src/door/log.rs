@@ -1,11 +1,13 @@
 //! The log file that the configuration may name: what was asked for, given and refused, a line each.
 
 use std::fs::File;
+use std::io::{self, Write};
 
 use log::LevelFilter;
 use rustix::fs::{Mode, OFlags};
 
 use crate::config::{Config, LogLevel};
+use crate::error::Line;
 use crate::sys::{owned, root};
 
 /// Starts logging if the configuration names a file. Never from the environment: in a hook it may be the
@@ -29,9 +31,16 @@ pub(super) fn start(config: &Config) {
     let mut builder = env_logger::Builder::new();
     builder
         .filter_level(level)
+        .format(write_line)
         .target(env_logger::Target::Pipe(Box::new(file)));
     // Fails only if a logger is there already.
     let _ = builder.try_init();
+}
+
+/// What is logged has ids, names and values in it that others chose. It is escaped here, so no call site can forget it.
+fn write_line(out: &mut impl Write, record: &log::Record<'_>) -> io::Result<()> {
+    let text = record.args().to_string();
+    writeln!(out, "[{:<5} {}] {}", record.level(), record.target(), Line(&text))
 }
 
 /// Opens the file for appending, in a directory that only root can change, and no link in its place.
@@ -46,4 +55,31 @@ fn open(path: &std::path::Path) -> Option<File> {
         | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(0o640)).ok()?);
     file.metadata().ok()?.is_file().then_some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_a_line() {
+        let mut out = Vec::new();
+        let id = format!(
+            "id\n[INFO ] forged \u{1b}[2J\u{9b}\u{202e}\u{2028}\r{}",
+            "x".repeat(20_000)
+        );
+        let record = |args| {
+            log::Record::builder()
+                .level(log::Level::Error)
+                .target("t")
+                .args(args)
+                .build()
+        };
+        write_line(&mut out, &record(format_args!("{id}: refused"))).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("[ERROR t] id\\n[INFO ] forged \\u{1b}[2J"));
+        let line = text.strip_suffix('\n').unwrap();
+        let plain = |c: char| !c.is_control() && !matches!(c, '\u{202e}' | '\u{2028}');
+        assert!(line.chars().all(plain) && line.len() < 17_000);
+    }
 }

@@ -1,25 +1,36 @@
 //! A device that a hook allows in the cgroup behind systemd's back is gone at the next `systemctl daemon-reload`.
 
-use crate::oci::Spec;
+use std::fs;
+use std::io;
+
 use crate::plan::Device;
-use crate::sys::cgroup::DeviceRule;
+use crate::sys::cgroup::{DeviceRule, OwnCgroup};
 use crate::sys::systemd;
 
-/// Where systemd keeps the container's device rules, makes it keep those of `devices` too. Returns what the user should
-/// know where that is not possible.
-pub(super) fn tell_systemd(spec: &Spec, devices: &[Device]) -> Option<String> {
-    let unit = systemd::scope_of(spec.cgroups_path()?)?;
+/// Where systemd keeps the rules of the container's cgroup, makes it keep those of `devices` beside `theirs`. Returns what
+/// the user should know where that is not possible.
+pub(super) fn tell_systemd(cgroup: &OwnCgroup, theirs: &[DeviceRule], devices: &[Device]) -> Option<String> {
+    let path = cgroup.path().ok()?;
+    let unit = systemd::scope_of(path.to_str()?)?;
     let numbers: Vec<(u32, u32)> = devices.iter().map(|d| (d.major, d.minor)).collect();
-    // systemd applies its own list at once, so it must be able to hold every rule that the container has.
-    let majors = std::fs::read_to_string("/proc/devices").unwrap_or_default();
-    let why = match spec.device_rules().iter().find(|r| !can_keep(r, &majors)) {
-        Some(rule) => format!("it cannot keep the rule `{rule}`"),
-        None => systemd::allow_devices(&unit, &numbers).err()?.to_string(),
-    };
+    let is_own = |control_group: &str| Ok(cgroup.is_all_of(control_group)? && keeps_all(theirs)?);
+    let why = systemd::allow_devices(unit, &numbers, is_own).err()?;
     Some(format!(
         "systemd could not be told of the devices of {unit} ({why}): `systemctl daemon-reload` takes the GPU away \
          from this container; the runtime door and CDI have no such trouble"
     ))
+}
+
+/// systemd applies its own list at once, so it must be able to hold every rule that the container has.
+///
+/// # Errors
+/// The first rule that it cannot hold.
+fn keeps_all(rules: &[DeviceRule]) -> io::Result<bool> {
+    let majors = fs::read_to_string("/proc/devices").unwrap_or_default();
+    match rules.iter().find(|r| !can_keep(r, &majors)) {
+        Some(rule) => Err(io::Error::other(format!("it cannot keep the rule `{rule}`"))),
+        None => Ok(true),
+    }
 }
 
 /// Whether systemd can hold a rule: it names all minors of a major by the driver's name in `/proc/devices`.

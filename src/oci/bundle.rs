@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
@@ -87,23 +87,14 @@ impl Bundle {
             return Ok(());
         }
         let what = || self.config.display().to_string();
-        self.dir
-            .write_file(&self.name, self.mode, &spec.to_bytes())
-            .context(Code::Bundle, what)?;
-        let (uid, gid) = self.owner;
-        if (uid, gid) != (geteuid().as_raw(), getegid().as_raw()) {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            rustix::fs::chownat(
-                &self.dir,
-                &self.name,
-                Some(uid),
-                Some(gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .map_err(Into::into)
-            .context(Code::Bundle, what)?;
+        let bytes = spec.to_bytes();
+        let own = (geteuid().as_raw(), getegid().as_raw());
+        if self.owner == own {
+            self.dir.write_file(&self.name, self.mode, &bytes)
+        } else {
+            self.dir.write_file_of(&self.name, self.mode, self.owner, &bytes)
         }
-        Ok(())
+        .context(Code::Bundle, what)
     }
 }
 

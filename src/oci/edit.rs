@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(allowed(r#"[{"allow":true,"access":"rwm"}]"#), 1);
         assert_eq!(
             allowed(
-                r#"[{"allow":false},{"allow":true,"type":"c","major":195,"minor":-1,"access":"rwm"},{"allow":false,"type":"c","major":10}]"#
+                r#"[{"allow":false},{"allow":true,"type":"c","major":195,"minor":-1,"access":"rwm"},{"allow":false,"type":"c","major":10,"access":"rwm"}]"#
             ),
             3
         );

@@ -189,11 +189,9 @@ impl Spec {
         self.list(&["linux", "devices"]).filter_map(device).collect()
     }
 
-    /// The device cgroup rules, in order. Absent fields have runc's meaning: every type, number and access.
+    /// The device cgroup rules, in order. An absent type or number is every one.
     pub fn device_rules(&self) -> Vec<DeviceRule> {
-        self.list(&["linux", "resources", "devices"])
-            .filter_map(rule)
-            .collect()
+        self.list(&["linux", "resources", "devices"]).map(rule).collect()
     }
 
     /// The hooks of a stage, in order.
@@ -282,29 +280,46 @@ fn device(v: &Value) -> Option<DeviceSpec> {
     })
 }
 
-fn rule(v: &Value) -> Option<DeviceRule> {
-    let kind = match v.get("type").and_then(Value::as_str).unwrap_or_default() {
-        "" | "a" => RuleKind::All,
-        "c" => RuleKind::Char,
-        "b" => RuleKind::Block,
-        _ => return None,
+/// A rule that the runtimes read differently, or of which one is refused, grants nothing or denies everything: crun takes
+/// an unknown or empty type for `c`, leaves out unknown letters, and has no match for a rule without access; runc refuses
+/// to start, or takes an empty type for `a`.
+fn rule(v: &Value) -> DeviceRule {
+    let allow = v.get("allow").and_then(Value::as_bool) == Some(true);
+    well_formed(v, allow).unwrap_or(DeviceRule {
+        allow,
+        kind: RuleKind::All,
+        major: None,
+        minor: None,
+        access: if allow { Access::NONE } else { Access::RWM },
+    })
+}
+
+fn well_formed(v: &Value, allow: bool) -> Option<DeviceRule> {
+    let kind = match v.get("type") {
+        None | Some(Value::Null) => RuleKind::All,
+        Some(kind) => match kind.as_str()? {
+            "a" => RuleKind::All,
+            "c" => RuleKind::Char,
+            "b" => RuleKind::Block,
+            _ => return None,
+        },
     };
-    // -1 says "any" as absence does.
+    // -1 says "any" as absence does. The kernel's numbers have 12 and 20 bits.
     let id = |key| match v.get(key) {
         None | Some(Value::Null) => Some(None),
         Some(n) if n.as_i64() == Some(-1) => Some(None),
-        Some(n) => id_of(n).map(Some),
+        Some(n) => id_of(n).filter(|n| i32::try_from(*n).is_ok()).map(Some),
     };
-    let access = match v.get("access").and_then(Value::as_str).unwrap_or_default() {
-        "" => Access::RWM,
-        letters => Access::parse(letters)?,
-    };
+    let access = v
+        .get("access")
+        .and_then(Value::as_str)
+        .filter(|a| !a.is_empty())?;
     Some(DeviceRule {
-        allow: v.get("allow").and_then(Value::as_bool) == Some(true),
+        allow,
         kind,
         major: id("major")?,
         minor: id("minor")?,
-        access,
+        access: Access::parse(access)?,
     })
 }
 
@@ -413,11 +428,48 @@ mod tests {
         assert_eq!(s.rootfs_propagation(), Some("rslave"));
         assert_eq!(s.linux_devices().len(), 1);
         let rules = s.device_rules();
-        assert_eq!(rules.len(), 2);
+        assert_eq!(rules.len(), 5);
         assert_eq!((rules[0].allow, rules[0].kind), (false, RuleKind::All));
         assert_eq!((rules[1].major, rules[1].minor), (Some(195), None));
         assert_eq!(s.hooks(Stage::Prestart)[0].timeout, Some(5));
         assert_eq!(s.hooks(Stage::Poststop), []);
+    }
+
+    #[test]
+    fn a_rule_that_runtimes_read_differently_grants_nothing() {
+        for broken in [
+            r#""type":"","access":"rwm""#,
+            r#""type":"u","access":"rwm""#,
+            r#""type":7,"access":"rwm""#,
+            r#""type":"c","major":195"#,
+            r#""type":"c","access":"""#,
+            r#""type":"c","access":"rx""#,
+            r#""type":"c","major":-5,"access":"rwm""#,
+            r#""type":"c","major":4294967295,"access":"rwm""#,
+            r#""type":"c","minor":"1","access":"rwm""#,
+        ] {
+            for allow in [true, false] {
+                let text =
+                    format!(r#"{{"linux":{{"resources":{{"devices":[{{"allow":{allow},{broken}}}]}}}}}}"#);
+                let access = if allow { Access::NONE } else { Access::RWM };
+                let expected = DeviceRule {
+                    allow,
+                    kind: RuleKind::All,
+                    major: None,
+                    minor: None,
+                    access,
+                };
+                assert_eq!(spec(&text).device_rules(), [expected], "{broken}");
+            }
+        }
+        let any = spec(
+            r#"{"linux":{"resources":{"devices":[{"allow":true,"type":null,"major":-1,"minor":null,"access":"rw"}]}}}"#,
+        );
+        let rule = any.device_rules()[0];
+        assert_eq!(
+            (rule.kind, rule.major, rule.minor, rule.access),
+            (RuleKind::All, None, None, Access::RW)
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod bpf;
 pub mod rules;
+mod tenants;
 
 use std::fs;
 use std::io;
@@ -17,17 +18,27 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 pub use rules::{Access, DeviceRule, RuleKind};
+pub use tenants::{OwnCgroup, SharedCgroup, Tenancy, holds_host_processes};
 
-/// The device cgroup of a process.
+/// The device cgroup of a process. Its rules can be changed by way of [`DeviceCgroup::claim`] alone.
 #[derive(Debug)]
-pub enum DeviceCgroup {
-    /// The v1 `devices` hierarchy: the cgroup's directory.
-    V1(OwnedFd),
-    /// The unified hierarchy: the cgroup's directory.
-    V2(OwnedFd),
+pub struct DeviceCgroup {
+    hierarchy: Hierarchy,
+    dir: OwnedFd,
+    /// As the caller's cgroup namespace has it.
+    path: String,
 }
 
-/// What [`DeviceCgroup::allow`] did.
+/// Where a cgroup is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Hierarchy {
+    /// v1's `devices`.
+    V1,
+    /// The unified one.
+    V2,
+}
+
+/// What [`OwnCgroup::allow`] did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Allowed {
     /// Rules were added to the v1 cgroup.
@@ -46,30 +57,59 @@ impl DeviceCgroup {
     pub fn of(pid: Option<i32>) -> io::Result<Self> {
         let path = pid.map_or_else(|| "/proc/self/cgroup".to_owned(), |p| format!("/proc/{p}/cgroup"));
         let text = fs::read_to_string(path)?;
-        match parse(&text, unified()) {
+        let (hierarchy, controllers, path) = match parse(&text, unified()) {
+            Some(Membership::V1 { controllers, path }) => {
+                (Hierarchy::V1, controllers.split(',').collect(), path)
+            }
+            Some(Membership::V2 { path }) => (Hierarchy::V2, Vec::new(), path),
+            None => return Err(Errno::NODEV.into()),
+        };
+        Ok(Self {
+            hierarchy,
+            dir: open_member(hierarchy, &controllers, path, pid)?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Whether the processes of the cgroup of `pid` are frozen, or are to be: who joins them stops as well.
+    ///
+    /// # Errors
+    /// Why that cannot be read.
+    pub fn is_frozen(pid: i32) -> io::Result<bool> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let found = memberships(&text).find(|m| match m {
+            Membership::V1 { controllers, .. } => {
+                !unified() && controllers.split(',').any(|c| c == "freezer")
+            }
+            Membership::V2 { .. } => unified(),
+        });
+        let lines = |dir: &OwnedFd, name| tenants::read(dir, name);
+        match found {
             Some(Membership::V1 { controllers, path }) => {
                 let names: Vec<&str> = controllers.split(',').collect();
-                open_member(&names, path, pid).map(Self::V1)
+                let dir = open_below(&super::mount::cgroupfs(&names)?, path)?;
+                // FROZEN, FREEZING, THAWED.
+                Ok(!lines(&dir, c"freezer.state")?.starts_with("THAWED"))
             }
-            Some(Membership::V2 { path }) => open_member(&[], path, pid).map(Self::V2),
-            None => Err(Errno::NODEV.into()),
+            Some(Membership::V2 { path }) => {
+                let dir = open_member(Hierarchy::V2, &[], path, Some(pid))?;
+                // The first is so for a cgroup above it too, the second before the last process has stopped.
+                Ok(lines(&dir, c"cgroup.events")?.lines().any(|l| l == "frozen 1")
+                    || lines(&dir, c"cgroup.freeze")?.trim() == "1")
+            }
+            None => Ok(false),
         }
     }
 
-    /// Whether [`Self::allow`] keeps the container's other rules without being told of them: v1 does, and on v2 a
-    /// container without a program has none.
-    pub fn keeps_other_rules(&self) -> bool {
-        match self {
-            Self::V1(_) => true,
-            Self::V2(dir) => bpf::attached(dir).is_ok_and(|attached| attached.ids.is_empty()),
-        }
+    /// Whether it is one of v1's `devices` hierarchy.
+    pub fn is_v1(&self) -> bool {
+        self.hierarchy == Hierarchy::V1
     }
 
     /// Moves the caller into this cgroup: what it opens from now on is filtered as for those in it.
     pub fn join(&self) -> io::Result<()> {
-        let (Self::V1(dir) | Self::V2(dir)) = self;
         let file = rustix::fs::openat(
-            dir,
+            &self.dir,
             c"cgroup.procs",
             OFlags::WRONLY | OFlags::CLOEXEC,
             Mode::empty(),
@@ -77,34 +117,6 @@ impl DeviceCgroup {
         // 0 is the writer itself (cgroups(7)).
         rustix::io::write(&file, b"0")?;
         Ok(())
-    }
-
-    /// Allows `ours` beside what the container may do already. `spec` are the rules of the container's
-    /// `linux.resources.devices`, in order; only v2 needs them.
-    pub fn allow(&self, spec: &[DeviceRule], ours: &[DeviceRule]) -> io::Result<Allowed> {
-        match self {
-            Self::V1(dir) => {
-                let file = rustix::fs::openat(
-                    dir,
-                    c"devices.allow",
-                    OFlags::WRONLY | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )?;
-                for rule in ours {
-                    rustix::io::write(&file, rule.to_string().as_bytes())?;
-                }
-                Ok(Allowed::V1)
-            }
-            Self::V2(dir) => {
-                let attached = bpf::attached(dir)?;
-                if attached.ids.is_empty() {
-                    return Ok(Allowed::Unrestricted);
-                }
-                let all = [spec, rules::RUNTIME_DEFAULTS, ours].concat();
-                bpf::replace(dir, &attached, &rules::program(&all))?;
-                Ok(Allowed::V2)
-            }
-        }
     }
 }
 
@@ -129,13 +141,18 @@ const CGROUP_SUPER_MAGIC: rustix::fs::FsWord = 0x0027_e0eb;
 /// Before Linux 5.2, and under a seccomp profile that does not know `fsopen`, it is looked for where all hosts have the
 /// hierarchy mounted: the caller has the host's `/sys` in sight. The mount may be another cgroup namespace's, and `path`
 /// mean something else in it, so the process must be a member of what was found.
-fn open_member(controllers: &[&str], path: &str, pid: Option<i32>) -> io::Result<OwnedFd> {
+fn open_member(
+    hierarchy: Hierarchy,
+    controllers: &[&str],
+    path: &str,
+    pid: Option<i32>,
+) -> io::Result<OwnedFd> {
     match super::mount::cgroupfs(controllers) {
         Ok(root) => return open_below(&root, path),
         Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSYS | Errno::PERM)) => {}
         Err(e) => return Err(e),
     }
-    let dir = open_below(&mounted(controllers)?, path)?;
+    let dir = open_below(&mounted(hierarchy)?, path)?;
     let members = rustix::fs::openat(
         &dir,
         c"cgroup.procs",
@@ -151,11 +168,11 @@ fn open_member(controllers: &[&str], path: &str, pid: Option<i32>) -> io::Result
     }
 }
 
-fn mounted(controllers: &[&str]) -> io::Result<OwnedFd> {
-    let (place, kind) = if controllers.is_empty() {
-        (c"/sys/fs/cgroup", CGROUP2_SUPER_MAGIC)
-    } else {
-        (c"/sys/fs/cgroup/devices", CGROUP_SUPER_MAGIC)
+/// The hierarchy where all hosts have it mounted.
+fn mounted(hierarchy: Hierarchy) -> io::Result<OwnedFd> {
+    let (place, kind) = match hierarchy {
+        Hierarchy::V1 => (c"/sys/fs/cgroup/devices", CGROUP_SUPER_MAGIC),
+        Hierarchy::V2 => (c"/sys/fs/cgroup", CGROUP2_SUPER_MAGIC),
     };
     let dir = rustix::fs::open(
         place,
@@ -169,22 +186,25 @@ fn mounted(controllers: &[&str]) -> io::Result<OwnedFd> {
     }
 }
 
-/// `/proc/PID/cgroup`, cgroups(7): `ID:controllers:path`. Unless `unified`, a v1 `devices` hierarchy wins.
+/// The device cgroup in `/proc/PID/cgroup`. Unless `unified`, a v1 `devices` hierarchy wins.
 fn parse(text: &str, unified: bool) -> Option<Membership<'_>> {
-    let mut v2 = None;
-    for line in text.lines() {
+    let is_v1 = |m: &Membership<'_>| match m {
+        Membership::V1 { controllers, .. } => controllers.split(',').any(|c| c == "devices"),
+        Membership::V2 { .. } => false,
+    };
+    let v1 = memberships(text).find(|m| !unified && is_v1(m));
+    v1.or_else(|| memberships(text).find(|m| matches!(m, Membership::V2 { .. })))
+}
+
+/// The lines of `/proc/PID/cgroup`, cgroups(7): `ID:controllers:path`.
+fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
+    text.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        if !unified && controllers.split(',').any(|c| c == "devices") {
-            return Some(Membership::V1 { controllers, path });
+        match (parts.next()?, parts.next()?) {
+            ("", path) => Some(Membership::V2 { path }),
+            (controllers, path) => Some(Membership::V1 { controllers, path }),
         }
-        if controllers.is_empty() {
-            v2 = Some(Membership::V2 { path });
-        }
-    }
-    v2
+    })
 }
 
 fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {

@@ -5,6 +5,7 @@ pub mod budget;
 pub mod cgroup;
 pub mod daemon;
 pub mod dxg;
+mod handle;
 pub mod lock;
 pub mod mount;
 pub mod ns;

@@ -19,7 +19,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 /// A directory that all lookups stay in: a container's rootfs, the driver root, or `/`.
@@ -540,30 +540,49 @@ impl Node {
     /// Writes a whole new file `name` in this directory: readers see the old one or the new one.
     /// An existing inode is never written to, so a hard link to something else is left alone.
     pub fn write_file(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
-        self.write_new(name, mode, data, false)
+        self.write_new(name, mode, None, data, false)
+    }
+
+    /// [`Node::write_file`] that belongs to `owner` (user, group): it has that owner before it has the name.
+    pub fn write_file_of(&self, name: &OsStr, mode: u32, owner: (u32, u32), data: &[u8]) -> io::Result<()> {
+        self.write_new(name, mode, Some(owner), data, false)
     }
 
     /// [`Node::write_file`], on disk when it returns: a crash leaves the old file or the new one.
     pub fn write_file_durably(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
-        self.write_new(name, mode, data, true)
+        self.write_new(name, mode, None, data, true)
     }
 
-    fn write_new(&self, name: &OsStr, mode: u32, data: &[u8], durably: bool) -> io::Result<()> {
+    fn write_new(
+        &self,
+        name: &OsStr,
+        mode: u32,
+        owner: Option<(u32, u32)>,
+        data: &[u8],
+        durably: bool,
+    ) -> io::Result<()> {
         use std::io::Write as _;
         let name = plain(name)?;
         self.replace_with(&name, |tmp| {
+            // Until it has its owner nobody else may read it.
+            let first = if owner.is_some() { 0o600 } else { mode };
             let fd = rustix::fs::openat(
                 &self.fd,
                 tmp,
                 OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::from_raw_mode(mode),
+                Mode::from_raw_mode(first),
             )?;
-            rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
-            let mut file = File::from(fd);
-            let written = file
-                .write_all(data)
-                .and_then(|()| if durably { file.sync_all() } else { Ok(()) });
-            if let Err(e) = written {
+            let file = File::from(fd);
+            let fill = || {
+                if let Some((uid, gid)) = owner {
+                    rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+                }
+                // Last: a change of the owner takes set-id bits away.
+                rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+                (&file).write_all(data)?;
+                if durably { file.sync_all() } else { Ok(()) }
+            };
+            if let Err(e) = fill() {
                 let _ = rustix::fs::unlinkat(&self.fd, tmp, AtFlags::empty());
                 return Err(Errno::from_io_error(&e).unwrap_or(Errno::IO));
             }
@@ -610,7 +629,7 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
 }
 
 /// What the kernel calls the inode behind a descriptor.
-fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+pub(super) fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
     let name = format!("{}", fd.as_raw_fd());
     let target = rustix::fs::readlinkat(own_fds()?, name, Vec::with_capacity(256))?;
     let bytes = target.into_bytes();

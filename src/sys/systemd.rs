@@ -2,9 +2,14 @@
 //!
 //! An engine with the systemd cgroup driver makes a scope unit for each container and tells systemd the
 //! device rules. What a hook then adds in the cgroup itself systemd does not know, and `daemon-reload`
-//! takes it away again. So the hook tells systemd too, as `systemctl set-property --runtime` does: by one
-//! D-Bus call on systemd's own socket. systemd keeps the property in the unit's files below
+//! takes it away again. So the hook tells systemd too, as `systemctl set-property --runtime` does: by
+//! D-Bus calls on systemd's own socket. systemd keeps the property in the unit's files below
 //! `/run/systemd/transient`, and removes them with the unit.
+//!
+//! The unit is the one that the container's cgroup lies in, never one that a definition names
+//! (`linux.cgroupsPath` is only text where the runtime does not use systemd): the control group that
+//! systemd has for it must hold nothing but the container's cgroup. crun's `container` below a scope is told of by its scope: systemd's rules
+//! are there and hold for what is below, and nobody else is in it.
 //!
 //! The wire format is D-Bus' (dbus.freedesktop.org/doc/dbus-specification.html), little-endian; the calls are
 //! of `org.freedesktop.systemd1`(5). Both work the same from systemd 230 on.
@@ -24,25 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Replies are some hundred bytes; more is not read.
 const MAX_MESSAGE: usize = 64 * 1024;
 
-/// The scope that a systemd-style `linux.cgroupsPath` (`slice:prefix:name`) names, as runc and crun form it.
-pub fn scope_of(cgroups_path: &str) -> Option<String> {
-    let mut parts = cgroups_path.split(':');
-    let (Some(_), Some(prefix), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '\\');
-    let unit = if prefix.is_empty() {
-        format!("{name}.scope")
-    } else {
-        format!("{prefix}-{name}.scope")
-    };
-    // 255 bytes: systemd.unit(5).
-    (!name.is_empty()
-        && name.strip_suffix(".slice").is_none()
-        && unit.len() <= 255
-        && unit.chars().all(plain))
-    .then_some(unit)
+/// The scope in which a cgroup lies: the first part of its path that is no slice, as systemd lays units out. What is
+/// below another cgroup has been named by whoever made it, and a unit of a user's manager is none of the system's.
+pub fn scope_of(cgroup: &str) -> Option<&str> {
+    let mut parts = cgroup.split('/').filter(|part| !part.is_empty());
+    parts
+        .find(|part| !part.ends_with(".slice"))
+        .filter(|part| part.ends_with(".scope"))
 }
 
 /// What [`allow_devices`] did.
@@ -50,19 +43,33 @@ pub fn scope_of(cgroups_path: &str) -> Option<String> {
 pub enum Told {
     /// systemd keeps the devices allowed.
     Kept,
+    /// systemd has no such unit, or one that is not to be changed.
+    NotItsOwn,
     /// The unit allows every device; a rule would restrict it.
     Unrestricted,
 }
 
-/// Makes the scope `unit` keep the character devices `devices` (major, minor) readable and writable.
+/// Makes the scope `unit` keep the character devices `devices` (major, minor) readable and writable. `is_own` is given the
+/// control group that systemd has for the unit, and decides whether it may be changed.
 ///
 /// # Errors
 /// `ENOENT` or `ECONNREFUSED` where systemd does not run or its socket is out of sight, `ETIMEDOUT` when it
-/// does not answer, `EPERM` when it refuses.
-pub fn allow_devices(unit: &str, devices: &[(u32, u32)]) -> io::Result<Told> {
+/// does not answer, `EPERM` when it refuses; those of `is_own`.
+pub fn allow_devices(
+    unit: &str,
+    devices: &[(u32, u32)],
+    is_own: impl FnOnce(&str) -> io::Result<bool>,
+) -> io::Result<Told> {
+    const SCOPE: &str = "org.freedesktop.systemd1.Scope";
     let mut bus = Bus::connect()?;
+    let path = object(unit);
+    // Empty for a unit that systemd has not started.
+    let control_group = bus.get_text(&path, SCOPE, "ControlGroup")?;
+    if control_group.is_empty() || !is_own(&control_group)? {
+        return Ok(Told::NotItsOwn);
+    }
     // With a policy of `auto` all devices are allowed as long as none is listed: a privileged container's.
-    if bus.get_text(&object(unit), "org.freedesktop.systemd1.Scope", "DevicePolicy")? == "auto" {
+    if bus.get_text(&path, SCOPE, "DevicePolicy")? == "auto" {
         return Ok(Told::Unrestricted);
     }
     bus.set_device_allow(unit, devices)?;
@@ -98,11 +105,14 @@ impl Bus {
         let uid = rustix::process::geteuid().as_raw().to_string();
         let hex: String = uid.chars().flat_map(|digit| ['3', digit]).collect();
         stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+        // One line, and nothing more before `BEGIN`.
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            answer.push(byte[0]);
+            let mut part = [0; 512];
+            match stream.read(&mut part).map_err(late)? {
+                0 => return Err(Errno::PROTO.into()),
+                n => answer.extend_from_slice(part.get(..n).unwrap_or_default()),
+            }
             if answer.len() > 512 {
                 return Err(Errno::PROTO.into());
             }
@@ -124,9 +134,7 @@ impl Bus {
             Some([1, b's', 0]) => 4,
             _ => return Err(Errno::PROTO.into()),
         };
-        let length = u32_at(&reply, &mut at)? as usize;
-        let text = reply.get(at..at + length).ok_or(Errno::PROTO)?;
-        Ok(String::from_utf8_lossy(text).into_owned())
+        text_at(&reply, &mut at)
     }
 
     /// `SetUnitProperties(name, runtime, [("DeviceAllow", a(ss))])`: adds to what the unit has.
@@ -237,6 +245,16 @@ fn u32_at(bytes: &[u8], at: &mut usize) -> io::Result<u32> {
     word.map(u32::from_le_bytes).ok_or_else(|| Errno::PROTO.into())
 }
 
+/// A string or an object path.
+fn text_at(bytes: &[u8], at: &mut usize) -> io::Result<String> {
+    let length = u32_at(bytes, at)? as usize;
+    let text = bytes
+        .get(*at..)
+        .and_then(|b| b.get(..length))
+        .ok_or(Errno::PROTO)?;
+    Ok(String::from_utf8_lossy(text).into_owned())
+}
+
 /// Values in D-Bus' form, each aligned to its size from the start.
 #[derive(Debug, Default)]
 struct Body(Vec<u8>);
@@ -281,22 +299,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes_are_named_as_the_runtimes_name_them() {
+    fn a_scope_is_below_slices_and_nothing_else() {
         for (path, scope) in [
-            ("system.slice:docker:3f2a", Some("docker-3f2a.scope")),
-            (":libpod:3f2a", Some("libpod-3f2a.scope")),
-            ("machine.slice::3f2a", Some("3f2a.scope")),
-            ("/docker/3f2a", None),
-            ("a:b", None),
-            ("a:b:c:d", None),
-            ("a:b:", None),
-            ("a:b:c.slice", None),
-            ("a:b:c/d", None),
-            ("a:b:c\nd", None),
+            ("/system.slice/docker-3f2a.scope", Some("docker-3f2a.scope")),
+            (
+                "/machine.slice/machine-pod.slice/libpod-3f.scope/container",
+                Some("libpod-3f.scope"),
+            ),
+            (
+                "/kubepods.slice/kubepods-pod1.slice/cri-containerd-3f.scope",
+                Some("cri-containerd-3f.scope"),
+            ),
+            ("/docker/3f/docker-other.scope", None),
+            ("/init.scope", Some("init.scope")),
+            ("/a.slice/b.scope/c.scope/d", Some("b.scope")),
+            ("/docker/system.slice/docker-victim.scope", None),
+            ("/user.slice/user@1000.service/app.slice/x.scope", None),
+            ("/system.slice/docker.service", None),
+            ("/system.slice:docker:victim", None),
+            ("/", None),
+            ("", None),
         ] {
-            assert_eq!(scope_of(path).as_deref(), scope, "{path}");
+            assert_eq!(scope_of(path), scope, "{path}");
         }
-        assert_eq!(scope_of(&format!("a:b:{}", "x".repeat(256))), None);
     }
 
     #[test]

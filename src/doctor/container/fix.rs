@@ -1,12 +1,13 @@
 //! Giving back what a `daemon-reload` took. Only what the host's grant names: a node, a mount or a record inside the container
 //! proves nothing.
 
+use std::io;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
 use super::look::{Seen, State};
-use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind};
+use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind, Tenancy, holds_host_processes};
 use crate::sys::systemd::{self, Told};
 
 /// What can be done, and how.
@@ -62,16 +63,29 @@ impl Repair {
                 .iter()
                 .map(|(_, major, minor)| (*major, *minor))
                 .collect();
-            return match systemd::allow_devices(unit, &numbers) {
+            // systemd inside the container may have made cgroups there, so it need not be a single one.
+            let is_own = |control_group: &str| {
+                let same = control_group.ends_with(&format!("/{unit}"));
+                Ok(same && !holds_host_processes(control_group)?)
+            };
+            return match systemd::allow_devices(unit, &numbers, is_own) {
                 Ok(Told::Kept) => Ok(()),
+                Ok(Told::NotItsOwn) => Err(format!("{unit} holds more than this container")),
                 Ok(Told::Unrestricted) => Err(format!("{unit} allows every device; something else refuses")),
                 Err(e) => Err(format!("systemd did not do it: {e}")),
             };
         }
         let pid = i32::try_from(self.pid).map_err(|_| "no such process".to_owned())?;
-        let cgroup =
-            DeviceCgroup::of(Some(pid)).map_err(|e| format!("its device cgroup cannot be opened: {e}"))?;
-        if matches!(cgroup, DeviceCgroup::V2(_)) {
+        let unopened = |e: io::Error| format!("its device cgroup cannot be opened: {e}");
+        let cgroup = DeviceCgroup::of(Some(pid)).map_err(unopened)?;
+        let is_v1 = cgroup.is_v1();
+        let own = match cgroup.claim(Some(pid)).map_err(unopened)? {
+            Tenancy::Own(own) => own,
+            Tenancy::Shared(shared) => {
+                return Err(format!("its device cgroup is not its own: {}", shared.why()));
+            }
+        };
+        if !is_v1 {
             return Err(
                 "its rules are an eBPF program of the runtime's that only the runtime can rebuild".to_owned(),
             );
@@ -81,8 +95,7 @@ impl Repair {
             .iter()
             .map(|(_, major, minor)| DeviceRule::allow(RuleKind::Char, *major, *minor, Access::RW))
             .collect();
-        cgroup
-            .allow(&[], &rules)
+        own.allow(&[], &rules)
             .map(drop)
             .map_err(|e| format!("devices.allow: {e}"))
     }

@@ -6,13 +6,14 @@ use rustix::io::Errno;
 
 use super::look::{Mapped, Seat, Seen, State, Unit};
 use super::{
-    CAPABILITIES, CHANGED, DEAD, DELETED, Finding, LIBCUDA, MAPPED, MISSING, NO_GPU, NODE, PERMISSION,
-    RELOAD, Repair, Severity, UNREAD, UVM, VISIBLE, WARNING,
+    CAPABILITIES, CHANGED, DEAD, DELETED, Finding, LIBCUDA, MAPPED, MISSING, NO_GPU, NODE, PAUSED,
+    PERMISSION, RELOAD, Repair, Severity, UNREAD, UVM, VISIBLE, WARNING,
 };
 use crate::host::{Host, NodeKind};
 
 pub(super) fn findings(seen: &Seen, host: &Host) -> Vec<Finding> {
     let mut found = Vec::new();
+    found.extend(paused(seen));
     if let Some(why) = &seen.unopened {
         found.push(Finding::new(&UNREAD, Severity::Info, "device nodes", why.clone()));
     }
@@ -43,6 +44,16 @@ pub(super) fn findings(seen: &Seen, host: &Host) -> Vec<Finding> {
             .map(|w| Finding::new(&WARNING, Severity::Info, "injection", w)),
     );
     found
+}
+
+fn paused(seen: &Seen) -> Option<Finding> {
+    let fix = match seen.container.engine {
+        Some(engine @ ("docker" | "podman")) => format!("`{engine} unpause {}`, then ask again", short(seen)),
+        _ => "resume it with its engine, then ask again".to_owned(),
+    };
+    let cause = "it is paused: its processes are frozen, and its device nodes were not opened";
+    seen.paused
+        .then(|| Finding::new(&PAUSED, Severity::Warn, "container", cause).fix(fix))
 }
 
 fn no_gpu(seen: &Seen) -> Finding {

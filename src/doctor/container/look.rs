@@ -13,8 +13,9 @@ use crate::apply::Grant;
 use crate::containers::{self, Container};
 use crate::host::{Host, NodeKind};
 use crate::ldso;
-use crate::sys::probe;
+use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::root::{Node, Root};
+use crate::sys::{probe, systemd};
 
 /// What is read of one process.
 const MAX_TEXT: u64 = 4 << 20;
@@ -34,6 +35,8 @@ pub struct Seen {
     pub(super) env: Option<BTreeMap<String, String>>,
     /// The host's nodes, as they are in the container.
     pub(super) nodes: Vec<Seat>,
+    /// Its processes are frozen, so no node was opened.
+    pub(super) paused: bool,
     /// Why no node was opened, if that is so.
     pub(super) unopened: Option<String>,
     /// What the loader would take for `libcuda.so.1`.
@@ -109,6 +112,9 @@ impl Seen {
         let mut seen = Self {
             env,
             nodes: Vec::new(),
+            // Who joins a frozen cgroup to open nodes there stops too.
+            paused: i32::try_from(container.pid)
+                .is_ok_and(|pid| DeviceCgroup::is_frozen(pid).unwrap_or(false)),
             unopened: None,
             libcuda: None,
             mapped: mapped(container.pid),
@@ -151,7 +157,7 @@ impl Seen {
             });
         }
         let (places, nodes): (Vec<usize>, Vec<Node>) = tried.into_iter().unzip();
-        if nodes.is_empty() {
+        if nodes.is_empty() || self.paused {
             return;
         }
         match probe::open_as(self.container.pid, &nodes) {
@@ -268,18 +274,9 @@ pub(super) fn libraries(maps: &str) -> Vec<(PathBuf, bool)> {
     found
 }
 
-/// The scope that a cgroup path leads through: below slices and nothing else, as systemd makes it. What comes after it, and
-/// what is below another cgroup, a container can have named itself.
-pub(super) fn scope(cgroup: &str) -> Option<&str> {
-    let mut parts = cgroup.split('/').filter(|part| !part.is_empty());
-    parts
-        .find(|part| !part.ends_with(".slice"))
-        .filter(|part| part.ends_with(".scope"))
-}
-
 /// What systemd was told of a container's scope, if it knows it.
 fn unit(cgroup: &str) -> Option<Unit> {
-    let name = scope(cgroup)?;
+    let name = systemd::scope_of(cgroup)?;
     let mut text = String::new();
     let mut known = false;
     for dir in UNIT_DIRS {

@@ -37,6 +37,7 @@ checks! {
     WARNING = 7415, "container.warning", "The injection left a warning.";
     FIXED = 7416, "container.fix", "What --fix did.";
     UNREAD = 7417, "container.not-looked-at", "Something of the container could not be looked at.";
+    PAUSED = 7452, "container.paused", "The container is paused, so none of its device nodes was opened.";
 }
 
 /// The report on what was seen.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::look::{Library, Mapped, Seat, State, Unit, libraries, scope};
+use super::look::{Library, Mapped, Seat, State, Unit, libraries};
 use super::*;
 use crate::containers::Container;
 use crate::doctor::Check;
@@ -76,6 +76,7 @@ fn seen() -> Seen {
             "all".to_owned(),
         )])),
         nodes: nodes.collect(),
+        paused: false,
         unopened: None,
         libcuda: Some(Library {
             path: "/usr/local/nvidia/lib64/libcuda.so.1".into(),
@@ -350,21 +351,15 @@ fn what_could_not_be_looked_at_is_said() {
 }
 
 #[test]
-fn a_container_cannot_name_another_ones_scope() {
-    for (cgroup, name) in [
-        ("/system.slice/docker-3f.scope", Some("docker-3f.scope")),
-        (
-            "/machine.slice/libpod-3f.scope/container/init.scope",
-            Some("libpod-3f.scope"),
-        ),
-        (
-            "/kubepods.slice/kubepods-pod1.slice/cri-containerd-3f.scope",
-            Some("cri-containerd-3f.scope"),
-        ),
-        ("/docker/3f/docker-other.scope", None),
-        ("/user.slice/user@1000.service/user.slice/libpod-3f.scope", None),
-        ("/", None),
-    ] {
-        assert_eq!(scope(cgroup), name, "{cgroup}");
+fn a_paused_container_is_said_to_be_paused_and_no_driver_to_hang() {
+    let mut seen = seen();
+    assert_eq!(worst(&seen, &PAUSED), None);
+    seen.paused = true;
+    for seat in &mut seen.nodes {
+        seat.state = State::Untried;
     }
+    assert_eq!(worst(&seen, &PAUSED), Some(Severity::Warn));
+    assert_eq!(worst(&seen, &DEAD), None);
+    let report = report(&seen, &host());
+    assert!(format!("{report:?}").contains("docker unpause 3f2a3f2a3f2a"));
 }

@@ -6,6 +6,7 @@
 //! | `ctr --gpus` | the container's first | entered |
 //! | gVisor | its gofer | entered |
 
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,12 +15,13 @@ use super::inventory::request;
 use super::options::{Configure, FIRMWARE, Global};
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Container, Grant, Grants, Image, Sources, record};
-use crate::door::hook::{self, Namespace};
+use crate::door::hook::{self, Namespace, devices};
 use crate::door::{inject, log};
 use crate::error::{Code, Error, IoContext as _, Result};
+use crate::host::Roots;
 use crate::oci::{Bundle, Spec};
 use crate::plan::{Place, Plan};
-use crate::sys::cgroup::DeviceCgroup;
+use crate::sys::cgroup::{DeviceCgroup, Tenancy};
 use crate::sys::ns::MountNs;
 use crate::sys::process;
 use crate::sys::root::Root;
@@ -50,14 +52,17 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     let (mut plan, roots) = inject::prepare(inject::Look::begin(&config)?, &request, &config)?;
     leave_out(&mut plan, &options.wish.without);
     process::drop_capabilities();
+    // Before there is a child that may be in the container's cgroup as well.
+    let cgroup = (!plan.no_cgroups).then(|| DeviceCgroup::of(options.pid)?.claim(options.pid));
     let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |_, _| Ok(()))?;
     let sources = Sources::open(&plan, &roots, |_| false)?;
     let spec = spec_of(&rootfs);
     let mut grant = Grant::new("", id, spec.as_ref(), &plan.devices);
-    if plan.no_cgroups {
-        grant.devices.clear();
+    if let Some(cgroup) = cgroup {
+        let warning = allow(cgroup, spec.as_ref(), &plan, &roots)?;
+        plan.warnings.extend(warning);
     } else {
-        allow(options.pid, spec.as_ref(), &plan)?;
+        grant.devices.clear();
     }
     if options.no_devbind {
         plan.devices.clear();
@@ -140,18 +145,31 @@ fn tmpfs_of(rootfs: &Path) -> Vec<PathBuf> {
 /// linux/magic.h.
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
-/// Allows the plan's devices in the device cgroup of `pid`.
-fn allow(pid: Option<i32>, spec: Option<&Spec>, plan: &Plan) -> Result<()> {
+/// Allows the plan's devices in the container's device cgroup. Returns what the user should know.
+fn allow(
+    cgroup: io::Result<Tenancy>,
+    spec: Option<&Spec>,
+    plan: &Plan,
+    roots: &Roots,
+) -> Result<Option<String>> {
     let what = || "allowing the GPUs' device nodes";
-    let cgroup = DeviceCgroup::of(pid).context(Code::Cgroup, what)?;
+    let own = match cgroup.context(Code::Cgroup, what)? {
+        Tenancy::Own(own) => own,
+        Tenancy::Shared(shared) => {
+            let warning = devices::without_rules(&shared, &plan.devices, roots);
+            return warning.context(Code::Cgroup, what)?.map(Some);
+        }
+    };
     let Some(theirs) = spec
         .map(Spec::device_rules)
-        .or_else(|| cgroup.keeps_other_rules().then(Vec::new))
+        .or_else(|| own.keeps_other_rules().then(Vec::new))
     else {
         let why = "with cgroup v2 the container's own rules would be lost: no config.json beside the rootfs names them";
         return Err(Error::new(Code::Cgroup, what(), why)
             .fix("use --no-cgroups and let the caller allow the devices"));
     };
-    let ours = hook::rules_for(&plan.devices);
-    cgroup.allow(&theirs, &ours).context(Code::Cgroup, what).map(drop)
+    let ours = devices::rules_for(&plan.devices);
+    own.allow(&theirs, &ours)
+        .context(Code::Cgroup, what)
+        .map(|_| None)
 }

@@ -14,6 +14,7 @@ const PROG_QUERY: libc::c_int = 16;
 const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 const F_ALLOW_MULTI: u32 = 2;
+const QUERY_EFFECTIVE: u32 = 1;
 
 /// At most this many programs are looked at; runtimes attach one, systemd a second.
 const MAX_PROGRAMS: u32 = 64;
@@ -73,10 +74,24 @@ struct IdAttr {
 
 /// Which device programs are attached to the cgroup itself.
 pub(super) fn attached(cgroup: &OwnedFd) -> io::Result<Attached> {
+    query(cgroup, 0)
+}
+
+/// Whether any device program decides for those in the cgroup: its own or one of a cgroup above it.
+pub(super) fn is_filtered(cgroup: &OwnedFd) -> io::Result<bool> {
+    match query(cgroup, QUERY_EFFECTIVE) {
+        // More than are looked at.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => Ok(true),
+        found => Ok(!found?.ids.is_empty()),
+    }
+}
+
+fn query(cgroup: &OwnedFd, query_flags: u32) -> io::Result<Attached> {
     let mut ids = vec![0_u32; MAX_PROGRAMS as usize];
     let mut attr = QueryAttr {
         target_fd: fd_number(cgroup),
         attach_type: ATTACH_CGROUP_DEVICE,
+        query_flags,
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: MAX_PROGRAMS,
         ..QueryAttr::default()
