@@ -318,8 +318,26 @@ pub fn seal(root: &Node, restrict: Restrict) -> io::Result<()> {
     }
 }
 
+/// A copy of the directory `top` with all that is mounted below it, attached nowhere: nothing in it
+/// can be changed or run, no device in it opens, and its root has no parent. The caller is in the
+/// mount namespace of `top`.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.2, `EPERM` without the right to mount.
+pub(super) fn sealed_copy(top: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let copy = detached(top, OpenTreeFlags::AT_RECURSIVE)?;
+    // Before Linux 5.12 such a copy cannot be restricted. It still leads nowhere.
+    let _ = change(
+        copy.as_fd(),
+        Restrict::DATA.attr(),
+        MS_PRIVATE,
+        libc::AT_RECURSIVE,
+    );
+    Ok(copy)
+}
+
 /// A clone of what `source` refers to, attached nowhere.
-fn detached(source: impl AsFd, flags: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
+pub(super) fn detached(source: impl AsFd, flags: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
     let all =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     open_tree(source, c"", all | flags)
