@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::sys::mount::{mount_id, stop_propagation};
+use crate::sys::mount::mount_id;
 use crate::sys::root::{Node, Root};
 
 /// The root directory of a container that is being made.
@@ -29,14 +29,12 @@ impl Container {
         let root = Self::open_root(path)?;
         let what = || format!("rootfs {}", path.display());
         let top = root.resolve("/").context(Code::System, what)?;
-        stop_propagation(&top).context(Code::Mount, what)?;
         let own = mount_id(top.as_fd()).context(Code::System, what)?;
         let mut tmpfs_mounts = Vec::new();
         for destination in tmpfs {
             let Ok(node) = root.resolve(destination) else {
                 continue;
             };
-            stop_propagation(&node).context(Code::Mount, what)?;
             match mount_id(node.as_fd()) {
                 Ok(id) if id != own => tmpfs_mounts.push(id),
                 _ => {}

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::container::Container;
 use super::driver_dir::DriverDir;
 use crate::plan::Plan;
-use crate::sys::mount::{Detached, Restrict, stop_propagation};
+use crate::sys::mount::{Detached, Restrict};
 use crate::sys::root::Node;
 
 /// Covers `params`, and `gpus` where not all of them are the container's.
@@ -41,7 +41,6 @@ pub(super) fn procfs(container: &Container) -> std::io::Result<Node> {
     if rustix::fs::fstatfs(node.as_fd())?.f_type != rustix::fs::PROC_SUPER_MAGIC {
         return Err(rustix::io::Errno::NODEV.into());
     }
-    stop_propagation(&node)?;
     Ok(node)
 }
 

@@ -161,9 +161,39 @@ pub fn confine() {
     let _ = seccomp::refuse_what_is_not_needed();
 }
 
+/// Kills the process after so many seconds, whatever it waits for and whatever its code has become:
+/// SIGKILL cannot be ignored or blocked.
+pub(super) fn kill_after(seconds: u32) {
+    // Without timers of that kind, a signal: code that may change its own signals could outlive it.
+    if kill_timer(seconds).is_err() {
+        end_after(seconds);
+    }
+    bound(Resource::Cpu, u64::from(seconds));
+}
+
+fn kill_timer(seconds: u32) -> io::Result<()> {
+    // SAFETY: a struct of numbers, for which zeros are values.
+    let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = libc::SIGKILL;
+    let mut timer = std::ptr::null_mut();
+    // SAFETY: live structs; the timer is this process's and ends with it.
+    if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    let mut when: libc::itimerspec = unsafe { std::mem::zeroed() };
+    when.it_value.tv_sec = seconds.into();
+    // SAFETY: the timer that was just made, and a live struct; the old time is not asked for.
+    match unsafe { libc::timer_settime(timer, 0, &raw const when, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Ends the process by signal after so many seconds, whatever it waits for and whoever has started it: what is ignored or
 /// blocked is inherited.
-pub(super) fn end_after(seconds: u32) {
+fn end_after(seconds: u32) {
     // SAFETY: the default action, no handler.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
     let mut alarm = std::mem::MaybeUninit::uninit();
@@ -181,14 +211,41 @@ pub(super) fn end_after(seconds: u32) {
 
 /// Lowers a limit of the process to `most`.
 pub(super) fn bound(resource: Resource, most: u64) {
-    let now = rustix::process::getrlimit(resource);
-    let at_most = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
-    let bound = Rlimit {
-        current: at_most(now.current),
-        maximum: at_most(now.maximum),
+    let set = |current, maximum| {
+        let limit = Rlimit {
+            current: Some(current),
+            maximum: Some(maximum),
+        };
+        rustix::process::prlimit(None, resource, limit)
     };
     // Lowering is always allowed; a seccomp profile that says otherwise is no reason to refuse.
-    let _ = rustix::process::setrlimit(resource, bound);
+    if let Ok(before) = set(most, most) {
+        let lower = [before.current, before.maximum].map(|limit| limit.map_or(most, |l| l.min(most)));
+        if lower != [most, most] {
+            let _ = set(lower[0], lower[1]);
+        }
+    }
+}
+
+/// Keeps what entering a mount namespace, copying a mount and becoming another user take, and
+/// [`keep_to_read`].
+pub(super) fn keep_to_enter() {
+    keep(&[
+        Capability::CAP_DAC_READ_SEARCH,
+        Capability::CAP_SETGID,
+        Capability::CAP_SETUID,
+        Capability::CAP_SYS_ADMIN,
+        Capability::CAP_SYS_CHROOT,
+    ]);
+}
+
+/// A fault of the process's own code ends it, whatever handler the runtime of the language has for
+/// that.
+pub(super) fn end_at_faults() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: the default action, no handler.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 /// Keeps the one capability that reading the files of any user takes.

@@ -6,33 +6,44 @@
 //!
 //! | what | in the child |
 //! |---|---|
-//! | file system | the rootfs is its root directory; Landlock (Linux 5.13) lets it read there and nothing else |
+//! | file system | a copy of the rootfs with all its mounts, attached nowhere, read-only, without devices and programs; Landlock (Linux 5.13) lets it read there and nothing else |
+//! | root directory | its own descriptor directory: no path and no `..` leads anywhere else |
 //! | user | 65534, where the caller may change its user |
 //! | capabilities | `CAP_DAC_READ_SEARCH`: a rootfs belongs to any user |
-//! | descriptors | two pipes, the rootfs, its own descriptor directory |
+//! | descriptors | two pipes, the copy, its own descriptor directory |
 //! | system calls | those for reading files and for memory ([`super::seccomp`]) |
-//! | bounds | 20 s, 512 MB of memory, no byte into a file, no core |
+//! | bounds | 20 s, kept by SIGKILL; 512 MB of memory, no byte into a file, no core |
 //!
-//! A kernel or an outer container that forbids one of them leaves the others.
+//! The time runs first of all, and nothing of the image is touched before all of this is in force:
+//! its file system may never answer. A kernel or an outer container that forbids one of them leaves
+//! the others. Without `openat2` (Linux 5.6) the copy is the root directory, without `open_tree`
+//! (Linux 5.2) the rootfs itself is.
 
 mod landlock;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Pid, Resource, WaitOptions, WaitStatus, waitpid};
 use rustix::thread::{Gid, Uid};
 
-use super::process::{bound, close_all_but, end_after, keep_to_read};
-use super::root::{Root, proc_root, use_own_fds_of};
+use super::mount::{detached, sealed_copy};
+use super::process::{bound, close_all_but, end_at_faults, keep_to_enter, keep_to_read, kill_after};
+use super::root::{Root, own_fds_of, proc_root, use_as_own_fds};
 use super::seccomp;
 
 /// Seconds after which a child ends itself: a file system of the image may never answer, and then only a deadly signal ends
 /// the wait. The parent could not send it, nor would the kernel at the parent's end: the child is another user.
 const PATIENCE: u32 = if cfg!(test) { 1 } else { 20 };
+/// How much longer the parent waits: a server of FUSE that has taken a request and does not answer
+/// it holds whoever asks in a wait that no signal ends.
+const GRACE: Duration = Duration::from_secs(1);
 /// Address space, in bytes: the largest cache and configuration that are read, several times over.
 const MAX_MEMORY: u64 = 512 << 20;
 /// A message, in bytes: the largest cache, extended.
@@ -48,8 +59,10 @@ const NOBODY: u32 = 65534;
 #[derive(Debug)]
 pub struct Reader {
     port: Port,
-    /// `None` when it is known to have ended.
+    /// `None` when it is known to have ended, or cannot.
     child: Option<Pid>,
+    /// When its time is up.
+    limit: Instant,
 }
 
 /// One side of the conversation.
@@ -58,11 +71,14 @@ pub struct Port {
     from: File,
     /// `None` when all is said.
     to: Option<File>,
+    /// Until when to wait for the other side; for ever in the child, whose time is limited.
+    until: Option<Instant>,
 }
 
 impl Reader {
-    /// Starts a child that runs `work` with its side of the conversation on the root that `open` opens there, and ends. It
-    /// has a copy of everything that the closures hold, and while it opens the root all rights of this process. The process has one thread.
+    /// Starts a child that runs `work` with its side of the conversation on the root that `open`
+    /// opens there, and ends. It has a copy of everything that the closures hold, and while it
+    /// opens the root it may mount. The process has one thread.
     ///
     /// # Errors
     /// When no process can be made, or the child cannot be cut off from this process's descriptors.
@@ -74,13 +90,15 @@ impl Reader {
         let (answer_from, answer_to) = pipe_with(PipeFlags::CLOEXEC)?;
         // Smaller pieces take a little longer.
         let _ = fcntl_setpipe_size(&answer_to, PIPE);
+        rustix::io::ioctl_fionbio(&answer_from, true)?;
         let proc = proc_root()?;
+        let limit = Instant::now() + Duration::from_secs(PATIENCE.into());
         // SAFETY: a hook and the commands that get here have one thread, so no lock is held by another; the child ends
         // by `_exit` and never returns into the parent's frames.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                let narrowed = open().and_then(|root| narrow(&root, &proc, [ask_from, answer_to]));
+                let narrowed = narrow(open, &proc, [ask_from, answer_to]);
                 let done = narrowed.and_then(|(root, mut port)| work(&root, &mut port));
                 let status = i32::from(done.is_err());
                 // SAFETY: ends the child; nothing of the parent's is run or flushed.
@@ -90,8 +108,10 @@ impl Reader {
                 port: Port {
                     from: answer_from.into(),
                     to: Some(ask_to.into()),
+                    until: Some(limit + GRACE),
                 },
                 child: Pid::from_raw(child),
+                limit,
             }),
         }
     }
@@ -113,12 +133,17 @@ impl Reader {
     /// no message.
     pub fn hear(&mut self) -> io::Result<Vec<Vec<u8>>> {
         let said = self.port.hear();
-        if said
-            .as_ref()
-            .is_err_and(|e| e.kind() == io::ErrorKind::UnexpectedEof)
-            && self.end().and_then(WaitStatus::terminating_signal) == Some(libc::SIGALRM)
-        {
-            return Err(Errno::TIMEDOUT.into());
+        match said.as_ref().map_err(io::Error::kind) {
+            Err(io::ErrorKind::UnexpectedEof) => {
+                let signal = self.end().and_then(WaitStatus::terminating_signal);
+                let is_limit = matches!(signal, Some(libc::SIGKILL | libc::SIGALRM | libc::SIGXCPU));
+                if is_limit && Instant::now() >= self.limit {
+                    return Err(Errno::TIMEDOUT.into());
+                }
+            }
+            // It has been killed, and does not end.
+            Err(io::ErrorKind::TimedOut) => self.child = None,
+            _ => {}
         }
         said
     }
@@ -136,8 +161,16 @@ impl Drop for Reader {
         // A container's first process would inherit what its hook leaves behind, so nothing is left.
         if self.child.is_some() {
             let mut rest = [0; 4096];
-            while self.port.some(&mut rest).is_ok_and(|n| n > 0) {}
-            self.end();
+            let end = loop {
+                match self.port.some(&mut rest) {
+                    Ok(0) => break true,
+                    Ok(_) => {}
+                    Err(_) => break false,
+                }
+            };
+            if end {
+                self.end();
+            }
         }
     }
 }
@@ -211,10 +244,22 @@ impl Port {
     /// Some bytes; none at the end.
     fn some(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.from.read(out) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                read => return read,
+            match (self.from.read(out), self.until) {
+                (Err(e), _) if e.kind() == io::ErrorKind::Interrupted => {}
+                (Err(e), Some(until)) if e.kind() == io::ErrorKind::WouldBlock => self.wait(until)?,
+                (read, _) => return read,
             }
+        }
+    }
+
+    /// Waits until there is something to read.
+    fn wait(&self, until: Instant) -> io::Result<()> {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&self.from, PollFlags::IN)], Some(&left)) {
+            Ok(0) => Err(Errno::TIMEDOUT.into()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
         }
     }
 }
@@ -232,36 +277,68 @@ fn no_message() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "what it says is no answer")
 }
 
-/// Makes this process, a child just made, what the module says.
-fn narrow(root: &Root, proc: &OwnedFd, pipes: [OwnedFd; 2]) -> io::Result<(Root, Port)> {
+/// Makes this process, a child just made, what the module says, with the root that `open` opens.
+fn narrow(
+    open: impl FnOnce() -> io::Result<Root>,
+    proc: &OwnedFd,
+    pipes: [OwnedFd; 2],
+) -> io::Result<(Root, Port)> {
     // 0 and 1 are the pipes; 2 is one that nothing can be written to, so that no crafted text reaches a log.
     let [from, to] = pipes;
     for (fd, place) in [(&from, 0), (&to, 1), (&from, 2)] {
         place_at(fd, place)?;
     }
-    let own = use_own_fds_of(proc)?;
-    close_all_but(&[root.as_fd().as_raw_fd(), own]);
-    // What the parent holds is closed under its owners here; they are never used again, and never dropped.
-    std::mem::forget((from, to));
-    let jailed = rustix::process::fchdir(root)
-        .and_then(|()| rustix::process::chroot(c"."))
-        .is_ok();
-    give_up_user();
-    keep_to_read();
-    end_after(PATIENCE);
+    kill_after(PATIENCE);
     let none = [Resource::Core, Resource::Fsize, Resource::Nproc].map(|resource| (resource, 0));
     for (resource, most) in none.into_iter().chain([(Resource::As, MAX_MEMORY)]) {
         bound(resource, most);
     }
+    end_at_faults();
+    keep_to_enter();
+    let (root, own) = jail(open, proc)?;
+    close_all_but(&[root.as_fd().as_raw_fd(), own]);
+    // What the parent holds is closed under its owners here; they are never used again, and never dropped.
+    std::mem::forget((from, to));
+    give_up_user();
+    keep_to_read();
     let _ = landlock::only_read_below(root.as_fd());
     let _ = seccomp::allow_reading();
     let [from, to] = [0, 1].map(|fd: RawFd| {
         // SAFETY: placed there above, and owned by nothing else.
         File::from(unsafe { OwnedFd::from_raw_fd(fd) })
     });
-    let port = Port { from, to: Some(to) };
-    let root = if jailed { root.as_own() } else { root.try_clone() }?;
+    let port = Port {
+        from,
+        to: Some(to),
+        until: None,
+    };
     Ok((root, port))
+}
+
+/// Leaves nothing in sight but the tree at the root that `open` opens and the process's own
+/// descriptors. Returns the root, and the number of the descriptor of the others' directory.
+fn jail(open: impl FnOnce() -> io::Result<Root>, proc: &OwnedFd) -> io::Result<(Root, RawFd)> {
+    let (own, has_openat2) = own_fds_of(proc)?;
+    if !has_openat2 {
+        // A copy of a mount has no parent, so no `..` leads out of the descriptor directory.
+        let own = detached(&own, OpenTreeFlags::empty()).unwrap_or(own);
+        let root = open()?;
+        let root = sealed_copy(root.as_fd()).map_or(root, Root::from_fd);
+        return Ok((as_root_directory(root)?, use_as_own_fds(&own)?));
+    }
+    let root = open()?;
+    let Ok(copy) = sealed_copy(root.as_fd()) else {
+        return Ok((as_root_directory(root)?, use_as_own_fds(&own)?));
+    };
+    // Nothing of the image is touched yet, as it would be by making the copy the root directory.
+    let _ = rustix::process::fchdir(&own).and_then(|()| rustix::process::chroot(c"."));
+    Ok((Root::of_detached(copy), use_as_own_fds(&own)?))
+}
+
+/// Makes `root` the process's root directory, where that is allowed.
+fn as_root_directory(root: Root) -> io::Result<Root> {
+    let jailed = rustix::process::fchdir(&root).and_then(|()| rustix::process::chroot(c"."));
+    if jailed.is_ok() { root.as_own() } else { Ok(root) }
 }
 
 /// Makes `place` another number of `fd`, kept by nothing else.
@@ -282,5 +359,7 @@ fn give_up_user() {
     let _ = rustix::thread::set_thread_res_uid(user, user, user);
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

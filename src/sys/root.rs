@@ -36,7 +36,7 @@ enum Walk {
     Emulated,
     /// By the kernel: this is the process's own root directory, which no lookup of the process leaves.
     Plain,
-    /// Not at all: a directory below the process's own root, with no procfs in sight.
+    /// Not at all: the process's own root directory is not above it, and no procfs is in sight.
     None,
 }
 
@@ -65,6 +65,15 @@ impl Root {
             else_by: Walk::Plain,
             ..self.try_clone()?
         })
+    }
+
+    /// The root of a mount that is attached nowhere, for a process that has no other directory and
+    /// no procfs in sight. `openat2` is there.
+    pub(super) fn of_detached(top: OwnedFd) -> Self {
+        Self {
+            else_by: Walk::None,
+            ..Self::from_fd(top)
+        }
     }
 
     /// A second handle on the same root.
@@ -98,13 +107,24 @@ impl Root {
     /// libpathrs does the same, but spends eight more calls on the text of an error, and a path that
     /// does not exist is the most common answer of all.
     fn openat2(&self, path: &Path, flags: OFlags) -> Option<io::Result<OwnedFd>> {
-        let found = rustix::fs::openat2(
-            &self.inner,
-            path,
-            OFlags::PATH | OFlags::CLOEXEC | flags,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        );
+        let walk = || {
+            rustix::fs::openat2(
+                &self.inner,
+                path,
+                OFlags::PATH | OFlags::CLOEXEC | flags,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            )
+        };
+        let mut found = walk();
+        if self.else_by == Walk::None {
+            // Any mount and any rename on the machine is in the way of a walk through `..`.
+            let mut left = MAX_WALKS;
+            while matches!(found, Err(Errno::AGAIN)) && left > 0 {
+                left -= 1;
+                found = walk();
+            }
+        }
         match found {
             Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::TOOBIG | Errno::XDEV) => {
                 self.plainly(path, flags)
@@ -219,6 +239,10 @@ impl Root {
         Ok((self.resolve(dir)?, name.to_owned()))
     }
 }
+
+/// How often a walk is begun again because of a mount or a rename elsewhere. One takes a few
+/// microseconds.
+const MAX_WALKS: u32 = 1000;
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -677,14 +701,21 @@ pub(super) fn proc_root() -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(own_fds()?, "../..", flags, Mode::empty())?)
 }
 
-/// Makes [`own_fds`] the directory of the process that calls: a child's still shows its parent's descriptors. Returns
-/// the number of the descriptor.
-pub(super) fn use_own_fds_of(proc: &OwnedFd) -> io::Result<RawFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let own = rustix::fs::openat(proc, "self/fd", flags, Mode::empty())?;
+/// The descriptor directory of the process that calls, a child whose [`own_fds`] still shows its
+/// parent's descriptors; and whether there is an `openat2` to find it with.
+pub(super) fn own_fds_of(proc: &OwnedFd) -> io::Result<(OwnedFd, bool)> {
+    let (path, flags) = (c"self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC);
+    match rustix::fs::openat2(proc, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Ok(own) => Ok((own, true)),
+        Err(_) => Ok((rustix::fs::openat(proc, path, flags, Mode::empty())?, false)),
+    }
+}
+
+/// Makes `dir` what [`own_fds`] is. Returns the number of the descriptor.
+pub(super) fn use_as_own_fds(dir: &OwnedFd) -> io::Result<RawFd> {
     let place = own_fds()?.as_raw_fd();
     // SAFETY: `place` is the number of a descriptor that `OWN_FDS` holds for the life of the process; it still does.
-    match unsafe { libc::dup3(own.as_raw_fd(), place, libc::O_CLOEXEC) } {
+    match unsafe { libc::dup3(dir.as_raw_fd(), place, libc::O_CLOEXEC) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(place),
     }

@@ -64,7 +64,9 @@ const REFUSED: &[c_long] = &[
     libc::SYS_mknod,
 ];
 
-/// What reading files takes, and memory to understand them: all that a child which parses an image may call.
+/// What reading files takes, and memory to understand them: all that a child which parses an image
+/// may call. No signal can be sent, ignored or blocked, and no timer changed: its time limit is
+/// one.
 const READING: &[c_long] = &[
     libc::SYS_openat2,
     libc::SYS_openat,
@@ -104,10 +106,6 @@ const READING: &[c_long] = &[
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_futex,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
     libc::SYS_restart_syscall,
     libc::SYS_getpid,
     libc::SYS_gettid,
