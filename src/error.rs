@@ -232,15 +232,23 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
+/// Characters of a text that [`Escaped`] shows.
+const MAX_SHOWN: usize = 600;
+
+/// The beginning of a text, as much as [`Escaped`] looks at: what follows need not be kept.
+pub fn shown(text: &str) -> &str {
+    let end = text.char_indices().nth(MAX_SHOWN + 1);
+    end.map_or(text, |(at, _)| text.get(..at).unwrap_or(text))
+}
+
 /// Shows text that may come from an image: control characters are escaped and the length is bounded.
 #[derive(Debug)]
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MAX: usize = 600;
         for (i, c) in self.0.chars().enumerate() {
-            if i == MAX {
+            if i == MAX_SHOWN {
                 return f.write_str("…");
             }
             if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {

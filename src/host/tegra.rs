@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::libs::{Facts, below, facts, parent};
 use super::{DriverFile, FileKind, Host, Locations, Roots};
-use crate::ldso::glob::{self, Budget};
+use crate::ldso::glob::{self, Allowance};
 use crate::sys::owned;
 use crate::sys::root::Node;
 
@@ -106,7 +106,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     let mut finder = Finder {
         roots,
         base,
-        budget: Budget::default(),
+        patterns: Allowance::default(),
         seen: BTreeSet::new(),
         found: Tegra::default(),
         host,
@@ -121,7 +121,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
 struct Finder<'a> {
     roots: &'a Roots,
     base: PathBuf,
-    budget: Budget,
+    patterns: Allowance,
     seen: BTreeSet<PathBuf>,
     found: Tegra,
     host: &'a mut Host,
@@ -148,7 +148,7 @@ impl Finder<'_> {
             let pattern = Path::new(pattern.trim());
             let usable = pattern.is_absolute() && !pattern.components().any(|c| c == Component::ParentDir);
             let paths = if usable {
-                glob::expand(&self.roots.driver, pattern, &mut self.budget)
+                glob::expand(&self.roots.driver, pattern, &mut self.patterns)
             } else {
                 Vec::new()
             };

@@ -16,8 +16,9 @@ use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Container, Image, Sources};
 use crate::door::{hook, inject, log};
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::oci::{Bundle, Spec};
+use crate::oci::{Bundle, Interest, Spec};
 use crate::plan::{Place, Plan};
+use crate::sys::budget::Budget;
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::ns::MountNs;
 use crate::sys::process;
@@ -89,7 +90,8 @@ fn namespace(pid: Option<i32>) -> Result<Option<MountNs>> {
 
 /// The definition of the container, where the rootfs is the one of a bundle.
 fn spec_of(rootfs: &Path) -> Option<Spec> {
-    let (bundle, spec) = Bundle::open(rootfs.parent()?).ok()?;
+    let (bundle, spec) = Bundle::open(rootfs.parent()?, Interest::NOTHING, &Budget::default()).ok()?;
+    spec.whole().ok()?;
     (spec.root_path(bundle.path()).ok()? == rootfs).then_some(spec)
 }
 
