@@ -71,7 +71,7 @@ impl Bundle {
             return Err(Error::new(Code::Bundle, what(), "it is not a regular file"));
         }
         let spec = match file.read(MAX_WHOLE) {
-            Ok(bytes) if weight(&bytes) <= MAX_VALUES => {
+            Ok(bytes) if bytes.len() <= SMALL || memory_of(&bytes) <= MAX_VALUES => {
                 Spec::parse(&bytes).map_err(|e| Error::new(Code::Bundle, what(), e.why()))?
             }
             Ok(bytes) => part(&bytes[..], interest, budget, what)?,
@@ -127,11 +127,8 @@ impl Bundle {
     }
 }
 
-/// The memory that the values of a document take, at most: what a list, an object or a value takes beside its text.
-fn weight(bytes: &[u8]) -> usize {
-    if bytes.len() <= SMALL {
-        return 0;
-    }
+/// The memory that the values of a JSON document take beside their text, at most.
+pub(crate) fn memory_of(bytes: &[u8]) -> usize {
     let weights = bytes.iter().map(|byte| match byte {
         b'[' => 4 * size_of::<Value>(),
         b'{' => 8 * size_of::<Value>(),
