@@ -465,6 +465,14 @@ pub(super) fn table<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn set(text: &str, path: &[&str], value: &Value) -> Option<String> {
+        super::set(text, &Index::new(text)?, path, value)
+    }
+
+    fn remove(text: &str, path: &[&str]) -> Option<String> {
+        super::remove(text, &Index::new(text)?, path)
+    }
     use serde_json::json;
 
     const NESTED: &str = "version = 2 # v\n\n[plugins]\n  [plugins.\"a.b\"] # cri\n    [plugins.\"a.b\".rts.runc]\n      type = \"x\" # t\n    # end\n  [plugins.\"z\"]\n    path = '/p'\n";
