@@ -232,16 +232,12 @@ fn set(text: &[u8], start: usize) -> Option<([u64; 4], usize)> {
     let mut at = first;
     while at < end {
         let low = text[at];
-        let high = match text.get(at + 1..end) {
-            Some([b'-', high, ..]) => {
-                at += 3;
-                *high
-            }
-            _ => {
-                at += 1;
-                low
-            }
-        };
+        let range = text.get(at + 1..end).and_then(|rest| match rest {
+            [b'-', high, ..] => Some(*high),
+            _ => None,
+        });
+        let high = range.unwrap_or(low);
+        at += if range.is_some() { 3 } else { 1 };
         for byte in low..=high {
             bits[usize::from(byte / 64)] |= 1 << (byte % 64);
         }

@@ -100,10 +100,9 @@ pub(super) fn of(instruction: &Instruction, text: &str, budget: &Budget) -> Resu
                     ..new(Kind::Framework, what)?
                 });
             }
-            if rest.contains(&"create") {
-                if let Some(what) = environment(rest) {
-                    found.push(new(Kind::CondaEnvironment, what)?);
-                }
+            let made = environment(rest).filter(|_| rest.contains(&"create"));
+            if let Some(what) = made {
+                found.push(new(Kind::CondaEnvironment, what)?);
             }
         }
     }

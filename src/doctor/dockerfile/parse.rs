@@ -48,14 +48,11 @@ impl Instruction {
     /// The line that holds `needle` where a word begins, else the first.
     pub(super) fn line_of(&self, needle: &str, budget: &Budget) -> Result<Line, Exceeded> {
         let known = self.found.borrow().get(needle).copied();
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let at = self.search(needle, budget)?;
-                self.found.borrow_mut().insert(needle.to_owned(), at);
-                at
-            }
-        };
+        if let Some(at) = known {
+            return Ok(self.line(at));
+        }
+        let at = self.search(needle, budget)?;
+        self.found.borrow_mut().insert(needle.to_owned(), at);
         Ok(self.line(at))
     }
 
