@@ -254,7 +254,7 @@ mod tests {
         std::fs::File::create(&file).unwrap().set_len(MAX + 1).unwrap();
         let refused = open(dir.path()).unwrap_err();
         assert_eq!(refused.code(), Code::Bundle, "zeros are no JSON: {refused}");
-        std::fs::write(&file, " ".repeat(MAX as usize + 1)).unwrap();
+        std::fs::write(&file, " ".repeat((64 << 20) + 1)).unwrap();
         let refused = open(dir.path()).unwrap_err();
         assert_eq!(refused.code(), Code::TooLarge);
         assert!(refused.why().contains("64 MiB"));

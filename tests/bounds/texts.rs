@@ -342,7 +342,7 @@ fn specifications_of_8000_devices_and_in_4000_files() {
         run(TEXT, &args, None)
     };
     let listed = list(false);
-    assert_eq!(listed.stdout.iter().filter(|&&b| b == b'\n').count(), 8000);
+    assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), 8000);
     list(true);
     run(
         TEXT,
@@ -553,14 +553,15 @@ fn patterns_of_ld_so_conf() {
 /// A loader's cache of `count` entries, all of one name and path.
 fn cache(count: u32, name: &[u8], path: &[u8]) -> Vec<u8> {
     let strings = [name, b"\0", path, b"\0"].concat();
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
     let mut out = b"glibc-ld.so.cache1.1".to_vec();
     out.extend(count.to_le_bytes());
-    out.extend((strings.len() as u32).to_le_bytes());
+    out.extend(len(&strings).to_le_bytes());
     out.extend([2, 0, 0, 0]);
     out.extend([0; 16]);
-    let base = out.len() as u32 + 24 * count;
+    let base = len(&out) + 24 * count;
     for _ in 0..count {
-        for word in [0x303, base, base + name.len() as u32 + 1, 0, 0, 0] {
+        for word in [0x303, base, base + len(name) + 1, 0, 0, 0] {
             out.extend(word.to_le_bytes());
         }
     }
