@@ -242,13 +242,22 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
+/// Characters of a text that [`Escaped`] shows.
+const MAX_SHOWN: usize = 600;
+
+/// The beginning of a text, as much as [`Escaped`] looks at: what follows need not be kept.
+pub fn shown(text: &str) -> &str {
+    let end = text.char_indices().nth(MAX_SHOWN + 1);
+    end.map_or(text, |(at, _)| text.get(..at).unwrap_or(text))
+}
+
 /// Shows text that may come from an image: control characters are escaped and the length is bounded.
 #[derive(Debug)]
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        one_line(self.0, 600, f)
+        one_line(self.0, MAX_SHOWN, f)
     }
 }
 

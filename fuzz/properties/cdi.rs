@@ -2,6 +2,7 @@
 
 use nvoci::cdi::read::{Format, parse};
 use nvoci::cdi::{emit, validate::validate};
+use nvoci::sys::budget::Budget;
 
 /// Must hold for every input. The first byte chooses the format.
 pub(crate) fn check(input: &[u8]) {
@@ -13,7 +14,7 @@ pub(crate) fn check(input: &[u8]) {
     } else {
         Format::Json
     };
-    let Ok(spec) = parse(bytes, format, "fuzz") else {
+    let Ok(spec) = parse(bytes, format, "fuzz", &Budget::default()) else {
         return;
     };
     validate(&spec).expect("what was accepted is valid");
@@ -21,7 +22,8 @@ pub(crate) fn check(input: &[u8]) {
         (emit::yaml(&spec), Format::Yaml),
         (emit::json(&spec), Format::Json),
     ] {
-        let again = parse(text.as_bytes(), format, "again").expect("what was written can be read");
+        let again = parse(text.as_bytes(), format, "again", &Budget::default())
+            .expect("what was written can be read");
         assert_eq!(again, spec, "{text}");
     }
 }

@@ -10,6 +10,7 @@ use super::registry::{Loaded, Registry, Standing, Trust};
 use super::types::{Edits, Hook};
 use super::version::Version;
 use crate::error::Error;
+use crate::sys::budget::Budget;
 use crate::sys::owned;
 use crate::sys::root::Root;
 
@@ -118,8 +119,8 @@ impl Engine {
 }
 
 /// Looks at every specification of `dirs`.
-pub fn check(dirs: &[PathBuf], engines: &[Engine]) -> Vec<Finding> {
-    let registry = Registry::load(dirs, Trust::Anyone);
+pub fn check(dirs: &[PathBuf], engines: &[Engine], budget: &Budget) -> Vec<Finding> {
+    let registry = Registry::load(dirs, Trust::Anyone, budget);
     let mut found = Findings::default();
     for (path, error) in &registry.problems {
         found.add(

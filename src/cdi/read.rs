@@ -1,10 +1,11 @@
 //! Reads a specification, strictly: a field that is not known is an error, as for the engines.
 
-use super::tree::Tree;
+use super::tree::{Map, Tree, Unreadable};
 use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook, IntelRdt, Mount};
 use super::validate::validate;
 use super::version::Version;
 use crate::error::{Code, Error, Result};
+use crate::sys::budget::Budget;
 
 /// The largest file that is read, in bytes. One of the vendor's for 16 GPUs has 40 kB.
 pub const MAX_SIZE: u64 = 4 << 20;
@@ -32,19 +33,24 @@ impl Format {
 /// Reads and validates a specification; `name` is for messages.
 ///
 /// # Errors
-/// [`Code::Cdi`], naming the field.
-pub fn parse(bytes: &[u8], format: Format, name: &str) -> Result<CdiSpec> {
-    let broken = |why: String| Error::new(Code::Cdi, format!("CDI specification {name}"), why);
+/// [`Code::Cdi`], naming the field; [`Code::TooLarge`] when it needs more than is left of `budget`.
+pub fn parse(bytes: &[u8], format: Format, name: &str, budget: &Budget) -> Result<CdiSpec> {
+    let what = || format!("CDI specification {name}");
+    let broken = |why: String| Error::new(Code::Cdi, what(), why);
     if bytes.len() as u64 > MAX_SIZE {
         return Err(broken(format!("it is larger than {MAX_SIZE} bytes")));
     }
     let tree = match format {
-        Format::Json => Tree::json(bytes),
+        Format::Json => Tree::json(bytes, budget),
         Format::Yaml => core::str::from_utf8(bytes)
-            .map_err(|_| "it is not UTF-8 text".to_owned())
-            .and_then(Tree::yaml),
+            .map_err(|_| "it is not UTF-8 text".to_owned().into())
+            .and_then(|text| Tree::yaml(text, budget)),
     };
-    let spec = tree.and_then(|tree| document(&tree)).map_err(broken)?;
+    let tree = tree.map_err(|e| match e {
+        Unreadable::Broken(why) => broken(why),
+        Unreadable::Exceeded(exceeded) => exceeded.of(what()),
+    })?;
+    let spec = document(&tree).map_err(broken)?;
     validate(&spec).map_err(broken)?;
     Ok(spec)
 }
@@ -185,7 +191,7 @@ fn rdt(tree: &Tree, at: &str) -> Result<IntelRdt, Bad> {
 /// Text; a scalar without quotes is taken as it stands, so `name: 0` is the device `0`.
 fn text(tree: &Tree, at: &str) -> Result<String, Bad> {
     match tree {
-        Tree::Text(text) | Tree::Plain(text) => Ok(text.clone()),
+        Tree::Text(text) | Tree::Plain(text) => Ok(text.as_ref().to_owned()),
         _ => Err(format!("{at} is not text")),
     }
 }
@@ -208,8 +214,8 @@ fn number(tree: &Tree, at: &str) -> Result<u32, Bad> {
 
 fn flag(tree: &Tree, at: &str) -> Result<bool, Bad> {
     match tree {
-        Tree::Plain(text) if text == "true" => Ok(true),
-        Tree::Plain(text) if text == "false" => Ok(false),
+        Tree::Plain(text) if &**text == "true" => Ok(true),
+        Tree::Plain(text) if &**text == "false" => Ok(false),
         _ => Err(format!("{at} is neither true nor false")),
     }
 }
@@ -217,23 +223,23 @@ fn flag(tree: &Tree, at: &str) -> Result<bool, Bad> {
 /// A mapping with known keys.
 struct Fields<'a> {
     at: &'a str,
-    entries: &'a [(String, Tree)],
+    map: &'a Map,
 }
 
 impl<'a> Fields<'a> {
     fn of(tree: &'a Tree, at: &'a str, known: &[&str]) -> Result<Self, Bad> {
         let here = if at.is_empty() { "the document" } else { at };
-        let Tree::Map(entries) = tree else {
+        let Tree::Map(map) = tree else {
             return Err(format!("{here} is not a mapping"));
         };
-        match entries.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+        match map.own.iter().find(|(key, _)| !known.contains(&&**key)) {
             Some((key, _)) => Err(format!("{here} has the unknown field `{key}`")),
-            None => Ok(Self { at, entries }),
+            None => Ok(Self { at, map }),
         }
     }
 
     fn get(&self, key: &str) -> Option<&'a Tree> {
-        let (_, tree) = self.entries.iter().find(|(known, _)| known == key)?;
+        let (_, tree) = self.map.own.iter().find(|(known, _)| &**known == key)?;
         (!tree.is_null()).then_some(tree)
     }
 
@@ -271,9 +277,10 @@ impl<'a> Fields<'a> {
         let at = self.below(key);
         match self.get(key) {
             None => Ok(Vec::new()),
-            Some(Tree::Map(entries)) => entries
+            Some(Tree::Map(map)) => map
+                .own
                 .iter()
-                .map(|(k, v)| Ok((k.clone(), text(v, &format!("{at}.{k}"))?)))
+                .map(|(k, v)| Ok((k.as_ref().to_owned(), text(v, &format!("{at}.{k}"))?)))
                 .collect(),
             Some(_) => Err(format!("{at} is not a mapping")),
         }

@@ -10,6 +10,7 @@ use super::read::{self, Format};
 use super::types::{CdiSpec, Device};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::request::CdiName;
+use crate::sys::budget::Budget;
 use crate::sys::owned;
 use crate::sys::root::{Node, Root};
 
@@ -56,12 +57,12 @@ pub enum Standing {
 
 impl Registry {
     /// Reads all directories; one that does not exist has no specifications. A broken file is a problem, not an
-    /// error: it must not take other vendors' devices away.
-    pub fn load(dirs: &[PathBuf], trust: Trust) -> Self {
+    /// error: it must not take other vendors' devices away. So is each that `budget` does not suffice for.
+    pub fn load(dirs: &[PathBuf], trust: Trust, budget: &Budget) -> Self {
         let mut registry = Self::default();
         for (priority, dir) in dirs.iter().enumerate() {
             for path in registry.files(dir, trust) {
-                match spec_file(&path, trust) {
+                match spec_file(&path, trust, budget) {
                     Ok(Some(spec)) => registry.loaded.push(Loaded { path, priority, spec }),
                     Ok(None) => {}
                     Err(e) => registry.problems.push((path, e)),
@@ -171,14 +172,14 @@ impl Registry {
 }
 
 /// Reads a specification file; `None` when it is gone, or is a directory of that name.
-pub fn spec_file(path: &Path, trust: Trust) -> Result<Option<CdiSpec>> {
+pub fn spec_file(path: &Path, trust: Trust, budget: &Budget) -> Result<Option<CdiSpec>> {
     let what = || format!("CDI specification {}", path.display());
     let Some(node) = open(path, trust)?.filter(|n| !n.is_dir()) else {
         return Ok(None);
     };
     let bytes = node.read(read::MAX_SIZE).context(Code::Cdi, what)?;
     let format = Format::of(path).unwrap_or(Format::Yaml);
-    read::parse(&bytes, format, &path.display().to_string()).map(Some)
+    read::parse(&bytes, format, &path.display().to_string(), budget).map(Some)
 }
 
 fn open(path: &Path, trust: Trust) -> Result<Option<Node>> {

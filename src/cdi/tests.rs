@@ -11,15 +11,20 @@ use std::path::{Path, PathBuf};
 
 use super::explicit::{Mode, explicit};
 use super::generate::{Explicit, Naming, Options, dynamic};
-use super::read::{Format, parse};
+use super::read::{self, Format};
 use super::registry::{Registry, Standing, Trust};
 use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount};
 use super::version::Version;
 use super::{check, edit, emit, transform};
-use crate::error::Code;
+use crate::error::{Code, Result};
 use crate::host::testhost::TestHost;
 use crate::oci::{Spec, Stage};
 use crate::request::CdiName;
+use crate::sys::budget::Budget;
+
+fn parse(bytes: &[u8], format: Format, name: &str) -> Result<CdiSpec> {
+    read::parse(bytes, format, name, &Budget::default())
+}
 
 fn vendors(name: &str, root: &Path) -> CdiSpec {
     let at = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -727,7 +732,7 @@ fn later_directories_win_and_equals_are_in_conflict() {
         ("etc/broken.yaml", "kind: ["),
         ("run/a.yaml", &with("v.com/gpu", "0", "A=run")),
     ]);
-    let registry = Registry::load(&dirs.list(), Trust::Anyone);
+    let registry = Registry::load(&dirs.list(), Trust::Anyone, &Budget::default());
     assert_eq!(registry.problems.len(), 1);
     let (_, device) = registry.find(&name("v.com/gpu=0")).unwrap();
     assert_eq!(device.edits.env, ["A=run"]);
@@ -751,7 +756,11 @@ fn later_directories_win_and_equals_are_in_conflict() {
     let e = edit::edits_of(&registry, &[name("v.com/gpu=1")], &dirs.list()).unwrap_err();
     assert!(e.why().contains("conflict"), "{e}");
 
-    let found = check::check(&dirs.list(), &[check::Engine::of("podman", "4.3.1").unwrap()]);
+    let found = check::check(
+        &dirs.list(),
+        &[check::Engine::of("podman", "4.3.1").unwrap()],
+        &Budget::default(),
+    );
     let has = |severity, part: &str| {
         assert!(
             found
@@ -774,10 +783,15 @@ fn a_specification_of_another_user_is_not_applied() {
         fs::Permissions::from_mode(0o666),
     )
     .unwrap();
-    let registry = Registry::load(&dirs.list(), Trust::Root);
+    let registry = Registry::load(&dirs.list(), Trust::Root, &Budget::default());
     assert!(registry.loaded.is_empty());
     assert_eq!(registry.problems[0].1.code(), Code::UnsafeOwner);
-    assert_eq!(Registry::load(&dirs.list(), Trust::Anyone).loaded.len(), 1);
+    assert_eq!(
+        Registry::load(&dirs.list(), Trust::Anyone, &Budget::default())
+            .loaded
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -793,7 +807,7 @@ fn check_sees_what_the_host_lacks() {
     )
     .unwrap();
     let old = check::Engine::of("podman", "4.9.3").unwrap();
-    let found = check::check(&dirs.list(), &[old]);
+    let found = check::check(&dirs.list(), &[old], &Budget::default());
     let texts: Vec<&str> = found.iter().map(|f| f.text.as_str()).collect();
     let all = texts.join("\n");
     for part in [
@@ -822,7 +836,7 @@ fn quirk_04_edits_are_applied_as_an_engine_does_but_nothing_twice() {
                 - {hostPath: /h, containerPath: /a/b/c, options: [ro, rbind]}\n  - {hostPath: /i, containerPath: /a}\n  \
                 hooks: [{hookName: createContainer, path: /bin/true, timeout: 9}]\n  additionalGids: [0, 44]\n";
     let dirs = Dirs::new(&[("run/a.yaml", text)]);
-    let registry = Registry::load(&dirs.list(), Trust::Anyone);
+    let registry = Registry::load(&dirs.list(), Trust::Anyone, &Budget::default());
     let edits = edit::edits_of(&registry, &[name("v.com/gpu=0"), name("v.com/gpu=0")], &[]).unwrap();
     let mut spec = Spec::parse(
         br#"{"process":{"env":["A=old","NVIDIA_VISIBLE_DEVICES=all"],"user":{"uid":7,"gid":8}},

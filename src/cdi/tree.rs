@@ -1,177 +1,336 @@
 //! YAML and JSON as a tree, within limits.
 //!
 //! Scalars without quotes keep their text: whether `0` is a number or a device's name is decided by the field, as the
-//! engines' library does.
+//! engines' library does. An alias shares what it repeats.
 
+use core::cell::Cell;
 use core::fmt;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use crate::sys::budget::{Budget, Exceeded};
 
 /// Nesting; a specification has seven levels.
 const MAX_DEPTH: usize = 32;
-/// Scalars and collections, those that aliases repeat included.
+/// Scalars and collections, those that aliases and merge keys repeat included.
 const MAX_NODES: usize = 1 << 18;
 /// Bytes of all scalars, those that aliases repeat included.
 const MAX_TEXT: usize = 16 << 20;
-
-/// Keys of one mapping; each new one is compared with all others.
+/// Keys of one mapping.
 const MAX_KEYS: usize = 1024;
+/// Keys of one mapping that are compared with each other; of more an index is made.
+const FEW_KEYS: usize = 16;
 
 /// The key under which `serde_json` hands out a number when it keeps its digits.
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// A node.
+/// A node. Copies share what they hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Tree {
     /// A scalar without quotes: a number, a literal, or text.
-    Plain(String),
+    Plain(Rc<str>),
     /// A scalar that is text for certain.
-    Text(String),
+    Text(Rc<str>),
     /// A list.
-    List(Vec<Self>),
+    List(Rc<[Self]>),
     /// A mapping, no key twice.
-    Map(Vec<(String, Self)>),
+    Map(Rc<Map>),
+}
+
+/// The entries of a mapping.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Map {
+    /// Those that it has itself, in order, a merge key (`<<`) among them.
+    pub(crate) own: Vec<(Rc<str>, Tree)>,
+    /// Those that a merge key brings, without what it has itself; of two of one key the first counts.
+    pub(crate) merged: Vec<(Rc<str>, Tree)>,
+}
+
+impl Map {
+    fn new(own: Vec<(Rc<str>, Tree)>) -> Self {
+        let merged = Vec::new();
+        Self { own, merged }
+    }
+
+    /// Its own entries, then those that are merged.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &(Rc<str>, Tree)> {
+        self.own.iter().chain(&self.merged)
+    }
 }
 
 impl Tree {
     /// Whether it says that there is nothing.
     pub(crate) fn is_null(&self) -> bool {
-        matches!(self, Self::Plain(text) if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        matches!(self, Self::Plain(text) if matches!(&**text, "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// Reads JSON.
-    pub(crate) fn json(bytes: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(bytes).map_err(|e| e.to_string())
+    pub(crate) fn json(bytes: &[u8], budget: &Budget) -> Result<Self, Unreadable> {
+        let counter = Counter::new(budget);
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let read = Json(&counter).deserialize(&mut json).and_then(|tree| {
+            json.end()?;
+            Ok(tree)
+        });
+        read.map_err(|e| match counter.exceeded.get() {
+            Some(exceeded) => Unreadable::Exceeded(exceeded),
+            None => Unreadable::Broken(e.to_string()),
+        })
     }
 
     /// Reads a stream of exactly one YAML document.
-    pub(crate) fn yaml(text: &str) -> Result<Self, String> {
-        let mut builder = Builder::default();
+    pub(crate) fn yaml(text: &str, budget: &Budget) -> Result<Self, Unreadable> {
+        let mut builder = Builder {
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            root: None,
+            counter: Counter::new(budget),
+        };
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
             let (event, span) = event.map_err(|e| format!("line {}: {}", e.marker().line(), e.info()))?;
-            builder
-                .event(event)
-                .map_err(|e| format!("line {}: {e}", span.start.line()))?;
+            builder.event(event).map_err(|e| match e {
+                Unreadable::Broken(why) => Unreadable::Broken(format!("line {}: {why}", span.start.line())),
+                exceeded @ Unreadable::Exceeded(_) => exceeded,
+            })?;
         }
-        builder.root.ok_or_else(|| "it is empty".to_owned())
+        builder.root.ok_or_else(|| "it is empty".to_owned().into())
+    }
+}
+
+/// Why a document could not be read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Unreadable {
+    /// It is not well-formed, or beyond the limits of one document.
+    Broken(String),
+    /// The command has spent too much by now.
+    Exceeded(Exceeded),
+}
+
+impl From<String> for Unreadable {
+    fn from(why: String) -> Self {
+        Self::Broken(why)
+    }
+}
+
+impl From<Exceeded> for Unreadable {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::Exceeded(exceeded)
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken(why) => f.write_str(why),
+            Self::Exceeded(exceeded) => exceeded.fmt(f),
+        }
+    }
+}
+
+/// Nodes and bytes of text, as if nothing were shared: who walks through the tree does not see what is.
+type Weight = (usize, usize);
+
+/// What a document holds so far.
+struct Counter<'a> {
+    weight: Cell<Weight>,
+    budget: &'a Budget,
+    exceeded: Cell<Option<Exceeded>>,
+}
+
+impl<'a> Counter<'a> {
+    fn new(budget: &'a Budget) -> Self {
+        Self {
+            weight: Cell::default(),
+            budget,
+            exceeded: Cell::default(),
+        }
     }
 
-    fn weight(&self) -> (usize, usize) {
-        let sum = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
-        match self {
-            Self::Plain(text) | Self::Text(text) => (1, text.len()),
-            Self::List(items) => items.iter().map(Self::weight).fold((1, 0), sum),
-            Self::Map(entries) => entries
-                .iter()
-                .map(|(k, v)| sum((1, k.len()), v.weight()))
-                .fold((1, 0), sum),
+    /// One more node, with so much text.
+    fn node(&self, text: usize) -> Result<(), Unreadable> {
+        /// What a node takes beside its text, about.
+        const NODE: usize = 64;
+        let spent = self
+            .budget
+            .entry()
+            .and_then(|()| self.budget.keep((NODE + text) as u64));
+        if let Err(exceeded) = spent {
+            self.exceeded.set(Some(exceeded));
+            return Err(exceeded.into());
         }
+        self.add((1, text))
+    }
+
+    /// What is there already, once more.
+    fn add(&self, (nodes, text): Weight) -> Result<(), Unreadable> {
+        let (n, t) = self.weight.get();
+        let sum = (n + nodes, t + text);
+        self.weight.set(sum);
+        if sum.0 > MAX_NODES || sum.1 > MAX_TEXT {
+            return Err("it holds too much".to_owned().into());
+        }
+        Ok(())
+    }
+
+    fn since(&self, (nodes, text): Weight) -> Weight {
+        let (n, t) = self.weight.get();
+        (n - nodes, t - text)
+    }
+}
+
+/// The keys of a mapping that is being read.
+#[derive(Default)]
+struct Keys {
+    /// All of them, once there are more than a few.
+    index: HashSet<Rc<str>>,
+}
+
+impl Keys {
+    /// Whether one more may be called `name`.
+    fn admit(&mut self, entries: &[(Rc<str>, Tree)], name: &Rc<str>) -> bool {
+        if entries.len() < FEW_KEYS {
+            return entries.iter().all(|(known, _)| known != name);
+        }
+        if self.index.is_empty() {
+            self.index
+                .extend(entries.iter().map(|(known, _)| Rc::clone(known)));
+        }
+        entries.len() < MAX_KEYS && self.index.insert(Rc::clone(name))
     }
 }
 
 /// A collection that is not closed yet.
 enum Open {
     List(Vec<Tree>),
-    Map(Vec<(String, Tree)>, Option<String>),
+    Map(Vec<(Rc<str>, Tree)>, Option<Rc<str>>, Keys),
 }
 
-#[derive(Default)]
-struct Builder {
-    open: Vec<(Open, usize)>,
-    anchors: Vec<(usize, Tree)>,
+struct Builder<'a> {
+    /// Each with its anchor, and what the document held before it.
+    open: Vec<(Open, usize, Weight)>,
+    anchors: HashMap<usize, (Tree, Weight)>,
     root: Option<Tree>,
-    nodes: usize,
-    text: usize,
+    counter: Counter<'a>,
 }
 
-impl Builder {
-    fn event(&mut self, event: Event<'_>) -> Result<(), String> {
+impl Builder<'_> {
+    fn event(&mut self, event: Event<'_>) -> Result<(), Unreadable> {
+        self.counter.budget.step()?;
         match event {
             Event::DocumentStart(_) if self.root.is_some() => {
-                return Err("there is a second document".to_owned());
+                return Err("there is a second document".to_owned().into());
             }
-            Event::Scalar(text, style, anchor, _) => {
-                let text = text.into_owned();
+            Event::Scalar(text, style, anchor, tag) => {
+                self.tag(tag.as_deref())?;
+                let before = self.counter.weight.get();
+                self.counter.node(text.len())?;
+                let text = Rc::from(&*text);
                 let tree = if style == ScalarStyle::Plain {
                     Tree::Plain(text)
                 } else {
                     Tree::Text(text)
                 };
-                return self.close(tree, anchor);
+                return self.close(tree, anchor, before);
             }
-            Event::SequenceStart(anchor, _) => self.enter(Open::List(Vec::new()), anchor)?,
-            Event::MappingStart(anchor, _) => self.enter(Open::Map(Vec::new(), None), anchor)?,
+            Event::SequenceStart(anchor, tag) => {
+                self.tag(tag.as_deref())?;
+                self.enter(Open::List(Vec::new()), anchor)?;
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.tag(tag.as_deref())?;
+                self.enter(Open::Map(Vec::new(), None, Keys::default()), anchor)?;
+            }
             Event::SequenceEnd | Event::MappingEnd => {
-                let tree = match self.open.pop() {
-                    Some((Open::List(items), anchor)) => (Tree::List(items), anchor),
-                    Some((Open::Map(entries, None), anchor)) => (Tree::Map(entries), anchor),
-                    _ => return Err("a collection ends where none can".to_owned()),
+                let (tree, anchor, before) = match self.open.pop() {
+                    Some((Open::List(items), anchor, before)) => (Tree::List(items.into()), anchor, before),
+                    Some((Open::Map(own, None, _), anchor, before)) => {
+                        let mut map = Map::new(own);
+                        self.merge(&mut map)?;
+                        (Tree::Map(Rc::new(map)), anchor, before)
+                    }
+                    _ => return Err("a collection ends where none can".to_owned().into()),
                 };
-                return self.close(tree.0, tree.1);
+                return self.close(tree, anchor, before);
             }
             Event::Alias(id) => {
-                let found = self.anchors.iter().find(|(anchor, _)| *anchor == id);
-                let Some((_, tree)) = found else {
-                    return Err("an alias of what is not complete".to_owned());
+                let Some((tree, weight)) = self.anchors.get(&id) else {
+                    return Err("an alias of what is not complete".to_owned().into());
                 };
-                let copy = tree.clone();
-                // Every copy counts, or ten lines could fill the memory.
-                let weight = copy.weight();
-                self.count(weight)?;
-                return self.add(copy);
+                // Every copy counts, or ten lines would take for ever to walk through.
+                self.counter.add(*weight)?;
+                let tree = tree.clone();
+                return self.add(tree);
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn enter(&mut self, open: Open, anchor: usize) -> Result<(), String> {
+    /// The parser makes a text of its own of each tag, with the prefix that a directive says.
+    fn tag(&self, tag: Option<&Tag>) -> Result<(), Unreadable> {
+        let bytes = tag.map_or(0, |tag| tag.handle.len() + tag.suffix.len());
+        Ok(self.counter.budget.unpack(bytes as u64)?)
+    }
+
+    fn enter(&mut self, open: Open, anchor: usize) -> Result<(), Unreadable> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(format!("it is nested deeper than {MAX_DEPTH} levels"));
+            return Err(format!("it is nested deeper than {MAX_DEPTH} levels").into());
         }
-        self.open.push((open, anchor));
+        let before = self.counter.weight.get();
+        self.counter.node(0)?;
+        self.open.push((open, anchor, before));
         Ok(())
     }
 
-    fn close(&mut self, tree: Tree, anchor: usize) -> Result<(), String> {
-        let text = match &tree {
-            Tree::Plain(text) | Tree::Text(text) => text.len(),
-            _ => 0,
+    /// What merge keys of a mapping bring: that of one mapping, or of each of a list of them.
+    fn merge(&self, map: &mut Map) -> Result<(), Unreadable> {
+        let sources: Vec<&Tree> = match map.own.iter().find(|(key, _)| &**key == "<<") {
+            None => return Ok(()),
+            Some((_, Tree::List(all))) => all.iter().collect(),
+            Some((_, one)) => vec![one],
         };
-        self.count((1, text))?;
+        let mut known: HashSet<&str> = map.own.iter().map(|(key, _)| &**key).collect();
+        let mut merged = Vec::new();
+        for source in sources {
+            let Tree::Map(source) = source else { continue };
+            for (key, tree) in source.all() {
+                self.counter.add((1, 0))?;
+                if known.insert(key) {
+                    self.counter.node(0)?;
+                    merged.push((Rc::clone(key), tree.clone()));
+                }
+            }
+        }
+        map.merged = merged;
+        Ok(())
+    }
+
+    fn close(&mut self, tree: Tree, anchor: usize, before: Weight) -> Result<(), Unreadable> {
         if anchor != 0 {
-            let weight = tree.weight();
-            self.count(weight)?;
-            self.anchors.push((anchor, tree.clone()));
+            let weight = self.counter.since(before);
+            self.anchors.insert(anchor, (tree.clone(), weight));
         }
         self.add(tree)
     }
 
-    fn count(&mut self, (nodes, text): (usize, usize)) -> Result<(), String> {
-        self.nodes += nodes;
-        self.text += text;
-        if self.nodes > MAX_NODES || self.text > MAX_TEXT {
-            return Err("it holds too much".to_owned());
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, tree: Tree) -> Result<(), String> {
+    fn add(&mut self, tree: Tree) -> Result<(), Unreadable> {
         match self.open.last_mut() {
             None => self.root = Some(tree),
-            Some((Open::List(items), _)) => items.push(tree),
-            Some((Open::Map(entries, key), _)) => match key.take() {
+            Some((Open::List(items), ..)) => items.push(tree),
+            Some((Open::Map(entries, key, keys), ..)) => match key.take() {
                 Some(key) => entries.push((key, tree)),
                 None => match tree {
                     Tree::Plain(name) | Tree::Text(name) => {
-                        if entries.len() >= MAX_KEYS || entries.iter().any(|(known, _)| *known == name) {
-                            return Err(format!("key `{name}` is given twice, or is one of too many"));
+                        if !keys.admit(entries, &name) {
+                            return Err(twice(&name).into());
                         }
                         *key = Some(name);
                     }
-                    _ => return Err("a key is no text".to_owned()),
+                    _ => return Err("a key is no text".to_owned().into()),
                 },
             },
         }
@@ -179,68 +338,81 @@ impl Builder {
     }
 }
 
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_any(TreeVisitor)
+fn twice(key: &str) -> String {
+    format!("key `{key}` is given twice, or is one of too many")
+}
+
+/// Reads a node of JSON and counts it.
+#[derive(Clone, Copy)]
+struct Json<'c, 'b>(&'c Counter<'b>);
+
+impl<'de> DeserializeSeed<'de> for Json<'_, '_> {
+    type Value = Tree;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Tree, D::Error> {
+        d.deserialize_any(self)
     }
 }
 
-struct TreeVisitor;
+impl Json<'_, '_> {
+    fn scalar<E: serde::de::Error>(self, text: &str) -> Result<Rc<str>, E> {
+        self.0.node(text.len()).map_err(E::custom)?;
+        Ok(text.into())
+    }
+}
 
-impl<'de> Visitor<'de> for TreeVisitor {
+impl<'de> Visitor<'de> for Json<'_, '_> {
     type Value = Tree;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_bool<E>(self, v: bool) -> Result<Tree, E> {
-        Ok(Tree::Plain(v.to_string()))
+    fn visit_bool<E: serde::de::Error>(self, v: bool) -> Result<Tree, E> {
+        self.scalar(if v { "true" } else { "false" }).map(Tree::Plain)
     }
 
-    fn visit_i64<E>(self, v: i64) -> Result<Tree, E> {
-        Ok(Tree::Plain(v.to_string()))
+    fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<Tree, E> {
+        self.scalar(&v.to_string()).map(Tree::Plain)
     }
 
-    fn visit_u64<E>(self, v: u64) -> Result<Tree, E> {
-        Ok(Tree::Plain(v.to_string()))
+    fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Tree, E> {
+        self.scalar(&v.to_string()).map(Tree::Plain)
     }
 
-    fn visit_f64<E>(self, v: f64) -> Result<Tree, E> {
-        Ok(Tree::Plain(v.to_string()))
+    fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Tree, E> {
+        self.scalar(&v.to_string()).map(Tree::Plain)
     }
 
-    fn visit_str<E>(self, v: &str) -> Result<Tree, E> {
-        Ok(Tree::Text(v.to_owned()))
+    fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Tree, E> {
+        self.scalar(v).map(Tree::Text)
     }
 
-    fn visit_unit<E>(self) -> Result<Tree, E> {
-        Ok(Tree::Plain("null".to_owned()))
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Tree, E> {
+        self.scalar("null").map(Tree::Plain)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Tree, A::Error> {
+        self.0.node(0).map_err(A::Error::custom)?;
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        while let Some(item) = seq.next_element_seed(self)? {
             items.push(item);
         }
-        Ok(Tree::List(items))
+        Ok(Tree::List(items.into()))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
-        let mut entries: Vec<(String, Tree)> = Vec::new();
-        while let Some((key, value)) = map.next_entry::<String, Tree>()? {
-            match value {
-                Tree::Text(digits) if key == NUMBER => return Ok(Tree::Plain(digits)),
-                value if entries.len() < MAX_KEYS && entries.iter().all(|(known, _)| *known != key) => {
-                    entries.push((key, value));
-                }
-                _ => {
-                    return Err(A::Error::custom(format_args!(
-                        "key `{key}` is given twice, or is one of too many"
-                    )));
-                }
+        self.0.node(0).map_err(A::Error::custom)?;
+        let mut own: Vec<(Rc<str>, Tree)> = Vec::new();
+        let mut keys = Keys::default();
+        while let Some(key) = map.next_key::<String>()? {
+            let key: Rc<str> = self.scalar(&key)?;
+            match map.next_value_seed(self)? {
+                Tree::Text(digits) if &*key == NUMBER => return Ok(Tree::Plain(digits)),
+                value if keys.admit(&own, &key) => own.push((key, value)),
+                _ => return Err(A::Error::custom(twice(&key))),
             }
         }
-        Ok(Tree::Map(entries))
+        Ok(Tree::Map(Rc::new(Map::new(own))))
     }
 }

@@ -41,6 +41,9 @@ impl Report {
         for finding in findings {
             finding.write(&mut out, colours);
         }
+        if self.omitted > 0 {
+            let _ = writeln!(out, "({} more, not shown)", self.omitted);
+        }
         let verdict = self.verdict();
         let _ = writeln!(
             out,

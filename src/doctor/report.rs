@@ -5,7 +5,7 @@ use core::fmt;
 use serde_json::{Value, json};
 
 use super::Check;
-use crate::error::Escaped;
+use crate::error::{Escaped, shown};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -60,8 +60,8 @@ impl Finding {
         Self {
             check,
             severity,
-            subject: subject.into(),
-            cause: cause.into(),
+            subject: as_shown(subject),
+            cause: as_shown(cause),
             fix: String::new(),
             evidence: Vec::new(),
         }
@@ -70,16 +70,27 @@ impl Finding {
     /// What to do.
     #[must_use]
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.fix = fix.into();
+        self.fix = as_shown(fix);
         self
     }
 
     /// One more line of evidence.
     #[must_use]
     pub fn evidence(mut self, line: impl Into<String>) -> Self {
-        self.evidence.push(line.into());
+        self.evidence.push(as_shown(line));
         self
     }
+}
+
+/// As much of a text as is shown of it: what an image says may be of any length.
+fn as_shown(text: impl Into<String>) -> String {
+    let mut text = text.into();
+    let end = shown(&text).len();
+    if end < text.len() {
+        text.truncate(end);
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// One line, as an error is shown.
@@ -102,7 +113,12 @@ pub struct Report {
     pub facts: Vec<(String, String)>,
     /// What was found.
     pub findings: Vec<Finding>,
+    /// Findings and facts beyond the most that a report keeps.
+    pub omitted: usize,
 }
+
+/// The most findings, and the most facts, of one report: nobody reads more.
+const MOST: usize = 1000;
 
 impl Report {
     /// A report on `title` with nothing in it yet.
@@ -115,12 +131,24 @@ impl Report {
 
     /// One more fact.
     pub fn fact(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.facts.push((name.into(), value.into()));
+        if self.facts.len() < MOST {
+            self.facts.push((name.into(), as_shown(value)));
+        } else {
+            self.omitted += 1;
+        }
     }
 
-    /// One more finding.
+    /// One more finding. Of more than a report keeps the worst stay.
     pub fn add(&mut self, finding: Finding) {
-        self.findings.push(finding);
+        if self.findings.len() < MOST {
+            return self.findings.push(finding);
+        }
+        self.omitted += 1;
+        let milder = self.findings.iter().rposition(|f| f.severity < finding.severity);
+        if let Some(place) = milder {
+            self.findings.remove(place);
+            self.findings.push(finding);
+        }
     }
 
     /// `Fail`, `Warn` or `Ok`: the worst that was found.
@@ -159,7 +187,11 @@ impl Report {
             .iter()
             .map(|(name, value)| (name.clone(), Value::String(Escaped(value).to_string())))
             .collect();
-        json!({ "title": Escaped(&self.title).to_string(), "verdict": self.verdict().name(), "facts": facts, "findings": findings })
+        let mut all = json!({ "title": Escaped(&self.title).to_string(), "verdict": self.verdict().name(), "facts": facts, "findings": findings });
+        if let (Some(map), 1..) = (all.as_object_mut(), self.omitted) {
+            map.insert("omitted".to_owned(), self.omitted.into());
+        }
+        all
     }
 }
 
@@ -186,6 +218,24 @@ mod tests {
             report.add(Finding::new(&CHECK, severity, "x", "y"));
             assert_eq!((report.verdict(), report.status()), (verdict, status));
         }
+    }
+
+    #[test]
+    fn a_report_of_any_length_is_bounded_and_keeps_the_worst() {
+        let mut report = Report::new("x");
+        for _ in 0..3 * MOST {
+            report.add(Finding::new(&CHECK, Severity::Info, "x".repeat(10_000), "y"));
+            report.fact("x", "y".repeat(10_000));
+        }
+        report.add(Finding::new(&CHECK, Severity::Fail, "the worst", "y"));
+        assert_eq!(report.verdict(), Severity::Fail);
+        assert_eq!((report.findings.len(), report.facts.len()), (MOST, MOST));
+        assert_eq!(report.omitted, 4 * MOST + 1);
+        assert!(report.to_text(false).contains("the worst"));
+        assert_eq!(report.to_json()["omitted"], 4 * MOST + 1);
+        // What is cut off is not shown either.
+        assert!(report.findings[0].subject.len() < 700);
+        assert!(report.to_text(false).contains(&format!("{}…", "x".repeat(600))));
     }
 
     #[test]

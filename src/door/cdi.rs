@@ -20,7 +20,9 @@ use crate::cdi::{CdiSpec, Registry, check, emit, transform, validate};
 use crate::config::Config;
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::{Host, Platform, Roots, create};
+use crate::ldso::Warnings;
 use crate::request::split_kind;
+use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 use crate::sys::root::{Root, split};
 use options::Generate;
@@ -301,23 +303,28 @@ fn list(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     let Some(look) = look(parser)? else {
         return Ok(ExitCode::SUCCESS);
     };
-    let registry = Registry::load(&look.dirs, Trust::Anyone);
+    let registry = Registry::load(&look.dirs, Trust::Anyone, &Budget::default());
     let mut shown = Vec::new();
+    let mut warnings = Warnings::default();
     for (name, standing) in registry.devices() {
         match standing {
             Standing::Good(at) => shown.push((name, registry.loaded[at].path.display().to_string())),
             Standing::Conflict(at) => {
+                const SHOWN: usize = 8;
                 let files: Vec<String> = at
                     .iter()
+                    .take(SHOWN)
                     .map(|&i| registry.loaded[i].path.display().to_string())
                     .collect();
-                inject::warn(&[format!("{name} is in conflict: {}", files.join(", "))]);
+                let more = if at.len() > SHOWN { ", …" } else { "" };
+                warnings.add(format_args!("{name} is in conflict: {}{more}", files.join(", ")));
             }
         }
     }
     for (_, problem) in &registry.problems {
-        inject::warn(&[problem.to_string()]);
+        warnings.add(format_args!("{problem}"));
     }
+    inject::warn(&warnings.into_lines());
     if look.json {
         let all: Vec<_> = shown
             .iter()
@@ -339,7 +346,7 @@ fn check_all(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     let Some(look) = look(parser)? else {
         return Ok(ExitCode::SUCCESS);
     };
-    let findings = check::check(&look.dirs, &installed());
+    let findings = check::check(&look.dirs, &installed(), &Budget::default());
     if look.json {
         let all: Vec<_> = findings
             .iter()
@@ -421,7 +428,7 @@ fn transform_root(parser: &mut lexopt::Parser) -> Result<ExitCode> {
 
 fn from_file(file: &str) -> Result<(CdiSpec, Format)> {
     let file = std::path::absolute(file).context(Code::Usage, || "--input")?;
-    let spec = spec_file(&file, Trust::Anyone)?
+    let spec = spec_file(&file, Trust::Anyone, &Budget::default())?
         .ok_or_else(|| Error::new(Code::Cdi, file.display().to_string(), "there is no such file"))?;
     Ok((spec, Format::of(&file).unwrap_or(Format::Yaml)))
 }
@@ -437,7 +444,8 @@ fn from_standard_input() -> Result<(CdiSpec, Format)> {
         .context(Code::Cdi, || "standard input")?;
     let json = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     let format = if json { Format::Json } else { Format::Yaml };
-    Ok((read::parse(&bytes, format, "on standard input")?, format))
+    let spec = read::parse(&bytes, format, "on standard input", &Budget::default())?;
+    Ok((spec, format))
 }
 
 #[cfg(test)]

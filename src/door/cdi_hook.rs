@@ -16,7 +16,8 @@ use crate::apply::record::Errors;
 use crate::compat::forward::DEFAULT_DIR;
 use crate::config::CudaCompat;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::oci::{Bundle, State};
+use crate::oci::{Bundle, Interest, State};
+use crate::sys::budget::Budget;
 use crate::sys::process;
 
 /// `nvidia-cdi-hook --help`.
@@ -107,7 +108,7 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 }
 
 fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
-    let (bundle, spec) = Bundle::open(&state.bundle)?;
+    let (bundle, spec) = Bundle::open(&state.bundle, Interest::NOTHING, &Budget::default())?;
     let rootfs = spec.root_path(bundle.path())?;
     super::hook::inside_a_container()?;
     process::drop_capabilities();

@@ -140,7 +140,9 @@ fn inject(
     run: Option<&Node>,
     started: Instant,
 ) -> Result<Option<Record>> {
-    let (bundle, spec) = bundle::open(state, options.stage == Stage::Inside)?;
+    let defaults = Config::default();
+    let known = config.as_ref().unwrap_or(&defaults);
+    let (bundle, spec) = bundle::open(state, options.stage == Stage::Inside, known)?;
     let door = options.door();
     let Some(config) = super::config_for(config, &spec, door)? else {
         return Ok(None);

@@ -1,6 +1,7 @@
 //! From a container's definition to a plan: what the hook, the runtime and `nvoci plan` share.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use super::mig;
 use crate::apply::record;
@@ -8,16 +9,34 @@ use crate::config::Config;
 use crate::error::{Escaped, Line, Result};
 use crate::host::kept::{self, Kept};
 use crate::host::{Host, Locations, NodeKind, Parts, Roots, create};
-use crate::oci::{DeviceKind, Spec};
+use crate::oci::{Bundle, DeviceKind, Interest, Spec};
 use crate::plan::{Device, Plan, catalogue, plan};
 use crate::request::{
     self, Capabilities, DeviceRequest, Door, ImexRequest, Inputs, MountView, Request, Selector,
     needs_mig_uuids,
 };
+use crate::sys::budget::Budget;
 use crate::sys::cgroup::{DeviceRule, RuleKind};
 use crate::sys::ns::in_user_namespace;
 
+/// Opens a bundle; of a definition that is too large to be parsed a request is still seen.
+pub(super) fn open_bundle(path: &Path, file: Option<&Path>, config: &Config) -> Result<(Bundle, Spec)> {
+    let interest = Interest {
+        variables: &|name| request::reads_variable(name, config),
+        annotations: &|key| request::reads_annotation(key, config),
+        mounts: &request::reads_mount,
+    };
+    let budget = Budget::default();
+    match file {
+        None => Bundle::open(path, interest, &budget),
+        Some(file) => Bundle::open_config(path, file, interest, &budget),
+    }
+}
+
 /// The request of a definition, if there is one. What was asked for and not granted is said.
+///
+/// # Errors
+/// [`crate::error::Code::TooLarge`] for a request in a definition that is too large; else as of [`request::parse`].
 pub(super) fn request_of(spec: &Spec, config: &Config, door: Door) -> Result<Option<Request>> {
     let request = with_inputs(spec, door, |inputs| {
         if request::wants_gpu_fast(inputs, config) {
@@ -31,7 +50,8 @@ pub(super) fn request_of(spec: &Spec, config: &Config, door: Door) -> Result<Opt
             warn(&r.notes);
             Ok(None)
         }
-        other => Ok(other),
+        Some(r) => spec.whole().map(|_| Some(r)),
+        None => Ok(None),
     }
 }
 
@@ -270,8 +290,13 @@ fn parts(request: &Request) -> Parts {
 
 /// Tells people what they should know; a runtime shows it or keeps it in its log.
 pub(super) fn warn(lines: &[String]) {
-    for line in lines {
+    /// Nobody reads more of them.
+    const SHOWN: usize = 24;
+    for line in lines.iter().take(SHOWN) {
         say(&format!("warning: {}", Escaped(line)));
+    }
+    if let Some(more) = lines.len().checked_sub(SHOWN).filter(|&more| more > 0) {
+        say(&format!("warning: and {more} more"));
     }
 }
 

@@ -18,6 +18,7 @@ use crate::engine::restart::{self, Activation, Need};
 use crate::engine::validate::Checked;
 use crate::engine::{Engine, Settings, spec};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 use crate::sys::root::Root;
 
@@ -249,7 +250,11 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
 /// The CDI specification of this host, if none names its GPUs yet. What keeps it from being made keeps no engine from being
 /// registered.
 fn specification(runtime_path: &Path) -> Option<String> {
-    let registry = Registry::load(&Config::default().cdi_spec_dirs, Trust::Anyone);
+    let registry = Registry::load(
+        &Config::default().cdi_spec_dirs,
+        Trust::Anyone,
+        &Budget::default(),
+    );
     let theirs = registry.devices().iter().any(|(name, standing)| {
         let elsewhere = match standing {
             Standing::Good(at) => registry.loaded[*at].path != Path::new(spec::SPEC),

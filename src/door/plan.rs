@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::inject;
 use crate::error::{Code, Error, Escaped, Result};
 use crate::host::{Host, Roots};
-use crate::oci::Bundle;
 use crate::plan::{Forward, LinkAt, Plan, plan};
 use crate::request::{self, Door, Inputs};
 
@@ -47,8 +46,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     };
     let config = super::load_config(options.config.as_deref())?;
     let request = if let Some(path) = &options.bundle {
-        let (_, spec) = Bundle::open(path)?;
-        inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, &config))?
+        let (_, spec) = inject::open_bundle(path, None, &config)?;
+        let request = inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, &config))?;
+        if !request.is_empty() {
+            spec.whole()?;
+        }
+        request
     } else {
         let privileged = options.privileged;
         let inputs = Inputs {

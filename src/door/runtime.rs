@@ -19,6 +19,7 @@ use std::process::{Command, ExitCode};
 
 pub use argv::{CommandLine, Target};
 
+use super::inject::open_bundle;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::oci::{Bundle, Spec};
@@ -94,10 +95,7 @@ fn prepare(flavor: Flavor, line: &CommandLine, wiring: &impl Wiring) -> Result<P
     };
     let runtime = find::runtime(&config.runtimes.value, &config.runtime_paths.value)?;
     if let Some(target) = target {
-        let (bundle, mut spec) = match &target.config {
-            None => Bundle::open(&target.bundle)?,
-            Some(config) => Bundle::open_config(&target.bundle, config)?,
-        };
+        let (bundle, mut spec) = open_bundle(&target.bundle, target.config.as_deref(), &config)?;
         let make = Make {
             flavor,
             target,

@@ -13,6 +13,7 @@ use crate::config::{Config, Mode};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::Spec;
 use crate::request::{DeviceRequest, Door, Request};
+use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 
 /// Edits a spec as the host's configuration says.
@@ -65,7 +66,7 @@ fn flavored(config: &Config, flavor: Flavor) -> Cow<'_, Config> {
 
 /// Gives the devices that only a specification on disk can explain, as an engine would.
 fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec) -> Result<()> {
-    let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root);
+    let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root, &Budget::default());
     let edits = edit::edits_of(&registry, &request.cdi, &config.cdi_spec_dirs)?;
     let nvidia = request.cdi.iter().any(|name| name.vendor == "nvidia.com");
     if nvidia {

@@ -4,9 +4,12 @@
 //! indentation, line endings and keys nobody here knows stay as they are. Every edit is checked by
 //! parsing the result: it must hold what was set and, besides, exactly what was there before.
 
+use core::cell::OnceCell;
+
 use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, Result};
+use crate::oci::bundle::memory_of;
 
 use super::{json, toml};
 
@@ -85,19 +88,30 @@ pub struct Editor {
     bom: &'static str,
     text: String,
     value: Value,
+    /// Of a TOML text, where things are in it: finding them takes as long as parsing it.
+    index: OnceCell<Option<toml::Index>>,
     changes: Vec<Change>,
 }
+
+/// The largest file that is edited, in bytes; real ones have some KiB.
+const MAX_TEXT: usize = 1 << 20;
+/// Memory that the values of one may take, in bytes, about: there are several copies of them.
+const MAX_VALUES: usize = 32 << 20;
 
 impl Editor {
     /// Parses `text`; `file` is only named in errors.
     ///
     /// # Errors
-    /// [`Code::Engine`] with line and column when the text is not valid.
+    /// [`Code::Engine`] with line and column when the text is not valid, [`Code::TooLarge`] when it is too large.
     pub fn open(file: &str, format: Format, text: &str) -> Result<Self> {
         let (bom, text) = match text.strip_prefix('\u{feff}') {
             Some(rest) => ("\u{feff}", rest),
             None => ("", text),
         };
+        if text.len() > MAX_TEXT || format == Format::Json && memory_of(text.as_bytes()) > MAX_VALUES {
+            let why = "it is larger than 1 MiB, or has too many values";
+            return Err(Error::new(Code::TooLarge, file, why));
+        }
         let value = parse(format, text).map_err(|e| {
             Error::new(
                 Code::Engine,
@@ -112,6 +126,7 @@ impl Editor {
             bom,
             text: text.to_owned(),
             value,
+            index: OnceCell::new(),
             changes: Vec::new(),
         })
     }
@@ -143,7 +158,7 @@ impl Editor {
             .map(str::to_owned);
         let text = match self.format {
             Format::Json => json::set(&self.text, path, value),
-            Format::Toml => toml::set(&self.text, path, value),
+            Format::Toml => self.index().and_then(|i| toml::set(&self.text, i, path, value)),
         };
         let mut expected = self.value.clone();
         place(&mut expected, path, Some(value.clone()));
@@ -174,7 +189,7 @@ impl Editor {
             if last || empty {
                 let text = match self.format {
                     Format::Json => json::remove(&self.text, here),
-                    Format::Toml => toml::remove(&self.text, here),
+                    Format::Toml => self.index().and_then(|i| toml::remove(&self.text, i, here)),
                 };
                 let mut expected = self.value.clone();
                 place(&mut expected, here, None);
@@ -203,7 +218,9 @@ impl Editor {
         let Some(raw) = &change.before else {
             self.remove(&path, change.existed + 1)?;
             if let (true, Some((_, parent))) = (change.header, path.split_last())
-                && let Some(text) = toml::remove_header(&self.text, parent)
+                && let Some(text) = self
+                    .index()
+                    .and_then(|i| toml::remove_header(&self.text, i, parent))
             {
                 let expected = self.value.clone();
                 self.accept(Some(text), &expected, parent)?;
@@ -212,7 +229,9 @@ impl Editor {
         };
         let text = match self.format {
             Format::Json => json::set_raw(&self.text, &path, raw),
-            Format::Toml => toml::set_raw(&self.text, &path, raw),
+            Format::Toml => self
+                .index()
+                .and_then(|i| toml::set_raw(&self.text, i, &path, raw)),
         };
         let value = text.as_deref().and_then(|t| parse(self.format, t).ok());
         let mut expected = self.value.clone();
@@ -239,14 +258,19 @@ impl Editor {
         }
     }
 
+    fn index(&self) -> Option<&toml::Index> {
+        let index = || (self.format == Format::Toml).then(|| toml::Index::new(&self.text))?;
+        self.index.get_or_init(index).as_ref()
+    }
+
     fn has_header(&self, path: &[&str]) -> bool {
-        self.format == Format::Toml && toml::has_header(&self.text, path)
+        self.index().is_some_and(|i| toml::has_header(i, path))
     }
 
     fn find(&self, path: &[&str]) -> Option<std::ops::Range<usize>> {
         match self.format {
             Format::Json => json::find(&self.text, path),
-            Format::Toml => toml::find(&self.text, path),
+            Format::Toml => toml::find(self.index()?, path),
         }
     }
 
@@ -257,6 +281,7 @@ impl Editor {
             Some((text, value)) if same(&value, expected) => {
                 self.text = text;
                 self.value = value;
+                self.index = OnceCell::new();
                 Ok(())
             }
             _ => Err(Error::new(

@@ -26,14 +26,12 @@ pub(super) fn parse(text: &str) -> Result<Value, Syntax> {
 }
 
 /// Where the value of the key at `path` is; `None` for tables that have a header.
-pub(super) fn find(text: &str, path: &[&str]) -> Option<Range<usize>> {
-    let index = Index::new(text)?;
+pub(super) fn find(index: &Index, path: &[&str]) -> Option<Range<usize>> {
     index.leaf(path).map(|l| l.value.clone())
 }
 
 /// The text with the value at `path` replaced or added; `None` when it cannot be done in place.
-pub(super) fn set(text: &str, path: &[&str], value: &Value) -> Option<String> {
-    let index = Index::new(text)?;
+pub(super) fn set(text: &str, index: &Index, path: &[&str], value: &Value) -> Option<String> {
     if let Some(leaf) = index.leaf(path) {
         return Some(splice(text, leaf.value.clone(), &inline(value)));
     }
@@ -64,7 +62,7 @@ pub(super) fn set(text: &str, path: &[&str], value: &Value) -> Option<String> {
         return None;
     }
     if value.is_object() {
-        return Some(add_tables(text, &index, path, value));
+        return Some(add_tables(text, index, path, value));
     }
     if let Some(block) = index.block(parent) {
         let indent = match block.first_key {
@@ -79,19 +77,18 @@ pub(super) fn set(text: &str, path: &[&str], value: &Value) -> Option<String> {
         });
     }
     let table = Value::Object([((*key).to_owned(), value.clone())].into_iter().collect());
-    Some(add_tables(text, &index, parent, &table))
+    Some(add_tables(text, index, parent, &table))
 }
 
 /// The text with the value of the key at `path` replaced by TOML text that stood there before.
-pub(super) fn set_raw(text: &str, path: &[&str], raw: &str) -> Option<String> {
-    find(text, path).map(|at| splice(text, at, raw))
+pub(super) fn set_raw(text: &str, index: &Index, path: &[&str], raw: &str) -> Option<String> {
+    find(index, path).map(|at| splice(text, at, raw))
 }
 
 /// The text without the key or table at `path`; `None` when it cannot be done in place.
-pub(super) fn remove(text: &str, path: &[&str]) -> Option<String> {
-    let index = Index::new(text)?;
+pub(super) fn remove(text: &str, index: &Index, path: &[&str]) -> Option<String> {
     if let Some((_, table)) = index.inline_parent(path) {
-        return remove_inline(text, &index, &table, path);
+        return remove_inline(text, index, &table, path);
     }
     let mut cuts: Vec<Range<usize>> = Vec::new();
     for b in index.blocks.iter().filter(|b| starts_with(&b.path, path)) {
@@ -112,18 +109,18 @@ pub(super) fn remove(text: &str, path: &[&str]) -> Option<String> {
 }
 
 /// Whether the table at `path` has a header of its own.
-pub(super) fn has_header(text: &str, path: &[&str]) -> bool {
-    Index::new(text).is_some_and(|i| i.block(path).is_some())
+pub(super) fn has_header(index: &Index, path: &[&str]) -> bool {
+    index.block(path).is_some()
 }
 
 /// The text without the header of the table at `path`; `None` when the header has keys below it.
-pub(super) fn remove_header(text: &str, path: &[&str]) -> Option<String> {
-    let index = Index::new(text)?;
+pub(super) fn remove_header(text: &str, index: &Index, path: &[&str]) -> Option<String> {
     let block = index.block(path).filter(|b| b.first_key.is_none())?;
     Some(splice(text, block.lines(text), ""))
 }
 
 /// A table with a header, the document itself included.
+#[derive(Clone, Debug)]
 struct Block {
     path: Vec<String>,
     header: Range<usize>,
@@ -146,6 +143,7 @@ impl Block {
 }
 
 /// A key with a value that is written after an equals sign.
+#[derive(Clone, Debug)]
 struct Leaf {
     path: Vec<String>,
     /// Where the key (the first of a dotted key) starts.
@@ -154,8 +152,9 @@ struct Leaf {
     inline_table: bool,
 }
 
-#[derive(Default)]
-struct Index {
+/// Where in a text the tables and keys are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Index {
     blocks: Vec<Block>,
     leaves: Vec<Leaf>,
     /// Tables that only dotted keys make, and arrays of tables: no header may add to them.
@@ -163,7 +162,8 @@ struct Index {
 }
 
 impl Index {
-    fn new(text: &str) -> Option<Self> {
+    /// Finds them; `None` if the text is not valid.
+    pub(super) fn new(text: &str) -> Option<Self> {
         let doc = Document::parse(text).ok()?;
         let mut index = Self::default();
         index.blocks.push(Block {
@@ -465,6 +465,14 @@ pub(super) fn table<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn set(text: &str, path: &[&str], value: &Value) -> Option<String> {
+        super::set(text, &Index::new(text)?, path, value)
+    }
+
+    fn remove(text: &str, path: &[&str]) -> Option<String> {
+        super::remove(text, &Index::new(text)?, path)
+    }
     use serde_json::json;
 
     const NESTED: &str = "version = 2 # v\n\n[plugins]\n  [plugins.\"a.b\"] # cri\n    [plugins.\"a.b\".rts.runc]\n      type = \"x\" # t\n    # end\n  [plugins.\"z\"]\n    path = '/p'\n";

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use super::libs::{Facts, below, facts, parent};
 use super::{DriverFile, FileKind, Host, Locations, Roots};
 use crate::error::{Code, IoContext as _};
-use crate::ldso::glob::{self, Budget};
+use crate::ldso::glob::{self, Allowance};
 use crate::sys::root::Node;
 use crate::sys::source::Use;
 
@@ -112,7 +112,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     let mut finder = Finder {
         roots,
         base,
-        budget: Budget::default(),
+        patterns: Allowance::default(),
         seen: BTreeSet::new(),
         found: Tegra::default(),
         host,
@@ -127,7 +127,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
 struct Finder<'a> {
     roots: &'a Roots,
     base: PathBuf,
-    budget: Budget,
+    patterns: Allowance,
     seen: BTreeSet<PathBuf>,
     found: Tegra,
     host: &'a mut Host,
@@ -155,7 +155,7 @@ impl Finder<'_> {
             let pattern = Path::new(pattern.trim());
             let usable = pattern.is_absolute() && !pattern.components().any(|c| c == Component::ParentDir);
             let paths = if usable {
-                glob::expand(&self.roots.driver, pattern, &mut self.budget)
+                glob::expand(&self.roots.driver, pattern, &mut self.patterns)
             } else {
                 Vec::new()
             };

@@ -20,6 +20,8 @@ use crate::error::{Code, Error, Result};
 pub const MAX_BYTES: u64 = 16 << 20;
 /// Entries that a cache may have.
 pub const MAX_ENTRIES: usize = 1 << 17;
+/// Entries of one name that are looked at, on either side of where one is found; real caches have a few.
+const MAX_SAME: usize = 1024;
 /// The longest soname or path.
 const MAX_STRING: usize = 4096;
 
@@ -171,8 +173,10 @@ impl<'a> Cache<'a> {
                 Greater => low = middle + 1,
                 Less => high = middle,
                 Equal => {
-                    let before = (0..middle).rev().take_while(|&i| compared(i) == Equal);
-                    let after = (middle + 1..self.len()).take_while(|&i| compared(i) == Equal);
+                    // What else a hostile cache has of one name is not looked at.
+                    let equal = |&i: &usize| compared(i) == Equal;
+                    let before = (0..middle).rev().take(MAX_SAME).take_while(equal);
+                    let after = (middle + 1..self.len()).take(MAX_SAME).take_while(equal);
                     return middle - before.count()..middle + 1 + after.count();
                 }
             }

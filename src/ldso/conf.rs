@@ -88,10 +88,10 @@ pub fn read(root: &Root, path: &Path, warnings: &mut Warnings) -> Conf {
         warnings,
         conf: Conf::default(),
         seen: BTreeSet::new(),
-        budget: glob::Budget::default(),
+        patterns: glob::Allowance::default(),
     };
     reader.file(path, 0);
-    reader.conf.newest = reader.conf.newest.max(reader.budget.newest());
+    reader.conf.newest = reader.conf.newest.max(reader.patterns.newest());
     reader.conf
 }
 
@@ -100,7 +100,7 @@ struct Reader<'a> {
     warnings: &'a mut Warnings,
     conf: Conf,
     seen: BTreeSet<(u64, u64)>,
-    budget: glob::Budget,
+    patterns: glob::Allowance,
 }
 
 impl Reader<'_> {
@@ -169,8 +169,8 @@ impl Reader<'_> {
             .parent()
             .unwrap_or_else(|| Path::new("/"))
             .join(OsStr::from_bytes(pattern));
-        let found = glob::expand(self.root, &pattern, &mut self.budget);
-        if self.budget.is_spent() {
+        let found = glob::expand(self.root, &pattern, &mut self.patterns);
+        if self.patterns.is_spent() {
             self.warnings.add(format_args!(
                 "{}: include patterns match too much",
                 from.display()

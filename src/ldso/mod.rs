@@ -257,10 +257,12 @@ fn later_runs(update: &Update<'_>, search: &SearchDirs, warnings: &mut Warnings)
         return;
     };
     for dir in &conf.dirs[..before] {
-        let clash = update.first.iter().flat_map(|first| &first.libs).find(|lib| {
-            let found = search.dirs.iter().find(|d| d.path == dir.path);
-            found.is_some_and(|d| d.node.child(&lib.soname).is_ok())
-        });
+        let same = |d: &&dirs::SearchDir| d.path.as_os_str() == dir.path.as_os_str();
+        let Some(found) = search.dirs.iter().find(same) else {
+            continue;
+        };
+        let mut libs = update.first.iter().flat_map(|first| &first.libs);
+        let clash = libs.find(|lib| found.node.child(&lib.soname).is_ok());
         if let Some(lib) = clash {
             warnings.add(format_args!(
                 "{}/{}: listed in {} before {}, so a later ldconfig run in the container prefers it",

@@ -1,7 +1,7 @@
 //! A bundle directory and its config.json.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,22 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
+use serde_json::Value;
+
 use super::Spec;
+use super::digest::{Bad, Interest, digest};
 use crate::error::{Code, Error, IoContext as _, Result};
+use crate::sys::budget::Budget;
 use crate::sys::root::{Node, split};
 
-/// The largest config.json that is read, in bytes. Engines write 10 KiB to 1 MiB.
+/// The largest config.json that is parsed as a whole, in bytes. Engines write 10 KiB to 1 MiB.
+const MAX_WHOLE: u64 = 4 << 20;
+/// The largest of which a digest is made.
 const MAX: u64 = 64 << 20;
+/// A document of so many bytes may have any number of values.
+const SMALL: usize = 1 << 20;
+/// Memory that the values of a larger one may take, in bytes, about.
+const MAX_VALUES: usize = 128 << 20;
 
 const CONFIG: &str = "config.json";
 
@@ -32,17 +42,23 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Opens the bundle at `path` and reads its config.json.
+    /// Opens the bundle at `path` and reads its config.json; of one that is too large no more than what is of interest
+    /// ([`Spec::is_digest`]).
     ///
     /// # Errors
-    /// [`Code::Bundle`] when the directory or the file is missing, the file is not a regular one, is larger than
-    /// 64 MiB, or is not a JSON object (of at most 128 levels).
-    pub fn open(path: &Path) -> Result<(Self, Spec)> {
-        Self::open_config(path, &path.join(CONFIG))
+    /// [`Code::Bundle`] when the directory or the file is missing, the file is not a regular one, or is not a JSON object
+    /// (of at most 128 levels). [`Code::TooLarge`] when it is larger than 64 MiB, or what is of interest is.
+    pub fn open(path: &Path, interest: Interest<'_>, budget: &Budget) -> Result<(Self, Spec)> {
+        Self::open_config(path, &path.join(CONFIG), interest, budget)
     }
 
     /// Like [`Bundle::open`], with the configuration in another file, as crun's `--config` has it.
-    pub fn open_config(path: &Path, config: &Path) -> Result<(Self, Spec)> {
+    pub fn open_config(
+        path: &Path,
+        config: &Path,
+        interest: Interest<'_>,
+        budget: &Budget,
+    ) -> Result<(Self, Spec)> {
         let absolute =
             |p: &Path| std::path::absolute(p).context(Code::Bundle, || format!("bundle {}", p.display()));
         let (path, config) = (absolute(path)?, absolute(config)?);
@@ -54,14 +70,17 @@ impl Bundle {
         if !file.is_file() {
             return Err(Error::new(Code::Bundle, what(), "it is not a regular file"));
         }
-        let bytes = file.read(MAX).map_err(|e| {
-            if e.raw_os_error() == Some(Errno::FBIG.raw_os_error()) {
-                Error::new(Code::Bundle, what(), "it is larger than 64 MiB")
-            } else {
-                Error::io(Code::Bundle, what(), &e)
+        let spec = match file.read(MAX_WHOLE) {
+            Ok(bytes) if bytes.len() <= SMALL || memory_of(&bytes) <= MAX_VALUES => {
+                Spec::parse(&bytes).map_err(|e| Error::new(Code::Bundle, what(), e.why()))?
             }
-        })?;
-        let spec = Spec::parse(&bytes).map_err(|e| Error::new(Code::Bundle, what(), e.why()))?;
+            Ok(bytes) => part(&bytes[..], interest, budget, what)?,
+            Err(e) if e.raw_os_error() == Some(Errno::FBIG.raw_os_error()) => {
+                let file = file.open_read().context(Code::Bundle, what)?;
+                part(BufReader::new(file), interest, budget, what)?
+            }
+            Err(e) => return Err(Error::io(Code::Bundle, what(), &e)),
+        };
         let bundle = Self {
             mode: file.stat().st_mode & 0o7777,
             owner: (file.stat().st_uid, file.stat().st_gid),
@@ -86,6 +105,7 @@ impl Bundle {
         if !spec.is_changed() {
             return Ok(());
         }
+        spec.whole()?;
         let what = || self.config.display().to_string();
         let bytes = spec.to_bytes();
         let own = (geteuid().as_raw(), getegid().as_raw());
@@ -96,6 +116,35 @@ impl Bundle {
         }
         .context(Code::Bundle, what)
     }
+}
+
+/// The memory that the values of a JSON document take beside their text, at most.
+pub(crate) fn memory_of(bytes: &[u8]) -> usize {
+    let weights = bytes.iter().map(|byte| match byte {
+        b'[' => 4 * size_of::<Value>(),
+        b'{' => 8 * size_of::<Value>(),
+        b',' => 2 * size_of::<Value>(),
+        _ => 0,
+    });
+    weights.sum()
+}
+
+/// A digest of a document.
+fn part(
+    document: impl Read,
+    interest: Interest<'_>,
+    budget: &Budget,
+    what: impl Fn() -> String,
+) -> Result<Spec> {
+    let mut document = document.take(MAX + 1);
+    let read = digest(&mut document, interest, budget);
+    if document.limit() == 0 {
+        return Err(Error::new(Code::TooLarge, what(), "it is larger than 64 MiB"));
+    }
+    read.map(Spec::of_digest).map_err(|bad| match bad {
+        Bad::Broken(why) => Error::new(Code::Bundle, what(), why),
+        Bad::Exceeded(exceeded) => exceeded.of(what()),
+    })
 }
 
 /// Looks a path up as the runtime would, links followed, without opening what it names.
@@ -115,6 +164,10 @@ mod tests {
         dir
     }
 
+    fn open(path: &Path) -> Result<(Bundle, Spec)> {
+        Bundle::open(path, Interest::NOTHING, &Budget::default())
+    }
+
     #[test]
     fn mode_and_owner_survive_and_nothing_else_is_left() {
         let dir = bundle(br#"{"process":{"env":["A=1"]},"x":0.10}"#);
@@ -125,7 +178,7 @@ mod tests {
         }
         let before = std::fs::metadata(&file).unwrap();
 
-        let (bundle, mut spec) = Bundle::open(dir.path()).unwrap();
+        let (bundle, mut spec) = open(dir.path()).unwrap();
         bundle.write(&spec).unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().ino(), before.ino(), "unchanged");
 
@@ -157,7 +210,7 @@ mod tests {
             missing,
         ];
         for dir in &dirs {
-            let e = Bundle::open(dir.path()).unwrap_err();
+            let e = open(dir.path()).unwrap_err();
             assert_eq!(e.code(), Code::Bundle);
             assert!(
                 !e.to_string().contains('\n') && e.to_string().contains(CONFIG),
@@ -165,7 +218,7 @@ mod tests {
             );
         }
         assert_eq!(
-            Bundle::open(Path::new("/nonexistent/b")).unwrap_err().code(),
+            open(Path::new("/nonexistent/b")).unwrap_err().code(),
             Code::Bundle
         );
     }
@@ -175,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(CONFIG);
         std::fs::create_dir(&file).unwrap();
-        assert!(Bundle::open(dir.path()).unwrap_err().why().contains("regular"));
+        assert!(open(dir.path()).unwrap_err().why().contains("regular"));
         std::fs::remove_dir(&file).unwrap();
 
         rustix::fs::mknodat(
@@ -186,10 +239,36 @@ mod tests {
             0,
         )
         .unwrap();
-        assert!(Bundle::open(dir.path()).unwrap_err().why().contains("regular"));
+        assert!(open(dir.path()).unwrap_err().why().contains("regular"));
         std::fs::remove_file(&file).unwrap();
 
         std::fs::File::create(&file).unwrap().set_len(MAX + 1).unwrap();
-        assert!(Bundle::open(dir.path()).unwrap_err().why().contains("64 MiB"));
+        let refused = open(dir.path()).unwrap_err();
+        assert_eq!(refused.code(), Code::Bundle, "zeros are no JSON: {refused}");
+        std::fs::write(&file, " ".repeat((64 << 20) + 1)).unwrap();
+        let refused = open(dir.path()).unwrap_err();
+        assert_eq!(refused.code(), Code::TooLarge);
+        assert!(refused.why().contains("64 MiB"));
+    }
+
+    #[test]
+    fn a_large_document_is_a_digest_that_is_never_written() {
+        let pad = "x".repeat(5 << 20);
+        let values = "[0],".repeat(400_000);
+        for config in [
+            format!(r#"{{"root":{{"path":"r"}},"x":"{pad}"}}"#),
+            format!(r#"{{"root":{{"path":"r"}},"x":[{values}0]}}"#),
+        ] {
+            let dir = bundle(config.as_bytes());
+            let (bundle, mut spec) = open(dir.path()).unwrap();
+            assert!(spec.is_digest());
+            bundle.write(&spec).unwrap();
+            spec.set_env("A", "1").unwrap();
+            spec.add_additional_gid(1).unwrap();
+            assert_eq!(bundle.write(&spec).unwrap_err().code(), Code::TooLarge);
+            assert_eq!(std::fs::read(dir.path().join(CONFIG)).unwrap(), config.as_bytes());
+        }
+        let dir = bundle(format!(r#"{{"x":"{}"}}"#, &pad[..3 << 20]).as_bytes());
+        assert!(!open(dir.path()).unwrap().1.is_digest());
     }
 }

@@ -4,12 +4,14 @@
 //! capability or an enum value that nobody here knows yet comes out as it went in.
 
 pub mod bundle;
+mod digest;
 mod edit;
 pub mod spec;
 pub mod state;
 pub mod types;
 
 pub use bundle::Bundle;
+pub use digest::Interest;
 pub use spec::Spec;
 pub use state::State;
 pub use types::{

@@ -18,6 +18,7 @@ use crate::error::{Code, Error, Result};
 pub struct Spec {
     pub(super) value: Map<String, Value>,
     pub(super) changed: bool,
+    digest: bool,
 }
 
 impl Spec {
@@ -31,10 +32,37 @@ impl Spec {
             Ok(Value::Object(value)) => Ok(Self {
                 value,
                 changed: false,
+                digest: false,
             }),
             Ok(_) => Err(broken("it is not a JSON object".into())),
             Err(e) => Err(broken(e.to_string())),
         }
+    }
+
+    /// What was read of a document that is too large to be parsed.
+    pub(super) fn of_digest(value: Map<String, Value>) -> Self {
+        Self {
+            value,
+            changed: false,
+            digest: true,
+        }
+    }
+
+    /// Whether this is no more than what tells whether there is a request: most views are empty, and it is never written.
+    pub fn is_digest(&self) -> bool {
+        self.digest
+    }
+
+    /// The document, if it is all there.
+    ///
+    /// # Errors
+    /// [`Code::TooLarge`].
+    pub fn whole(&self) -> Result<&Self> {
+        if self.digest {
+            let why = "it is too large, or has too many values, for a container that asks for GPUs";
+            return Err(Error::new(Code::TooLarge, "config.json", why));
+        }
+        Ok(self)
     }
 
     /// The document as compact JSON.

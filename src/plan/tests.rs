@@ -63,7 +63,13 @@ fn nothing_that_the_vendor_gives_is_missing() {
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cdi/vendor/h100-nvml.yaml");
     let bytes = std::fs::read(path).unwrap();
-    let theirs = cdi::read::parse(&bytes, cdi::read::Format::Yaml, path).unwrap();
+    let theirs = cdi::read::parse(
+        &bytes,
+        cdi::read::Format::Yaml,
+        path,
+        &crate::sys::budget::Budget::default(),
+    )
+    .unwrap();
     let mut used = HashSet::new();
     let mut excused = |what: &str| {
         let row = NOT_OURS.iter().find(|(name, _)| what.starts_with(name));

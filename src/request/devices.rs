@@ -6,6 +6,7 @@ use crate::config::{Config, Mode};
 use crate::error::{Code, Error, Result};
 
 use super::limits::{self, excerpt};
+use super::provenance;
 use super::provenance::{Authors, Policy, Refused, Wish};
 use super::selector::number;
 use super::variables::Variables;
@@ -452,13 +453,22 @@ impl<'a> Listed<'a> {
     }
 }
 
+/// Whether an annotation is read: it can hold CDI names, or says who wrote the others.
+pub(super) fn reads_annotation(key: &str, config: &Config) -> bool {
+    provenance::is_evidence(key) || has_prefix(key, config)
+}
+
+fn has_prefix(key: &str, config: &Config) -> bool {
+    let mut prefixes = config.annotation_prefixes.iter();
+    prefixes.any(|prefix| key.starts_with(prefix.as_str()))
+}
+
 /// The annotations that can hold CDI names.
 fn annotations<'a>(inputs: &Inputs<'a>, config: &'a Config) -> impl Iterator<Item = (&'a str, &'a str)> {
-    let prefixes = config.annotation_prefixes.as_slice();
-    inputs.annotations.iter().filter_map(move |(key, value)| {
-        let ours = prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()));
-        ours.then_some((key.as_str(), value.as_str()))
-    })
+    inputs
+        .annotations
+        .iter()
+        .filter_map(move |(key, value)| has_prefix(key, config).then_some((key.as_str(), value.as_str())))
 }
 
 /// A CDI name that a variable may not ask for.

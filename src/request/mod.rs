@@ -177,6 +177,21 @@ pub fn wants_gpu_fast(inputs: &Inputs<'_>, config: &Config) -> bool {
     inputs.door == Door::Cdi || devices::any(inputs, config)
 }
 
+/// Whether a request may be read from the variable `name`.
+pub fn reads_variable(name: &str, config: &Config) -> bool {
+    Variables::matters(name, &config.swarm_resource)
+}
+
+/// Whether a request may be read from the annotation `key`.
+pub fn reads_annotation(key: &str, config: &Config) -> bool {
+    devices::reads_annotation(key, config)
+}
+
+/// Whether a mount of this source is read: it asks for a device, or shows who wrote the annotations.
+pub fn reads_mount(source: &str) -> bool {
+    source.contains("null") || source.contains("/pods/")
+}
+
 /// Reads the request.
 ///
 /// # Errors

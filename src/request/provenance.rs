@@ -168,6 +168,11 @@ const TYPES: [&str; 2] = [
 ];
 const CONTAINER: &str = "container";
 
+/// Whether an annotation tells who wrote the others.
+pub(super) fn is_evidence(key: &str) -> bool {
+    key == MANAGER || key.starts_with(CRIO) || key.starts_with(CONTAINERD)
+}
+
 /// Whose word this container's annotations are.
 #[derive(Debug)]
 pub(super) enum Authors {

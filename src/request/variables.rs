@@ -8,15 +8,17 @@ pub(super) struct Variables<'a>(BTreeMap<&'a str, &'a str>);
 impl<'a> Variables<'a> {
     /// Picks `CUDA_VERSION`, everything called `NVIDIA_…`, and the names of `more`.
     pub(super) fn gather(env: &'a [(String, String)], more: &[String]) -> Self {
-        let matters = |name: &str| {
-            name.starts_with("NVIDIA_") || name == "CUDA_VERSION" || more.iter().any(|m| m == name)
-        };
-        let picked = env.iter().filter(|(name, _)| matters(name));
+        let picked = env.iter().filter(|(name, _)| Self::matters(name, more));
         Self(
             picked
                 .map(|(name, value)| (name.as_str(), value.as_str()))
                 .collect(),
         )
+    }
+
+    /// Whether a variable is one of them.
+    pub(super) fn matters(name: &str, more: &[String]) -> bool {
+        name.starts_with("NVIDIA_") || name == "CUDA_VERSION" || more.iter().any(|m| m == name)
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {

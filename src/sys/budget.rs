@@ -88,7 +88,18 @@ impl Budget {
 
     /// One turn of a loop whose length the input decides; now and then compares the processor time.
     pub fn step(&self) -> Result<(), Exceeded> {
-        let steps = self.steps.get() + 1;
+        self.steps(1)
+    }
+
+    /// A search through `bytes` bytes, which costs as much as a few [`Budget::step`]s.
+    pub fn scan(&self, bytes: usize) -> Result<(), Exceeded> {
+        /// Bytes that are compared in the time of one step.
+        const STEP: usize = 1024;
+        self.steps(u32::try_from(bytes / STEP + 1).unwrap_or(u32::MAX))
+    }
+
+    fn steps(&self, count: u32) -> Result<(), Exceeded> {
+        let steps = self.steps.get().saturating_add(count);
         if steps < STEPS {
             self.steps.set(steps);
             return Ok(());

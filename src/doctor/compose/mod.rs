@@ -6,13 +6,15 @@ mod node;
 
 use std::collections::BTreeMap;
 
-use node::Node;
+use node::{Lines, Node};
 
 use super::check::checks;
 use super::dockerfile::parse::expand;
 use super::{Finding, Report, Severity};
-use crate::cdi::tree::Tree;
+use crate::cdi::tree::{Tree, Unreadable};
 use crate::compat::image;
+use crate::error::Result;
+use crate::sys::budget::{Budget, Exceeded};
 
 checks! {
     CAPABILITIES = 7601, "compose.capabilities", "A reservation of devices has no `capabilities: [gpu]`.";
@@ -49,34 +51,43 @@ const FLOW: &str =
     "deploy: {resources: {reservations: {devices: [{driver: nvidia, count: all, capabilities: [gpu]}]}}}";
 
 /// Looks at the text of a Compose file; `name` is for the title.
-pub fn report(name: &str, text: &str) -> Report {
+///
+/// # Errors
+/// [`crate::error::Code::TooLarge`] when it needs more than `budget`.
+pub fn report(name: &str, text: &str, budget: &Budget) -> Result<Report> {
+    examine(name, text, budget).map_err(|exceeded| exceeded.of(format!("Compose file {name}")))
+}
+
+fn examine(name: &str, text: &str, budget: &Budget) -> Result<Report, Exceeded> {
     let mut report = Report::new(format!("compose {name}"));
     let broken = |why: String, fix: &str| Finding::new(&BROKEN, Severity::Fail, name, why).fix(fix);
-    let tree = match Tree::yaml(text) {
+    let tree = match Tree::yaml(text, budget) {
         Ok(tree) => tree,
-        Err(why) => {
+        Err(Unreadable::Exceeded(exceeded)) => return Err(exceeded),
+        Err(Unreadable::Broken(why)) => {
             report.add(broken(
                 why,
                 "correct the YAML; `docker compose config` shows what is read",
             ));
-            return report;
+            return Ok(report);
         }
     };
-    let root = Node::root(&tree, text);
+    let lines = Lines::of(text);
+    let root = Node::root(&tree, &lines);
     let services = root.get("services").map(|s| s.entries()).unwrap_or_default();
     if services.is_empty() {
         report.add(broken(
             "it has no services".to_owned(),
             "put the services under `services:`",
         ));
-        return report;
+        return Ok(report);
     }
     let mut gpus = 0;
     for (name, service) in &services {
-        let before = report.findings.len();
-        let asks = look(name, service, &mut report);
+        let before = report.findings.len() + report.omitted;
+        let asks = look(name, service, &mut report, budget)?;
         gpus += usize::from(asks);
-        if asks && report.findings.len() == before {
+        if asks && report.findings.len() + report.omitted == before {
             report.add(Finding::new(
                 &CAPABILITIES,
                 Severity::Ok,
@@ -101,24 +112,25 @@ pub fn report(name: &str, text: &str) -> Report {
             .fix("leave it out, and remove the old `docker-compose` if it is installed: it does not know the GPU stanza"),
         ));
     }
-    report
+    Ok(report)
 }
 
 /// Looks at one service; whether it asks for a GPU in some way.
-fn look(name: &str, service: &Node<'_>, report: &mut Report) -> bool {
-    let image = service
-        .get("image")
-        .and_then(|i| i.text().map(|t| expand(t, &BTreeMap::new())));
-    let environment = environment(service);
+fn look(name: &str, service: &Node<'_>, report: &mut Report, budget: &Budget) -> Result<bool, Exceeded> {
+    let image = service.get("image").and_then(|i| i.text());
+    let image = image.map(|text| defaults(text, budget)).transpose()?;
+    let environment = environment(service, budget)?;
     tag(name, service, image.as_deref(), report);
     misplaced(name, service, report);
     let reserved = service.path(&["deploy", "resources", "reservations", "devices"]);
     let mut asks = false;
     for device in reserved.iter().flat_map(Node::items) {
+        budget.step()?;
         asks |= device_request(name, &device, report);
     }
     let gpus = service.get("gpus");
     for device in gpus.iter().flat_map(Node::items) {
+        budget.step()?;
         // In `gpus` the capability is understood.
         asks |= devices_of(name, &device, report);
     }
@@ -154,7 +166,12 @@ fn look(name: &str, service: &Node<'_>, report: &mut Report) -> bool {
         };
         report.add(service.seen(Finding::new(&NONE, Severity::Warn, name, why).fix(format!("add {FLOW}"))));
     }
-    asks
+    Ok(asks)
+}
+
+/// A text with the defaults of its variables: the caller's environment is not known.
+fn defaults(text: &str, budget: &Budget) -> Result<String, Exceeded> {
+    expand(text, |_| Ok(None), budget)
 }
 
 /// Whether an image is made for GPUs, by its name.
@@ -317,20 +334,22 @@ fn devices_of(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
 }
 
 /// The service's environment, in either form.
-fn environment(service: &Node<'_>) -> BTreeMap<String, String> {
+fn environment(service: &Node<'_>, budget: &Budget) -> Result<BTreeMap<String, String>, Exceeded> {
+    let mut found = BTreeMap::new();
     let Some(all) = service.get("environment") else {
-        return BTreeMap::new();
+        return Ok(found);
     };
-    let known = BTreeMap::new();
-    let listed = all.items().into_iter().filter_map(|i| {
-        let (name, value) = i.text()?.split_once('=')?;
-        Some((name.to_owned(), expand(value, &known)))
-    });
-    let mapped = all
-        .entries()
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), expand(value.text()?, &known))));
-    listed.chain(mapped).collect()
+    for item in all.items() {
+        if let Some((name, value)) = item.text().and_then(|t| t.split_once('=')) {
+            found.insert(name.to_owned(), defaults(value, budget)?);
+        }
+    }
+    for (name, value) in all.entries() {
+        if let Some(value) = value.text() {
+            found.insert(name.to_owned(), defaults(value, budget)?);
+        }
+    }
+    Ok(found)
 }
 
 fn variables(

@@ -1,23 +1,69 @@
 //! A place in a Compose file: its value, and how one got there.
 
+use std::collections::HashMap;
+
 use crate::cdi::tree::Tree;
 use crate::doctor::Finding;
+use crate::error::shown;
+
+/// The lines of a file that have a key, found once for all findings.
+pub(super) struct Lines<'a>(HashMap<&'a str, Vec<Place>>);
+
+/// Where a key stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// From 1 on.
+    line: usize,
+    indent: usize,
+}
+
+impl<'a> Lines<'a> {
+    /// The keys of `text`.
+    pub(super) fn of(text: &'a str) -> Self {
+        let mut all: HashMap<&str, Vec<Place>> = HashMap::new();
+        for (number, line) in text.lines().enumerate() {
+            let bare = line.trim_start_matches([' ', '-']);
+            let Some((key, _)) = bare.split_once(':') else {
+                continue;
+            };
+            let key = key.trim_end().trim_matches(['"', '\'']);
+            all.entry(key).or_default().push(Place {
+                line: number + 1,
+                indent: line.len() - bare.len(),
+            });
+        }
+        Self(all)
+    }
+
+    /// The first line behind `after` with a key that is indented further.
+    fn next(&self, key: &str, after: Option<Place>) -> Option<Place> {
+        /// Keys of one name that are looked at, where a file has them without end.
+        const MOST: usize = 256;
+        let all = self.0.get(key)?;
+        let (line, indent) = after.map_or((0, None), |place| (place.line, Some(place.indent)));
+        let behind = all.partition_point(|place| place.line <= line);
+        let mut candidates = all[behind..].iter().take(MOST);
+        candidates
+            .find(|place| indent.is_none_or(|i| place.indent > i))
+            .copied()
+    }
+}
 
 /// A value with its path.
 #[derive(Clone)]
 pub(super) struct Node<'a> {
     tree: &'a Tree,
     path: Vec<&'a str>,
-    text: &'a str,
+    lines: &'a Lines<'a>,
 }
 
 impl<'a> Node<'a> {
-    /// The whole document; `text` is what it was read from.
-    pub(super) fn root(tree: &'a Tree, text: &'a str) -> Self {
+    /// The whole document; `lines` are those of the text that it was read from.
+    pub(super) fn root(tree: &'a Tree, lines: &'a Lines<'a>) -> Self {
         Self {
             tree,
             path: Vec::new(),
-            text,
+            lines,
         }
     }
 
@@ -29,7 +75,8 @@ impl<'a> Node<'a> {
 
     /// What a mapping has under `key`, itself or by a merge key (`<<`).
     pub(super) fn get(&self, key: &str) -> Option<Self> {
-        let (name, tree) = find(self.tree, key)?;
+        let Tree::Map(map) = self.tree else { return None };
+        let (name, tree) = map.all().find(|(name, _)| &**name == key)?;
         (!tree.is_null()).then(|| self.at(name, tree))
     }
 
@@ -41,10 +88,11 @@ impl<'a> Node<'a> {
     /// The entries of a mapping, merged ones left out.
     pub(super) fn entries(&self) -> Vec<(&'a str, Self)> {
         match self.tree {
-            Tree::Map(entries) => entries
+            Tree::Map(map) => map
+                .own
                 .iter()
-                .filter(|(key, _)| key != "<<")
-                .map(|(key, tree)| (key.as_str(), self.at(key, tree)))
+                .filter(|(key, _)| &**key != "<<")
+                .map(|(key, tree)| (&**key, self.at(key, tree)))
                 .collect(),
             _ => Vec::new(),
         }
@@ -58,7 +106,7 @@ impl<'a> Node<'a> {
                 .map(|tree| Self {
                     tree,
                     path: self.path.clone(),
-                    text: self.text,
+                    lines: self.lines,
                 })
                 .collect(),
             _ => Vec::new(),
@@ -75,7 +123,8 @@ impl<'a> Node<'a> {
 
     /// `finding` with this place as its evidence.
     pub(super) fn seen(&self, finding: Finding) -> Finding {
-        let path = self.path.join(".");
+        let keys: Vec<&str> = self.path.iter().map(|key| shown(key)).collect();
+        let path = keys.join(".");
         finding.evidence(match self.line() {
             Some(line) => format!("line {line}: {path}"),
             None => path,
@@ -93,34 +142,10 @@ impl<'a> Node<'a> {
     /// The line of its key: the keys of the path are looked for one below the other, each indented further. `None` where
     /// the file is written in another way (flow style, merge keys).
     fn line(&self) -> Option<usize> {
-        let mut lines = self.text.lines().enumerate();
-        let mut indent = None;
         let mut found = None;
         for key in &self.path {
-            let (number, at) = lines.by_ref().find_map(|(number, line)| {
-                let bare = line.trim_start_matches([' ', '-']);
-                let at = line.len() - bare.len();
-                let name = bare.trim_start_matches(['"', '\'']).strip_prefix(key)?;
-                let name = name.trim_start_matches(['"', '\'']);
-                (indent.is_none_or(|i| at > i) && name.trim_start().starts_with(':'))
-                    .then_some((number + 1, at))
-            })?;
-            indent = Some(at);
-            found = Some(number);
+            found = Some(self.lines.next(key, found)?);
         }
-        found
+        found.map(|place| place.line)
     }
-}
-
-/// The entry of a mapping; those of merge keys come after its own.
-fn find<'a>(tree: &'a Tree, key: &str) -> Option<(&'a str, &'a Tree)> {
-    let Tree::Map(entries) = tree else { return None };
-    let own = entries.iter().find(|(k, _)| k == key);
-    own.map(|(k, t)| (k.as_str(), t)).or_else(|| {
-        let merged = entries.iter().filter(|(k, _)| k == "<<");
-        merged.into_iter().find_map(|(_, t)| match t {
-            Tree::List(all) => all.iter().find_map(|t| find(t, key)),
-            t => find(t, key),
-        })
-    })
 }

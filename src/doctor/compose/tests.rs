@@ -1,7 +1,7 @@
 use super::*;
 
 fn found(text: &str) -> Vec<(u16, usize)> {
-    let report = report("compose.yaml", text);
+    let report = report("compose.yaml", text, &Budget::default()).unwrap();
     let all = report.findings.iter().filter(|f| f.severity > Severity::Info);
     all.map(|f| {
         let line = f
@@ -32,7 +32,7 @@ fn a_sound_file_has_nothing() {
     );
     let flow = format!("services:\n  app:\n    image: x\n    {FLOW}\n  db:\n    image: postgres:16\n");
     assert_eq!(found(&flow), []);
-    let report = report("f", &flow);
+    let report = report("f", &flow, &Budget::default()).unwrap();
     assert!(
         report.facts.contains(&("with a GPU".to_owned(), "1".to_owned())),
         "{:?}",
@@ -207,7 +207,7 @@ services:
 ";
     assert_eq!(found(text), [(7601, 0)]);
     let fixed = text.replace("count: 1", "capabilities: [gpu]");
-    let report = report("f", &fixed);
+    let report = report("f", &fixed, &Budget::default()).unwrap();
     assert_eq!(report.status(), 0);
     assert!(
         report
@@ -220,6 +220,6 @@ services:
 proptest::proptest! {
     #[test]
     fn nothing_panics(text in "(services:|app:|deploy:|devices:|image:|gpus:|environment:|- |\n|  |\\{|\\}|\\[|\\]|&a |\\*a|<<: |nvidia|: |,|'|\"|#|ä){0,60}") {
-        report("f", &text);
+        report("f", &text, &Budget::default()).unwrap();
     }
 }

@@ -1,52 +1,55 @@
 //! The checks on a Dockerfile.
 
-use super::install::{Install, Kind, shell_commands};
+use std::collections::HashSet;
+
+use super::install::{Kind, shell_commands};
 use super::model::{Model, Stage, Step};
+use super::parse::Line;
 use super::{
     BUILD_TIME, CONDA, COPIED, CPU, DRIVER, Finding, GONE, LIBRARY_PATH, MUSL, REQUEST, Report, Severity,
     TARGET, TOOLKIT, TWO_CUDAS,
 };
 use crate::compat::torch::{self, Release};
 use crate::compat::{Cuda, Target, image};
+use crate::sys::budget::{Budget, Exceeded};
 
 /// Runs all checks but those against a target.
-pub(super) fn run(model: &Model, report: &mut Report) {
-    let Some(last) = model.stages.last() else {
-        return;
+pub(super) fn run(model: &Model, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+    let Some(last) = model.last() else {
+        return Ok(());
     };
     bases(model, report);
-    packages(model, report);
+    packages(model, report, budget)?;
     if last.uses_cuda() {
-        cpu_builds(last, report);
+        cpu_builds(last, report, budget)?;
         musl(last, report);
     }
-    two_cudas(last, report);
-    conda(last, model, report);
+    two_cudas(last, report, budget)?;
+    conda(last, model, report, budget)?;
     library_path(last, report);
     request(last, report);
     for step in &model.steps {
-        copied(step, report);
-        loader_files(step, report);
-        build_time(step, report);
+        copied(step, report, budget)?;
+        loader_files(step, report, budget)?;
+        build_time(step, report, budget)?;
     }
+    Ok(())
 }
 
-fn at(finding: Finding, (number, text): &(usize, String)) -> Finding {
-    finding.evidence(format!("line {number}: {}", text.trim()))
+fn at(finding: Finding, line: &Line) -> Finding {
+    finding.evidence(line.to_string())
 }
 
-fn step_at(finding: Finding, step: &Step, needle: &str) -> Finding {
-    let (number, text) = step.instruction.line_of(needle);
-    finding.evidence(format!("line {number}: {text}"))
+fn step_at(finding: Finding, step: &Step, needle: &str, budget: &Budget) -> Result<Finding, Exceeded> {
+    Ok(at(finding, &step.instruction.line_of(needle, budget)?))
 }
 
 fn bases(model: &Model, report: &mut Report) {
-    let mut seen = Vec::new();
-    for base in model.stages.iter().map(|s| &s.base).filter(|b| b.is_cuda()) {
-        if seen.contains(&base.line.0) {
+    let mut seen = HashSet::new();
+    for base in model.bases().filter(|b| b.is_cuda()) {
+        if !seen.insert(base.line.number) {
             continue;
         }
-        seen.push(base.line.0);
         let tag = if base.tag.is_empty() { "latest" } else { &base.tag };
         let subject = format!("{}:{tag}", base.name);
         let gone = image::gone(tag).filter(|_| !base.pinned);
@@ -61,14 +64,13 @@ fn bases(model: &Model, report: &mut Report) {
     }
 }
 
-fn packages(model: &Model, report: &mut Report) {
-    let mut seen: Vec<&Install> = Vec::new();
-    for i in model.stages.iter().flat_map(|s| &s.installs) {
-        // A stage has what the one below it has.
-        if seen.contains(&i) {
+fn packages(model: &Model, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+    let mut seen = HashSet::new();
+    for i in model.installs() {
+        budget.step()?;
+        if !seen.insert((i.kind, i.what.as_str(), i.line.number)) {
             continue;
         }
-        seen.push(i);
         let finding = match i.kind {
             Kind::Driver => Finding::new(
                 &DRIVER,
@@ -89,11 +91,13 @@ fn packages(model: &Model, report: &mut Report) {
         };
         report.add(at(finding, &i.line));
     }
+    Ok(())
 }
 
-fn cpu_builds(stage: &Stage, report: &mut Report) {
-    for i in stage.installs.iter().filter(|i| i.cpu) {
-        let fix = stage.base.cuda().map_or_else(
+fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+    for i in stage.installs().filter(|i| i.cpu) {
+        budget.step()?;
+        let fix = stage.base().cuda().map_or_else(
             || "install the CUDA build: `pip install torch --index-url https://download.pytorch.org/whl/cu126`".to_owned(),
             |cuda| format!("install the build for CUDA {cuda} or older of that major version"),
         );
@@ -108,13 +112,15 @@ fn cpu_builds(stage: &Stage, report: &mut Report) {
             &i.line,
         ));
     }
+    Ok(())
 }
 
-fn two_cudas(stage: &Stage, report: &mut Report) {
-    let Some(base) = stage.base.cuda() else {
-        return;
+fn two_cudas(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+    let Some(base) = stage.base().cuda() else {
+        return Ok(());
     };
-    for i in &stage.installs {
+    for i in stage.installs() {
+        budget.step()?;
         let Some(cuda) = i.cuda.filter(|c| c.major != base.major) else {
             continue;
         };
@@ -132,18 +138,21 @@ fn two_cudas(stage: &Stage, report: &mut Report) {
             &i.line,
         ));
     }
+    Ok(())
 }
 
-fn conda(stage: &Stage, model: &Model, report: &mut Report) {
-    let made = stage.installs.iter().filter(|i| i.kind == Kind::CondaEnvironment);
-    for i in made {
-        let path = stage.variable("PATH").map_or("", |(p, _)| p);
-        let default = stage.env.contains_key("CONDA_DEFAULT_ENV");
-        if path.contains("/envs/")
-            || (i.what.starts_with('/') && path.contains(&i.what))
-            || default
-            || stage.runs_in_conda()
-        {
+fn conda(stage: Stage<'_>, model: &Model, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+    let path = stage.variable("PATH").map_or("", |(p, _)| p);
+    if path.contains("/envs/") || stage.variable("CONDA_DEFAULT_ENV").is_some() || stage.runs_in_conda() {
+        return Ok(());
+    }
+    let activate = model
+        .steps
+        .iter()
+        .find(|s| s.instruction.keyword == "RUN" && s.text.contains("activate"));
+    for i in stage.installs().filter(|i| i.kind == Kind::CondaEnvironment) {
+        budget.scan(path.len())?;
+        if i.what.starts_with('/') && path.contains(&i.what) {
             continue;
         }
         let mut finding = Finding::new(
@@ -154,15 +163,13 @@ fn conda(stage: &Stage, model: &Model, report: &mut Report) {
         )
         .fix("ENV PATH=/opt/conda/envs/NAME/bin:$PATH, or ENTRYPOINT [\"conda\", \"run\", \"--no-capture-output\", \"-n\", \"NAME\"]");
         finding = at(finding, &i.line);
-        let activate = model
-            .steps
-            .iter()
-            .find(|s| s.instruction.keyword == "RUN" && s.text.contains("activate"));
         if let Some(step) = activate {
-            finding = step_at(finding, step, "activate").evidence("what `activate` does ends with its RUN");
+            finding = step_at(finding, step, "activate", budget)?
+                .evidence("what `activate` does ends with its RUN");
         }
         report.add(finding);
     }
+    Ok(())
 }
 
 /// What directories of a loader path hold that they should not.
@@ -185,7 +192,7 @@ fn bad_directory(path: &str) -> Option<(Severity, &'static str)> {
     })
 }
 
-fn library_path(stage: &Stage, report: &mut Report) {
+fn library_path(stage: Stage<'_>, report: &mut Report) {
     for name in ["LD_LIBRARY_PATH", "LD_PRELOAD"] {
         let Some((value, line)) = stage.variable(name) else {
             continue;
@@ -201,12 +208,12 @@ fn library_path(stage: &Stage, report: &mut Report) {
 }
 
 /// Configuration of the loader that a `RUN` writes, and directories that it gives to ldconfig.
-fn loader_files(step: &Step, report: &mut Report) {
+fn loader_files(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
     let tells = ["ld.so.conf", "ldconfig"]
         .into_iter()
         .find(|w| step.text.contains(w));
     let Some(needle) = tells.filter(|_| step.instruction.keyword == "RUN") else {
-        return;
+        return Ok(());
     };
     let removes = |c: &[String]| {
         matches!(
@@ -219,10 +226,11 @@ fn loader_files(step: &Step, report: &mut Report) {
         if let Some((severity, why)) = bad_directory(word) {
             let finding = Finding::new(&LIBRARY_PATH, severity, "the loader's configuration", why)
                 .fix("leave the directory out");
-            report.add(step_at(finding, step, needle));
-            return;
+            report.add(step_at(finding, step, needle, budget)?);
+            break;
         }
     }
+    Ok(())
 }
 
 fn is_driver_library(word: &str) -> bool {
@@ -242,7 +250,7 @@ fn is_driver_library(word: &str) -> bool {
     library && !word.contains("/stubs/")
 }
 
-fn copied(step: &Step, report: &mut Report) {
+fn copied(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
     let commands = match step.instruction.keyword.as_str() {
         "COPY" | "ADD" => vec![step.text.split_whitespace().map(ToOwned::to_owned).collect()],
         "RUN" => shell_commands(&step.text)
@@ -252,9 +260,10 @@ fn copied(step: &Step, report: &mut Report) {
                     .any(|w| matches!(w.rsplit('/').next(), Some("cp" | "ln" | "mv" | "install")))
             })
             .collect(),
-        _ => return,
+        _ => return Ok(()),
     };
     for command in commands {
+        budget.step()?;
         // `ln -s …/stubs/libcuda.so …/stubs/libcuda.so.1` is for linking and stays where it is.
         let Some(word) = command.iter().find(|w| is_driver_library(w)) else {
             continue;
@@ -267,13 +276,16 @@ fn copied(step: &Step, report: &mut Report) {
         };
         let finding = Finding::new(&COPIED, Severity::Fail, word.clone(), cause)
             .fix("leave it out: the driver's libraries come from the host when the container starts");
-        report.add(step_at(finding, step, word.rsplit('/').next().unwrap_or(word)));
+        let name = word.rsplit('/').next().unwrap_or(word);
+        report.add(step_at(finding, step, name, budget)?);
     }
+    Ok(())
 }
 
-fn musl(stage: &Stage, report: &mut Report) {
-    if stage.base.is_musl() {
-        let subject = format!("{}:{}", stage.base.name, stage.base.tag);
+fn musl(stage: Stage<'_>, report: &mut Report) {
+    let base = stage.base();
+    if base.is_musl() {
+        let subject = format!("{}:{}", base.name, base.tag);
         report.add(at(
             Finding::new(
                 &MUSL,
@@ -282,12 +294,12 @@ fn musl(stage: &Stage, report: &mut Report) {
                 "it is of musl, and the driver's libraries are for glibc: they cannot be loaded",
             )
             .fix("take an image with glibc: debian, ubuntu, or nvidia/cuda"),
-            &stage.base.line,
+            &base.line,
         ));
     }
 }
 
-fn request(stage: &Stage, report: &mut Report) {
+fn request(stage: Stage<'_>, report: &mut Report) {
     if let Some((value, line)) = stage.variable("NVIDIA_VISIBLE_DEVICES")
         && matches!(value.trim(), "" | "none" | "void")
         && stage.uses_cuda()
@@ -319,9 +331,9 @@ fn request(stage: &Stage, report: &mut Report) {
             );
         }
     }
-    if stage.installs.iter().any(|i| i.cuda.is_some())
-        && !stage.base.is_cuda()
-        && stage.base.cuda().is_none()
+    if stage.installs().any(|i| i.cuda.is_some())
+        && !stage.base().is_cuda()
+        && stage.base().cuda().is_none()
         && stage.variable("NVIDIA_VISIBLE_DEVICES").is_none()
     {
         report.add(
@@ -345,11 +357,12 @@ const USES: &[&str] = &[
     "list_physical_devices",
 ];
 
-fn build_time(step: &Step, report: &mut Report) {
+fn build_time(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
     if step.instruction.keyword != "RUN" {
-        return;
+        return Ok(());
     }
     for command in shell_commands(&step.text) {
+        budget.step()?;
         let program = command
             .first()
             .map(|p| p.rsplit('/').next().unwrap_or(p).to_owned());
@@ -369,9 +382,10 @@ fn build_time(step: &Step, report: &mut Report) {
                 "there is no GPU and no driver while an image is built, whatever the host has",
             )
             .fix("do it when the container starts; for compiling set TORCH_CUDA_ARCH_LIST (or CMAKE_CUDA_ARCHITECTURES) instead of asking the GPU");
-            report.add(step_at(finding, step, used));
+            report.add(step_at(finding, step, used, budget)?);
         }
     }
+    Ok(())
 }
 
 /// Whether a build of PyTorch has code for the target's GPU; `None` when it has, or when that is not known.

@@ -1,11 +1,12 @@
 //! What a `RUN` installs.
 
-use super::parse::{Instruction, commands};
+use super::parse::{Instruction, Line, commands};
 use crate::compat::Cuda;
 use crate::compat::torch::{self, Release};
+use crate::sys::budget::{Budget, Exceeded};
 
 /// What kind of thing it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Kind {
     /// A conda environment other than the base one.
     CondaEnvironment,
@@ -29,21 +30,22 @@ pub(super) struct Install {
     pub(super) cpu: bool,
     /// Of PyTorch the release.
     pub(super) torch: Option<Release>,
-    /// Where: number and text of the line.
-    pub(super) line: (usize, String),
+    /// Where.
+    pub(super) line: Line,
 }
 
 impl Install {
-    fn new(kind: Kind, what: &str, instruction: &Instruction) -> Self {
-        let (number, line) = instruction.line_of(what);
-        Self {
+    fn new(kind: Kind, what: &str, instruction: &Instruction, budget: &Budget) -> Result<Self, Exceeded> {
+        budget.entry()?;
+        budget.keep((size_of::<Self>() + what.len()) as u64)?;
+        Ok(Self {
             kind,
             what: what.to_owned(),
             cuda: None,
             cpu: false,
             torch: None,
-            line: (number, line.to_owned()),
-        }
+            line: instruction.line_of(what, budget)?,
+        })
     }
 }
 
@@ -61,7 +63,7 @@ const MANAGERS: &[(&str, &[&str])] = &[
 ];
 
 /// What `instruction` installs; `text` is its text with variables replaced.
-pub(super) fn of(instruction: &Instruction, text: &str) -> Vec<Install> {
+pub(super) fn of(instruction: &Instruction, text: &str, budget: &Budget) -> Result<Vec<Install>, Exceeded> {
     let mut found = Vec::new();
     for command in shell_commands(text) {
         let words: Vec<&str> = program(&command);
@@ -69,10 +71,14 @@ pub(super) fn of(instruction: &Instruction, text: &str) -> Vec<Install> {
             continue;
         };
         let name = name.rsplit('/').next().unwrap_or(name);
-        let new = |kind, what: &str| Install::new(kind, what, instruction);
+        let new = |kind, what: &str| Install::new(kind, what, instruction, budget);
         if let Some((_, verbs)) = MANAGERS.iter().find(|(m, _)| *m == name) {
             if rest.iter().any(|w| verbs.contains(w)) {
-                found.extend(rest.iter().filter_map(|w| Some(new(system_package(w)?, w))));
+                for word in rest {
+                    if let Some(kind) = system_package(word) {
+                        found.push(new(kind, word)?);
+                    }
+                }
             }
         } else if let Some(rest) = pip(name, rest) {
             let builds = index(rest);
@@ -82,7 +88,7 @@ pub(super) fn of(instruction: &Instruction, text: &str) -> Vec<Install> {
                         cuda,
                         cpu,
                         torch,
-                        ..new(Kind::Framework, what)
+                        ..new(Kind::Framework, what)?
                     });
                 }
             }
@@ -91,15 +97,16 @@ pub(super) fn of(instruction: &Instruction, text: &str) -> Vec<Install> {
                 found.push(Install {
                     cuda,
                     cpu: cuda.is_none(),
-                    ..new(Kind::Framework, what)
+                    ..new(Kind::Framework, what)?
                 });
             }
-            if rest.contains(&"create") {
-                found.extend(environment(rest).map(|what| new(Kind::CondaEnvironment, what)));
+            let made = environment(rest).filter(|_| rest.contains(&"create"));
+            if let Some(what) = made {
+                found.push(new(Kind::CondaEnvironment, what)?);
             }
         }
     }
-    found
+    Ok(found)
 }
 
 /// The commands of a `RUN`, whose text is a shell's or a JSON array.

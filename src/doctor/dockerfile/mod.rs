@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use super::check::checks;
 use super::{Finding, Report, Severity};
 use crate::compat::{Class, Cuda, Outcome, Platform, Sm, Target, Version, judge, torch};
+use crate::error::Result;
+use crate::sys::budget::{Budget, Exceeded};
 
 checks! {
     GONE = 7501, "dockerfile.base-gone", "The base image cannot be pulled any more.";
@@ -59,31 +61,47 @@ impl Wanted {
 }
 
 /// Looks at the text of a Dockerfile; `name` is for the title, `args` are the `--build-arg`s.
-pub fn report(name: &str, text: &str, args: &BTreeMap<String, String>, wanted: Wanted) -> Report {
+///
+/// # Errors
+/// [`crate::error::Code::TooLarge`] when it needs more than `budget`.
+pub fn report(
+    name: &str,
+    text: &str,
+    args: &BTreeMap<String, String>,
+    wanted: Wanted,
+    budget: &Budget,
+) -> Result<Report> {
+    examine(name, text, args, wanted, budget).map_err(|exceeded| exceeded.of(format!("Dockerfile {name}")))
+}
+
+fn examine(
+    name: &str,
+    text: &str,
+    args: &BTreeMap<String, String>,
+    wanted: Wanted,
+    budget: &Budget,
+) -> Result<Report, Exceeded> {
     let mut report = Report::new(format!("dockerfile {name}"));
     let instructions = match parse::parse(text) {
         Ok(all) => all,
         Err(why) => {
             report.add(Finding::new(&BROKEN, Severity::Fail, name, why));
-            return report;
+            return Ok(report);
         }
     };
-    let model = model::build(instructions, args);
-    let Some(last) = model.stages.last() else {
+    let model = model::build(instructions, args, budget)?;
+    let Some(last) = model.last() else {
         report.add(
             Finding::new(&BROKEN, Severity::Fail, name, "it has no `FROM`").fix("name the base image first"),
         );
-        return report;
+        return Ok(report);
     };
-    report.fact("base", format!("{}:{}", last.base.name, last.base.tag));
-    if let Some(cuda) = last.base.cuda() {
+    report.fact("base", format!("{}:{}", last.base().name, last.base().tag));
+    if let Some(cuda) = last.base().cuda() {
         report.fact("base's CUDA", cuda.to_string());
     }
-    for i in last
-        .installs
-        .iter()
-        .filter(|i| i.kind == install::Kind::Framework)
-    {
+    for i in last.installs().filter(|i| i.kind == install::Kind::Framework) {
+        budget.step()?;
         let build = match i.cuda {
             Some(cuda) => format!("for CUDA {cuda}"),
             None if i.cpu => "for the CPU".to_owned(),
@@ -91,21 +109,27 @@ pub fn report(name: &str, text: &str, args: &BTreeMap<String, String>, wanted: W
         };
         report.fact(i.what.clone(), build);
     }
-    checks::run(&model, &mut report);
+    checks::run(&model, &mut report, budget)?;
     if let Some(target) = wanted.target() {
-        judged(last, &target, &mut report);
+        judged(last, &target, &mut report, budget)?;
     }
-    report
+    Ok(report)
 }
 
 /// Whether what the last stage brings runs on the target.
-fn judged(stage: &model::Stage, target: &Target, report: &mut Report) {
-    if let Some(cuda) = stage.base.cuda() {
-        let subject = format!("the base image {}", stage.base.name);
-        let (number, text) = &stage.base.line;
-        report.add(verdict(&subject, cuda, target).evidence(format!("line {number}: {text}")));
+fn judged(
+    stage: model::Stage<'_>,
+    target: &Target,
+    report: &mut Report,
+    budget: &Budget,
+) -> Result<(), Exceeded> {
+    let base = stage.base();
+    if let Some(cuda) = base.cuda() {
+        let subject = format!("the base image {}", base.name);
+        report.add(verdict(&subject, cuda, target).evidence(base.line.to_string()));
     }
-    for i in &stage.installs {
+    for i in stage.installs() {
+        budget.step()?;
         let Some(cuda) = i.cuda else { continue };
         let mut finding = verdict(&i.what, cuda, target);
         if let Some(release) = i.torch {
@@ -117,8 +141,9 @@ fn judged(stage: &model::Stage, target: &Target, report: &mut Report) {
                 finding.fix.push_str(&format!("; here `{}`", build.pip()));
             }
         }
-        report.add(finding.evidence(format!("line {}: {}", i.line.0, i.line.1)));
+        report.add(finding.evidence(i.line.to_string()));
     }
+    Ok(())
 }
 
 fn verdict(subject: &str, cuda: Cuda, target: &Target) -> Finding {

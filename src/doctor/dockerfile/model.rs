@@ -1,10 +1,12 @@
 //! A Dockerfile as stages: what each is built on, its variables, and what is installed in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use super::install::{self, Install};
-use super::parse::{Instruction, expand, words};
+use super::parse::{Instruction, Line, expand, words};
 use crate::compat::{Cuda, image};
+use crate::sys::budget::{Budget, Exceeded};
 
 /// What a stage begins with.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -15,12 +17,12 @@ pub(super) struct Base {
     pub(super) tag: String,
     /// Whether it is named by digest.
     pub(super) pinned: bool,
-    /// The line of its `FROM`, number and text.
-    pub(super) line: (usize, String),
+    /// The line of its `FROM`.
+    pub(super) line: Line,
 }
 
 impl Base {
-    fn parse(image: &str, line: (usize, &str)) -> Self {
+    fn parse(image: &str, line: Line) -> Self {
         let (image, pinned) = image.split_once('@').map_or((image, false), |(i, _)| (i, true));
         let image = image
             .strip_prefix("docker.io/")
@@ -35,7 +37,7 @@ impl Base {
             name: name.to_owned(),
             tag: tag.to_owned(),
             pinned,
-            line: (line.0, line.1.to_owned()),
+            line,
         }
     }
 
@@ -65,55 +67,92 @@ impl Base {
     }
 }
 
-/// One stage.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Stage {
+/// One stage: what its own instructions add to the stage that it is built on.
+#[derive(Debug, Default)]
+struct Own {
     /// The image at the bottom of it, through other stages.
-    pub(super) base: Base,
-    /// Its environment, that of the stage below included, without the image's.
-    pub(super) env: BTreeMap<String, (String, usize)>,
-    /// What is installed, that of the stage below included.
-    pub(super) installs: Vec<Install>,
-    name: String,
+    base: Rc<Base>,
+    /// The place of the stage that it is built on; always before its own.
+    below: Option<usize>,
+    env: BTreeMap<String, (String, usize)>,
+    installs: Vec<Install>,
     args: BTreeMap<String, String>,
-    shell: Vec<String>,
+    shell: Option<String>,
     starts: Vec<String>,
 }
 
-impl Stage {
-    /// All variables that its instructions may use.
-    fn variables(&self) -> BTreeMap<String, String> {
-        let mut all = self.args.clone();
-        all.extend(self.env.iter().map(|(k, (v, _))| (k.clone(), v.clone())));
-        all
+/// A stage with all that it is built on.
+#[derive(Clone, Copy)]
+pub(super) struct Stage<'a> {
+    stages: &'a [Own],
+    at: usize,
+}
+
+impl<'a> Stage<'a> {
+    /// Itself and what it is built on, downwards.
+    fn chain(self) -> impl Iterator<Item = &'a Own> {
+        let own = |at: usize| self.stages.get(at);
+        core::iter::successors(own(self.at), move |stage| own(stage.below?))
     }
 
-    /// An environment variable's value and line.
-    pub(super) fn variable(&self, name: &str) -> Option<(&str, usize)> {
-        self.env.get(name).map(|(v, l)| (v.as_str(), *l))
+    /// The image at the bottom of it.
+    pub(super) fn base(self) -> &'a Base {
+        &self.stages[self.at].base
+    }
+
+    /// What is installed, that of the stage below first.
+    pub(super) fn installs(self) -> impl Iterator<Item = &'a Install> {
+        let mut chain: Vec<&Own> = self.chain().collect();
+        chain.reverse();
+        chain.into_iter().flat_map(|stage| &stage.installs)
+    }
+
+    /// An environment variable's value and line, without the image's.
+    pub(super) fn variable(self, name: &str) -> Option<(&'a str, usize)> {
+        let (value, line) = self.chain().find_map(|stage| stage.env.get(name))?;
+        Some((value.as_str(), *line))
+    }
+
+    /// A variable that its instructions may use.
+    fn value(self, name: &str, budget: &Budget) -> Result<Option<&'a str>, Exceeded> {
+        for stage in self.chain() {
+            budget.step()?;
+            if let Some((value, _)) = stage.env.get(name) {
+                return Ok(Some(value));
+            }
+        }
+        Ok(self.stages[self.at].args.get(name).map(String::as_str))
     }
 
     /// Whether commands are run in a conda environment, by `SHELL`, `ENTRYPOINT` or `CMD`.
-    pub(super) fn runs_in_conda(&self) -> bool {
-        let texts = || self.shell.iter().chain(&self.starts);
-        texts().any(|t| {
+    pub(super) fn runs_in_conda(self) -> bool {
+        let shell = self.chain().find_map(|stage| stage.shell.as_ref());
+        let mut texts = shell
+            .into_iter()
+            .chain(self.chain().flat_map(|stage| &stage.starts));
+        texts.any(|t| {
             ["conda", "mamba"].iter().any(|c| t.contains(c)) || t.contains("/envs/") || t.contains("activate")
         })
     }
 
     /// Whether anything in it uses CUDA: its image, a framework, or a variable.
-    pub(super) fn uses_cuda(&self) -> bool {
-        self.base.is_cuda()
-            || self.base.cuda().is_some()
-            || self.env.keys().any(|k| k.starts_with("NVIDIA_"))
-            || self.installs.iter().any(|i| i.cuda.is_some())
+    pub(super) fn uses_cuda(self) -> bool {
+        self.base().is_cuda()
+            || self.base().cuda().is_some()
+            || self
+                .chain()
+                .flat_map(|stage| stage.env.keys())
+                .any(|k| k.starts_with("NVIDIA_"))
+            || self.installs().any(|i| i.cuda.is_some())
     }
 }
 
 /// The stages of a file, the last one last; with each instruction the place of its stage.
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    pub(super) stages: Vec<Stage>,
+    stages: Vec<Own>,
+    /// The places of stages by name in small letters; of two the later.
+    names: HashMap<String, usize>,
     /// Instructions of stages with their text expanded.
     pub(super) steps: Vec<Step>,
 }
@@ -126,22 +165,67 @@ pub(super) struct Step {
     pub(super) text: String,
 }
 
+impl Model {
+    /// The stage that the image is made of.
+    pub(super) fn last(&self) -> Option<Stage<'_>> {
+        let at = self.stages.len().checked_sub(1)?;
+        Some(Stage {
+            stages: &self.stages,
+            at,
+        })
+    }
+
+    /// What each stage begins with.
+    pub(super) fn bases(&self) -> impl Iterator<Item = &Base> {
+        self.stages.iter().map(|stage| stage.base.as_ref())
+    }
+
+    /// What is installed in any stage, each stage's own once.
+    pub(super) fn installs(&self) -> impl Iterator<Item = &Install> {
+        self.stages.iter().flat_map(|stage| &stage.installs)
+    }
+
+    /// The stage of `FROM text`.
+    fn push(&mut self, text: &str, line: Line) {
+        let mut parts = text.split_whitespace().filter(|w| !w.starts_with("--"));
+        let image = parts.next().unwrap_or_default();
+        let name = match (parts.next(), parts.next()) {
+            (Some(word), Some(name)) if word.eq_ignore_ascii_case("as") => name.to_ascii_lowercase(),
+            _ => String::new(),
+        };
+        let below = self.names.get(&image.to_ascii_lowercase()).copied();
+        let base = match below.and_then(|at| self.stages.get(at)) {
+            Some(below) => Rc::clone(&below.base),
+            None => Rc::new(Base::parse(image, line)),
+        };
+        if !name.is_empty() {
+            self.names.insert(name, self.stages.len());
+        }
+        self.stages.push(Own {
+            base,
+            below,
+            ..Own::default()
+        });
+    }
+}
+
 /// Builds the stages; `build_args` stand before the defaults of `ARG`.
-pub(super) fn build(instructions: Vec<Instruction>, build_args: &BTreeMap<String, String>) -> Model {
+pub(super) fn build(
+    instructions: Vec<Instruction>,
+    build_args: &BTreeMap<String, String>,
+    budget: &Budget,
+) -> Result<Model, Exceeded> {
     let mut model = Model::default();
     let mut global: BTreeMap<String, String> = BTreeMap::new();
     for instruction in instructions {
-        let known = model
-            .stages
-            .last()
-            .map_or_else(|| global.clone(), Stage::variables);
-        let text = match instruction.keyword.as_str() {
-            "FROM" => expand(&instruction.text, &global),
-            _ => expand(&instruction.text, &known),
+        let stage = model.last().filter(|_| instruction.keyword != "FROM");
+        let value_of = |name: &str| match stage {
+            Some(stage) => stage.value(name, budget),
+            None => Ok(global.get(name).map(String::as_str)),
         };
+        let text = expand(&instruction.text, value_of, budget)?;
         if instruction.keyword == "FROM" {
-            let stage = from(&text, instruction.line_of("\0"), &model.stages);
-            model.stages.push(stage);
+            model.push(&text, instruction.first_line());
         }
         match (instruction.keyword.as_str(), model.stages.last_mut()) {
             ("ARG", mut stage) => {
@@ -154,8 +238,9 @@ pub(super) fn build(instructions: Vec<Instruction>, build_args: &BTreeMap<String
                     match stage.as_deref_mut() {
                         // An `ARG` of a stage without a value takes that of before the first stage.
                         Some(stage) => {
-                            let value = value.or_else(|| global.get(name).cloned());
-                            stage.args.insert(name.to_owned(), value.unwrap_or_default());
+                            let value = value.or_else(|| global.get(name).cloned()).unwrap_or_default();
+                            budget.keep(value.len() as u64)?;
+                            stage.args.insert(name.to_owned(), value);
                         }
                         None => {
                             global.insert(name.to_owned(), value.unwrap_or_default());
@@ -165,43 +250,18 @@ pub(super) fn build(instructions: Vec<Instruction>, build_args: &BTreeMap<String
             }
             ("ENV", Some(stage)) => {
                 for (name, value) in pairs(&text) {
-                    let (line, _) = instruction.line_of(&name);
+                    let line = instruction.line_of(&name, budget)?.number;
                     stage.env.insert(name, (value, line));
                 }
             }
-            ("SHELL", Some(stage)) => stage.shell = vec![text.clone()],
+            ("SHELL", Some(stage)) => stage.shell = Some(text.clone()),
             ("ENTRYPOINT" | "CMD", Some(stage)) => stage.starts.push(text.clone()),
-            ("RUN", Some(stage)) => stage.installs.extend(install::of(&instruction, &text)),
+            ("RUN", Some(stage)) => stage.installs.extend(install::of(&instruction, &text, budget)?),
             _ => {}
         }
         model.steps.push(Step { instruction, text });
     }
-    model
-}
-
-fn from(text: &str, line: (usize, &str), stages: &[Stage]) -> Stage {
-    let mut parts = text.split_whitespace().filter(|w| !w.starts_with("--"));
-    let image = parts.next().unwrap_or_default();
-    let name = match (parts.next(), parts.next()) {
-        (Some(word), Some(name)) if word.eq_ignore_ascii_case("as") => name.to_ascii_lowercase(),
-        _ => String::new(),
-    };
-    let below = stages
-        .iter()
-        .rev()
-        .find(|s| !s.name.is_empty() && s.name.eq_ignore_ascii_case(image));
-    match below {
-        Some(below) => Stage {
-            name,
-            args: BTreeMap::new(),
-            ..below.clone()
-        },
-        None => Stage {
-            base: Base::parse(image, line),
-            name,
-            ..Stage::default()
-        },
-    }
+    Ok(model)
 }
 
 /// The pairs of `ENV`: `A=1 B="2 3"`, or the old `A the rest`.

@@ -3,12 +3,33 @@
 //! Facts: <https://docs.docker.com/reference/dockerfile/>: comments and the directives before the first instruction,
 //! continuation lines, here-documents. Not a builder: what it does not understand it hands on as text.
 
-use std::collections::BTreeMap;
+use core::cell::RefCell;
+use core::fmt;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::error::shown;
+use crate::sys::budget::{Budget, Exceeded};
 
 /// Instructions that are looked at.
 const MAX_INSTRUCTIONS: usize = 10_000;
 /// Bytes that variables may make of a text.
 const MAX_EXPANDED: usize = 64 << 10;
+
+/// A line of the file; what is found in it shares its text.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub(super) struct Line {
+    /// From 1 on.
+    pub(super) number: usize,
+    text: Rc<str>,
+}
+
+/// As evidence.
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.number, shown(self.text.trim()))
+    }
+}
 
 /// One instruction.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,22 +38,42 @@ pub(super) struct Instruction {
     pub(super) keyword: String,
     /// What follows, its lines joined; here-documents after a line break.
     pub(super) text: String,
-    /// Its lines with their numbers, from 1 on.
-    pub(super) lines: Vec<(usize, String)>,
+    /// Its lines.
+    pub(super) lines: Vec<Line>,
+    /// Which of the lines holds a needle that was looked for before.
+    found: RefCell<HashMap<String, usize>>,
 }
 
 impl Instruction {
-    /// The line that holds `needle` where a word begins, else the first: number and text.
-    pub(super) fn line_of(&self, needle: &str) -> (usize, &str) {
-        let begins = |line: &str| {
-            line.match_indices(needle)
-                .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric()))
-        };
-        self.lines
-            .iter()
-            .find(|(_, l)| begins(l))
-            .or(self.lines.first())
-            .map_or((0, ""), |(n, l)| (*n, l.trim()))
+    /// The line that holds `needle` where a word begins, else the first.
+    pub(super) fn line_of(&self, needle: &str, budget: &Budget) -> Result<Line, Exceeded> {
+        let known = self.found.borrow().get(needle).copied();
+        if let Some(at) = known {
+            return Ok(self.line(at));
+        }
+        let at = self.search(needle, budget)?;
+        self.found.borrow_mut().insert(needle.to_owned(), at);
+        Ok(self.line(at))
+    }
+
+    /// The first line.
+    pub(super) fn first_line(&self) -> Line {
+        self.line(0)
+    }
+
+    fn line(&self, at: usize) -> Line {
+        self.lines.get(at).cloned().unwrap_or_default()
+    }
+
+    fn search(&self, needle: &str, budget: &Budget) -> Result<usize, Exceeded> {
+        for (at, Line { text, .. }) in self.lines.iter().enumerate() {
+            budget.scan(text.len())?;
+            let mut places = text.match_indices(needle);
+            if places.any(|(at, _)| !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric())) {
+                return Ok(at);
+            }
+        }
+        Ok(0)
     }
 }
 
@@ -50,7 +91,11 @@ pub(super) fn parse(text: &str) -> Result<Vec<Instruction>, String> {
         if all.len() == MAX_INSTRUCTIONS {
             return Err(format!("it has more than {MAX_INSTRUCTIONS} instructions"));
         }
-        let mut own = vec![(number, line.to_owned())];
+        let new = |number, line: &str| Line {
+            number,
+            text: Rc::from(line),
+        };
+        let mut own = vec![new(number, line)];
         let mut joined = String::new();
         let mut last = trimmed;
         // A line goes on after the escape character; comments and empty lines in between do not count.
@@ -63,7 +108,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Instruction>, String> {
                 last = "";
                 break;
             };
-            own.push((number, line.to_owned()));
+            own.push(new(number, line));
             last = line.trim();
             joined.push(' ');
         }
@@ -76,7 +121,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Instruction>, String> {
         if ["RUN", "COPY", "ADD"].contains(&keyword.as_str()) {
             for (end, tabs) in here_documents(&rest) {
                 for (number, line) in lines.by_ref() {
-                    own.push((number, line.to_owned()));
+                    own.push(new(number, line));
                     let bare = if tabs { line.trim_start_matches('\t') } else { line };
                     if bare == end {
                         break;
@@ -90,6 +135,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Instruction>, String> {
             keyword,
             text: rest,
             lines: own,
+            found: RefCell::default(),
         });
     }
     Ok(all)
@@ -127,8 +173,12 @@ fn here_documents(text: &str) -> Vec<(String, bool)> {
     found
 }
 
-/// Replaces `$name`, `${name}`, `${name:-default}` and `${name:+other}`; a name that is not known stays as it is.
-pub(in crate::doctor) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
+/// Replaces `$name`, `${name}`, `${name:-default}` and `${name:+other}`; a name that `value_of` does not know stays as it is.
+pub(in crate::doctor) fn expand<'v>(
+    text: &str,
+    value_of: impl Fn(&str) -> Result<Option<&'v str>, Exceeded>,
+    budget: &Budget,
+) -> Result<String, Exceeded> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -147,21 +197,25 @@ pub(in crate::doctor) fn expand(text: &str, variables: &BTreeMap<String, String>
                 .unwrap_or(after.len());
             (&after[..end], None, end + 1)
         };
-        let value = variables.get(name).map(String::as_str).filter(|v| !v.is_empty());
-        match (value, default) {
+        budget.step()?;
+        let known = value_of(name)?;
+        match (known.filter(|v| !v.is_empty()), default) {
             (Some(_), Some(('+', other))) | (None, Some(('-', other))) => out.push_str(other),
             (None, Some(_)) => {}
             (Some(value), _) => out.push_str(value),
-            (None, None) if variables.contains_key(name) => {}
+            (None, None) if known.is_some() => {}
             (None, None) => out.push_str(&rest[at..at + length]),
         }
         rest = &rest[at + length..];
         if out.len() > MAX_EXPANDED {
-            return text.to_owned();
+            out.clear();
+            rest = text;
+            break;
         }
     }
     out.push_str(rest);
-    out
+    budget.keep(out.len() as u64)?;
+    Ok(out)
 }
 
 /// `name`, and of `name:-default` the sign and what follows it.
@@ -274,7 +328,7 @@ mod tests {
         parse(text)
             .unwrap()
             .into_iter()
-            .map(|i| (i.lines[0].0, i.keyword, i.text))
+            .map(|i| (i.lines[0].number, i.keyword, i.text))
             .collect()
     }
 
@@ -314,9 +368,11 @@ mod tests {
 
     #[test]
     fn variables() {
-        let known: BTreeMap<String, String> = [("A", "1"), ("E", "")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .into();
+        let known = |name: &str| {
+            let all = [("A", "1"), ("E", "")];
+            Ok(all.into_iter().find(|(k, _)| *k == name).map(|(_, v)| v))
+        };
+        let expand = |text: &str| expand(text, known, &Budget::default()).unwrap();
         for (text, expanded) in [
             ("x$A-${A}y", "x1-1y"),
             ("${B:-2}${A:-2}${A:+3}${B:+3}", "213"),
@@ -326,7 +382,7 @@ mod tests {
             ("${A", "${A"),
             ("cu$", "cu$"),
         ] {
-            assert_eq!(expand(text, &known), expanded, "{text}");
+            assert_eq!(expand(text), expanded, "{text}");
         }
     }
 
@@ -347,14 +403,14 @@ mod tests {
         #[test]
         fn nothing_panics(text in "(?s).{0,200}") {
             for i in parse(&text).unwrap() {
-                commands(&expand(&i.text, &BTreeMap::new()));
+                commands(&expand(&i.text, |_| Ok(None), &Budget::default()).unwrap());
             }
         }
 
         #[test]
         fn nothing_panics_on_what_looks_like_one(text in "(FROM |RUN |# escape=|[$<>{}:+'\"A\\\\ \n-]|<<EOF|EOF){0,40}") {
             for i in parse(&text).unwrap() {
-                commands(&expand(&i.text, &BTreeMap::new()));
+                commands(&expand(&i.text, |_| Ok(None), &Budget::default()).unwrap());
             }
         }
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn look(text: &str, wanted: Wanted) -> Report {
-    report("Dockerfile", text, &BTreeMap::new(), wanted)
+    report("Dockerfile", text, &BTreeMap::new(), wanted, &Budget::default()).unwrap()
 }
 
 /// The checks that found something, worse than `Info`, with the line of their evidence.
@@ -74,7 +74,10 @@ fn tags_that_are_gone() {
 fn build_arguments_count() {
     let args = BTreeMap::from([("TAG".to_owned(), "latest".to_owned())]);
     let text = "ARG TAG=12.4.1-base-ubuntu22.04\nFROM nvidia/cuda:$TAG";
-    assert_eq!(list(&report("f", text, &args, Wanted::default())), [(7501, 2)]);
+    assert_eq!(
+        list(&report("f", text, &args, Wanted::default(), &Budget::default()).unwrap()),
+        [(7501, 2)]
+    );
     assert_eq!(found(text), []);
 }
 

@@ -20,6 +20,7 @@ use crate::cdi::Registry;
 use crate::cdi::registry::Trust;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::sys::budget::Budget;
 use crate::sys::root::Root;
 
 checks! {
@@ -93,7 +94,7 @@ struct Site {
 
 impl Site {
     fn look(config: &Config) -> Self {
-        let registry = Registry::load(&config.cdi_spec_dirs, Trust::Anyone);
+        let registry = Registry::load(&config.cdi_spec_dirs, Trust::Anyone, &Budget::default());
         Self {
             system: Root::open("/").ok(),
             specs: registry

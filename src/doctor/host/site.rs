@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{CDI, CONFIG, Finding, Look, NOT_IN_EFFECT, Severity, TWO_TOOLKITS};
 use crate::cdi::check;
 use crate::config::Config;
+use crate::sys::budget::Budget;
 
 /// Programs of the vendor's toolkit, and names of it that nvoci goes by as well.
 const VENDOR_PROGRAMS: [&str; 7] = [
@@ -64,7 +65,7 @@ fn cdi(look: &Look<'_>) -> Vec<Finding> {
         .cdi_spec_dirs
         .value
         .clone();
-    let all = check::check(&dirs, &[]);
+    let all = check::check(&dirs, &[], &Budget::default());
     if all.is_empty() {
         let any = dirs
             .iter()

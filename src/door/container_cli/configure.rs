@@ -19,8 +19,9 @@ use crate::door::hook::{self, Namespace, devices};
 use crate::door::{inject, log};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
-use crate::oci::{Bundle, Spec};
+use crate::oci::{Bundle, Interest, Spec};
 use crate::plan::{Place, Plan};
+use crate::sys::budget::Budget;
 use crate::sys::cgroup::{DeviceCgroup, Tenancy};
 use crate::sys::ns::MountNs;
 use crate::sys::process;
@@ -104,7 +105,8 @@ fn namespace(pid: Option<i32>) -> Result<Namespace> {
 
 /// The definition of the container, where the rootfs is the one of a bundle.
 fn spec_of(rootfs: &Path) -> Option<Spec> {
-    let (bundle, spec) = Bundle::open(rootfs.parent()?).ok()?;
+    let (bundle, spec) = Bundle::open(rootfs.parent()?, Interest::NOTHING, &Budget::default()).ok()?;
+    spec.whole().ok()?;
     (spec.root_path(bundle.path()).ok()? == rootfs).then_some(spec)
 }
 

@@ -9,6 +9,7 @@ use crate::doctor::Severity;
 use crate::doctor::compose::{MAX_SIZE, STANZA, report};
 use crate::door::print;
 use crate::error::Result;
+use crate::sys::budget::Budget;
 
 const HELP: &str = "\
 Usage: nvoci doctor compose FILE [--json]
@@ -38,7 +39,7 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
     }
     let file = file.ok_or_else(|| usage("which Compose file?"))?;
     let (name, text) = read_text(&file, MAX_SIZE)?;
-    let report = report(&name, &text);
+    let report = report(&name, &text, &Budget::default())?;
     let status = show(&report, as_json)?;
     if !as_json && report.verdict() > Severity::Ok {
         print(&format!("\nA stanza that gives a service all GPUs:\n\n{STANZA}"))?;

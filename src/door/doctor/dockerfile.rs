@@ -10,6 +10,7 @@ use crate::compat::gpu::{class_of_name, sm_of_name};
 use crate::doctor::dockerfile::{MAX_SIZE, Wanted, report};
 use crate::door::print;
 use crate::error::{Error, Result};
+use crate::sys::budget::Budget;
 
 const HELP: &str = "\
 Usage: nvoci doctor dockerfile FILE [--build-arg NAME=VALUE]... [--driver VERSION] [--wsl] [--gpu GPU] [--json]
@@ -69,7 +70,8 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
         return Err(usage("--gpu and --wsl need --driver"));
     }
     let (name, text) = read_text(&file, MAX_SIZE)?;
-    show(&report(&name, &text, &build_args, wanted), as_json)
+    let report = report(&name, &text, &build_args, wanted, &Budget::default())?;
+    show(&report, as_json)
 }
 
 fn not(option: &str, value: &str, what: &str) -> Error {

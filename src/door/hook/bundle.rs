@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::config::Config;
+use crate::door::inject::open_bundle;
 use crate::door::runtime::{CommandLine, Target};
 use crate::error::Result;
 use crate::oci::{Bundle, Spec, State};
@@ -17,8 +19,8 @@ pub(super) const FROM_OUTSIDE: &str = "call the hook at createRuntime, or use th
 /// crun makes the device nodes of a container with a user namespace of its own in a mount namespace of theirs, and comes
 /// back from there (setns(2)) with `/` as its working directory, which its state then calls the bundle (seen with crun
 /// 1.28). The hook's parent is that crun, and was told the right directory on its command line.
-pub(super) fn open(state: &State, inside: bool) -> Result<(Bundle, Spec)> {
-    let refused = match Bundle::open(&state.bundle) {
+pub(super) fn open(state: &State, inside: bool, config: &Config) -> Result<(Bundle, Spec)> {
+    let refused = match open_bundle(&state.bundle, None, config) {
         Err(e) if inside && in_user_namespace() => return Err(e.fix(FROM_OUTSIDE)),
         // From inside, the parent's number is another process's in the `/proc` that is in sight.
         Err(e) if !inside && state.bundle == Path::new("/") => e,
@@ -27,10 +29,7 @@ pub(super) fn open(state: &State, inside: bool) -> Result<(Bundle, Spec)> {
     let Some(target) = parent_words().ok().and_then(|words| named(&words, &state.id)) else {
         return Err(refused);
     };
-    match &target.config {
-        None => Bundle::open(&target.bundle),
-        Some(config) => Bundle::open_config(&target.bundle, config),
-    }
+    open_bundle(&target.bundle, target.config.as_deref(), config)
 }
 
 /// What a runtime's command line says of the container `id`, if it says it without regard to its working directory.
@@ -76,7 +75,7 @@ mod tests {
         for bundle in ["/", "/nonexistent/b"] {
             let text = format!(r#"{{"ociVersion":"1.0","id":"c1","bundle":"{bundle}"}}"#);
             let state = State::read(text.as_bytes()).unwrap();
-            let refused = open(&state, false).unwrap_err();
+            let refused = open(&state, false, &Config::default()).unwrap_err();
             assert_eq!(refused.code(), Code::Bundle);
             assert!(refused.what().contains(bundle), "{refused}");
         }
