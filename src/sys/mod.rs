@@ -11,5 +11,6 @@ pub mod probe;
 pub mod process;
 pub mod reader;
 pub mod root;
+pub mod scratch;
 mod seccomp;
 pub mod systemd;

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Files;
 use super::config::ImageConfig;
 use super::walk::Found;
 use crate::compat::Cuda;
@@ -56,8 +57,8 @@ impl Toolkit {
     }
 
     /// Looks at the configuration, then at the files.
-    pub fn find(root: &Root, config: Option<&ImageConfig>, found: &Found) -> Self {
-        let libraries = Libraries::of(root, found);
+    pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> Self {
+        let libraries = Libraries::of(files, found);
         let var = |name: &str| config.and_then(|c| c.var(name));
         let flavour = if var("NV_CUDA_CUDART_DEV_VERSION").is_some() || libraries.nvcc {
             Flavour::Devel
@@ -68,7 +69,7 @@ impl Toolkit {
         } else {
             Flavour::None
         };
-        let (cuda, evidence) = release(root, var("CUDA_VERSION"), &libraries, flavour);
+        let (cuda, evidence) = release(files.root, var("CUDA_VERSION"), &libraries, flavour);
         Self {
             flavour,
             cudnn: var("NV_CUDNN_VERSION").is_some() || libraries.cudnn,
@@ -114,7 +115,8 @@ struct Libraries {
 }
 
 impl Libraries {
-    fn of(root: &Root, found: &Found) -> Self {
+    fn of(files: &Files<'_>, found: &Found) -> Self {
+        let root = files.root;
         let system = |path: &&PathBuf| {
             let conda = found.conda.iter().any(|prefix| path.starts_with(prefix));
             !conda && !found.venvs.iter().any(|prefix| path.starts_with(prefix))
@@ -143,6 +145,9 @@ impl Libraries {
         for dir in dirs {
             let Ok(node) = root.resolve(dir) else { continue };
             let _ = node.visit(MAX_ENTRIES, |name, _| {
+                if files.budget.entry().is_err() {
+                    return;
+                }
                 libraries.cublas |= name.to_bytes().starts_with(b"libcublas.so.");
                 libraries.cudnn |= name.to_bytes().starts_with(b"libcudnn.so.");
             });
@@ -163,6 +168,7 @@ pub fn cudart_release(path: &Path) -> Option<Cuda> {
 mod tests {
     use super::*;
     use crate::doctor::image::{Silent, walk::walk};
+    use crate::sys::budget::Budget;
 
     fn toolkit(files: &[&str], env: &[(&str, &str)]) -> Toolkit {
         let dir = tempfile::tempdir().unwrap();
@@ -180,7 +186,9 @@ mod tests {
             ..ImageConfig::default()
         };
         let config = (!env.is_empty()).then_some(config);
-        Toolkit::find(&root, config.as_ref(), &walk(&root, &mut Silent))
+        let budget = Budget::default();
+        let files = Files::new(&root, None, &budget);
+        Toolkit::find(&files, config.as_ref(), &walk(&root, &budget, &mut Silent))
     }
 
     #[test]
