@@ -51,8 +51,8 @@ impl Limits {
     };
 }
 
-/// Bytes that one byte of input may unpack to, on average: layers of images have 2 to 4, with tar's headers up to 10.
-const RATIO: u64 = 64;
+/// Bytes that one byte of input may unpack to, on average: layers of images have 2 to 4.
+const RATIO: u64 = 16;
 /// Bytes of input that allow one more second of processor time.
 const BYTES_PER_SECOND: u64 = 32 << 20;
 
