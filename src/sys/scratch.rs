@@ -131,6 +131,7 @@ fn clear(parent: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn one_without_a_name_is_bounded_by_the_kernel() {
         let Ok(fd) = detached(64 << 10, 8) else {
-            eprintln!("SKIP: no new mounts here");
+            let _ = writeln!(io::stderr(), "SKIP: no mount without a place here");
             return;
         };
         let made = (0..9)

@@ -195,7 +195,7 @@ fn archives_with_large_files_that_are_kept() {
     let one = |i| {
         member(|out| {
             out.write_all(&entry(&format!("{i}/libc.so.6"), b'0', "", &file))
-                .unwrap()
+                .unwrap();
         })
     };
     let layer: Vec<u8> = (0..40).flat_map(one).collect();
@@ -377,7 +377,8 @@ fn with_own_tmp(script: &str, image: &Path) -> Option<Output> {
     // Not root, or no namespaces: the test cannot run.
     let can = output.status.code() != Some(77) && !output.stderr.starts_with(b"unshare:");
     if !can {
-        eprintln!("SKIP: {}", String::from_utf8_lossy(&output.stderr));
+        let why = String::from_utf8_lossy(&output.stderr);
+        let _ = writeln!(std::io::stderr(), "SKIP: {why}");
     }
     can.then_some(output)
 }

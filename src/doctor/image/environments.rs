@@ -9,7 +9,7 @@ use super::packages::{Package, Site};
 use super::search::search;
 use super::walk::Found;
 use crate::compat::Cuda;
-use crate::sys::root::{Node, Root};
+use crate::sys::root::Node;
 
 /// Where `python` is looked for when the image does not set `PATH`, as engines do.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -75,7 +75,7 @@ impl Environment {
 
 /// Every environment with at least one package, in the order of their paths.
 pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> Vec<Environment> {
-    let active = config.map(|c| active(files.root, c.var("PATH").unwrap_or(PATH)));
+    let active = config.map(|c| active(files, c.var("PATH").unwrap_or(PATH)));
     let mut all: Vec<Environment> = found
         .sites
         .iter()
@@ -140,12 +140,15 @@ fn environment(
 
 /// The prefixes that the first `python3` or `python` on `path` takes packages from; all of them where there is none, since
 /// a program's own path then decides.
-fn active(root: &Root, path: &str) -> Vec<PathBuf> {
+fn active(files: &Files<'_>, path: &str) -> Vec<PathBuf> {
     let dirs = path.split(':').filter(|dir| dir.starts_with('/')).take(64);
     for dir in dirs {
         let dir = Path::new(dir);
         let python = ["python3", "python"].map(|name| dir.join(name));
-        if !python.iter().any(|p| root.resolve(p).is_ok_and(|n| n.is_file())) {
+        if !python
+            .iter()
+            .any(|p| files.resolve(p).is_some_and(|n| n.is_file()))
+        {
             continue;
         }
         let mut prefixes: Vec<PathBuf> = dir.parent().map(Path::to_owned).into_iter().collect();
@@ -220,7 +223,7 @@ pub fn glibc(files: &Files<'_>) -> Option<(u32, u32)> {
     const MAX: u64 = 16 << 20;
     let node = PLACES
         .iter()
-        .find_map(|path| files.root.resolve(path).ok().filter(Node::is_file))?;
+        .find_map(|path| files.resolve(path).filter(Node::is_file))?;
     let file = node.open_read().ok()?;
     search(&file, 0, MAX, SAYS, files.budget, |text| {
         let end = text.iter().position(|b| !b.is_ascii_digit() && *b != b'.')?;

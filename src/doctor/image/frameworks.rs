@@ -177,11 +177,11 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn text(&self, file: &str) -> Option<String> {
-        self.files.root.read_text(self.dir.join(file), MAX_TEXT).ok()
+        self.files.read_text(self.dir.join(file), MAX_TEXT)
     }
 
     fn exists(&self, file: &str) -> bool {
-        self.files.root.exists(self.dir.join(file))
+        self.files.exists(self.dir.join(file))
     }
 
     fn evidence(&self, file: &str, says: impl std::fmt::Display) -> String {
@@ -199,11 +199,9 @@ impl Look<'_> {
     /// The files of a directory below the framework's.
     fn files(&self, below: &str) -> Vec<String> {
         let mut names = Vec::new();
-        if let Ok(node) = self.files.root.resolve(self.dir.join(below)) {
-            let _ = node.visit(MAX_LIBRARIES, |name, _| {
-                names.extend(name.to_str().ok().map(str::to_owned));
-            });
-        }
+        self.files.visit(self.dir.join(below), MAX_LIBRARIES, |name, _| {
+            names.extend(name.to_str().ok().map(str::to_owned));
+        });
         names.sort();
         names
     }
@@ -239,11 +237,7 @@ impl Look<'_> {
             .iter()
             .find(|p| names.contains(&p.name) && p.build.is_empty())?;
         let record = format!("{package}-{}.dist-info/WHEEL", found.version);
-        let text = self
-            .files
-            .root
-            .read_text(self.site.path.join(record), MAX_TEXT)
-            .ok()?;
+        let text = self.files.read_text(self.site.path.join(record), MAX_TEXT)?;
         text.lines()
             .filter_map(|line| line.strip_prefix("Tag:"))
             .filter_map(|tag| {
@@ -519,7 +513,7 @@ fn bitsandbytes(look: &Look<'_>) -> Option<Said> {
         })
         .collect();
     let beside = look.site.path.join("torch/version.py");
-    let beside = look.files.root.read_text(beside, MAX_TEXT).unwrap_or_default();
+    let beside = look.files.read_text(beside, MAX_TEXT).unwrap_or_default();
     let torch: Option<Cuda> = assignment(&beside, "cuda").flatten().and_then(|c| c.parse().ok());
     let build = match torch {
         _ if releases.is_empty() => Build::Cpu,

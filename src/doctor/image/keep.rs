@@ -46,8 +46,7 @@ pub fn of(path: &[u8]) -> Keep {
         | b"alpine-release"
         | b"ld.so.conf" => TEXT,
         b"WHEEL" if ends(".dist-info/") => TEXT,
-        b"ld.so.cache" => Keep::Whole(16 << 20),
-        b"libc.so.6" => Keep::Whole(16 << 20),
+        b"ld.so.cache" | b"libc.so.6" => Keep::Whole(16 << 20),
         b"libtorch_python.so" => Keep::ArchList,
         b"libonnxruntime_providers_cuda.so" => Keep::Headers,
         b"libtorch_cpu.so" | b"libtorch_hip.so" | b"nvcc" => Keep::Size,

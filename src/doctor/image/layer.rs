@@ -156,20 +156,18 @@ impl Layer {
             Kind::SymbolicLink if header.link.is_empty() || header.link.len() > MAX_PATH => Err(Reason::Link),
             Kind::SymbolicLink if header.link.contains(&0) => Err(Reason::Link),
             Kind::SymbolicLink => Ok(Entry::SymbolicLink(link_of(&header.link))),
-            Kind::HardLink if !of_interest() => return Ok(()),
+            Kind::File | Kind::HardLink | Kind::Sparse if !of_interest() => return Ok(()),
             Kind::HardLink => match clean(&header.link) {
                 Ok(Some(target)) => Ok(Entry::HardLink(target)),
                 _ => Err(Reason::Link),
             },
-            Kind::File if !of_interest() => return Ok(()),
             Kind::File => {
                 let mut out = scratch.file(budget)?;
                 keep::store(&mut tar.data(), header.size, keep::of(&path), &mut out)?;
                 Ok(Entry::File(scratch.done(out)?))
             }
             Kind::Device => Err(Reason::Device),
-            Kind::Sparse if of_interest() => Err(Reason::Sparse),
-            Kind::Sparse => return Ok(()),
+            Kind::Sparse => Err(Reason::Sparse),
             Kind::Other => Err(Reason::Type),
         };
         match entry {
@@ -333,6 +331,8 @@ fn lay_out(merged: &Merged<'_>, scratch: &Scratch) -> io::Result<(Root, LeftOut)
             }
             let charge = || Ok(budget.keep(INODE)?);
             if last.as_ref().is_none_or(|(known, _)| known != dir) {
+                // Links with long targets that lead to one another make it slow.
+                budget.check()?;
                 match root.mkdir_all_by(Path::new("/").join(dir), 0o700, charge) {
                     Ok(node) => last = Some((dir.to_owned(), node)),
                     // A link to nowhere, or to a file: what is below it is nobody's.

@@ -36,7 +36,10 @@ pub mod walk;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::CStr;
 use std::path::Path;
+
+use rustix::fs::FileType;
 
 pub use checks::CHECKS;
 pub use source::Image;
@@ -59,7 +62,7 @@ use crate::compat::{Class, Platform};
 use crate::ldso::{Flavour, flavour};
 use crate::request::{Facts, Requirement};
 use crate::sys::budget::Budget;
-use crate::sys::root::Root;
+use crate::sys::root::{Node, Root};
 
 /// Lines of evidence in one finding.
 const MAX_EVIDENCE: usize = 8;
@@ -84,12 +87,10 @@ impl Progress for Silent {}
 /// An image's files, and what may be spent on them.
 #[derive(Debug)]
 pub struct Files<'a> {
-    /// Where they are.
-    pub root: &'a Root,
+    root: &'a Root,
     /// Where an archive's files are kept.
     scratch: Option<&'a Scratch>,
-    /// What their readers may spend.
-    pub budget: &'a Budget,
+    budget: &'a Budget,
     /// The device code of libraries that were read, by device and inode.
     scanned: RefCell<HashMap<(u64, u64), Fatbins>>,
 }
@@ -105,14 +106,42 @@ impl<'a> Files<'a> {
         }
     }
 
+    /// Finds a file. An image may make that slow, by links with long targets that lead to one another.
+    fn resolve(&self, path: impl AsRef<Path>) -> Option<Node> {
+        self.budget.check().ok()?;
+        self.root.resolve(path).ok()
+    }
+
+    /// Whether there is anything at `path`.
+    fn exists(&self, path: impl AsRef<Path>) -> bool {
+        self.resolve(path).is_some()
+    }
+
+    /// Reads a text of at most `max` bytes.
+    fn read_text(&self, path: impl AsRef<Path>, max: u64) -> Option<String> {
+        let bytes = self.resolve(path)?.read(max).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Hands the names in a directory to `f`, at most `max`, as long as the budget lasts.
+    fn visit(&self, path: impl AsRef<Path>, max: usize, mut f: impl FnMut(&CStr, FileType)) {
+        if let Some(node) = self.resolve(path) {
+            let _ = node.visit(max, |name, kind| {
+                if self.budget.entry().is_ok() {
+                    f(name, kind);
+                }
+            });
+        }
+    }
+
     /// Opens a library.
     fn library(&self, path: &Path) -> Option<Library<'a>> {
-        Library::open(&self.root.resolve(path).ok()?, self.scratch).ok()
+        Library::open(&self.resolve(path)?, self.scratch).ok()
     }
 
     /// The device code of a library, read once however many names it has.
     fn fatbins(&self, path: &Path) -> Option<((u64, u64), Fatbins)> {
-        let node = self.root.resolve(path).ok()?;
+        let node = self.resolve(path)?;
         let id = node.id();
         if let Some(known) = self.scanned.borrow().get(&id) {
             return Some((id, known.clone()));
@@ -421,10 +450,9 @@ impl Contents<'_> {
             });
         let all: BTreeSet<&Path> = of_driver.chain(others).collect();
         let empty = |path: &&Path| {
-            self.image
-                .root
+            self.files
                 .resolve(path)
-                .is_ok_and(|n| n.is_file() && n.stat().st_size == 0)
+                .is_some_and(|n| n.is_file() && n.stat().st_size == 0)
         };
         let left: Vec<&Path> = all.iter().copied().filter(|p| empty(p)).collect();
         let versions: BTreeSet<&str> = all

@@ -62,15 +62,11 @@ impl Site {
             path: path.to_owned(),
             ..Self::default()
         };
-        let Ok(node) = files.root.resolve(path) else {
-            return site;
-        };
-        let _ = node.visit(MAX_ENTRIES, |name, kind| {
+        files.visit(path, MAX_ENTRIES, |name, kind| {
             let Some(name) = name.to_str().ok().filter(|n| n.len() <= MAX_NAME) else {
                 return;
             };
-            let spent = files.budget.entry().and_then(|()| files.budget.keep(RECORD));
-            if spent.is_err() {
+            if files.budget.keep(RECORD).is_err() {
                 return;
             }
             if let Some((name, version, build)) = parse(name) {

@@ -9,7 +9,6 @@ use super::Files;
 use super::config::ImageConfig;
 use super::walk::Found;
 use crate::compat::Cuda;
-use crate::sys::root::Root;
 
 /// `version.json` of a toolkit.
 const MAX_VERSION: u64 = 64 << 10;
@@ -69,7 +68,7 @@ impl Toolkit {
         } else {
             Flavour::None
         };
-        let (cuda, evidence) = release(files.root, var("CUDA_VERSION"), &libraries, flavour);
+        let (cuda, evidence) = release(files, var("CUDA_VERSION"), &libraries, flavour);
         Self {
             flavour,
             cudnn: var("NV_CUDNN_VERSION").is_some() || libraries.cudnn,
@@ -80,7 +79,7 @@ impl Toolkit {
 }
 
 fn release(
-    root: &Root,
+    files: &Files<'_>,
     variable: Option<&str>,
     libraries: &Libraries,
     flavour: Flavour,
@@ -91,8 +90,8 @@ fn release(
     {
         return (Some(cuda), format!("CUDA_VERSION={version}"));
     }
-    if let Ok(bytes) = root.read(FILE, MAX_VERSION)
-        && let Ok(json) = serde_json::from_slice::<serde_json::Value>(&bytes)
+    if let Some(text) = files.read_text(FILE, MAX_VERSION)
+        && let Ok(json) = serde_json::from_str::<serde_json::Value>(&text)
         && let Some(version) = json["cuda"]["version"].as_str()
         && let Ok(cuda) = version.parse()
     {
@@ -116,7 +115,6 @@ struct Libraries {
 
 impl Libraries {
     fn of(files: &Files<'_>, found: &Found) -> Self {
-        let root = files.root;
         let system = |path: &&PathBuf| {
             let conda = found.conda.iter().any(|prefix| path.starts_with(prefix));
             !conda && !found.venvs.iter().any(|prefix| path.starts_with(prefix))
@@ -132,7 +130,7 @@ impl Libraries {
         };
         let mut libraries = Self {
             cudart: Some((cudart.clone(), cudart_release(cudart))),
-            nvcc: root.exists("/usr/local/cuda/bin/nvcc") || root.exists("/usr/bin/nvcc"),
+            nvcc: files.exists("/usr/local/cuda/bin/nvcc") || files.exists("/usr/bin/nvcc"),
             ..Self::default()
         };
         let beside = cudart.parent().unwrap_or(Path::new("/"));
@@ -143,11 +141,7 @@ impl Libraries {
             Path::new("/usr/lib64"),
         ];
         for dir in dirs {
-            let Ok(node) = root.resolve(dir) else { continue };
-            let _ = node.visit(MAX_ENTRIES, |name, _| {
-                if files.budget.entry().is_err() {
-                    return;
-                }
+            files.visit(dir, MAX_ENTRIES, |name, _| {
                 libraries.cublas |= name.to_bytes().starts_with(b"libcublas.so.");
                 libraries.cudnn |= name.to_bytes().starts_with(b"libcudnn.so.");
             });
@@ -169,6 +163,7 @@ mod tests {
     use super::*;
     use crate::doctor::image::{Silent, walk::walk};
     use crate::sys::budget::Budget;
+    use crate::sys::root::Root;
 
     fn toolkit(files: &[&str], env: &[(&str, &str)]) -> Toolkit {
         let dir = tempfile::tempdir().unwrap();

@@ -90,6 +90,7 @@ pub fn walk(root: &Root, budget: &Budget, progress: &mut dyn Progress) -> Found 
     if deep > 0 {
         found.note(|| format!("{deep} directories lie deeper than {MAX_DEPTH} others"));
     }
+    let mut full = false;
     for list in [
         &mut found.sites,
         &mut found.conda,
@@ -99,6 +100,10 @@ pub fn walk(root: &Root, budget: &Budget, progress: &mut dyn Progress) -> Found 
         &mut found.runtimes,
     ] {
         list.sort();
+        full |= list.len() == MAX_FOUND;
+    }
+    if full {
+        found.note(|| format!("of each kind of file {MAX_FOUND} are looked at, and there are more"));
     }
     found
 }
