@@ -323,7 +323,7 @@ fn archives_with_many_names_of_one_layer() {
     fs::create_dir_all(&blobs).unwrap();
     let bytes = member(|out| {
         out.write_all(&entry("big", b'0', "", &vec![0; 64 << 20]))
-            .unwrap()
+            .unwrap();
     });
     fs::write(blobs.join("0"), bytes).unwrap();
     (1..300).for_each(|i| fs::hard_link(blobs.join("0"), blobs.join(i.to_string())).unwrap());
@@ -358,7 +358,7 @@ fn archives_that_repeat_a_layer() {
 fn slow() -> (TempDir, PathBuf) {
     let zeros = member(|out| {
         out.write_all(&entry("zeros", b'0', "", &vec![0; 64 << 20]))
-            .unwrap()
+            .unwrap();
     });
     let mut entries = member(|out| torch().iter().for_each(|e| out.write_all(e).unwrap()));
     entries.extend(zeros.repeat(15));

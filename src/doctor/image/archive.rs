@@ -61,7 +61,10 @@ pub fn read(
             .trim_start_matches("./")
             .to_owned();
         match header.kind {
-            Kind::File if blobs.count() < MAX_BLOBS => {
+            Kind::File if blobs.count() >= MAX_BLOBS => {
+                return Err(Error::new(Code::TooLarge, what(), "too many blobs"));
+            }
+            Kind::File => {
                 let mut data = tar.data();
                 blobs
                     .add(name, header.size, &mut data, progress)
@@ -140,7 +143,7 @@ impl<'b> Blobs<'b> {
     }
 
     fn count(&self) -> usize {
-        self.documents.len() + self.layers.len() + self.broken
+        self.documents.len() + self.layers.len()
     }
 
     fn charge(&self, bytes: usize) -> io::Result<()> {

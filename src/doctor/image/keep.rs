@@ -434,11 +434,11 @@ mod tests {
         };
         with(&[5; 5000], Keep::Size, |_, allocated| assert_eq!(allocated, 0));
         with(&[5; 5000], Keep::Whole(5000), |kept, _| {
-            assert_eq!(read(&kept, 4999), (1, [5, 0]))
+            assert_eq!(read(&kept, 4999), (1, [5, 0]));
         });
         // Too large to be kept: its size is.
         with(&[5; 5000], Keep::Whole(4999), |kept, _| {
-            assert_eq!(read(&kept, 0), (2, [0, 0]))
+            assert_eq!(read(&kept, 0), (2, [0, 0]));
         });
         // Zeros are holes.
         let mut zeros = vec![0; 11 << 20];
