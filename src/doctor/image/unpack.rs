@@ -11,7 +11,7 @@ use crate::sys::budget::Budget;
 /// The largest window of a frame: what the strongest levels of the encoders that engines use write. A decoder needs up to
 /// three times as much memory.
 const MAX_WINDOW: u64 = 32 << 20;
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 64 << 10;
 
 /// What goes into a decompressor. It is read in large pieces, and between two of them a decompressor may have worked
 /// for long without a byte of output.
