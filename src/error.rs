@@ -7,6 +7,8 @@
 use core::fmt;
 use std::io;
 
+use crate::sys::budget::Exceeded;
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -175,8 +177,13 @@ impl Error {
         }))
     }
 
-    /// An error from the operating system; keeps the `errno` for [`Error::os`].
+    /// An error from the operating system; keeps the `errno` for [`Error::os`]. A budget that is exceeded has a code
+    /// of its own, however many readers handed the error on.
     pub fn io(code: Code, what: impl Into<String>, cause: &io::Error) -> Self {
+        let of_budget = cause
+            .get_ref()
+            .is_some_and(<dyn core::error::Error + Send + Sync>::is::<Exceeded>);
+        let code = if of_budget { Code::TooLarge } else { code };
         let mut e = Self::new(code, what, describe(cause));
         e.0.os = cause.raw_os_error();
         e

@@ -1,7 +1,7 @@
 //! An image out of an engine: `docker save` or `podman save`, read from a pipe.
 
 use std::ffi::OsStr;
-use std::io::{self, BufReader, Read as _};
+use std::io::{BufReader, Read as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -109,14 +109,12 @@ impl Export {
         &mut self.pipe
     }
 
-    /// Waits for the engine, after the archive was read.
+    /// Waits for the engine, after everything was read.
     ///
     /// # Errors
     /// [`Code::Engine`] when it failed, with its own words.
     pub fn finish(mut self) -> Result<()> {
         const MAX_COMPLAINT: u64 = 64 << 10;
-        // What follows the archive's end is of no interest, but must be taken.
-        io::copy(&mut self.pipe, &mut io::sink()).context(Code::Engine, || self.what.clone())?;
         let mut complaint = String::new();
         if let Some(stderr) = self.child.stderr.take() {
             let _ = stderr.take(MAX_COMPLAINT).read_to_string(&mut complaint);

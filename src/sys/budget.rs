@@ -8,7 +8,7 @@
 //!
 //! let budget = Budget::new(Limits { kept: 10, ..Limits::DEFAULT });
 //! assert!(budget.keep(8).is_ok());
-//! assert_eq!(budget.keep(8).unwrap_err().to_string(), "it needs more than 10 bytes of memory");
+//! assert_eq!(budget.keep(8).unwrap_err().to_string(), "it needs more than 10 bytes of memory or scratch space");
 //! ```
 
 use core::cell::Cell;
@@ -41,7 +41,20 @@ impl Limits {
         entries: 1 << 20,
         cpu: Duration::from_millis(1500),
     };
+
+    /// For a command that reads an image; [`Budget::allow`] adds to it for large archives.
+    pub const ARCHIVE: Self = Self {
+        kept: 96 << 20,
+        unpacked: 1 << 30,
+        entries: 4 << 20,
+        cpu: Duration::from_secs(15),
+    };
 }
+
+/// Bytes that one byte of input may unpack to, on average: layers of images have 2 to 4.
+const RATIO: u64 = 16;
+/// Bytes of input that allow one more second of processor time.
+const BYTES_PER_SECOND: u64 = 32 << 20;
 
 /// What has been spent of some [`Limits`]. Shared by reference between all readers of one command.
 #[derive(Debug)]
@@ -51,6 +64,10 @@ pub struct Budget {
     unpacked: Cell<u64>,
     entries: Cell<u64>,
     steps: Cell<u32>,
+    /// Bytes of input that were allowed for.
+    allowed: Cell<u64>,
+    /// The first bound that was reached.
+    exceeded: Cell<Option<Exceeded>>,
     started: Duration,
 }
 
@@ -66,23 +83,35 @@ impl Budget {
             unpacked: Cell::new(0),
             entries: Cell::new(0),
             steps: Cell::new(0),
+            allowed: Cell::new(0),
+            exceeded: Cell::new(None),
             started: processor_time(),
         }
     }
 
+    /// Allows for `bytes` of input that exist: the blocks of a file, never what a header claims.
+    pub fn allow(&self, bytes: u64) {
+        self.allowed.set(self.allowed.get().saturating_add(bytes));
+    }
+
     /// Charges `bytes` of memory or scratch space.
     pub fn keep(&self, bytes: u64) -> Result<(), Exceeded> {
-        charge(&self.kept, bytes, self.limits.kept, Resource::Kept)
+        self.charge(&self.kept, bytes, Resource::Kept)
+    }
+
+    /// Takes `bytes` back that were charged and are free again.
+    pub fn release(&self, bytes: u64) {
+        self.kept.set(self.kept.get().saturating_sub(bytes));
     }
 
     /// Charges `bytes` of decompressed or expanded data.
     pub fn unpack(&self, bytes: u64) -> Result<(), Exceeded> {
-        charge(&self.unpacked, bytes, self.limits.unpacked, Resource::Unpacked)
+        self.charge(&self.unpacked, bytes, Resource::Unpacked)
     }
 
     /// Charges one entry and, now and then, compares the processor time.
     pub fn entry(&self) -> Result<(), Exceeded> {
-        charge(&self.entries, 1, self.limits.entries, Resource::Entries)?;
+        self.charge(&self.entries, 1, Resource::Entries)?;
         self.step()
     }
 
@@ -105,20 +134,53 @@ impl Budget {
             return Ok(());
         }
         self.steps.set(0);
-        if processor_time().saturating_sub(self.started) > self.limits.cpu {
-            return Err(self.exceeded(Resource::Cpu));
+        self.check()
+    }
+
+    /// Compares the processor time now, and fails if any bound was reached before: a reader that stopped in silence
+    /// does not turn half an input into a verdict.
+    pub fn check(&self) -> Result<(), Exceeded> {
+        if let Some(exceeded) = self.exceeded.get() {
+            return Err(exceeded);
+        }
+        if processor_time().saturating_sub(self.started) > self.cpu() {
+            return Err(self.exceed(Resource::Cpu));
         }
         Ok(())
     }
 
-    fn exceeded(&self, resource: Resource) -> Exceeded {
-        let limit = match resource {
-            Resource::Cpu => u64::try_from(self.limits.cpu.as_millis()).unwrap_or(u64::MAX),
+    fn charge(&self, spent: &Cell<u64>, amount: u64, resource: Resource) -> Result<(), Exceeded> {
+        let total = spent.get().saturating_add(amount);
+        if total > self.limit(resource) {
+            return Err(self.exceed(resource));
+        }
+        spent.set(total);
+        Ok(())
+    }
+
+    fn cpu(&self) -> Duration {
+        let more = Duration::from_secs(self.allowed.get() / BYTES_PER_SECOND);
+        self.limits.cpu.saturating_add(more)
+    }
+
+    fn limit(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Cpu => u64::try_from(self.cpu().as_millis()).unwrap_or(u64::MAX),
             Resource::Entries => self.limits.entries,
             Resource::Kept => self.limits.kept,
-            Resource::Unpacked => self.limits.unpacked,
-        };
-        Exceeded { resource, limit }
+            Resource::Unpacked => {
+                let more = self.allowed.get().saturating_mul(RATIO);
+                self.limits.unpacked.saturating_add(more)
+            }
+        }
+    }
+
+    fn exceed(&self, resource: Resource) -> Exceeded {
+        let limit = self.limit(resource);
+        let exceeded = Exceeded { resource, limit };
+        let first = self.exceeded.get().unwrap_or(exceeded);
+        self.exceeded.set(Some(first));
+        exceeded
     }
 }
 
@@ -128,20 +190,14 @@ impl Default for Budget {
     }
 }
 
-fn charge(spent: &Cell<u64>, amount: u64, limit: u64, resource: Resource) -> Result<(), Exceeded> {
-    let total = spent.get().saturating_add(amount);
-    if total > limit {
-        return Err(Exceeded { resource, limit });
-    }
-    spent.set(total);
-    Ok(())
-}
-
-/// The processor time that this process has used.
+/// The processor time that this process has used; in unit tests, which run side by side, this thread.
 fn processor_time() -> Duration {
-    clock_gettime(ClockId::ProcessCPUTime)
-        .try_into()
-        .unwrap_or(Duration::ZERO)
+    let clock = if cfg!(test) {
+        ClockId::ThreadCPUTime
+    } else {
+        ClockId::ProcessCPUTime
+    };
+    clock_gettime(clock).try_into().unwrap_or(Duration::ZERO)
 }
 
 /// What a budget bounds.
@@ -179,7 +235,7 @@ impl fmt::Display for Exceeded {
         match self.resource {
             Resource::Cpu => write!(f, "it needs more than {limit} ms of processor time"),
             Resource::Entries => write!(f, "it has more than {limit} entries"),
-            Resource::Kept => write!(f, "it needs more than {limit} bytes of memory"),
+            Resource::Kept => write!(f, "it needs more than {limit} bytes of memory or scratch space"),
             Resource::Unpacked => write!(f, "it unpacks to more than {limit} bytes"),
         }
     }
@@ -225,6 +281,26 @@ mod tests {
         let budget = Budget::new(limits);
         let refused = (0..u64::from(STEPS) * 1000).find_map(|_| budget.step().err());
         assert_eq!(refused.unwrap().resource, Resource::Cpu);
+    }
+
+    #[test]
+    fn what_exists_allows_for_more_and_a_bound_that_was_reached_is_not_forgotten() {
+        let limits = Limits {
+            unpacked: 10,
+            ..Limits::DEFAULT
+        };
+        let budget = Budget::new(limits);
+        budget.allow(2);
+        budget.unpack(10 + 2 * RATIO).unwrap();
+        budget.check().unwrap();
+        budget.unpack(1).unwrap_err();
+        budget.unpack(0).unwrap();
+        assert_eq!(budget.check().unwrap_err().resource, Resource::Unpacked);
+        budget.allow(u64::MAX);
+        budget.unpack(u64::MAX).unwrap();
+        budget.keep(5).unwrap();
+        budget.release(u64::MAX);
+        budget.keep(Limits::DEFAULT.kept).unwrap();
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod process;
 pub mod program;
 pub mod reader;
 pub mod root;
+pub mod scratch;
 mod seccomp;
 pub mod source;
 pub mod systemd;

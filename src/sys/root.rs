@@ -204,6 +204,16 @@ impl Root {
     /// # Errors
     /// `ENOTDIR` when something else, or a link to nothing, is in the way; `EINVAL` for `..` in the part that is missing.
     pub fn mkdir_all(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<Node> {
+        self.mkdir_all_by(path, mode, || Ok(()))
+    }
+
+    /// [`Root::mkdir_all`] that asks `may` before each directory it makes.
+    pub fn mkdir_all_by(
+        &self,
+        path: impl AsRef<Path>,
+        mode: u32,
+        mut may: impl FnMut() -> io::Result<()>,
+    ) -> io::Result<Node> {
         // What is there may be reached through links. Below it everything is made here, each in the one before.
         let mut missing = Vec::new();
         let mut at = path.as_ref();
@@ -220,6 +230,7 @@ impl Root {
             }
         };
         for name in missing.into_iter().rev() {
+            may()?;
             node = node.mkdir(name, mode)?;
         }
         Ok(node)

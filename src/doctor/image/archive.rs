@@ -4,194 +4,205 @@
 //! and which layers the image has is known at the end. Facts: "OCI Image Layout", "OCI Image Manifest" and "Image Index";
 //! `manifest.json` of Docker's image specification 1.2.
 
-use std::collections::HashMap;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::collections::{HashMap, HashSet};
+use std::io::{self, BufReader, Read};
 
-use flate2::read::MultiGzDecoder;
-use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
-use serde_json::Value;
+use flate2::bufread::MultiGzDecoder;
 
-use super::config::ImageConfig;
-use super::layer::{Layer, Scratch, merge};
+use super::document::{Document, Pointers};
+use super::layer::{Layer, LeftOut, merge};
+use super::scratch::Scratch;
 use super::tar::{Forward, Kind, Tar};
+use super::unpack::{Packed, Unpacked, Zstd};
 use super::{Image, Progress};
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::sys::root::Root;
+use crate::sys::budget::Budget;
+use crate::sys::root::{Node, Root};
 
-/// The largest manifest or configuration.
-const MAX_JSON: u64 = 16 << 20;
 /// Blobs of one archive.
 const MAX_BLOBS: usize = 4096;
 /// Manifests that lead to one another.
 const MAX_INDEXES: usize = 4;
+/// Layers of one image; engines make at most 127.
+const MAX_LAYERS: usize = 1024;
+/// Blobs that cannot be read and are named.
+const MAX_NOTES: usize = 8;
 /// The first bytes of a blob, by which it is known: the magic of tar ends at 263.
 const HEAD: usize = 512;
 const BUFFER: usize = 256 << 10;
+/// What a blob needs of memory besides its contents.
+const BLOB: usize = 256;
 
 /// What was read of an archive, by the names in it.
-#[derive(Default)]
-struct Blobs {
-    json: HashMap<String, Value>,
+struct Blobs<'b> {
+    budget: &'b Budget,
+    scratch: Scratch,
+    documents: HashMap<String, Document>,
     layers: HashMap<String, Layer>,
     /// Second names of layers.
     links: HashMap<String, String>,
+    /// Blobs that cannot be read, the first of them with the reason.
+    broken: usize,
     notes: Vec<String>,
 }
 
 /// Reads an archive: what `docker save` or `podman save` wrote, or a layout in a tar.
-pub fn read(source: impl Forward, title: &str, progress: &mut dyn Progress) -> Result<Image> {
+pub fn read(
+    source: impl Forward,
+    title: &str,
+    budget: &Budget,
+    progress: &mut dyn Progress,
+) -> Result<Image> {
     let what = || format!("image {title}");
-    let mut scratch = Scratch::new().context(Code::System, || "a directory for what is looked at")?;
-    let mut blobs = Blobs::default();
-    let mut tar = Tar::new(source);
+    let mut blobs = Blobs::new(budget)?;
+    let mut tar = Tar::new(source, budget);
     while let Some(header) = tar.advance().context(Code::File, what)? {
         let name = String::from_utf8_lossy(&header.path)
             .trim_start_matches("./")
             .to_owned();
         match header.kind {
-            Kind::File if blobs.json.len() + blobs.layers.len() < MAX_BLOBS => {
+            Kind::File if blobs.count() >= MAX_BLOBS => {
+                return Err(Error::new(Code::TooLarge, what(), "too many blobs"));
+            }
+            Kind::File => {
                 let mut data = tar.data();
                 blobs
-                    .add(name, header.size, &mut data, &mut scratch, progress)
+                    .add(name, header.size, &mut data, progress)
                     .context(Code::File, what)?;
             }
             Kind::SymbolicLink => {
                 let target = String::from_utf8_lossy(&header.link).into_owned();
+                blobs
+                    .charge(name.len() + target.len())
+                    .context(Code::File, what)?;
                 blobs.links.insert(name, target);
             }
             _ => {}
         }
     }
-    blobs.image(title, scratch)
+    blobs.image(title)
 }
 
 /// Reads an image layout in a directory.
-pub fn layout(root: &Root, title: &str, progress: &mut dyn Progress) -> Result<Image> {
-    let what = || format!("image {title}");
-    let mut scratch = Scratch::new().context(Code::System, || "a directory for what is looked at")?;
-    let mut blobs = Blobs::default();
+pub fn layout(root: &Root, title: &str, budget: &Budget, progress: &mut dyn Progress) -> Result<Image> {
+    let mut blobs = Blobs::new(budget)?;
+    let mut allowed = HashSet::new();
     let mut wanted = vec!["index.json".to_owned()];
     while let Some(name) = wanted.pop() {
-        if blobs.json.contains_key(&name) || blobs.layers.contains_key(&name) {
+        if blobs.documents.contains_key(&name) || blobs.layers.contains_key(&name) {
             continue;
         }
-        let node = root
-            .resolve(&name)
-            .context(Code::File, || format!("{title}/{name}"))?;
+        let what = || format!("{title}/{name}");
+        if blobs.count() > MAX_BLOBS {
+            return Err(Error::new(Code::TooLarge, what(), "too many blobs"));
+        }
+        let node = root.resolve(&name).context(Code::File, what)?;
         let size = u64::try_from(node.stat().st_size).unwrap_or(0);
-        let file = node
-            .open_read()
-            .context(Code::File, || format!("{title}/{name}"))?;
+        let file = node.open_read().context(Code::File, what)?;
+        // Many names of one file are not more input.
+        if allowed.insert(node.id()) {
+            budget.allow(allocated(&node));
+        }
         let mut data = BufReader::with_capacity(BUFFER, file);
         blobs
-            .add(name.clone(), size, &mut data, &mut scratch, progress)
-            .context(Code::File, || format!("{title}/{name}"))?;
-        if let Some(json) = blobs.json.get(&name) {
-            wanted.extend(references(json));
-        }
-        if blobs.json.len() + blobs.layers.len() > MAX_BLOBS {
-            return Err(Error::new(Code::File, what(), "too many blobs"));
+            .add(name.clone(), size, &mut data, progress)
+            .context(Code::File, what)?;
+        if let Some(document) = blobs.documents.get(&name) {
+            for name in document.references() {
+                blobs.charge(name.len()).context(Code::File, what)?;
+                wanted.push(name.clone());
+            }
+        } else if !blobs.layers.contains_key(&name) {
+            // A blob that cannot be read is not read again.
+            blobs.layers.insert(name.clone(), Layer::broken());
         }
     }
-    blobs.image(title, scratch)
+    blobs.image(title)
 }
 
-/// The blobs that a manifest or an index leads to: of an index one manifest alone.
-fn references(json: &Value) -> Vec<String> {
-    let mut all: Vec<String> = chosen(json).into_iter().collect();
-    let layers = json["layers"].as_array().into_iter().flatten();
-    all.extend(
-        std::iter::once(&json["config"])
-            .chain(layers)
-            .filter_map(|d| blob_name(d["digest"].as_str()?)),
-    );
-    all
+/// Bytes that a file has on disk: a hole is no input.
+pub(super) fn allocated(node: &Node) -> u64 {
+    const UNIT: u64 = 512;
+    u64::try_from(node.stat().st_blocks)
+        .unwrap_or(0)
+        .saturating_mul(UNIT)
 }
 
-/// Where a layout has the blob of a digest: `sha256:…` is in `blobs/sha256/…`.
-fn blob_name(digest: &str) -> Option<String> {
-    let (algorithm, hex) = digest.split_once(':')?;
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    (plain(algorithm) && plain(hex)).then(|| format!("blobs/{algorithm}/{hex}"))
-}
+impl<'b> Blobs<'b> {
+    fn new(budget: &'b Budget) -> Result<Self> {
+        let scratch = Scratch::new().context(Code::System, || "a directory for what is looked at")?;
+        Ok(Self {
+            budget,
+            scratch,
+            documents: HashMap::new(),
+            layers: HashMap::new(),
+            links: HashMap::new(),
+            broken: 0,
+            notes: Vec::new(),
+        })
+    }
 
-/// Of an index the manifest for this machine, else the first that is for any.
-fn chosen(index: &Value) -> Option<String> {
-    let native = if cfg!(target_arch = "aarch64") {
-        "arm64"
-    } else {
-        "amd64"
-    };
-    let manifests = index["manifests"].as_array()?;
-    let architecture = |m: &&Value| {
-        m["platform"]["architecture"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let found = manifests
-        .iter()
-        .find(|m| architecture(m) == native)
-        // Attestations are manifests for `unknown`.
-        .or_else(|| manifests.iter().find(|m| architecture(m) != "unknown"))?;
-    blob_name(found["digest"].as_str()?)
-}
+    fn count(&self) -> usize {
+        self.documents.len() + self.layers.len()
+    }
 
-impl Blobs {
+    fn charge(&self, bytes: usize) -> io::Result<()> {
+        Ok(self.budget.keep((BLOB + bytes) as u64)?)
+    }
+
     /// Takes one blob, if it is a layer or JSON.
     fn add(
         &mut self,
         name: String,
         size: u64,
         data: &mut impl Forward,
-        scratch: &mut Scratch,
         progress: &mut dyn Progress,
     ) -> io::Result<()> {
         let mut head = Vec::with_capacity(HEAD);
         data.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
         let first = head.iter().find(|b| !b.is_ascii_whitespace()).copied();
         let is_tar = head.get(257..262) == Some(b"ustar");
-        let is_json = matches!(first, Some(b'{' | b'[')) && size <= MAX_JSON && !is_tar;
         let is_gzip = head.starts_with(&[0x1f, 0x8b]);
         let is_zstd = head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
         let mut source = Prefixed {
             head: &head,
             rest: data,
         };
-        if is_json {
-            let mut bytes = Vec::new();
-            source.read_to_end(&mut bytes)?;
-            if let Ok(json) = serde_json::from_slice(&bytes) {
-                self.json.insert(name, json);
+        if matches!(first, Some(b'{' | b'[')) && !is_tar {
+            if let Some(document) = Document::read(&mut source, size, self.budget)? {
+                self.charge(name.len())?;
+                self.documents.insert(name, document);
             }
             return Ok(());
         }
+        let (scratch, budget) = (&mut self.scratch, self.budget);
         let layer = if is_tar {
-            Layer::read(source, scratch, progress)
+            Layer::read(source, scratch, budget, progress)
         } else if is_gzip {
-            Layer::read(Unpacked(MultiGzDecoder::new(source)), scratch, progress)
+            let unpacked = MultiGzDecoder::new(Packed::new(source, budget));
+            Layer::read(Unpacked::new(unpacked, budget), scratch, budget, progress)
         } else if is_zstd {
-            Layer::read(Unpacked(Zstd::new(source)), scratch, progress)
+            let unpacked = Zstd::new(Packed::new(source, budget), budget);
+            Layer::read(Unpacked::new(unpacked, budget), scratch, budget, progress)
+        } else if head.len() >= HEAD && head.iter().all(|b| *b == 0) {
+            // A tar with nothing in it.
+            Ok(Layer::default())
         } else {
-            if head.len() >= HEAD && head.iter().all(|b| *b == 0) {
-                // A tar with nothing in it.
-                self.layers.insert(name, Layer::default());
-            }
             return Ok(());
         };
+        // A decompressor may have made an error of its own of it.
+        self.budget.check()?;
         match layer {
             Ok(layer) => {
+                self.charge(name.len())?;
                 self.layers.insert(name, layer);
             }
             // Not of this image, perhaps; if it is, that is said then.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                self.notes.push(format!("{name}: {e}"));
+            Err(e) if is_malformed(&e) => {
+                self.broken += 1;
+                if self.notes.len() < MAX_NOTES {
+                    self.notes.push(format!("{name}: {e}"));
+                }
             }
             Err(e) => return Err(e),
         }
@@ -199,8 +210,17 @@ impl Blobs {
     }
 
     /// The image that these blobs are.
-    fn image(mut self, title: &str, scratch: Scratch) -> Result<Image> {
+    fn image(mut self, title: &str) -> Result<Image> {
         let what = || format!("image {title}");
+        let too_large = |name: &str| {
+            let why = "a document of more than 4 MiB, or of too many values";
+            Error::new(Code::TooLarge, format!("{}: {name}", what()), why)
+        };
+        for name in ["manifest.json", "index.json"] {
+            if matches!(self.documents.get(name), Some(Document::TooLarge)) {
+                return Err(too_large(name));
+            }
+        }
         let unknown = || {
             Error::new(
                 Code::File,
@@ -208,49 +228,74 @@ impl Blobs {
                 "neither an OCI image layout nor what `docker save` writes",
             )
         };
-        let (config, layers) = self.docker().or_else(|| self.oci()).ok_or_else(unknown)?;
-        let config = self.json.get(&config).map(ImageConfig::of);
+        let pointers = self.docker().or_else(|| self.oci()).ok_or_else(unknown)?;
+        if pointers.layers.len() > MAX_LAYERS {
+            let why = format!("it has more than {MAX_LAYERS} layers");
+            return Err(Error::new(Code::TooLarge, what(), why));
+        }
+        let config = match self.documents.get(&pointers.config) {
+            Some(Document::Config(config)) => Some(config.clone()),
+            Some(Document::TooLarge) => return Err(too_large(&pointers.config)),
+            _ => None,
+        };
         let mut notes = std::mem::take(&mut self.notes);
-        let mut found = Vec::new();
-        for name in layers {
-            match self.layer(&name) {
+        if self.broken > notes.len() {
+            notes.push(format!("{} blobs cannot be read", self.broken));
+        }
+        let (mut found, mut missing) = (Vec::new(), 0_usize);
+        for name in &pointers.layers {
+            match self.layer(name) {
                 Some(layer) => found.push(layer),
-                None => notes.push(format!("layer {name} is missing or cannot be read")),
+                None if missing >= MAX_NOTES => missing += 1,
+                None => {
+                    missing += 1;
+                    notes.push(format!("layer {name} is missing or cannot be read"));
+                }
             }
         }
-        let root = merge(&found, &scratch).context(Code::File, what)?;
+        if missing > MAX_NOTES {
+            notes.push(format!("{missing} layers are missing or cannot be read"));
+        }
+        let (root, places) = merge(&found, &self.scratch, self.budget).context(Code::File, what)?;
+        let mut left_out = LeftOut::default();
+        for layer in found {
+            left_out.join(&layer.left_out);
+        }
+        left_out.join(&places);
+        notes.extend(left_out.note());
         Ok(Image {
             title: title.to_owned(),
             root,
             config,
             notes,
-            _scratch: Some(scratch),
+            scratch: Some(self.scratch),
         })
     }
 
     /// Configuration and layers as `docker save` names them; of several images the first.
-    fn docker(&self) -> Option<(String, Vec<String>)> {
-        let image = self.json.get("manifest.json")?.as_array()?.first()?;
-        let layers = image["Layers"].as_array()?;
-        let names = layers.iter().filter_map(|l| l.as_str().map(str::to_owned));
-        Some((image["Config"].as_str()?.to_owned(), names.collect()))
+    fn docker(&self) -> Option<Pointers> {
+        match self.documents.get("manifest.json")? {
+            Document::Saved(pointers) => Some(pointers.clone()),
+            _ => None,
+        }
     }
 
-    fn oci(&self) -> Option<(String, Vec<String>)> {
-        let mut manifest = self.json.get("index.json")?;
+    fn oci(&self) -> Option<Pointers> {
+        let mut document = self.documents.get("index.json")?;
         for _ in 0..MAX_INDEXES {
-            if manifest["manifests"].is_array() {
-                manifest = self.json.get(&chosen(manifest)?)?;
+            if let Document::Index(manifest) = document {
+                document = self.documents.get(manifest.as_ref()?)?;
             }
         }
-        let digest = |d: &Value| blob_name(d["digest"].as_str()?);
-        let layers = manifest["layers"].as_array()?.iter().filter_map(digest);
-        Some((digest(&manifest["config"])?, layers.collect()))
+        match document {
+            Document::Manifest(pointers) => Some(pointers.clone()),
+            _ => None,
+        }
     }
 
     /// A layer by a name that `docker save` uses: older versions link equal layers to one another.
     fn layer(&self, name: &str) -> Option<&Layer> {
-        self.layers.get(name).or_else(|| {
+        let found = self.layers.get(name).or_else(|| {
             let target = self.links.get(name)?;
             let (dir, _) = name.rsplit_once('/').unwrap_or_default();
             let path = match target.strip_prefix("../") {
@@ -258,8 +303,15 @@ impl Blobs {
                 None => format!("{dir}/{target}"),
             };
             self.layers.get(&path)
-        })
+        });
+        found.filter(|layer| !layer.is_broken())
     }
+}
+
+/// Whether the blob is to blame: `InvalidInput` is what flate2 says of a stream that is none.
+fn is_malformed(e: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
 /// A source whose first bytes were read already.
@@ -282,67 +334,6 @@ impl<R: Forward> Forward for Prefixed<'_, R> {
         let own = usize::try_from(n).map_or(self.head.len(), |n| n.min(self.head.len()));
         self.head = &self.head[own..];
         self.rest.skip(n - own as u64)
-    }
-}
-
-/// What comes out of a decompressor: all of it must be read.
-struct Unpacked<R>(R);
-
-impl<R: Read> Read for Unpacked<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buf)
-    }
-}
-
-impl<R: Read> Forward for Unpacked<R> {}
-
-/// Zstandard frames, one after the other, and between them frames to be skipped, as `zstd:chunked` layers have them.
-struct Zstd<R> {
-    source: BufReader<R>,
-    decoder: FrameDecoder,
-    /// Whether a frame was begun.
-    running: bool,
-}
-
-impl<R: Read> Zstd<R> {
-    fn new(source: R) -> Self {
-        Self {
-            source: BufReader::with_capacity(BUFFER, source),
-            decoder: FrameDecoder::new(),
-            running: false,
-        }
-    }
-}
-
-impl<R: Read> Read for Zstd<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let bad = |e: FrameDecoderError| io::Error::new(io::ErrorKind::InvalidData, format!("zstd: {e}"));
-        loop {
-            if self.running {
-                while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                    let some = BlockDecodingStrategy::UptoBlocks(1);
-                    self.decoder.decode_blocks(&mut self.source, some).map_err(bad)?;
-                }
-                let n = self.decoder.read(buf)?;
-                if n > 0 || buf.is_empty() {
-                    return Ok(n);
-                }
-                self.running = false;
-            }
-            if self.source.fill_buf()?.is_empty() {
-                return Ok(0);
-            }
-            match self.decoder.init(&mut self.source) {
-                Ok(()) => self.running = true,
-                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length,
-                    ..
-                })) => {
-                    io::copy(&mut self.source.by_ref().take(length.into()), &mut io::sink())?;
-                }
-                Err(e) => return Err(bad(e)),
-            }
-        }
     }
 }
 
@@ -420,7 +411,7 @@ mod tests {
     #[test]
     fn docker_saves_in_every_packing() {
         for pack in [<[u8]>::to_vec, gzip, zstd] {
-            check(&read(docker_save(pack).as_slice(), "x", &mut Silent).unwrap());
+            check(&read(docker_save(pack).as_slice(), "x", &Budget::default(), &mut Silent).unwrap());
         }
     }
 
@@ -447,30 +438,39 @@ mod tests {
             .iter()
             .map(|(name, data)| entry(name, b'0', "", data))
             .collect();
-        check(&read(archive(&tar).as_slice(), "x", &mut Silent).unwrap());
+        check(&read(archive(&tar).as_slice(), "x", &Budget::default(), &mut Silent).unwrap());
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
         for (name, data) in &files {
             std::fs::write(dir.path().join(name), data).unwrap();
         }
-        check(&layout(&Root::open(dir.path()).unwrap(), "x", &mut Silent).unwrap());
+        check(
+            &layout(
+                &Root::open(dir.path()).unwrap(),
+                "x",
+                &Budget::default(),
+                &mut Silent,
+            )
+            .unwrap(),
+        );
     }
 
     #[test]
     fn broken_archives_are_errors_or_notes() {
         let good = docker_save(gzip);
         for cut in (0..good.len()).step_by(97) {
-            let _ = read(&good[..cut], "x", &mut Silent);
+            let _ = read(&good[..cut], "x", &Budget::default(), &mut Silent);
         }
         let e = read(
             archive(&[entry("a", b'0', "", b"{}")]).as_slice(),
             "x",
+            &Budget::default(),
             &mut Silent,
         )
         .unwrap_err();
         assert_eq!(e.code(), Code::File);
         let broken = docker_save(|bytes| gzip(&bytes[..700]));
-        let image = read(broken.as_slice(), "x", &mut Silent).unwrap();
+        let image = read(broken.as_slice(), "x", &Budget::default(), &mut Silent).unwrap();
         assert!(
             image.notes.iter().any(|n| n.contains("1/layer.tar")),
             "{:?}",

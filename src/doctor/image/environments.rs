@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Files;
 use super::config::ImageConfig;
 use super::frameworks::{self, Framework};
 use super::packages::{Package, Site};
+use super::search::search;
 use super::walk::Found;
 use crate::compat::Cuda;
-use crate::sys::root::{Node, Root};
+use crate::sys::root::Node;
 
 /// Where `python` is looked for when the image does not set `PATH`, as engines do.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -72,20 +74,20 @@ impl Environment {
 }
 
 /// Every environment with at least one package, in the order of their paths.
-pub fn find(root: &Root, config: Option<&ImageConfig>, found: &Found) -> Vec<Environment> {
-    let active = config.map(|c| active(root, c.var("PATH").unwrap_or(PATH)));
+pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> Vec<Environment> {
+    let active = config.map(|c| active(files, c.var("PATH").unwrap_or(PATH)));
     let mut all: Vec<Environment> = found
         .sites
         .iter()
         .take(MAX)
-        .filter_map(|path| environment(root, found, path, active.as_ref()))
+        .filter_map(|path| environment(files, found, path, active.as_ref()))
         .collect();
     // A conda prefix may hold CUDA without any Python.
     for prefix in found.conda.iter().take(MAX) {
         if all.iter().any(|e| e.prefix == *prefix) {
             continue;
         }
-        let conda = Site::conda(root, prefix);
+        let conda = Site::conda(files, prefix);
         if !conda.packages.is_empty() {
             all.push(Environment {
                 kind: Kind::Conda,
@@ -102,12 +104,12 @@ pub fn find(root: &Root, config: Option<&ImageConfig>, found: &Found) -> Vec<Env
 }
 
 fn environment(
-    root: &Root,
+    files: &Files<'_>,
     found: &Found,
     path: &Path,
     active: Option<&Vec<PathBuf>>,
 ) -> Option<Environment> {
-    let site = Site::python(root, path);
+    let site = Site::python(files, path);
     if site.packages.is_empty() && site.directories.is_empty() {
         return None;
     }
@@ -123,8 +125,8 @@ fn environment(
     } else {
         Kind::System
     };
-    let conda = (kind == Kind::Conda).then(|| Site::conda(root, prefix));
-    let frameworks = frameworks::find(root, &site, conda.as_ref());
+    let conda = (kind == Kind::Conda).then(|| Site::conda(files, prefix));
+    let frameworks = frameworks::find(files, &site, conda.as_ref());
     Some(Environment {
         kind,
         prefix: prefix.to_owned(),
@@ -138,12 +140,15 @@ fn environment(
 
 /// The prefixes that the first `python3` or `python` on `path` takes packages from; all of them where there is none, since
 /// a program's own path then decides.
-fn active(root: &Root, path: &str) -> Vec<PathBuf> {
+fn active(files: &Files<'_>, path: &str) -> Vec<PathBuf> {
     let dirs = path.split(':').filter(|dir| dir.starts_with('/')).take(64);
     for dir in dirs {
         let dir = Path::new(dir);
         let python = ["python3", "python"].map(|name| dir.join(name));
-        if !python.iter().any(|p| root.resolve(p).is_ok_and(|n| n.is_file())) {
+        if !python
+            .iter()
+            .any(|p| files.resolve(p).is_some_and(|n| n.is_file()))
+        {
             continue;
         }
         let mut prefixes: Vec<PathBuf> = dir.parent().map(Path::to_owned).into_iter().collect();
@@ -206,7 +211,7 @@ pub fn shadowed(all: &[Environment]) -> Vec<Shadowed> {
 }
 
 /// The version of the image's glibc, as it says itself.
-pub fn glibc(root: &Root) -> Option<(u32, u32)> {
+pub fn glibc(files: &Files<'_>) -> Option<(u32, u32)> {
     const PLACES: [&str; 5] = [
         "/lib/x86_64-linux-gnu/libc.so.6",
         "/lib/aarch64-linux-gnu/libc.so.6",
@@ -218,12 +223,12 @@ pub fn glibc(root: &Root) -> Option<(u32, u32)> {
     const MAX: u64 = 16 << 20;
     let node = PLACES
         .iter()
-        .find_map(|path| root.resolve(path).ok().filter(Node::is_file))?;
-    let bytes = node.read(MAX).ok()?;
-    let at = bytes.windows(SAYS.len()).position(|w| w == SAYS)?;
-    let text = bytes.get(at + SAYS.len()..)?;
-    let end = text.iter().position(|b| !b.is_ascii_digit() && *b != b'.')?;
-    let version = std::str::from_utf8(&text[..end]).ok()?;
-    let (major, minor) = version.trim_end_matches('.').split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+        .find_map(|path| files.resolve(path).filter(Node::is_file))?;
+    let file = node.open_read().ok()?;
+    search(&file, 0, MAX, SAYS, files.budget, |text| {
+        let end = text.iter().position(|b| !b.is_ascii_digit() && *b != b'.')?;
+        let version = std::str::from_utf8(&text[..end]).ok()?;
+        let (major, minor) = version.trim_end_matches('.').split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    })
 }

@@ -7,10 +7,10 @@
 //! 11.8 to 13.2.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use crate::ldso::elf::ReadAt;
-use crate::ldso::section::{fill, sections, u16_at, u32_at, u64_at};
+use crate::ldso::section::{sections, u16_at, u32_at, u64_at};
+use crate::sys::budget::Budget;
 
 /// Sections with device code that is linked, and that is still relocatable.
 const SECTIONS: [&[u8]; 2] = [b".nv_fatbin", b"__nv_relfatbin"];
@@ -24,11 +24,13 @@ const PTX: u16 = 1;
 const CUBIN: u16 = 2;
 
 /// Headers of one file that are read; `libtorch_cuda.so` has some ten thousand.
-const MAX_HEADERS: usize = 1 << 20;
+pub(super) const MAX_HEADERS: usize = 1 << 18;
 /// Different architecture sets of one file that are told apart.
 const MAX_SETS: usize = 256;
-/// Reading one file stops after this long.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Entries of one kind in a container; compilers make one for each of a dozen architectures.
+const MAX_CODES: usize = 64;
+/// Bytes that are read at once: a small container's headers lie close together.
+const WINDOW: usize = 4096;
 
 /// What one container holds.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -50,14 +52,19 @@ pub struct Fatbins {
 
 impl Fatbins {
     /// Reads the device code of an open file; empty where it has none.
-    pub fn read<R: ReadAt + ?Sized>(file: &R) -> Self {
+    pub fn read<R: ReadAt + ?Sized>(file: &R, budget: &Budget) -> Self {
         let mut found = Self::default();
-        let deadline = Instant::now() + DEADLINE;
-        let mut budget = MAX_HEADERS;
+        let mut reader = Reader {
+            file,
+            budget,
+            left: MAX_HEADERS,
+            at: 0,
+            window: Vec::new(),
+        };
         for section in sections(file).unwrap_or_default() {
             if SECTIONS.contains(&section.name.as_slice()) {
                 let end = section.offset.saturating_add(section.size);
-                found.section(file, section.offset, end, &mut budget, deadline);
+                found.section(&mut reader, section.offset, end);
             }
         }
         found
@@ -93,21 +100,12 @@ impl Fatbins {
         all
     }
 
-    fn section<R: ReadAt + ?Sized>(
-        &mut self,
-        file: &R,
-        mut at: u64,
-        end: u64,
-        budget: &mut usize,
-        deadline: Instant,
-    ) {
-        let mut head = [0; CONTAINER_HEADER];
+    fn section<R: ReadAt + ?Sized>(&mut self, reader: &mut Reader<'_, R>, mut at: u64, end: u64) {
         while at.saturating_add(CONTAINER_HEADER as u64) <= end {
-            if *budget == 0 || Instant::now() > deadline || fill(file, at, &mut head).is_none() {
+            let Some(head) = reader.header::<CONTAINER_HEADER>(at) else {
                 self.partial = true;
                 return;
-            }
-            *budget -= 1;
+            };
             let Some(size) = container(&head) else {
                 if head[..8] == [0; 8] {
                     // Padding between containers.
@@ -122,35 +120,45 @@ impl Fatbins {
                 self.partial = true;
                 return;
             };
-            let codes = self.entries(file, first, next, budget);
+            let codes = self.entries(reader, first, next);
             if !(codes.cubins.is_empty() && codes.ptx.is_empty()) {
-                if self.sets.len() < MAX_SETS || self.sets.contains_key(&codes) {
-                    *self.sets.entry(codes).or_insert(0) += 1;
-                } else {
-                    self.partial = true;
-                }
+                self.count_in(codes, reader.budget);
             }
             at = next;
         }
     }
 
-    fn entries<R: ReadAt + ?Sized>(&mut self, file: &R, mut at: u64, end: u64, budget: &mut usize) -> Codes {
+    /// Counts one container.
+    fn count_in(&mut self, codes: Codes, budget: &Budget) {
+        const EACH: usize = 64;
+        if let Some(n) = self.sets.get_mut(&codes) {
+            *n += 1;
+            return;
+        }
+        let size = (codes.cubins.len() + codes.ptx.len() + 2) * EACH;
+        if self.sets.len() < MAX_SETS && budget.keep(size as u64).is_ok() {
+            self.sets.insert(codes, 1);
+        } else {
+            self.partial = true;
+        }
+    }
+
+    fn entries<R: ReadAt + ?Sized>(&mut self, reader: &mut Reader<'_, R>, mut at: u64, end: u64) -> Codes {
         let mut codes = Codes::default();
-        let mut head = [0; ENTRY_HEADER];
         while at.saturating_add(ENTRY_HEADER as u64) <= end {
-            let parsed = (*budget > 0 && fill(file, at, &mut head).is_some()).then(|| Entry::parse(&head));
-            let Some(Some(entry)) = parsed else {
+            let head = reader.header::<ENTRY_HEADER>(at);
+            let Some(entry) = head.and_then(|head| Entry::parse(&head)) else {
                 self.partial = true;
                 break;
             };
-            *budget -= 1;
             match entry.kind {
-                PTX => {
+                PTX if codes.ptx.len() < MAX_CODES => {
                     codes.ptx.insert((entry.arch, entry.version));
                 }
-                CUBIN => {
+                CUBIN if codes.cubins.len() < MAX_CODES => {
                     codes.cubins.insert(entry.arch);
                 }
+                PTX | CUBIN => self.partial = true,
                 _ => {}
             }
             match at.checked_add(entry.size) {
@@ -162,6 +170,45 @@ impl Fatbins {
             }
         }
         codes
+    }
+}
+
+/// Reads headers, one after the other.
+struct Reader<'a, R: ?Sized> {
+    file: &'a R,
+    budget: &'a Budget,
+    /// Headers that may still be read.
+    left: usize,
+    /// The bytes from `at` on.
+    window: Vec<u8>,
+    at: u64,
+}
+
+impl<R: ReadAt + ?Sized> Reader<'_, R> {
+    /// The header at `at`; `None` where the file ends before, or enough was read.
+    fn header<const N: usize>(&mut self, at: u64) -> Option<[u8; N]> {
+        self.left = self.left.checked_sub(1)?;
+        self.budget.entry().ok()?;
+        if let Some(found) = self.within(at) {
+            return Some(found);
+        }
+        self.window.resize(WINDOW, 0);
+        let mut filled = 0;
+        while filled < N {
+            let place = at.checked_add(filled as u64)?;
+            match self.file.read_at(&mut self.window[filled..], place) {
+                Ok(n) if n > 0 => filled += n,
+                _ => break,
+            }
+        }
+        self.window.truncate(filled);
+        self.at = at;
+        self.within(at)
+    }
+
+    fn within<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
+        let start = usize::try_from(at.checked_sub(self.at)?).ok()?;
+        self.window.get(start..start.checked_add(N)?)?.try_into().ok()
     }
 }
 
@@ -204,7 +251,7 @@ pub(super) mod tests {
     use super::*;
     use crate::ldso::section::tests::elf_with;
 
-    fn entry(kind: u16, arch: u32, version: (u16, u16), payload: usize) -> Vec<u8> {
+    pub(in super::super) fn entry(kind: u16, arch: u32, version: (u16, u16), payload: usize) -> Vec<u8> {
         let mut e = vec![0; 64];
         e[..2].copy_from_slice(&kind.to_le_bytes());
         e[4..8].copy_from_slice(&64_u32.to_le_bytes());
@@ -216,7 +263,7 @@ pub(super) mod tests {
         e
     }
 
-    fn container_of(entries: &[Vec<u8>]) -> Vec<u8> {
+    pub(in super::super) fn container_of(entries: &[Vec<u8>]) -> Vec<u8> {
         let payload = entries.concat();
         let mut c = MAGIC.to_le_bytes().to_vec();
         c.extend((payload.len() as u64).to_le_bytes());
@@ -240,7 +287,7 @@ pub(super) mod tests {
 
     #[test]
     fn container_by_container() {
-        let found = Fatbins::read(library().as_slice());
+        let found = Fatbins::read(library().as_slice(), &Budget::default());
         assert_eq!((found.total(), found.partial), (2, false));
         assert_eq!(found.architectures(), BTreeMap::from([(80, 2), (86, 1)]));
         assert_eq!(found.count(|c| c.cubins.contains(&86)), 1);
@@ -251,7 +298,7 @@ pub(super) mod tests {
     fn broken_files_end_the_reading() {
         let good = library();
         for cut in 0..good.len() {
-            Fatbins::read(&good[..cut]);
+            Fatbins::read(&good[..cut], &Budget::default());
         }
         let at = good.windows(8).position(|w| w == MAGIC.to_le_bytes()).unwrap();
         for (offset, bytes) in [
@@ -261,8 +308,41 @@ pub(super) mod tests {
         ] {
             let mut bad = good.clone();
             bad[at + offset..at + offset + 8].copy_from_slice(&bytes);
-            assert!(Fatbins::read(bad.as_slice()).partial, "{offset}");
+            assert!(
+                Fatbins::read(bad.as_slice(), &Budget::default()).partial,
+                "{offset}"
+            );
         }
-        assert_eq!(Fatbins::read(&b"no ELF"[..]), Fatbins::default());
+        assert_eq!(
+            Fatbins::read(&b"no ELF"[..], &Budget::default()),
+            Fatbins::default()
+        );
+    }
+
+    /// Each length at its ends, and a section of more than 10 MiB with a header in every 64 bytes.
+    #[test]
+    fn lengths_at_their_ends_and_a_large_section() {
+        let good = library();
+        let at = good.windows(8).position(|w| w == MAGIC.to_le_bytes()).unwrap();
+        for place in [at + 8, at + 16 + 4, at + 16 + 8, 0x28, 0x3a, 0x3c, 0x3e] {
+            for value in [0, 1, u64::MAX, u64::MAX - 1, 1 << 63, i64::MAX as u64] {
+                for len in [2, 4, 8] {
+                    let mut bad = good.clone();
+                    bad[place..place + len].copy_from_slice(&value.to_le_bytes()[..len]);
+                    Fatbins::read(bad.as_slice(), &Budget::default());
+                }
+            }
+        }
+        let many = entry(CUBIN, 80, (1, 7), 0).repeat((11 << 20) / 64);
+        let large = elf_with(&[(".nv_fatbin", container_of(&[many]))]);
+        let budget = Budget::default();
+        assert_eq!(Fatbins::read(large.as_slice(), &budget).total(), 1);
+        let limits = crate::sys::budget::Limits {
+            entries: 1000,
+            ..crate::sys::budget::Limits::DEFAULT
+        };
+        let budget = Budget::new(limits);
+        assert!(Fatbins::read(large.as_slice(), &budget).partial);
+        budget.check().unwrap_err();
     }
 }

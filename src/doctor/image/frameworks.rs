@@ -3,16 +3,17 @@
 //! A table names each framework and how its build is read. Facts: files of the wheels themselves (see
 //! `src/compat/data/sources.tsv` for what was looked at).
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
 
+use super::Files;
 use super::fatbin::Fatbins;
 use super::packages::{Package, Site};
+use super::search::{MAX_TEXT as MAX_LIST, search};
 use super::text::{after_key, assignment, list, quoted};
 use crate::compat::Cuda;
 use crate::ldso::elf::{self, Want};
-use crate::ldso::section::{read, sections};
-use crate::sys::root::Root;
+use crate::ldso::section::sections;
 
 /// A version file; TensorFlow's is the largest with a few kB.
 pub const MAX_TEXT: u64 = 64 << 10;
@@ -20,6 +21,10 @@ pub const MAX_TEXT: u64 = 64 << 10;
 const MAX_LIBRARIES: usize = 4096;
 /// Bytes of constants in which PyTorch's list of architectures is looked for.
 const MAX_RODATA: u64 = 64 << 20;
+/// How PyTorch's list of architectures begins, as a text of its own.
+pub(super) const ARCH_LIST: &[u8] = b"\0sm_";
+/// Bytes of that list.
+pub(super) const MAX_ARCH_LIST: usize = MAX_LIST;
 
 /// What a framework was built for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -133,13 +138,13 @@ const KNOWN: &[Known] = &[
 ];
 
 /// The frameworks of an environment.
-pub fn find(root: &Root, site: &Site, conda: Option<&Site>) -> Vec<Framework> {
+pub fn find(files: &Files<'_>, site: &Site, conda: Option<&Site>) -> Vec<Framework> {
     KNOWN
         .iter()
         .filter(|known| site.has_dir(known.dir))
         .filter_map(|known| {
             let look = Look {
-                root,
+                files,
                 site,
                 conda,
                 dir: site.path.join(known.dir),
@@ -162,7 +167,7 @@ pub fn find(root: &Root, site: &Site, conda: Option<&Site>) -> Vec<Framework> {
 }
 
 struct Look<'a> {
-    root: &'a Root,
+    files: &'a Files<'a>,
     site: &'a Site,
     /// The packages of the conda prefix that the environment is of.
     conda: Option<&'a Site>,
@@ -172,11 +177,11 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn text(&self, file: &str) -> Option<String> {
-        self.root.read_text(self.dir.join(file), MAX_TEXT).ok()
+        self.files.read_text(self.dir.join(file), MAX_TEXT)
     }
 
     fn exists(&self, file: &str) -> bool {
-        self.root.exists(self.dir.join(file))
+        self.files.exists(self.dir.join(file))
     }
 
     fn evidence(&self, file: &str, says: impl std::fmt::Display) -> String {
@@ -194,11 +199,9 @@ impl Look<'_> {
     /// The files of a directory below the framework's.
     fn files(&self, below: &str) -> Vec<String> {
         let mut names = Vec::new();
-        if let Ok(node) = self.root.resolve(self.dir.join(below)) {
-            let _ = node.visit(MAX_LIBRARIES, |name, _| {
-                names.extend(name.to_str().ok().map(str::to_owned));
-            });
-        }
+        self.files.visit(self.dir.join(below), MAX_LIBRARIES, |name, _| {
+            names.extend(name.to_str().ok().map(str::to_owned));
+        });
         names.sort();
         names
     }
@@ -208,20 +211,21 @@ impl Look<'_> {
             return None;
         }
         let mut all = Fatbins::default();
+        let mut seen = HashSet::new();
         for (below, names) in libraries {
             for file in self.files(below) {
                 if names.iter().any(|name| file.starts_with(name)) {
-                    all.join(self.fatbins(&Path::new(below).join(file)));
+                    let path = self.dir.join(below).join(file);
+                    // Another name of a file is not more code.
+                    if let Some((id, found)) = self.files.fatbins(&path)
+                        && seen.insert(id)
+                    {
+                        all.join(found);
+                    }
                 }
             }
         }
         (all.total() > 0).then_some(all)
-    }
-
-    fn fatbins(&self, file: &Path) -> Fatbins {
-        let node = self.root.resolve(self.dir.join(file));
-        let opened = node.and_then(|node| node.open_read());
-        opened.map_or_else(|_| Fatbins::default(), |file| Fatbins::read(&file))
     }
 
     /// The glibc of the wheel's tag, `manylinux_2_28`.
@@ -233,7 +237,7 @@ impl Look<'_> {
             .iter()
             .find(|p| names.contains(&p.name) && p.build.is_empty())?;
         let record = format!("{package}-{}.dist-info/WHEEL", found.version);
-        let text = self.root.read_text(self.site.path.join(record), MAX_TEXT).ok()?;
+        let text = self.files.read_text(self.site.path.join(record), MAX_TEXT)?;
         text.lines()
             .filter_map(|line| line.strip_prefix("Tag:"))
             .filter_map(|tag| {
@@ -313,18 +317,15 @@ fn torch(look: &Look<'_>) -> Option<Said> {
 
 /// What `torch.cuda.get_arch_list()` says: a string among the constants of `libtorch_python.so`.
 fn arch_list(look: &Look<'_>) -> Option<Vec<String>> {
-    let node = look.root.resolve(look.dir.join("lib/libtorch_python.so")).ok()?;
-    let file = node.open_read().ok()?;
+    let file = look.files.library(&look.dir.join("lib/libtorch_python.so"))?;
     let rodata = sections(&file)?.into_iter().find(|s| s.name == b".rodata")?;
-    let bytes = read(&file, rodata.offset, rodata.size.min(MAX_RODATA))?;
-    bytes
-        .split(|b| *b == 0)
-        .filter(|text| text.starts_with(b"sm_") && text.len() < 512)
-        .find_map(|text| {
-            let text = std::str::from_utf8(text).ok()?;
-            let all: Vec<String> = text.split(' ').map(str::to_owned).collect();
-            (all.len() > 1 && all.iter().all(|a| is_arch(a))).then_some(all)
-        })
+    let size = rodata.size.min(MAX_RODATA);
+    search(&file, rodata.offset, size, ARCH_LIST, look.files.budget, |rest| {
+        let end = rest.iter().position(|b| *b == 0)?;
+        let text = format!("sm_{}", std::str::from_utf8(&rest[..end]).ok()?);
+        let all: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        (all.len() > 1 && all.iter().all(|a| is_arch(a))).then_some(all)
+    })
 }
 
 /// `sm_90a`, `compute_90`.
@@ -512,7 +513,7 @@ fn bitsandbytes(look: &Look<'_>) -> Option<Said> {
         })
         .collect();
     let beside = look.site.path.join("torch/version.py");
-    let beside = look.root.read_text(beside, MAX_TEXT).unwrap_or_default();
+    let beside = look.files.read_text(beside, MAX_TEXT).unwrap_or_default();
     let torch: Option<Cuda> = assignment(&beside, "cuda").flatten().and_then(|c| c.parse().ok());
     let build = match torch {
         _ if releases.is_empty() => Build::Cpu,
@@ -530,8 +531,7 @@ fn bitsandbytes(look: &Look<'_>) -> Option<Said> {
 
 /// The major release of the CUDA runtime that a library needs: 12 of `libcudart.so.12`.
 fn cudart_of(look: &Look<'_>, file: &str) -> Option<u32> {
-    let node = look.root.resolve(look.dir.join(file)).ok()?;
-    let info = elf::read(&node.open_read().ok()?, Want::All).ok()?;
+    let info = elf::read(&look.files.library(&look.dir.join(file))?, Want::All).ok()?;
     info.needed.iter().find_map(|name| {
         let name = std::str::from_utf8(name).ok()?;
         let version = name

@@ -1,12 +1,12 @@
 //! What of an archive is kept: a few kinds of files by name, of large libraries their headers alone.
 //!
-//! What is kept has its place and size in a sparse file, so that whoever reads it later cannot tell.
+//! What is kept has its place and size in a sparse file, so that a reader later cannot tell the difference.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 
-use super::fatbin::{CONTAINER_HEADER, ENTRY_HEADER, Entry, container};
+use super::fatbin::{CONTAINER_HEADER, ENTRY_HEADER, Entry, MAX_HEADERS, container};
+use super::frameworks::{ARCH_LIST, MAX_ARCH_LIST};
+use super::scratch::Out;
 use super::tar::Forward;
 use super::walk::is_driver_library;
 use crate::ldso::section::{u16_at, u32_at, u64_at};
@@ -14,6 +14,8 @@ use crate::ldso::section::{u16_at, u32_at, u64_at};
 /// How much of a file is kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Keep {
+    /// [`Keep::Headers`] without fat binaries, and the list of architectures among its constants.
+    ArchList,
     /// Its headers, dynamic section, notes, section table, and the headers of its fat binaries.
     Headers,
     /// Nothing: it is of no interest.
@@ -24,7 +26,8 @@ pub enum Keep {
     Whole(u64),
 }
 
-const TEXT: Keep = Keep::Whole(1 << 20);
+/// No reader takes a longer text.
+const TEXT: Keep = Keep::Whole(64 << 10);
 
 /// How much is kept of the file at `path` (without a leading slash).
 pub fn of(path: &[u8]) -> Keep {
@@ -43,10 +46,8 @@ pub fn of(path: &[u8]) -> Keep {
         | b"alpine-release"
         | b"ld.so.conf" => TEXT,
         b"WHEEL" if ends(".dist-info/") => TEXT,
-        b"ld.so.cache" => Keep::Whole(32 << 20),
-        b"libc.so.6" => Keep::Whole(16 << 20),
-        // It has the list of architectures among its constants.
-        b"libtorch_python.so" => Keep::Whole(128 << 20),
+        b"ld.so.cache" | b"libc.so.6" => Keep::Whole(16 << 20),
+        b"libtorch_python.so" => Keep::ArchList,
         b"libonnxruntime_providers_cuda.so" => Keep::Headers,
         b"libtorch_cpu.so" | b"libtorch_hip.so" | b"nvcc" => Keep::Size,
         _ if ends("etc/ld.so.conf.d/") || name.ends_with(b".path") && ends("etc/") => TEXT,
@@ -66,124 +67,162 @@ const END: u64 = 1 << 20;
 /// Bytes of a dynamic section or of notes.
 const MAX_SEGMENT: u64 = 1 << 20;
 const MAX_SEGMENTS: usize = 128;
+/// Places that look like a list of architectures; PyTorch has one.
+const MAX_LISTS: usize = 16;
 const BUFFER: usize = 256 << 10;
 
 /// Writes what is kept of a file of `size` bytes to `out`, at its place.
 ///
 /// # Errors
-/// Of the source, or `InvalidData` when a file that is kept whole is larger than it may be.
-pub fn store(source: &mut impl Forward, size: u64, keep: Keep, out: &File) -> io::Result<()> {
+/// Of the source, of the budget, or `UnexpectedEof` when the source has less than it claims.
+pub fn store(source: &mut impl Forward, size: u64, keep: Keep, out: &mut Out<'_>) -> io::Result<()> {
     match keep {
-        Keep::Nothing => return Ok(()),
-        Keep::Whole(max) if size <= max => {
-            let mut at = 0;
-            let mut buffer = vec![0; BUFFER];
-            while at < size {
-                let n = source.read(&mut buffer)?;
-                if n == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                out.write_all_at(&buffer[..n], at)?;
-                at += n as u64;
-            }
-            return Ok(());
-        }
-        Keep::Headers => Headers::new(source, size, out).run()?,
-        Keep::Size | Keep::Whole(_) => {}
+        Keep::Whole(max) if size <= max => whole(source, size, out)?,
+        Keep::ArchList => Passing::new(source, size, out).arch_list()?,
+        Keep::Headers => Passing::new(source, size, out).headers()?,
+        Keep::Nothing | Keep::Size | Keep::Whole(_) => {}
     }
-    if size > 0 {
-        let mut last = [0];
-        if out.read_at(&mut last, size - 1)? == 0 {
-            out.write_all_at(&[0], size - 1)?;
-        }
+    out.sized(size)
+}
+
+fn whole(source: &mut impl Forward, size: u64, out: &mut Out<'_>) -> io::Result<()> {
+    let mut buffer = vec![0; usize::try_from(size).map_or(BUFFER, |size| size.min(BUFFER))];
+    let mut at = 0;
+    while at < size {
+        let n = usize::try_from(size - at).map_or(BUFFER, |left| left.min(buffer.len()));
+        // In full pieces, so that no block is written twice.
+        source.read_exact(&mut buffer[..n])?;
+        out.write(&buffer[..n], at)?;
+        at += n as u64;
     }
     Ok(())
 }
 
 /// A library on its way past.
-struct Headers<'a, S> {
+struct Passing<'a, 'b, S> {
     source: &'a mut S,
     size: u64,
-    out: &'a File,
-    /// The bytes from `at` on.
+    out: &'a mut Out<'b>,
+    /// Of the bytes in `buffer` those from `begin` on are the ones from `at` on.
     buffer: Vec<u8>,
+    begin: usize,
     at: u64,
-    /// What is kept besides the headers of fat binaries.
+    /// What is kept of the bytes that pass, in order and apart from one another.
     ranges: Vec<(u64, u64)>,
 }
 
-impl<'a, S: Forward> Headers<'a, S> {
-    fn new(source: &'a mut S, size: u64, out: &'a File) -> Self {
+impl<'a, 'b, S: Forward> Passing<'a, 'b, S> {
+    fn new(source: &'a mut S, size: u64, out: &'a mut Out<'b>) -> Self {
         Self {
             source,
             size,
             out,
-            buffer: Vec::with_capacity(BUFFER),
+            buffer: Vec::new(),
+            begin: 0,
             at: 0,
-            ranges: vec![(0, END), (size.saturating_sub(END), size)],
+            ranges: Vec::new(),
         }
     }
 
-    fn run(&mut self) -> io::Result<()> {
+    /// Decides what is kept besides what is found.
+    fn tables(&mut self) -> io::Result<()> {
         const PT_DYNAMIC: u32 = 2;
         const PT_NOTE: u32 = 4;
+        let mut ranges = vec![(0, END), (self.size.saturating_sub(END), self.size)];
         let head = self.ahead(4096)?;
         let table = u64_at(head, 32)
             .and_then(|at| usize::try_from(at).ok())
             .unwrap_or(64);
         let count = u16_at(head, 56).map_or(0, usize::from).min(MAX_SEGMENTS);
-        let segments: Vec<(u64, u64)> = (0..count)
-            .filter_map(|i| {
-                let h = head.get(table.checked_add(56 * i)?..)?;
-                let kind = u32_at(h, 0)?;
-                let (start, size) = (u64_at(h, 8)?, u64_at(h, 32)?.min(MAX_SEGMENT));
-                matches!(kind, PT_DYNAMIC | PT_NOTE).then(|| (start, start.saturating_add(size)))
-            })
-            .collect();
-        self.ranges.extend(segments);
-        while self.find_container()? {
-            self.container()?;
+        ranges.extend((0..count).filter_map(|i| {
+            let h = head.get(table.checked_add(56 * i)?..)?;
+            let kind = u32_at(h, 0)?;
+            let (start, size) = (u64_at(h, 8)?, u64_at(h, 32)?.min(MAX_SEGMENT));
+            matches!(kind, PT_DYNAMIC | PT_NOTE).then(|| (start, start.saturating_add(size)))
+        }));
+        ranges.sort_unstable();
+        for (start, end) in ranges {
+            match self.ranges.last_mut() {
+                Some(last) if start <= last.1 => last.1 = last.1.max(end),
+                _ => self.ranges.push((start, end)),
+            }
         }
         Ok(())
+    }
+
+    fn headers(mut self) -> io::Result<()> {
+        self.tables()?;
+        while self.out.extents() < MAX_HEADERS && self.find_container()? {
+            self.container()?;
+        }
+        self.pass(self.size - self.at)
+    }
+
+    fn arch_list(mut self) -> io::Result<()> {
+        const DIGITS: usize = 2;
+        let most = ARCH_LIST.len() + DIGITS;
+        let starts =
+            |w: &[u8]| w.starts_with(ARCH_LIST) && w[ARCH_LIST.len()..].iter().all(u8::is_ascii_digit);
+        self.tables()?;
+        for _ in 0..MAX_LISTS {
+            let found = loop {
+                let ahead = self.ahead(BUFFER)?;
+                if ahead.len() < most {
+                    break false;
+                }
+                let place = ahead.windows(most).position(starts);
+                let passed = place.unwrap_or(ahead.len() - most + 1);
+                self.pass(passed as u64)?;
+                self.out.budget().check()?;
+                if place.is_some() {
+                    break true;
+                }
+            };
+            if !found {
+                break;
+            }
+            let at = self.at;
+            let ahead = self.ahead(MAX_ARCH_LIST)?;
+            let text = ahead[..ahead.len().min(MAX_ARCH_LIST)].to_vec();
+            self.out.write(&text, at)?;
+            self.pass(most as u64)?;
+        }
+        self.pass(self.size - self.at)
     }
 
     /// Goes to the next container; `false` at the end.
     fn find_container(&mut self) -> io::Result<bool> {
         loop {
-            if self.ahead(BUFFER)?.len() < CONTAINER_HEADER {
-                self.pass(self.size - self.at)?;
-                return Ok(false);
-            }
             // Containers are aligned in the file.
             let start = usize::try_from(self.at.next_multiple_of(8) - self.at).unwrap_or(0);
-            let end = self.buffer.len() - CONTAINER_HEADER;
-            let found = (start..=end)
+            let ahead = self.ahead(BUFFER)?;
+            let places = ahead.len().saturating_sub(CONTAINER_HEADER - 1);
+            if start >= places {
+                return Ok(false);
+            }
+            let found = (start..places)
                 .step_by(8)
-                .find(|i| container(&self.buffer[*i..]).is_some());
-            match found {
-                Some(i) => {
-                    self.pass(i as u64)?;
-                    return Ok(true);
-                }
-                None => self
-                    .pass((start + (end.saturating_sub(start) / 8 + 1) * 8).min(self.buffer.len()) as u64)?,
+                .find(|i| container(&ahead[*i..]).is_some());
+            let next = start + (places - start).next_multiple_of(8);
+            let passed = found.unwrap_or(next.min(ahead.len()));
+            self.pass(passed as u64)?;
+            self.out.budget().step()?;
+            if found.is_some() {
+                return Ok(true);
             }
         }
     }
 
     /// Keeps the headers of the container that starts here.
     fn container(&mut self) -> io::Result<()> {
-        let end = self.header(CONTAINER_HEADER, container)?;
-        let mut end = end
-            .unwrap_or(0)
-            .saturating_add(self.at)
-            .saturating_add(CONTAINER_HEADER as u64);
+        let size = self.header(CONTAINER_HEADER, container)?.unwrap_or(0);
+        self.pass(CONTAINER_HEADER as u64)?;
+        let mut end = self.at.saturating_add(size);
         if end > self.size {
             // Not what it seems.
-            end = self.at + CONTAINER_HEADER as u64;
+            end = self.at;
         }
-        self.pass(CONTAINER_HEADER as u64)?;
-        while self.at.saturating_add(ENTRY_HEADER as u64) <= end {
+        while self.at.saturating_add(ENTRY_HEADER as u64) <= end && self.out.extents() < MAX_HEADERS {
             let entry = self.header(ENTRY_HEADER, |head| Entry::parse(head).map(|e| e.size))?;
             match entry {
                 Some(size) if size <= end - self.at => self.pass(size)?,
@@ -195,24 +234,29 @@ impl<'a, S: Forward> Headers<'a, S> {
 
     /// Keeps the next `n` bytes and hands them to `f`.
     fn header<T>(&mut self, n: usize, f: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+        self.out.budget().entry()?;
         let at = self.at;
-        let out = self.out;
-        let head = self.ahead(n)?;
-        let Some(head) = head.get(..n) else {
-            return Ok(None);
-        };
-        out.write_all_at(head, at)?;
-        Ok(f(head))
+        let mut bytes = [0; ENTRY_HEADER];
+        match (self.ahead(n)?.get(..n), bytes.get_mut(..n)) {
+            (Some(head), Some(bytes)) => bytes.copy_from_slice(head),
+            _ => return Ok(None),
+        }
+        self.out.extent(&bytes[..n], at)?;
+        Ok(f(&bytes[..n]))
     }
 
     /// At least `n` bytes from here on; fewer at the end of the file.
     fn ahead(&mut self, n: usize) -> io::Result<&[u8]> {
-        while self.buffer.len() < n {
-            let left = self.size - self.at - self.buffer.len() as u64;
+        if self.buffer.len() - self.begin < n {
+            self.buffer.drain(..self.begin);
+            self.begin = 0;
+        }
+        while self.buffer.len() - self.begin < n {
+            let have = self.buffer.len();
+            let left = self.size - self.at - have as u64;
             if left == 0 {
                 break;
             }
-            let have = self.buffer.len();
             let more = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
             self.buffer.resize(have + more, 0);
             let got = self.source.read(&mut self.buffer[have..])?;
@@ -221,20 +265,16 @@ impl<'a, S: Forward> Headers<'a, S> {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        Ok(&self.buffer)
+        Ok(&self.buffer[self.begin..])
     }
 
     /// Goes on by `n` bytes and writes those that are kept.
     fn pass(&mut self, mut n: u64) -> io::Result<()> {
         while n > 0 {
-            if self.buffer.is_empty() {
+            if self.begin == self.buffer.len() {
                 // Up to the next range nothing is looked at.
-                let next = self
-                    .ranges
-                    .iter()
-                    .filter(|r| r.1 > self.at)
-                    .map(|r| r.0.saturating_sub(self.at));
-                let free = next.min().unwrap_or(u64::MAX).min(n);
+                let next = self.ranges.iter().find(|r| r.1 > self.at);
+                let free = next.map_or(n, |r| r.0.saturating_sub(self.at).min(n));
                 if free > 0 {
                     self.source.skip(free)?;
                     self.at += free;
@@ -243,20 +283,21 @@ impl<'a, S: Forward> Headers<'a, S> {
                 }
                 self.ahead(1)?;
             }
-            let step = usize::try_from(n).map_or(self.buffer.len(), |n| n.min(self.buffer.len()));
+            let ahead = self.buffer.len() - self.begin;
+            let step = usize::try_from(n).map_or(ahead, |n| n.min(ahead));
             if step == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            let bytes = &self.buffer[self.begin..self.begin + step];
             let to = self.at + step as u64;
             for (start, end) in &self.ranges {
                 let (from, until) = ((*start).max(self.at), (*end).min(to));
                 if from < until {
                     let offset = |place: u64| usize::try_from(place - self.at).unwrap_or(0);
-                    self.out
-                        .write_all_at(&self.buffer[offset(from)..offset(until)], from)?;
+                    self.out.write(&bytes[offset(from)..offset(until)], from)?;
                 }
             }
-            self.buffer.drain(..step);
+            self.begin += step;
             self.at = to;
             n -= step as u64;
         }
@@ -266,8 +307,15 @@ impl<'a, S: Forward> Headers<'a, S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scratch::Library;
     use super::*;
-    use crate::doctor::image::fatbin::{Fatbins, tests::library};
+    use crate::doctor::image::fatbin::{
+        Fatbins,
+        tests::{container_of, entry, library},
+    };
+    use crate::ldso::elf::ReadAt as _;
+    use crate::sys::budget::Budget;
+    use std::os::unix::fs::MetadataExt as _;
 
     #[test]
     fn by_name() {
@@ -284,16 +332,23 @@ mod tests {
         }
     }
 
-    fn stored(bytes: &[u8], keep: Keep) -> File {
-        let out = tempfile::tempfile().unwrap();
-        store(&mut &*bytes, bytes.len() as u64, keep, &out).unwrap();
-        out
+    fn with<T>(bytes: &[u8], keep: Keep, f: impl FnOnce(Library<'_>, u64) -> T) -> T {
+        let budget = Budget::default();
+        let file = tempfile::tempfile().unwrap();
+        let meta = file.try_clone().unwrap();
+        let mut out = Out::new(0, file, &budget);
+        store(&mut &*bytes, bytes.len() as u64, keep, &mut out).unwrap();
+        let meta = meta.metadata().unwrap();
+        assert_eq!(meta.len(), bytes.len() as u64);
+        let mut extents = Vec::new();
+        f(out.into_library(&mut extents), meta.blocks() * 512)
     }
 
     /// A large library with code in the middle: what is kept reads like the whole.
     #[test]
     fn headers_alone_tell_the_same() {
         use crate::ldso::section::tests::elf_with;
+        let budget = Budget::default();
         let small = library();
         let section = crate::ldso::section::sections(small.as_slice())
             .unwrap()
@@ -308,27 +363,99 @@ mod tests {
         zeros[1032..1040].copy_from_slice(&u64::MAX.to_le_bytes());
         let filler: Vec<u8> = (0..3_u32 << 20).map(|i| (i % 251) as u8).collect();
         let large = elf_with(&[(".text", zeros), (".nv_fatbin", code), (".data", filler)]);
-        let out = stored(&large, Keep::Headers);
-        let whole = Fatbins::read(large.as_slice());
+        let whole = Fatbins::read(large.as_slice(), &budget);
         assert_eq!(whole.total(), 2);
-        assert_eq!(Fatbins::read(&out), whole);
-        let meta = out.metadata().unwrap();
-        assert_eq!(meta.len(), large.len() as u64);
-        let mut middle = [1; 64];
-        out.read_at(&mut middle, 5 << 20).unwrap();
-        assert_eq!(middle, [0; 64], "the rest is not kept");
+        with(&large, Keep::Headers, |kept, allocated| {
+            assert_eq!(Fatbins::read(&kept, &budget), whole);
+            let mut middle = [1; 64];
+            kept.read_at(&mut middle, 5 << 20).unwrap();
+            assert_eq!(middle, [0; 64], "the rest is not kept");
+            assert!(allocated < 3 << 20, "{allocated}");
+        });
+    }
+
+    /// Headers in every 4 KiB of 12 MiB need no block each.
+    #[test]
+    fn headers_that_lie_apart_are_kept_in_little() {
+        use crate::ldso::section::tests::elf_with;
+        let budget = Budget::default();
+        let one = container_of(&[entry(2, 80, (1, 7), 4096)]);
+        let large = elf_with(&[(".nv_fatbin", one.repeat((12 << 20) / one.len()))]);
+        let whole = Fatbins::read(large.as_slice(), &budget);
+        with(&large, Keep::Headers, |kept, allocated| {
+            assert_eq!(Fatbins::read(&kept, &budget), whole);
+            assert!(allocated < 3 << 20, "{allocated}");
+        });
+    }
+
+    #[test]
+    fn lengths_of_a_library_at_their_ends() {
+        let good = library();
+        let at = good
+            .windows(8)
+            .position(|w| w[..4] == [0x50, 0xed, 0x55, 0xba])
+            .unwrap();
+        // Program headers, section headers, and the fat binary's own lengths.
+        for place in [0x20, 0x28, 0x36, 0x38, 0x3a, 0x3c, 0x3e, at + 8, at + 20, at + 24] {
+            for value in [0, 1, u64::MAX, u64::MAX - 1, 1 << 63, i64::MAX as u64] {
+                for len in [2, 4, 8] {
+                    let mut bad = good.clone();
+                    bad[place..place + len].copy_from_slice(&value.to_le_bytes()[..len]);
+                    for keep in [Keep::Headers, Keep::ArchList] {
+                        with(&bad, keep, |kept, _| Fatbins::read(&kept, &Budget::default()));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_list_of_architectures_is_kept() {
+        use crate::ldso::section::tests::elf_with;
+        let mut rodata = vec![b'r'; 12 << 20];
+        let place = 6 << 20;
+        rodata[place - 1..place + 14].copy_from_slice(b"\0sm_50 sm_60\0rr");
+        let large = elf_with(&[(".text", vec![0x90; 2 << 20]), (".rodata", rodata)]);
+        with(&large, Keep::ArchList, |kept, allocated| {
+            let found = large.windows(5).position(|w| w == b"sm_50").unwrap();
+            let mut text = [0; 12];
+            kept.read_at(&mut text, found as u64).unwrap();
+            assert_eq!(&text, b"sm_50 sm_60\0");
+            assert!(allocated < 3 << 20, "{allocated}");
+        });
     }
 
     #[test]
     fn size_and_whole() {
-        let out = stored(&[5; 5000], Keep::Size);
-        assert_eq!(out.metadata().unwrap().len(), 5000);
-        let out = stored(&[5; 5000], Keep::Whole(5000));
-        let mut last = [0; 2];
-        assert_eq!(out.read_at(&mut last, 4999).unwrap(), 1);
-        assert_eq!(last[0], 5);
+        let read = |kept: &Library<'_>, at: u64| {
+            let mut last = [0; 2];
+            let n = kept.read_at(&mut last, at).unwrap();
+            (n, last)
+        };
+        with(&[5; 5000], Keep::Size, |_, allocated| assert_eq!(allocated, 0));
+        with(&[5; 5000], Keep::Whole(5000), |kept, _| {
+            assert_eq!(read(&kept, 4999), (1, [5, 0]));
+        });
         // Too large to be kept: its size is.
-        let out = stored(&[5; 5000], Keep::Whole(4999));
-        assert_eq!((out.read_at(&mut last, 0).unwrap(), last), (2, [0, 0]));
+        with(&[5; 5000], Keep::Whole(4999), |kept, _| {
+            assert_eq!(read(&kept, 0), (2, [0, 0]));
+        });
+        // Zeros are holes.
+        let mut zeros = vec![0; 11 << 20];
+        zeros[5 << 20] = 7;
+        with(&zeros, Keep::Whole(16 << 20), |kept, allocated| {
+            assert_eq!(read(&kept, 5 << 20), (2, [7, 0]));
+            assert!(allocated <= 64 << 10, "{allocated}");
+        });
+    }
+
+    #[test]
+    fn a_source_that_is_too_short_is_an_error() {
+        for keep in [Keep::Headers, Keep::ArchList, Keep::Whole(1 << 20)] {
+            let budget = Budget::default();
+            let mut out = Out::new(0, tempfile::tempfile().unwrap(), &budget);
+            let error = store(&mut &b"short"[..], 1000, keep, &mut out).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{keep:?}");
+        }
     }
 }

@@ -4,68 +4,27 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::AtFlags;
-
 use super::Progress;
 use super::keep::{self, Keep};
-use super::tar::{Forward, Kind, Tar};
+use super::scratch::{INODE, Scratch};
+use super::tar::{Forward, Header, Kind, Tar};
+use crate::sys::budget::Budget;
 use crate::sys::root::{Node, Root};
 
-/// Entries of one layer that are taken.
-const MAX_ENTRIES: usize = 4 << 20;
-/// Files that are kept of all layers.
-const MAX_FILES: usize = 1 << 20;
-/// Bytes of a compressed layer once it is unpacked: more is no image but an attack.
-const MAX_UNPACKED: u64 = 1 << 40;
+/// The longest path, and the longest target of a link.
+const MAX_PATH: usize = 4095;
+/// Directories that lie in one another; more than any of the searches goes into.
+const MAX_DEPTH: usize = 128;
+/// What an entry needs of memory, without its texts: a node of the tree and the allocator's own.
+const ENTRY: usize = 160;
+/// What a path of the merged tree needs.
+const MERGED: u64 = 64;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-
-/// A place on disk for what is kept of an image, removed when it is dropped.
-#[derive(Debug)]
-pub struct Scratch {
-    dir: PathBuf,
-    files: usize,
-}
-
-impl Scratch {
-    /// Makes one that only we may enter.
-    pub fn new() -> io::Result<Self> {
-        let dir = nix::unistd::mkdtemp("/tmp/nvoci-doctor-XXXXXX")?;
-        let scratch = Self { dir, files: 0 };
-        for name in ["files", "root"] {
-            std::fs::create_dir(scratch.dir.join(name))?;
-        }
-        Ok(scratch)
-    }
-
-    /// A new file for what is kept, and its number.
-    fn file(&mut self) -> io::Result<(usize, File)> {
-        if self.files == MAX_FILES {
-            return Err(io::Error::other("too many files are of interest"));
-        }
-        let number = self.files;
-        self.files += 1;
-        let path = self.dir.join("files").join(number.to_string());
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
-        Ok((number, file))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Links in it are removed, never followed.
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
 
 /// What a layer has at a path.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -74,145 +33,283 @@ enum Entry {
     /// What is kept of it, by number.
     File(usize),
     /// A second name of the file at this path.
-    HardLink(Vec<u8>),
-    SymbolicLink(Vec<u8>),
+    HardLink(Box<[u8]>),
+    SymbolicLink(Box<[u8]>),
+}
+
+/// Why an entry is left out.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Reason {
+    Device,
+    Link,
+    Name,
+    Place,
+    Sparse,
+    Type,
+}
+
+impl Reason {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Device => "a device node or FIFO",
+            Self::Link => "a link whose target is empty or too long",
+            Self::Name => "a name with `..` or control characters, or too long or too deep",
+            Self::Place => "a place that another entry takes",
+            Self::Sparse => "a sparse file of GNU tar",
+            Self::Type => "an unknown type",
+        }
+    }
+}
+
+/// How many entries are left out, by reason.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LeftOut(BTreeMap<Reason, usize>);
+
+impl LeftOut {
+    fn add(&mut self, reason: Reason) {
+        *self.0.entry(reason).or_insert(0) += 1;
+    }
+
+    /// Adds what another layer leaves out.
+    pub fn join(&mut self, other: &Self) {
+        for (reason, n) in &other.0 {
+            *self.0.entry(*reason).or_insert(0) += n;
+        }
+    }
+
+    /// One line for a person; `None` where nothing is left out.
+    pub fn note(&self) -> Option<String> {
+        let all: usize = self.0.values().sum();
+        let reasons: Vec<String> = self
+            .0
+            .iter()
+            .map(|(reason, n)| format!("{n} of {}", reason.text()))
+            .collect();
+        (all > 0).then(|| format!("{all} entries were left out: {}", reasons.join(", ")))
+    }
 }
 
 /// What one layer changes.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
-    entries: BTreeMap<Vec<u8>, Entry>,
+    entries: BTreeMap<Box<[u8]>, Entry>,
     /// Paths that it removes from the layers below.
-    whiteouts: Vec<Vec<u8>>,
+    whiteouts: Vec<Box<[u8]>>,
     /// Directories of which nothing below shows.
-    opaque: Vec<Vec<u8>>,
+    opaque: Vec<Box<[u8]>>,
+    /// What is no part of the image that is looked at.
+    pub left_out: LeftOut,
+    broken: bool,
 }
 
 impl Layer {
+    /// In the place of one that cannot be read.
+    pub fn broken() -> Self {
+        Self {
+            broken: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it is [`Layer::broken`].
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Reads a layer, keeping of it what is looked at later.
     pub fn read(
         source: impl Forward,
         scratch: &mut Scratch,
+        budget: &Budget,
         progress: &mut dyn Progress,
     ) -> io::Result<Self> {
         let mut layer = Self::default();
-        let mut tar = Tar::new(source);
-        let (mut count, mut bytes) = (0, 0_u64);
+        let mut tar = Tar::new(source, budget);
+        let mut count = 0;
         while let Some(header) = tar.advance()? {
             count += 1;
-            bytes = bytes.saturating_add(header.size);
-            if count > MAX_ENTRIES || bytes > MAX_UNPACKED {
-                return Err(io::Error::other("the layer is too large"));
-            }
             progress.entries(count);
-            let Some(path) = clean(&header.path) else {
-                continue;
-            };
-            if layer.removes(&path) {
-                continue;
+            match clean(&header.path) {
+                Ok(None) => {}
+                Ok(Some(path)) => layer.take(path, &header, &mut tar, scratch, budget)?,
+                Err(reason) => layer.left_out.add(reason),
             }
-            let entry = match header.kind {
-                Kind::Directory => Entry::Directory,
-                Kind::SymbolicLink => Entry::SymbolicLink(header.link),
-                Kind::HardLink => match clean(&header.link) {
-                    Some(target) if keep::of(&path) != Keep::Nothing => Entry::HardLink(target),
-                    _ => continue,
-                },
-                Kind::File => match keep::of(&path) {
-                    Keep::Nothing => continue,
-                    how => {
-                        let (number, file) = scratch.file()?;
-                        keep::store(&mut tar.data(), header.size, how, &file)?;
-                        Entry::File(number)
-                    }
-                },
-                Kind::Other => continue,
-            };
-            layer.entries.insert(path, entry);
         }
         Ok(layer)
     }
 
+    fn take(
+        &mut self,
+        path: Box<[u8]>,
+        header: &Header,
+        tar: &mut Tar<'_, impl Forward>,
+        scratch: &mut Scratch,
+        budget: &Budget,
+    ) -> io::Result<()> {
+        if self.removes(&path, budget)? {
+            return Ok(());
+        }
+        let of_interest = || keep::of(&path) != Keep::Nothing;
+        let link_of = |target: &[u8]| Box::<[u8]>::from(target);
+        let entry = match header.kind {
+            Kind::Directory => Ok(Entry::Directory),
+            Kind::SymbolicLink if header.link.is_empty() || header.link.len() > MAX_PATH => Err(Reason::Link),
+            Kind::SymbolicLink if header.link.contains(&0) => Err(Reason::Link),
+            Kind::SymbolicLink => Ok(Entry::SymbolicLink(link_of(&header.link))),
+            Kind::File | Kind::HardLink | Kind::Sparse if !of_interest() => return Ok(()),
+            Kind::HardLink => match clean(&header.link) {
+                Ok(Some(target)) => Ok(Entry::HardLink(target)),
+                _ => Err(Reason::Link),
+            },
+            Kind::File => {
+                let mut out = scratch.file(budget)?;
+                keep::store(&mut tar.data(), header.size, keep::of(&path), &mut out)?;
+                Ok(Entry::File(scratch.done(out)?))
+            }
+            Kind::Device => Err(Reason::Device),
+            Kind::Sparse => Err(Reason::Sparse),
+            Kind::Other => Err(Reason::Type),
+        };
+        match entry {
+            Ok(entry) => {
+                let link = match &entry {
+                    Entry::HardLink(target) | Entry::SymbolicLink(target) => target.len(),
+                    Entry::Directory | Entry::File(_) => 0,
+                };
+                charge(budget, path.len() + link)?;
+                self.entries.insert(path, entry);
+            }
+            Err(reason) => self.left_out.add(reason),
+        }
+        Ok(())
+    }
+
     /// Notes a whiteout; `false` of any other path.
-    fn removes(&mut self, path: &[u8]) -> bool {
+    fn removes(&mut self, path: &[u8], budget: &Budget) -> io::Result<bool> {
         let at = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
         let (dir, name) = path.split_at(at);
         if name == OPAQUE {
-            self.opaque.push(dir.to_vec());
+            charge(budget, dir.len())?;
+            self.opaque.push(dir.into());
         } else if let Some(name) = name.strip_prefix(WHITEOUT) {
-            self.whiteouts.push([dir, name].concat());
+            charge(budget, path.len())?;
+            self.whiteouts.push([dir, name].concat().into());
         } else {
-            return false;
+            return Ok(false);
         }
-        true
+        Ok(true)
     }
 }
 
-/// A path below the root, without `.`, slashes at the ends or doubled; `None` of the root itself and of one that climbs.
-fn clean(path: &[u8]) -> Option<Vec<u8>> {
-    const MAX: usize = 4096;
+/// Charges an entry with `bytes` of text; the allocator's classes are up to a quarter larger.
+fn charge(budget: &Budget, bytes: usize) -> io::Result<()> {
+    Ok(budget.keep((ENTRY + bytes + bytes / 4) as u64)?)
+}
+
+/// A path below the root, without `.`, slashes at the ends or doubled; `None` of the root itself.
+fn clean(path: &[u8]) -> Result<Option<Box<[u8]>>, Reason> {
+    const MAX_NAME: usize = 255;
+    if path.len() > MAX_PATH || path.iter().any(u8::is_ascii_control) {
+        return Err(Reason::Name);
+    }
     let mut out = Vec::with_capacity(path.len());
+    let mut depth = 0;
     for part in path.split(|b| *b == b'/') {
         match part {
             b"" | b"." => continue,
-            b".." => return None,
-            _ if part.contains(&0) || part.len() > 255 => return None,
-            _ => {}
+            b".." => return Err(Reason::Name),
+            _ => depth += 1,
+        }
+        if part.len() > MAX_NAME || depth > MAX_DEPTH {
+            return Err(Reason::Name);
         }
         if !out.is_empty() {
             out.push(b'/');
         }
         out.extend_from_slice(part);
     }
-    (!out.is_empty() && out.len() <= MAX).then_some(out)
+    Ok((!out.is_empty()).then(|| out.into_boxed_slice()))
 }
 
-/// Makes the root that `layers` make, the lowest first.
-pub fn merge(layers: &[&Layer], scratch: &Scratch) -> io::Result<Root> {
-    let mut all: BTreeMap<Vec<u8>, Entry> = BTreeMap::new();
-    for layer in layers {
+/// The paths of some layers, one above the other.
+struct Merged<'l> {
+    all: BTreeMap<&'l [u8], &'l Entry>,
+    budget: &'l Budget,
+}
+
+impl<'l> Merged<'l> {
+    fn add(&mut self, layer: &'l Layer) -> io::Result<()> {
         for dir in &layer.opaque {
-            remove_below(&mut all, dir);
+            self.remove_below(dir)?;
         }
         for path in &layer.whiteouts {
-            all.remove(path);
-            remove_below(&mut all, &[path, &b"/"[..]].concat());
+            self.remove(path);
+            self.remove_below(&[path, &b"/"[..]].concat())?;
         }
         for (path, entry) in &layer.entries {
             let entry = match entry {
-                Entry::HardLink(target) => match layer.entries.get(target).or_else(|| all.get(target)) {
-                    Some(found @ (Entry::File(_) | Entry::SymbolicLink(_))) => found.clone(),
-                    _ => continue,
-                },
-                other => other.clone(),
+                Entry::HardLink(target) => {
+                    let below = || self.all.get(&target[..]).copied();
+                    match layer.entries.get(target).or_else(below) {
+                        Some(found @ (Entry::File(_) | Entry::SymbolicLink(_))) => found,
+                        _ => continue,
+                    }
+                }
+                other => other,
             };
-            if entry != Entry::Directory {
-                remove_below(&mut all, &[path, &b"/"[..]].concat());
+            if *entry != Entry::Directory {
+                self.remove_below(&[path, &b"/"[..]].concat())?;
             }
-            all.insert(path.clone(), entry);
+            if self.all.insert(path, entry).is_none() {
+                self.budget.keep(MERGED)?;
+            }
+            self.budget.step()?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &[u8]) {
+        if self.all.remove(path).is_some() {
+            self.budget.release(MERGED);
         }
     }
-    lay_out(&all, scratch)
+
+    /// Removes what begins with `prefix`, which ends with a slash or is empty.
+    fn remove_below(&mut self, prefix: &[u8]) -> io::Result<()> {
+        use std::ops::Bound;
+        self.budget.step()?;
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let below: Vec<&[u8]> = self
+            .all
+            .range::<[u8], _>(from)
+            .map(|(path, _)| *path)
+            .take_while(|path| path.starts_with(prefix))
+            .collect();
+        for path in below {
+            self.remove(path);
+        }
+        Ok(())
+    }
 }
 
-/// Removes what begins with `prefix`, which ends with a slash or is empty.
-fn remove_below(all: &mut BTreeMap<Vec<u8>, Entry>, prefix: &[u8]) {
-    let below: Vec<Vec<u8>> = all
-        .range(prefix.to_vec()..)
-        .map(|(path, _)| path)
-        .take_while(|path| path.starts_with(prefix))
-        .cloned()
-        .collect();
-    for path in below {
-        all.remove(&path);
+/// Makes the root that `layers` make, the lowest first, and counts the entries that have no place in it.
+pub fn merge(layers: &[&Layer], scratch: &Scratch, budget: &Budget) -> io::Result<(Root, LeftOut)> {
+    let mut merged = Merged {
+        all: BTreeMap::new(),
+        budget,
+    };
+    for layer in layers {
+        merged.add(layer)?;
     }
+    lay_out(&merged, scratch)
 }
 
 /// Makes the directories, files and links. A link is made before what lies behind it, and followed as a container's
 /// kernel would: in the root.
-fn lay_out(all: &BTreeMap<Vec<u8>, Entry>, scratch: &Scratch) -> io::Result<Root> {
-    let root = Root::open(scratch.dir.join("root"))?;
-    let files = File::open(scratch.dir.join("files"))?;
+fn lay_out(merged: &Merged<'_>, scratch: &Scratch) -> io::Result<(Root, LeftOut)> {
+    let root = scratch.root()?;
+    let budget = merged.budget;
+    let mut left_out = LeftOut::default();
     let mut last: Option<(PathBuf, Node)> = None;
     let pass = |entry: &Entry| match entry {
         Entry::SymbolicLink(_) => 0,
@@ -220,7 +317,8 @@ fn lay_out(all: &BTreeMap<Vec<u8>, Entry>, scratch: &Scratch) -> io::Result<Root
         Entry::File(_) | Entry::HardLink(_) => 2,
     };
     for now in 0..=2 {
-        for (path, entry) in all {
+        for (path, entry) in &merged.all {
+            budget.step()?;
             if pass(entry) != now {
                 continue;
             }
@@ -228,36 +326,54 @@ fn lay_out(all: &BTreeMap<Vec<u8>, Entry>, scratch: &Scratch) -> io::Result<Root
             let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
                 continue;
             };
-            if *entry == Entry::Directory && !is_looked_for(path) {
+            if **entry == Entry::Directory && !is_looked_for(path) {
                 continue;
             }
+            let charge = || Ok(budget.keep(INODE)?);
             if last.as_ref().is_none_or(|(known, _)| known != dir) {
-                // A link to nowhere, or to a file: what is below it is nobody's.
-                let Ok(node) = root.mkdir_all(Path::new("/").join(dir), 0o700) else {
-                    continue;
-                };
-                last = Some((dir.to_owned(), node));
+                // Links with long targets that lead to one another make it slow.
+                budget.check()?;
+                match root.mkdir_all_by(Path::new("/").join(dir), 0o700, charge) {
+                    Ok(node) => last = Some((dir.to_owned(), node)),
+                    // A link to nowhere, or to a file: what is below it is nobody's.
+                    Err(e) if of_the_entry(&e) => continue,
+                    Err(e) => return Err(e),
+                }
             }
             let Some((_, node)) = &last else { continue };
+            charge()?;
             let made = match entry {
                 Entry::SymbolicLink(target) => node.symlink(name, Path::new(OsStr::from_bytes(target))),
-                Entry::File(number) => {
-                    rustix::fs::linkat(&files, number.to_string(), node, name, AtFlags::empty())
-                        .map_err(io::Error::from)
-                }
+                Entry::File(number) => scratch.link(*number, node, name),
                 Entry::Directory => node.mkdir(name, 0o700).map(drop),
                 Entry::HardLink(_) => Ok(()),
             };
-            // Two layers may name one place by two ways, through a link; the first name stays.
-            if let Err(e) = made
-                && e.kind() != io::ErrorKind::AlreadyExists
-                && e.kind() != io::ErrorKind::NotADirectory
-            {
-                return Err(e);
+            match made {
+                Ok(()) => {}
+                // Two layers may name one place by two ways, through a link; the first name stays.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::ENOTDIR)) => {}
+                Err(e) if of_the_entry(&e) => left_out.add(Reason::Place),
+                Err(e) => return Err(e),
             }
         }
     }
-    Ok(root)
+    Ok((root, left_out))
+}
+
+/// Whether the entry is to blame, and not the machine.
+fn of_the_entry(e: &io::Error) -> bool {
+    const ERRNOS: [i32; 9] = [
+        libc::EEXIST,
+        libc::EINVAL,
+        libc::EISDIR,
+        libc::ELOOP,
+        libc::EMLINK,
+        libc::ENAMETOOLONG,
+        libc::ENOENT,
+        libc::ENOTDIR,
+        libc::EXDEV,
+    ];
+    e.raw_os_error().is_some_and(|errno| ERRNOS.contains(&errno))
 }
 
 /// Directories that count even when nothing is kept of what is in them: packages, and those that links lead to.
@@ -273,13 +389,24 @@ mod tests {
     use crate::doctor::image::Silent;
     use crate::doctor::image::tar::tests::{archive, entry};
 
-    fn merged(layers: &[Vec<Vec<u8>>]) -> (Scratch, Root) {
+    fn merged_with_notes(layers: &[Vec<Vec<u8>>]) -> (Scratch, Root, Vec<LeftOut>) {
+        let budget = Budget::default();
         let mut scratch = Scratch::new().unwrap();
         let layers: Vec<Layer> = layers
             .iter()
-            .map(|entries| Layer::read(archive(entries).as_slice(), &mut scratch, &mut Silent).unwrap())
+            .map(|entries| {
+                let bytes = archive(entries);
+                Layer::read(bytes.as_slice(), &mut scratch, &budget, &mut Silent).unwrap()
+            })
             .collect();
-        let root = merge(&layers.iter().collect::<Vec<_>>(), &scratch).unwrap();
+        let (root, places) = merge(&layers.iter().collect::<Vec<_>>(), &scratch, &budget).unwrap();
+        let mut left_out: Vec<LeftOut> = layers.iter().map(|l| l.left_out.clone()).collect();
+        left_out.push(places);
+        (scratch, root, left_out)
+    }
+
+    fn merged(layers: &[Vec<Vec<u8>>]) -> (Scratch, Root) {
+        let (scratch, root, _) = merged_with_notes(layers);
         (scratch, root)
     }
 
@@ -311,7 +438,7 @@ mod tests {
 
     #[test]
     fn links_stay_in_the_root() {
-        let (scratch, root) = merged(&[
+        let (_scratch, root) = merged(&[
             vec![
                 entry("lib", b'2', "usr/lib", b""),
                 entry("usr/lib/", b'5', "", b""),
@@ -331,9 +458,6 @@ mod tests {
         assert_eq!(root.read("tmp/os-release", 9).unwrap(), b"inside");
         assert_eq!(root.read("alpine-release", 9).unwrap(), b"inside");
         assert!(!Path::new("/tmp/os-release").exists());
-        let dir = scratch.dir.clone();
-        drop(scratch);
-        assert!(!dir.exists());
     }
 
     #[test]
@@ -350,5 +474,87 @@ mod tests {
         ]]);
         assert!(root.exists("v/lib/python3.10/site-packages/jaxlib-0.4.30.dist-info"));
         assert!(!root.exists("usr/share/doc/bash"));
+    }
+
+    #[test]
+    fn an_entry_that_has_no_place_is_left_out_alone() {
+        let pax = |key: &str, value: &str| {
+            let text = format!(" {key}={value}\n");
+            let mut len = text.len() + 1;
+            while format!("{len}{text}").len() != len {
+                len += 1;
+            }
+            entry("pax", b'x', "", format!("{len}{text}").as_bytes())
+        };
+        let long = "x".repeat(300);
+        let (_scratch, root, left_out) = merged_with_notes(&[vec![
+            entry("usr/lib/empty", b'2', "", b""),
+            pax("linkpath", &"a/".repeat(3000)),
+            entry("usr/lib/far", b'2', "x", b""),
+            pax("linkpath", &"a/".repeat(2000)),
+            entry("usr/lib/near", b'2', "x", b""),
+            pax("path", &"a/".repeat(3000)),
+            entry("x", b'5', "", b""),
+            pax("path", &"a/".repeat(200)),
+            entry("x", b'5', "", b""),
+            pax("path", "usr/lib/a\0b"),
+            entry("x", b'5', "", b""),
+            entry("usr/lib/a\nb", b'5', "", b""),
+            entry(&long, b'5', "", b""),
+            entry("usr/../../etc", b'5', "", b""),
+            entry("dev/null", b'3', "", b""),
+            entry("dev/fifo", b'6', "", b""),
+            entry("unknown", b'Q', "", b""),
+            entry("usr/lib/libcuda.so.9", b'S', "", b""),
+            entry("usr/lib/libcuda.so.8", b'1', "../x", b""),
+            entry("/usr/lib/libcuda.so.1", b'0', "", b"absolute"),
+            entry("./", b'5', "", b""),
+        ]]);
+        assert!(root.exists("usr/lib/libcuda.so.1"));
+        assert_eq!(root.read_link("usr/lib/near").unwrap().as_os_str().len(), 4000);
+        let counts: Vec<usize> = left_out[0].0.values().copied().collect();
+        assert_eq!(counts, [2, 3, 6, 1, 1], "{:?}", left_out[0].note());
+        let note = left_out[0].note().unwrap();
+        assert!(
+            note.starts_with("13 entries were left out: 2 of a device"),
+            "{note}"
+        );
+        assert_eq!(left_out[1].note(), None);
+    }
+
+    /// A symbolic link in the place of a directory, and files below it, in every order of layers.
+    #[test]
+    fn what_is_below_a_file_is_nobodys() {
+        let (_scratch, root) = merged(&[
+            vec![entry("a", b'2', "nowhere", b""), entry("b", b'2', "b", b"")],
+            vec![
+                entry("a/libcuda.so.1", b'0', "", b"x"),
+                entry("b/libcuda.so.1", b'0', "", b"x"),
+                entry("c/libcuda.so.1", b'0', "", b"x"),
+            ],
+        ]);
+        assert!(root.exists("c/libcuda.so.1") && !root.exists("a/libcuda.so.1"));
+    }
+
+    #[test]
+    fn each_part_of_a_layer_is_charged() {
+        for (name, flag) in [
+            ("usr/N", b'5'),
+            ("usr/N", b'2'),
+            ("usr/.wh.N", b'0'),
+            ("usr/N/.wh..wh..opq", b'0'),
+            ("N/version.py", b'0'),
+        ] {
+            let one = |i: usize| entry(&name.replace('N', &i.to_string()), flag, "target", b"");
+            let limits = crate::sys::budget::Limits {
+                kept: 100_000,
+                ..crate::sys::budget::Limits::DEFAULT
+            };
+            let budget = Budget::new(limits);
+            let bytes: Vec<u8> = (0..1000).flat_map(one).collect();
+            let mut scratch = Scratch::new().unwrap();
+            let read = Layer::read(bytes.as_slice(), &mut scratch, &budget, &mut Silent);
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::FileTooLarge, "{name}");
+        }
     }
 }

@@ -1,19 +1,21 @@
 //! An image: what of CUDA is in it, and whether it runs on a host.
 //!
 //! Nothing of the image is executed. Every path is walked in its root, every file read is bounded, and what is read is
-//! text, a few shapes of it, and ELF headers.
+//! text, a few shapes of it, and ELF headers. All readers share one [`Budget`]; a report counts only if
+//! [`Budget::check`] finds nothing exceeded after it.
 //!
 //! | part | what it knows |
 //! |---|---|
 //! | `source`, `config` | where an image comes from, and its configuration |
-//! | `archive`, `layer`, `tar`, `keep` | archives: the little of them that is looked at |
+//! | `archive`, `document`, `unpack`, `layer`, `tar`, `keep`, `scratch` | archives: the little of them that is looked at |
 //! | `walk`, `environments`, `packages` | where things are |
-//! | `frameworks`, `text`, `fatbin`, `toolkit`, `libcuda` | what they are |
+//! | `frameworks`, `text`, `search`, `fatbin`, `toolkit`, `libcuda` | what they are |
 //! | `target`, `verdict`, `checks` | whether they run |
 
 pub mod archive;
 mod checks;
 pub mod config;
+mod document;
 pub mod environments;
 pub mod fatbin;
 pub mod frameworks;
@@ -21,16 +23,23 @@ pub mod keep;
 pub mod layer;
 pub mod libcuda;
 pub mod packages;
+pub mod scratch;
+mod search;
 pub mod source;
 pub mod tar;
 pub mod target;
 pub mod text;
 pub mod toolkit;
+mod unpack;
 pub mod verdict;
 pub mod walk;
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::CStr;
 use std::path::Path;
+
+use rustix::fs::FileType;
 
 pub use checks::CHECKS;
 pub use source::Image;
@@ -40,8 +49,10 @@ use self::checks::{
     BAKED, CAPABILITIES, COMPAT, EMPTY, ENVIRONMENT, INCOMPLETE, LIBC, REQUIRE, SHADOWED, STUB,
 };
 use self::environments::{Environment, Kind};
+use self::fatbin::Fatbins;
 use self::frameworks::{Build, Framework};
 use self::libcuda::Libcuda;
+use self::scratch::{Library, Scratch};
 use self::toolkit::Toolkit;
 use self::verdict::Need;
 use self::walk::{Found, version_in_name};
@@ -50,6 +61,8 @@ use crate::compat::forward::{Note, Package};
 use crate::compat::{Class, Platform};
 use crate::ldso::{Flavour, flavour};
 use crate::request::{Facts, Requirement};
+use crate::sys::budget::Budget;
+use crate::sys::root::{Node, Root};
 
 /// Lines of evidence in one finding.
 const MAX_EVIDENCE: usize = 8;
@@ -71,9 +84,78 @@ pub struct Silent;
 
 impl Progress for Silent {}
 
+/// An image's files, and what may be spent on them.
+#[derive(Debug)]
+pub struct Files<'a> {
+    root: &'a Root,
+    /// Where an archive's files are kept.
+    scratch: Option<&'a Scratch>,
+    budget: &'a Budget,
+    /// The device code of libraries that were read, by device and inode.
+    scanned: RefCell<HashMap<(u64, u64), Fatbins>>,
+}
+
+impl<'a> Files<'a> {
+    /// The files below `root`.
+    pub fn new(root: &'a Root, scratch: Option<&'a Scratch>, budget: &'a Budget) -> Self {
+        Self {
+            root,
+            scratch,
+            budget,
+            scanned: RefCell::default(),
+        }
+    }
+
+    /// Finds a file. An image may make that slow, by links with long targets that lead to one another.
+    fn resolve(&self, path: impl AsRef<Path>) -> Option<Node> {
+        self.budget.check().ok()?;
+        self.root.resolve(path).ok()
+    }
+
+    /// Whether there is anything at `path`.
+    fn exists(&self, path: impl AsRef<Path>) -> bool {
+        self.resolve(path).is_some()
+    }
+
+    /// Reads a text of at most `max` bytes.
+    fn read_text(&self, path: impl AsRef<Path>, max: u64) -> Option<String> {
+        let bytes = self.resolve(path)?.read(max).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Hands the names in a directory to `f`, at most `max`, as long as the budget lasts.
+    fn visit(&self, path: impl AsRef<Path>, max: usize, mut f: impl FnMut(&CStr, FileType)) {
+        if let Some(node) = self.resolve(path) {
+            let _ = node.visit(max, |name, kind| {
+                if self.budget.entry().is_ok() {
+                    f(name, kind);
+                }
+            });
+        }
+    }
+
+    /// Opens a library.
+    fn library(&self, path: &Path) -> Option<Library<'a>> {
+        Library::open(&self.resolve(path)?, self.scratch).ok()
+    }
+
+    /// The device code of a library, read once however many names it has.
+    fn fatbins(&self, path: &Path) -> Option<((u64, u64), Fatbins)> {
+        let node = self.resolve(path)?;
+        let id = node.id();
+        if let Some(known) = self.scanned.borrow().get(&id) {
+            return Some((id, known.clone()));
+        }
+        let found = Fatbins::read(&Library::open(&node, self.scratch).ok()?, self.budget);
+        self.scanned.borrow_mut().insert(id, found.clone());
+        Some((id, found))
+    }
+}
+
 /// Everything that was found in an image.
 struct Contents<'a> {
     image: &'a Image,
+    files: &'a Files<'a>,
     found: Found,
     toolkit: Toolkit,
     environments: Vec<Environment>,
@@ -82,19 +164,24 @@ struct Contents<'a> {
 }
 
 /// Looks at an image and judges it by `target`.
-pub fn report(image: &Image, target: &Target, progress: &mut dyn Progress) -> Report {
-    let found = walk::walk(&image.root, progress);
+///
+/// It is complete only if the budget is not exceeded; see [`Budget::check`].
+pub fn report(image: &Image, target: &Target, budget: &Budget, progress: &mut dyn Progress) -> Report {
+    let files = &image.files(budget);
+    let found = walk::walk(&image.root, budget, progress);
     let config = image.config.as_ref();
     let contents = Contents {
-        toolkit: Toolkit::find(&image.root, config, &found),
-        environments: environments::find(&image.root, config, &found),
+        toolkit: Toolkit::find(files, config, &found),
+        environments: environments::find(files, config, &found),
         libcudas: found
             .libcuda
             .iter()
+            .take_while(|_| budget.check().is_ok())
             .filter_map(|path| Libcuda::at(&image.root, path))
             .collect(),
         flavour: flavour(&image.root),
         found,
+        files,
         image,
     };
     let mut report = Report::new(format!("image {}", image.title));
@@ -141,7 +228,7 @@ impl Contents<'_> {
             .map(|cuda| format!(" {cuda}"))
             .unwrap_or_default();
         report.fact("CUDA image", format!("{}{cuda}", self.toolkit.name()));
-        let libc = match (self.flavour, environments::glibc(&self.image.root)) {
+        let libc = match (self.flavour, environments::glibc(self.files)) {
             (Flavour::Glibc(_), Some((major, minor))) => format!("glibc {major}.{minor}"),
             (Flavour::Glibc(_), None) => "glibc".to_owned(),
             (Flavour::Musl(_), _) => "musl".to_owned(),
@@ -363,10 +450,9 @@ impl Contents<'_> {
             });
         let all: BTreeSet<&Path> = of_driver.chain(others).collect();
         let empty = |path: &&Path| {
-            self.image
-                .root
+            self.files
                 .resolve(path)
-                .is_ok_and(|n| n.is_file() && n.stat().st_size == 0)
+                .is_some_and(|n| n.is_file() && n.stat().st_size == 0)
         };
         let left: Vec<&Path> = all.iter().copied().filter(|p| empty(p)).collect();
         let versions: BTreeSet<&str> = all
@@ -558,7 +644,7 @@ impl Contents<'_> {
                 .fix("build on a glibc distribution, such as debian:bookworm-slim or nvidia/cuda"),
             );
         }
-        let Some(has) = environments::glibc(&self.image.root) else {
+        let Some(has) = environments::glibc(self.files) else {
             return;
         };
         for (_, framework) in self.frameworks() {

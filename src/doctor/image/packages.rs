@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::sys::root::Root;
+use super::Files;
 
 /// Entries of a `site-packages` or `conda-meta` directory.
 const MAX_ENTRIES: usize = 1 << 16;
 /// The longest name or version that is taken.
 const MAX_NAME: usize = 128;
+
+/// Memory that an entry needs, about.
+const RECORD: u64 = 256;
 
 /// One installed package.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,8 +36,8 @@ pub struct Site {
 
 impl Site {
     /// Reads a `site-packages` directory.
-    pub fn python(root: &Root, path: &Path) -> Self {
-        Self::read(root, path, |name| {
+    pub fn python(files: &Files<'_>, path: &Path) -> Self {
+        Self::read(files, path, |name| {
             let base = name
                 .strip_suffix(".dist-info")
                 .or_else(|| name.strip_suffix(".egg-info"))?;
@@ -46,26 +49,26 @@ impl Site {
     }
 
     /// Reads the `conda-meta` directory of a prefix.
-    pub fn conda(root: &Root, prefix: &Path) -> Self {
-        Self::read(root, &prefix.join("conda-meta"), |name| {
+    pub fn conda(files: &Files<'_>, prefix: &Path) -> Self {
+        Self::read(files, &prefix.join("conda-meta"), |name| {
             let (rest, build) = name.strip_suffix(".json")?.rsplit_once('-')?;
             let (name, version) = rest.rsplit_once('-')?;
             Some((name, version, build))
         })
     }
 
-    fn read(root: &Root, path: &Path, parse: impl Fn(&str) -> Option<(&str, &str, &str)>) -> Self {
+    fn read(files: &Files<'_>, path: &Path, parse: impl Fn(&str) -> Option<(&str, &str, &str)>) -> Self {
         let mut site = Self {
             path: path.to_owned(),
             ..Self::default()
         };
-        let Ok(node) = root.resolve(path) else {
-            return site;
-        };
-        let _ = node.visit(MAX_ENTRIES, |name, kind| {
+        files.visit(path, MAX_ENTRIES, |name, kind| {
             let Some(name) = name.to_str().ok().filter(|n| n.len() <= MAX_NAME) else {
                 return;
             };
+            if files.budget.keep(RECORD).is_err() {
+                return;
+            }
             if let Some((name, version, build)) = parse(name) {
                 site.packages.push(Package {
                     name: name.to_lowercase().replace(['-', '.'], "_"),
@@ -84,7 +87,8 @@ impl Site {
 
     /// The package of that name.
     pub fn package(&self, name: &str) -> Option<&Package> {
-        self.packages.iter().find(|p| p.name == name)
+        let first = self.packages.partition_point(|p| p.name.as_str() < name);
+        self.packages.get(first).filter(|p| p.name == name)
     }
 
     /// Whether there is a directory of that name: a package's code.
@@ -98,6 +102,8 @@ impl Site {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::budget::Budget;
+    use crate::sys::root::Root;
 
     #[test]
     fn records_are_read_by_name() {
@@ -119,7 +125,9 @@ mod tests {
             std::fs::write(dir.path().join("conda/conda-meta").join(name), "").unwrap();
         }
         let root = Root::open(dir.path()).unwrap();
-        let site = Site::python(&root, Path::new("/site"));
+        let budget = Budget::default();
+        let files = Files::new(&root, None, &budget);
+        let site = Site::python(&files, Path::new("/site"));
         let version = |site: &Site, name| site.package(name).map(|p| p.version.clone());
         assert_eq!(version(&site, "torch").as_deref(), Some("2.0.1+cu118"));
         assert_eq!(
@@ -128,7 +136,7 @@ mod tests {
         );
         assert_eq!(version(&site, "old_pkg").as_deref(), Some("1.0"));
         assert!(site.has_dir("torch") && !site.has_dir("jax"));
-        let conda = Site::conda(&root, Path::new("/conda"));
+        let conda = Site::conda(&files, Path::new("/conda"));
         assert_eq!(version(&conda, "cudatoolkit").as_deref(), Some("11.8.0"));
         let torch = conda.package("pytorch").unwrap();
         assert_eq!(

@@ -2,18 +2,20 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::config::ImageConfig;
-use super::layer::Scratch;
-use super::{Progress, archive};
+use super::scratch::Scratch;
+use super::tar::Forward;
+use super::{Files, Progress, archive};
 use crate::engine::export;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::sys::root::{Root, reopen};
+use crate::sys::budget::Budget;
+use crate::sys::root::{Node, Root, reopen};
 
 const BUFFER: usize = 256 << 10;
 
@@ -29,38 +31,39 @@ pub struct Image {
     /// What could not be read of it.
     pub notes: Vec<String>,
     /// Where an archive's files are; gone with the image.
-    pub(super) _scratch: Option<Scratch>,
+    pub(super) scratch: Option<Scratch>,
 }
 
 impl Image {
     /// Opens what a person named: a directory, an archive, or an engine's image.
-    pub fn open(what: &OsStr, progress: &mut dyn Progress) -> Result<Self> {
+    pub fn open(what: &OsStr, budget: &Budget, progress: &mut dyn Progress) -> Result<Self> {
         let path = Path::new(what);
         let title = path.display().to_string();
         let named = || format!("image {title}");
         let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let Ok(fd) = found else {
-            return Self::of_engine(what, progress);
+            return Self::of_engine(what, budget, progress);
         };
-        let stat = rustix::fs::fstat(&fd).map_err(std::io::Error::from);
-        match FileType::from_raw_mode(stat.context(Code::File, named)?.st_mode) {
+        let node = Node::from_fd(fd).context(Code::File, named)?;
+        match node.kind() {
             FileType::Directory => {
-                let root = Root::from_fd(fd);
+                let root = Root::from_fd(node.into_fd());
                 if root.exists("oci-layout") && root.exists("index.json") {
-                    return archive::layout(&root, &title, progress);
+                    return archive::layout(&root, &title, budget, progress);
                 }
                 Ok(Self {
                     title,
                     root,
                     config: None,
                     notes: Vec::new(),
-                    _scratch: None,
+                    scratch: None,
                 })
             }
             FileType::RegularFile => {
-                let file = reopen(fd.as_fd(), OFlags::RDONLY).context(Code::File, named)?;
+                budget.allow(archive::allocated(&node));
+                let file = reopen(node.as_fd(), OFlags::RDONLY).context(Code::File, named)?;
                 let source = BufReader::with_capacity(BUFFER, File::from(file));
-                archive::read(source, &title, progress)
+                archive::read(source, &title, budget, progress)
             }
             _ => Err(Error::new(
                 Code::File,
@@ -70,14 +73,60 @@ impl Image {
         }
     }
 
+    /// What every reader of its files needs.
+    pub fn files<'a>(&'a self, budget: &'a Budget) -> Files<'a> {
+        Files::new(&self.root, self.scratch.as_ref(), budget)
+    }
+
     /// An image that an engine has, by its name there.
-    fn of_engine(what: &OsStr, progress: &mut dyn Progress) -> Result<Self> {
+    fn of_engine(what: &OsStr, budget: &Budget, progress: &mut dyn Progress) -> Result<Self> {
         let title = what.to_string_lossy().into_owned();
         let mut export = export::start(&title)?;
-        let image = archive::read(export.pipe(), &title, progress);
-        match image {
-            Ok(image) => export.finish().map(|()| image),
-            Err(e) => Err(e),
-        }
+        let mut pipe = Pipe {
+            source: export.pipe(),
+            budget,
+        };
+        let image = archive::read(&mut pipe, &title, budget, progress)?;
+        // What follows the archive's end is of no interest, but must be taken.
+        io::copy(&mut pipe, &mut io::sink()).context(Code::Engine, || format!("image {title}"))?;
+        export.finish().map(|()| image)
+    }
+}
+
+/// What an engine writes: every byte of it exists.
+struct Pipe<'a, R> {
+    source: &'a mut R,
+    budget: &'a Budget,
+}
+
+impl<R: Read> Read for Pipe<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.budget.step()?;
+        let n = self.source.read(buf)?;
+        self.budget.allow(n as u64);
+        Ok(n)
+    }
+}
+
+impl<R: Read> Forward for Pipe<'_, R> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::budget::Limits;
+
+    #[test]
+    fn a_pipe_that_does_not_end_is_left() {
+        let limits = Limits {
+            cpu: std::time::Duration::ZERO,
+            ..Limits::DEFAULT
+        };
+        let budget = Budget::new(limits);
+        let mut zeros = io::repeat(0).take(1 << 24);
+        let mut pipe = Pipe {
+            source: &mut zeros,
+            budget: &budget,
+        };
+        io::copy(&mut pipe, &mut io::sink()).unwrap_err();
     }
 }

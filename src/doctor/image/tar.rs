@@ -1,15 +1,19 @@
 //! A tar stream, header by header, in bounded memory.
 //!
 //! A general reader takes names of any length; here an extended header may not be larger than [`MAX_EXTENDED`]. Facts:
-//! POSIX.1-2017 pax, "ustar Interchange Format" and "pax Extended Header"; the GNU tar manual, "Basic Tar Format".
+//! POSIX.1-2017 pax, "ustar Interchange Format" and "pax Extended Header"; the GNU tar manual, "Basic Tar Format" and
+//! "Storing Sparse Files"; which entries have data is decided as Go's `archive/tar` decides it, which engines use.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::process::ChildStdout;
+
+use crate::sys::budget::Budget;
 
 const BLOCK: usize = 512;
 /// Bytes of one extended header; a path has at most 4,096.
 const MAX_EXTENDED: u64 = 1 << 20;
+/// Bytes of a name that are taken: enough to see that it is longer than any path may be.
+const MAX_NAME: usize = 4097;
 
 /// Something that is read from front to back, of which parts may be passed over.
 pub trait Forward: Read {
@@ -34,25 +38,33 @@ impl<R: Forward> Forward for &mut R {
 
 impl Forward for BufReader<File> {
     fn skip(&mut self, n: u64) -> io::Result<()> {
-        self.seek_relative(i64::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?)
+        // A place that no file has is past the end of this one.
+        let past = |_| io::Error::from(io::ErrorKind::UnexpectedEof);
+        self.seek_relative(i64::try_from(n).map_err(past)?)
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::InvalidInput => io::ErrorKind::UnexpectedEof.into(),
+                _ => e,
+            })
     }
 }
-
-impl Forward for BufReader<ChildStdout> {}
 
 impl Forward for &[u8] {}
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
+    /// A device node or a FIFO.
+    Device,
     /// A directory.
     Directory,
     /// A regular file, whose bytes follow.
     File,
     /// A second name of an earlier file.
     HardLink,
-    /// Devices, pipes and what is not known.
+    /// A type that is not known.
     Other,
+    /// A regular file of which only parts follow (GNU).
+    Sparse,
     /// A symbolic link.
     SymbolicLink,
 }
@@ -70,20 +82,48 @@ pub struct Header {
     pub size: u64,
 }
 
+/// What extended headers say of the next entry.
+#[derive(Default)]
+struct Extended {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    sparse: bool,
+}
+
+impl Extended {
+    fn pax(&mut self, records: &[u8]) {
+        for (key, value) in Records(records) {
+            match key {
+                b"path" => self.path = Some(short(value)),
+                b"linkpath" => self.link = Some(short(value)),
+                b"size" => self.size = decimal(value),
+                b"GNU.sparse.name" => {
+                    self.path = Some(short(value));
+                    self.sparse = true;
+                }
+                key => self.sparse |= key.starts_with(b"GNU.sparse."),
+            }
+        }
+    }
+}
+
 /// A tar stream.
 #[derive(Debug)]
-pub struct Tar<R> {
+pub struct Tar<'b, R> {
     source: R,
+    budget: &'b Budget,
     /// Bytes of the current entry that were not read, and its padding.
     left: u64,
     padding: u64,
 }
 
-impl<R: Forward> Tar<R> {
+impl<'b, R: Forward> Tar<'b, R> {
     /// A stream that begins at a header.
-    pub fn new(source: R) -> Self {
+    pub fn new(source: R, budget: &'b Budget) -> Self {
         Self {
             source,
+            budget,
             left: 0,
             padding: 0,
         }
@@ -94,57 +134,64 @@ impl<R: Forward> Tar<R> {
     /// # Errors
     /// `InvalidData` when this is no tar stream, `UnexpectedEof` when it is cut off.
     pub fn advance(&mut self) -> io::Result<Option<Header>> {
-        let (mut path, mut link, mut size) = (None, None, None);
+        let mut extended = Extended::default();
         loop {
             let skip = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
             if skip > 0 {
                 self.source.skip(skip)?;
             }
+            self.budget.entry()?;
             let mut block = [0; BLOCK];
             if !read_block(&mut self.source, &mut block)? || block == [0; BLOCK] {
                 return Ok(None);
             }
             check_sum(&block)?;
-            let own_size = number(&block[124..136])?;
-            self.left = own_size;
+            self.set_left(number(&block[124..136])?)?;
             match block[156] {
-                b'L' => path = Some(until_nul(&self.extended()?).to_vec()),
-                b'K' => link = Some(until_nul(&self.extended()?).to_vec()),
-                b'x' => {
-                    for (key, value) in Records(&self.extended()?) {
-                        match key {
-                            b"path" => path = Some(value.to_vec()),
-                            b"linkpath" => link = Some(value.to_vec()),
-                            b"size" => size = decimal(value),
-                            _ => {}
-                        }
-                    }
-                }
+                b'L' => extended.path = Some(short(until_nul(&self.extended()?))),
+                b'K' => extended.link = Some(short(until_nul(&self.extended()?))),
+                b'x' => extended.pax(&self.extended()?),
                 // Defaults for all entries: nothing that is of interest here.
-                b'g' => drop(self.extended()?),
-                flag => {
-                    let kind = kind(flag);
-                    // Only files have bytes, whatever the size of another says.
-                    let size = if kind == Kind::File {
-                        size.unwrap_or(own_size)
-                    } else {
-                        own_size
-                    };
-                    self.set_left(size)?;
-                    return Ok(Some(Header {
-                        path: path.unwrap_or_else(|| name(&block)),
-                        link: link.unwrap_or_else(|| until_nul(&block[157..257]).to_vec()),
-                        kind,
-                        size,
-                    }));
-                }
+                b'g' => {}
+                flag => return self.entry(&block, flag, extended).map(Some),
             }
         }
     }
 
     /// The bytes of the current entry.
-    pub fn data(&mut self) -> Data<'_, R> {
+    pub fn data(&mut self) -> Data<'_, 'b, R> {
         Data(self)
+    }
+
+    /// The entry of this header; `left` is the size that it claims.
+    fn entry(&mut self, block: &[u8; BLOCK], flag: u8, extended: Extended) -> io::Result<Header> {
+        let kind = match kind(flag) {
+            Kind::File if extended.sparse => Kind::Sparse,
+            kind => kind,
+        };
+        let size = match kind {
+            Kind::File | Kind::Other | Kind::Sparse => extended.size.unwrap_or(self.left),
+            Kind::Device | Kind::Directory | Kind::HardLink | Kind::SymbolicLink => 0,
+        };
+        self.set_left(size)?;
+        // The map of GNU's old form goes on in blocks before the data.
+        let mut more = flag == b'S' && block[482] != 0;
+        while more {
+            self.budget.step()?;
+            let mut map = [0; BLOCK];
+            if !read_block(&mut self.source, &mut map)? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            more = map[504] != 0;
+        }
+        Ok(Header {
+            path: extended.path.unwrap_or_else(|| name(block)),
+            link: extended
+                .link
+                .unwrap_or_else(|| until_nul(&block[157..257]).to_vec()),
+            kind,
+            size,
+        })
     }
 
     fn set_left(&mut self, size: u64) -> io::Result<()> {
@@ -163,7 +210,6 @@ impl<R: Forward> Tar<R> {
         if size > MAX_EXTENDED {
             return Err(bad("an extended header's size"));
         }
-        self.set_left(size)?;
         let mut bytes = Vec::new();
         self.data().read_to_end(&mut bytes)?;
         if bytes.len() as u64 != size {
@@ -175,9 +221,9 @@ impl<R: Forward> Tar<R> {
 
 /// The bytes of an entry.
 #[derive(Debug)]
-pub struct Data<'a, R>(&'a mut Tar<R>);
+pub struct Data<'a, 'b, R>(&'a mut Tar<'b, R>);
 
-impl<R: Forward> Read for Data<'_, R> {
+impl<R: Forward> Read for Data<'_, '_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.0.left).map_or(buf.len(), |left| left.min(buf.len()));
         let n = self.0.source.read(&mut buf[..most])?;
@@ -186,7 +232,7 @@ impl<R: Forward> Read for Data<'_, R> {
     }
 }
 
-impl<R: Forward> Forward for Data<'_, R> {
+impl<R: Forward> Forward for Data<'_, '_, R> {
     fn skip(&mut self, n: u64) -> io::Result<()> {
         if n > self.0.left {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -202,7 +248,9 @@ fn kind(flag: u8) -> Kind {
         b'0' | b'7' | 0 => Kind::File,
         b'1' => Kind::HardLink,
         b'2' => Kind::SymbolicLink,
+        b'3' | b'4' | b'6' => Kind::Device,
         b'5' => Kind::Directory,
+        b'S' => Kind::Sparse,
         _ => Kind::Other,
     }
 }
@@ -233,14 +281,20 @@ fn check_sum(block: &[u8; BLOCK]) -> io::Result<()> {
         .ok_or_else(|| bad("a header's checksum"))
 }
 
-/// Octal digits, or binary where the first bit is set (GNU).
+/// Octal digits, or binary where the first bit is set (GNU); no number here is negative.
 fn number(field: &[u8]) -> io::Result<u64> {
-    if field.first().is_some_and(|b| b & 0x80 != 0) {
-        let low = &field[field.len() - 8..];
-        if field[1..field.len() - 8].iter().any(|b| *b != 0) || field[0] != 0x80 {
-            return Err(bad("a number"));
+    let wrong = || bad("a number");
+    if let Some((first, rest)) = field.split_first()
+        && first & 0x80 != 0
+    {
+        const SIGN: u8 = 0x40;
+        if first & SIGN != 0 {
+            return Err(wrong());
         }
-        return Ok(low.iter().fold(0, |n, b| n << 8 | u64::from(*b)));
+        return rest.iter().try_fold(u64::from(first & !0x80), |n, b| {
+            let shifted = n.checked_mul(256).ok_or_else(wrong)?;
+            Ok(shifted | u64::from(*b))
+        });
     }
     let digits = field
         .iter()
@@ -248,8 +302,13 @@ fn number(field: &[u8]) -> io::Result<u64> {
         .take_while(|b| !matches!(b, 0 | b' '));
     digits.copied().try_fold(0_u64, |n, b| match b {
         b'0'..=b'7' => Ok(n << 3 | u64::from(b - b'0')),
-        _ => Err(bad("a number")),
+        _ => Err(wrong()),
     })
+}
+
+/// A copy of a name, but of none that is longer than a name may be.
+fn short(name: &[u8]) -> Vec<u8> {
+    name[..name.len().min(MAX_NAME)].to_vec()
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
@@ -326,6 +385,7 @@ pub(super) mod tests {
 
     #[test]
     fn entries_links_and_long_names() {
+        let budget = Budget::default();
         let long = "a/".repeat(80) + "file";
         let pax = "22 path=named/by/pax!\n";
         let bytes = archive(&[
@@ -337,7 +397,7 @@ pub(super) mod tests {
             entry("pax", b'x', "", pax.as_bytes()),
             entry("short", b'0', "", b"x"),
         ]);
-        let mut tar = Tar::new(bytes.as_slice());
+        let mut tar = Tar::new(bytes.as_slice(), &budget);
         let mut all = Vec::new();
         while let Some(header) = tar.advance().unwrap() {
             let mut data = Vec::new();
@@ -355,17 +415,184 @@ pub(super) mod tests {
 
     #[test]
     fn cut_off_and_forged_streams_are_errors() {
+        let budget = Budget::default();
         let good = archive(&[entry("a", b'0', "", &[1; 1000])]);
-        let mut tar = Tar::new(&good[..700]);
+        let mut tar = Tar::new(&good[..700], &budget);
         tar.advance().unwrap();
         assert!(tar.advance().is_err());
-        assert!(Tar::new(&[b'x'; 1024][..]).advance().is_err());
+        assert!(Tar::new(&[b'x'; 1024][..], &budget).advance().is_err());
         // An extended header that claims more than it may.
         let mut huge = entry("x", b'L', "", b"");
         huge[124..135].copy_from_slice(b"77777777777");
         huge[148..156].fill(b' ');
         let sum: u32 = huge.iter().map(|b| u32::from(*b)).sum();
         huge[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        assert!(Tar::new(huge.as_slice()).advance().is_err());
+        assert!(Tar::new(huge.as_slice(), &budget).advance().is_err());
+    }
+
+    /// Sets a field of a header, and its checksum.
+    fn with(mut header: Vec<u8>, at: usize, field: &[u8]) -> Vec<u8> {
+        header[at..at + field.len()].copy_from_slice(field);
+        header[148..156].fill(b' ');
+        let sum: u32 = header[..BLOCK].iter().map(|b| u32::from(*b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        header
+    }
+
+    #[test]
+    fn numbers_of_every_form() {
+        let good: [(&[u8], u64); 6] = [
+            (b"", 0),
+            (b"0000644\0", 0o644),
+            (b"  17 ", 0o17),
+            (&[0x80, 0, 0, 0, 0, 0, 0, 5], 5),
+            (
+                &[0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+                i64::MAX as u64,
+            ),
+            (&[0x81, 0, 0, 0, 0, 0, 0, 0], 1 << 56),
+        ];
+        for (field, value) in good {
+            assert_eq!(number(field).unwrap(), value, "{field:?}");
+        }
+        let wrong: [&[u8]; 4] = [
+            &[0xff; 8],
+            &[0xff; 12],
+            &[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            b"89",
+        ];
+        for field in wrong {
+            assert!(number(field).is_err(), "{field:?}");
+        }
+    }
+
+    /// Every numeric field at its ends, each in the octal and in the binary form.
+    #[test]
+    fn each_field_at_its_ends_is_an_entry_or_an_error() {
+        let budget = Budget::default();
+        for (at, len) in [
+            (100, 8),
+            (108, 8),
+            (116, 8),
+            (124, 12),
+            (136, 12),
+            (148, 8),
+            (329, 8),
+            (337, 8),
+        ] {
+            let mut one = vec![0; len];
+            one[len - 1] = 1;
+            let binary = |first: u8, rest: u8| [vec![first], vec![rest; len - 1]].concat();
+            let mut most = vec![b'7'; len];
+            for field in [
+                vec![0; len],
+                one,
+                std::mem::take(&mut most),
+                binary(0x80, 0),
+                binary(0x80, 0xff),
+                binary(0x80, 0x7f),
+                binary(0xbf, 0xff),
+                binary(0xff, 0xff),
+                binary(0xff, 0xfe),
+                binary(b' ', b' '),
+            ] {
+                for flag in [b'0', b'5', b'L', b'x', b'g', b'S', b'Z'] {
+                    let mut bytes = with(entry("a", flag, "", &[b'1'; 600]), at, &field);
+                    if at == 148 {
+                        bytes[148..156].copy_from_slice(&field);
+                    }
+                    let bytes = archive(&[bytes, entry("b", b'0', "", b"")]);
+                    let mut tar = Tar::new(bytes.as_slice(), &budget);
+                    while let Ok(Some(_)) = tar.advance() {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_of_pax_records_at_their_ends() {
+        for records in [
+            "0 path=a\n",
+            "1 path=a\n",
+            "2 path=a\n",
+            " path=a\n",
+            "18446744073709551615 path=a\n",
+            "18446744073709551616 path=a\n",
+            "9999999999 path=a\n",
+            "-9 path=a\n",
+        ] {
+            assert_eq!(Records(records.as_bytes()).count(), 0, "{records}");
+        }
+        assert_eq!(Records(b"9 path=a\n").count(), 1);
+        let budget = Budget::default();
+        for size in ["0", "9223372036854775807", "18446744073709551615", "-1", "x"] {
+            let text = format!("size={size}\n");
+            let record = format!("{} {text}", text.len() + 3);
+            let bytes = archive(&[
+                entry("x", b'x', "", record.as_bytes()),
+                entry("a", b'0', "", b"data"),
+            ]);
+            let mut tar = Tar::new(bytes.as_slice(), &budget);
+            while let Ok(Some(_)) = tar.advance() {}
+        }
+    }
+
+    #[test]
+    fn sparse_files_are_passed_over_whatever_their_form() {
+        let mut old = with(entry("old", b'S', "", &[1; 512]), 482, &[1]);
+        let mut map = vec![0; BLOCK];
+        map[504] = 1;
+        old.splice(BLOCK..BLOCK, [map, vec![0; BLOCK]].concat());
+        let records = |text: &str| {
+            let text = format!(" {text}\n");
+            format!("{}{text}", text.len() + 2)
+        };
+        let name = records("GNU.sparse.name=usr/lib/real");
+        let budget = Budget::default();
+        let bytes = archive(&[
+            old,
+            entry("x", b'x', "", name.as_bytes()),
+            entry("GNUSparseFile.0/real", b'0', "", &[2; 700]),
+            entry("x", b'x', "", records("GNU.sparse.map=0,99").as_bytes()),
+            entry("third", b'0', "", &[3; 1]),
+            entry("last", b'0', "", b"x"),
+        ]);
+        let mut tar = Tar::new(bytes.as_slice(), &budget);
+        let mut all = Vec::new();
+        while let Some(header) = tar.advance().unwrap() {
+            all.push((String::from_utf8(header.path).unwrap(), header.kind));
+        }
+        let want = [
+            ("old", Kind::Sparse),
+            ("usr/lib/real", Kind::Sparse),
+            ("third", Kind::Sparse),
+            ("last", Kind::File),
+        ];
+        assert_eq!(all, want.map(|(name, kind)| (name.to_owned(), kind)));
+    }
+
+    /// A directory that claims a size has no data, as engines see it: it hides no entry behind it.
+    #[test]
+    fn only_files_have_data() {
+        let budget = Budget::default();
+        for flag in [b'1', b'2', b'3', b'4', b'5', b'6'] {
+            let claims = with(entry("d", flag, "", b""), 124, b"00000001000\0");
+            let bytes = archive(&[claims, entry("behind", b'0', "", b"")]);
+            let mut tar = Tar::new(bytes.as_slice(), &budget);
+            tar.advance().unwrap();
+            assert_eq!(tar.advance().unwrap().unwrap().path, b"behind");
+        }
+    }
+
+    #[test]
+    fn entries_are_counted_with_their_extended_headers() {
+        let limits = crate::sys::budget::Limits {
+            entries: 10,
+            ..crate::sys::budget::Limits::DEFAULT
+        };
+        let budget = Budget::new(limits);
+        let bytes = entry("g", b'x', "", b"9 path=a\n").repeat(20);
+        let error = Tar::new(bytes.as_slice(), &budget).advance().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
 }

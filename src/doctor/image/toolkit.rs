@@ -5,10 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Files;
 use super::config::ImageConfig;
 use super::walk::Found;
 use crate::compat::Cuda;
-use crate::sys::root::Root;
 
 /// `version.json` of a toolkit.
 const MAX_VERSION: u64 = 64 << 10;
@@ -56,8 +56,8 @@ impl Toolkit {
     }
 
     /// Looks at the configuration, then at the files.
-    pub fn find(root: &Root, config: Option<&ImageConfig>, found: &Found) -> Self {
-        let libraries = Libraries::of(root, found);
+    pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> Self {
+        let libraries = Libraries::of(files, found);
         let var = |name: &str| config.and_then(|c| c.var(name));
         let flavour = if var("NV_CUDA_CUDART_DEV_VERSION").is_some() || libraries.nvcc {
             Flavour::Devel
@@ -68,7 +68,7 @@ impl Toolkit {
         } else {
             Flavour::None
         };
-        let (cuda, evidence) = release(root, var("CUDA_VERSION"), &libraries, flavour);
+        let (cuda, evidence) = release(files, var("CUDA_VERSION"), &libraries, flavour);
         Self {
             flavour,
             cudnn: var("NV_CUDNN_VERSION").is_some() || libraries.cudnn,
@@ -79,7 +79,7 @@ impl Toolkit {
 }
 
 fn release(
-    root: &Root,
+    files: &Files<'_>,
     variable: Option<&str>,
     libraries: &Libraries,
     flavour: Flavour,
@@ -90,8 +90,8 @@ fn release(
     {
         return (Some(cuda), format!("CUDA_VERSION={version}"));
     }
-    if let Ok(bytes) = root.read(FILE, MAX_VERSION)
-        && let Ok(json) = serde_json::from_slice::<serde_json::Value>(&bytes)
+    if let Some(text) = files.read_text(FILE, MAX_VERSION)
+        && let Ok(json) = serde_json::from_str::<serde_json::Value>(&text)
         && let Some(version) = json["cuda"]["version"].as_str()
         && let Ok(cuda) = version.parse()
     {
@@ -114,7 +114,7 @@ struct Libraries {
 }
 
 impl Libraries {
-    fn of(root: &Root, found: &Found) -> Self {
+    fn of(files: &Files<'_>, found: &Found) -> Self {
         let system = |path: &&PathBuf| {
             let conda = found.conda.iter().any(|prefix| path.starts_with(prefix));
             !conda && !found.venvs.iter().any(|prefix| path.starts_with(prefix))
@@ -130,7 +130,7 @@ impl Libraries {
         };
         let mut libraries = Self {
             cudart: Some((cudart.clone(), cudart_release(cudart))),
-            nvcc: root.exists("/usr/local/cuda/bin/nvcc") || root.exists("/usr/bin/nvcc"),
+            nvcc: files.exists("/usr/local/cuda/bin/nvcc") || files.exists("/usr/bin/nvcc"),
             ..Self::default()
         };
         let beside = cudart.parent().unwrap_or(Path::new("/"));
@@ -141,8 +141,7 @@ impl Libraries {
             Path::new("/usr/lib64"),
         ];
         for dir in dirs {
-            let Ok(node) = root.resolve(dir) else { continue };
-            let _ = node.visit(MAX_ENTRIES, |name, _| {
+            files.visit(dir, MAX_ENTRIES, |name, _| {
                 libraries.cublas |= name.to_bytes().starts_with(b"libcublas.so.");
                 libraries.cudnn |= name.to_bytes().starts_with(b"libcudnn.so.");
             });
@@ -163,6 +162,8 @@ pub fn cudart_release(path: &Path) -> Option<Cuda> {
 mod tests {
     use super::*;
     use crate::doctor::image::{Silent, walk::walk};
+    use crate::sys::budget::Budget;
+    use crate::sys::root::Root;
 
     fn toolkit(files: &[&str], env: &[(&str, &str)]) -> Toolkit {
         let dir = tempfile::tempdir().unwrap();
@@ -180,7 +181,9 @@ mod tests {
             ..ImageConfig::default()
         };
         let config = (!env.is_empty()).then_some(config);
-        Toolkit::find(&root, config.as_ref(), &walk(&root, &mut Silent))
+        let budget = Budget::default();
+        let files = Files::new(&root, None, &budget);
+        Toolkit::find(&files, config.as_ref(), &walk(&root, &budget, &mut Silent))
     }
 
     #[test]

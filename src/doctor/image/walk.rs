@@ -10,17 +10,18 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 
 use super::Progress;
+use crate::sys::budget::Budget;
 use crate::sys::root::{Node, Root};
 
-/// Directories that are looked at; large images have some fifty thousand.
-const MAX_DIRECTORIES: usize = 1 << 20;
 /// Entries of one directory.
 const MAX_ENTRIES: usize = 1 << 20;
 /// How deep directories may lie.
 const MAX_DEPTH: usize = 48;
 /// Of each kind of thing so many are kept.
-const MAX_FOUND: usize = 4096;
-/// The walk stops after this long.
+const MAX_FOUND: usize = 1024;
+/// What a directory that is still to be looked at needs of memory, without its path.
+const PENDING: usize = 64;
+/// The walk stops after this long, on a file system that is slow.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Names of directories that hold nothing of interest, or copies of what is installed elsewhere.
@@ -47,35 +48,49 @@ pub struct Found {
     pub incomplete: String,
 }
 
-/// Walks the root.
-pub fn walk(root: &Root, progress: &mut dyn Progress) -> Found {
-    let mut found = Found::default();
+/// Walks the root, until the budget is spent.
+pub fn walk(root: &Root, budget: &Budget, progress: &mut dyn Progress) -> Found {
+    let mut walk = Walk {
+        found: Found::default(),
+        stack: vec![(PathBuf::from("/"), 0)],
+        budget,
+    };
     let deadline = Instant::now() + DEADLINE;
-    let mut stack = vec![(PathBuf::from("/"), 0_usize)];
-    let mut seen = 0_usize;
-    while let Some((path, depth)) = stack.pop() {
-        seen += 1;
-        if seen > MAX_DIRECTORIES || depth > MAX_DEPTH || Instant::now() > deadline {
-            found.incomplete = format!("the search ended at {}: too many directories", path.display());
+    let (mut seen, mut deep) = (0_usize, 0_usize);
+    while let Some((path, depth)) = walk.stack.pop() {
+        budget.release((PENDING + path.as_os_str().len()) as u64);
+        if depth > MAX_DEPTH {
+            deep += 1;
+            continue;
+        }
+        if Instant::now() > deadline || budget.check().is_err() {
+            walk.found.incomplete = format!("the search ended at {}: it takes too long", path.display());
             break;
         }
+        seen += 1;
         progress.directories(seen);
         let Ok(dir) = root.resolve_nofollow(&path) else {
             continue;
         };
         let visited = dir.visit(MAX_ENTRIES, |name, kind| {
+            if budget.entry().is_err() {
+                return;
+            }
             let kind = match kind {
                 FileType::Unknown => dir.child_c(name).map_or(FileType::Unknown, |node| node.kind()),
                 known => known,
             };
-            entry(&mut found, &mut stack, (&dir, &path), depth, (name, kind));
+            walk.entry((&dir, &path), depth, (name, kind));
         });
-        if let Err(e) = visited
-            && found.incomplete.is_empty()
-        {
-            found.incomplete = format!("{}: {e}", path.display());
+        if let Err(e) = visited {
+            walk.found.note(|| format!("{}: {e}", path.display()));
         }
     }
+    let mut found = walk.found;
+    if deep > 0 {
+        found.note(|| format!("{deep} directories lie deeper than {MAX_DEPTH} others"));
+    }
+    let mut full = false;
     for list in [
         &mut found.sites,
         &mut found.conda,
@@ -85,40 +100,65 @@ pub fn walk(root: &Root, progress: &mut dyn Progress) -> Found {
         &mut found.runtimes,
     ] {
         list.sort();
-        list.truncate(MAX_FOUND);
+        full |= list.len() == MAX_FOUND;
+    }
+    if full {
+        found.note(|| format!("of each kind of file {MAX_FOUND} are looked at, and there are more"));
     }
     found
 }
 
-fn entry(
-    found: &mut Found,
-    stack: &mut Vec<(PathBuf, usize)>,
-    (node, dir): (&Node, &Path),
-    depth: usize,
-    (name, kind): (&CStr, FileType),
-) {
-    let name = name.to_bytes();
-    let path = || dir.join(OsStr::from_bytes(name));
-    if kind == FileType::Directory {
-        match name {
-            b"site-packages" | b"dist-packages" => keep(&mut found.sites, path()),
-            b"conda-meta" => keep(&mut found.conda, dir.to_owned()),
-            // conda's package cache: the packages are linked into the environments.
-            b"pkgs" if node.child("conda-meta").is_ok() => {}
-            _ if SKIPPED.contains(&name) => {}
-            _ if depth == 0 && KERNELS.iter().any(|k| Path::new(k) == path()) => {}
-            _ => stack.push((path(), depth + 1)),
+impl Found {
+    /// Notes why this is not all; the first reason stays.
+    fn note(&mut self, why: impl FnOnce() -> String) {
+        if self.incomplete.is_empty() {
+            self.incomplete = why();
         }
-        return;
     }
-    if name == b"pyvenv.cfg" {
-        keep(&mut found.venvs, dir.to_owned());
-    } else if name.starts_with(b"libcuda.so") {
-        keep(&mut found.libcuda, path());
-    } else if name.starts_with(b"libcudart.so.") {
-        keep(&mut found.runtimes, path());
-    } else if is_driver_library(name) {
-        keep(&mut found.driver_libraries, path());
+}
+
+struct Walk<'b> {
+    found: Found,
+    /// Directories that are still to be looked at, and how deep they lie.
+    stack: Vec<(PathBuf, usize)>,
+    budget: &'b Budget,
+}
+
+impl Walk<'_> {
+    fn entry(&mut self, (node, dir): (&Node, &Path), depth: usize, (name, kind): (&CStr, FileType)) {
+        let name = name.to_bytes();
+        let path = || dir.join(OsStr::from_bytes(name));
+        let found = &mut self.found;
+        if kind == FileType::Directory {
+            match name {
+                b"site-packages" | b"dist-packages" => keep(&mut found.sites, path()),
+                b"conda-meta" => keep(&mut found.conda, dir.to_owned()),
+                // conda's package cache: the packages are linked into the environments.
+                b"pkgs" if node.child("conda-meta").is_ok() => {}
+                _ if SKIPPED.contains(&name) => {}
+                _ if depth == 0 && KERNELS.iter().any(|k| Path::new(k) == path()) => {}
+                _ => {
+                    let path = path();
+                    if self
+                        .budget
+                        .keep((PENDING + path.as_os_str().len()) as u64)
+                        .is_ok()
+                    {
+                        self.stack.push((path, depth + 1));
+                    }
+                }
+            }
+            return;
+        }
+        if name == b"pyvenv.cfg" {
+            keep(&mut found.venvs, dir.to_owned());
+        } else if name.starts_with(b"libcuda.so") {
+            keep(&mut found.libcuda, path());
+        } else if name.starts_with(b"libcudart.so.") {
+            keep(&mut found.runtimes, path());
+        } else if is_driver_library(name) {
+            keep(&mut found.driver_libraries, path());
+        }
     }
 }
 
@@ -179,7 +219,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
-        let found = walk(&Root::open(dir.path()).unwrap(), &mut Silent);
+        let found = walk(&Root::open(dir.path()).unwrap(), &Budget::default(), &mut Silent);
         let paths = |list: &[PathBuf]| list.iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
         assert_eq!(
             paths(&found.sites),
@@ -199,5 +239,36 @@ mod tests {
         assert_eq!(found.runtimes.len(), 1);
         assert_eq!(version_in_name(Path::new("/x/libcuda.so.1")), None);
         assert_eq!(found.incomplete, "");
+    }
+
+    /// One directory that is too deep hides no other, and a search that ends early is no verdict.
+    #[test]
+    fn depth_and_budget() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("aaa").join("d/".repeat(MAX_DEPTH + 2));
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(deep.join("libcuda.so.1"), "").unwrap();
+        for name in ["0", "b", "zzz"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("libcuda.so.1"), "").unwrap();
+        }
+        let root = Root::open(dir.path()).unwrap();
+        let found = walk(&root, &Budget::default(), &mut Silent);
+        assert_eq!(found.libcuda.len(), 3);
+        assert!(found.incomplete.contains("deeper"), "{}", found.incomplete);
+        for limits in [
+            crate::sys::budget::Limits {
+                entries: 5,
+                ..crate::sys::budget::Limits::DEFAULT
+            },
+            crate::sys::budget::Limits {
+                kept: 100,
+                ..crate::sys::budget::Limits::DEFAULT
+            },
+        ] {
+            let budget = Budget::new(limits);
+            walk(&root, &budget, &mut Silent);
+            budget.check().unwrap_err();
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::doctor::image::{self, Gpu, Image, Progress, Target};
 use crate::door::{load_config, locations, print};
 use crate::error::Result;
 use crate::host::{Host, Roots};
+use crate::sys::budget::{Budget, Limits};
 
 const HELP: &str = "\
 Usage: nvoci doctor image IMAGE [--driver VERSION] [--gpu GPU]... [--platform linux|windows] [--json]
@@ -54,8 +55,11 @@ pub(super) fn run(args: lexopt::Parser) -> Result<ExitCode> {
     };
     let target = target(&options)?;
     let mut progress = Terminal::new();
-    let image = Image::open(what, &mut progress)?;
-    let report = image::report(&image, &target, &mut progress);
+    let budget = Budget::new(Limits::ARCHIVE);
+    let image = Image::open(what, &budget, &mut progress)?;
+    let report = image::report(&image, &target, &budget, &mut progress);
+    let checked = budget.check();
+    checked.map_err(|e| e.of(format!("image {}", what.to_string_lossy())))?;
     drop(progress);
     show(&report, options.as_json)
 }
