@@ -49,7 +49,7 @@ pub fn run<S: AsRef<OsStr>>(bounds: Bounds, args: &[S], input: Option<&Path>) ->
     let slower = if release().is_some() { 1 } else { 10 };
     let Bounds { memory, cpu } = bounds;
     let output = Command::new("timeout")
-        .args(["-k", "1", &(cpu * slower * 3).to_string(), "prlimit"])
+        .args(["-k", "1", &(cpu * slower * 10).to_string(), "prlimit"])
         .args([
             format!("--as={}", memory << 20),
             format!("--cpu={}", cpu * slower),
