@@ -6,6 +6,7 @@
 //! | `createContainer` | the container's already, the host's root still in sight | 0, 1 or -1: never used |
 
 mod bundle;
+pub(super) mod rehearsal;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
@@ -146,38 +147,15 @@ fn inject(
         return Ok(None);
     };
     super::log::start(&config);
-    let Some(mut request) = inject::request_of(&spec, &config, door)? else {
+    let Some(request) = request_of(&spec, &config, options)? else {
         return Ok(None);
     };
-    // With the runtime door they are in the definition by now.
-    if door == Door::Hook && !request.cdi.is_empty() {
-        return Err(only_an_engine(&request));
-    }
-    if options.all_devices {
-        request.devices = DeviceRequest::All;
-    }
     let wants_compute = request.capabilities.intersects(Capabilities::COMPUTE);
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
 
     let look = look.unwrap_or_else(|| Look::begin(&config))?;
-    let (mut plan, host, to_allow) = if options.cdi && options.devices_in_spec {
-        inject::prepare_granted(look, request, &spec, &config)?
-    } else {
-        let (plan, host) = inject::prepare(look, &request, &config)?;
-        let to_allow = if options.devices_in_spec {
-            Vec::new()
-        } else {
-            plan.devices.clone()
-        };
-        (plan, host, to_allow)
-    };
-    if door == Door::Hook && !plan.env.is_empty() {
-        plan.warnings.push(
-            "[[extra]] env: a hook comes too late for variables; use the runtime door or a CDI specification"
-                .to_owned(),
-        );
-    }
+    let (mut plan, host, to_allow) = planned(look, request, &spec, &config, options)?;
     process::drop_capabilities();
     let policy = if wants_compute {
         *config.preflight
@@ -215,6 +193,48 @@ fn inject(
         mount_label: spec.mount_label().map(str::to_owned),
     };
     apply(&plan, sources, &target, image, first, started).map(Some)
+}
+
+/// The request that this call of the hook is to meet, if there is one.
+fn request_of(spec: &Spec, config: &Config, options: &Options) -> Result<Option<Request>> {
+    let door = options.door();
+    let Some(mut request) = inject::request_of(spec, config, door)? else {
+        return Ok(None);
+    };
+    // With the runtime door they are in the definition by now.
+    if door == Door::Hook && !request.cdi.is_empty() {
+        return Err(only_an_engine(&request));
+    }
+    if options.all_devices {
+        request.devices = DeviceRequest::All;
+    }
+    Ok(Some(request))
+}
+
+/// The plan, the host that it is for, and the devices that the container's cgroup does not allow yet.
+fn planned(
+    look: Look,
+    request: Request,
+    spec: &Spec,
+    config: &Config,
+    options: &Options,
+) -> Result<(Plan, Roots, Vec<Device>)> {
+    if options.cdi && options.devices_in_spec {
+        return inject::prepare_granted(look, request, spec, config);
+    }
+    let (mut plan, host) = inject::prepare(look, &request, config)?;
+    let to_allow = if options.devices_in_spec {
+        Vec::new()
+    } else {
+        plan.devices.clone()
+    };
+    if options.door() == Door::Hook && !plan.env.is_empty() {
+        plan.warnings.push(
+            "[[extra]] env: a hook comes too late for variables; use the runtime door or a CDI specification"
+                .to_owned(),
+        );
+    }
+    Ok((plan, host, to_allow))
 }
 
 /// Goes where the container's files are, as its root user, and gives up what work there does not need. `pid` is a process of

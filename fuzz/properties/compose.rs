@@ -1,0 +1,35 @@
+//! `nvoci doctor compose`: any text; with an odd first byte those of its lines that make a Compose file.
+
+use nvoci::doctor::Report;
+use nvoci::door::fuzzing;
+
+use crate::count::reached;
+use crate::world::{check_text, repaired};
+
+/// Must hold for every input.
+pub(crate) fn check(input: &[u8]) {
+    let Some((&form, text)) = input.split_first() else {
+        return;
+    };
+    reached("run");
+    let mut text = String::from_utf8_lossy(text).into_owned();
+    if form & 1 == 1 {
+        text = repaired(&text, |lines| {
+            !is_broken(&fuzzing::doctor_compose(&lines.join("\n")))
+        })
+        .join("\n");
+    }
+    let report = fuzzing::doctor_compose(&text);
+    check_text(&report.to_text(false));
+    let shown = report.to_json();
+    if !is_broken(&report) {
+        reached("accepted");
+        if shown["findings"].as_array().is_some_and(|all| !all.is_empty()) {
+            reached("finding");
+        }
+    }
+}
+
+fn is_broken(report: &Report) -> bool {
+    report.findings.iter().any(|f| f.check.name == "compose.broken")
+}
