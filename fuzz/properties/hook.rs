@@ -14,6 +14,7 @@ use nvoci::config::{Config, Dialect};
 use nvoci::door::fuzzing;
 use nvoci::door::runtime::Flavor;
 use nvoci::error::Result;
+use nvoci::host::Locations;
 use nvoci::oci::Spec;
 use nvoci::sys::root::Root;
 use serde_json::{Value, json};
@@ -56,7 +57,7 @@ pub(crate) fn check(input: &[u8]) {
         check_error(&e);
         simulated(Config::default())
     });
-    let host = world::host();
+    let host = host(&config);
 
     let json = form & 2 != 0;
     if let Some(text) = good(fuzzing::plan(&bundle, json, &config, &host)) {
@@ -67,11 +68,11 @@ pub(crate) fn check(input: &[u8]) {
         }
         reached("plan printed");
     }
-    hook(&parts, way, policy, &bundle);
+    hook(&parts, way, policy, &bundle, &host);
     runtime(&document, form, &config);
 }
 
-fn hook(parts: &[&[u8]], way: u8, policy: Result<Config>, bundle: &Path) {
+fn hook(parts: &[&[u8]], way: u8, policy: Result<Config>, bundle: &Path, host: &Locations) {
     let image = world::fresh("image");
     let defaults: [&[u8]; 3] = [
         b"etc/ld.so.conf\ninclude /etc/ld.so.conf.d/*.conf\n",
@@ -92,13 +93,7 @@ fn hook(parts: &[&[u8]], way: u8, policy: Result<Config>, bundle: &Path) {
     let default = br#"{"ociVersion":"1.0.2","id":"c1","status":"creating","pid":0,"bundle":"@"}"#;
     let state = String::from_utf8_lossy(part(parts, 2, default)).replace('@', &bundle.display().to_string());
     let args = WAYS[usize::from(way) % WAYS.len()];
-    if let Some(Some(done)) = good(fuzzing::hook(
-        args,
-        state.as_bytes(),
-        policy,
-        &world::host(),
-        &root,
-    )) {
+    if let Some(Some(done)) = good(fuzzing::hook(args, state.as_bytes(), policy, host, &root)) {
         reached("accepted");
         reached(match done.cache.how {
             nvoci::ldso::How::Merged => "hook: cache merged",
@@ -125,7 +120,7 @@ fn runtime(document: &[u8], form: u8, config: &Config) {
         return;
     };
     let flavor = [Flavor::Configured, Flavor::Cdi, Flavor::Legacy][usize::from(form >> 2) % 3];
-    let host = world::host();
+    let host = host(config);
     let mut edited = spec.clone();
     if good(fuzzing::runtime(flavor, config, &host, &mut edited)).is_none() {
         return;
@@ -150,6 +145,14 @@ fn runtime(document: &[u8], form: u8, config: &Config) {
             String::from_utf8_lossy(&twice.to_bytes()),
             String::from_utf8_lossy(&text)
         );
+    }
+}
+
+/// The host, with the nodes that a site adds.
+fn host(config: &Config) -> Locations {
+    Locations {
+        site_devices: config.extra.iter().flat_map(|e| e.devices.clone()).collect(),
+        ..world::host()
     }
 }
 
