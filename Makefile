@@ -3,6 +3,7 @@
 # make test     everything that is tested, with all its own set-up; needs root, cargo, cc, make and apt
 # make lint     formatting, clippy, and the rules that hold the design together
 # make package  .deb, .rpm and tarball in target/package; MACHINE=aarch64 for the other machine
+# make miri asan   the unit tests of the pure modules under Miri; all unit and property tests with AddressSanitizer (nightly)
 # make bench    what it costs, beside the bare runtime, in one run
 
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ endif
 export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
 CARGO := cargo
 
-.PHONY: all build package demo test unit bounds integration lint bench
+.PHONY: all build package demo test unit bounds integration lint miri asan bench
 all: build
 
 build:
@@ -52,6 +53,12 @@ lint:
 	cargo fmt --check
 	$(CARGO) clippy --locked --target $(TARGET) --all-targets -- -D warnings
 	integration/gates
+
+miri:
+	integration/miri
+
+asan:
+	integration/asan
 
 bench: build
 	integration/bench/run

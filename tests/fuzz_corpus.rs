@@ -1,7 +1,14 @@
 //! The properties of `fuzz/` on the stable toolchain: every kept input, and each of them cut, flipped and spliced a few
 //! hundred times. The fuzzers search; this keeps what they found found.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test"
+)]
 
 use std::path::Path;
 
@@ -10,12 +17,26 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 
 #[path = "../fuzz/properties/cdi.rs"]
 mod cdi;
+#[path = "../fuzz/properties/cdi_dir.rs"]
+mod cdi_dir;
+#[path = "../fuzz/properties/compose.rs"]
+mod compose;
 #[path = "../fuzz/properties/config.rs"]
 mod config;
+#[path = "../fuzz/properties/count.rs"]
+mod count;
+#[path = "../fuzz/properties/dockerfile.rs"]
+mod dockerfile;
 #[path = "../fuzz/properties/elf.rs"]
 mod elf;
 #[path = "../fuzz/properties/engine.rs"]
 mod engine;
+#[path = "../fuzz/properties/engine_file.rs"]
+mod engine_file;
+#[path = "../fuzz/properties/hook.rs"]
+mod hook;
+#[path = "../fuzz/properties/image_archive.rs"]
+mod image_archive;
 #[path = "../fuzz/properties/ld_cache.rs"]
 mod ld_cache;
 #[path = "../fuzz/properties/ld_conf.rs"]
@@ -26,10 +47,11 @@ mod require;
 mod spec;
 #[path = "../fuzz/properties/state.rs"]
 mod state;
+#[path = "../fuzz/properties/world.rs"]
+mod world;
 
-/// Replays `fuzz/seeds/NAME/*`, then changed copies of them.
-fn replay(name: &str, check: fn(&[u8])) {
-    const CHANGES: usize = 2_000;
+/// Replays `fuzz/seeds/NAME/*`, then as many changed copies of them as `changes`.
+fn replay(name: &str, changes: usize, check: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/seeds")
         .join(name);
@@ -45,7 +67,7 @@ fn replay(name: &str, check: fn(&[u8])) {
     // Always the same numbers: a failure here must be one that the next run has too.
     let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut below = |n: usize| usize::try_from(rng.next_u64() % (n.max(1) as u64)).unwrap();
-    for _ in 0..CHANGES {
+    for _ in 0..changes {
         let mut input = seeds[below(seeds.len())].clone();
         for _ in 0..=below(4) {
             let at = below(input.len());
@@ -74,7 +96,22 @@ fn replay(name: &str, check: fn(&[u8])) {
 }
 
 macro_rules! properties {
-    ($($name:ident)*) => { $(#[test] fn $name() { replay(stringify!($name), $name::check); })* };
+    ($changes:literal: $($name:ident)*) => { $(#[test] fn $name() { replay(stringify!($name), $changes, $name::check); })* };
 }
 
-properties! { cdi config elf engine ld_cache ld_conf require spec state }
+properties! { 2_000: cdi config elf engine ld_cache ld_conf require spec state }
+
+/// The targets that work in directories share one world.
+#[test]
+fn commands() {
+    replay("cdi_dir", 200, cdi_dir::check);
+    replay("compose", 200, compose::check);
+    replay("dockerfile", 200, dockerfile::check);
+    replay("engine_file", 200, engine_file::check);
+    replay("hook", 200, hook::check);
+    replay("image_archive", 200, image_archive::check);
+    let mut counts = Vec::new();
+    count::write(&mut counts);
+    world::clean();
+    println!("{}", String::from_utf8_lossy(&counts));
+}

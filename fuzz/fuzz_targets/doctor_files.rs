@@ -6,16 +6,23 @@ use std::collections::BTreeMap;
 use libfuzzer_sys::fuzz_target;
 use nvoci::compat::Sm;
 use nvoci::doctor::dockerfile::Wanted;
-use nvoci::doctor::{compose, dockerfile, explain};
-use nvoci::sys::budget::Budget;
+use nvoci::doctor::explain;
+use nvoci::door::fuzzing;
 
-fuzz_target!(|text: &str| {
+#[path = "../properties/count.rs"]
+mod count;
+#[path = "../properties/report.rs"]
+mod report;
+
+fuzz_target!(init: report::at_exit(|| ()), |text: &str| {
+    count::reached("run");
     let wanted = Wanted {
         driver: "470.256.02".parse().ok(),
         sm: Some(Sm::new(86)),
         ..Wanted::default()
     };
-    let _ = dockerfile::report("f", text, &BTreeMap::new(), wanted, &Budget::default()).map(|r| r.to_text(false));
-    let _ = compose::report("f", text, &Budget::default()).map(|r| r.to_text(false));
+    let _ = fuzzing::doctor_dockerfile(text, &BTreeMap::new(), wanted).map(|r| r.to_text(false));
+    let _ = fuzzing::doctor_compose(text).map(|r| r.to_text(false));
     let _ = explain::explain(text).report.to_json();
+    count::reached("accepted");
 });

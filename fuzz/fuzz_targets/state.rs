@@ -1,6 +1,10 @@
 #![no_main]
 
+#[path = "../properties/count.rs"]
+mod count;
 #[path = "../properties/state.rs"]
 mod property;
+#[path = "../properties/report.rs"]
+mod report;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| property::check(input));
+libfuzzer_sys::fuzz_target!(init: report::at_exit(|| ()), |input: &[u8]| property::check(input));

@@ -4,8 +4,11 @@ use nvoci::cdi::read::{Format, parse};
 use nvoci::cdi::{emit, validate::validate};
 use nvoci::sys::budget::Budget;
 
+use crate::count::reached;
+
 /// Must hold for every input. The first byte chooses the format.
 pub(crate) fn check(input: &[u8]) {
+    reached("run");
     let Some((&first, bytes)) = input.split_first() else {
         return;
     };
@@ -17,6 +20,7 @@ pub(crate) fn check(input: &[u8]) {
     let Ok(spec) = parse(bytes, format, "fuzz", &Budget::default()) else {
         return;
     };
+    reached("accepted");
     validate(&spec).expect("what was accepted is valid");
     for (text, format) in [
         (emit::yaml(&spec), Format::Yaml),

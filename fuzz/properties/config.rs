@@ -4,12 +4,16 @@ use std::path::Path;
 
 use nvoci::config::{Config, Dialect};
 
+use crate::count::reached;
+
 /// Must hold for every input.
 pub(crate) fn check(text: &[u8]) {
+    reached("run");
     let text = String::from_utf8_lossy(text);
     for dialect in [Dialect::Nvoci, Dialect::Nvidia] {
         match Config::parse(&text, Path::new("/etc/c.toml"), dialect) {
             Ok(config) => {
+                reached("accepted");
                 assert!(!config.driver_dirs.is_empty() && !config.runtimes.is_empty());
                 for (_, value, _) in config.settings() {
                     let _ = value.to_string();

@@ -3,8 +3,11 @@
 use nvoci::engine::edit::{Editor, Format};
 use serde_json::json;
 
+use crate::count::reached;
+
 /// Must hold for every input. The first byte chooses format and place.
 pub(crate) fn check(input: &[u8]) {
+    reached("run");
     let Some((&first, text)) = input.split_first() else {
         return;
     };
@@ -36,6 +39,7 @@ pub(crate) fn check(input: &[u8]) {
         assert_eq!(editor.text(), text, "a refused edit changed the text");
         return;
     }
+    reached("accepted");
     assert_eq!(editor.get(path), Some(&value));
     let edit = editor.finish(Vec::new());
     let mut again = Editor::open("f", format, &edit.text).expect("what was written can be read");

@@ -3,9 +3,13 @@
 use nvoci::ldso::cache::Cache;
 use nvoci::ldso::merge::{Addition, merge, room};
 
+use crate::count::reached;
+
 /// Must hold for every input.
 pub(crate) fn check(file: &[u8]) {
+    reached("run");
     let Ok(cache) = Cache::parse(file) else { return };
+    reached("accepted");
     let count = cache.entries().count();
     assert_eq!(count, cache.len());
     for entry in cache.entries() {

@@ -2,13 +2,17 @@
 use nvoci::ldso::conf::{Line, lines};
 use nvoci::ldso::{glob, order};
 
+use crate::count::reached;
+
 /// Must hold for every input.
 pub(crate) fn check(text: &[u8]) {
+    reached("run");
     let mut previous: &[u8] = b"";
     for (number, line) in lines(text) {
         assert!(number > 0);
         match line {
             Line::Dir(dir) => {
+                reached("accepted");
                 assert!(!dir.is_empty() && !dir.ends_with(b"/") && !dir.contains(&b'\n'));
                 let (mut a, mut b) = (Vec::new(), Vec::new());
                 order::key(previous, &mut a);

@@ -2,12 +2,16 @@
 
 use nvoci::request::{Facts, Requirement, evaluate_all};
 
+use crate::count::reached;
+
 /// Must hold for every input.
 pub(crate) fn check(value: &[u8]) {
+    reached("run");
     let value = String::from_utf8_lossy(value);
     let mut notes = Vec::new();
     match Requirement::parse("NVIDIA_REQUIRE_CUDA", &value, &mut notes) {
         Ok(requirement) => {
+            reached("accepted");
             let known = Facts {
                 cuda: Some("12.4"),
                 driver: Some("550.54.15"),

@@ -6,9 +6,13 @@ use nvoci::config::Config;
 use nvoci::oci::{Access, DeviceKind, DeviceRule, DeviceSpec, HookSpec, Mount, RuleKind, Spec, Stage};
 use nvoci::request::{Door, Inputs, MountView, parse, wants_gpu_fast};
 
+use crate::count::reached;
+
 /// Must hold for every input.
 pub(crate) fn check(document: &[u8]) {
+    reached("run");
     let Ok(spec) = Spec::parse(document) else { return };
+    reached("accepted");
     read(&spec);
     let mut edited = spec.clone();
     if edit(&mut edited).is_ok() {

@@ -2,10 +2,16 @@
 
 use nvoci::oci::State;
 
+use crate::count::reached;
+
 /// Must hold for every input.
 pub(crate) fn check(document: &[u8]) {
+    reached("run");
     match State::read(document) {
-        Ok(state) => assert!(state.bundle.is_absolute()),
+        Ok(state) => {
+            reached("accepted");
+            assert!(state.bundle.is_absolute());
+        }
         Err(e) => {
             let line = e.to_string();
             assert!(!line.contains(|c: char| c.is_control()), "{line:?}");

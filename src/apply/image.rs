@@ -175,14 +175,26 @@ fn look(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
     parts.extend(preferred.parts());
     port.say(&parts)?;
     let plan = preferred.plan(plan);
-    let say =
-        |port: &mut Port, dir: &Path| say_outcome(port, Vec::new(), &updated(root, &first_dirs(dir, &plan)));
+    let say = |port: &mut Port, dir: &Path| say_outcome(port, Vec::new(), &cache_for(root, dir, &plan));
     // Without a candidate there is none to be wrong about, but always a first answer.
     say(port, likely_dir(&plan).unwrap_or_else(|| Path::new("/")))?;
     match port.hear_if_any()?.and_then(|mut said| said.pop()) {
         Some(dir) => say(port, &path(dir)),
         None => Ok(()),
     }
+}
+
+/// The loader's new cache for a driver directory `dir`.
+fn cache_for(root: &Root, dir: &Path, plan: &Plan) -> CacheOutcome {
+    updated(root, &first_dirs(dir, plan))
+}
+
+/// What the child reads of an image and what follows for the cache, without a child: for the fuzz targets.
+#[doc(hidden)]
+pub fn cache_of(root: &Root, plan: &Plan) -> CacheOutcome {
+    let plan = cuda_compat::look_for(root, plan).plan(plan).into_owned();
+    let _ = lacking(root, &plan.texts).count();
+    cache_for(root, likely_dir(&plan).unwrap_or_else(|| Path::new("/")), &plan)
 }
 
 /// Where the driver directory will be in nearly all images.

@@ -303,6 +303,14 @@ fn list(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     let Some(look) = look(parser)? else {
         return Ok(ExitCode::SUCCESS);
     };
+    let (text, warnings) = listed(&look);
+    inject::warn(&warnings);
+    super::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `list` prints, and what it warns of.
+fn listed(look: &Look) -> (String, Vec<String>) {
     let registry = Registry::load(&look.dirs, Trust::Anyone, &Budget::default());
     let mut shown = Vec::new();
     let mut warnings = Warnings::default();
@@ -324,43 +332,72 @@ fn list(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     for (_, problem) in &registry.problems {
         warnings.add(format_args!("{problem}"));
     }
-    inject::warn(&warnings.into_lines());
-    if look.json {
+    let text = if look.json {
         let all: Vec<_> = shown
             .iter()
             .map(|(name, file)| json!({"name": name, "file": file}))
             .collect();
-        super::print_line(&format!("{:#}", serde_json::Value::from(all)))?;
+        format!("{:#}\n", serde_json::Value::from(all))
     } else {
-        super::print(
-            &shown
-                .iter()
-                .map(|(name, _)| format!("{name}\n"))
-                .collect::<String>(),
-        )?;
-    }
-    Ok(ExitCode::SUCCESS)
+        shown.iter().map(|(name, _)| format!("{name}\n")).collect()
+    };
+    (text, warnings.into_lines())
 }
 
 fn check_all(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     let Some(look) = look(parser)? else {
         return Ok(ExitCode::SUCCESS);
     };
-    let findings = check::check(&look.dirs, &installed(), &Budget::default());
-    if look.json {
+    let (text, bad) = checked(&look, &installed());
+    super::print(&text)?;
+    Ok(ExitCode::from(u8::from(bad)))
+}
+
+/// What `check` prints, and whether it found an error.
+fn checked(look: &Look, engines: &[check::Engine]) -> (String, bool) {
+    let findings = check::check(&look.dirs, engines, &Budget::default());
+    let text = if look.json {
         let all: Vec<_> = findings
             .iter()
             .map(|f| json!({"severity": f.severity.name(), "path": f.path, "text": f.text}))
             .collect();
-        super::print_line(&format!("{:#}", serde_json::Value::from(all)))?;
+        format!("{:#}\n", serde_json::Value::from(all))
+    } else if findings.is_empty() {
+        "Nothing is wrong.\n".to_owned()
     } else {
-        super::print(&findings.iter().map(|f| line(f) + "\n").collect::<String>())?;
-        if findings.is_empty() {
-            super::print_line("Nothing is wrong.")?;
-        }
-    }
+        findings.iter().map(|f| line(f) + "\n").collect()
+    };
     let bad = findings.iter().any(|f| f.severity == check::Severity::Error);
-    Ok(ExitCode::from(u8::from(bad)))
+    (text, bad)
+}
+
+/// What `list` and `check` say of `dirs`, for people or as JSON.
+pub(super) fn rehearse(dirs: &[PathBuf], json: bool, engines: &[check::Engine]) -> Rehearsal {
+    let look = Look {
+        dirs: dirs.to_vec(),
+        json,
+    };
+    let (list, warnings) = listed(&look);
+    let (check, bad) = checked(&look, engines);
+    Rehearsal {
+        list,
+        warnings,
+        check,
+        bad,
+    }
+}
+
+/// What `nvoci cdi list` and `nvoci cdi check` print of some directories.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// The devices.
+    pub list: String,
+    /// What `list` warns of.
+    pub warnings: Vec<String>,
+    /// The findings.
+    pub check: String,
+    /// Whether a finding is an error.
+    pub bad: bool,
 }
 
 /// A finding, for a terminal: the name of the file is whoever's who could make it.

@@ -7,6 +7,7 @@
 
 mod bundle;
 pub(super) mod devices;
+pub(super) mod rehearsal;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
@@ -24,6 +25,7 @@ use crate::config::{Config, Preflight};
 use crate::doctor::image::libcuda::DRIVER_DIR;
 use crate::doctor::{Finding, Severity, preflight};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::host::Roots;
 use crate::oci::{DeviceKind, Spec, State};
 use crate::plan::{Device, Plan};
 use crate::request::{Capabilities, DeviceRequest, Door, Request};
@@ -148,16 +150,9 @@ fn inject(
         return Ok(None);
     };
     super::log::start(&config);
-    let Some(mut request) = inject::request_of(&spec, &config, door)? else {
+    let Some(request) = request_of(&spec, &config, options)? else {
         return Ok(None);
     };
-    // With the runtime door they are in the definition by now.
-    if door == Door::Hook && !request.cdi.is_empty() {
-        return Err(only_an_engine(&request));
-    }
-    if options.all_devices {
-        request.devices = DeviceRequest::All;
-    }
     let wants_compute = request.capabilities.intersects(Capabilities::COMPUTE);
     let rootfs = spec.root_path(bundle.path())?;
     let namespace = container_namespace(state, options.stage)?;
@@ -166,24 +161,7 @@ fn inject(
     let Namespace { id, enter: namespace } = namespace;
 
     let look = look.unwrap_or_else(|| Look::begin(&config))?;
-    let (mut plan, host, to_allow) = if options.cdi && options.devices_in_spec {
-        let engine = inject::Engine::of(&spec, options.stage == Stage::Inside);
-        inject::prepare_granted(look, request, &spec, &config, engine)?
-    } else {
-        let (plan, host) = inject::prepare(look, &request, &config)?;
-        let to_allow = if options.devices_in_spec {
-            Vec::new()
-        } else {
-            plan.devices.clone()
-        };
-        (plan, host, to_allow)
-    };
-    if door == Door::Hook && !plan.env.is_empty() {
-        plan.warnings.push(
-            "[[extra]] env: a hook comes too late for variables; use the runtime door or a CDI specification"
-                .to_owned(),
-        );
-    }
+    let (mut plan, host, to_allow) = planned(look, request, &spec, &config, options)?;
     if spec.is_privileged() && spec.user_namespace().is_none() && !in_user_namespace() {
         plan.warnings.push(REMOUNTS.to_owned());
     }
@@ -245,6 +223,49 @@ pub(super) fn keep(grants: &Grants, record: &Record, mut grant: Grant) {
     if let Err(e) = grants.keep(&grant) {
         log::warn!("{}: its grant cannot be kept: {e}", Escaped(&grant.container));
     }
+}
+
+/// The request that this call of the hook is to meet, if there is one.
+fn request_of(spec: &Spec, config: &Config, options: &Options) -> Result<Option<Request>> {
+    let door = options.door();
+    let Some(mut request) = inject::request_of(spec, config, door)? else {
+        return Ok(None);
+    };
+    // With the runtime door they are in the definition by now.
+    if door == Door::Hook && !request.cdi.is_empty() {
+        return Err(only_an_engine(&request));
+    }
+    if options.all_devices {
+        request.devices = DeviceRequest::All;
+    }
+    Ok(Some(request))
+}
+
+/// The plan, the host that it is for, and the devices that the container's cgroup does not allow yet.
+fn planned(
+    look: Look,
+    request: Request,
+    spec: &Spec,
+    config: &Config,
+    options: &Options,
+) -> Result<(Plan, Roots, Vec<Device>)> {
+    if options.cdi && options.devices_in_spec {
+        let engine = inject::Engine::of(spec, options.stage == Stage::Inside);
+        return inject::prepare_granted(look, request, spec, config, engine);
+    }
+    let (mut plan, host) = inject::prepare(look, &request, config)?;
+    let to_allow = if options.devices_in_spec {
+        Vec::new()
+    } else {
+        plan.devices.clone()
+    };
+    if options.door() == Door::Hook && !plan.env.is_empty() {
+        plan.warnings.push(
+            "[[extra]] env: a hook comes too late for variables; use the runtime door or a CDI specification"
+                .to_owned(),
+        );
+    }
+    Ok((plan, host, to_allow))
 }
 
 /// Goes where the container's files are, as its root user, and gives up what work there does not need. `pid` is a process of

@@ -90,14 +90,22 @@ impl Look {
     /// # Errors
     /// As of [`Roots::open`].
     pub(super) fn begin(config: &Config) -> Result<Self> {
-        let locations = super::locations(config);
-        let roots = Roots::open(&locations)?;
         let mut kept = kept_gpus();
-        let host = Host::begin(&roots, &mut kept);
+        let look = Self::at(super::locations(config), &mut kept)?;
         if let Some(text) = kept.to_text() {
             // Whoever cannot keep it asks again.
             let _ = record::keep(kept::NAME, &text);
         }
+        Ok(look)
+    }
+
+    /// Looks at `locations`; `kept` holds the GPU information that an earlier start has read.
+    ///
+    /// # Errors
+    /// As of [`Roots::open`].
+    pub(super) fn at(locations: Locations, kept: &mut Kept) -> Result<Self> {
+        let roots = Roots::open(&locations)?;
+        let host = Host::begin(&roots, kept);
         Ok(Self {
             locations,
             roots,
@@ -141,8 +149,8 @@ pub(super) fn prepare(look: Look, request: &Request, config: &Config) -> Result<
 }
 
 /// [`prepare`] for a container's definition, in which no file of the driver is named.
-pub(super) fn prepare_definition(request: &Request, config: &Config) -> Result<Plan> {
-    let (host, _) = Look::begin(config)?.finish(request, config, Parts::Version)?;
+pub(super) fn prepare_definition(look: Look, request: &Request, config: &Config) -> Result<Plan> {
+    let (host, _) = look.finish(request, config, Parts::Version)?;
     plan(request, &host, config)
 }
 
@@ -303,6 +311,10 @@ pub(super) fn warn(lines: &[String]) {
 /// One line on standard error, in one piece: others write there too. Control characters are escaped.
 pub(super) fn say(line: &str) {
     use std::io::Write as _;
+    // A fuzzer would write millions of lines.
+    if cfg!(fuzzing) {
+        return;
+    }
     // Nobody may be listening, and that is no reason to fail.
     let _ = std::io::stderr().write_all(format!("nvoci: {}\n", Line(line)).as_bytes());
 }

@@ -101,6 +101,14 @@ pub fn run(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<ExitCode>
     first_error.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
+/// What the command says of each engine named in `args`, as JSON and as text.
+pub(super) fn rehearse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Vec<(Value, String)>> {
+    let Some(asked) = parse(verb, args)? else {
+        return Ok(Vec::new());
+    };
+    asked.engines.iter().map(|e| one(verb, &asked, *e)).collect()
+}
+
 fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Asked>> {
     let usage = |why: String| {
         let known: Vec<&str> = Engine::ALL.iter().map(|e| e.name()).collect();

@@ -19,6 +19,8 @@ pub mod config;
 pub mod container_cli;
 pub mod ctk;
 pub mod doctor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hook;
 mod inject;
 pub mod install;

@@ -9,8 +9,9 @@ use lexopt::Arg;
 use serde_json::{Value, json};
 
 use super::inject;
+use crate::config::Config;
 use crate::error::{Code, Error, Escaped, Result};
-use crate::host::{Host, Roots};
+use crate::host::{Host, Locations, Roots};
 use crate::plan::{Forward, LinkAt, Plan, plan};
 use crate::request::{self, Door, Inputs};
 
@@ -45,9 +46,15 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let config = super::load_config(options.config.as_deref())?;
+    super::print(&shown(&options, &config, &super::locations(&config))?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the command prints, on a host at `locations`.
+fn shown(options: &Options, config: &Config, locations: &Locations) -> Result<String> {
     let request = if let Some(path) = &options.bundle {
-        let (_, spec) = inject::open_bundle(path, None, &config)?;
-        let request = inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, &config))?;
+        let (_, spec) = inject::open_bundle(path, None, config)?;
+        let request = inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, config))?;
         if !request.is_empty() {
             spec.whole()?;
         }
@@ -61,29 +68,37 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
             privileged,
             door: Door::Hook,
         };
-        request::parse(&inputs, &config)?
+        request::parse(&inputs, config)?
     };
     if request.is_empty() {
-        if options.json {
-            super::print_line(&json!({"gpu": false, "notes": request.notes}).to_string())?;
+        return Ok(if options.json {
+            format!("{}\n", json!({"gpu": false, "notes": request.notes}))
         } else {
-            super::print_line("This container asks for no GPU and gets nothing.")?;
-            for note in &request.notes {
-                super::print_line(&format!("note: {}", Escaped(note)))?;
-            }
-        }
-        return Ok(ExitCode::SUCCESS);
+            let notes = request.notes.iter();
+            let notes: String = notes.map(|n| format!("note: {}\n", Escaped(n))).collect();
+            format!("This container asks for no GPU and gets nothing.\n{notes}")
+        });
     }
-    let locations = super::locations(&config);
-    let roots = Roots::open(&locations)?;
-    let host = Host::discover(&roots, &locations)?;
-    let plan = plan(&request, &host, &config)?;
-    if options.json {
-        super::print_line(&format!("{:#}", to_json(&plan)))?;
+    let roots = Roots::open(locations)?;
+    let host = Host::discover(&roots, locations)?;
+    let plan = plan(&request, &host, config)?;
+    Ok(if options.json {
+        format!("{:#}\n", to_json(&plan))
     } else {
-        super::print(&to_text(&plan))?;
-    }
-    Ok(ExitCode::SUCCESS)
+        to_text(&plan)
+    })
+}
+
+/// What `nvoci plan` prints for a bundle, on a host at `locations`.
+pub(super) fn of_bundle(bundle: &Path, json: bool, config: &Config, locations: &Locations) -> Result<String> {
+    let options = Options {
+        json,
+        privileged: false,
+        config: None,
+        bundle: Some(bundle.to_owned()),
+        env: Vec::new(),
+    };
+    shown(&options, config, locations)
 }
 
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::inject;
+use super::inject::{self, Look};
 use super::runtime::{Flavor, Make, Target, Wiring};
 use crate::apply;
 use crate::apply::record::Errors;
@@ -27,20 +27,7 @@ impl Wiring for Injection {
 
     fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()> {
         super::log::start(config);
-        let config = &flavored(config, make.flavor);
-        let Some(request) = inject::request_of(spec, config, Door::Runtime)? else {
-            return Ok(());
-        };
-        if !request.cdi.is_empty() {
-            cdi_devices(&request, config, spec)?;
-        }
-        if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
-            inject::warn(&request.notes);
-            return Ok(());
-        }
-        let plan = inject::prepare_definition(&request, config)?;
-        inject::warn(&plan.warnings);
-        apply::spec::apply(&plan, *config.additional_gids, &hook_path()?, spec)
+        edit_spec(config, make.flavor, Look::begin, spec)
     }
 
     fn record(&self, target: Option<&Target>, error: &Error) {
@@ -50,6 +37,30 @@ impl Wiring for Injection {
             let _ = errors.keep(&target.id, error);
         }
     }
+}
+
+/// Gives `spec` the devices that it requests, those of CDI specifications included, and the hook that brings the files.
+/// `look` begins to look at the host, once a request needs it.
+pub(super) fn edit_spec(
+    config: &Config,
+    flavor: Flavor,
+    look: impl FnOnce(&Config) -> Result<Look>,
+    spec: &mut Spec,
+) -> Result<()> {
+    let config = &flavored(config, flavor);
+    let Some(request) = inject::request_of(spec, config, Door::Runtime)? else {
+        return Ok(());
+    };
+    if !request.cdi.is_empty() {
+        cdi_devices(&request, config, spec)?;
+    }
+    if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
+        inject::warn(&request.notes);
+        return Ok(());
+    }
+    let plan = inject::prepare_definition(look(config)?, &request, config)?;
+    inject::warn(&plan.warnings);
+    apply::spec::apply(&plan, *config.additional_gids, &hook_path()?, spec)
 }
 
 /// The vendor's names of this program say how device names are understood, whatever the configuration says.
