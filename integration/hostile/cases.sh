@@ -2,6 +2,7 @@
 # The hostile cases, one function each: t_NUMBER_VARIANT. Number and decision stand in `catalogue`. A case sets some of
 #   ENVS=(NAME=VALUE…)  the container's variables        trick() { … }   changes the image's file system, in $R
 #   JQ                  an edit of config.json           check() { … }   more that must hold after the container has ended
+#                                                           undo() { … }    takes back what the trick did to the host
 #   POLICY              /etc/nvoci/config.toml           ASK             more questions for the probe
 #   EXPECT  gpu | nogpu | refused | started | any        WAYS            where: stages, `door` (the runtime door), `direct`
 #   BITE    words of the fault that the naive hook must be found guilty of; empty: it has no such part

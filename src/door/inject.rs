@@ -67,7 +67,8 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
             destination: &m.destination,
         })
         .collect();
-    let privileged = spec.is_privileged();
+    // In a user namespace of its own CAP_SYS_ADMIN is no right over the host.
+    let privileged = spec.is_privileged() && spec.user_namespace().is_none();
     f(&Inputs {
         env: &env,
         annotations: &annotations,

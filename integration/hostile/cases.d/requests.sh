@@ -105,3 +105,11 @@ t_69_bind() { granted_by_cdi; JQ="$by_cdi | $shows | $bound1"; }
 t_69_bind_elsewhere() { granted_by_cdi; JQ="$by_cdi | $shows | .mounts += [{destination: \"/vol\", type: \"bind\", source: \"/dev/nvidia1\", options: [\"rbind\"]}]"; }
 t_69_opens() { ENVS=(NVIDIA_VISIBLE_DEVICES=void) WAYS=createRuntime EXPECT=gpu BITE=''; JQ="$by_cdi | $bound1"; }
 t_69_denied() { granted_by_cdi; JQ="$by_cdi | $shows | .linux.devices += [{path: \"/dev/nvidia1\", type: \"c\", major: 195, minor: 1, fileMode: 438, uid: 0, gid: 0}]"; }
+# CAP_SYS_ADMIN over a user namespace of the container's own is no right over the host.
+t_14_users_own_admin() {
+  devices all
+  JQ='.linux.namespaces += [{type: "user"}] | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}] | .linux.gidMappings = .linux.uidMappings
+    | .process.capabilities |= map_values(. + ["CAP_SYS_ADMIN"] | unique)'
+  POLICY=$closed EXPECT=nogpu WAYS=createRuntime BITE=''
+  trick() { chown 100000:100000 "$R" "$R/etc"; mkdir -p "$R/usr/local"; chown 100000:100000 "$R/usr/local"; }
+}

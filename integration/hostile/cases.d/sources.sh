@@ -124,10 +124,10 @@ t_92_remounts() { sources; JQ+=' | .process.capabilities |= map_values(. + ["CAP
 host_dirs() { local f; for f in $HOST_CUDA; do dirname "$f"; done | sort -u; }
 driver() { WAYS=$requests EXPECT=refused BITE='the container started'; }
 t_52_directory() { driver; trick() { local d; for d in $(host_dirs); do chown 1000 "$d"; done; }; check() { local d; for d in $(host_dirs); do chown 0 "$d"; done; }; }
-t_52_directory_mode() { driver; trick() { local d; for d in $(host_dirs); do chmod 777 "$d"; done; }; check() { local d; for d in $(host_dirs); do chmod 755 "$d"; done; }; }
-t_52_far_above() { driver; trick() { chmod 777 /usr; }; check() { chmod 755 /usr; }; }
+t_52_directory_mode() { driver; trick() { local d; for d in $(host_dirs); do chmod 777 "$d"; done; }; undo() { local d; for d in $(host_dirs); do chmod 755 "$d"; done; }; }
+t_52_far_above() { driver; trick() { chmod 777 /usr; }; undo() { chmod 755 /usr; }; }
 links_of_cuda() { local f; for f in $HOST_CUDA; do find "$(dirname "$f")" -maxdepth 1 -type l -name 'libcuda.so*'; done; }
-t_52_link_owner() { driver; trick() { local f; for f in $(links_of_cuda); do chown -h 1000 "$f"; done; }; check() { local f; for f in $(links_of_cuda); do chown -h 0 "$f"; done; }; }
+t_52_link_owner() { driver; trick() { local f; for f in $(links_of_cuda); do chown -h 1000 "$f"; done; }; undo() { local f; for f in $(links_of_cuda); do chown -h 0 "$f"; done; }; }
 # The administrator's directory is below a user's, who can put another in its place.
 t_52_library_dirs() {
   driver
