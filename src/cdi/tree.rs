@@ -152,21 +152,22 @@ impl<'a> Counter<'a> {
 
     /// One more node, with so much text.
     fn node(&self, text: usize) -> Result<(), Unreadable> {
-        /// What a node takes beside its text, about.
-        const NODE: usize = 64;
-        let spent = self
-            .budget
-            .entry()
-            .and_then(|()| self.budget.keep((NODE + text) as u64));
-        if let Err(exceeded) = spent {
-            self.exceeded.set(Some(exceeded));
-            return Err(exceeded.into());
-        }
+        self.spend(self.budget.entry())?;
         self.add((1, text))
     }
 
-    /// What is there already, once more.
+    fn spend(&self, spent: Result<(), Exceeded>) -> Result<(), Unreadable> {
+        spent.map_err(|exceeded| {
+            self.exceeded.set(Some(exceeded));
+            exceeded.into()
+        })
+    }
+
+    /// Nodes and their text. An alias is charged as what it repeats: who reads the tree makes a copy of each.
     fn add(&self, (nodes, text): Weight) -> Result<(), Unreadable> {
+        /// What a node takes beside its text, about.
+        const NODE: usize = 64;
+        self.spend(self.budget.keep((NODE * nodes + text) as u64))?;
         let (n, t) = self.weight.get();
         let sum = (n + nodes, t + text);
         self.weight.set(sum);

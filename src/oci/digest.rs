@@ -20,12 +20,12 @@ pub struct Interest<'a> {
     pub variables: &'a dyn Fn(&str) -> bool,
     /// Annotations, by key.
     pub annotations: &'a dyn Fn(&str) -> bool,
-    /// Mounts besides those of a tmpfs, by source.
+    /// Mounts, by source.
     pub mounts: &'a dyn Fn(&str) -> bool,
 }
 
 impl Interest<'_> {
-    /// No variable, no annotation, and no mount but those of a tmpfs.
+    /// No variable, no annotation and no mount.
     pub const NOTHING: Interest<'static> = Interest {
         variables: &|_| false,
         annotations: &|_| false,
@@ -48,7 +48,7 @@ pub(super) enum Bad {
 }
 
 /// Reads a document: the root's path, variables and annotations of interest, whether CAP_SYS_ADMIN is in the bounding
-/// set, the mounts of tmpfs, and those of which a request can be made. A key that is there twice counts twice.
+/// set, and the mounts of which a request can be made. A key that is there twice counts twice.
 pub(super) fn digest(
     document: impl Read,
     interest: Interest<'_>,
@@ -207,10 +207,12 @@ impl Reader<'_> {
 
     /// The mount that was just read: kept if it is of interest.
     fn mount(self) -> Result<(), Exceeded> {
+        /// What the map of a mount takes beside its texts, about.
+        const MOUNT: usize = 1024;
         let mount = core::mem::take(&mut self.kept.borrow_mut().mount);
         let text = |key| mount.get(key).and_then(Value::as_str).unwrap_or_default();
-        if text("type") == "tmpfs" || (self.interest.mounts)(text("source")) {
-            self.keep(text("source").len() + text("destination").len())?;
+        if (self.interest.mounts)(text("source")) {
+            self.keep(MOUNT + text("source").len() + text("destination").len())?;
             self.kept.borrow_mut().mounts.push(mount.into());
         }
         Ok(())
@@ -379,8 +381,8 @@ mod tests {
         assert_eq!(spec.annotations(), [("cdi.k8s.io/a".into(), "v/c=d".into())]);
         assert_eq!(spec.root_path(Path::new("/b")).unwrap(), Path::new("/b/r"));
         let mounts: Vec<String> = spec.mounts().into_iter().map(|m| m.destination).collect();
-        assert_eq!(mounts, ["/run", "/v/0"]);
-        assert!(!spec.mounts()[0].is_bind() && spec.mounts()[1].is_bind());
+        assert_eq!(mounts, ["/v/0"]);
+        assert!(spec.mounts()[0].is_bind());
     }
 
     #[test]

@@ -37,10 +37,10 @@ pub struct Directory {
 impl Directory {
     /// Makes one that only this user enters. `bytes` and `files` are what the kernel lets it grow to, where it can.
     pub fn new(bytes: u64, files: u64) -> io::Result<Self> {
+        clear(Path::new(PARENT));
         if let Ok(fd) = detached(bytes, files) {
             return Ok(Self { fd, path: None });
         }
-        clear(Path::new(PARENT));
         Self::named(Path::new(PARENT))
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::install::{self, Install};
-use super::parse::{Instruction, Line, expand, words};
+use super::parse::{Instruction, Line, TEXT, expand, words};
 use crate::compat::{Cuda, image};
 use crate::sys::budget::{Budget, Exceeded};
 
@@ -239,17 +239,22 @@ pub(super) fn build(
                         // An `ARG` of a stage without a value takes that of before the first stage.
                         Some(stage) => {
                             let value = value.or_else(|| global.get(name).cloned()).unwrap_or_default();
-                            budget.keep(value.len() as u64)?;
+                            budget.keep((2 * TEXT + name.len() + value.len()) as u64)?;
                             stage.args.insert(name.to_owned(), value);
                         }
                         None => {
-                            global.insert(name.to_owned(), value.unwrap_or_default());
+                            let value = value.unwrap_or_default();
+                            budget.keep((2 * TEXT + name.len() + value.len()) as u64)?;
+                            global.insert(name.to_owned(), value);
                         }
                     }
                 }
             }
             ("ENV", Some(stage)) => {
-                for (name, value) in pairs(&text) {
+                for (mut name, mut value) in pairs(&text) {
+                    name.shrink_to_fit();
+                    value.shrink_to_fit();
+                    budget.keep((2 * TEXT + name.len() + value.len()) as u64)?;
                     let line = instruction.line_of(&name, budget)?.number;
                     stage.env.insert(name, (value, line));
                 }

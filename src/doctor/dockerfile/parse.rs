@@ -52,6 +52,7 @@ impl Instruction {
             return Ok(self.line(at));
         }
         let at = self.search(needle, budget)?;
+        budget.keep((TEXT + needle.len()) as u64)?;
         self.found.borrow_mut().insert(needle.to_owned(), at);
         Ok(self.line(at))
     }
@@ -173,6 +174,9 @@ fn here_documents(text: &str) -> Vec<(String, bool)> {
     found
 }
 
+/// What a text takes beside its bytes, about: its place in a map or a list.
+pub(super) const TEXT: usize = 96;
+
 /// Replaces `$name`, `${name}`, `${name:-default}` and `${name:+other}`; a name that `value_of` does not know stays as it is.
 pub(in crate::doctor) fn expand<'v>(
     text: &str,
@@ -208,13 +212,15 @@ pub(in crate::doctor) fn expand<'v>(
         }
         rest = &rest[at + length..];
         if out.len() > MAX_EXPANDED {
-            out.clear();
+            // Not `clear`, which keeps the memory of what it drops.
+            out = String::new();
             rest = text;
             break;
         }
     }
     out.push_str(rest);
-    budget.keep(out.len() as u64)?;
+    out.shrink_to_fit();
+    budget.keep((TEXT + out.len()) as u64)?;
     Ok(out)
 }
 

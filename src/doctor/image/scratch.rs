@@ -18,7 +18,7 @@ use crate::sys::root::{Node, Root};
 use crate::sys::scratch::Directory;
 
 /// What one inode with its name needs of a tmpfs or a disk.
-pub(super) const INODE: u64 = 1024;
+pub(super) const INODE: u64 = 512;
 /// The smallest part of a file that a file system allocates; a larger page only makes holes coarser.
 const BLOCK: u64 = 4096;
 /// The size of a file that claims more: nothing tells them apart.
