@@ -395,6 +395,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+    use crate::apply::Mounts;
     use crate::compat::forward::DEFAULT_DIR;
     use crate::ldso::note::tests::elf_with_note;
 
@@ -407,7 +408,7 @@ mod tests {
     }
 
     fn run_in(root: &tempfile::TempDir, hook: &CdiHook) -> Vec<String> {
-        let container = Container::open(root.path(), &[]).unwrap();
+        let container = Container::open(root.path(), Mounts::default()).unwrap();
         run(hook, &container, hook.read(root.path()).unwrap()).unwrap()
     }
 

@@ -8,35 +8,59 @@ use rustix::io::Errno;
 
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::mount::mount_id;
+use crate::sys::mountinfo::MountTable;
 use crate::sys::root::{Node, Root};
 
 /// The root directory of a container that is being made.
 ///
 /// Volumes are mounted into the rootfs before any hook runs, and what is written to a volume is written
 /// to the host or to another container. So only two kinds of mount count as the container's own: the one
-/// that the rootfs is on, and the tmpfs mounts that the spec itself asks for (`/dev`, `/run`).
+/// that the rootfs is on, and the tmpfs mounts that the spec itself asks for (`/dev`, `/run`). The kernel's list
+/// of mounts proves both: a link of the image can lead a volume to either place.
 #[derive(Debug)]
 pub struct Container {
     root: Root,
     own_mount: u64,
     tmpfs_mounts: Vec<u64>,
+    made_for_it: Vec<u64>,
+}
+
+/// What is known of the mounts in a rootfs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mounts<'a> {
+    /// Where a tmpfs was mounted for the container.
+    pub tmpfs: &'a [PathBuf],
+    /// A runtime made them from a definition, after it had bound the rootfs to itself.
+    pub by_runtime: bool,
+    /// The host's mounts, where the own namespace may not list them any more.
+    pub host: Option<&'a MountTable>,
 }
 
 impl Container {
     /// Opens the rootfs at `path`, an absolute path of the mount namespace that the caller is in.
-    /// `tmpfs` are the destinations at which the spec mounts a tmpfs.
-    pub fn open(path: &Path, tmpfs: &[PathBuf]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As [`Container::open_root`]; [`Code::UnsafeRootfs`] when a volume covers it.
+    pub fn open(path: &Path, mounts: Mounts<'_>) -> Result<Self> {
         let root = Self::open_root(path)?;
         let what = || format!("rootfs {}", path.display());
         let top = root.resolve("/").context(Code::System, what)?;
         let own = mount_id(top.as_fd()).context(Code::System, what)?;
+        let real = root.path().context(Code::System, what)?;
+        let table = MountTable::own().context(Code::System, || "the list of mounts")?;
+        if mounts.by_runtime && table.is_covered(&real, own) {
+            let why = "a volume is mounted over it, where a link of the image led";
+            return Err(Error::new(Code::UnsafeRootfs, what(), why)
+                .fix("use an image without a link to / at the volume's destination"));
+        }
+        let made_for_it = table.made_for(&real, mounts.host);
         let mut tmpfs_mounts = Vec::new();
-        for destination in tmpfs {
+        for destination in mounts.tmpfs {
             let Ok(node) = root.resolve(destination) else {
                 continue;
             };
             match mount_id(node.as_fd()) {
-                Ok(id) if id != own => tmpfs_mounts.push(id),
+                Ok(id) if id != own && made_for_it.contains(&id) => tmpfs_mounts.push(id),
                 _ => {}
             }
         }
@@ -44,6 +68,7 @@ impl Container {
             root,
             own_mount: own,
             tmpfs_mounts,
+            made_for_it,
         })
     }
 
@@ -80,6 +105,11 @@ impl Container {
     /// Whether an inode is on a tmpfs that the spec asked for.
     pub fn on_tmpfs(&self, node: &Node) -> io::Result<bool> {
         Ok(self.tmpfs_mounts.contains(&mount_id(node.as_fd())?))
+    }
+
+    /// Whether an inode is on a tmpfs that somebody made for this container alone.
+    pub(super) fn on_made(&self, node: &Node) -> bool {
+        mount_id(node.as_fd()).is_ok_and(|id| self.made_for_it.contains(&id))
     }
 
     /// The directory at `path`, made where it is missing.

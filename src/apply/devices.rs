@@ -86,13 +86,14 @@ fn refuse(device: &Device, at: &Path, e: &std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::Mounts;
 
     /// A definition that has a device whose node is covered, or was never made.
     #[test]
     fn a_node_that_the_runtime_was_to_make_is_not_made_up() {
         let rootfs = tempfile::tempdir().unwrap();
         std::fs::create_dir(rootfs.path().join("dev")).unwrap();
-        let container = Container::open(rootfs.path(), &[]).unwrap();
+        let container = Container::open(rootfs.path(), Mounts::default()).unwrap();
         let device = Device {
             path: "/dev/nvidia0".into(),
             major: 195,

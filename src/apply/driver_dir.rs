@@ -230,18 +230,15 @@ impl Place {
 }
 
 /// Whether a mount is the driver directory of an earlier injection. A record alone proves nothing, since a volume can
-/// have one: ours is a tmpfs in a directory of the container's own that the spec does not mount. Nothing runs in the
+/// have one: ours is a tmpfs that only this container has, in a directory of its own, that the spec does not mount. Nothing runs in the
 /// container yet, so nobody else has mounted there.
 fn is_injections(container: &Container, dir: &Path, node: &Node, mounts: &[PathBuf]) -> bool {
-    /// `TMPFS_MAGIC` of linux/magic.h.
-    const TMPFS: i64 = 0x0102_1994;
     let record = node.child(RECORD);
     let recorded = record.is_ok_and(|r| r.is_file() && r.stat().st_uid == node.stat().st_uid);
     let on_own = || container.root().resolve(dir).and_then(|dir| container.owns(&dir));
-    let tmpfs = || rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type == TMPFS);
     recorded
         && on_own().is_ok_and(|own| own)
-        && tmpfs()
+        && container.on_made(node)
         && mount_id(node.as_fd()).is_ok_and(|id| {
             let of_spec = |path: &PathBuf| {
                 let there = container.root().resolve(path);

@@ -17,7 +17,7 @@ pub mod spec;
 mod texts;
 mod trees;
 
-pub use container::Container;
+pub use container::{Container, Mounts};
 pub use grant::{Grant, Grants};
 pub use image::Image;
 pub use record::Record;

@@ -19,7 +19,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::container::Container;
+use super::container::{Container, Mounts};
 use super::cuda_compat::Preferred;
 use super::driver_dir::{Attached, DriverDir, RECORD};
 use super::image::Image;
@@ -30,6 +30,7 @@ use super::{devices, links, procfs, texts, trees};
 use crate::error::{Code, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
+use crate::sys::mountinfo::MountTable;
 
 /// The rootfs to apply to.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Target {
     pub tmpfs: Vec<PathBuf>,
     /// Where the spec mounts anything; `None` where there is no spec.
     pub mounts: Option<Vec<PathBuf>>,
+    /// The host's mounts, where the caller's own namespace may not list them.
+    pub host: Option<MountTable>,
     /// The SELinux label of the container's files.
     pub mount_label: Option<String>,
 }
@@ -58,7 +61,12 @@ pub fn apply(
     first: impl FnOnce(&mut Image) -> Result<Vec<String>>,
     started: Instant,
 ) -> Result<Record> {
-    let container = Container::open(&target.rootfs, &target.tmpfs)?;
+    let mounts = Mounts {
+        tmpfs: &target.tmpfs,
+        by_runtime: target.mounts.is_some(),
+        host: target.host.as_ref(),
+    };
+    let container = Container::open(&target.rootfs, mounts)?;
     let mut record = Record {
         devices: plan
             .devices

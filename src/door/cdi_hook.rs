@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use lexopt::Arg;
 
 use super::inject;
-use crate::apply::Container;
 use crate::apply::cdi_hooks::{CdiHook, run as run_hook};
 use crate::apply::record::Errors;
+use crate::apply::{Container, Mounts};
 use crate::compat::forward::DEFAULT_DIR;
 use crate::config::CudaCompat;
 use crate::error::{Code, Error, IoContext as _, Result};
@@ -114,7 +114,12 @@ fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
     process::drop_capabilities();
     let image = hook.read(&rootfs)?;
     process::confine();
-    let container = Container::open(&rootfs, &super::hook::tmpfs_destinations(&spec))?;
+    let mounts = Mounts {
+        tmpfs: &super::hook::tmpfs_destinations(&spec),
+        by_runtime: true,
+        host: None,
+    };
+    let container = Container::open(&rootfs, mounts)?;
     run_hook(hook, &container, image)
 }
 

@@ -202,6 +202,7 @@ fn inject(
         rootfs,
         tmpfs: tmpfs_destinations(&spec),
         mounts: Some(destinations(&spec)),
+        host: None,
         mount_label: spec.mount_label().map(str::to_owned),
     };
     let record = apply(&plan, sources, &target, image, first, started)?;

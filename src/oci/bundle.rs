@@ -26,7 +26,8 @@ const SMALL: usize = 1 << 20;
 /// Memory that the values of a larger one may take, in bytes, about.
 const MAX_VALUES: usize = 128 << 20;
 
-const CONFIG: &str = "config.json";
+/// The definition's file in a bundle.
+pub const CONFIG: &str = "config.json";
 
 /// An open bundle directory.
 ///
@@ -67,20 +68,7 @@ impl Bundle {
         let dir = look_up(CWD, parent, OFlags::DIRECTORY)
             .context(Code::Bundle, || format!("bundle {}", parent.display()))?;
         let file = look_up(&dir, Path::new(name), OFlags::empty()).context(Code::Bundle, what)?;
-        if !file.is_file() {
-            return Err(Error::new(Code::Bundle, what(), "it is not a regular file"));
-        }
-        let spec = match file.read(MAX_WHOLE) {
-            Ok(bytes) if bytes.len() <= SMALL || memory_of(&bytes) <= MAX_VALUES => {
-                Spec::parse(&bytes).map_err(|e| Error::new(Code::Bundle, what(), e.why()))?
-            }
-            Ok(bytes) => part(&bytes[..], interest, budget, what)?,
-            Err(e) if e.raw_os_error() == Some(Errno::FBIG.raw_os_error()) => {
-                let file = file.open_read().context(Code::Bundle, what)?;
-                part(BufReader::new(file), interest, budget, what)?
-            }
-            Err(e) => return Err(Error::io(Code::Bundle, what(), &e)),
-        };
+        let spec = spec_in(&file, interest, budget, what)?;
         let bundle = Self {
             mode: file.stat().st_mode & 0o7777,
             owner: (file.stat().st_uid, file.stat().st_gid),
@@ -127,6 +115,38 @@ pub(crate) fn memory_of(bytes: &[u8]) -> usize {
         _ => 0,
     });
     weights.sum()
+}
+
+/// The definition in a file that was found otherwise; `what` names it.
+///
+/// # Errors
+/// As [`Bundle::open`]; [`Code::TooLarge`] where only a part of it would be read.
+pub fn whole_in(file: &Node, what: impl Fn() -> String + Copy) -> Result<Spec> {
+    let spec = spec_in(file, Interest::NOTHING, &Budget::default(), what)?;
+    spec.whole()?;
+    Ok(spec)
+}
+
+fn spec_in(
+    file: &Node,
+    interest: Interest<'_>,
+    budget: &Budget,
+    what: impl Fn() -> String + Copy,
+) -> Result<Spec> {
+    if !file.is_file() {
+        return Err(Error::new(Code::Bundle, what(), "it is not a regular file"));
+    }
+    match file.read(MAX_WHOLE) {
+        Ok(bytes) if bytes.len() <= SMALL || memory_of(&bytes) <= MAX_VALUES => {
+            Spec::parse(&bytes).map_err(|e| Error::new(Code::Bundle, what(), e.why()))
+        }
+        Ok(bytes) => part(&bytes[..], interest, budget, what),
+        Err(e) if e.raw_os_error() == Some(Errno::FBIG.raw_os_error()) => {
+            let file = file.open_read().context(Code::Bundle, what)?;
+            part(BufReader::new(file), interest, budget, what)
+        }
+        Err(e) => Err(Error::io(Code::Bundle, what(), &e)),
+    }
 }
 
 /// A digest of a document.

@@ -10,7 +10,7 @@ pub mod spec;
 pub mod state;
 pub mod types;
 
-pub use bundle::Bundle;
+pub use bundle::{Bundle, CONFIG, whole_in};
 pub use digest::Interest;
 pub use spec::Spec;
 pub use state::State;

@@ -8,6 +8,7 @@ pub mod dxg;
 mod handle;
 pub mod lock;
 pub mod mount;
+pub mod mountinfo;
 pub mod ns;
 pub mod owned;
 pub mod probe;

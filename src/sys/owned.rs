@@ -32,7 +32,22 @@ pub(super) const OTHERS_WRITE: u32 = 0o022;
 /// # Errors
 /// [`Code::UnsafeOwner`], naming the component.
 pub fn find(path: &Path) -> Result<Option<Node>> {
-    walk(path, trusted_users())
+    walk(path, trusted_users(), Sticky::Counts)
+}
+
+/// Like [`find`], for a name that others may not even have been first to take: no directory with the sticky bit either.
+///
+/// # Errors
+/// [`Code::UnsafeOwner`], naming the component.
+pub fn find_in_private(path: &Path) -> Result<Option<Node>> {
+    walk(path, trusted_users(), Sticky::IsNothing)
+}
+
+/// Whether the sticky bit makes a directory safe that others may write to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Sticky {
+    Counts,
+    IsNothing,
 }
 
 /// Checks one inode that was found otherwise; `path` is for the message.
@@ -40,10 +55,10 @@ pub fn find(path: &Path) -> Result<Option<Node>> {
 /// # Errors
 /// [`Code::UnsafeOwner`].
 pub fn check(node: &Node, path: &Path) -> Result<()> {
-    check_by(node, path, trusted_users())
+    check_by(node, path, trusted_users(), Sticky::Counts)
 }
 
-fn walk(path: &Path, users: &[u32]) -> Result<Option<Node>> {
+fn walk(path: &Path, users: &[u32], sticky: Sticky) -> Result<Option<Node>> {
     let failed = |e: &io::Error| Error::io(Code::System, path.display().to_string(), e);
     let root = || Root::open("/").and_then(|root| root.resolve("/"));
     let mut todo = components(path);
@@ -61,7 +76,7 @@ fn walk(path: &Path, users: &[u32]) -> Result<Option<Node>> {
         let Some((_, dir)) = trail.last() else {
             return Ok(None);
         };
-        check_by(dir, here.parent().unwrap_or(&here), users)?;
+        check_by(dir, here.parent().unwrap_or(&here), users, sticky)?;
         let node = match dir.child(&name) {
             Ok(node) => node,
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR)) => {
@@ -73,7 +88,7 @@ fn walk(path: &Path, users: &[u32]) -> Result<Option<Node>> {
             trail.push((name, node));
             continue;
         }
-        check_by(&node, &here, users)?;
+        check_by(&node, &here, users, sticky)?;
         links += 1;
         if links > MAX_LINKS {
             return Err(failed(&Errno::LOOP.into()));
@@ -89,15 +104,15 @@ fn walk(path: &Path, users: &[u32]) -> Result<Option<Node>> {
     let Some((_, node)) = trail.pop() else {
         return Ok(None);
     };
-    check_by(&node, path, users)?;
+    check_by(&node, path, users, sticky)?;
     Ok(Some(node))
 }
 
-fn check_by(node: &Node, path: &Path, users: &[u32]) -> Result<()> {
+fn check_by(node: &Node, path: &Path, users: &[u32], sticky: Sticky) -> Result<()> {
     let stat = node.stat();
     let why = if !users.contains(&stat.st_uid) {
         format!("it belongs to user {}, not to root", stat.st_uid)
-    } else if node.is_symlink() || (node.is_dir() && stat.st_mode & STICKY != 0) {
+    } else if node.is_symlink() || (sticky == Sticky::Counts && node.is_dir() && stat.st_mode & STICKY != 0) {
         // A link has no mode of its own.
         return Ok(());
     } else if stat.st_mode & OTHERS_WRITE != 0 {
@@ -185,11 +200,25 @@ mod tests {
     #[test]
     fn a_file_of_root_below_directories_of_root() {
         let dir = tree();
-        let found = walk(&dir.path().join("etc/conf"), &me()).unwrap().unwrap();
+        let found = walk(&dir.path().join("etc/conf"), &me(), Sticky::Counts)
+            .unwrap()
+            .unwrap();
         assert_eq!(found.read(8).unwrap(), b"x");
-        assert!(walk(&dir.path().join("etc/none"), &me()).unwrap().is_none());
-        assert!(walk(&dir.path().join("none/conf"), &me()).unwrap().is_none());
-        assert!(walk(&dir.path().join("etc/conf/x"), &me()).unwrap().is_none());
+        assert!(
+            walk(&dir.path().join("etc/none"), &me(), Sticky::Counts)
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            walk(&dir.path().join("none/conf"), &me(), Sticky::Counts)
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            walk(&dir.path().join("etc/conf/x"), &me(), Sticky::Counts)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
@@ -198,11 +227,15 @@ mod tests {
         symlink("etc", dir.path().join("static")).unwrap();
         symlink("../static/conf", dir.path().join("etc/link")).unwrap();
         symlink(dir.path().join("static/link"), dir.path().join("abs")).unwrap();
-        let found = walk(&dir.path().join("abs"), &me()).unwrap().unwrap();
+        let found = walk(&dir.path().join("abs"), &me(), Sticky::Counts)
+            .unwrap()
+            .unwrap();
         assert_eq!(found.read(8).unwrap(), b"x");
         symlink("loop", dir.path().join("loop")).unwrap();
         assert_eq!(
-            walk(&dir.path().join("loop"), &me()).unwrap_err().os(),
+            walk(&dir.path().join("loop"), &me(), Sticky::Counts)
+                .unwrap_err()
+                .os(),
             Some(libc::ELOOP)
         );
     }
@@ -212,7 +245,7 @@ mod tests {
         let dir = tree();
         let file = dir.path().join("etc/conf");
         let refused = |needle: &str| {
-            let e = walk(&file, &me()).unwrap_err();
+            let e = walk(&file, &me(), Sticky::Counts).unwrap_err();
             assert_eq!(e.code(), Code::UnsafeOwner);
             assert!(e.to_string().contains(needle), "{e}");
         };
@@ -222,9 +255,11 @@ mod tests {
         mode(&dir.path().join("etc"), 0o777);
         refused("0777");
         mode(&dir.path().join("etc"), 0o1777);
-        assert!(walk(&file, &me()).unwrap().is_some());
+        assert!(walk(&file, &me(), Sticky::Counts).unwrap().is_some());
+        let private = walk(&file, &me(), Sticky::IsNothing).unwrap_err();
+        assert!(private.to_string().contains("1777"), "{private}");
         assert_eq!(
-            walk(&file, &[4_000_000_000]).unwrap_err().code(),
+            walk(&file, &[4_000_000_000], Sticky::Counts).unwrap_err().code(),
             Code::UnsafeOwner
         );
     }

@@ -7,7 +7,6 @@
 //! | gVisor | its gofer | entered |
 
 use std::io;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -19,13 +18,13 @@ use crate::door::hook::{self, Namespace, devices};
 use crate::door::{inject, log};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::Roots;
-use crate::oci::{Bundle, Interest, Spec};
+use crate::oci::{CONFIG, Spec, whole_in};
 use crate::plan::{Place, Plan};
-use crate::sys::budget::Budget;
 use crate::sys::cgroup::{DeviceCgroup, Tenancy};
+use crate::sys::mountinfo::MountTable;
 use crate::sys::ns::MountNs;
-use crate::sys::process;
 use crate::sys::root::Root;
+use crate::sys::{owned, process};
 
 /// Gives the container in `options.rootfs` what the options name.
 ///
@@ -69,6 +68,8 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         plan.devices.clear();
     }
     drop(roots);
+    // Later, the list may be the container's, without the mounts of the host that it has parts of.
+    let host = MountTable::of_first_process().ok();
     hook::go_inside(options.pid, namespace)?;
     Container::open_root(&rootfs)?;
     image.answers()?;
@@ -77,6 +78,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
             .as_ref()
             .map_or_else(|| tmpfs_of(&rootfs), hook::tmpfs_destinations),
         mounts: spec.as_ref().map(hook::destinations),
+        host,
         mount_label: spec.as_ref().and_then(|s| s.mount_label()).map(str::to_owned),
         rootfs,
     };
@@ -103,11 +105,14 @@ fn namespace(pid: Option<i32>) -> Result<Namespace> {
     Ok(Namespace::outside(namespace))
 }
 
-/// The definition of the container, where the rootfs is the one of a bundle.
+/// The definition of the container, where the rootfs is the one of a bundle. It decides which devices are allowed, so one that
+/// somebody else could have put there is none.
 fn spec_of(rootfs: &Path) -> Option<Spec> {
-    let (bundle, spec) = Bundle::open(rootfs.parent()?, Interest::NOTHING, &Budget::default()).ok()?;
-    spec.whole().ok()?;
-    (spec.root_path(bundle.path()).ok()? == rootfs).then_some(spec)
+    let dir = rootfs.parent()?;
+    let path = dir.join(CONFIG);
+    let file = owned::find_in_private(&path).ok()??;
+    let spec = whole_in(&file, || path.display().to_string()).ok()?;
+    (spec.root_path(dir).ok()? == rootfs).then_some(spec)
 }
 
 /// Takes out the firmware or a daemon's sockets.
@@ -124,28 +129,19 @@ fn leave_out(plan: &mut Plan, parts: &[&str]) {
         .retain(|link| !(firmware && link.to == Path::new(Place::Firmware.dir())));
 }
 
-/// Where a caller without a definition has made the container's `/dev` and `/run`: on a tmpfs that is not the host's own.
+/// Where a caller without a definition may have made the container's `/dev` and `/run`. A link of the image is no place:
+/// it leads to a volume. Whether it is a tmpfs that only the container has, [`apply`] sees.
 fn tmpfs_of(rootfs: &Path) -> Vec<PathBuf> {
     let Ok(root) = Root::open(rootfs) else {
         return Vec::new();
     };
-    let host_dev = rustix::fs::stat("/dev").map(|dev| dev.st_dev);
-    let made_for_it = |place: &&&str| {
-        let Ok(node) = root.resolve(**place) else {
-            return false;
-        };
-        let tmpfs = rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
-        tmpfs && host_dev.is_ok_and(|dev| dev != node.stat().st_dev)
-    };
+    let is_dir = |place: &&&str| root.resolve_nofollow(**place).is_ok_and(|node| node.is_dir());
     ["/dev", "/run"]
         .iter()
-        .filter(made_for_it)
+        .filter(is_dir)
         .map(PathBuf::from)
         .collect()
 }
-
-/// linux/magic.h.
-const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// Allows the plan's devices in the container's device cgroup. Returns what the user should know.
 fn allow(
