@@ -25,7 +25,6 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::owned;
-use super::program::is_on_fuse;
 use super::root::{Node, Root};
 
 /// The highest process number of any kernel (`PID_MAX_LIMIT` of linux/threads.h).
@@ -233,7 +232,10 @@ impl Sight {
 fn prove(exe: &Path, in_place: bool, inode: &Node) -> Result<(), String> {
     let shown = exe.display();
     let stat = inode.stat();
-    if inode.kind() != FileType::RegularFile || stat.st_mode & SETUID_OR_SETGID != 0 || is_on_fuse(inode) {
+    if inode.kind() != FileType::RegularFile
+        || stat.st_mode & SETUID_OR_SETGID != 0
+        || owned::may_be_fuse(inode)
+    {
         return Err(format!("its program {shown} is no plain program"));
     }
     owned::check(inode, exe).map_err(|e| format!("its program {shown}: {}", e.why()))?;

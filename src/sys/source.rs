@@ -450,7 +450,9 @@ impl<'r> Walk<'r> {
         let firm = mode & 0o002 == 0 && owned::trusted_users().contains(&node.stat().st_uid);
         Ok(Rc::new(Dir {
             firm,
-            lasting: firm && parent.as_ref().is_none_or(|parent| parent.lasting),
+            lasting: firm
+                && owned::keeps(&self.on_host(&path), mode)
+                && parent.as_ref().is_none_or(|parent| parent.lasting),
             node,
             path,
             parent,
