@@ -211,11 +211,13 @@ impl Sight {
         if exe.file_name() != Some(OsStr::new(name)) {
             return Ok(Err((uid, fault, format!("its program is {}", exe.display()))));
         }
-        let inode = open(dir, "exe", OFlags::empty())?;
+        let inode = || open(dir, "exe", OFlags::empty());
         if open(dir, "root/.", OFlags::DIRECTORY)?.id() != self.root {
-            let snap = uid == 0 && in_place && is_snaps(&exe, name) && {
-                prove(&exe, true, &inode).is_ok() && in_service(&dir.read_text("cgroup", MAX_TEXT)?, name)
-            };
+            let snap = uid == 0
+                && in_place
+                && is_snaps(&exe, name)
+                && inode().is_ok_and(|inode| prove(&exe, true, &inode).is_ok())
+                && in_service(&dir.read_text("cgroup", MAX_TEXT).unwrap_or_default(), name);
             return Ok(Err(if snap {
                 (uid, Fault::Snap, exe.display().to_string())
             } else {
@@ -224,7 +226,7 @@ impl Sight {
                 (uid, fault, why)
             }));
         }
-        if let Err(why) = prove(&exe, in_place, &inode) {
+        if let Err(why) = prove(&exe, in_place, &inode()?) {
             return Ok(Err((uid, fault, why)));
         }
         Ok(Ok(Identity { uid, exe }))
