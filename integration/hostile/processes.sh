@@ -84,6 +84,28 @@ roots_process() { # PATH OWNER: root runs what a user can replace
   [ ! -e /etc/docker/other.json ] || fail "a program of a user's chose the file"
   grep -q 'warning: process .* is not taken for the daemon' "$CASE_DIR/install.out" || fail "no warning"
 }
+a60_snap() { # a container names its files as it likes: no snap, and nothing of it is read
+  local at c=$U/bundle
+  mkdir -p /snap
+  for at in /snap/dockerd /snap/docker/1/bin/dockerd; do
+    mkdir -p $c/rootfs/etc/docker
+    chown -R 0:0 $c
+    echo '{"hosts": ["unix:///tmp/evil.sock"], "default-runtime": "evil"}' >$c/rootfs/etc/docker/daemon.json
+    impostor $c/rootfs$at 0
+    (cd $c && rm -f config.json && runc spec && jq --arg at $at '.process.env += ["NVIDIA_X=evil"] | .process.terminal = false | .process.args = [$at] | .root.readonly = false' config.json >new && mv new config.json)
+    started runc run --bundle $c snap60
+    sleep 0.5
+    [ $at != /snap/dockerd ] || rm $c/rootfs$at
+    pgrep -x dockerd >/dev/null || fail "the container has ended"
+    run 20 doctor "$TOOL" doctor engine docker || true
+    ! grep -q 'NVIDIA_X\|7208\|evil' "$CASE_DIR/doctor.out" || fail "a container's process is the host's daemon: $(head -c 300 "$CASE_DIR/doctor.out")"
+    registered docker $daemon_json
+    must 40 uninstall "$TOOL" uninstall docker || true
+    runc delete -f snap60 || true
+    end_processes
+  done
+  rmdir /snap
+}
 a60_users_program() { roots_process /opt/real/dockerd 1000; }
 a60_users_directory() { roots_process $U/dockerd 0; }
 a60_another_program() { impostor /opt/real/other 0; started bash -c 'exec -a /usr/bin/dockerd /opt/real/other --config-file=/etc/docker/other.json'; registered docker $daemon_json; [ ! -e /etc/docker/other.json ] || fail "not the daemon's program"; }
@@ -160,6 +182,41 @@ a61_users_directory() { users_copy $U/bin 0; refused 6004 $U/bin/nvoci install d
 a61_users_parent() { users_copy /opt/real/a/b 0; chown 1000 /opt/real; refused 6004 /opt/real/a/b/nvoci install docker; }
 a61_group_writable() { users_copy /opt/real/bin 0; chmod 775 /opt/real/bin; refused 6004 /opt/real/bin/nvoci install docker; chmod 755 /opt/real/bin; registered docker $daemon_json; chmod 775 /opt/real/bin/nvoci; refused 6004 /opt/real/bin/nvoci install podman; }
 a61_world_writable_sticky() { users_copy /opt/real/bin 1000; chmod 1777 /opt/real/bin; refused 6004 /opt/real/bin/nvoci install docker; }
+a61_sticky() { # root's own, until /tmp is cleaned and a user makes the path anew
+  local e dir
+  for dir in /tmp/nvoci-0.1/bin /opt/group/bin; do
+    users_copy $dir 0
+    [ $dir != /opt/group/bin ] || { chgrp 1000 /opt/group; chmod 1775 /opt/group; }
+    for e in docker podman containerd crio; do refused 6004 $dir/nvoci install $e; done
+    refused 6004 $dir/nvoci cdi generate --output /etc/cdi/nvidia.yaml
+    refused 6004 "$TOOL" install docker --runtime-path $dir/nvoci-runtime
+    mkdir -p /opt/real
+    ln -sfn $dir /opt/real/link
+    refused 6004 "$TOOL" install docker --runtime-path /opt/real/link/nvoci-runtime
+    must 20 printed $dir/nvoci cdi generate || true
+    ! grep -q "$dir" "$CASE_DIR/printed.out" || fail "printed: $dir"
+    must 20 named "$TOOL" cdi generate --hook-path $dir/nvoci --output /etc/cdi/named.yaml || true
+    grep -q "warning: $dir/nvoci: .*6004" "$CASE_DIR/named.err" || fail "no warning"
+    rm /etc/cdi/named.yaml
+  done
+  rm -rf /tmp/nvoci-0.1 /opt/group
+}
+a61_sticky_door() { door_of /tmp/nvoci-0.1/bin 0; rm -rf /tmp/nvoci-0.1; }
+a61_root_by_another_name() {
+  local r
+  users_copy $U/bin 1000
+  for r in /. // /../ /usr/..; do
+    refused 6004 "$TOOL" install docker --root $r --runtime-path $U/bin/nvoci-runtime
+    refused 6004 $U/bin/nvoci install docker --root $r
+  done
+}
+a61_escapes() {
+  local o
+  for o in '' --dry-run; do
+    must 40 install "$TOOL" install docker $o --config $'/etc/docker/x\e[2J\nforged\u202e.json' || true
+    ! LC_ALL=C grep -qP '[\x00-\x08\x0b-\x1f\x7f]|\xe2\x80\xae|^forged' "$CASE_DIR/install.out" "$CASE_DIR/install.err" || fail "control characters"
+  done
+}
 a61_linked() { # a path of root's that leads through a user's link
   users_copy /opt/real/bin 0
   ln -s /opt/real/bin $U/bin
@@ -177,11 +234,15 @@ a61_cdi() {
   refused 6004 $U/bin/nvoci cdi generate --static --output /etc/cdi/nvidia.yaml
   must 20 printed $U/bin/nvoci cdi generate || true
   grep -q 'warning: .*belongs to user 1000' "$CASE_DIR/printed.err" || fail "no warning"
+  ! grep -q "$U" "$CASE_DIR/printed.out" || fail "a user's program is printed"
+  must 20 loose "$TOOL" cdi generate --hook-path $U/bin/nvoci --output /etc/cdi/nvidia.yaml || true
+  grep -q "warning: $U/bin/nvoci: .*belongs to user 1000.*6004" "$CASE_DIR/loose.err" || fail "no warning"
   must 20 explicit $U/bin/nvoci cdi generate --hook-path /nowhere/nvoci --output /etc/cdi/nvidia.yaml || true
   grep -q 'path: /nowhere/nvoci' /etc/cdi/nvidia.yaml && grep -q 'warning: /nowhere/nvoci' "$CASE_DIR/explicit.err" || fail "what a person names is not taken, or without a warning"
 }
-a61_door() { # the runtime's own path becomes a hook that root executes
-  users_copy $U/bin 1000
+a61_door() { door_of $U/bin 1000; }
+door_of() { # DIRECTORY OWNER: the runtime's own path becomes a hook that root executes
+  users_copy "$1" "$2"
   mkdir -p $U/bundle/rootfs /etc/nvoci
   # `spec` of runc: a definition as runtimes take it.
   (cd $U/bundle && runc spec && jq '.process.env += ["NVIDIA_VISIBLE_DEVICES=0"]' config.json >new && mv new config.json)
@@ -190,12 +251,12 @@ a61_door() { # the runtime's own path becomes a hook that root executes
   chmod 755 /usr/local/bin/low
   echo 'runtimes = ["/usr/local/bin/low"]' >/etc/nvoci/config.toml
   cp $U/bundle/config.json "$CASE_DIR/config.json"
-  run 20 create $U/bin/nvoci-runtime create --bundle $U/bundle c61 || true
-  ! grep -q "$U/bin" $U/bundle/config.json || fail "the definition names a user's program"
+  run 20 create "$1/nvoci-runtime" create --bundle $U/bundle c61 || true
+  ! grep -q "$1" $U/bundle/config.json || fail "the definition names a user's program"
   grep -q '"/usr/bin/nvoci"' $U/bundle/config.json || fail "no hook: $(head -c 300 "$CASE_DIR/create.err")"
   cp "$CASE_DIR/config.json" $U/bundle/config.json
   mv /usr/bin/nvoci /usr/bin/nvoci.away
-  ! run 20 nowhere $U/bin/nvoci-runtime create --bundle $U/bundle c61 || fail "a start with a user's program"
+  ! run 20 nowhere "$1/nvoci-runtime" create --bundle $U/bundle c61 || fail "a start with a user's program"
   mv /usr/bin/nvoci.away /usr/bin/nvoci
   cmp -s "$CASE_DIR/config.json" $U/bundle/config.json || fail "the definition was changed"
   rm -rf /etc/nvoci /usr/local/bin/low

@@ -27,7 +27,8 @@ case $prefix in /*) ;; *) echo "install.sh: --prefix takes an absolute path" >&2
 manifest=$prefix/lib/nvoci/manifest
 umask 022
 
-# proven PATH: every part of it that exists, and every link on the way, belongs to root, and nobody else may write to it.
+# proven PATH: every part of it that exists, and every link on the way, belongs to root, and nobody else may write to it: not
+# to /tmp either, where anybody makes the path anew once it is cleaned away. Nor is any on FUSE, where a user says whose it is.
 proven() ( # PATH LINKS
   path=$1 links=${2:-0} at=
   [ "$links" -lt 40 ] || { echo "install.sh: $path: too many links" >&2; exit 1; }
@@ -42,6 +43,9 @@ proven() ( # PATH LINKS
     here=${at:-/}
     [ -e "$here" ] || [ -L "$here" ] || exit 0
     [ "$(stat -c %u "$here")" = 0 ] || { echo "install.sh: $here belongs to user $(stat -c %u "$here"), who could replace what engines execute as root; nothing was done" >&2; exit 1; }
+    [ -L "$here" ] || case $(stat -f -c %t "$here" || echo none) in
+      65735546 | none) echo "install.sh: $here may be on FUSE, where a user says who owns it; nothing was done" >&2; exit 1 ;;
+    esac
     if [ -L "$here" ]; then
       to=$(readlink "$here")
       case $to in /*) ;; *) to=${at%/*}/$to ;; esac
@@ -50,7 +54,7 @@ proven() ( # PATH LINKS
       proven "$to" $((links + 1)) || exit 1
     else
       mode=$(stat -c %a "$here")
-      [ $((0$mode & 022)) = 0 ] || { [ -d "$here" ] && [ $((0$mode & 01000)) != 0 ]; } ||
+      [ $((0$mode & 022)) = 0 ] ||
         { echo "install.sh: $here has mode $mode: others could replace what engines execute as root; nothing was done" >&2; exit 1; }
     fi
   done

@@ -316,7 +316,7 @@ fn check_hook(hook: &Hook, path: &Path, found: &mut Findings) {
     if hook.stage == "startContainer" {
         return;
     }
-    match owned::find(Path::new(&hook.path)) {
+    match owned::find_lasting(Path::new(&hook.path)) {
         Ok(None) => found.add(
             Severity::Error,
             path,

@@ -144,16 +144,22 @@ pub fn of_this_host(hook: &Program) -> Result<String> {
 /// The program that a specification names as its hook.
 ///
 /// One that a person names may be another machine's, and is taken as it is. Ours is written to a file only where nobody
-/// else can replace it; what is printed is not executed by anybody yet.
+/// else can replace it. What is printed is executed by nobody yet, and names the packages' path instead.
 ///
 /// # Errors
 /// [`Code::LooseProgram`].
 fn hook_of(asked: &Generate) -> Result<String> {
     if let Some(path) = &asked.hook_path {
-        if !Path::new(path).exists() {
-            inject::warn(&[format!(
-                "{path} does not exist on this machine: containers need it to start"
-            )]);
+        if let Err(e) = Program::prove(Path::new(path)) {
+            inject::warn(&[if e.code() == Code::NoProgram {
+                format!("{path}: {}: containers need it to start", e.why())
+            } else {
+                format!(
+                    "{path}: {}; root executes it for every container [{}]",
+                    e.why(),
+                    e.code()
+                )
+            }]);
         }
         return Ok(path.clone());
     }
@@ -164,9 +170,17 @@ fn hook_of(asked: &Generate) -> Result<String> {
         Err(e) if e.code() != Code::NoProgram && asked.output.is_some() => {
             Err(e.fix("install nvoci's package and run that nvoci, or name the program: `--hook-path FILE`"))
         }
-        Err(e) => {
+        Err(e) if e.code() == Code::NoProgram => {
             inject::warn(&[format!("{}: {}: containers need it to start", e.what(), e.why())]);
             Ok(super::installation(name).display().to_string())
+        }
+        Err(e) => {
+            let usual = Path::new(super::PACKAGED).join(name);
+            inject::warn(&[format!("{} is named instead of {e}", usual.display())]);
+            if let Err(e) = Program::prove(&usual) {
+                inject::warn(&[format!("{}: {}: containers need it to start", e.what(), e.why())]);
+            }
+            Ok(usual.display().to_string())
         }
     }
 }

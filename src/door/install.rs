@@ -17,7 +17,7 @@ use crate::engine::register::{self, Job, Outcome, Report};
 use crate::engine::restart::{self, Activation, Need};
 use crate::engine::validate::Checked;
 use crate::engine::{Engine, Settings, spec};
-use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::error::{Code, Error, Escaped, IoContext as _, Line, Result};
 use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 use crate::sys::root::Root;
@@ -159,7 +159,7 @@ fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Aske
     }
     match runtime_path {
         Some(path) => asked.settings.runtime_path = path,
-        None if asked.root.as_os_str() == "/" => {
+        None if is_own(&asked.root) => {
             asked.settings.runtime_path = super::installation("nvoci-runtime").display().to_string();
         }
         // What is below another root is not found out from here.
@@ -181,16 +181,25 @@ fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Aske
     if !asked.settings.runtime_path.starts_with('/') {
         return Err(usage("--runtime-path takes an absolute path".to_owned()));
     }
-    if asked.restart && (asked.dry_run || asked.root.as_os_str() != "/") {
+    if asked.restart && (asked.dry_run || !is_own(&asked.root)) {
         return Err(usage("--restart does not go with --dry-run or --root".to_owned()));
     }
     Ok(Some(asked))
 }
 
+/// Whether it is this machine's root directory, by whatever name. What is registered there is executed here.
+fn is_own(root: &Path) -> bool {
+    let id = |path: &Path| Root::open(path)?.resolve("/").map(|dir| dir.id());
+    match (id(root), id(Path::new("/"))) {
+        (Ok(named), Ok(own)) => named == own,
+        _ => root.as_os_str() == "/",
+    }
+}
+
 /// Does one engine; the answer as JSON and as text.
 fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
     let root = Root::open(&asked.root).context(Code::Usage, || asked.root.display().to_string())?;
-    let live = asked.root.as_os_str() == "/";
+    let live = is_own(&asked.root);
     let session = Session {
         live,
         user: if live { user()? } else { None },
@@ -302,7 +311,8 @@ fn user() -> Result<Option<User>> {
 }
 
 fn describe(engine: Engine, asked: &Asked, report: &Report, activation: Option<&Activation>) -> String {
-    let files: Vec<String> = report.files.iter().map(|f| f.display().to_string()).collect();
+    let shown = |path: &PathBuf| Escaped(&path.display().to_string()).to_string();
+    let files: Vec<String> = report.files.iter().map(shown).collect();
     let place = if files.is_empty() {
         String::new()
     } else {
@@ -314,7 +324,7 @@ fn describe(engine: Engine, asked: &Asked, report: &Report, activation: Option<&
         } else {
             "would be removed"
         };
-        format!("{}: {verb}{place}\n{}", engine.name(), report.diff)
+        format!("{}: {verb}{place}\n{}", engine.name(), lines(&report.diff))
     } else {
         format!("{}: {}{place}\n", engine.name(), report.outcome.text())
     };
@@ -349,6 +359,16 @@ fn describe(engine: Engine, asked: &Asked, report: &Report, activation: Option<&
         }
     }
     out
+}
+
+/// The lines of a text, with what would act on the terminal escaped.
+fn lines(text: &str) -> String {
+    let lines = text.split_inclusive('\n').map(|line| {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        let words: Vec<String> = line.split('\t').map(|word| Line(word).to_string()).collect();
+        words.join("\t") + end
+    });
+    lines.collect()
 }
 
 fn to_json(
@@ -408,6 +428,10 @@ mod tests {
         ] {
             assert_eq!(args(line).err().map(|e| e.code()), Some(Code::Usage), "{line}");
         }
+        assert!(is_own(Path::new("//")) && is_own(Path::new("/.")) && is_own(Path::new("/usr/..")));
+        assert!(!is_own(Path::new("/usr")) && !is_own(Path::new("/none")));
+        let shown = lines("a\tb\u{1b}[2J\r\n\u{202e}c\n");
+        assert_eq!(shown, "a\tb\\u{1b}[2J\\r\n\\u{202e}c\n");
         let asked = args("cri-o docker crio --cdi").unwrap().unwrap();
         assert_eq!(asked.engines, [Engine::Crio, Engine::Docker]);
     }

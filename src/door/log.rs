@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use log::LevelFilter;
 use rustix::fs::{Mode, OFlags};
@@ -16,9 +18,15 @@ pub(super) fn start(config: &Config) {
     let Some(path) = config.log_file.as_deref() else {
         return;
     };
-    let Some(file) = open(path) else {
-        super::inject::say(&format!("warning: log file {} cannot be written", path.display()));
-        return;
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(why) => {
+            super::inject::say(&format!(
+                "warning: log file {} is not written: {why}",
+                path.display()
+            ));
+            return;
+        }
     };
     let level = match *config.log_level {
         LogLevel::Off => LevelFilter::Off,
@@ -43,18 +51,31 @@ fn write_line(out: &mut impl Write, record: &log::Record<'_>) -> io::Result<()> 
     writeln!(out, "[{:<5} {}] {}", record.level(), record.target(), Line(&text))
 }
 
-/// Opens the file for appending, in a directory that only root can change, and no link in its place.
-fn open(path: &std::path::Path) -> Option<File> {
-    let (dir, name) = root::split(path).ok()?;
-    let dir = owned::find(dir).ok()??;
+/// Opens the file for appending: our own, by its only name, in a directory that only root can change. In `/tmp` somebody else
+/// can be there first, with a file of theirs or a second name of one of ours.
+fn open(path: &Path) -> Result<File, String> {
+    let (dir, name) = root::split(path).map_err(|e| e.to_string())?;
+    let dir = match owned::find(dir) {
+        Ok(Some(dir)) => dir,
+        Ok(None) => return Err("its directory does not exist".to_owned()),
+        Err(e) => return Err(format!("{}: {}", e.what(), e.why())),
+    };
     let flags = OFlags::WRONLY
         | OFlags::APPEND
         | OFlags::CREATE
         | OFlags::NOFOLLOW
         | OFlags::NONBLOCK
         | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(0o640)).ok()?);
-    file.metadata().ok()?.is_file().then_some(file)
+    let file = rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(0o640));
+    let file = File::from(file.map_err(|e| e.to_string())?);
+    let meta = file.metadata().map_err(|e| e.to_string())?;
+    if !meta.is_file() || meta.nlink() != 1 {
+        return Err("it is no file of its own".to_owned());
+    }
+    if meta.uid() != rustix::process::geteuid().as_raw() {
+        return Err(format!("it belongs to user {}", meta.uid()));
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -81,5 +102,23 @@ mod tests {
         let line = text.strip_suffix('\n').unwrap();
         let plain = |c: char| !c.is_control() && !matches!(c, '\u{202e}' | '\u{2028}');
         assert!(line.chars().all(plain) && line.len() < 17_000);
+    }
+
+    #[test]
+    fn the_file_is_our_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        open(&at("new")).unwrap();
+        open(&at("new")).unwrap();
+        std::fs::hard_link(at("new"), at("other")).unwrap();
+        assert!(open(&at("new")).unwrap_err().contains("of its own"));
+        std::fs::remove_file(at("other")).unwrap();
+        std::os::unix::fs::symlink(at("new"), at("link")).unwrap();
+        open(&at("link")).unwrap_err();
+        open(&at("none/new")).unwrap_err();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(at("new"), Some(1000), None).unwrap();
+            assert!(open(&at("new")).unwrap_err().contains("user 1000"));
+        }
     }
 }

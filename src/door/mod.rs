@@ -178,13 +178,16 @@ fn installed(name: &str) -> Result<Program> {
     Program::prove(&installation(name))
 }
 
+/// Where packages put programs.
+const PACKAGED: &str = "/usr/bin";
+
 /// The path that [`installed`] proves.
 fn installation(name: &str) -> PathBuf {
     let here = std::env::current_exe()
         .ok()
         .and_then(|exe| exe.parent().map(Path::to_path_buf))
         .filter(|dir| dir.join("nvoci-runtime").exists())
-        .unwrap_or_else(|| Path::new("/usr/bin").to_path_buf());
+        .unwrap_or_else(|| Path::new(PACKAGED).to_path_buf());
     here.join(name)
 }
 

@@ -232,7 +232,7 @@ pub const fn program(engine: Engine) -> Option<&'static str> {
     }
 }
 
-/// The engine's daemons on this host, those of snaps among them.
+/// The engine's daemons on this host. The snap of Docker has another root directory, and is among the others.
 pub fn daemons(engine: Engine) -> Daemons {
     let Some(name) = program(engine) else {
         return Daemons::default();

@@ -176,14 +176,14 @@ fn containerd(root: &Root, session: &Session, notes: &mut Vec<String>) -> Result
     Ok(if root.exists(microk8s) { microk8s } else { usual }.to_owned())
 }
 
-/// The daemons of this host's root directory.
+/// The system's daemons.
 fn running(session: &Session, engine: Engine, notes: &mut Vec<String>) -> Vec<Running> {
     if !session.live {
         return Vec::new();
     }
     let mut found = flags::daemons(engine);
     notes.append(&mut found.notes);
-    found.running.retain(|r| r.process.own_root && r.process.uid == 0);
+    found.running.retain(|r| r.process.uid == 0);
     found.running
 }
 

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Escaped, Result};
 use crate::sys::lock::Lock;
+use crate::sys::owned;
 use crate::sys::program::Program;
 use crate::sys::root::Root;
 
@@ -103,7 +104,9 @@ impl Report {
 
     fn add_file(&mut self, path: &Path, before: Option<&str>, after: Option<&str>) {
         self.files.push(path.to_owned());
-        self.diff += &diff::unified(&path.display().to_string(), before, after);
+        // A line break in the name would be a line of the diff.
+        let name = Escaped(&path.display().to_string()).to_string();
+        self.diff += &diff::unified(&name, before, after);
     }
 }
 
@@ -250,9 +253,11 @@ fn lock(job: &Job) -> Result<Option<Lock>> {
 }
 
 fn warn_before(job: &Job, stored: &Stored, report: &mut Report) {
-    if stored.loose && job.session.user.is_none() {
+    let dir = stored.path.parent().unwrap_or(&stored.path);
+    let lasting = || !job.session.live || owned::find_lasting(dir).is_ok();
+    if job.session.user.is_none() && (stored.loose || !lasting()) {
         report.warnings.push(format!(
-            "{}: not owned by root, or writable by others; whoever can write to it controls the engine",
+            "{}: it or a directory above is not root's, or others can write to it; whoever can controls the engine",
             stored.path.display()
         ));
     }

@@ -117,7 +117,7 @@ fn host_daemons() -> Vec<Daemon> {
     running
         .into_iter()
         .map(|r| r.process)
-        .filter(|p| p.own_root && p.uid == 0)
+        .filter(|p| p.uid == 0)
         .collect()
 }
 

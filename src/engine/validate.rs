@@ -109,7 +109,7 @@ fn flags_in_the_way(running: &[Running], settings: &Settings, file: &Path) -> Re
         _ => true,
     };
     let clash = ALSO_FLAGS.iter().find(|(flag, key)| {
-        let serves = |r: &&Running| r.process.own_root && r.process.uid == 0;
+        let serves = |r: &&Running| r.process.uid == 0;
         written(key) && running.iter().filter(serves).any(|r| r.flags.get(flag).is_some())
     });
     let Some((flag, _)) = clash else {

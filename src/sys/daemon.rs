@@ -25,7 +25,6 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::owned;
-use super::program::is_on_fuse;
 use super::root::{Node, Root};
 
 /// The highest process number of any kernel (`PID_MAX_LIMIT` of linux/threads.h).
@@ -48,8 +47,6 @@ pub struct Daemon {
     pub exe: PathBuf,
     /// Its arguments without its own name; none where `exe` is not known, since then they prove nothing.
     pub args: Vec<Vec<u8>>,
-    /// It has the caller's root directory. A snap's daemon has another one.
-    pub own_root: bool,
     dir: Root,
 }
 
@@ -73,6 +70,8 @@ pub enum Fault {
     User,
     /// It is the right program, run by user 0 of this host, in another root directory: a container's.
     Root,
+    /// As [`Fault::Root`], and the program of the host's snap package in its service.
+    Snap,
     /// User 0 of this host runs something else, or what somebody else could have put there.
     Program,
 }
@@ -109,7 +108,6 @@ pub(crate) struct Sight {
 struct Identity {
     uid: u32,
     exe: PathBuf,
-    own_root: bool,
 }
 
 impl Sight {
@@ -179,7 +177,6 @@ impl Sight {
             uid: identity.uid,
             exe: identity.exe,
             args,
-            own_root: identity.own_root,
             dir,
         })))
     }
@@ -203,7 +200,6 @@ impl Sight {
             return Ok(Ok(Identity {
                 uid,
                 exe: PathBuf::new(),
-                own_root: true,
             }));
         }
         if uid == 0 && visible? != namespace(&self.proc, "self/ns/user")? {
@@ -215,25 +211,52 @@ impl Sight {
         if exe.file_name() != Some(OsStr::new(name)) {
             return Ok(Err((uid, fault, format!("its program is {}", exe.display()))));
         }
-        let own_root = open(dir, "root/.", OFlags::DIRECTORY)?.id() == self.root;
-        // A snap's files have the host's own paths, and its daemon another root directory.
-        if !own_root && !exe.starts_with("/snap") {
-            let why = "it has another root directory: a container's".to_owned();
-            let fault = if uid == 0 { Fault::Root } else { Fault::User };
+        let inode = || open(dir, "exe", OFlags::empty());
+        if open(dir, "root/.", OFlags::DIRECTORY)?.id() != self.root {
+            let snap = uid == 0
+                && in_place
+                && is_snaps(&exe, name)
+                && inode().is_ok_and(|inode| prove(&exe, true, &inode).is_ok())
+                && in_service(&dir.read_text("cgroup", MAX_TEXT).unwrap_or_default(), name);
+            return Ok(Err(if snap {
+                (uid, Fault::Snap, exe.display().to_string())
+            } else {
+                let why = "it has another root directory: a container's".to_owned();
+                let fault = if uid == 0 { Fault::Root } else { Fault::User };
+                (uid, fault, why)
+            }));
+        }
+        if let Err(why) = prove(&exe, in_place, &inode()?) {
             return Ok(Err((uid, fault, why)));
         }
-        if let Err(why) = prove(&exe, in_place, &open(dir, "exe", OFlags::empty())?) {
-            return Ok(Err((uid, fault, why)));
-        }
-        Ok(Ok(Identity { uid, exe, own_root }))
+        Ok(Ok(Identity { uid, exe }))
     }
+}
+
+/// `/snap/docker/2893/bin/dockerd`: a file of the host's mount of the package.
+fn is_snaps(exe: &Path, name: &str) -> bool {
+    let mut parts = exe.strip_prefix("/snap/docker").unwrap_or(Path::new("")).iter();
+    let revision = parts.next().and_then(OsStr::to_str).unwrap_or_default();
+    let number = revision.strip_prefix('x').unwrap_or(revision);
+    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    digits && parts.eq([OsStr::new("bin"), OsStr::new(name)])
+}
+
+/// Whether a process is in the snap's own service, from the top: what a container makes is below a cgroup of its own.
+fn in_service(cgroups: &str, name: &str) -> bool {
+    let unit = format!("/system.slice/snap.docker.{name}.service");
+    let mut lines = cgroups.lines().filter_map(|line| line.split_once(':'));
+    lines.any(|(_, line)| matches!(line.split_once(':'), Some(("" | "name=systemd", path)) if path == unit))
 }
 
 /// Whether the inode that runs is the program at that path, where only root can have put it.
 fn prove(exe: &Path, in_place: bool, inode: &Node) -> Result<(), String> {
     let shown = exe.display();
     let stat = inode.stat();
-    if inode.kind() != FileType::RegularFile || stat.st_mode & SETUID_OR_SETGID != 0 || is_on_fuse(inode) {
+    if inode.kind() != FileType::RegularFile
+        || stat.st_mode & SETUID_OR_SETGID != 0
+        || owned::may_be_fuse(inode)
+    {
         return Err(format!("its program {shown} is no plain program"));
     }
     owned::check(inode, exe).map_err(|e| format!("its program {shown}: {}", e.why()))?;
@@ -332,7 +355,6 @@ impl Daemon {
             uid,
             exe: "/usr/bin/dockerd".into(),
             args: args.iter().map(|a| a.as_bytes().to_vec()).collect(),
-            own_root: true,
             dir: Root::open("/").unwrap(),
         }
     }
@@ -428,7 +450,6 @@ mod tests {
             daemon.args,
             [&b"--config-file=/etc/docker/x.json"[..], b"--debug"]
         );
-        assert!(daemon.own_root);
     }
 
     #[test]
@@ -502,6 +523,52 @@ mod tests {
         recorded.link("proc/77/root", recorded.at("other").to_str().unwrap());
         assert!(recorded.refused().contains("root directory"));
         assert!(recorded.scan().refused.iter().all(|r| r.fault != Fault::Program));
+        // A container names its files as it likes, and mounts what it likes there.
+        for exe in ["/snap/dockerd (deleted)", "/snap/docker/1/bin/dockerd"] {
+            recorded.link("proc/77/exe", exe);
+            fs::write(
+                recorded.at("proc/77/cgroup"),
+                "0::/system.slice/snap.docker.dockerd.service\n",
+            )
+            .unwrap();
+            // What the link of a recorded procfs leads to is not there.
+            assert!(recorded.scan().daemons.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_snaps_daemon_is_known_by_its_path_and_its_service() {
+        for (path, right) in [
+            ("/snap/docker/2893/bin/dockerd", true),
+            ("/snap/docker/x1/bin/dockerd", true),
+            ("/snap/dockerd", false),
+            ("/snap/docker/bin/dockerd", false),
+            ("/snap/docker/x/bin/dockerd", false),
+            ("/snap/docker/1/usr/bin/dockerd", false),
+            ("/snap/docker/1/bin/dockerd/dockerd", false),
+            ("/snap/docker/1/bin/sh", false),
+            ("/snap/other/1/bin/dockerd", false),
+            ("/snapdocker/1/bin/dockerd", false),
+        ] {
+            assert_eq!(is_snaps(Path::new(path), NAME), right, "{path}");
+        }
+        for (cgroup, right) in [
+            ("0::/system.slice/snap.docker.dockerd.service", true),
+            (
+                "3:cpu:/x\n1:name=systemd:/system.slice/snap.docker.dockerd.service",
+                true,
+            ),
+            ("1:cpu:/system.slice/snap.docker.dockerd.service", false),
+            (
+                "0::/system.slice/docker-1.scope/system.slice/snap.docker.dockerd.service",
+                false,
+            ),
+            ("0::/system.slice/snap.docker.dockerd.service/x", false),
+            ("0::/../system.slice/snap.docker.dockerd.service", false),
+            ("", false),
+        ] {
+            assert_eq!(in_service(cgroup, NAME), right, "{cgroup}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -13,6 +14,15 @@ use rustix::io::Errno;
 use crate::error::{Code, Error, IoContext, Result};
 
 use super::root::{Node, Root};
+
+/// How long what is found must stay what it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Term {
+    /// While it is used.
+    Now,
+    /// As long as something that is written down names it.
+    Lasting,
+}
 
 /// The most symbolic links that are followed, as in the kernel.
 pub(super) const MAX_LINKS: usize = 40;
@@ -32,22 +42,23 @@ pub(super) const OTHERS_WRITE: u32 = 0o022;
 /// # Errors
 /// [`Code::UnsafeOwner`], naming the component.
 pub fn find(path: &Path) -> Result<Option<Node>> {
-    walk(path, trusted_users(), Sticky::Counts)
+    walk(path, trusted_users(), Term::Now)
 }
 
-/// Like [`find`], for a name that others may not even have been first to take: no directory with the sticky bit either.
+/// As [`find`], for a path that is written down and followed later: what root has in `/tmp` is cleaned away or gone after a
+/// boot, and then anybody makes it anew. So no directory on the way [lets others add entries](keeps), and none is on FUSE,
+/// whose server says what owner and content its files have, links among them.
 ///
 /// # Errors
 /// [`Code::UnsafeOwner`], naming the component.
-pub fn find_in_private(path: &Path) -> Result<Option<Node>> {
-    walk(path, trusted_users(), Sticky::IsNothing)
+pub fn find_lasting(path: &Path) -> Result<Option<Node>> {
+    walk(path, trusted_users(), Term::Lasting)
 }
 
-/// Whether the sticky bit makes a directory safe that others may write to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Sticky {
-    Counts,
-    IsNothing,
+/// Whether a directory of root's that lets others write with the sticky bit (`mode`) keeps a name for root once the entry is
+/// gone: the one store whose group is a package manager's builders.
+pub(super) fn keeps(path: &Path, mode: u32) -> bool {
+    mode & OTHERS_WRITE == 0 || (path == Path::new("/nix/store") && mode & 0o002 == 0)
 }
 
 /// Checks one inode that was found otherwise; `path` is for the message.
@@ -55,10 +66,10 @@ enum Sticky {
 /// # Errors
 /// [`Code::UnsafeOwner`].
 pub fn check(node: &Node, path: &Path) -> Result<()> {
-    check_by(node, path, trusted_users(), Sticky::Counts)
+    check_by(node, path, trusted_users(), Term::Now)
 }
 
-fn walk(path: &Path, users: &[u32], sticky: Sticky) -> Result<Option<Node>> {
+fn walk(path: &Path, users: &[u32], term: Term) -> Result<Option<Node>> {
     let failed = |e: &io::Error| Error::io(Code::System, path.display().to_string(), e);
     let root = || Root::open("/").and_then(|root| root.resolve("/"));
     let mut todo = components(path);
@@ -76,7 +87,7 @@ fn walk(path: &Path, users: &[u32], sticky: Sticky) -> Result<Option<Node>> {
         let Some((_, dir)) = trail.last() else {
             return Ok(None);
         };
-        check_by(dir, here.parent().unwrap_or(&here), users, sticky)?;
+        check_by(dir, here.parent().unwrap_or(&here), users, term)?;
         let node = match dir.child(&name) {
             Ok(node) => node,
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR)) => {
@@ -88,7 +99,7 @@ fn walk(path: &Path, users: &[u32], sticky: Sticky) -> Result<Option<Node>> {
             trail.push((name, node));
             continue;
         }
-        check_by(&node, &here, users, sticky)?;
+        check_by(&node, &here, users, term)?;
         links += 1;
         if links > MAX_LINKS {
             return Err(failed(&Errno::LOOP.into()));
@@ -104,15 +115,23 @@ fn walk(path: &Path, users: &[u32], sticky: Sticky) -> Result<Option<Node>> {
     let Some((_, node)) = trail.pop() else {
         return Ok(None);
     };
-    check_by(&node, path, users, sticky)?;
+    check_by(&node, path, users, term)?;
     Ok(Some(node))
 }
 
-fn check_by(node: &Node, path: &Path, users: &[u32], sticky: Sticky) -> Result<()> {
+fn check_by(node: &Node, path: &Path, users: &[u32], term: Term) -> Result<()> {
     let stat = node.stat();
+    let lasting = term == Term::Lasting;
     let why = if !users.contains(&stat.st_uid) {
         format!("it belongs to user {}, not to root", stat.st_uid)
-    } else if node.is_symlink() || (sticky == Sticky::Counts && node.is_dir() && stat.st_mode & STICKY != 0) {
+    } else if lasting && node.is_dir() && stat.st_mode & STICKY != 0 && !keeps(path, stat.st_mode) {
+        format!(
+            "mode {:04o} lets others put something else there once it is gone",
+            stat.st_mode & 0o7777
+        )
+    } else if lasting && may_be_fuse(node) {
+        "it is on a FUSE file system, whose server says what owner and content a file has".to_owned()
+    } else if node.is_symlink() || (node.is_dir() && stat.st_mode & STICKY != 0) {
         // A link has no mode of its own.
         return Ok(());
     } else if stat.st_mode & OTHERS_WRITE != 0 {
@@ -121,6 +140,13 @@ fn check_by(node: &Node, path: &Path, users: &[u32], sticky: Sticky) -> Result<(
         return Ok(());
     };
     Err(Error::new(Code::UnsafeOwner, path.display().to_string(), why))
+}
+
+/// Whether a user's own program may answer for the inode: a mount of theirs can show any owner, and fail any question.
+pub(super) fn may_be_fuse(node: &Node) -> bool {
+    /// linux/magic.h.
+    const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+    !rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type != FUSE_SUPER_MAGIC)
 }
 
 /// The components of a path, last first.
@@ -200,22 +226,22 @@ mod tests {
     #[test]
     fn a_file_of_root_below_directories_of_root() {
         let dir = tree();
-        let found = walk(&dir.path().join("etc/conf"), &me(), Sticky::Counts)
+        let found = walk(&dir.path().join("etc/conf"), &me(), Term::Now)
             .unwrap()
             .unwrap();
         assert_eq!(found.read(8).unwrap(), b"x");
         assert!(
-            walk(&dir.path().join("etc/none"), &me(), Sticky::Counts)
+            walk(&dir.path().join("etc/none"), &me(), Term::Now)
                 .unwrap()
                 .is_none()
         );
         assert!(
-            walk(&dir.path().join("none/conf"), &me(), Sticky::Counts)
+            walk(&dir.path().join("none/conf"), &me(), Term::Now)
                 .unwrap()
                 .is_none()
         );
         assert!(
-            walk(&dir.path().join("etc/conf/x"), &me(), Sticky::Counts)
+            walk(&dir.path().join("etc/conf/x"), &me(), Term::Now)
                 .unwrap()
                 .is_none()
         );
@@ -227,15 +253,11 @@ mod tests {
         symlink("etc", dir.path().join("static")).unwrap();
         symlink("../static/conf", dir.path().join("etc/link")).unwrap();
         symlink(dir.path().join("static/link"), dir.path().join("abs")).unwrap();
-        let found = walk(&dir.path().join("abs"), &me(), Sticky::Counts)
-            .unwrap()
-            .unwrap();
+        let found = walk(&dir.path().join("abs"), &me(), Term::Now).unwrap().unwrap();
         assert_eq!(found.read(8).unwrap(), b"x");
         symlink("loop", dir.path().join("loop")).unwrap();
         assert_eq!(
-            walk(&dir.path().join("loop"), &me(), Sticky::Counts)
-                .unwrap_err()
-                .os(),
+            walk(&dir.path().join("loop"), &me(), Term::Now).unwrap_err().os(),
             Some(libc::ELOOP)
         );
     }
@@ -245,7 +267,7 @@ mod tests {
         let dir = tree();
         let file = dir.path().join("etc/conf");
         let refused = |needle: &str| {
-            let e = walk(&file, &me(), Sticky::Counts).unwrap_err();
+            let e = walk(&file, &me(), Term::Now).unwrap_err();
             assert_eq!(e.code(), Code::UnsafeOwner);
             assert!(e.to_string().contains(needle), "{e}");
         };
@@ -255,12 +277,29 @@ mod tests {
         mode(&dir.path().join("etc"), 0o777);
         refused("0777");
         mode(&dir.path().join("etc"), 0o1777);
-        assert!(walk(&file, &me(), Sticky::Counts).unwrap().is_some());
-        let private = walk(&file, &me(), Sticky::IsNothing).unwrap_err();
-        assert!(private.to_string().contains("1777"), "{private}");
+        assert!(walk(&file, &me(), Term::Now).unwrap().is_some());
+        // Root's own file, until it is removed.
+        let e = walk(&file, &me(), Term::Lasting).unwrap_err();
+        assert!(e.why().contains("once it is gone"), "{e}");
         assert_eq!(
-            walk(&file, &[4_000_000_000], Sticky::Counts).unwrap_err().code(),
+            walk(&file, &[4_000_000_000], Term::Now).unwrap_err().code(),
             Code::UnsafeOwner
         );
+    }
+
+    #[test]
+    fn a_name_lasts_where_nobody_else_can_take_it() {
+        let nix = Path::new("/nix/store");
+        for (path, mode, kept) in [
+            (Path::new("/opt"), 0o40755, true),
+            (Path::new("/tmp"), 0o41777, false),
+            (Path::new("/opt/group"), 0o41775, false),
+            (nix, 0o41775, true),
+            (nix, 0o41777, false),
+        ] {
+            assert_eq!(keeps(path, mode), kept, "{} {mode:o}", path.display());
+        }
+        let usual = Path::new("/usr/bin");
+        assert!(walk(usual, &me(), Term::Lasting).unwrap().is_some());
     }
 }

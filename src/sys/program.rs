@@ -1,12 +1,10 @@
 //! Programs that only root can have put where they are.
 
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
 
 use super::owned;
-use super::root::Node;
 
 /// Where the host's own programs are; never the caller's `PATH`, which `su` keeps.
 const DIRS: [&str; 6] = [
@@ -20,8 +18,8 @@ const DIRS: [&str; 6] = [
 /// [`DIRS`] as a `PATH` for what is started.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The absolute path of a program of which no component could have been put there, or can be replaced, by somebody
-/// other than root (or the user who runs this). What root is to execute later is written down as this type only.
+/// The absolute path of a program of which no component could have been put there, or can be replaced, now or later, by
+/// somebody other than root (or the user who runs this). What root is to execute later is written down as this type only.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Program(PathBuf);
 
@@ -38,7 +36,7 @@ impl Program {
         if !path.is_absolute() || !plain || path.components().any(|c| c.as_os_str() == "..") {
             return Err(none("it is no plain absolute path"));
         }
-        let node = match owned::find(path) {
+        let node = match owned::find_lasting(path) {
             Ok(Some(node)) => node,
             Ok(None) => return Err(none("it does not exist")),
             Err(e) if e.code() == Code::UnsafeOwner => {
@@ -53,10 +51,6 @@ impl Program {
         };
         if !node.is_file() || node.stat().st_mode & 0o111 == 0 {
             return Err(none("it is not an executable file"));
-        }
-        if is_on_fuse(&node) {
-            let why = "it is on a FUSE file system, whose server says what owner and content a file has";
-            return Err(Error::new(Code::LooseProgram, shown(), why));
         }
         Ok(Self(path.to_owned()))
     }
@@ -78,13 +72,6 @@ impl Program {
     }
 }
 
-/// Whether a user's own program may answer for the file: a mount of theirs can show any owner.
-pub(super) fn is_on_fuse(node: &Node) -> bool {
-    /// linux/magic.h.
-    const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
-    rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type == FUSE_SUPER_MAGIC)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +84,9 @@ mod tests {
 
     #[test]
     fn what_root_would_execute_later_is_proven() {
-        let dir = tempfile::tempdir().unwrap();
+        // Not below a directory like /tmp, of which nothing is written down.
+        let built = std::env::current_exe().unwrap();
+        let dir = tempfile::tempdir_in(built.parent().unwrap()).unwrap();
         let at = |name: &str| dir.path().join(name);
         let mode = |name: &str, mode| fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
         fs::create_dir(at("bin")).unwrap();
@@ -124,6 +113,8 @@ mod tests {
             ("bin/nvoci", 0o757, 0o755),
             ("bin/nvoci", 0o775, 0o755),
             ("bin", 0o777, 0o755),
+            ("bin", 0o1777, 0o755),
+            ("bin", 0o1775, 0o755),
         ] {
             mode(name, loose);
             assert_eq!(

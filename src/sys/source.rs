@@ -450,7 +450,7 @@ impl<'r> Walk<'r> {
         let firm = mode & 0o002 == 0 && owned::trusted_users().contains(&node.stat().st_uid);
         Ok(Rc::new(Dir {
             firm,
-            lasting: firm && parent.as_ref().is_none_or(|parent| parent.lasting),
+            lasting: firm && owned::keeps(&path, mode) && parent.as_ref().is_none_or(|parent| parent.lasting),
             node,
             path,
             parent,
@@ -760,13 +760,13 @@ mod tests {
         t.give("tmp/d")
             .refused("/tmp/d/file", Use::File, "belongs to user");
         // Nix's store: root's, and its builders' group may add to it.
-        t.file("store/a/libcuda.so.1")
-            .link("a", "store/b")
-            .mode("store", 0o1775);
-        t.find("/store/b/libcuda.so.1", Use::File).unwrap();
-        t.lasting("/store/b/libcuda.so.1", Use::File).unwrap();
-        t.mode("store", 0o775)
-            .refused("/store/b/libcuda.so.1", Use::File, "lets others write");
+        t.file("nix/store/a/libcuda.so.1")
+            .link("a", "nix/store/b")
+            .mode("nix/store", 0o1775);
+        t.find("/nix/store/b/libcuda.so.1", Use::File).unwrap();
+        t.lasting("/nix/store/b/libcuda.so.1", Use::File).unwrap();
+        t.mode("nix/store", 0o775)
+            .refused("/nix/store/b/libcuda.so.1", Use::File, "lets others write");
         // The way to the driver root is proved as well.
         let t = Tree::new();
         t.file("u/root/usr/lib/libcuda.so.1").give("u");

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::{ENVIRONMENT, Finding, NOFILE, NOT_A_DAEMON, Severity, Whose, whose};
+use super::{ENVIRONMENT, Finding, NOFILE, NOT_A_DAEMON, SNAP, Severity, Whose, whose};
 use crate::engine::Engine;
 use crate::engine::flags::{self, Running};
+use crate::sys::daemon::Fault;
 use crate::sys::root::Root;
 
 /// The limit that made NVML's client loop for 24 s (NVIDIA/nvidia-container-toolkit issue 1053).
@@ -17,7 +18,6 @@ const MAX_NAMED: usize = 5;
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub(super) running: Running,
-    pub(super) cgroup: String,
     /// What it looks programs up in; `None` where the environment may not be read.
     pub(super) path: Option<String>,
     /// `NVIDIA_*` variables.
@@ -28,14 +28,17 @@ pub(super) struct Daemon {
     pub(super) root: Option<Root>,
 }
 
-/// The engine's running daemons, the system's own first: those of this root, and those of snaps, which have one of their
-/// own. And a finding on the processes that only look like one.
+/// The engine's running daemons, the system's own first, and a finding on the processes that only look like one.
 pub(super) fn find(engine: Engine) -> (Vec<Daemon>, Option<Finding>) {
     let found = flags::daemons(engine);
     let mut daemons: Vec<Daemon> = found.running.into_iter().map(look).collect();
     daemons.sort_by_key(|d| d.running.process.uid);
     let name = flags::program(engine).unwrap_or_default();
-    let others = found.of_others.iter().take(MAX_NAMED);
+    let (snaps, others): (Vec<_>, Vec<_>) = found.of_others.iter().partition(|r| r.fault == Fault::Snap);
+    if let Some(snap) = snaps.first() {
+        return (daemons, Some(of_snap(engine, &snap.why)));
+    }
+    let others = others.iter().take(MAX_NAMED);
     let others = others.map(|r| format!("process {}: {}", r.pid, r.why));
     let evidence: Vec<String> = found.notes.into_iter().take(MAX_NAMED).chain(others).collect();
     let finding = (!evidence.is_empty()).then(|| {
@@ -51,6 +54,18 @@ pub(super) fn find(engine: Engine) -> (Vec<Daemon>, Option<Finding>) {
     (daemons, finding)
 }
 
+/// The snap's daemon is no daemon of this root directory, so nothing else is read of it.
+pub(super) fn of_snap(engine: Engine, exe: &str) -> Finding {
+    Finding::new(
+        &SNAP,
+        Severity::Fail,
+        engine.name(),
+        "it is the snap package, which is confined and cannot run a runtime or hook of the host",
+    )
+    .fix("`snap remove docker`, then install docker.io or docker-ce")
+    .evidence(exe)
+}
+
 fn look(running: Running) -> Daemon {
     let process = &running.process;
     let environ = process.text("environ");
@@ -64,7 +79,6 @@ fn look(running: Running) -> Daemon {
         .filter(|v| v.starts_with("NVIDIA_"))
         .map(|v| (*v).to_owned());
     Daemon {
-        cgroup: process.text("cgroup"),
         path,
         nvidia: nvidia.collect(),
         started: process.age().and_then(|age| SystemTime::now().checked_sub(age)),
@@ -93,10 +107,6 @@ pub(super) struct Program {
 }
 
 impl Daemon {
-    pub(super) fn is_snap(&self) -> bool {
-        self.running.process.exe.starts_with("/snap") || self.cgroup.contains("snap.docker")
-    }
-
     /// What the daemon finds by that name.
     pub(super) fn program(&self, name: &str) -> Option<Program> {
         let root = self.root.as_ref()?;

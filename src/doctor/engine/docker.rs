@@ -40,6 +40,9 @@ pub(super) struct Docker {
 pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
     let (daemons, not_daemons) = daemon::find(Engine::Docker);
     let daemon = daemons.into_iter().next();
+    if daemon.is_none() && not_daemons.as_ref().is_some_and(|f| f.check == &SNAP) {
+        return Some(not_daemons.into_iter().collect());
+    }
     if daemon.is_none() && !site.installed(&["dockerd", "docker"]) {
         return None;
     }
@@ -101,9 +104,6 @@ fn ask(socket: &Path) -> std::io::Result<Value> {
 fn config_file(daemon: &Daemon) -> PathBuf {
     if let Some(file) = daemon.running.flags.get("config-file") {
         return file.into();
-    }
-    if daemon.is_snap() {
-        return "/var/snap/docker/current/config/daemon.json".into();
     }
     let user = nix::unistd::User::from_uid(daemon.running.process.uid.into())
         .ok()
@@ -171,18 +171,6 @@ impl Docker {
             );
             return found;
         };
-        if daemon.is_snap() {
-            found.push(
-                Finding::new(
-                    &SNAP,
-                    Severity::Fail,
-                    "docker",
-                    "it is the snap package, which is confined and cannot run a runtime or hook of the host",
-                )
-                .fix("`snap remove docker`, then install docker.io or docker-ce")
-                .evidence(daemon.running.process.exe.display().to_string()),
-            );
-        }
         if daemon.running.process.uid != 0 {
             found.push(
                 Finding::new(

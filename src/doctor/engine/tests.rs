@@ -1,12 +1,12 @@
 //! Each check on a made-up engine that has the fault, and on one that has not.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::daemon::{Daemon, Program};
+use super::daemon::{Daemon, Program, of_snap};
 use super::docker::Docker;
 use super::*;
 use crate::doctor::Check;
@@ -51,7 +51,6 @@ impl Machine {
                 process: process::Daemon::made_up(0, &[]),
                 flags: Flags::default(),
             },
-            cgroup: String::new(),
             path: Some("/usr/sbin:/usr/bin".to_owned()),
             nvidia: Vec::new(),
             started: SystemTime::now().checked_add(Duration::from_secs(60)),
@@ -200,15 +199,8 @@ fn two_toolkits_and_a_hook_that_does_not_tell_systemd() {
 
 #[test]
 fn which_docker_it_is() {
-    let exe = |path: &str| {
-        let path = PathBuf::from(path);
-        changed(|d| d.daemon.as_mut().unwrap().running.process.exe = path)
-    };
-    assert_eq!(
-        worst(&exe("/snap/docker/1/bin/dockerd"), &SNAP),
-        Some(Severity::Fail)
-    );
-    assert_eq!(worst(&exe("/usr/bin/dockerd"), &SNAP), None);
+    let snap = [of_snap(Engine::Docker, "/snap/docker/1/bin/dockerd")];
+    assert_eq!(worst(&snap, &SNAP), Some(Severity::Fail));
     let found = changed(|d| d.daemon.as_mut().unwrap().running.process.uid = 1000);
     assert_eq!(worst(&found, &ROOTLESS), Some(Severity::Info));
     let found = changed(|d| d.context = Some("remote".to_owned()));

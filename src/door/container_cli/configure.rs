@@ -110,7 +110,7 @@ fn namespace(pid: Option<i32>) -> Result<Namespace> {
 fn spec_of(rootfs: &Path) -> Option<Spec> {
     let dir = rootfs.parent()?;
     let path = dir.join(CONFIG);
-    let file = owned::find_in_private(&path).ok()??;
+    let file = owned::find_lasting(&path).ok()??;
     let spec = whole_in(&file, || path.display().to_string()).ok()?;
     (spec.root_path(dir).ok()? == rootfs).then_some(spec)
 }
