@@ -108,7 +108,11 @@ impl Editor {
             Some(rest) => ("\u{feff}", rest),
             None => ("", text),
         };
-        if text.len() > MAX_TEXT || format == Format::Json && memory_of(text.as_bytes()) > MAX_VALUES {
+        let too_many = match format {
+            Format::Json => memory_of(text.as_bytes()) > MAX_VALUES,
+            Format::Toml => toml::memory_of(text) > toml::MAX_MEMORY,
+        };
+        if text.len() > MAX_TEXT || too_many {
             let why = "it is larger than 1 MiB, or has too many values";
             return Err(Error::new(Code::TooLarge, file, why));
         }
