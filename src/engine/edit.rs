@@ -412,6 +412,30 @@ mod tests {
     }
 
     #[test]
+    fn toml_is_weighed_before_it_is_parsed() {
+        let mib = |item: &str| format!("a=[{}]", item.repeat((MAX_TEXT - 10) / item.len()));
+        let keys: String = (0..90_000).map(|i| format!("a{i}=1\n")).collect();
+        for text in [
+            mib("{b=1},"),
+            mib("[],"),
+            mib("1,"),
+            "[[a]]\n".repeat(170_000),
+            keys,
+        ] {
+            let e = Editor::open("/etc/f", Format::Toml, &text).unwrap_err();
+            assert_eq!(e.code(), Code::TooLarge);
+        }
+        // Keys share a long header, and whole lines of them are found below it.
+        let name = "k".repeat(20_000);
+        let keys: String = (0..2000).map(|i| format!("a{i}=1\n")).collect();
+        let mut e = Editor::open("/etc/f", Format::Toml, &format!("[x.{name}]\n{keys}")).unwrap();
+        e.set(&["x", &name, "a7"], &json!(8)).unwrap();
+        e.set(&["x", "a7"], &json!(9)).unwrap();
+        e.remove(&["x", &name], 1).unwrap();
+        assert_eq!(e.value(), &json!({"x": {"a7": 9}}));
+    }
+
+    #[test]
     fn tables_within_tables_are_compared_once() {
         let path: Vec<String> = (0..60).map(|i| format!("t{i}")).collect();
         let text = format!("[{}]\nx = 1\n", path.join("."));

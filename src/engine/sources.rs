@@ -219,6 +219,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_files_of_a_command_are_weighed_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        std::fs::create_dir_all(dir.path().join("d")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("main.toml", "imports = [\"/d/*.toml\"]\n");
+        let main = Path::new("/main.toml");
+        let keys: String = (0..2000).map(|i| format!("a{i} = 1\n")).collect();
+        for i in 0..10 {
+            write(&format!("d/{i}.toml"), &keys);
+        }
+        assert_eq!(imports(&root, main).unwrap().len(), 10);
+        for i in 10..200 {
+            write(&format!("d/{i}.toml"), &keys);
+        }
+        let e = imports(&root, main).unwrap_err();
+        assert_eq!(e.code(), crate::error::Code::TooLarge);
+    }
+
+    #[test]
     fn stars_match_like_the_shells() {
         for (pattern, name, fits) in [
             ("*.toml", "a.toml", true),
