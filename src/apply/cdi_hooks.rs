@@ -20,6 +20,7 @@ use crate::compat::forward::HostDriver;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::ldso::{self, CacheOutcome, Change, FirstDir, Flavour, How, Links, Run, Update, Warnings};
 use crate::plan::forbid_node_making;
+use crate::sys::budget::Budget;
 use crate::sys::mount::{Restrict, seal};
 use crate::sys::root::{Root, own_fds, split};
 
@@ -96,18 +97,33 @@ impl CdiHook {
 /// [`Code::UnsafePath`] when the image has a link or a special file on the way that must not be followed.
 pub fn run(hook: &CdiHook, container: &Container, image: Option<Image>) -> Result<Vec<String>> {
     match hook {
-        CdiHook::CreateSymlinks(links) => links
-            .iter()
-            .filter_map(|l| link(container, l).transpose())
-            .collect(),
+        CdiHook::CreateSymlinks(links) => {
+            let budget = Budget::default();
+            let made = |l| afford(&budget, "the links").and_then(|()| link(container, l));
+            links.iter().filter_map(|l| made(l).transpose()).collect()
+        }
         CdiHook::UpdateLdcache(_) => update_ldcache(container, image),
         CdiHook::Chmod { mode, paths } => {
-            Ok(paths.iter().filter_map(|p| chmod(container, p, *mode)).collect())
+            let budget = Budget::default();
+            let set = |p| afford(&budget, "the paths").map(|()| chmod(container, p, *mode));
+            paths.iter().filter_map(|p| set(p).transpose()).collect()
         }
         CdiHook::EnableCudaCompat { .. } => enable_cuda_compat(container, image),
         CdiHook::DisableDeviceNodeModification => disable_node_modification(container),
         CdiHook::UpdateApplicationProfile => application_profile(container),
     }
+}
+
+/// Charges one path, of which each costs up to 2 ms where the image has links of thousands of bytes on the way.
+///
+/// # Errors
+/// [`Code::TooLarge`] when the hook has used its processor time.
+fn afford(budget: &Budget, what: &str) -> Result<()> {
+    /// The clock is read for each 16th path.
+    const COST: usize = 64 << 10;
+    budget
+        .scan(COST)
+        .map_err(|e| e.of(format!("{what} of a CDI hook")))
 }
 
 /// What the image does that is unsafe is an error; what it does not allow is a warning.

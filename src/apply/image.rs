@@ -284,6 +284,11 @@ fn unreadable(e: &io::Error) -> Error {
             WHAT,
             "a file system of the container does not answer",
         ),
+        io::ErrorKind::FileTooLarge => Error::new(
+            Code::TooLarge,
+            WHAT,
+            "reading them takes more processor time or memory than they may",
+        ),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => Error::new(
             Code::Image,
             WHAT,

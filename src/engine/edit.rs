@@ -108,7 +108,11 @@ impl Editor {
             Some(rest) => ("\u{feff}", rest),
             None => ("", text),
         };
-        if text.len() > MAX_TEXT || format == Format::Json && memory_of(text.as_bytes()) > MAX_VALUES {
+        let too_many = match format {
+            Format::Json => memory_of(text.as_bytes()) > MAX_VALUES,
+            Format::Toml => toml::memory_of(text) > toml::MAX_MEMORY,
+        };
+        if text.len() > MAX_TEXT || too_many {
             let why = "it is larger than 1 MiB, or has too many values";
             return Err(Error::new(Code::TooLarge, file, why));
         }
@@ -405,6 +409,30 @@ mod tests {
         };
         assert_eq!(e.undo(&change).unwrap(), Undone::Kept);
         assert_eq!(e.text(), "{\"default-runtime\": \"kata\"}");
+    }
+
+    #[test]
+    fn toml_is_weighed_before_it_is_parsed() {
+        let mib = |item: &str| format!("a=[{}]", item.repeat((MAX_TEXT - 10) / item.len()));
+        let keys: String = (0..90_000).map(|i| format!("a{i}=1\n")).collect();
+        for text in [
+            mib("{b=1},"),
+            mib("[],"),
+            mib("1,"),
+            "[[a]]\n".repeat(170_000),
+            keys,
+        ] {
+            let e = Editor::open("/etc/f", Format::Toml, &text).unwrap_err();
+            assert_eq!(e.code(), Code::TooLarge);
+        }
+        // Keys share a long header, and whole lines of them are found below it.
+        let name = "k".repeat(20_000);
+        let keys: String = (0..2000).map(|i| format!("a{i}=1\n")).collect();
+        let mut e = Editor::open("/etc/f", Format::Toml, &format!("[x.{name}]\n{keys}")).unwrap();
+        e.set(&["x", &name, "a7"], &json!(8)).unwrap();
+        e.set(&["x", "a7"], &json!(9)).unwrap();
+        e.remove(&["x", &name], 1).unwrap();
+        assert_eq!(e.value(), &json!({"x": {"a7": 9}}));
     }
 
     #[test]

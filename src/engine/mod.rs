@@ -22,7 +22,7 @@ pub mod restart;
 pub(crate) mod sources;
 pub mod spec;
 pub mod store;
-mod toml;
+pub(crate) mod toml;
 pub mod validate;
 
 use crate::error::Result;

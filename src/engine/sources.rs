@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::sys::budget::{Budget, Limits};
 use crate::sys::program::Program;
 use crate::sys::root::Root;
 
@@ -12,7 +13,7 @@ use super::edit::{Edit, Editor, Format};
 use super::place::Place;
 use super::register::{Job, broken};
 use super::store::{self, Stored};
-use super::{Engine, ask, containerd, crio, docker, podman};
+use super::{Engine, ask, containerd, crio, docker, podman, toml};
 
 /// No engine reads more files than this.
 const MAX_FILES: usize = 256;
@@ -97,9 +98,10 @@ fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
 pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     let mut queue = vec![main.to_owned()];
     let mut next = 0;
+    let budget = budget();
     while let Some(path) = queue.get(next).cloned() {
         next += 1;
-        let value = parse(root, &path)?;
+        let value = parse_within(root, &path, &budget)?;
         let patterns = value.get("imports").and_then(Value::as_array);
         for pattern in patterns.into_iter().flatten().filter_map(Value::as_str) {
             let pattern = store::parent(&path).join(pattern);
@@ -167,13 +169,29 @@ pub(crate) fn crio_files(root: &Root) -> Result<Vec<Value>> {
     let mut found = root.read_dir(dir, MAX_FILES).unwrap_or_default();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     paths.extend(found.into_iter().map(|e| dir.join(e.name)));
-    paths.iter().map(|p| parse(root, p)).collect()
+    let budget = budget();
+    paths.iter().map(|p| parse_within(root, p, &budget)).collect()
 }
 
 pub(crate) fn parse(root: &Root, path: &Path) -> Result<Value> {
+    parse_within(root, path, &budget())
+}
+
+/// For all files of one engine: many small ones cost no more than a large one.
+fn budget() -> Budget {
+    Budget::new(Limits {
+        kept: toml::MAX_MEMORY as u64,
+        ..Limits::DEFAULT
+    })
+}
+
+fn parse_within(root: &Root, path: &Path, budget: &Budget) -> Result<Value> {
     let stored = store::load(root, path)?;
     let text = stored.text.unwrap_or_default();
-    Editor::open(&path.display().to_string(), Format::Toml, &text).map(|e| e.value().clone())
+    let weight = u64::try_from(toml::memory_of(&text)).unwrap_or(u64::MAX);
+    let what = path.display().to_string();
+    budget.keep(weight).map_err(|e| e.of(&what))?;
+    Editor::open(&what, Format::Toml, &text).map(|e| e.value().clone())
 }
 
 pub(crate) fn overlay(all: &mut Value, table: &Value) {
@@ -199,6 +217,26 @@ fn major() -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_files_of_a_command_are_weighed_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        std::fs::create_dir_all(dir.path().join("d")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("main.toml", "imports = [\"/d/*.toml\"]\n");
+        let main = Path::new("/main.toml");
+        let keys: String = (0..2000).map(|i| format!("a{i} = 1\n")).collect();
+        for i in 0..10 {
+            write(&format!("d/{i}.toml"), &keys);
+        }
+        assert_eq!(imports(&root, main).unwrap().len(), 10);
+        for i in 10..200 {
+            write(&format!("d/{i}.toml"), &keys);
+        }
+        let e = imports(&root, main).unwrap_err();
+        assert_eq!(e.code(), crate::error::Code::TooLarge);
+    }
 
     #[test]
     fn stars_match_like_the_shells() {

@@ -5,11 +5,27 @@
 //! with dotted keys or inside an array of tables is not edited.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 use toml_edit::{Document, Item, TableLike};
 
 use super::edit::{Syntax, line_indent, line_start, lookup, newline};
+
+/// Memory that parsing `text` takes, in bytes, at most about: each of these bytes may make a table, a key or a value.
+pub(crate) fn memory_of(text: &str) -> usize {
+    let weights = text.bytes().map(|byte| match byte {
+        b'{' | b'[' | b'.' => DOT,
+        b'=' | b',' | b'\n' => COMMA,
+        _ => 16,
+    });
+    weights.sum()
+}
+const DOT: usize = 1600;
+const COMMA: usize = 600;
+
+/// Memory that the text of one command may take, in bytes; an ordinary file of 100 kB takes a tenth of it.
+pub(crate) const MAX_MEMORY: usize = 96 << 20;
 
 /// Parses the whole text.
 pub(super) fn parse(text: &str) -> Result<Value, Syntax> {
@@ -91,10 +107,10 @@ pub(super) fn remove(text: &str, index: &Index, path: &[&str]) -> Option<String>
         return remove_inline(text, index, &table, path);
     }
     let mut cuts: Vec<Range<usize>> = Vec::new();
-    for b in index.blocks.iter().filter(|b| starts_with(&b.path, path)) {
+    for b in index.blocks.iter().filter(|b| b.path.starts_with(path)) {
         cuts.push(b.lines(text));
     }
-    for l in index.leaves.iter().filter(|l| starts_with(&l.path, path)) {
+    for l in index.leaves.iter().filter(|l| l.path.starts_with(path)) {
         let cut = line_start(text, l.start)..line_end(text, l.value.end);
         if !cuts.iter().any(|c| c.start <= cut.start && cut.end <= c.end) {
             cuts.push(cut);
@@ -119,10 +135,42 @@ pub(super) fn remove_header(text: &str, index: &Index, path: &[&str]) -> Option<
     Some(splice(text, block.lines(text), ""))
 }
 
+/// The keys that lead to a place. Places share those above them: a long header is not copied for each key below it.
+#[derive(Clone, Debug, Default)]
+struct Keys {
+    above: Option<Rc<Keys>>,
+    last: String,
+    len: usize,
+}
+
+impl Keys {
+    /// Whether they are those of `path`.
+    fn are(&self, path: &[&str]) -> bool {
+        self.len == path.len() && self.starts_with(path)
+    }
+
+    fn starts_with(&self, prefix: &[&str]) -> bool {
+        let mut at = self;
+        let mut rest = prefix;
+        loop {
+            if let Some((last, outer)) = rest.split_last().filter(|_| at.len == rest.len()) {
+                if at.last != **last {
+                    return false;
+                }
+                rest = outer;
+            }
+            match &at.above {
+                Some(above) if !rest.is_empty() => at = above,
+                _ => return rest.is_empty(),
+            }
+        }
+    }
+}
+
 /// A table with a header, the document itself included.
 #[derive(Clone, Debug)]
 struct Block {
-    path: Vec<String>,
+    path: Rc<Keys>,
     header: Range<usize>,
     first_key: Option<usize>,
     /// The end of the last value, or of the header.
@@ -145,7 +193,7 @@ impl Block {
 /// A key with a value that is written after an equals sign.
 #[derive(Clone, Debug)]
 struct Leaf {
-    path: Vec<String>,
+    path: Rc<Keys>,
     /// Where the key (the first of a dotted key) starts.
     start: usize,
     value: Range<usize>,
@@ -158,7 +206,7 @@ pub(super) struct Index {
     blocks: Vec<Block>,
     leaves: Vec<Leaf>,
     /// Tables that only dotted keys make, and arrays of tables: no header may add to them.
-    closed: Vec<Vec<String>>,
+    closed: Vec<Rc<Keys>>,
 }
 
 impl Index {
@@ -167,26 +215,29 @@ impl Index {
         let doc = Document::parse(text).ok()?;
         let mut index = Self::default();
         index.blocks.push(Block {
-            path: Vec::new(),
+            path: Rc::default(),
             header: 0..0,
             first_key: None,
             end: 0,
         });
-        index.walk(doc.as_table(), &[], 0, None)?;
+        index.walk(doc.as_table(), &Rc::default(), 0, None)?;
         Some(index)
     }
 
     fn walk(
         &mut self,
         table: &dyn TableLike,
-        path: &[String],
+        path: &Rc<Keys>,
         block: usize,
         dotted_from: Option<usize>,
     ) -> Option<()> {
         for (name, _) in table.iter() {
             let (key, item) = table.get_key_value(name)?;
-            let mut here = path.to_vec();
-            here.push(name.to_owned());
+            let here = Rc::new(Keys {
+                above: Some(path.clone()),
+                last: name.to_owned(),
+                len: path.len + 1,
+            });
             let start = dotted_from.or_else(|| key.span().map(|s| s.start));
             match item {
                 Item::Value(value) => {
@@ -234,17 +285,17 @@ impl Index {
     }
 
     fn leaf(&self, path: &[&str]) -> Option<&Leaf> {
-        self.leaves.iter().find(|l| l.path == path)
+        self.leaves.iter().find(|l| l.path.are(path))
     }
 
     fn block(&self, path: &[&str]) -> Option<&Block> {
-        self.blocks.iter().find(|b| b.path == path)
+        self.blocks.iter().find(|b| b.path.are(path))
     }
 
     /// How much deeper keys stand than the header of their table: in this one, else anywhere in the file.
     fn unit<'t>(&self, text: &'t str, block: &Block) -> &'t str {
         let own = |b: &Block| -> Option<&'t str> {
-            let first = b.first_key.filter(|_| !b.path.is_empty())?;
+            let first = b.first_key.filter(|_| b.path.len > 0)?;
             line_indent(text, first).strip_prefix(line_indent(text, b.header.start))
         };
         own(block)
@@ -264,7 +315,7 @@ impl Index {
     fn is_closed(&self, path: &[&str]) -> bool {
         self.closed
             .iter()
-            .any(|c| path.len() >= c.len() && path.iter().zip(c).all(|(a, b)| a == b))
+            .any(|c| path.get(..c.len).is_some_and(|outer| c.are(outer)))
     }
 }
 
@@ -275,7 +326,7 @@ fn add_tables(text: &str, index: &Index, path: &[&str], value: &Value) -> String
         let all: Vec<&Block> = index
             .blocks
             .iter()
-            .filter(|b| starts_with(&b.path, parent))
+            .filter(|b| b.path.starts_with(parent))
             .collect();
         (!all.is_empty()).then_some(all)
     });
@@ -284,15 +335,15 @@ fn add_tables(text: &str, index: &Index, path: &[&str], value: &Value) -> String
     // The layout of a sibling, else of the nearest table above.
     let sibling = family
         .iter()
-        .filter(|b| b.path.len() == path.len())
+        .filter(|b| b.path.len == path.len())
         .max_by_key(|b| b.end);
     let above = family
         .iter()
-        .filter(|b| b.path.len() < path.len() && b.path.iter().zip(path).all(|(x, y)| x == y))
-        .max_by_key(|b| b.path.len());
+        .filter(|b| b.path.len < path.len() && path.get(..b.path.len).is_some_and(|outer| b.path.are(outer)))
+        .max_by_key(|b| b.path.len);
     let (indent, unit) = sibling.or(above).map_or((String::new(), ""), |b| {
         let unit = index.unit(text, b);
-        let deeper = unit.repeat(path.len() - b.path.len());
+        let deeper = unit.repeat(path.len() - b.path.len);
         (format!("{}{deeper}", line_indent(text, b.header.start)), unit)
     });
     let blank = after.is_none_or(|b| {
@@ -358,7 +409,7 @@ fn remove_inline(text: &str, index: &Index, table: &Range<usize>, path: &[&str])
         .copied()
         .collect();
     siblings.sort_by_key(|l| l.start);
-    let i = siblings.iter().position(|l| l.path == path)?;
+    let i = siblings.iter().position(|l| l.path.are(path))?;
     let this = siblings.get(i)?;
     let cut = match (
         i.checked_sub(1).and_then(|p| siblings.get(p)),
@@ -369,10 +420,6 @@ fn remove_inline(text: &str, index: &Index, table: &Range<usize>, path: &[&str])
         (Some(previous), None) => previous.value.end..this.value.end,
     };
     Some(splice(text, cut, ""))
-}
-
-fn starts_with(path: &[String], prefix: &[&str]) -> bool {
-    path.len() >= prefix.len() && path.iter().zip(prefix).all(|(a, b)| a == b)
 }
 
 /// The byte after the line around byte `at`.

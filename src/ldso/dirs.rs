@@ -15,6 +15,8 @@ use crate::sys::root::{Node, Root};
 
 /// Directories that are scanned at most, `glibc-hwcaps` ones included.
 const MAX_DIRS: usize = 1024;
+/// Paths that are looked up for them: one costs up to 2 ms where the image has links of thousands of bytes on the way.
+const MAX_LOOKUPS: usize = 512;
 /// Names in a `glibc-hwcaps` directory.
 const MAX_HWCAPS: usize = 256;
 
@@ -61,6 +63,7 @@ pub fn collect(
             .iter()
             .filter_map(|dir| root.resolve(&dir.path).ok().map(|node| node.id()))
             .collect(),
+        lookups: 0,
         all: SearchDirs {
             dirs: Vec::new(),
             newest: conf.newest,
@@ -79,8 +82,8 @@ pub fn collect(
             found.add(dir);
         }
     }
-    if found.all.dirs.len() >= MAX_DIRS {
-        warnings.add(format_args!("more than {MAX_DIRS} library directories"));
+    if found.all.dirs.len() >= MAX_DIRS || found.lookups > MAX_LOOKUPS {
+        warnings.add(format_args!("too many library directories; the rest is left out"));
     }
     found.all.conf = conf;
     found.all
@@ -100,16 +103,28 @@ struct Collector<'a> {
     root: &'a Root,
     known: &'a [FirstDir],
     seen: BTreeSet<(u64, u64)>,
+    /// Paths that were looked up, or one more than may be.
+    lookups: usize,
     all: SearchDirs,
 }
 
 impl Collector<'_> {
+    /// Looks a path up, if one more may be.
+    fn resolve(&mut self, path: &Path) -> std::io::Result<Node> {
+        self.lookups = (self.lookups + 1).min(MAX_LOOKUPS + 1);
+        if self.lookups > MAX_LOOKUPS {
+            return Err(rustix::io::Errno::FBIG.into());
+        }
+        self.root.resolve(path)
+    }
+
     fn add(&mut self, path: &Path) {
         // By its name too: the driver's directory may be mounted there at this very moment.
         if self.known.iter().any(|dir| dir.path == path) {
             return;
         }
-        if let Some(index) = self.push(path.to_owned(), self.root.resolve(path), None) {
+        let found = self.resolve(path);
+        if let Some(index) = self.push(path.to_owned(), found, None) {
             self.add_hwcaps(index);
         }
     }
@@ -133,7 +148,7 @@ impl Collector<'_> {
         };
         let path = parent.path.join("glibc-hwcaps");
         if node.is_symlink() {
-            match self.root.resolve(&path) {
+            match self.resolve(&path) {
                 Ok(target) => node = target,
                 Err(_) => return,
             }
@@ -150,7 +165,7 @@ impl Collector<'_> {
         });
         for name in names {
             let path = path.join(OsStr::from_bytes(&name));
-            let found = self.root.resolve(&path);
+            let found = self.resolve(&path);
             self.push(path, found, Some(name));
         }
     }

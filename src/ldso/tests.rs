@@ -650,3 +650,34 @@ fn a_cache_that_hides_what_is_added_is_not_extended() {
     let why = extended(&bytes, &additions, &[]).unwrap_err();
     assert!(why.contains("order"), "{why}");
 }
+
+/// Each lookup may be behind links of thousands of bytes; what is left out does not depend on the time it takes.
+#[test]
+fn files_and_directories_of_a_configuration_are_looked_up_so_many_times() {
+    let image = Image::new();
+    for i in [0, 254, 255, 4000] {
+        image.file(&format!("c/{i}.conf"), format!("/l{i}\n").as_bytes());
+    }
+    let names: Vec<String> = (0..4001).map(|i| format!("/c/{i}.conf")).collect();
+    let conf = format!("include {}\n", names.join(" "));
+    image.file("etc/ld.so.conf", conf.as_bytes());
+    let mut warnings = Warnings::default();
+    let found = conf::read(&image.root, Path::new(conf::DEFAULT), &mut warnings);
+    let dirs: Vec<_> = found.dirs.iter().map(|d| d.path.display().to_string()).collect();
+    assert_eq!(dirs, ["/l0", "/l254"]);
+    let warnings = warnings.into_lines();
+    assert_eq!(warnings, ["/c/255.conf: too many included files, ignored"]);
+
+    // A directory for each name below glibc-hwcaps is one lookup more.
+    let image = Image::new();
+    for (dir, name) in (0..4).flat_map(|d| (0..200).map(move |n| (d, n))) {
+        let path = format!("l{dir}/glibc-hwcaps/h{name}");
+        std::fs::create_dir_all(image.path(&path)).unwrap();
+    }
+    image.file("etc/ld.so.conf", b"/l0\n/l1\n/l2\n/l3\n");
+    let mut warnings = Warnings::default();
+    let conf = Some(Path::new(conf::DEFAULT));
+    let found = dirs::collect(&image.root, &ARCHES[0], &[], &[], conf, &mut warnings);
+    assert_eq!(found.dirs.len(), 512);
+    assert_eq!(warnings.into_lines().len(), 1);
+}

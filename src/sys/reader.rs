@@ -12,7 +12,7 @@
 //! | capabilities | `CAP_DAC_READ_SEARCH`: a rootfs belongs to any user |
 //! | descriptors | two pipes, the copy, its own descriptor directory |
 //! | system calls | those for reading files and for memory ([`super::seccomp`]) |
-//! | bounds | 20 s, kept by SIGKILL; 512 MB of memory, no byte into a file, no core |
+//! | bounds | 20 s, kept by SIGKILL; 8 s of processor time; 512 MB of memory, no byte into a file, no core |
 //!
 //! The time runs first of all, and nothing of the image is touched before all of this is in force:
 //! its file system may never answer. A kernel or an outer container that forbids one of them leaves
@@ -46,6 +46,8 @@ const PATIENCE: u32 = if cfg!(test) { 1 } else { 20 };
 const GRACE: Duration = Duration::from_secs(1);
 /// Address space, in bytes: the largest cache and configuration that are read, several times over.
 const MAX_MEMORY: u64 = 512 << 20;
+/// Processor time, in seconds: more than a scan takes until it gives up by itself.
+const MAX_CPU: u64 = 8;
 /// A message, in bytes: the largest cache, extended.
 const MAX_MESSAGE: usize = 32 << 20;
 /// The parts of one.
@@ -129,8 +131,8 @@ impl Reader {
     /// The next answer.
     ///
     /// # Errors
-    /// `ETIMEDOUT` when it takes too long, `UnexpectedEof` when the child has ended without one, `InvalidData` for what is
-    /// no message.
+    /// `ETIMEDOUT` when it takes too long, `EFBIG` when it was killed for what it uses, `UnexpectedEof` when the child
+    /// has ended without one, `InvalidData` for what is no message.
     pub fn hear(&mut self) -> io::Result<Vec<Vec<u8>>> {
         let said = self.port.hear();
         match said.as_ref().map_err(io::Error::kind) {
@@ -139,6 +141,10 @@ impl Reader {
                 let is_limit = matches!(signal, Some(libc::SIGKILL | libc::SIGALRM | libc::SIGXCPU));
                 if is_limit && Instant::now() >= self.limit {
                     return Err(Errno::TIMEDOUT.into());
+                }
+                // Before the timer's end the kernel sends these, for what the child uses.
+                if matches!(signal, Some(libc::SIGKILL | libc::SIGXCPU)) {
+                    return Err(Errno::FBIG.into());
                 }
             }
             // It has been killed, and does not end.
@@ -290,7 +296,10 @@ fn narrow(
     }
     kill_after(PATIENCE);
     let none = [Resource::Core, Resource::Fsize, Resource::Nproc].map(|resource| (resource, 0));
-    for (resource, most) in none.into_iter().chain([(Resource::As, MAX_MEMORY)]) {
+    for (resource, most) in none
+        .into_iter()
+        .chain([(Resource::As, MAX_MEMORY), (Resource::Cpu, MAX_CPU)])
+    {
         bound(resource, most);
     }
     end_at_faults();

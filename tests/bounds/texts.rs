@@ -537,6 +537,23 @@ fn patterns_of_ld_so_conf() {
             run(TEXT, &[&args[..], &[dir.path().as_os_str()]].concat(), None);
         }
     }
+    // Each name, which exists or not, leads through links of thousands of bytes.
+    let dir = root("", 0);
+    for i in 0..39 {
+        let target = format!("{}c{}", "./".repeat(2000), i + 1);
+        std::os::unix::fs::symlink(target, dir.path().join(format!("c{i}"))).unwrap();
+    }
+    for i in 0..4000 {
+        fs::create_dir_all(dir.path().join(format!("c39/glibc-hwcaps/{i}"))).unwrap();
+    }
+    let line = |i| format!("/c0/{i}\n");
+    let dirs = numbered(MIB, 1000, |i| line(i.to_string()));
+    let files = format!("include {}\n", numbered(MIB, 4000, |i| format!("/c0/{i}.conf ")));
+    for conf in [dirs, files, line(".".to_owned())] {
+        fs::write(dir.path().join("etc/ld.so.conf"), conf).unwrap();
+        let args = ["ldconfig", "-X", "-N", "-r"].map(OsStr::new);
+        run(TEXT, &[&args[..], &[dir.path().as_os_str()]].concat(), None);
+    }
     let dir = root(&format!("include {}", "a ".repeat(32_000)), 0);
     for i in 0..200 {
         fs::write(
@@ -645,27 +662,63 @@ fn configuration_of_any_shape() {
     }));
     for text in all {
         let (_dir, file) = with("c.toml", &text);
-        let file = file.as_os_str();
-        run(TEXT, &["config".as_ref(), OsStr::new("--config"), file], None);
+        run(TEXT, &["config", "--config", path(&file)], None);
         for engine in ["containerd", "crio", "podman", "docker"] {
-            run(
-                TEXT,
-                &[
-                    "install".as_ref(),
-                    engine.as_ref(),
-                    "--dry-run".as_ref(),
-                    OsStr::new("--config"),
-                    file,
-                ],
-                None,
-            );
+            install(engine, &text);
         }
     }
+    let long = |count| numbered(MIB, count, |i| format!("k{i}{}=1\n", ".a".repeat(70)));
+    let below = |keys: usize, name: usize| {
+        let leaves = numbered(MIB, keys, |i| format!("a{i}=1\n"));
+        format!("[{}]\n{leaves}", "k".repeat(name))
+    };
+    let mut large = vec![long(7000), long(600), below(20_000, 20_000), below(90_000, 100)];
+    for item in ["{b=1},", "{b.c.d=1},", "1,", "[],", "{b={c={}}},", "{},"] {
+        for size in [160_000, MIB - 10] {
+            large.push(format!("a=[{}]", item.repeat(size / item.len())));
+        }
+    }
+    large.extend(["[[a]]\n", "[[a]]\nb=1\n", "#\n", "#"].map(|item| item.repeat((MIB - 10) / item.len())));
+    large.push(below(6500, 8000));
+    for text in large {
+        for engine in ["containerd", "crio", "podman"] {
+            install(engine, &text);
+        }
+    }
+    // What people write is not near the limit.
+    let ordinary = numbered(100_000, 1000, |i| {
+        let table = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes";
+        format!("[{table}.r{i}]\nruntime_type = \"io.containerd.runc.v2\"\n")
+    });
+    assert!(ordinary.len() > 90_000, "{}", ordinary.len());
+    let output = install("containerd", &format!("version = 2\n{ordinary}"));
+    assert!(output.status.success(), "{output:?}");
     for value in values(MIB - 200) {
         let (_dir, file) = with("daemon.json", format!("{{\"x\":{value}}}"));
-        let args = ["install", "docker", "--dry-run", "--config", path(&file)];
-        run(TEXT, &args, None);
+        install("docker", &std::fs::read_to_string(&file).unwrap());
     }
+}
+
+/// Plans an edit of an engine's file; the runtime is one that exists everywhere, so that the file is read.
+fn install(engine: &str, text: &str) -> std::process::Output {
+    let (_dir, file) = with("c.toml", text);
+    let runtime = std::fs::canonicalize("/bin/true").unwrap();
+    let output = run(
+        TEXT,
+        &[
+            "install",
+            engine,
+            "--dry-run",
+            "--runtime-path",
+            path(&runtime),
+            "--config",
+            path(&file),
+        ],
+        None,
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains(path(&runtime)), "{said}");
+    output
 }
 
 fn path(file: &Path) -> &str {

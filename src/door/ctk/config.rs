@@ -10,6 +10,7 @@ use toml_edit::{Array, DocumentMut, Item, Table, value};
 use super::usage;
 use crate::config::{Config, Dialect, VENDOR_PATH};
 use crate::door::print;
+use crate::engine::toml::{MAX_MEMORY, memory_of};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
 
@@ -142,6 +143,10 @@ fn with(text: &str, sets: &[String], file: &Path) -> Result<String> {
     let broken = |e: toml_edit::TomlError| {
         Error::new(Code::Config, file.display().to_string(), e.message().to_owned())
     };
+    if memory_of(text) > MAX_MEMORY {
+        let why = "it has too many keys and values";
+        return Err(Error::new(Code::TooLarge, file.display().to_string(), why));
+    }
     let mut document: DocumentMut = text.parse().map_err(broken)?;
     // Each key that nobody knows is one warning; those of before stay.
     let known = Config::parse(text, file, Dialect::Nvidia)?.warnings.len();
