@@ -138,7 +138,7 @@ pub(super) fn remove_header(text: &str, index: &Index, path: &[&str]) -> Option<
 /// The keys that lead to a place. Places share those above them: a long header is not copied for each key below it.
 #[derive(Clone, Debug, Default)]
 struct Keys {
-    above: Option<Rc<Keys>>,
+    above: Option<Rc<Self>>,
     last: String,
     len: usize,
 }

@@ -694,15 +694,15 @@ fn configuration_of_any_shape() {
     let output = install("containerd", &format!("version = 2\n{ordinary}"));
     assert!(output.status.success(), "{output:?}");
     for value in values(MIB - 200) {
-        let (_dir, file) = with("daemon.json", format!("{{\"x\":{value}}}"));
-        install("docker", &std::fs::read_to_string(&file).unwrap());
+        install("docker", &format!("{{\"x\":{value}}}"));
     }
 }
 
 /// Plans an edit of an engine's file; the runtime is one that exists everywhere, so that the file is read.
 fn install(engine: &str, text: &str) -> std::process::Output {
     let (_dir, file) = with("c.toml", text);
-    let runtime = std::fs::canonicalize("/bin/true").unwrap();
+    let runtimes = ["/usr/bin/true", "/bin/true"].map(Path::new);
+    let runtime = runtimes.into_iter().find(|p| p.exists()).unwrap();
     let output = run(
         TEXT,
         &[
@@ -710,14 +710,14 @@ fn install(engine: &str, text: &str) -> std::process::Output {
             engine,
             "--dry-run",
             "--runtime-path",
-            path(&runtime),
+            path(runtime),
             "--config",
             path(&file),
         ],
         None,
     );
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!said.contains(path(&runtime)), "{said}");
+    assert!(!said.contains(path(runtime)), "{said}");
     output
 }
 
