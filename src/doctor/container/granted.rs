@@ -120,10 +120,18 @@ fn prune_in(proc: &Path, dir: &Path) {
     };
     let Some(live) = live(proc) else { return };
     for entry in kept {
-        if !live.contains(entry.name.as_os_str()) && is_grant(&entry.name) {
+        let gone = !live.contains(entry.name.as_os_str()) && is_grant(&entry.name);
+        if gone || is_abandoned(proc, &entry.name) {
             let _ = dir.unlink(&entry.name);
         }
     }
+}
+
+/// Whether it is a grant that a hook which was killed had begun to write.
+fn is_abandoned(proc: &Path, name: &OsStr) -> bool {
+    let text = name.to_str().and_then(|name| name.strip_prefix(".nvoci-"));
+    let pid = text.and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
+    pid.is_some_and(|pid| !proc.join(pid.to_string()).exists())
 }
 
 /// The names that grants of living namespaces have; `None` if a process could not be looked at.
@@ -265,13 +273,17 @@ mod tests {
         for name in [own.as_os_str(), OsStr::new("1.json"), OsStr::new("else")] {
             fs::write(dir.path().join(name), "{}").unwrap();
         }
+        // Of a hook that was killed, and of one that runs.
+        fs::write(dir.path().join(".nvoci-4999999-0"), "{").unwrap();
+        let running = String::from(".nvoci-7-0");
+        fs::write(dir.path().join(&running), "{").unwrap();
         prune_in(proc.path(), dir.path());
         let mut left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|e| e.unwrap().file_name())
             .collect();
         left.sort();
-        assert_eq!(left, [own, "else".into()]);
+        assert_eq!(left, [running.into(), own, "else".into()]);
     }
 
     #[test]
