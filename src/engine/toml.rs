@@ -12,17 +12,20 @@ use toml_edit::{Document, Item, TableLike};
 
 use super::edit::{Syntax, line_indent, line_start, lookup, newline};
 
-/// Memory that parsing `text` takes, in bytes, at most about: each of these bytes may make a table, a key or a value.
+/// What a byte that may make a table takes in memory, at most about.
+const TABLE: usize = 1600;
+/// What one that may make a key or a value takes.
+const VALUE: usize = 600;
+
+/// Memory that parsing `text` takes, in bytes, at most about.
 pub(crate) fn memory_of(text: &str) -> usize {
     let weights = text.bytes().map(|byte| match byte {
-        b'{' | b'[' | b'.' => DOT,
-        b'=' | b',' | b'\n' => COMMA,
+        b'{' | b'[' | b'.' => TABLE,
+        b'=' | b',' | b'\n' => VALUE,
         _ => 16,
     });
     weights.sum()
 }
-const DOT: usize = 1600;
-const COMMA: usize = 600;
 
 /// Memory that the text of one command may take, in bytes; an ordinary file of 100 kB takes a tenth of it.
 pub(crate) const MAX_MEMORY: usize = 96 << 20;
