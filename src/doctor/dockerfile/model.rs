@@ -235,19 +235,12 @@ pub(super) fn build(
                         .map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
                     let given = build_args.get(name).cloned();
                     let value = given.or_else(|| default.map(ToOwned::to_owned));
-                    match stage.as_deref_mut() {
-                        // An `ARG` of a stage without a value takes that of before the first stage.
-                        Some(stage) => {
-                            let value = value.or_else(|| global.get(name).cloned()).unwrap_or_default();
-                            budget.keep((2 * TEXT + name.len() + value.len()) as u64)?;
-                            stage.args.insert(name.to_owned(), value);
-                        }
-                        None => {
-                            let value = value.unwrap_or_default();
-                            budget.keep((2 * TEXT + name.len() + value.len()) as u64)?;
-                            global.insert(name.to_owned(), value);
-                        }
-                    }
+                    // An `ARG` of a stage without a value takes that of before the first stage.
+                    let value = value.or_else(|| global.get(name).filter(|_| stage.is_some()).cloned());
+                    let value = value.unwrap_or_default();
+                    budget.keep((2 * TEXT + name.len() + value.len()) as u64)?;
+                    let args = stage.as_deref_mut().map_or(&mut global, |stage| &mut stage.args);
+                    args.insert(name.to_owned(), value);
                 }
             }
             ("ENV", Some(stage)) => {
