@@ -365,9 +365,21 @@ fn slow() -> (TempDir, PathBuf) {
     docker_save(&[entries], CONFIG)
 }
 
+/// `stopped PROGRAM...` starts the program and stops it as soon as it has its scratch directory open (`$pid`): no
+/// fixed sleep is right for every machine.
+const STOPPED: &str = r#"
+stopped() {
+    "$@" >/dev/null & pid=$!
+    until ls -l "/proc/$pid/fd" | grep -q ' -> .*/files$'; do
+        kill -0 $pid || { echo "ended too early"; return; }
+    done
+    kill -STOP $pid
+}
+"#;
+
 /// Runs a script with a `/tmp` of its own; `$1` is the program and `$2` the image.
 fn with_own_tmp(script: &str, image: &Path) -> Option<Output> {
-    let script = format!("mount -t tmpfs -o size=1g,mode=1777 none /tmp || exit 77\n{script}");
+    let script = format!("mount -t tmpfs -o size=1g,mode=1777 none /tmp || exit 77\n{STOPPED}\n{script}");
     let output = Command::new("unshare")
         .args(["-m", "--propagation", "private", "sh", "-c", &script, "sh"])
         .arg(program())
@@ -386,8 +398,8 @@ fn with_own_tmp(script: &str, image: &Path) -> Option<Output> {
 #[test]
 fn archives_whose_reader_is_killed_leave_nothing() {
     let (_dir, image) = slow();
-    let script = "\"$1\" doctor image \"$2\" --driver 550.54.14 >/dev/null & p=$!
-        sleep 0.4; kill -9 $p && wait $p; ls -A /tmp";
+    let script = "stopped \"$1\" doctor image \"$2\" --driver 550.54.14
+        kill -9 $pid && wait $pid; ls -A /tmp";
     if let Some(output) = with_own_tmp(script, &image) {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "", "left behind");
     }
@@ -400,13 +412,11 @@ fn archives_whose_reader_is_killed_without_rights_are_cleared_by_the_next() {
     let (_small_dir, small) = docker_save(&[layer(torch())], CONFIG);
     let script = format!(
         "plain='setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin'
-        $plain \"$1\" doctor image \"$2\" --driver 550.54.14 >/dev/null & killed=$!
-        sleep 0.4; kill -9 $killed; wait $killed
-        $plain \"$1\" doctor image \"$2\" --driver 550.54.14 >/dev/null & running=$!
-        sleep 0.4; ls -A /tmp | wc -l
+        stopped $plain \"$1\" doctor image \"$2\" --driver 550.54.14; kill -9 $pid; wait $pid
+        stopped $plain \"$1\" doctor image \"$2\" --driver 550.54.14; ls -A /tmp | wc -l
         $plain \"$1\" doctor image '{}' --driver 550.54.14 >/dev/null
-        kill -0 $running && ls -A /tmp | wc -l
-        kill -9 $running; wait $running
+        kill -0 $pid && ls -A /tmp | wc -l
+        kill -9 $pid; wait $pid
         $plain \"$1\" doctor image '{}' --driver 550.54.14 >/dev/null; ls -A /tmp | wc -l",
         small.display(),
         small.display()
