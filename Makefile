@@ -40,7 +40,7 @@ demo: build
 test: unit bounds integration
 
 unit:
-	$(CARGO) test --locked --target $(TARGET)
+	$(CARGO) test --locked --workspace --target $(TARGET)
 
 # The bounds themselves, for the release build; `unit` runs the same tests on the development build, which is slower.
 bounds: build
@@ -50,8 +50,8 @@ integration: build
 	integration/run
 
 lint:
-	cargo fmt --check
-	$(CARGO) clippy --locked --target $(TARGET) --all-targets -- -D warnings
+	cargo fmt --all --check
+	$(CARGO) clippy --locked --workspace --target $(TARGET) --all-targets -- -D warnings
 	integration/gates
 
 miri:

@@ -38,12 +38,13 @@ pub mod door;
 pub mod engine;
 pub mod error;
 pub mod host;
-pub mod ldso;
 pub mod oci;
 pub mod plan;
 pub mod request;
 #[allow(unsafe_code)]
 pub mod sys;
+
+pub use ldso;
 
 /// What `--version` prints.
 pub const VERSION_LINE: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"));

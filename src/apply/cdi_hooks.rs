@@ -413,7 +413,7 @@ mod tests {
     use super::*;
     use crate::apply::Mounts;
     use crate::compat::forward::DEFAULT_DIR;
-    use crate::ldso::note::tests::elf_with_note;
+    use crate::ldso::fixtures::elf_with_note;
 
     fn root() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();

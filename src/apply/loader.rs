@@ -87,7 +87,7 @@ fn describe(outcome: &CacheOutcome) -> String {
         How::Merged => "merged".to_owned(),
         How::Rebuilt { reason } => format!("rebuilt: {reason}"),
         How::MuslPath => "musl path file".to_owned(),
-        _ => "none: the image has no dynamic loader".to_owned(),
+        How::None => "none: the image has no dynamic loader".to_owned(),
     }
 }
 

@@ -21,7 +21,7 @@ use std::rc::Rc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::mount::{Restrict, mount_id};
+use super::mount::{Proved, Restrict, mount_id};
 use super::owned::{self, MAX_LINKS, OTHERS_WRITE, STICKY};
 use super::root::{Node, Root};
 use crate::error::{Code, Error, IoContext as _, Result};
@@ -108,11 +108,6 @@ impl Source {
         &self.path
     }
 
-    /// What a mount of it forbids.
-    pub(super) fn restrict(&self) -> Restrict {
-        self.restrict
-    }
-
     /// The path for a file that is read later, by others, and by name.
     ///
     /// # Errors
@@ -127,6 +122,16 @@ impl Source {
             Error::new(Code::UnsafeOwner, self.path.display().to_string(), why)
                 .fix("use a specification without --static: its hook binds what it has checked"),
         )
+    }
+}
+
+impl Proved for Source {
+    fn node(&self) -> &Node {
+        &self.node
+    }
+
+    fn restrict(&self) -> Restrict {
+        self.restrict
     }
 }
 

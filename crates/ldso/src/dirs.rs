@@ -11,7 +11,7 @@ use super::abi::Arch;
 use super::conf::{self, Conf};
 use super::current::Time;
 use super::{FirstDir, Warnings};
-use crate::sys::root::{Node, Root};
+use inroot::root::{Node, Root};
 
 /// Directories that are scanned at most, `glibc-hwcaps` ones included.
 const MAX_DIRS: usize = 1024;

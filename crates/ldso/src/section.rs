@@ -59,14 +59,14 @@ pub fn sections<R: ReadAt + ?Sized>(file: &R) -> Option<Vec<Section>> {
 }
 
 /// `size` bytes from `at`; `None` where the file has fewer.
-pub(crate) fn read<R: ReadAt + ?Sized>(file: &R, at: u64, size: u64) -> Option<Vec<u8>> {
+pub fn read<R: ReadAt + ?Sized>(file: &R, at: u64, size: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(size).ok()?];
     fill(file, at, &mut bytes)?;
     Some(bytes)
 }
 
 /// Fills `bytes` from `at` on; `None` where the file ends before.
-pub(crate) fn fill<R: ReadAt + ?Sized>(file: &R, at: u64, bytes: &mut [u8]) -> Option<()> {
+pub fn fill<R: ReadAt + ?Sized>(file: &R, at: u64, bytes: &mut [u8]) -> Option<()> {
     let mut done = 0;
     while done < bytes.len() {
         let n = file
@@ -80,54 +80,25 @@ pub(crate) fn fill<R: ReadAt + ?Sized>(file: &R, at: u64, bytes: &mut [u8]) -> O
     Some(())
 }
 
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+/// The little-endian number of 16 bits at byte `at`.
+pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+/// The little-endian number of 32 bits at byte `at`.
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+/// The little-endian number of 64 bits at byte `at`.
+pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// A file with these sections, and one with their names.
-    pub(crate) fn elf_with(contents: &[(&str, Vec<u8>)]) -> Vec<u8> {
-        let mut names = vec![0];
-        let mut file = vec![0; 64];
-        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        let mut headers = vec![0; 64];
-        let mut add = |file: &mut Vec<u8>, name: usize, kind: u32, bytes: &[u8]| {
-            file.resize(file.len().next_multiple_of(8), 0);
-            let mut h = vec![0; 64];
-            h[..4].copy_from_slice(&u32::try_from(name).unwrap().to_le_bytes());
-            h[4..8].copy_from_slice(&kind.to_le_bytes());
-            h[24..32].copy_from_slice(&(file.len() as u64).to_le_bytes());
-            h[32..40].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
-            h[48..56].copy_from_slice(&8_u64.to_le_bytes());
-            headers.extend(h);
-            file.extend(bytes);
-        };
-        for (name, bytes) in contents {
-            add(&mut file, names.len(), 1, bytes);
-            names.extend(name.as_bytes());
-            names.push(0);
-        }
-        add(&mut file, 0, 3, &names);
-        let table = file.len() as u64;
-        file.extend(headers);
-        file[0x28..0x30].copy_from_slice(&table.to_le_bytes());
-        let count = u16::try_from(contents.len() + 2).unwrap();
-        for (at, value) in [(0x3a, 64_u16), (0x3c, count), (0x3e, count - 1)] {
-            file[at..at + 2].copy_from_slice(&value.to_le_bytes());
-        }
-        file
-    }
+    use crate::fixtures::elf_with;
 
     #[test]
     fn names_and_places() {

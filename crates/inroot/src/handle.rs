@@ -15,7 +15,7 @@ struct Handle {
 ///
 /// # Errors
 /// `EPERM` without `CAP_DAC_READ_SEARCH` on the host, `ESTALE` where that file system has no such directory.
-pub(super) fn same_in(dir: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
+pub fn same_in(dir: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
     let mut handle = Handle {
         bytes: 128,
         kind: 0,

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::current::Time;
-use crate::sys::root::Root;
+use inroot::root::Root;
 
 /// Directories that may be listed for all patterns of one configuration.
 const MAX_LISTED: usize = 32;

@@ -26,7 +26,6 @@ use rustix::mount::{
 };
 
 use super::root::{Node, Root, own_fds};
-use super::source::Source as HostSource;
 
 /// What a mount forbids.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,6 +75,14 @@ impl Restrict {
     }
 }
 
+/// Something that was proved to be what is to be bound, with what a mount of it must forbid.
+pub trait Proved {
+    /// The inode.
+    fn node(&self) -> &Node;
+    /// What a mount of it forbids.
+    fn restrict(&self) -> Restrict;
+}
+
 /// A mount that is not attached anywhere yet.
 #[derive(Debug)]
 pub struct Detached {
@@ -105,7 +112,7 @@ impl Detached {
     /// A bind mount of something of the host. Nothing else of the host is bound.
     ///
     /// Must be called in the mount namespace that `source` was found in.
-    pub fn bind_source(source: &HostSource) -> io::Result<Self> {
+    pub fn bind_source(source: &impl Proved) -> io::Result<Self> {
         Self::bind(source.node(), source.restrict())
     }
 
@@ -327,7 +334,7 @@ pub fn seal(root: &Node, restrict: Restrict) -> io::Result<()> {
 ///
 /// # Errors
 /// `ENOSYS` before Linux 5.2, `EPERM` without the right to mount.
-pub(super) fn sealed_copy(top: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub fn sealed_copy(top: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let copy = detached(top, OpenTreeFlags::AT_RECURSIVE)?;
     // Before Linux 5.12 such a copy cannot be restricted. It still leads nowhere.
     let _ = change(
@@ -340,7 +347,7 @@ pub(super) fn sealed_copy(top: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 /// A clone of what `source` refers to, attached nowhere.
-pub(super) fn detached(source: impl AsFd, flags: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
+pub fn detached(source: impl AsFd, flags: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
     let all =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     open_tree(source, c"", all | flags)

@@ -42,7 +42,7 @@ pub fn room_behind(additions: &[Addition]) -> usize {
 /// table, or its names are in such disorder that the loader would not find the additions.
 pub fn merge(mut file: Vec<u8>, additions: &[Addition], replaced: &[&[u8]]) -> Result<Vec<u8>, String> {
     let cache = file.get(room(additions)..).unwrap_or_default();
-    let cache = Cache::parse(cache).map_err(|e| e.why().to_owned())?;
+    let cache = Cache::parse(cache).map_err(|e| e.to_string())?;
     Edit::of(&cache, additions, replaced)
         .and_then(|edit| edit.apply(&mut file))
         .ok_or("its format cannot be extended")?;

@@ -16,6 +16,8 @@ pub mod conf;
 pub mod current;
 pub mod dirs;
 pub mod elf;
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
 pub mod flavour;
 pub mod glob;
 pub mod merge;
@@ -44,7 +46,7 @@ use self::abi::Arch;
 use self::current::Time;
 use self::dirs::SearchDirs;
 use self::merge::Addition;
-use crate::sys::root::Root;
+use inroot::root::Root;
 
 /// Where glibc's loader looks for its cache.
 pub const CACHE: &str = "/etc/ld.so.cache";
@@ -97,7 +99,6 @@ pub struct CacheOutcome {
 
 /// How a new cache was made.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
 pub enum How {
     /// The image's own cache, extended.
     Merged,

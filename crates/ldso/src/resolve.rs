@@ -13,7 +13,7 @@ use super::cache::{self, Cache};
 use super::elf::{self, ElfInfo, Want};
 use super::flavour::{Flavour, flavour};
 use super::{CACHE, dirs, musl};
-use crate::sys::root::Root;
+use inroot::root::Root;
 
 /// Directories of one search path that are looked at.
 const MAX_PATHS: usize = 256;

@@ -60,7 +60,7 @@ impl Root {
     }
 
     /// A second handle on the same root, which is the process's own root directory.
-    pub(super) fn as_own(&self) -> io::Result<Self> {
+    pub fn as_own(&self) -> io::Result<Self> {
         Ok(Self {
             else_by: Walk::Plain,
             ..self.try_clone()?
@@ -69,7 +69,7 @@ impl Root {
 
     /// The root of a mount that is attached nowhere, for a process that has no other directory and
     /// no procfs in sight. `openat2` is there.
-    pub(super) fn of_detached(top: OwnedFd) -> Self {
+    pub fn of_detached(top: OwnedFd) -> Self {
         Self {
             else_by: Walk::None,
             ..Self::from_fd(top)
@@ -664,7 +664,7 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
 }
 
 /// What the kernel calls the inode behind a descriptor.
-pub(super) fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+pub fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
     let name = format!("{}", fd.as_raw_fd());
     let target = rustix::fs::readlinkat(own_fds()?, name, Vec::with_capacity(256))?;
     let bytes = target.into_bytes();
@@ -677,7 +677,7 @@ pub(super) fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
 static OWN_FDS: OnceLock<Result<OwnedFd, Errno>> = OnceLock::new();
 
 /// Whether [`own_fds`] holds a descriptor already.
-pub(super) fn own_fds_are_open() -> bool {
+pub fn own_fds_are_open() -> bool {
     OWN_FDS.get().is_some()
 }
 
@@ -707,14 +707,14 @@ pub fn own_fds() -> io::Result<BorrowedFd<'static>> {
 }
 
 /// The procfs that [`own_fds`] is in.
-pub(super) fn proc_root() -> io::Result<OwnedFd> {
+pub fn proc_root() -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(own_fds()?, "../..", flags, Mode::empty())?)
 }
 
 /// The descriptor directory of the process that calls, a child whose [`own_fds`] still shows its
 /// parent's descriptors; and whether there is an `openat2` to find it with.
-pub(super) fn own_fds_of(proc: &OwnedFd) -> io::Result<(OwnedFd, bool)> {
+pub fn own_fds_of(proc: &OwnedFd) -> io::Result<(OwnedFd, bool)> {
     let (path, flags) = (c"self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC);
     match rustix::fs::openat2(proc, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
         Ok(own) => Ok((own, true)),
@@ -723,7 +723,7 @@ pub(super) fn own_fds_of(proc: &OwnedFd) -> io::Result<(OwnedFd, bool)> {
 }
 
 /// Makes `dir` what [`own_fds`] is. Returns the number of the descriptor.
-pub(super) fn use_as_own_fds(dir: &OwnedFd) -> io::Result<RawFd> {
+pub fn use_as_own_fds(dir: &OwnedFd) -> io::Result<RawFd> {
     let place = own_fds()?.as_raw_fd();
     // SAFETY: `place` is the number of a descriptor that `OWN_FDS` holds for the life of the process; it still does.
     match unsafe { libc::dup3(dir.as_raw_fd(), place, libc::O_CLOEXEC) } {

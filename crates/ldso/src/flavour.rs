@@ -1,7 +1,7 @@
 //! Which C library an image's programs are started with.
 
 use super::abi::{ARCHES, Arch};
-use crate::sys::root::Root;
+use inroot::root::Root;
 
 /// The C library of a root, found by its loader alone.
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,7 @@
 //! Configuration decides what containers get, so a file of it is read only when neither it nor any
 //! directory or symbolic link on the way to it could have been put there by somebody else.
 
+use core::fmt;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd as _;
@@ -11,9 +12,40 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
-use crate::error::{Code, Error, IoContext, Result};
-
 use super::root::{Node, Root};
+use super::text::Escaped;
+
+/// `Result` with this module's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a path is not proved.
+#[derive(Debug)]
+pub enum Error {
+    /// Looking at this component failed.
+    Io(PathBuf, io::Error),
+    /// Somebody other than root can have put this component there, or written to it: why.
+    Untrusted(PathBuf, String),
+}
+
+impl Error {
+    /// The component.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io(path, _) | Self::Untrusted(path, _) => path,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(path, cause) => write!(f, "{}: {cause}", Escaped(&path.to_string_lossy())),
+            Self::Untrusted(path, why) => write!(f, "{}: {why}", Escaped(&path.to_string_lossy())),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
 
 /// How long what is found must stay what it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,10 +57,12 @@ enum Term {
 }
 
 /// The most symbolic links that are followed, as in the kernel.
-pub(super) const MAX_LINKS: usize = 40;
+pub const MAX_LINKS: usize = 40;
 
-pub(super) const STICKY: u32 = 0o1000;
-pub(super) const OTHERS_WRITE: u32 = 0o022;
+/// The mode bit of a directory whose entries only their owners remove.
+pub const STICKY: u32 = 0o1000;
+/// The mode bits by which group and others write.
+pub const OTHERS_WRITE: u32 = 0o022;
 
 /// Finds `path`, an absolute path of the host, walking component by component; `None` when it does not exist.
 ///
@@ -40,7 +74,7 @@ pub(super) const OTHERS_WRITE: u32 = 0o022;
 /// process there has no rights that the file could extend.
 ///
 /// # Errors
-/// [`Code::UnsafeOwner`], naming the component.
+/// [`Error::Untrusted`], naming the component.
 pub fn find(path: &Path) -> Result<Option<Node>> {
     walk(path, trusted_users(), Term::Now)
 }
@@ -50,31 +84,31 @@ pub fn find(path: &Path) -> Result<Option<Node>> {
 /// whose server says what owner and content its files have, links among them.
 ///
 /// # Errors
-/// [`Code::UnsafeOwner`], naming the component.
+/// [`Error::Untrusted`], naming the component.
 pub fn find_lasting(path: &Path) -> Result<Option<Node>> {
     walk(path, trusted_users(), Term::Lasting)
 }
 
 /// Whether a directory of root's that lets others write with the sticky bit (`mode`) keeps a name for root once the entry is
 /// gone: the one store whose group is a package manager's builders.
-pub(super) fn keeps(path: &Path, mode: u32) -> bool {
+pub fn keeps(path: &Path, mode: u32) -> bool {
     mode & OTHERS_WRITE == 0 || (path == Path::new("/nix/store") && mode & 0o002 == 0)
 }
 
 /// Checks one inode that was found otherwise; `path` is for the message.
 ///
 /// # Errors
-/// [`Code::UnsafeOwner`].
+/// [`Error::Untrusted`].
 pub fn check(node: &Node, path: &Path) -> Result<()> {
     check_by(node, path, trusted_users(), Term::Now)
 }
 
 fn walk(path: &Path, users: &[u32], term: Term) -> Result<Option<Node>> {
-    let failed = |e: &io::Error| Error::io(Code::System, path.display().to_string(), e);
+    let failed = |e: io::Error| Error::Io(path.to_owned(), e);
     let root = || Root::open("/").and_then(|root| root.resolve("/"));
     let mut todo = components(path);
     // The directories from the root to here, with their names.
-    let mut trail = vec![(OsString::from("/"), root().map_err(|e| failed(&e))?)];
+    let mut trail = vec![(OsString::from("/"), root().map_err(failed)?)];
     let mut links = 0;
     while let Some(name) = todo.pop() {
         if name == ".." {
@@ -93,7 +127,7 @@ fn walk(path: &Path, users: &[u32], term: Term) -> Result<Option<Node>> {
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR)) => {
                 return Ok(None);
             }
-            Err(e) => return Err(failed(&e)),
+            Err(e) => return Err(failed(e)),
         };
         if !node.is_symlink() {
             trail.push((name, node));
@@ -102,11 +136,9 @@ fn walk(path: &Path, users: &[u32], term: Term) -> Result<Option<Node>> {
         check_by(&node, &here, users, term)?;
         links += 1;
         if links > MAX_LINKS {
-            return Err(failed(&Errno::LOOP.into()));
+            return Err(failed(Errno::LOOP.into()));
         }
-        let target = node
-            .read_link()
-            .context(Code::System, || here.display().to_string())?;
+        let target = node.read_link().map_err(|e| Error::Io(here, e))?;
         if target.is_absolute() {
             trail.truncate(1);
         }
@@ -139,11 +171,11 @@ fn check_by(node: &Node, path: &Path, users: &[u32], term: Term) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::new(Code::UnsafeOwner, path.display().to_string(), why))
+    Err(Error::Untrusted(path.to_owned(), why))
 }
 
 /// Whether a user's own program may answer for the inode: a mount of theirs can show any owner, and fail any question.
-pub(super) fn may_be_fuse(node: &Node) -> bool {
+pub fn may_be_fuse(node: &Node) -> bool {
     /// linux/magic.h.
     const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
     !rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type != FUSE_SUPER_MAGIC)
@@ -171,7 +203,7 @@ fn shown(trail: &[(OsString, Node)], name: &OsStr) -> PathBuf {
 /// name there.
 ///
 /// Found once: a process does not change its user namespace here, and this is asked for every driver file.
-pub(super) fn trusted_users() -> &'static [u32] {
+pub fn trusted_users() -> &'static [u32] {
     static USERS: OnceLock<Vec<u32>> = OnceLock::new();
     USERS.get_or_init(find_trusted_users)
 }
@@ -256,9 +288,10 @@ mod tests {
         let found = walk(&dir.path().join("abs"), &me(), Term::Now).unwrap().unwrap();
         assert_eq!(found.read(8).unwrap(), b"x");
         symlink("loop", dir.path().join("loop")).unwrap();
-        assert_eq!(
-            walk(&dir.path().join("loop"), &me(), Term::Now).unwrap_err().os(),
-            Some(libc::ELOOP)
+        let e = walk(&dir.path().join("loop"), &me(), Term::Now).unwrap_err();
+        assert!(
+            matches!(&e, Error::Io(_, e) if e.raw_os_error() == Some(libc::ELOOP)),
+            "{e}"
         );
     }
 
@@ -268,7 +301,7 @@ mod tests {
         let file = dir.path().join("etc/conf");
         let refused = |needle: &str| {
             let e = walk(&file, &me(), Term::Now).unwrap_err();
-            assert_eq!(e.code(), Code::UnsafeOwner);
+            assert!(matches!(e, Error::Untrusted(..)), "{e}");
             assert!(e.to_string().contains(needle), "{e}");
         };
         mode(&file, 0o664);
@@ -280,11 +313,9 @@ mod tests {
         assert!(walk(&file, &me(), Term::Now).unwrap().is_some());
         // Root's own file, until it is removed.
         let e = walk(&file, &me(), Term::Lasting).unwrap_err();
-        assert!(e.why().contains("once it is gone"), "{e}");
-        assert_eq!(
-            walk(&file, &[4_000_000_000], Term::Now).unwrap_err().code(),
-            Code::UnsafeOwner
-        );
+        assert!(e.to_string().contains("once it is gone"), "{e}");
+        let e = walk(&file, &[4_000_000_000], Term::Now).unwrap_err();
+        assert!(matches!(e, Error::Untrusted(..)), "{e}");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The device cgroup of a running container: v1's `devices.allow`, v2's eBPF program.
 //!
-//! The cgroup file system is mounted afresh and privately ([`super::mount::cgroupfs`]), so neither the
+//! The cgroup file system is mounted afresh and privately ([`inroot::mount::cgroupfs`]), so neither the
 //! host's mount layout nor anything in the rootfs is trusted. On v2 all programs attached to a cgroup
 //! must agree, so a device cannot be allowed by adding a program: the container's own rules and ours
 //! become one new program that replaces the attached ones. Nothing is read back from the old bytecode,
 //! which a hardened kernel hands out blinded.
 
+#[allow(unsafe_code)]
 mod bpf;
 pub mod rules;
 mod tenants;
@@ -87,7 +88,7 @@ impl DeviceCgroup {
         match found {
             Some(Membership::V1 { controllers, path }) => {
                 let names: Vec<&str> = controllers.split(',').collect();
-                let dir = open_below(&super::mount::cgroupfs(&names)?, path)?;
+                let dir = open_below(&inroot::mount::cgroupfs(&names)?, path)?;
                 // FROZEN, FREEZING, THAWED.
                 Ok(!lines(&dir, c"freezer.state")?.starts_with("THAWED"))
             }
@@ -147,7 +148,7 @@ fn open_member(
     path: &str,
     pid: Option<i32>,
 ) -> io::Result<OwnedFd> {
-    match super::mount::cgroupfs(controllers) {
+    match inroot::mount::cgroupfs(controllers) {
         Ok(root) => return open_below(&root, path),
         Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSYS | Errno::PERM)) => {}
         Err(e) => return Err(e),

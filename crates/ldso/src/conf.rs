@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::Warnings;
 use super::glob;
-use crate::sys::root::{Node, Root};
+use inroot::root::{Node, Root};
 
 /// ldconfig's own configuration file.
 pub const DEFAULT: &str = "/etc/ld.so.conf";

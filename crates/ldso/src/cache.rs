@@ -12,9 +12,8 @@
 //!
 //! A cache is image-controlled, so parsing checks every offset once and iterating cannot fail.
 
+use core::fmt;
 use std::ffi::CStr;
-
-use crate::error::{Code, Error, Result};
 
 /// The largest cache file that is read.
 pub const MAX_BYTES: u64 = 16 << 20;
@@ -38,6 +37,18 @@ pub(crate) const TAG_HWCAPS: u32 = 1;
 /// In an entry's hwcap: the low 32 bits are an index into the glibc-hwcaps names, the 10 bits above
 /// them the ISA level.
 pub(crate) const HWCAP_EXTENSION: u64 = 1 << 62;
+
+/// Why a file is no cache that a loader could read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Broken(pub &'static str);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
 
 /// A parsed cache.
 #[derive(Clone, Debug)]
@@ -89,8 +100,8 @@ impl<'a> Cache<'a> {
     /// new one is read).
     ///
     /// # Errors
-    /// [`Code::File`] with the reason, when the loader could not read it safely either.
-    pub fn parse(file: &'a [u8]) -> Result<Self> {
+    /// [`Broken`] with the reason, when the loader could not read it safely either.
+    pub fn parse(file: &'a [u8]) -> Result<Self, Broken> {
         Self::new_format(file, 0, false)
             .or_else(|why| {
                 if !file.starts_with(OLD_MAGIC) {
@@ -108,7 +119,7 @@ impl<'a> Cache<'a> {
                     .find_map(|at| Self::new_format(file, at, true).ok())
                     .map_or_else(|| Self::old_format(file, end), Ok)
             })
-            .map_err(|why| Error::new(Code::File, "ld.so.cache", why))
+            .map_err(Broken)
     }
 
     /// Every entry, in the file's order.
@@ -230,7 +241,7 @@ impl<'a> Cache<'a> {
         (at < strings.len()).then_some(at)
     }
 
-    fn new_format(file: &'a [u8], at: usize, has_old: bool) -> std::result::Result<Self, &'static str> {
+    fn new_format(file: &'a [u8], at: usize, has_old: bool) -> Result<Self, &'static str> {
         let body = file.get(at..).unwrap_or_default();
         if !body.starts_with(NEW_MAGIC) {
             return Err("it is not a loader cache");
@@ -266,7 +277,7 @@ impl<'a> Cache<'a> {
         Ok(cache)
     }
 
-    fn old_format(file: &'a [u8], end: usize) -> std::result::Result<Self, &'static str> {
+    fn old_format(file: &'a [u8], end: usize) -> Result<Self, &'static str> {
         let entries = &file[OLD_HEADER..end];
         if entries.len() / OLD_ENTRY > MAX_ENTRIES {
             return Err("it has too many entries");
@@ -286,7 +297,7 @@ impl<'a> Cache<'a> {
 
     /// Checks that every string starts at or after `from` and ends inside the file, and that none is
     /// overlong.
-    fn check_strings(&self, from: usize) -> std::result::Result<(), &'static str> {
+    fn check_strings(&self, from: usize) -> Result<(), &'static str> {
         let table = self.strings.get(from..).unwrap_or_default();
         let last = table.iter().rposition(|&b| b == 0).map_or(0, |i| from + i + 1);
         for raw in self.entries.chunks_exact(self.width) {
@@ -309,7 +320,7 @@ impl<'a> Cache<'a> {
     }
 
     /// Reads the extension sections, if there are any. Their offsets count from the file's start.
-    fn extensions(&mut self, file: &'a [u8]) -> std::result::Result<(), &'static str> {
+    fn extensions(&mut self, file: &'a [u8]) -> Result<(), &'static str> {
         const BROKEN: &str = "the extension section is broken";
         const MAX_SECTIONS: usize = 64;
         let offset = word(self.body, 32).unwrap_or(0) as usize;
@@ -340,7 +351,7 @@ impl<'a> Cache<'a> {
                             let end = rest.iter().take(MAX_STRING).position(|&b| b == 0);
                             Ok(&rest[..end.ok_or(BROKEN)?])
                         })
-                        .collect::<std::result::Result<_, &'static str>>()?;
+                        .collect::<Result<_, &'static str>>()?;
                 }
                 _ => {}
             }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use inroot::text::Escaped;
+
 /// Lines that are kept; an image can make as many as it has files.
 const MAX: usize = 64;
 
@@ -16,8 +18,7 @@ impl Warnings {
     /// Adds a line. It may quote an image, so it is escaped.
     pub fn add(&mut self, line: fmt::Arguments<'_>) {
         if self.lines.len() < MAX {
-            self.lines
-                .push(crate::error::Escaped(&line.to_string()).to_string());
+            self.lines.push(Escaped(&line.to_string()).to_string());
         } else {
             self.more += 1;
         }

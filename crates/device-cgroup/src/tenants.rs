@@ -14,7 +14,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
-use crate::sys::root::path_of;
+use inroot::root::path_of;
 
 use super::{
     Allowed, DeviceCgroup, DeviceRule, Hierarchy, Membership, bpf, mounted, open_below, parse, rules, unified,
@@ -156,7 +156,7 @@ impl OwnCgroup {
             return Ok(PathBuf::from(&self.0.path));
         }
         let top = mounted(self.0.hierarchy)?;
-        let found = crate::sys::handle::same_in(&self.0.dir, &top)?;
+        let found = inroot::handle::same_in(&self.0.dir, &top)?;
         let (top, found) = (path_of(top.as_fd())?, path_of(found.as_fd())?);
         let below = found.strip_prefix(top).map_err(|_| Errno::XDEV)?;
         Ok(Path::new("/").join(below))

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::abi::Arch;
-use crate::sys::root::Root;
+use inroot::root::Root;
 
 /// What musl searches without such a file (musl's `ldso/dynlink.c`).
 const DEFAULT: &[u8] = b"/lib:/usr/local/lib:/usr/lib";
@@ -38,7 +38,7 @@ pub fn path_file<'a>(root: &Root, arch: &Arch, first: impl Iterator<Item = &'a P
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ldso::abi::ARCHES;
+    use crate::abi::ARCHES;
 
     #[test]
     fn ours_first_once_and_the_default_kept() {

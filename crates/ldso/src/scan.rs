@@ -19,7 +19,7 @@ use super::elf::{self, Bad, Want};
 use super::order;
 use super::write::Builder;
 use super::{FirstDir, Lib, Warnings};
-use crate::sys::root::{Node, Root};
+use inroot::root::{Node, Root};
 
 /// Names that a directory may hold; a larger one is skipped.
 const MAX_NAMES: usize = 1 << 18;
