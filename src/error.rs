@@ -9,7 +9,7 @@ use std::io;
 
 pub use inroot::text::{Escaped, Line, shown};
 
-use crate::sys::budget::Exceeded;
+use crate::budget::Exceeded;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -239,6 +239,13 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
+impl Exceeded {
+    /// The error for a person; `what` is the input.
+    pub fn of(self, what: impl Into<String>) -> Error {
+        Error::new(Code::TooLarge, what, self.to_string())
+    }
+}
+
 impl From<inroot::owned::Error> for Error {
     fn from(e: inroot::owned::Error) -> Self {
         use inroot::owned::Error as E;
@@ -297,5 +304,23 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(numbers, sorted);
+    }
+
+    #[test]
+    fn the_error_has_a_code_and_survives_an_io_error() {
+        let exceeded = Exceeded {
+            resource: crate::budget::Resource::Entries,
+            limit: 7,
+        };
+        let error = exceeded.of("layer 1").to_string();
+        assert!(
+            error.starts_with("layer 1: it has more than 7 entries; fix: "),
+            "{error}"
+        );
+        let io = io::Error::from(exceeded);
+        assert!(
+            io.get_ref()
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Exceeded>)
+        );
     }
 }

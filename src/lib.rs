@@ -27,7 +27,10 @@
 //! inode of the rootfs and every string that came from the image (environment, annotations) is not.
 
 pub mod apply;
+pub mod budget;
+pub mod capabilities;
 pub mod cdi;
+pub mod cdi_name;
 pub mod compat;
 pub mod config;
 pub mod containers;
@@ -37,9 +40,11 @@ mod documents;
 pub mod door;
 pub mod engine;
 pub mod error;
+pub mod findings;
 pub mod host;
 pub mod oci;
 pub mod plan;
+pub mod preflight;
 pub mod request;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -10,7 +10,6 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use super::image::text;
 use crate::compat::forward::{DEFAULT_DIR, HostDriver, Note, OWNER, Package, SECTION, wanted};
 use crate::ldso::note;
 use crate::plan::{Forward, Link, Place, Plan};
@@ -201,4 +200,9 @@ fn libraries(root: &Root, dir: &Path) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names
+}
+
+/// What was said, as text.
+pub fn text(part: Vec<u8>) -> String {
+    String::from_utf8(part).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }

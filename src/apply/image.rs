@@ -24,6 +24,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use super::container::Container;
+pub use super::cuda_compat::text;
 use super::cuda_compat::{self, Preferred};
 use super::loader::{first_dirs, updated};
 use super::texts::lacking;
@@ -258,11 +259,6 @@ fn outcome_of(mut parts: impl Iterator<Item = Vec<u8>>) -> Option<CacheOutcome> 
             warnings.into_lines()
         },
     })
-}
-
-/// What was said, as text.
-pub fn text(part: Vec<u8>) -> String {
-    String::from_utf8(part).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
 fn path(part: Vec<u8>) -> PathBuf {

@@ -22,6 +22,7 @@ pub mod restart;
 pub(crate) mod sources;
 pub mod spec;
 pub mod store;
+mod syntax;
 pub(crate) mod toml;
 pub mod validate;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Plan, catalogue, graphics};
+use super::{Plan, catalogue, graphics, push};
 use crate::error::{Code, Error, Result};
 use crate::host::files::MPS;
 use crate::host::{Bits, ConfigKind, FileKind, Host};
@@ -346,20 +346,6 @@ fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabil
         &file.path,
         Path::new(Place::Run.dir()).join(&file.name),
     ));
-}
-
-pub(super) fn push(plan: &mut Plan, file: &crate::host::DriverFile, place: Place, reason: String) {
-    plan.files.push(DriverFile {
-        source: file.path.clone(),
-        found: file.found.clone(),
-        wanted: file.wanted(),
-        place,
-        subdir: (place == Place::Firmware).then(|| plan.driver_version.clone()),
-        name: file.name.clone(),
-        soname: None,
-        required: false,
-        reason,
-    });
 }
 
 fn link(plan: &mut Plan, at: PathBuf, target: &str) {

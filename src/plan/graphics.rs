@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::files::push;
+use super::push;
 use super::{Place, Plan, RootfsLink};
 use crate::host::{ConfigKind, DriverFile, FileKind, Host};
 use crate::request::Capabilities as C;

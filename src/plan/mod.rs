@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use crate::compat::gpu::class_of_name;
 use crate::config::{Config, CudaCompat, Layout};
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::request::{Capabilities, Request};
 
 pub use devices::Device;
@@ -155,4 +155,19 @@ pub fn forbid_node_making(params: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(params);
     text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0")
         .into_bytes()
+}
+
+/// Adds a file of the host at `place`.
+fn push(plan: &mut Plan, file: &host::DriverFile, place: Place, reason: String) {
+    plan.files.push(DriverFile {
+        source: file.path.clone(),
+        found: file.found.clone(),
+        wanted: file.wanted(),
+        place,
+        subdir: (place == Place::Firmware).then(|| plan.driver_version.clone()),
+        name: file.name.clone(),
+        soname: None,
+        required: false,
+        reason,
+    });
 }

@@ -1,7 +1,6 @@
 //! What needs the kernel's newer or unsafe interfaces: in-root paths, the mount API, namespaces,
 //! cgroup devices, capabilities. The only module with `unsafe`.
 
-pub mod budget;
 pub mod daemon;
 pub mod dxg;
 pub mod lock;
@@ -15,6 +14,7 @@ mod seccomp;
 pub mod source;
 pub mod systemd;
 
+pub use crate::budget;
 pub use device_cgroup as cgroup;
 pub use inroot::{mount, mountinfo, root};
 

@@ -253,7 +253,9 @@ fn first_found<T>(
 /// The cgroups right below one.
 fn children(dir: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
     let mut found = Vec::new();
-    if u64::from(rustix::fs::fstat(dir)?.st_nlink) <= LINKS_OF_A_LEAF {
+    #[allow(clippy::useless_conversion, reason = "32 bits on aarch64")]
+    let links = u64::from(rustix::fs::fstat(dir)?.st_nlink);
+    if links <= LINKS_OF_A_LEAF {
         return Ok(found);
     }
     for entry in rustix::fs::Dir::read_from(dir)? {

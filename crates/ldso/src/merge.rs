@@ -3,18 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::cache::{Cache, ENTRY, HEADER};
+pub use super::write::Addition;
 use super::write::{extensions, header};
-
-/// A library that comes before the image's own of the same name.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Addition {
-    /// What programs ask for.
-    pub soname: Vec<u8>,
-    /// Where it is.
-    pub path: Vec<u8>,
-    /// Type and ABI.
-    pub flags: u32,
-}
 
 /// The room that [`merge`] needs in front of a cache, in bytes.
 pub fn room(additions: &[Addition]) -> usize {

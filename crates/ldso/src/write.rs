@@ -11,6 +11,17 @@ use super::order;
 /// What the generator section says.
 pub const GENERATOR: &str = concat!("nvoci ldconfig ", env!("CARGO_PKG_VERSION"));
 
+/// A library that comes before the image's own of the same name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Addition {
+    /// What programs ask for.
+    pub soname: Vec<u8>,
+    /// Where it is.
+    pub path: Vec<u8>,
+    /// Type and ABI.
+    pub flags: u32,
+}
+
 /// A library to be written, its texts in a [`Builder`]'s store.
 #[derive(Clone, Copy, Debug)]
 struct Record {
@@ -79,7 +90,7 @@ impl Builder {
 
     /// Drops hardware-specific entries of `preferred` sonames and ABIs: the loader would take them
     /// before an entry that stands first.
-    pub fn prefer(&mut self, preferred: &[super::merge::Addition]) {
+    pub fn prefer(&mut self, preferred: &[Addition]) {
         let records = std::mem::take(&mut self.records);
         let (text, beaten) = (&self.text, |record: &Record, soname: &[u8]| {
             record.hwcaps.is_some()

@@ -6,13 +6,19 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::check::checks;
-use super::image::frameworks::{Build, MAX_TEXT, tensorflow_of, torch_of};
-use super::image::libcuda::{Kind, Libcuda, hides_the_driver};
-use super::image::{Gpu, Target, compat_first};
-use super::{Finding, Severity};
+pub mod build;
+pub mod libcuda;
+mod target;
+pub mod text;
+
+pub use target::{Gpu, Target};
+
+use self::build::{Build, MAX_TEXT, tensorflow_of, torch_of};
+use self::libcuda::{Kind, Libcuda, hides_the_driver};
 use crate::compat::forward::{DEFAULT_DIR, Note, Package};
-use crate::compat::{Cuda, Outcome};
+use crate::compat::{Class, Cuda, Outcome, Platform};
+use crate::findings::check::checks;
+use crate::findings::{Finding, Severity};
 use crate::sys::root::Root;
 
 checks! {
@@ -275,9 +281,62 @@ fn is_libcuda(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b"libcuda.so.")
 }
 
+/// What is wrong with compatibility libraries that come first; `None` where they fit.
+pub fn compat_first(hiding: &Libcuda, target: &Target) -> Option<(Severity, String)> {
+    let version = hiding.version.as_deref()?;
+    let driver = target.driver?;
+    let package = Package {
+        version: version.parse().ok()?,
+        note: hiding.note.as_deref().and_then(Note::parse),
+    };
+    if target.platform == Platform::Windows {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come first, but WSL2 has no forward compatibility"
+            ),
+        ));
+    }
+    if target
+        .gpus
+        .iter()
+        .any(|g| g.class.is_some_and(|c| !Class::allows_forward(c)))
+    {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come first: error 804, \"forward compatibility was attempted on non supported HW\""
+            ),
+        ));
+    }
+    if package.version <= driver {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come before the newer driver {driver}: error 803"
+            ),
+        ));
+    }
+    let branches = package
+        .note
+        .as_ref()
+        .map(|n| n.branches.as_slice())
+        .unwrap_or_default();
+    if !branches.is_empty() && !branches.contains(&driver.major()) {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come first, but do not work with branch {}: error 803",
+                driver.major()
+            ),
+        ));
+    }
+    None
+}
+
 /// The target of a plan: its driver, and the GPUs by name.
 pub fn target(driver: &str, wsl: bool, gpus: impl Iterator<Item = String>) -> Target {
-    use crate::compat::{Platform, gpu};
+    use crate::compat::gpu;
     Target {
         driver: driver.parse().ok(),
         platform: if wsl { Platform::Windows } else { Platform::Linux },

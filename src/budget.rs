@@ -18,8 +18,6 @@ use std::io;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::error::{Code, Error};
-
 /// The bounds of one command.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -226,13 +224,6 @@ pub struct Exceeded {
     pub limit: u64,
 }
 
-impl Exceeded {
-    /// The error for a person; `what` is the input.
-    pub fn of(self, what: impl Into<String>) -> Error {
-        Error::new(Code::TooLarge, what, self.to_string())
-    }
-}
-
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = self.limit;
@@ -305,23 +296,5 @@ mod tests {
         budget.keep(5).unwrap();
         budget.release(u64::MAX);
         budget.keep(Limits::DEFAULT.kept).unwrap();
-    }
-
-    #[test]
-    fn the_error_has_a_code_and_survives_an_io_error() {
-        let exceeded = Exceeded {
-            resource: Resource::Entries,
-            limit: 7,
-        };
-        let error = exceeded.of("layer 1").to_string();
-        assert!(
-            error.starts_with("layer 1: it has more than 7 entries; fix: "),
-            "{error}"
-        );
-        let io = io::Error::from(exceeded);
-        assert!(
-            io.get_ref()
-                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Exceeded>)
-        );
     }
 }

@@ -6,7 +6,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::walk::version_in_name;
 use crate::compat::forward::{OWNER, SECTION};
 use crate::ldso::resolve::Via;
 use crate::ldso::{LoaderEnv, note, resolve};
@@ -100,4 +99,29 @@ pub fn hides_the_driver(root: &Root, library_path: &str, soname: &str, driver_di
         return Libcuda::at(root, &found.path);
     }
     None
+}
+
+/// The version in a driver library's name: three digits, then one or two more numbers.
+pub fn version_in_name(path: &Path) -> Option<&str> {
+    let (_, version) = path.file_name()?.to_str()?.split_once(".so.")?;
+    let mut parts = version.split('.');
+    let branch = parts.next()?;
+    let numeric = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    (branch.len() >= 3 && numeric(branch) && parts.clone().count() >= 1 && parts.all(numeric))
+        .then_some(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_in_a_name() {
+        for (path, version) in [
+            ("/x/libcuda.so.535.104.05", Some("535.104.05")),
+            ("/x/libcuda.so.1", None),
+        ] {
+            assert_eq!(version_in_name(Path::new(path)), version, "{path}");
+        }
+    }
 }
