@@ -10,8 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Code, Error, Result};
 
-use super::edit::{Edit, Editor, Format};
-use super::syntax::lookup;
+use super::edit::{Edit, Editor, Format, lookup};
 use super::{Settings, Take, toml};
 
 const RUNC_V2: &str = "io.containerd.runc.v2";

@@ -4,8 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Result;
 
-use super::edit::{Edit, Editor, Format};
-use super::syntax::lookup;
+use super::edit::{Edit, Editor, Format, lookup};
 use super::{Settings, Take};
 
 /// Plans the drop-in. `seen` are the parsed files that CRI-O reads, the main one first, later ones win.

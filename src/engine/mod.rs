@@ -22,7 +22,6 @@ pub mod restart;
 pub(crate) mod sources;
 pub mod spec;
 pub mod store;
-mod syntax;
 pub(crate) mod toml;
 pub mod validate;
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 use toml_edit::{Document, Item, TableLike};
 
-use super::syntax::{Syntax, line_indent, line_start, lookup, newline};
+use super::edit::{Syntax, line_indent, line_start, lookup, newline};
 
 /// What a byte that may make a table takes in memory, at most about.
 const TABLE: usize = 1600;
