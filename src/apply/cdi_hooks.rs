@@ -201,9 +201,10 @@ fn scan(root: &Root, dirs: &[PathBuf]) -> Scanned {
                 path: path.clone(),
                 libs: Vec::new(),
             });
+            let first: Vec<_> = first.collect();
             let update = Update {
-                first: &first.collect::<Vec<_>>(),
                 conf_name: CONF_NAME,
+                ..loader::cache_update(&first)
             };
             return Scanned {
                 dirs: Vec::new(),

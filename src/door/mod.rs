@@ -66,6 +66,7 @@ Errors are one line: what: why; fix: what to do [NVOCI-code].
 /// Runs the door that `args` (with the program's name first) lead to.
 pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     process::set_umask();
+    inroot::set_label("nvoci");
     let mut args = args.into_iter();
     let name = args.next().unwrap_or_default();
     let name = Path::new(&name)

@@ -159,12 +159,22 @@ fn load(code: &[Insn]) -> io::Result<OwnedFd> {
         insn_cnt: u32::try_from(code.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         insns: code.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
-        prog_name: *b"nvoci_devices\0\0\0",
+        prog_name: program_name(inroot::label()),
         ..LoadAttr::default()
     };
     let fd = bpf(PROG_LOAD, &mut attr)?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `LABEL_devices`, of the characters that the kernel takes, with at least one NUL behind it.
+fn program_name(label: &str) -> [u8; 16] {
+    let plain = label.bytes().filter(|b| b.is_ascii_alphanumeric() || *b == b'_');
+    let mut name = [0; 16];
+    for (place, byte) in name.iter_mut().zip(plain.take(7).chain(*b"_devices")) {
+        *place = byte;
+    }
+    name
 }
 
 fn fd_number(fd: &OwnedFd) -> u32 {
@@ -181,4 +191,20 @@ fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<i32> {
         return Err(io::Error::last_os_error());
     }
     i32::try_from(r).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_has_a_name_that_the_kernel_takes() {
+        for (label, name) in [
+            ("nvoci", b"nvoci_devices\0\0\0"),
+            ("a-very-long-name", b"averylo_devices\0"),
+            ("", b"_devices\0\0\0\0\0\0\0\0"),
+        ] {
+            assert_eq!(&program_name(label), name, "{label}");
+        }
+    }
 }

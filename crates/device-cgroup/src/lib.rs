@@ -8,6 +8,7 @@
 
 #[allow(unsafe_code)]
 mod bpf;
+mod program;
 pub mod rules;
 mod tenants;
 
@@ -18,8 +19,13 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use program::Program;
 pub use rules::{Access, DeviceRule, RuleKind};
 pub use tenants::{OwnCgroup, SharedCgroup, Tenancy, holds_host_processes};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// The device cgroup of a process. Its rules can be changed by way of [`DeviceCgroup::claim`] alone.
 #[derive(Debug)]

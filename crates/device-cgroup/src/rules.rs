@@ -72,7 +72,7 @@ impl Access {
     }
 
     /// The kernel's bits: `BPF_DEVCG_ACC_MKNOD` 1, `_READ` 2, `_WRITE` 4 (linux/bpf.h).
-    fn bits(self) -> u8 {
+    pub(super) fn bits(self) -> u8 {
         u8::from(self.mknod) | u8::from(self.read) << 1 | u8::from(self.write) << 2
     }
 
@@ -217,11 +217,11 @@ pub(super) const RUNTIME_DEFAULTS: &[DeviceRule] = &[
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Insn {
-    op: u8,
+    pub(super) op: u8,
     /// Low half destination register, high half source register (little-endian layout).
-    regs: u8,
-    off: i16,
-    imm: i32,
+    pub(super) regs: u8,
+    pub(super) off: i16,
+    pub(super) imm: i32,
 }
 
 /// What a list of rules allows under every runtime.
@@ -389,33 +389,8 @@ mod tests {
 
     use super::*;
 
-    /// Runs a program as the kernel would, for the few instructions that `program` uses.
     fn run(code: &[Insn], kind: u32, major: u32, minor: u32, access: u32) -> bool {
-        let ctx = [access << 16 | kind, major, minor];
-        let mut r = [0_u64; 8];
-        let mut pc = 0;
-        loop {
-            let i = code[pc];
-            let (dst, src) = (usize::from(i.regs & 15), usize::from(i.regs >> 4));
-            let imm64 = i64::from(i.imm).cast_unsigned();
-            let mut jump = false;
-            match i.op {
-                0x61 => r[dst] = u64::from(ctx[usize::try_from(i.off).unwrap() / 4]),
-                0x54 => r[dst] &= u64::from(i.imm.cast_unsigned()),
-                0x74 => r[dst] >>= i.imm,
-                0xbc => r[dst] = r[src] & 0xffff_ffff,
-                0xb7 => r[dst] = imm64,
-                0x55 => jump = r[dst] != imm64,
-                0x5d => jump = r[dst] != r[src],
-                0x15 => jump = r[dst] == imm64,
-                0x95 => return r[0] != 0,
-                op => panic!("opcode {op:#x}"),
-            }
-            pc += 1;
-            if jump {
-                pc += usize::try_from(i.off).unwrap();
-            }
-        }
+        crate::program::run(code, [access << 16 | kind, major, minor]).unwrap()
     }
 
     const DENY_ALL: DeviceRule = DeviceRule {

@@ -12,6 +12,7 @@
 
 #[allow(unsafe_code)]
 pub mod handle;
+mod label;
 #[allow(unsafe_code)]
 pub mod mount;
 pub mod mountinfo;
@@ -19,3 +20,9 @@ pub mod owned;
 #[allow(unsafe_code)]
 pub mod root;
 pub mod text;
+
+pub use label::{label, set_label};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -25,6 +25,7 @@ use rustix::mount::{
     open_tree,
 };
 
+use super::label;
 use super::root::{Node, Root, own_fds};
 
 /// What a mount forbids.
@@ -39,7 +40,7 @@ pub struct Restrict {
 }
 
 impl Restrict {
-    /// A driver file: read-only, no devices; set-user-id bits are never honoured.
+    /// A file of the host, a library or a program: read-only, no devices; set-user-id bits are never honoured.
     pub const FILE: Self = Self {
         read_only: true,
         no_dev: true,
@@ -246,7 +247,7 @@ impl Detached {
 #[derive(Debug)]
 struct CutOff {
     /// Device numbers of file systems that this process has made and mounted once, privately. The
-    /// place of a driver file is in one of them, so it takes no call to know that.
+    /// place of most files is in one of them, so it takes no call to know that.
     made: Vec<(u64, OwnedFd)>,
     /// Numbers of mounts that are slaves or private now.
     mounts: Vec<(u64, OwnedFd)>,
@@ -397,7 +398,7 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
 
 fn new_tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> rustix::io::Result<OwnedFd> {
     let fs = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&fs, c"source", c"nvoci")?;
+    fsconfig_set_string(&fs, c"source", crate::label())?;
     fsconfig_set_string(&fs, c"mode", c"0755")?;
     fsconfig_set_string(&fs, c"size", size.to_string())?;
     if let Some(label) = label {
@@ -521,7 +522,7 @@ fn old_mount(
     flags: MountFlags,
     data: &CStr,
 ) -> io::Result<()> {
-    let source = source.map_or_else(|| "nvoci".to_owned(), |s| s.as_raw_fd().to_string());
+    let source = source.map_or_else(|| label().to_owned(), |s| s.as_raw_fd().to_string());
     let target = target.as_raw_fd().to_string();
     in_own_fds(|| rustix::mount::mount(source, target, fs.unwrap_or(c"none"), flags, Some(data)))
 }

@@ -202,7 +202,7 @@ fn shown(trail: &[(OsString, Node)], name: &OsStr) -> PathBuf {
 /// Who counts as root, in this order: user 0, ourselves, since nobody gains rights by that, and in a user namespace whoever has no
 /// name there.
 ///
-/// Found once: a process does not change its user namespace here, and this is asked for every driver file.
+/// Found once: a process does not change its user namespace here, and this is asked for every file.
 pub fn trusted_users() -> &'static [u32] {
     static USERS: OnceLock<Vec<u32>> = OnceLock::new();
     USERS.get_or_init(find_trusted_users)

@@ -1,6 +1,6 @@
 //! Directories that lookups never leave.
 //!
-//! Every path that crosses a directory an image (or a driver root) controls is walked by the kernel
+//! Every path that crosses a directory an image (or another user) controls is walked by the kernel
 //! with the directory as its root: an absolute symbolic link or a `..` stays inside, a `/proc` magic
 //! link is refused. The result is an `O_PATH` descriptor, never a string that is looked up again.
 //! `openat2` (Linux 5.6) does the walk; libpathrs emulates it with an `O_PATH` walk where it is absent
@@ -22,7 +22,9 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
-/// A directory that all lookups stay in: a container's rootfs, the driver root, or `/`.
+use super::label;
+
+/// A directory that all lookups stay in: a container's rootfs, a chroot, or `/`.
 #[derive(Debug)]
 pub struct Root {
     inner: pathrs::Root,
@@ -628,7 +630,7 @@ impl Node {
     /// Makes something under a temporary name with `make`, then renames it to `name`.
     fn replace_with(&self, name: &CString, make: impl Fn(&CStr) -> rustix::io::Result<()>) -> io::Result<()> {
         for attempt in 0..16_u32 {
-            let tmp = CString::new(format!(".nvoci-{}-{attempt}", std::process::id()))?;
+            let tmp = CString::new(format!(".{}-{}-{attempt}", label(), std::process::id()))?;
             match make(&tmp) {
                 Ok(()) => {}
                 Err(Errno::EXIST) => continue,

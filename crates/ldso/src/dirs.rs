@@ -119,7 +119,7 @@ impl Collector<'_> {
     }
 
     fn add(&mut self, path: &Path) {
-        // By its name too: the driver's directory may be mounted there at this very moment.
+        // By its name too: the first directory may be mounted there at this very moment.
         if self.known.iter().any(|dir| dir.path == path) {
             return;
         }

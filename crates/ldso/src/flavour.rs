@@ -8,7 +8,7 @@ use inroot::root::Root;
 pub enum Flavour {
     /// glibc, with the architecture of its loader.
     Glibc(&'static Arch),
-    /// musl, as in Alpine. CUDA's user space needs glibc.
+    /// musl, as in Alpine.
     Musl(&'static Arch),
     /// No loader: static programs only.
     None,

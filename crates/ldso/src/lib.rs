@@ -10,14 +10,14 @@
 //! Everything below a root is image-controlled: it is reached by descriptor only, and bounded in size, count
 //! and time. A bad file is skipped with a warning.
 
+#![forbid(unsafe_code)]
+
 pub mod abi;
 pub mod cache;
 pub mod conf;
 pub mod current;
 pub mod dirs;
 pub mod elf;
-#[cfg(any(test, feature = "fixtures"))]
-pub mod fixtures;
 pub mod flavour;
 pub mod glob;
 pub mod merge;
@@ -32,6 +32,9 @@ pub mod write;
 #[cfg(test)]
 mod tests;
 mod warnings;
+
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -48,6 +51,10 @@ use self::dirs::SearchDirs;
 use self::merge::Addition;
 use inroot::root::Root;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// Where glibc's loader looks for its cache.
 pub const CACHE: &str = "/etc/ld.so.cache";
 
@@ -60,6 +67,10 @@ pub struct Update<'a> {
     /// The name of the file in `/etc/ld.so.conf.d` that lists those directories for a later ldconfig
     /// run in the container; it must sort first there.
     pub conf_name: &'a str,
+    /// What the libraries of `first` are called in warnings: "the driver's libraries".
+    pub libraries: &'a str,
+    /// The warning for a root of musl libc, which may not load them.
+    pub on_musl: &'a str,
 }
 
 /// A directory that comes first.
@@ -128,9 +139,7 @@ pub fn updated_cache(root: &Root, update: &Update<'_>) -> CacheOutcome {
             (bytes, CACHE, how)
         }
         Flavour::Musl(arch) => {
-            warnings.add(format_args!(
-                "the image is of musl libc: CUDA's libraries need glibc and will not load"
-            ));
+            warnings.add(format_args!("the image is of musl libc: {}", update.on_musl));
             let dirs = update.first.iter().map(|dir| dir.path.as_path());
             (musl::path_file(root, arch, dirs), arch.musl.1, How::MuslPath)
         }
@@ -252,8 +261,9 @@ fn later_runs(update: &Update<'_>, search: &SearchDirs, warnings: &mut Warnings)
     let conf = &search.conf;
     let Some(before) = conf.first_include else {
         warnings.add(format_args!(
-            "{}: no include line, so a later ldconfig run in the container drops the driver's libraries",
-            conf::DEFAULT
+            "{}: no include line, so a later ldconfig run in the container drops {}",
+            conf::DEFAULT,
+            update.libraries
         ));
         return;
     };

@@ -8,8 +8,10 @@ use super::cache::{
 };
 use super::order;
 
-/// What the generator section says.
-pub const GENERATOR: &str = concat!("nvoci ldconfig ", env!("CARGO_PKG_VERSION"));
+/// What the generator section says: the name of [`inroot::label`] and this crate's version.
+pub fn generator() -> String {
+    format!("{} ldconfig {}", inroot::label(), env!("CARGO_PKG_VERSION"))
+}
 
 /// A library that comes before the image's own of the same name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -300,19 +302,20 @@ pub(crate) fn extensions(out: &mut Vec<u8>, hwcaps: &[u32]) {
     let names_len = 4 * u32::try_from(hwcaps.len()).unwrap_or(u32::MAX);
     put(out, EXTENSION_MAGIC);
     put(out, sections);
+    let generator = generator();
     let mut section = |tag, at, len| {
         for word in [tag, 0, at, len] {
             put(out, word);
         }
     };
-    section(TAG_GENERATOR, names_at + names_len, len32(GENERATOR.as_bytes()));
+    section(TAG_GENERATOR, names_at + names_len, len32(generator.as_bytes()));
     if !hwcaps.is_empty() {
         section(TAG_HWCAPS, names_at, names_len);
     }
     for &name in hwcaps {
         put(out, name);
     }
-    out.extend_from_slice(GENERATOR.as_bytes());
+    out.extend_from_slice(generator.as_bytes());
 }
 
 pub(crate) fn put(out: &mut Vec<u8>, word: u32) {
