@@ -16,7 +16,8 @@
 //! | [`cdi`] | CDI specifications: reading, writing, making them | strict in what it takes, the lowest version in what it writes |
 //! | [`engine`] | the engines' configuration files | gives back what it took |
 //! | [`oci`] | bundle, state, config.json | loses nothing it does not know |
-//! | [`doctor`] | checks and findings | looks, never changes |
+//! | [`doctor`] | checks of host, engines, images, containers | looks, never changes |
+//! | [`preflight`], [`findings`] | what keeps a container from computing; findings and reports | below hook and doctor |
 //! | [`compat`] | what works with what: tables with sources | pure; what it does not know is unknown |
 //! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
 //! | [`containers`] | what runs, as the kernel tells it | reads only; asks no engine |
