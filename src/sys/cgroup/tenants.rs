@@ -26,8 +26,6 @@ const MAX_PROCS: usize = 64 * 1024;
 const MAX_BELOW: usize = 512;
 /// How far below a unit's own cgroup a container's may lie; crun makes one more.
 const MAX_DEPTH: usize = 8;
-/// A directory's links without any directory in it: kernfs counts as other file systems do.
-const LINKS_OF_A_LEAF: u64 = 2;
 
 /// A device cgroup and who is in it.
 #[derive(Debug)]
@@ -253,7 +251,8 @@ fn first_found<T>(
 /// The cgroups right below one.
 fn children(dir: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
     let mut found = Vec::new();
-    if u64::from(rustix::fs::fstat(dir)?.st_nlink) <= LINKS_OF_A_LEAF {
+    // A directory has two links and one more for each below it. The field's type differs by machine.
+    if rustix::fs::fstat(dir)?.st_nlink <= 2 {
         return Ok(found);
     }
     for entry in rustix::fs::Dir::read_from(dir)? {
