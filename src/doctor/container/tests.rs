@@ -330,7 +330,7 @@ fn mappings_are_read_as_the_kernel_writes_them() {
                 7f03-7f04 r-xp 00000000 00:1f 13 /usr/lib/libnvidia-ml.so.550.120\n\
                 7f04-7f05 r-xp 00000000 00:1f 14 /usr/lib/libc.so.6\n";
     assert_eq!(
-        libraries(maps),
+        libraries(maps.as_bytes()),
         [
             (PathBuf::from("/usr/lib/a dir/libcuda.so.1"), true),
             (PathBuf::from("/usr/lib/libnvidia-ml.so.550.120"), false)
