@@ -482,10 +482,19 @@ mod tests {
         fs::write(root.join("usr/local/nvidia").join(RECORD), record).unwrap();
         symlink("mnt:[1]", p.join("ns/mnt")).unwrap();
         symlink(&root, p.join("root")).unwrap();
-        fs::write(p.join("cgroup"), format!("0::/docker/{ID}\n")).unwrap();
+        let cgroups = format!("0::/docker/{ID}\n");
+        fs::write(
+            p.join("cgroup"),
+            [&b"2:x:/\xff\n"[..], cgroups.as_bytes()].concat(),
+        )
+        .unwrap();
         fs::write(p.join("comm"), "python\n").unwrap();
+        // What others may mount takes nothing away from the rest, and is no line of its own.
+        let hostile = b"5 8 0:1 / /\xff\xfe rw - tmpfs \xff rw\n\
+            6 8 0:1 / /a\\0126\\0408\\0400:1\\040/\\040/usr/local/nvidia rw - tmpfs tmpfs rw\n\
+            7 8 0:1 / /usr/local/nvidia/x rw - tmpfs tmpfs rw\n8 8 0:1 / /usr/local/nvidia rw - ext4 tmpfs rw\n\xff\n";
         let line = format!("9 8 {device} / /usr/local/nvidia ro - tmpfs tmpfs rw\n");
-        fs::write(p.join("mountinfo"), line).unwrap();
+        fs::write(p.join("mountinfo"), [&hostile[..], line.as_bytes()].concat()).unwrap();
         dir
     }
 

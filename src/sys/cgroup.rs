@@ -240,4 +240,17 @@ mod tests {
         assert_eq!(found("3:cpu,devices:/a\n", false), v1("cpu,devices", "/a"));
         assert!(found("", true).is_none() && found("garbage\n", false).is_none());
     }
+
+    #[test]
+    fn a_name_that_is_not_utf8_loses_itself_alone() {
+        let list = b"7:pids:/\xff\n5:devices:/a\n0::/\xfe\n";
+        assert_eq!(parse(list, false).unwrap().pathname, "/a");
+        // Another cgroup may have the name that is put in its place.
+        let replaced = parse(list, true).unwrap().pathname;
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("\u{fffd}")).unwrap();
+        let top = OwnedFd::from(fs::File::open(dir.path()).unwrap());
+        let e = open_below(&top, &replaced).unwrap_err();
+        assert_eq!(Errno::from_io_error(&e), Some(Errno::ILSEQ));
+    }
 }

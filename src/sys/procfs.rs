@@ -53,7 +53,11 @@ pub fn mounts(list: &[u8]) -> impl Iterator<Item = MountInfo> {
 /// What a process has mapped, `/proc/PID/maps`.
 pub fn mappings(list: &[u8]) -> impl Iterator<Item = MMapPath> {
     // Linux 4.5 and later name no stacks of threads; procfs-core cuts such a name inside of a character.
-    let is_stack = |line: &[u8]| line.windows(7).any(|part| part == b"[stack:");
+    let is_stack = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line);
+        let name = line.splitn(6, ' ').nth(5);
+        name.is_some_and(|name| name.trim().starts_with("[stack:"))
+    };
     lines(list)
         .filter(move |line| !is_stack(line))
         .filter_map(parse::<MemoryMaps>)
@@ -90,13 +94,15 @@ pub fn stat(text: &[u8]) -> Option<Stat> {
 /// `/proc/PID/limits`.
 pub fn limits(text: &[u8]) -> Option<Limits> {
     // procfs-core subtracts three from the number of words.
-    let has_values = |line: &&[u8]| {
-        line.split(u8::is_ascii_whitespace)
-            .filter(|w| !w.is_empty())
-            .count()
-            > 3
-    };
-    parse(&lines(text).filter(has_values).collect::<Vec<_>>().join(&b'\n'))
+    let text = String::from_utf8_lossy(text);
+    let has_values = |line: &&str| line.split_whitespace().count() > 3;
+    parse(
+        text.lines()
+            .filter(has_values)
+            .collect::<Vec<_>>()
+            .join("\n")
+            .as_bytes(),
+    )
 }
 
 /// `/proc/uptime`.
@@ -255,7 +261,10 @@ mod tests {
         let is_path = |name: &str| mappings(line(name).as_bytes()).any(|m| matches!(m, MMapPath::Path(_)));
         assert!(is_path("/usr/lib/libcuda.so.1"));
         assert!(!is_path("[anon:/usr/lib/libcuda.so.1]"));
-        assert_eq!(mappings(line("[stack:1\u{e9}").as_bytes()).count(), 0);
+        for name in ["[stack:1\u{e9}", "\u{a0}[stack:\u{e9}"] {
+            assert_eq!(mappings(line(name).as_bytes()).count(), 0);
+        }
+        assert!(is_path("/a [stack:\u{e9}/libcuda.so.1"));
     }
 
     #[test]
@@ -304,6 +313,39 @@ mod tests {
         let _ = (char_devices(text).count(), majors(text).count());
         let _ = (stat(text), status(text), limits(text));
         let _ = uptime(text).map(|u| u.uptime_duration());
+    }
+
+    #[test]
+    fn what_procfs_core_cannot_take() {
+        for text in [
+            "(",
+            ")(",
+            "1 (a)",
+            "1 (a) ",
+            "1(a) R",
+            "1 (a)\u{e9}R",
+            "\u{e9}(a) R",
+            "1 )a( R",
+        ] {
+            assert!(stat(text.as_bytes()).is_none(), "{text}");
+        }
+        for line in [
+            "",
+            "Max",
+            "Max a",
+            "\u{a0} \u{a0} \u{a0} \u{a0}",
+            "Max nice priority",
+        ] {
+            assert!(limits(line.as_bytes()).is_none(), "{line}");
+            let text = format!("{}{line}\n", recorded::LIMITS);
+            assert!(limits(text.as_bytes()).is_some(), "{line}");
+        }
+        for text in ["inf inf", "nan 0", "-1 0", "1e300 1", "1.999 0"] {
+            assert!(
+                uptime(text.as_bytes()).map(|u| u.uptime_duration()).is_some(),
+                "{text}"
+            );
+        }
     }
 
     proptest! {
