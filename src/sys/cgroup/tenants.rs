@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use crate::sys::root::path_of;
 
 use super::{
-    Allowed, DeviceCgroup, DeviceRule, Hierarchy, Membership, bpf, mounted, open_below, parse, rules, unified,
+    Allowed, DeviceCgroup, DeviceRule, Hierarchy, bpf, list_of, mounted, open_below, parse, rules, unified,
 };
 
 /// What is read of `cgroup.procs`, in bytes: some ten thousand processes.
@@ -91,11 +91,8 @@ impl DeviceCgroup {
     fn stranger_in_proc(&self) -> io::Result<Option<String>> {
         let container = mount_namespace("self")?;
         let is_here = |name: &str| {
-            let text = fs::read_to_string(format!("/proc/{name}/cgroup")).unwrap_or_default();
-            match parse(&text, !self.is_v1()) {
-                Some(Membership::V1 { path, .. } | Membership::V2 { path }) => is_below(path, &self.path),
-                None => false,
-            }
+            let list = list_of(name).unwrap_or_default();
+            parse(&list, !self.is_v1()).is_some_and(|c| is_below(&c.pathname, &self.path))
         };
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name().into_string().unwrap_or_default();
