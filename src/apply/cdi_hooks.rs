@@ -402,7 +402,7 @@ fn gpu_minor(dev: &crate::sys::root::Node, name: &OsString) -> Option<u32> {
         return None;
     }
     let node = dev.child(name).ok()?;
-    (node.kind() == FileType::CharacterDevice).then(|| node.rdev().1)
+    (node.kind() == FileType::CharacterDevice).then(|| node.rdev().minor)
 }
 
 #[cfg(test)]

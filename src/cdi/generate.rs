@@ -334,9 +334,9 @@ pub(super) fn entry(node: &HostNode, roots: &Roots, numbers: Numbers) -> DeviceN
         ..DeviceNode::default()
     };
     if numbers == Numbers::Now {
-        entry.major = Some(node.major);
+        entry.major = Some(node.number.major);
         // Zero is what a missing minor means.
-        entry.minor = Some(node.minor).filter(|m| *m != 0);
+        entry.minor = Some(node.number.minor).filter(|m| *m != 0);
         entry.file_mode = Some(node.mode & 0o777).filter(|m| *m != 0);
         entry.permissions = Some("rwm".to_owned());
         entry.gid = Some(node.gid).filter(|g| *g != 0);

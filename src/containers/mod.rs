@@ -14,6 +14,7 @@ use rustix::fs::FileType;
 use serde_json::Value;
 
 use crate::sys::root::Root;
+use crate::vocabulary::DeviceNumber;
 
 /// The major number of NVIDIA's nodes, and the highest minor that is a GPU (Linux Documentation/admin-guide/devices.txt).
 const NVIDIA: u32 = 195;
@@ -230,13 +231,13 @@ fn open_gpus(dir: &Path) -> BTreeSet<u32> {
         .filter_map(|e| {
             let meta = fs::metadata(e.path()).ok()?;
             let device = FileType::from_raw_mode(meta.mode()) == FileType::CharacterDevice;
-            device.then(|| gpu(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())))?
+            device.then(|| gpu(DeviceNumber::from_raw(meta.rdev())))?
         })
         .collect()
 }
 
-fn gpu(major: u32, minor: u32) -> Option<u32> {
-    (major == NVIDIA && minor <= LAST_GPU).then_some(minor)
+fn gpu(node: DeviceNumber) -> Option<u32> {
+    (node.major == NVIDIA && node.minor <= LAST_GPU).then_some(node.minor)
 }
 
 /// The container of a process, if it has GPUs or a driver.
@@ -293,8 +294,7 @@ fn nodes(root: &Root) -> BTreeSet<u32> {
         if let Ok(node) = dev.child_c(&name)
             && node.kind() == FileType::CharacterDevice
         {
-            let (major, minor) = node.rdev();
-            found.extend(gpu(major, minor));
+            found.extend(gpu(node.rdev()));
         }
     }
     found
@@ -305,21 +305,20 @@ fn record(root: &Root, dir: &Path, place: &Path) -> Option<Value> {
     let mounts = text(&dir.join("mountinfo"));
     let device = mounts.lines().find_map(|line| tmpfs_at(line, place))?;
     let node = root.resolve_nofollow(place.join(RECORD)).ok()?;
-    let found = node.stat().st_dev;
-    if (rustix::fs::major(found), rustix::fs::minor(found)) != device {
+    if DeviceNumber::from_raw(node.stat().st_dev) != device {
         return None;
     }
     serde_json::from_slice(&node.read(MAX_RECORD).ok()?).ok()
 }
 
 /// The device number of a line of mountinfo, if it is a tmpfs at `place` (proc(5)).
-fn tmpfs_at(line: &str, place: &Path) -> Option<(u32, u32)> {
+fn tmpfs_at(line: &str, place: &Path) -> Option<DeviceNumber> {
     let (mount, kind) = line.split_once(" - ")?;
     let mut fields = mount.split(' ');
-    let (major, minor) = fields.nth(2)?.split_once(':')?;
+    let device = fields.nth(2)?;
     let point = fields.nth(1)?;
-    (kind.starts_with("tmpfs ") && OsStr::new(point) == place.as_os_str())
-        .then_some((major.parse().ok()?, minor.parse().ok()?))
+    let here = kind.starts_with("tmpfs ") && OsStr::new(point) == place.as_os_str();
+    here.then(|| device.parse().ok())?
 }
 
 /// The cgroup that names a container: the device or systemd hierarchy's where there are several.
@@ -475,6 +474,7 @@ mod tests {
 
     #[test]
     fn only_gpus_are_gpus() {
+        let gpu = |major, minor| gpu(DeviceNumber { major, minor });
         assert_eq!(gpu(195, 0), Some(0));
         for (major, minor) in [(195, 254), (195, 255), (1, 3)] {
             assert_eq!(gpu(major, minor), None);
@@ -500,8 +500,7 @@ mod tests {
     }
 
     fn device_of(path: &Path) -> String {
-        let dev = fs::metadata(path).unwrap().dev();
-        format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev))
+        DeviceNumber::from_raw(fs::metadata(path).unwrap().dev()).to_string()
     }
 
     #[test]

@@ -73,8 +73,8 @@ pub fn json(host: &Host) -> Value {
         .iter()
         .map(|n| {
             json!({
-                "path": n.path.to_string_lossy(), "kind": node_kind(n.kind), "major": n.major,
-                "minor": n.minor, "mode": format!("{:04o}", n.mode), "uid": n.uid, "gid": n.gid,
+                "path": n.path.to_string_lossy(), "kind": node_kind(n.kind), "major": n.number.major,
+                "minor": n.number.minor, "mode": format!("{:04o}", n.mode), "uid": n.uid, "gid": n.gid,
                 "present": n.present,
                 "links": n.links.iter().map(|l| l.to_string_lossy()).collect::<Vec<_>>(),
             })
@@ -199,7 +199,7 @@ fn table(host: &Host) -> String {
             lines.push(format!(
                 "{:<40} {:<10} {:04o}{}",
                 node.path.display(),
-                format!("{}:{}", node.major, node.minor),
+                node.number.to_string(),
                 node.mode,
                 if node.present { "" } else { "  missing" }
             ));

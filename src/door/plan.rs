@@ -161,7 +161,7 @@ fn to_text(plan: &Plan) -> String {
     }
     let _ = writeln!(out, "\nDevice nodes");
     for d in &plan.devices {
-        let number = format!("{}:{}", d.major, d.minor);
+        let number = d.number.to_string();
         let _ = writeln!(out, "  {:<34} {number:<9} {}", d.path.display(), d.reason);
     }
     let _ = writeln!(out, "\nFiles");
@@ -210,7 +210,7 @@ fn to_json(plan: &Plan) -> Value {
             "index": g.index, "minor": g.minor, "uuid": g.uuid, "pci": g.pci, "name": g.name,
         })).collect::<Vec<_>>(),
         "devices": plan.devices.iter().map(|d| json!({
-            "path": d.path, "major": d.major, "minor": d.minor, "reason": d.reason,
+            "path": d.path, "major": d.number.major, "minor": d.number.minor, "reason": d.reason,
         })).collect::<Vec<_>>(),
         "files": plan.files.iter().map(|f| json!({
             "source": f.source, "place": f.dir(), "name": f.name, "soname": f.soname,

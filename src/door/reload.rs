@@ -6,13 +6,14 @@ use std::io;
 use crate::plan::Device;
 use crate::sys::cgroup::{DeviceRule, OwnCgroup};
 use crate::sys::systemd;
+use crate::vocabulary::DeviceNumber;
 
 /// Where systemd keeps the rules of the container's cgroup, makes it keep those of `devices` beside `theirs`. Returns what
 /// the user should know where that is not possible.
 pub(super) fn tell_systemd(cgroup: &OwnCgroup, theirs: &[DeviceRule], devices: &[Device]) -> Option<String> {
     let path = cgroup.path().ok()?;
     let unit = systemd::scope_of(path.to_str()?)?;
-    let numbers: Vec<(u32, u32)> = devices.iter().map(|d| (d.major, d.minor)).collect();
+    let numbers: Vec<DeviceNumber> = devices.iter().map(|d| d.number).collect();
     let is_own = |control_group: &str| Ok(cgroup.is_all_of(control_group)? && keeps_all(theirs)?);
     let why = systemd::allow_devices(unit, &numbers, is_own).err()?;
     Some(format!(

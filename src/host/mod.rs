@@ -44,6 +44,7 @@ use crate::compat::{self, driver::Native};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
 use crate::sys::source::{Use, Walk};
+use crate::vocabulary::DeviceNumber;
 use kept::Kept;
 
 /// Where to look: plain data, filled from the configuration.
@@ -347,10 +348,8 @@ pub struct DeviceNode {
     pub kind: NodeKind,
     /// The path in a container: below `/dev`, wherever the dev root is.
     pub path: PathBuf,
-    /// Major number.
-    pub major: u32,
-    /// Minor number.
-    pub minor: u32,
+    /// The device that it stands for.
+    pub number: DeviceNumber,
     /// Permission bits.
     pub mode: u32,
     /// Owner.

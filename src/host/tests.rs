@@ -99,7 +99,7 @@ fn h100_with_its_driver_in_usr_local() {
 
     // Without nodes in /dev, the kernel's devices are known all the same.
     let uvm = host.node(NodeKind::Uvm).unwrap();
-    assert_eq!((uvm.major, uvm.minor, uvm.present), (238, 0, false));
+    assert_eq!((uvm.number.major, uvm.number.minor, uvm.present), (238, 0, false));
     // A capability node is closed to all but root: 0400, not the 0666 of the others.
     assert_eq!(host.node(NodeKind::Cap(1)).unwrap().mode, 0o400);
     assert_eq!(host.node(NodeKind::Gpu(0)).unwrap().mode, 0o666);
@@ -437,7 +437,7 @@ fn eight_gpus_with_mig_in_bus_order() {
         found.warnings
     );
     let cap = found.node(NodeKind::Cap(91)).unwrap();
-    assert_eq!((cap.major, cap.mode, cap.present), (511, 0o444, false));
+    assert_eq!((cap.number.major, cap.mode, cap.present), (511, 0o444, false));
     // An excluded GPU has no node to give.
     assert!(found.node(NodeKind::Gpu(5)).is_none());
 }
@@ -470,7 +470,7 @@ fn nodes_are_believed_only_with_the_drivers_number() {
     let found = host.discover();
     let gpu = found.node(NodeKind::Gpu(0)).unwrap();
     assert_eq!(
-        (gpu.present, gpu.mode, gpu.major, gpu.minor),
+        (gpu.present, gpu.mode, gpu.number.major, gpu.number.minor),
         (true, 0o660, 195, 0)
     );
     assert!(!found.node(NodeKind::Gpu(1)).unwrap().present);

@@ -9,16 +9,15 @@ use crate::host::{DeviceNode, Host, NodeKind};
 use crate::request::{
     Capabilities, DeviceRequest, Facts, GpuView, ImexRequest, MigView, Request, evaluate_all, select,
 };
+use crate::vocabulary::DeviceNumber;
 
 /// A device node of the container.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Device {
     /// Its path in the container.
     pub path: PathBuf,
-    /// Major number.
-    pub major: u32,
-    /// Minor number.
-    pub minor: u32,
+    /// The device that it stands for.
+    pub number: DeviceNumber,
     /// Permission bits on the host.
     pub mode: u32,
     /// Owner on the host.
@@ -223,8 +222,7 @@ fn push(plan: &mut Plan, n: &DeviceNode, reason: &str) {
     if !plan.devices.iter().any(|d| d.path == n.path) {
         plan.devices.push(Device {
             path: n.path.clone(),
-            major: n.major,
-            minor: n.minor,
+            number: n.number,
             mode: n.mode,
             uid: n.uid,
             gid: n.gid,

@@ -130,6 +130,7 @@ mod tests {
     use crate::host::{Bits, DeviceNode, DriverFile, FileKind, Platform};
     use crate::plan::LinkAt;
     use crate::request::{Door, Inputs, parse};
+    use crate::vocabulary::DeviceNumber;
 
     const STORE: &str = "/usr/lib/wsl/drivers/nv_dispi.inf_amd64_31dab972145ae5a9";
 
@@ -157,8 +158,10 @@ mod tests {
             nodes: vec![DeviceNode {
                 kind: NodeKind::Dxg,
                 path: "/dev/dxg".into(),
-                major: 10,
-                minor: 125,
+                number: DeviceNumber {
+                    major: 10,
+                    minor: 125,
+                },
                 mode: 0o666,
                 uid: 0,
                 gid: 0,
@@ -212,7 +215,11 @@ mod tests {
         let plan = devices(1, "all").unwrap();
         assert_eq!(plan.warnings, Vec::<String>::new());
         assert_eq!(plan.driver_version, "566.36");
-        let nodes: Vec<_> = plan.devices.iter().map(|d| (d.path.as_path(), d.major)).collect();
+        let nodes: Vec<_> = plan
+            .devices
+            .iter()
+            .map(|d| (d.path.as_path(), d.number.major))
+            .collect();
         assert_eq!(nodes, [(Path::new("/dev/dxg"), 10)]);
         assert_eq!(plan.trees.len(), 1);
         assert_eq!(plan.trees[0].source, plan.trees[0].at);
