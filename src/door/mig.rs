@@ -182,7 +182,8 @@ pub(super) fn output_within(program: &Path, args: &[impl AsRef<OsStr>], limit: D
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{MigDevice, PciAddress};
+    use crate::host::MigDevice;
+    use crate::vocabulary::PciAddress;
 
     fn gpu(index: u32, uuid: &str, mig: &[(u32, u32)]) -> Gpu {
         let device = |(index, (gi, ci)): (u32, &(u32, u32))| MigDevice {

@@ -4,9 +4,9 @@
 
 use super::kept::{Binding, Kept};
 use super::{
-    CapMinors, Gpu, Host, KernelModule, Majors, MigDevice, NodePolicy, PciAddress, Roots, absent,
-    read_optional,
+    CapMinors, Gpu, Host, KernelModule, Majors, MigDevice, NodePolicy, Roots, absent, read_optional,
 };
+use crate::vocabulary::PciAddress;
 
 /// More GPUs than any machine has; the rest is not looked at.
 const MAX_GPUS: usize = 256;
@@ -141,7 +141,7 @@ fn gpus(roots: &Roots, host: &mut Host, kept: &mut Kept) -> Vec<Gpu> {
     let mut gpus = Vec::with_capacity(entries.len());
     for entry in entries {
         let name = entry.name.to_string_lossy();
-        let Some(pci) = PciAddress::parse(&name) else {
+        let Ok(pci) = name.parse::<PciAddress>() else {
             host.warn(format!("/proc/driver/nvidia/gpus/{name}: not a PCI address"));
             continue;
         };

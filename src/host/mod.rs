@@ -33,7 +33,6 @@ pub(crate) mod testhost;
 mod tests;
 pub mod wsl;
 
-use core::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -44,7 +43,7 @@ use crate::compat::{self, driver::Native};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
 use crate::sys::source::{Use, Walk};
-use crate::vocabulary::DeviceNumber;
+use crate::vocabulary::{DeviceNumber, PciAddress};
 use kept::Kept;
 
 /// Where to look: plain data, filled from the configuration.
@@ -195,52 +194,6 @@ pub struct KernelModule {
     pub version: String,
     /// Whether it is the open kernel module.
     pub open: bool,
-}
-
-/// A PCI address. Its order is the PCI bus order, which is NVML's index order.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct PciAddress {
-    /// Domain, 32 bits on some machines.
-    pub domain: u32,
-    /// Bus.
-    pub bus: u8,
-    /// Device, 0 to 31.
-    pub device: u8,
-    /// Function, 0 to 7.
-    pub function: u8,
-}
-
-impl PciAddress {
-    /// Parses `0000:06:00.0` (the domain with four to eight digits, any case).
-    pub fn parse(text: &str) -> Option<Self> {
-        let (head, function) = text.rsplit_once('.')?;
-        let mut parts = head.split(':');
-        let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || !(4..=8).contains(&domain.len()) {
-            return None;
-        }
-        let hex = |s: &str, len: usize| {
-            (s.len() <= len && !s.is_empty() && s.bytes().all(|b| b.is_ascii_hexdigit()))
-                .then(|| u32::from_str_radix(s, 16).ok())
-                .flatten()
-        };
-        Some(Self {
-            domain: hex(domain, 8)?,
-            bus: u8::try_from(hex(bus, 2)?).ok()?,
-            device: u8::try_from(hex(device, 2)?).ok().filter(|d| *d < 32)?,
-            function: u8::try_from(hex(function, 1)?).ok().filter(|f| *f < 8)?,
-        })
-    }
-}
-
-impl fmt::Display for PciAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:04x}:{:02x}:{:02x}.{:x}",
-            self.domain, self.bus, self.device, self.function
-        )
-    }
 }
 
 /// One GPU that the kernel module drives.

@@ -30,7 +30,6 @@ pub struct Device {
 
 pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
     let usable: Vec<_> = host.usable_gpus().collect();
-    let pci: Vec<String> = usable.iter().map(|g| g.pci.to_string()).collect();
     let mig: Vec<Vec<MigView<'_>>> = usable
         .iter()
         .map(|g| {
@@ -51,12 +50,11 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
         .collect();
     let views: Vec<GpuView<'_>> = usable
         .iter()
-        .zip(&pci)
         .zip(&mig)
-        .map(|((g, pci), mig)| GpuView {
+        .map(|(g, mig)| GpuView {
             index: g.index,
             uuid: &g.uuid,
-            pci,
+            pci: g.pci,
             mig,
         })
         .collect();
@@ -77,7 +75,7 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
                 index: gpu.index,
                 minor: gpu.minor,
                 uuid: gpu.uuid.clone(),
-                pci: gpu.pci.to_string(),
+                pci: Some(gpu.pci),
                 name: gpu.name.clone(),
             });
             node(

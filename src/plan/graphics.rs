@@ -319,7 +319,7 @@ mod tests {
             index: minor,
             minor,
             uuid: String::new(),
-            pci: String::new(),
+            pci: None,
             name: String::new(),
         }
     }

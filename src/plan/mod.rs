@@ -19,6 +19,7 @@ use crate::config::{Config, CudaCompat, Layout};
 use crate::error::Result;
 use crate::host::Host;
 use crate::request::{Capabilities, Request};
+use crate::vocabulary::PciAddress;
 
 pub use devices::Device;
 pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink, is_required};
@@ -55,7 +56,7 @@ pub struct Plan {
     /// What `/proc/driver/nvidia/params` says in the container: that nobody makes device nodes there.
     pub params: Option<Vec<u8>>,
     /// The GPUs that `/proc/driver/nvidia/gpus` shows; `None` leaves it as it is.
-    pub visible_pci: Option<Vec<String>>,
+    pub visible_pci: Option<Vec<PciAddress>>,
     /// Whether newer libraries of the image may come before the driver's.
     pub forward: Forward,
     /// Variables of the container; a hook comes too late for them.
@@ -87,8 +88,8 @@ pub struct GpuRef {
     pub minor: u32,
     /// `GPU-…`
     pub uuid: String,
-    /// `0000:06:00.0`
-    pub pci: String,
+    /// Where it is; unknown on WSL2 and of a Jetson's.
+    pub pci: Option<PciAddress>,
     /// The marketing name.
     pub name: String,
 }
@@ -124,7 +125,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
         plan.params = host.params.as_deref().map(forbid_node_making);
     }
     if plan.gpus.len() < host.gpus.len() {
-        plan.visible_pci = Some(plan.gpus.iter().map(|g| g.pci.clone()).collect());
+        plan.visible_pci = Some(plan.gpus.iter().filter_map(|g| g.pci).collect());
     }
     Ok(plan)
 }

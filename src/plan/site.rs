@@ -45,7 +45,7 @@ pub(super) fn tegra(plan: &mut Plan, request: &Request, host: &Host, tegra: &Teg
             index: 0,
             minor: 0,
             uuid: String::new(),
-            pci: String::new(),
+            pci: None,
             name: "integrated GPU".to_owned(),
         });
     }

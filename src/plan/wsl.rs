@@ -35,7 +35,7 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host, wsl: &Wsl) ->
                 index,
                 minor: 0,
                 uuid: String::new(),
-                pci: String::new(),
+                pci: None,
                 name: format!("adapter {adapter} of Windows"),
             });
         }

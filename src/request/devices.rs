@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::config::{Config, Mode};
 use crate::error::{Code, Error, Result};
+use crate::vocabulary::decimal;
 
 use super::limits::{self, excerpt};
 use super::provenance;
 use super::provenance::{Authors, Policy, Refused, Wish};
-use super::selector::number;
 use super::variables::Variables;
 use super::{CdiName, DeviceRequest, Door, Gated, ImexRequest, Inputs, Provenance, Selector, ignored};
 
@@ -83,7 +83,7 @@ pub(super) fn asked(
 /// Reads one IMEX channel, `7` or `channel7`.
 pub(super) fn imex_channel(name: &str, text: &str) -> Result<u32> {
     let digits = text.strip_prefix("channel").unwrap_or(text);
-    number(digits)
+    decimal(digits)
         .filter(|&channel| channel < IMEX_CHANNELS)
         .ok_or_else(|| {
             let why = format!(

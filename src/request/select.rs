@@ -6,7 +6,8 @@ use crate::error::{Code, Error, Result};
 
 use super::DeviceRequest;
 use super::limits::excerpt;
-use super::selector::{PciAddress, Selector, bare_uuid};
+use super::selector::{Selector, bare_uuid};
+use crate::vocabulary::PciAddress;
 
 /// A GPU of the host, as far as a request can name it.
 #[derive(Clone, Copy, Debug)]
@@ -15,8 +16,8 @@ pub struct GpuView<'a> {
     pub index: u32,
     /// Its UUID, `GPU-…`.
     pub uuid: &'a str,
-    /// Its PCI address in any of the forms that [`PciAddress::parse`] reads.
-    pub pci: &'a str,
+    /// Its PCI address.
+    pub pci: PciAddress,
     /// Its MIG devices, by index.
     pub mig: &'a [MigView<'a>],
 }
@@ -97,9 +98,7 @@ fn one(selector: &Selector, gpus: &[GpuView<'_>], found: &mut BTreeSet<Selected>
             found.extend(places.into_iter().map(whole));
         }
         Selector::Pci(address) => {
-            let gpu = gpus
-                .iter()
-                .position(|gpu| PciAddress::parse(gpu.pci) == Some(*address));
+            let gpu = gpus.iter().position(|gpu| gpu.pci == *address);
             found.insert(whole(gpu.ok_or_else(unknown)?));
         }
         Selector::Uuid(uuid) => {
@@ -191,7 +190,6 @@ fn unknown(selector: &Selector, gpus: &[GpuView<'_>]) -> Error {
 /// `0 (GPU-1c2d3e4f, 0000:65:00.0, MIG 0:0 to 0:6)`: enough to ask for it.
 fn describe(gpu: &GpuView<'_>) -> String {
     let uuid = gpu.uuid.get(..12).unwrap_or(gpu.uuid);
-    let pci = PciAddress::parse(gpu.pci).map_or_else(|| gpu.pci.to_owned(), |pci| pci.to_string());
     let mig = match (gpu.mig.first(), gpu.mig.last()) {
         (Some(first), Some(last)) if gpu.mig.len() > 1 => {
             format!(", MIG {0}:{1} to {0}:{2}", gpu.index, first.index, last.index)
@@ -199,5 +197,5 @@ fn describe(gpu: &GpuView<'_>) -> String {
         (Some(only), _) => format!(", MIG {}:{}", gpu.index, only.index),
         _ => String::new(),
     };
-    format!("{} ({uuid}, {pci}{mig})", gpu.index)
+    format!("{} ({uuid}, {}{mig})", gpu.index, gpu.pci)
 }

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::vocabulary::{PciAddress, decimal};
+
 /// One entry of a device list.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Selector {
@@ -44,12 +46,14 @@ impl Selector {
             return uuid_prefix(rest).map(Self::Uuid);
         }
         if text.contains('.') {
-            return PciAddress::parse(text).map(Self::Pci);
+            // GPUs are function 0, their audio part is another.
+            let address = PciAddress::from_short(text).filter(|a| a.function == 0);
+            return address.map(Self::Pci);
         }
         if let Some((gpu, mig)) = text.split_once(':') {
             return Some(Self::MigIndex {
-                gpu: number(gpu)?,
-                mig: number(mig)?,
+                gpu: decimal(gpu)?,
+                mig: decimal(mig)?,
             });
         }
         if is_uuid(text) {
@@ -58,10 +62,10 @@ impl Selector {
         }
         match text.split_once('-') {
             Some((first, last)) => {
-                let (first, last) = (number(first)?, number(last)?);
+                let (first, last) = (decimal(first)?, decimal(last)?);
                 (first <= last).then_some(Self::Range(first, last))
             }
-            None => number(text).map(Self::Index),
+            None => decimal(text).map(Self::Index),
         }
     }
 
@@ -89,46 +93,6 @@ impl fmt::Display for Selector {
     }
 }
 
-/// A PCI address without its function: GPUs are function 0, their audio part is another.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct PciAddress {
-    /// The domain; 16 bits on most machines, 32 bits behind some bridges (Intel VMD) and in virtual machines.
-    pub domain: u32,
-    /// The bus.
-    pub bus: u8,
-    /// The device on the bus, below 32.
-    pub device: u8,
-}
-
-impl PciAddress {
-    /// Reads `[domain:]bus:device.function` in hexadecimal; a missing domain is 0. `None` when it is
-    /// malformed or the function is not 0.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, function) = text.rsplit_once('.')?;
-        if function != "0" {
-            return None;
-        }
-        let (front, device) = address.rsplit_once(':')?;
-        let (domain, bus) = match front.rsplit_once(':') {
-            Some((domain, bus)) => (hex(domain, 8)?, bus),
-            None => (0, front),
-        };
-        let device = u8::try_from(hex(device, 2)?).ok()?;
-        (device < 32).then_some(Self {
-            domain,
-            bus: u8::try_from(hex(bus, 2)?).ok()?,
-            device,
-        })
-    }
-}
-
-impl fmt::Display for PciAddress {
-    /// The form of sysfs and procfs: `0000:65:00.0`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:02x}:{:02x}.0", self.domain, self.bus, self.device)
-    }
-}
-
 /// The hexadecimal part of a UUID in the form that [`Selector::Uuid`] has.
 pub(super) fn bare_uuid(uuid: &str) -> String {
     let bare = strip_prefix_ignore_case(uuid, "GPU-").or_else(|| strip_prefix_ignore_case(uuid, "MIG-"));
@@ -144,8 +108,8 @@ fn mig(rest: &str) -> Option<Selector> {
     let (gi, ci) = instances.split_once('/')?;
     Some(Selector::MigInstance {
         gpu: uuid_prefix(gpu)?,
-        gi: number(gi)?,
-        ci: number(ci)?,
+        gi: decimal(gi)?,
+        ci: decimal(ci)?,
     })
 }
 
@@ -160,17 +124,6 @@ fn uuid_prefix(text: &str) -> Option<String> {
 
 fn is_uuid(text: &str) -> bool {
     text.len() == 36 && uuid_prefix(text).is_some()
-}
-
-/// A decimal number without a sign. `u32::from_str` alone would take `+1`.
-pub(super) fn number(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.len() <= 10 && text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten()
-}
-
-fn hex(text: &str, max_digits: usize) -> Option<u32> {
-    let digits = !text.is_empty() && text.len() <= max_digits && text.bytes().all(|b| b.is_ascii_hexdigit());
-    digits.then(|| u32::from_str_radix(text, 16).ok()).flatten()
 }
 
 fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
@@ -211,6 +164,7 @@ mod tests {
                     domain: 0,
                     bus: 0xaf,
                     device: 0,
+                    function: 0,
                 }),
             ),
             (
@@ -219,6 +173,7 @@ mod tests {
                     domain: 0x10000,
                     bus: 1,
                     device: 31,
+                    function: 0,
                 }),
             ),
             (
@@ -227,6 +182,7 @@ mod tests {
                     domain: 0,
                     bus: 0x65,
                     device: 0,
+                    function: 0,
                 }),
             ),
         ] {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Dialect, Mode, Origin, Setting};
+use crate::vocabulary::PciAddress;
 
 /// Inputs that own what they show.
 struct Case {
@@ -804,22 +805,22 @@ fn many_strange_variables_leave_few_notes() {
     assert_eq!(case.code(), Code::Malformed);
 }
 
-fn gpus(count: u32) -> Vec<(String, String)> {
+fn gpus(count: u32) -> Vec<(String, PciAddress)> {
     (0..count)
         .map(|i| {
             (
                 format!("GPU-{i:08x}-0000-0000-0000-000000000000"),
-                format!("0000:{i:02x}:00.0"),
+                format!("0000:{i:02x}:00.0").parse().unwrap(),
             )
         })
         .collect()
 }
 
-fn views<'a>(gpus: &'a [(String, String)], mig: &'a [MigView<'a>]) -> Vec<GpuView<'a>> {
-    let one = |(i, (uuid, pci)): (usize, &'a (String, String))| GpuView {
+fn views<'a>(gpus: &'a [(String, PciAddress)], mig: &'a [MigView<'a>]) -> Vec<GpuView<'a>> {
+    let one = |(i, (uuid, pci)): (usize, &'a (String, PciAddress))| GpuView {
         index: u32::try_from(i).unwrap(),
         uuid,
-        pci,
+        pci: *pci,
         mig: if i == 1 { mig } else { &[] },
     };
     gpus.iter().enumerate().map(one).collect()

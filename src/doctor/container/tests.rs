@@ -10,7 +10,7 @@ use super::*;
 use crate::containers::Container;
 use crate::doctor::Check;
 use crate::host::{DeviceNode, Gpu, KernelModule, Majors, NodeKind};
-use crate::vocabulary::DeviceNumber;
+use crate::vocabulary::{DeviceNumber, PciAddress};
 
 const VERSION: &str = "550.120";
 
@@ -34,7 +34,7 @@ fn host() -> Host {
             index: 0,
             minor: 0,
             uuid: "GPU-00000000-0000-0000-0000-000000000001".to_owned(),
-            pci: crate::host::PciAddress::default(),
+            pci: PciAddress::default(),
             name: "A100".to_owned(),
             excluded: false,
             mig_devices: Vec::new(),

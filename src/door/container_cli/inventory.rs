@@ -158,8 +158,7 @@ fn row(gpu: &Gpu) -> [String; 7] {
         gpu.name.clone(),
         brand(&gpu.name).to_owned(),
         gpu.uuid.clone(),
-        // NVML's form has eight digits of domain.
-        format!("{:0>16}", gpu.pci.to_string()).to_uppercase(),
+        gpu.pci.nvml(),
         sm_of_name(&gpu.name).map_or_else(
             || "Unknown".to_owned(),
             |sm| format!("{}.{}", sm.number() / 10, sm.number() % 10),
