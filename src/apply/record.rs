@@ -52,7 +52,7 @@ impl Record {
             "driver": plan.driver_version,
             "driverDir": self.driver_dir,
             "gpus": plan.gpus.iter().map(|g| json!({
-                "index": g.index, "minor": g.minor, "uuid": g.uuid, "pci": or_empty(g.pci), "name": g.name,
+                "index": g.index, "minor": g.minor, "uuid": or_empty(g.uuid), "pci": or_empty(g.pci), "name": g.name,
             })).collect::<Vec<_>>(),
             "devices": self.devices,
             "files": plan.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),

@@ -127,12 +127,12 @@ impl Look {
                 && catalogue::library(name).is_some_and(|c| request.capabilities.intersects(c))
         };
         let mut host = host.finish(&roots, &locations, parts, &library)?;
-        if needs_mig_uuids(&request.devices) {
-            mig::learn(&mut host, &roots);
-        }
         let done = create::create_missing(&roots, &mut host, &creation(request, config));
         let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
         host.warnings.extend(failed.map(ToString::to_string));
+        if needs_mig_uuids(&request.devices) {
+            mig::learn(&mut host, &roots);
+        }
         Ok((host, roots))
     }
 }

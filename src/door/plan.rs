@@ -156,7 +156,7 @@ fn to_text(plan: &Plan) -> String {
         let _ = write!(out, "GPU {}: {}", g.index, Escaped(&g.name));
         let _ = match g.pci {
             None => writeln!(out),
-            Some(pci) => writeln!(out, " ({}, {pci})", g.uuid),
+            Some(pci) => writeln!(out, " ({}, {pci})", or_empty(g.uuid)),
         };
     }
     let _ = writeln!(out, "\nDevice nodes");
@@ -207,7 +207,7 @@ fn to_json(plan: &Plan) -> Value {
         "driver": plan.driver_version,
         "driverDirs": plan.driver_dirs,
         "gpus": plan.gpus.iter().map(|g| json!({
-            "index": g.index, "minor": g.minor, "uuid": g.uuid, "pci": or_empty(g.pci), "name": g.name,
+            "index": g.index, "minor": g.minor, "uuid": or_empty(g.uuid), "pci": or_empty(g.pci), "name": g.name,
         })).collect::<Vec<_>>(),
         "devices": plan.devices.iter().map(|d| json!({
             "path": d.path, "major": d.number.major, "minor": d.number.minor, "reason": d.reason,

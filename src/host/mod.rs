@@ -43,7 +43,7 @@ use crate::compat::{self, driver::Native};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
 use crate::sys::source::{Use, Walk};
-use crate::vocabulary::{DeviceNumber, PciAddress};
+use crate::vocabulary::{DeviceNumber, GpuUuid, MigDevice, PciAddress};
 use kept::Kept;
 
 /// Where to look: plain data, filled from the configuration.
@@ -204,8 +204,8 @@ pub struct Gpu {
     pub index: u32,
     /// The minor number: the `0` of `/dev/nvidia0`.
     pub minor: u32,
-    /// `GPU-...`; empty where the kernel does not know it, because the GPU was never initialised.
-    pub uuid: String,
+    /// `None` where the kernel does not know it, because the GPU was never initialised.
+    pub uuid: Option<GpuUuid>,
     /// Where it is.
     pub pci: PciAddress,
     /// The product name.
@@ -215,24 +215,6 @@ pub struct Gpu {
     /// Its MIG devices, by GPU instance and compute instance; empty when MIG is off.
     pub mig_devices: Vec<MigDevice>,
 }
-
-/// A compute instance of a GPU instance.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct MigDevice {
-    /// The position on its GPU, in the order of GPU and compute instance ids.
-    pub index: u32,
-    /// The GPU instance id.
-    pub gi: u32,
-    /// The compute instance id.
-    pub ci: u32,
-    /// The minor number of the GPU instance's capability node.
-    pub gi_minor: u32,
-    /// The minor number of the compute instance's capability node.
-    pub ci_minor: u32,
-}
-
-/// Index of a GPU, index of a MIG device there, its UUID (`MIG-…`).
-pub type MigUuid = (u32, u32, String);
 
 /// Minor numbers of capability nodes that belong to no MIG device (`None`: not offered).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -483,8 +465,6 @@ pub struct Host {
     pub user_version: Option<String>,
     /// GPUs in PCI bus order, excluded ones last; `gpus[i].index == i`.
     pub gpus: Vec<Gpu>,
-    /// UUIDs of MIG devices, where the driver's library was asked for them.
-    pub mig_uuids: Vec<MigUuid>,
     /// Device nodes.
     pub nodes: Vec<DeviceNode>,
     /// The driver's files, of one version.

@@ -39,7 +39,7 @@ fn h100_with_its_driver_in_usr_local() {
         (host.gpus.len(), gpu.index, gpu.minor, gpu.excluded),
         (1, 0, 0, false)
     );
-    assert_eq!(gpu.uuid, "GPU-fff409e8-6d09-4804-74aa-d9624af686c0");
+    assert_eq!(gpu.uuid, "GPU-fff409e8-6d09-4804-74aa-d9624af686c0".parse().ok());
     assert_eq!(gpu.name, "NVIDIA H100 80GB HBM3");
     assert_eq!(gpu.pci.to_string(), "0000:00:06.0");
     assert!(gpu.mig_devices.is_empty());
@@ -423,7 +423,7 @@ fn eight_gpus_with_mig_in_bus_order() {
     ];
     assert_eq!(order, wanted.map(|(i, m, p)| (i, m, p.to_owned())));
     assert!(found.gpus[6].excluded && found.usable_gpus().count() == 6);
-    assert_eq!(found.gpus[0].uuid, "");
+    assert_eq!(found.gpus[0].uuid, None);
 
     let mig: Vec<_> = found.gpus[1]
         .mig_devices

@@ -7,7 +7,7 @@ use crate::compat::driver::Native;
 use crate::error::{Code, Error, Result};
 use crate::host::{DeviceNode, Host, NodeKind};
 use crate::request::{
-    Capabilities, DeviceRequest, Facts, GpuView, ImexRequest, MigView, Request, evaluate_all, select,
+    Capabilities, DeviceRequest, Facts, GpuView, ImexRequest, Request, evaluate_all, select,
 };
 use crate::vocabulary::DeviceNumber;
 
@@ -30,32 +30,13 @@ pub struct Device {
 
 pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
     let usable: Vec<_> = host.usable_gpus().collect();
-    let mig: Vec<Vec<MigView<'_>>> = usable
-        .iter()
-        .map(|g| {
-            g.mig_devices
-                .iter()
-                .map(|m| MigView {
-                    index: m.index,
-                    gi: m.gi,
-                    ci: m.ci,
-                    uuid: host
-                        .mig_uuids
-                        .iter()
-                        .find(|(gpu, mig, _)| (*gpu, *mig) == (g.index, m.index))
-                        .map(|(.., uuid)| uuid.as_str()),
-                })
-                .collect()
-        })
-        .collect();
     let views: Vec<GpuView<'_>> = usable
         .iter()
-        .zip(&mig)
-        .map(|(g, mig)| GpuView {
+        .map(|g| GpuView {
             index: g.index,
-            uuid: &g.uuid,
+            uuid: g.uuid,
             pci: g.pci,
-            mig,
+            mig: &g.mig_devices,
         })
         .collect();
     if request.devices == DeviceRequest::All && usable.is_empty() {
@@ -74,7 +55,7 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
             plan.gpus.push(GpuRef {
                 index: gpu.index,
                 minor: gpu.minor,
-                uuid: gpu.uuid.clone(),
+                uuid: gpu.uuid,
                 pci: Some(gpu.pci),
                 name: gpu.name.clone(),
             });

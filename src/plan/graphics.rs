@@ -318,7 +318,7 @@ mod tests {
         GpuRef {
             index: minor,
             minor,
-            uuid: String::new(),
+            uuid: None,
             pci: None,
             name: String::new(),
         }

@@ -19,7 +19,7 @@ use crate::config::{Config, CudaCompat, Layout};
 use crate::error::Result;
 use crate::host::Host;
 use crate::request::{Capabilities, Request};
-use crate::vocabulary::PciAddress;
+use crate::vocabulary::{GpuUuid, PciAddress};
 
 pub use devices::Device;
 pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink, is_required};
@@ -86,8 +86,8 @@ pub struct GpuRef {
     pub index: u32,
     /// The minor number of `/dev/nvidiaN`.
     pub minor: u32,
-    /// `GPU-…`
-    pub uuid: String,
+    /// Its UUID, if the kernel module knows it.
+    pub uuid: Option<GpuUuid>,
     /// Where it is; unknown on WSL2 and of a Jetson's.
     pub pci: Option<PciAddress>,
     /// The marketing name.

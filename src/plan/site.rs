@@ -44,7 +44,7 @@ pub(super) fn tegra(plan: &mut Plan, request: &Request, host: &Host, tegra: &Teg
         plan.gpus.push(GpuRef {
             index: 0,
             minor: 0,
-            uuid: String::new(),
+            uuid: None,
             pci: None,
             name: "integrated GPU".to_owned(),
         });

@@ -34,7 +34,7 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host, wsl: &Wsl) ->
             plan.gpus.push(GpuRef {
                 index,
                 minor: 0,
-                uuid: String::new(),
+                uuid: None,
                 pci: None,
                 name: format!("adapter {adapter} of Windows"),
             });

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::vocabulary::{PciAddress, decimal};
+use crate::vocabulary::{PciAddress, Uuid, UuidStart, decimal, strip_prefix_ignore_case};
 
 /// One entry of a device list.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -11,15 +11,15 @@ pub enum Selector {
     Index(u32),
     /// Several GPUs by index, both ends included; the first is not above the second.
     Range(u32, u32),
-    /// A GPU by UUID, or the beginning of one: lower-case hexadecimal digits and dashes, no `GPU-`.
-    Uuid(String),
-    /// A MIG device by its UUID, or the beginning of one: as for [`Selector::Uuid`], no `MIG-`.
-    MigUuid(String),
-    /// A MIG device by the UUID of its GPU (no `GPU-`), its GPU instance and its compute instance: the
-    /// form `MIG-GPU-<uuid>/<gi>/<ci>` of drivers before 470.
+    /// A GPU by UUID, or the beginning of one.
+    Uuid(UuidStart),
+    /// A MIG device by its UUID, or the beginning of one.
+    MigUuid(UuidStart),
+    /// A MIG device by the UUID of its GPU, its GPU instance and its compute instance: the form
+    /// `MIG-GPU-<uuid>/<gi>/<ci>` of drivers before 470.
     MigInstance {
-        /// The GPU's UUID, as for [`Selector::Uuid`].
-        gpu: String,
+        /// The GPU's UUID, or the beginning of it.
+        gpu: UuidStart,
         /// The GPU instance id.
         gi: u32,
         /// The compute instance id.
@@ -43,7 +43,7 @@ impl Selector {
             return mig(rest);
         }
         if let Some(rest) = strip_prefix_ignore_case(text, "GPU-") {
-            return uuid_prefix(rest).map(Self::Uuid);
+            return rest.parse().ok().map(Self::Uuid);
         }
         if text.contains('.') {
             // GPUs are function 0, their audio part is another.
@@ -56,9 +56,9 @@ impl Selector {
                 mig: decimal(mig)?,
             });
         }
-        if is_uuid(text) {
-            // The integrated GPU of an Orin has a UUID without `GPU-`.
-            return uuid_prefix(text).map(Self::Uuid);
+        // The integrated GPU of an Orin has a UUID without `GPU-`.
+        if let Ok(uuid) = text.parse::<Uuid>() {
+            return Some(Self::Uuid(uuid.into()));
         }
         match text.split_once('-') {
             Some((first, last)) => {
@@ -93,42 +93,18 @@ impl fmt::Display for Selector {
     }
 }
 
-/// The hexadecimal part of a UUID in the form that [`Selector::Uuid`] has.
-pub(super) fn bare_uuid(uuid: &str) -> String {
-    let bare = strip_prefix_ignore_case(uuid, "GPU-").or_else(|| strip_prefix_ignore_case(uuid, "MIG-"));
-    bare.unwrap_or(uuid).to_ascii_lowercase()
-}
-
 /// The rest of `MIG-`: a UUID, or `GPU-<uuid>/<gi>/<ci>`.
 fn mig(rest: &str) -> Option<Selector> {
     let Some(old) = strip_prefix_ignore_case(rest, "GPU-") else {
-        return uuid_prefix(rest).map(Selector::MigUuid);
+        return rest.parse().ok().map(Selector::MigUuid);
     };
     let (gpu, instances) = old.split_once('/')?;
     let (gi, ci) = instances.split_once('/')?;
     Some(Selector::MigInstance {
-        gpu: uuid_prefix(gpu)?,
+        gpu: gpu.parse().ok()?,
         gi: decimal(gi)?,
         ci: decimal(ci)?,
     })
-}
-
-/// Lower-cases what can be the beginning of a UUID: at most 36 characters, dashes where a UUID has them.
-fn uuid_prefix(text: &str) -> Option<String> {
-    let fits = text.bytes().enumerate().all(|(i, b)| match i {
-        8 | 13 | 18 | 23 => b == b'-',
-        _ => b.is_ascii_hexdigit(),
-    });
-    (fits && !text.is_empty() && text.len() <= 36).then(|| text.to_ascii_lowercase())
-}
-
-fn is_uuid(text: &str) -> bool {
-    text.len() == 36 && uuid_prefix(text).is_some()
-}
-
-fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
-    let (head, rest) = text.split_at_checked(prefix.len())?;
-    head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 #[cfg(test)]
@@ -139,13 +115,13 @@ mod tests {
 
     #[test]
     fn every_form() {
-        let uuid = || UUID.to_owned();
+        let uuid = || UUID.parse().unwrap();
         for (text, want) in [
             ("0", Selector::Index(0)),
             ("15", Selector::Index(15)),
             ("0-3", Selector::Range(0, 3)),
             ("2-2", Selector::Range(2, 2)),
-            ("GPU-1c2D3e4f", Selector::Uuid("1c2d3e4f".into())),
+            ("GPU-1c2D3e4f", Selector::Uuid("1c2d3e4f".parse().unwrap())),
             (&format!("gpu-{UUID}"), Selector::Uuid(uuid())),
             (UUID, Selector::Uuid(uuid())),
             (&format!("MIG-{UUID}"), Selector::MigUuid(uuid())),

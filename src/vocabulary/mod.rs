@@ -4,9 +4,11 @@
 //! stays typed until it is printed.
 
 mod pci;
+mod uuid;
 
 pub use crate::sys::root::DeviceNumber;
 pub use pci::PciAddress;
+pub use uuid::{GpuUuid, MigDevice, MigUuid, Uuid, UuidStart};
 
 /// The text has not the form of the type.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,6 +24,12 @@ pub fn decimal(text: &str) -> Option<u32> {
 fn hexadecimal(text: &str, max_digits: usize) -> Option<u32> {
     let digits = !text.is_empty() && text.len() <= max_digits && text.bytes().all(|b| b.is_ascii_hexdigit());
     digits.then(|| u32::from_str_radix(text, 16).ok()).flatten()
+}
+
+/// What follows a prefix that is written in any case.
+pub fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 /// A value as text, or nothing where there is none.

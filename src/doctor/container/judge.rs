@@ -10,6 +10,7 @@ use super::{
     PERMISSION, RELOAD, Repair, Severity, UNREAD, UVM, VISIBLE, WARNING,
 };
 use crate::host::{Host, NodeKind};
+use crate::vocabulary::or_empty;
 
 pub(super) fn findings(seen: &Seen, host: &Host) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -419,7 +420,9 @@ fn cuda_visible(value: &str, gpus: usize, host: &Host) -> Option<Finding> {
         .enumerate()
         .find(|(_, entry)| match entry.parse::<i64>() {
             Ok(index) => usize::try_from(index).map_or(true, |i| i >= gpus),
-            Err(_) if entry.starts_with("GPU-") => !host.gpus.iter().any(|g| g.uuid.starts_with(entry)),
+            Err(_) if entry.starts_with("GPU-") => {
+                !host.gpus.iter().any(|g| or_empty(g.uuid).starts_with(entry))
+            }
             Err(_) => !entry.starts_with("MIG-"),
         });
     let (at, entry) = bad?;

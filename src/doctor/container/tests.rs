@@ -33,7 +33,7 @@ fn host() -> Host {
         gpus: vec![Gpu {
             index: 0,
             minor: 0,
-            uuid: "GPU-00000000-0000-0000-0000-000000000001".to_owned(),
+            uuid: "GPU-00000000-0000-0000-0000-000000000001".parse().ok(),
             pci: PciAddress::default(),
             name: "A100".to_owned(),
             excluded: false,
