@@ -14,7 +14,7 @@ use rustix::fs::FileType;
 use serde_json::Value;
 
 use crate::sys::root::Root;
-use crate::vocabulary::DeviceNumber;
+use crate::vocabulary::{DeviceNumber, LAST_RESORTS, RECORD};
 
 /// The major number of NVIDIA's nodes, and the highest minor that is a GPU (Linux Documentation/admin-guide/devices.txt).
 const NVIDIA: u32 = 195;
@@ -24,12 +24,6 @@ const LAST_GPU: u32 = 253;
 const MAX_TEXT: u64 = 4 << 20;
 const MAX_RECORD: u64 = 1 << 20;
 const MAX_ENTRIES: usize = 1 << 20;
-
-/// The file that an injection leaves in its driver directory.
-const RECORD: &str = ".nvoci.json";
-
-/// Where the driver is put when no configured place is free.
-const LAST_RESORTS: [&str; 2] = ["/run/nvoci", "/dev/.nvoci"];
 
 /// Every place where an injection may have put the driver: the configured ones, then the last resorts.
 pub fn driver_places(configured: &[PathBuf]) -> Vec<PathBuf> {

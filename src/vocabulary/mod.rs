@@ -1,12 +1,15 @@
 //! The types that name a device, shared by all modules: one type for each thing, with the only parser and printer of it.
+//! And the names by which one module finds what another has left in a container.
 //!
 //! Parsers are strict: ASCII only, no sign, no blanks, bounded lengths. A value is parsed once, where it enters, and
 //! stays typed until it is printed.
 
+mod driver_dir;
 mod pci;
 mod uuid;
 
 pub use crate::sys::root::DeviceNumber;
+pub use driver_dir::{LAST_RESORTS, RECORD};
 pub use pci::PciAddress;
 pub use uuid::{GpuUuid, MigDevice, MigUuid, Uuid, UuidStart};
 
