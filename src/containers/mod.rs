@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::sys::procfs;
 use crate::sys::root::Root;
+use crate::vocabulary::{DeviceNumber, LAST_RESORTS, RECORD};
 
 /// The major number of NVIDIA's nodes, and the highest minor that is a GPU (Linux Documentation/admin-guide/devices.txt).
 const NVIDIA: u32 = 195;
@@ -25,12 +26,6 @@ const LAST_GPU: u32 = 253;
 const MAX_TEXT: u64 = 4 << 20;
 const MAX_RECORD: u64 = 1 << 20;
 const MAX_ENTRIES: usize = 1 << 20;
-
-/// The file that an injection leaves in its driver directory.
-const RECORD: &str = ".nvoci.json";
-
-/// Where the driver is put when no configured place is free.
-const LAST_RESORTS: [&str; 2] = ["/run/nvoci", "/dev/.nvoci"];
 
 /// Every place where an injection may have put the driver: the configured ones, then the last resorts.
 pub fn driver_places(configured: &[PathBuf]) -> Vec<PathBuf> {
@@ -235,13 +230,13 @@ fn open_gpus(dir: &Path) -> BTreeSet<u32> {
         .filter_map(|e| {
             let meta = fs::metadata(e.path()).ok()?;
             let device = FileType::from_raw_mode(meta.mode()) == FileType::CharacterDevice;
-            device.then(|| gpu(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())))?
+            device.then(|| gpu(DeviceNumber::from_raw(meta.rdev())))?
         })
         .collect()
 }
 
-fn gpu(major: u32, minor: u32) -> Option<u32> {
-    (major == NVIDIA && minor <= LAST_GPU).then_some(minor)
+fn gpu(node: DeviceNumber) -> Option<u32> {
+    (node.major == NVIDIA && node.minor <= LAST_GPU).then_some(node.minor)
 }
 
 /// The container of a process, if it has GPUs or a driver.
@@ -302,8 +297,7 @@ fn nodes(root: &Root) -> BTreeSet<u32> {
         if let Ok(node) = dev.child_c(&name)
             && node.kind() == FileType::CharacterDevice
         {
-            let (major, minor) = node.rdev();
-            found.extend(gpu(major, minor));
+            found.extend(gpu(node.rdev()));
         }
     }
     found
@@ -311,15 +305,14 @@ fn nodes(root: &Root) -> BTreeSet<u32> {
 
 /// What an injection recorded in `place`, if a tmpfs is mounted there.
 fn record(root: &Root, tmpfs: &[MountInfo], place: &Path) -> Option<Value> {
-    let (major, minor) = tmpfs
+    let device: DeviceNumber = tmpfs
         .iter()
         .find(|m| m.mount_point == place)?
         .majmin
-        .split_once(':')?;
-    let device = (major.parse().ok()?, minor.parse().ok()?);
+        .parse()
+        .ok()?;
     let node = root.resolve_nofollow(place.join(RECORD)).ok()?;
-    let found = node.stat().st_dev;
-    if (rustix::fs::major(found), rustix::fs::minor(found)) != device {
+    if DeviceNumber::from_raw(node.stat().st_dev) != device {
         return None;
     }
     serde_json::from_slice(&node.read(MAX_RECORD).ok()?).ok()
@@ -465,6 +458,7 @@ mod tests {
 
     #[test]
     fn only_gpus_are_gpus() {
+        let gpu = |major, minor| gpu(DeviceNumber { major, minor });
         assert_eq!(gpu(195, 0), Some(0));
         for (major, minor) in [(195, 254), (195, 255), (1, 3)] {
             assert_eq!(gpu(major, minor), None);
@@ -499,8 +493,7 @@ mod tests {
     }
 
     fn device_of(path: &Path) -> String {
-        let dev = fs::metadata(path).unwrap().dev();
-        format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev))
+        DeviceNumber::from_raw(fs::metadata(path).unwrap().dev()).to_string()
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io;
 use crate::plan::Device;
 use crate::sys::cgroup::{DeviceRule, OwnCgroup};
 use crate::sys::{procfs, systemd};
+use crate::vocabulary::DeviceNumber;
 
 /// What is read of `/proc/devices`.
 const MAX_DEVICES: u64 = 1 << 20;
@@ -14,7 +15,7 @@ const MAX_DEVICES: u64 = 1 << 20;
 pub(super) fn tell_systemd(cgroup: &OwnCgroup, theirs: &[DeviceRule], devices: &[Device]) -> Option<String> {
     let path = cgroup.path().ok()?;
     let unit = systemd::scope_of(path.to_str()?)?;
-    let numbers: Vec<(u32, u32)> = devices.iter().map(|d| (d.major, d.minor)).collect();
+    let numbers: Vec<DeviceNumber> = devices.iter().map(|d| d.number).collect();
     let is_own = |control_group: &str| Ok(cgroup.is_all_of(control_group)? && keeps_all(theirs)?);
     let why = systemd::allow_devices(unit, &numbers, is_own).err()?;
     Some(format!(

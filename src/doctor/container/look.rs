@@ -17,6 +17,7 @@ use crate::ldso;
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::root::{Node, Root};
 use crate::sys::{probe, procfs, systemd};
+use crate::vocabulary::DeviceNumber;
 
 /// What is read of one process.
 const MAX_TEXT: u64 = 4 << 20;
@@ -53,8 +54,8 @@ pub struct Seen {
 pub(super) struct Seat {
     pub(super) kind: NodeKind,
     pub(super) path: PathBuf,
-    /// As the host's node has them.
-    pub(super) numbers: (u32, u32),
+    /// As the host's node has it.
+    pub(super) number: DeviceNumber,
     pub(super) state: State,
     /// The host's grant names it.
     pub(super) granted: bool,
@@ -141,9 +142,7 @@ impl Seen {
             let found = root.resolve_nofollow(&node.path).ok();
             let state = match &found {
                 None => State::Absent,
-                Some(f) if f.kind() == FileType::CharacterDevice && f.rdev() == (node.major, node.minor) => {
-                    State::Untried
-                }
+                Some(f) if f.kind() == FileType::CharacterDevice && f.rdev() == node.number => State::Untried,
                 Some(_) => State::Wrong,
             };
             if let (State::Untried, Some(found)) = (state, found) {
@@ -152,9 +151,9 @@ impl Seen {
             self.nodes.push(Seat {
                 kind: node.kind,
                 path: node.path.clone(),
-                numbers: (node.major, node.minor),
+                number: node.number,
                 state,
-                granted: granted.contains(&(node.path.clone(), node.major, node.minor)),
+                granted: granted.contains(&(node.path.clone(), node.number)),
             });
         }
         let (places, nodes): (Vec<usize>, Vec<Node>) = tried.into_iter().unzip();
