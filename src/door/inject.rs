@@ -78,7 +78,8 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
     })
 }
 
-/// A look at the host that has begun: as much of it as needs no request.
+/// Host discovery that has begun: the part that does not depend on the request.
+#[derive(Debug)]
 pub(super) struct Look {
     locations: Locations,
     roots: Roots,

@@ -8,6 +8,8 @@ mod digest;
 mod edit;
 pub mod spec;
 pub mod state;
+#[cfg(test)]
+mod tests;
 pub mod types;
 
 pub use bundle::{Bundle, CONFIG, whole_in};
