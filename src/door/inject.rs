@@ -68,7 +68,7 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
         })
         .collect();
     // In a user namespace of its own CAP_SYS_ADMIN is no right over the host.
-    let privileged = spec.is_privileged() && spec.user_namespace().is_none();
+    let privileged = spec.is_privileged() && !spec.has_user_namespace();
     f(&Inputs {
         env: &env,
         annotations: &annotations,
@@ -199,7 +199,7 @@ impl Engine {
     /// `inside` is whether this process is in the container's namespaces already. A root's engine may have given the
     /// container a user namespace of its own, so there the definition must show that the namespace is the engine's.
     pub(super) fn of(spec: &Spec, inside: bool) -> Self {
-        if in_user_namespace() && !(inside && spec.user_namespace().is_some()) {
+        if in_user_namespace() && !(inside && spec.has_user_namespace()) {
             Self::User
         } else {
             Self::Root

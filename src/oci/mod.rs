@@ -16,7 +16,4 @@ pub use bundle::{Bundle, CONFIG, whole_in};
 pub use digest::Interest;
 pub use spec::Spec;
 pub use state::State;
-pub use types::{
-    Access, DeviceKind, DeviceRule, DeviceSpec, Hook, HookSpec, IdMapping, Mount, RuleKind, Stage, User,
-    UserNamespace,
-};
+pub use types::{Access, DeviceKind, DeviceRule, DeviceSpec, Hook, HookSpec, Mount, RuleKind, Stage, User};

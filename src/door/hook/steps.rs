@@ -174,7 +174,7 @@ impl<'a> Requested<'a> {
         };
         let look = look.unwrap_or_else(|| Look::begin(&config))?;
         let (mut plan, host, to_allow) = planned(look, request, &job.spec, &config, job.call.options)?;
-        if job.spec.is_privileged() && job.spec.user_namespace().is_none() && !in_user_namespace() {
+        if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
             plan.warnings.push(REMOUNTS.to_owned());
         }
         process::drop_capabilities();
