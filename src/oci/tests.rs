@@ -256,16 +256,16 @@ fn a_state_is_refused_for_any_field_of_the_wrong_type() {
         "annotations",
     ];
     for field in fields {
-        for value in values() {
+        for text in values() {
             let bundle = if field == "bundle" {
                 ""
             } else {
                 r#""bundle":"/b","#
             };
-            let read = State::read(format!("{{{bundle}{field:?}:{value}}}").as_bytes());
-            let value: Value = serde_json::from_str(&value).unwrap();
+            let read = State::read(format!("{{{bundle}{field:?}:{text}}}").as_bytes());
+            let value: Value = serde_json::from_str(&text).unwrap();
             // serde_json hands such a number on as an object of one text, which nothing reads.
-            let is_integer = value.is_u64() || (value.is_i64() && value.to_string() != "-0");
+            let is_integer = value.is_u64() || (value.is_i64() && text != "-0");
             let is_float = value.is_number() && !is_integer;
             let good = match field {
                 "pid" => {
