@@ -145,7 +145,9 @@ fn inject(
     look: Option<Result<Look>>,
     run: Option<&Node>,
 ) -> Result<Option<Record>> {
-    let Some(requested) = Requested::read(call, config, look, run)? else {
+    // Kept for the whole call: memory that is freed early is mapped and unmapped again and again.
+    let defaults = Config::default();
+    let Some(requested) = Requested::read(call, config, &defaults, look, run)? else {
         return Ok(None);
     };
     let applied = requested.plan()?.open()?.enter()?.apply()?;

@@ -113,21 +113,21 @@ pub struct Requested<'a> {
 }
 
 impl<'a> Requested<'a> {
-    /// Reads the definition; `None` where it requests nothing. `look` has begun where the definition is known to request
-    /// something. `run` is nvoci's directory below `/run`.
+    /// Reads the definition; `None` where it requests nothing. `defaults` stand in for a configuration that cannot be read,
+    /// `look` has begun where the definition is known to request something, `run` is nvoci's directory below `/run`.
     ///
     /// # Errors
     /// When the definition cannot be read, its request is refused, or there is no container to enter.
     pub(super) fn read(
         call: Call<'a>,
         config: Result<Config>,
+        defaults: &Config,
         look: Option<Result<Look>>,
         run: Option<&Node>,
     ) -> Result<Option<Self>> {
         let Call { options, state, .. } = call;
         let inside = options.stage == Stage::Inside;
-        let defaults = Config::default();
-        let known = config.as_ref().unwrap_or(&defaults);
+        let known = config.as_ref().unwrap_or(defaults);
         let (bundle, spec) = bundle::open(state, inside, known)?;
         let Some(config) = config_for(config, &spec, options.door())? else {
             return Ok(None);
