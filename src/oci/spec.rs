@@ -1,7 +1,8 @@
 //! config.json as a JSON value, with typed views.
 //!
-//! A view says what a runtime would make of the document. An entry of a wrong type is skipped: the runtime that
-//! gets the document next refuses it, and says so better. The edits are in `edit.rs`.
+//! A view says what a runtime would make of the document. A field of a wrong type counts as absent, as crun (1.8.1, 1.28)
+//! has it, which makes such a mount all the same; runc refuses the document. Of a key that is given twice the last value
+//! counts, as for runc and crun 1.28; crun 1.8.1 takes the first. The edits are in `edit.rs`.
 
 use std::path::{Component, Path, PathBuf};
 
