@@ -25,7 +25,7 @@ fn hook_args(stage: Stage) -> Vec<String> {
 /// Where the hook is called: in the container's mount namespace. But under a privileged engine a container
 /// with a user namespace of its own has nobody in it who may read the bundle; then from outside.
 fn hook_stage(spec: &Spec) -> Stage {
-    if spec.user_namespace().is_some() && !in_user_namespace() {
+    if spec.has_user_namespace() && !in_user_namespace() {
         Stage::CreateRuntime
     } else {
         Stage::CreateContainer

@@ -69,7 +69,7 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
         })
         .collect();
     // In a user namespace of its own CAP_SYS_ADMIN is no right over the host.
-    let privileged = spec.is_privileged() && spec.user_namespace().is_none();
+    let privileged = spec.is_privileged() && !spec.has_user_namespace();
     f(&Inputs {
         env: &env,
         annotations: &annotations,
@@ -79,7 +79,8 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
     })
 }
 
-/// A look at the host that has begun: as much of it as needs no request.
+/// Host discovery that has begun: the part that does not depend on the request.
+#[derive(Debug)]
 pub(super) struct Look {
     locations: Locations,
     roots: Roots,
@@ -199,7 +200,7 @@ impl Engine {
     /// `inside` is whether this process is in the container's namespaces already. A root's engine may have given the
     /// container a user namespace of its own, so there the definition must show that the namespace is the engine's.
     pub(super) fn of(spec: &Spec, inside: bool) -> Self {
-        if in_user_namespace() && !(inside && spec.user_namespace().is_some()) {
+        if in_user_namespace() && !(inside && spec.has_user_namespace()) {
             Self::User
         } else {
             Self::Root
