@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::image::text;
 use crate::compat::forward::{DEFAULT_DIR, HostDriver, Note, OWNER, Package, SECTION, wanted};
+use crate::ldso::lookup::Lookups;
 use crate::ldso::note;
 use crate::plan::{Forward, Link, Place, Plan};
 use crate::sys::root::{Node, Root};
@@ -20,6 +21,8 @@ use crate::sys::root::{Node, Root};
 const MAX_ENTRIES: usize = 4096;
 /// Libraries of a package: there are six.
 const MAX_LIBRARIES: usize = 64;
+/// The work of looking the libraries up, for those that the kernel does not look up at once.
+const MAX_WORK: u32 = 1 << 16;
 
 /// What a look into a container found.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -187,6 +190,7 @@ pub(super) fn look_for(root: &Root, plan: &Plan) -> Preferred {
 /// The names by which programs ask for a library of the directory: `libcuda.so.1` and `libcuda.so`, no full versions.
 fn libraries(root: &Root, dir: &Path) -> Vec<String> {
     let entries = root.read_dir(dir, MAX_ENTRIES).unwrap_or_default();
+    let mut lookups = Lookups::new(root, 16, MAX_WORK);
     let mut names: Vec<String> = entries
         .into_iter()
         .filter_map(|e| e.name.into_string().ok())
@@ -196,7 +200,7 @@ fn libraries(root: &Root, dir: &Path) -> Vec<String> {
                     rest.is_empty() || (rest.starts_with('.') && !rest[1..].contains('.'))
                 })
         })
-        .filter(|name| root.resolve(dir.join(name)).is_ok_and(|n| n.is_file()))
+        .filter(|name| lookups.resolve(&dir.join(name)).is_ok_and(|n| n.is_file()))
         .take(MAX_LIBRARIES)
         .collect();
     names.sort_unstable();
