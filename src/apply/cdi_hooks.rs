@@ -14,7 +14,8 @@ use rustix::fs::FileType;
 use super::container::Container;
 use super::cuda_compat::{self, Found};
 use super::driver_dir::{Attached, DriverDir};
-use super::image::{Image, Scanned, say_scan, text};
+use super::image::{Image, Scanned};
+use super::message::Message;
 use super::{loader, procfs};
 use crate::compat::forward::HostDriver;
 use crate::error::{Code, Error, IoContext as _, Result};
@@ -22,6 +23,7 @@ use crate::ldso::{self, CacheOutcome, Change, FirstDir, Flavour, How, Links, Run
 use crate::plan::forbid_node_making;
 use crate::sys::budget::Budget;
 use crate::sys::mount::{Restrict, seal};
+use crate::sys::reader::Port;
 use crate::sys::root::{Root, own_fds, split};
 
 const CONF: &str = "/etc/ld.so.conf";
@@ -71,18 +73,15 @@ impl CdiHook {
     pub fn read(&self, rootfs: &Path) -> Result<Option<Image>> {
         match self {
             Self::UpdateLdcache(dirs) => {
-                Image::read(rootfs, None, |root, port| say_scan(port, &scan(root, dirs))).map(Some)
+                let work = |root: &Root, port: &mut Port| Message::Scanned(scan(root, dirs)).send(port);
+                Image::read(rootfs, None, work).map(Some)
             }
             Self::EnableCudaCompat { driver, cuda, dir } => Image::read(rootfs, None, |root, port| {
                 let host = HostDriver {
                     driver: driver.as_deref().and_then(|d| d.parse().ok()),
                     cuda: cuda.as_deref().and_then(|c| c.parse().ok()),
                 };
-                match cuda_compat::find(root, dir, host) {
-                    Found::Nothing => port.say(&[]),
-                    Found::Unsuited(why) => port.say(&[why.as_bytes()]),
-                    Found::Use(found) => port.say(&[b"", found.as_os_str().as_bytes()]),
-                }
+                Message::CudaCompat(cuda_compat::find(root, dir, host)).send(port)
             })
             .map(Some),
             _ => Ok(None),
@@ -95,17 +94,20 @@ impl CdiHook {
 ///
 /// # Errors
 /// [`Code::UnsafePath`] when the image has a link or a special file on the way that must not be followed.
-pub fn run(hook: &CdiHook, container: &Container, image: Option<Image>) -> Result<Vec<String>> {
+pub fn run(
+    hook: &CdiHook,
+    container: &Container,
+    image: Option<Image>,
+    budget: &Budget,
+) -> Result<Vec<String>> {
     match hook {
         CdiHook::CreateSymlinks(links) => {
-            let budget = Budget::default();
-            let made = |l| afford(&budget, "the links").and_then(|()| link(container, l));
+            let made = |l| afford(budget, "the links").and_then(|()| link(container, l));
             links.iter().filter_map(|l| made(l).transpose()).collect()
         }
         CdiHook::UpdateLdcache(_) => update_ldcache(container, image),
         CdiHook::Chmod { mode, paths } => {
-            let budget = Budget::default();
-            let set = |p| afford(&budget, "the paths").map(|()| chmod(container, p, *mode));
+            let set = |p| afford(budget, "the paths").map(|()| chmod(container, p, *mode));
             paths.iter().filter_map(|p| set(p).transpose()).collect()
         }
         CdiHook::EnableCudaCompat { .. } => enable_cuda_compat(container, image),
@@ -174,18 +176,16 @@ fn write(container: &Container, at: &Path, bytes: &[u8], mode: u32) -> Result<Op
 }
 
 fn enable_cuda_compat(container: &Container, image: Option<Image>) -> Result<Vec<String>> {
-    let mut said = image
-        .map(|mut image| image.hear())
-        .transpose()?
-        .unwrap_or_default();
-    match (said.pop(), said.pop()) {
-        (None, _) => Ok(Vec::new()),
-        (Some(why), None) => Ok(vec![text(why)]),
-        (Some(dir), Some(_)) => {
+    let found = image.map(|mut image| image.cuda_compat()).transpose()?;
+    match found {
+        None | Some(Found::Nothing) => Ok(Vec::new()),
+        Some(Found::Unsuited(why)) => Ok(vec![why]),
+        Some(Found::Use(dir)) => {
             let at = Path::new(CONF_DIR).join(COMPAT_NAME);
-            // One line, whatever was said.
-            let dir: Vec<u8> = dir.into_iter().filter(|b| !b.is_ascii_control()).collect();
-            let line = [&dir, b"\n".as_slice()].concat();
+            // One line, whatever the name of the directory.
+            let dir = dir.as_os_str().as_bytes().iter().copied();
+            let mut line: Vec<u8> = dir.filter(|b| !b.is_ascii_control()).collect();
+            line.push(b'\n');
             Ok(write(container, &at, &line, 0o644)?.into_iter().collect())
         }
     }
@@ -425,7 +425,13 @@ mod tests {
 
     fn run_in(root: &tempfile::TempDir, hook: &CdiHook) -> Vec<String> {
         let container = Container::open(root.path(), Mounts::default()).unwrap();
-        run(hook, &container, hook.read(root.path()).unwrap()).unwrap()
+        run(
+            hook,
+            &container,
+            hook.read(root.path()).unwrap(),
+            &Budget::default(),
+        )
+        .unwrap()
     }
 
     fn links(pairs: &[(&str, &str)]) -> CdiHook {

@@ -20,7 +20,7 @@ use lexopt::Arg;
 use super::inject::{self, Look};
 use crate::apply::record::{self, Errors};
 use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Container, Grant, Grants, Image, Record, Sources, image};
+use crate::apply::{Container, Grant, Grants, Image, PreflightFinding, Record, Sources, image};
 use crate::config::{Config, Preflight};
 use crate::doctor::image::libcuda::DRIVER_DIR;
 use crate::doctor::{Finding, Severity, preflight};
@@ -32,7 +32,6 @@ use crate::request::{Capabilities, DeviceRequest, Door, Request};
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::ns::{MountNs, in_user_namespace, root_of};
 use crate::sys::process;
-use crate::sys::reader::Port;
 use crate::sys::root::{Node, Root};
 
 /// `nvoci hook --help`.
@@ -176,8 +175,9 @@ fn inject(
     let cgroup =
         (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
     // It reads while the driver's files are opened here.
-    let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |root, port| {
-        say_findings(port, &preflight(&plan, &spec, root, policy))
+    let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |root| {
+        let found = preflight(&plan, &spec, root, policy);
+        found.iter().map(sent).collect()
     })?;
     let sources = Sources::open(&plan, &host, made_by_runtime(&spec, options.stage))?;
     if let Some(cgroup) = cgroup {
@@ -192,7 +192,7 @@ fn inject(
     Container::open_root(&rootfs)?;
     image.answers()?;
     // What may end in a refusal is heard while nothing has changed; all else can wait until it is needed.
-    let findings = |image: &mut Image| judge(image.hear()?, policy);
+    let findings = |image: &mut Image| judge(image.findings()?, policy);
     let enforce = policy == Preflight::Enforce;
     if enforce {
         plan.warnings.extend(findings(&mut image)?);
@@ -303,17 +303,15 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
     preflight::check(&container, &target)
 }
 
-/// How many byte strings a finding is.
-const FINDING: usize = 5;
-
-/// Says findings as byte strings: whether it is bad, subject, cause, fix, the whole line.
-fn say_findings(port: &mut Port, found: &[Finding]) -> std::io::Result<()> {
-    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-    let parts = found.iter().zip(&lines).flat_map(|(f, line)| {
-        let bad = if f.severity == Severity::Fail { "fail" } else { "" };
-        [bad, &f.subject, &f.cause, &f.fix, line].map(str::as_bytes)
-    });
-    port.say(&parts.collect::<Vec<_>>())
+/// A finding as the reader of the image sends it.
+fn sent(finding: &Finding) -> PreflightFinding {
+    PreflightFinding {
+        is_failure: finding.severity == Severity::Fail,
+        subject: finding.subject.clone(),
+        cause: finding.cause.clone(),
+        fix: finding.fix.clone(),
+        line: finding.to_string(),
+    }
 }
 
 /// No read-only mount stops such a container: it mounts the file system of the host's library writable, or sets the host's
@@ -321,18 +319,17 @@ fn say_findings(port: &mut Port, found: &[Finding]) -> std::io::Result<()> {
 const REMOUNTS: &str = "the container has CAP_SYS_ADMIN and no user namespace: it can make the host's driver files writable \
     (`mount -o remount,bind,rw`) and change them; start it without CAP_SYS_ADMIN (`--privileged` has it) or in a user namespace";
 
-/// What [`say_findings`] said becomes warnings, or with `enforce` the first of it an error.
+/// Findings become warnings, or with `enforce` the first of them an error.
 ///
 /// # Errors
 /// [`Code::Preflight`].
-fn judge(said: Vec<Vec<u8>>, policy: Preflight) -> Result<Vec<String>> {
-    let said: Vec<String> = said.into_iter().map(image::text).collect();
-    match said.as_slice() {
+fn judge(findings: Vec<PreflightFinding>, policy: Preflight) -> Result<Vec<String>> {
+    match findings.first() {
         // What may work is no reason to refuse.
-        [bad, subject, cause, fix, ..] if policy == Preflight::Enforce && bad == "fail" => {
-            Err(Error::new(Code::Preflight, subject, cause).fix(fix))
+        Some(worst) if policy == Preflight::Enforce && worst.is_failure => {
+            Err(Error::new(Code::Preflight, &worst.subject, &worst.cause).fix(&worst.fix))
         }
-        _ => Ok(said.into_iter().skip(FINDING - 1).step_by(FINDING).collect()),
+        _ => Ok(findings.into_iter().map(|finding| finding.line).collect()),
     }
 }
 

@@ -85,7 +85,7 @@ pub struct Lib {
 }
 
 /// The new cache.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CacheOutcome {
     /// The whole file for `target`; empty with [`How::None`].
     pub bytes: Vec<u8>,

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,26 +76,6 @@ pub struct Change {
 }
 
 impl Change {
-    /// As byte strings.
-    pub fn parts(&self) -> [&[u8]; 3] {
-        let target = self.target.as_deref().unwrap_or_default();
-        [self.dir.as_os_str(), &self.name, target].map(OsStr::as_bytes)
-    }
-
-    /// From byte strings; `None` if it would leave its directory.
-    pub fn from_parts([dir, name, target]: [Vec<u8>; 3]) -> Option<Self> {
-        let plain = |name: &[u8]| !name.contains(&b'/') && !matches!(name, b"." | b"..");
-        if name.is_empty() || !plain(&name) || !plain(&target) {
-            return None;
-        }
-        let target = OsString::from_vec(target);
-        Some(Self {
-            dir: PathBuf::from(OsString::from_vec(dir)),
-            name: OsString::from_vec(name),
-            target: (!target.is_empty()).then_some(target),
-        })
-    }
-
     /// Makes it in `dir`, the node of its directory in `root`: a link is replaced by a link, and one that leads nowhere is
     /// removed; anything else stays.
     ///
