@@ -105,7 +105,7 @@ pub fn run(
             let made = |l| afford(budget, "the links").and_then(|()| link(container, l));
             links.iter().filter_map(|l| made(l).transpose()).collect()
         }
-        CdiHook::UpdateLdcache(_) => update_ldcache(container, image),
+        CdiHook::UpdateLdcache(_) => update_ldcache(container, image, budget),
         CdiHook::Chmod { mode, paths } => {
             let set = |p| afford(budget, "the paths").map(|()| chmod(container, p, *mode));
             paths.iter().filter_map(|p| set(p).transpose()).collect()
@@ -243,7 +243,7 @@ fn scan(root: &Root, dirs: &[PathBuf]) -> Scanned {
     }
 }
 
-fn update_ldcache(container: &Container, image: Option<Image>) -> Result<Vec<String>> {
+fn update_ldcache(container: &Container, image: Option<Image>, budget: &Budget) -> Result<Vec<String>> {
     let Some(mut image) = image else {
         return Ok(Vec::new());
     };
@@ -265,7 +265,7 @@ fn update_ldcache(container: &Container, image: Option<Image>) -> Result<Vec<Str
             warnings.extend(write(container, Path::new(CONF), text.as_bytes(), 0o644)?);
         }
     }
-    warnings.extend(make_links(container, &changes));
+    warnings.extend(make_links(container, &changes, budget));
     let (target, bytes) = (Path::new(outcome.target), outcome.bytes);
     let Some(refused) = write(container, target, &bytes, 0o644)? else {
         return Ok(warnings);
@@ -283,9 +283,10 @@ fn update_ldcache(container: &Container, image: Option<Image>) -> Result<Vec<Str
 
 /// Makes the links that the scan asks for, in directories that are the container's own: links that are new first, so that
 /// what they lead to is there when a stale one is looked at.
-fn make_links(container: &Container, changes: &[Change]) -> Vec<String> {
-    let (new, stale): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.target.is_some());
-    let made = |change: &&Change| {
+fn make_links(container: &Container, changes: &[Change], budget: &Budget) -> Vec<String> {
+    let (new, stale): (Vec<&Change>, Vec<&Change>) =
+        changes.iter().partition(|change| change.target.is_some());
+    let made = |change: &Change| {
         let root = container.root();
         let make = || {
             let dir = root.resolve(&change.dir)?;
@@ -299,12 +300,22 @@ fn make_links(container: &Container, changes: &[Change]) -> Vec<String> {
             .err()
             .map(|e: std::io::Error| format!("link {} in the container: {e}", at.display()))
     };
-    let warnings = new.iter().filter_map(made).collect();
-    for change in &stale {
+    let mut warnings = Warnings::default();
+    for (at, change) in new.iter().chain(&stale).enumerate() {
+        if let Err(e) = afford(budget, "the links") {
+            let left = changes.len() - at;
+            warnings.add(format_args!(
+                "{left} links in the container are left out: {}",
+                e.why()
+            ));
+            break;
+        }
         // A stale link that stays misleads nobody more than before.
-        let _ = made(change);
+        if let Some(why) = made(change).filter(|_| change.target.is_some()) {
+            warnings.add(format_args!("{why}"));
+        }
     }
-    warnings
+    warnings.into_lines()
 }
 
 /// A tmpfs of ours in the container.
@@ -409,11 +420,13 @@ fn gpu_minor(dev: &crate::sys::root::Node, name: &OsString) -> Option<u32> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::time::Duration;
 
     use super::*;
     use crate::apply::Mounts;
     use crate::compat::forward::DEFAULT_DIR;
     use crate::ldso::note::tests::elf_with_note;
+    use crate::sys::budget::Limits;
 
     fn root() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -465,6 +478,31 @@ mod tests {
         assert_eq!(link("etc/nvoci-c"), "c");
         assert!(!Path::new("/etc/nvoci-b").exists() && at("usr/lib/taken").is_dir());
         assert!(run_in(&root, &links(&[("a", "/new/dir/a")])).is_empty());
+    }
+
+    #[test]
+    fn links_that_a_scan_wants_end_with_the_budget() {
+        let root = root();
+        let container = Container::open(root.path(), Mounts::default()).unwrap();
+        let change = |i: u32| Change {
+            dir: PathBuf::from("/usr/lib"),
+            name: OsString::from(format!("lib{i}.so.1")),
+            target: Some(OsString::from("lib.so")),
+        };
+        let changes: Vec<Change> = (0..100).map(change).collect();
+        let made = || fs::read_dir(root.path().join("usr/lib")).unwrap().count();
+        let spent = Budget::new(Limits {
+            cpu: Duration::ZERO,
+            ..Limits::DEFAULT
+        });
+        let warnings = make_links(&container, &changes, &spent);
+        assert!(
+            warnings[0].contains("links in the container are left out"),
+            "{warnings:?}"
+        );
+        assert!(made() < 20, "{}", made());
+        assert!(make_links(&container, &changes, &Budget::default()).is_empty());
+        assert_eq!(made(), 100);
     }
 
     #[test]

@@ -85,6 +85,10 @@ fn names_that_lead_through_long_chains() {
     }
     ldconfig(dir.path(), &["-X"]);
     ldconfig(dir.path(), &[]);
+    let dir = root(false);
+    for i in 0..4000 {
+        symlink("/c/l38", dir.path().join(format!("d/lib{i}.so.1"))).unwrap();
+    }
     ldconfig(dir.path(), &["--first", "/d"]);
 }
 
@@ -98,8 +102,17 @@ fn directories_behind_long_chains() {
     }
     fs::write(dir.path().join("etc/ld.so.conf"), &conf).unwrap();
     ldconfig(dir.path(), &["-X"]);
-    let path = conf.replace('\n', ":");
-    ldconfig(dir.path(), &["--env", &path, "--which", "libno.so.1"]);
+    // The environment of a process has less room.
+    let path: String = (0..250).map(|i| format!("/c/l38/{}:", "./".repeat(i))).collect();
+    ldconfig(
+        dir.path(),
+        &[
+            "--env",
+            &format!("LD_LIBRARY_PATH={path}"),
+            "--which",
+            "libno.so.1",
+        ],
+    );
     let includes = (0..255).map(|i| format!("include /c/l38/{i}/*/x\n"));
     fs::write(dir.path().join("etc/ld.so.conf"), includes.collect::<String>()).unwrap();
     ldconfig(dir.path(), &["-X"]);
