@@ -7,6 +7,7 @@ use super::{
     CapMinors, Gpu, Host, KernelModule, Majors, MigDevice, NodePolicy, PciAddress, Roots, absent,
     read_optional,
 };
+use crate::sys::procfs;
 
 /// More GPUs than any machine has; the rest is not looked at.
 const MAX_GPUS: usize = 256;
@@ -38,8 +39,8 @@ pub(super) fn find(roots: &Roots, host: &mut Host, kept: &mut Kept) {
             host.warn("/proc/driver/nvidia/version: no driver version in it");
         }
     }
-    if let Some(text) = text(roots, host, "devices", 64 * 1024) {
-        host.majors = majors(&text);
+    if let Some(list) = read_optional(&roots.proc, "devices", 64 * 1024, host) {
+        host.majors = majors(&list);
     }
     if let Some(bytes) = read_optional(&roots.proc, "driver/nvidia/params", 64 * 1024, host) {
         let (policy, modify) = node_policy(&String::from_utf8_lossy(&bytes));
@@ -79,25 +80,9 @@ pub(super) fn is_version(text: &str) -> bool {
 }
 
 /// The character devices of `/proc/devices` that matter.
-fn majors(text: &str) -> Majors {
-    let lines = text
-        .lines()
-        .skip_while(|l| *l != "Character devices:")
-        .skip(1)
-        .take_while(|l| !l.trim().is_empty() && !l.ends_with("devices:"));
-    let mut found = Vec::new();
-    for line in lines {
-        let Some((number, name)) = line.trim().split_once(' ') else {
-            continue;
-        };
-        if let Ok(number) = number.parse::<u32>()
-            && CHAR_DRIVERS.contains(&name)
-            && found.len() < 64
-        {
-            found.push((name.to_owned(), number));
-        }
-    }
-    Majors(found)
+fn majors(list: &[u8]) -> Majors {
+    let matter = procfs::char_devices(list).filter(|d| CHAR_DRIVERS.contains(&d.name.as_str()));
+    Majors(matter.take(64).map(|d| (d.name, d.major)).collect())
 }
 
 /// `key: value` lines, the value without the padding around it.

@@ -15,6 +15,7 @@ pub mod owned;
 pub(crate) mod peak;
 pub mod probe;
 pub mod process;
+pub mod procfs;
 pub mod program;
 pub mod reader;
 pub mod root;

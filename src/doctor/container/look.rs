@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use procfs_core::process::MMapPath;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -15,7 +16,7 @@ use crate::host::{Host, NodeKind};
 use crate::ldso;
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::root::{Node, Root};
-use crate::sys::{probe, systemd};
+use crate::sys::{probe, procfs, systemd};
 
 /// What is read of one process.
 const MAX_TEXT: u64 = 4 << 20;
@@ -243,7 +244,7 @@ fn mapped(pid: u32) -> Vec<Mapped> {
     {
         let dir = proc.join(pid.to_string());
         let command = text(&dir.join("comm")).trim_end().to_owned();
-        for (path, deleted) in libraries(&text(&dir.join("maps"))) {
+        for (path, deleted) in libraries(&procfs::read_most(dir.join("maps"), MAX_TEXT)) {
             found.push(Mapped {
                 pid,
                 command: command.clone(),
@@ -255,12 +256,12 @@ fn mapped(pid: u32) -> Vec<Mapped> {
     found
 }
 
-/// The driver's libraries in `/proc/PID/maps` (proc(5)): the path is the sixth field, and may hold blanks.
-pub(super) fn libraries(maps: &str) -> Vec<(PathBuf, bool)> {
+/// The driver's libraries in `/proc/PID/maps`, and whether the file is gone.
+pub(super) fn libraries(maps: &[u8]) -> Vec<(PathBuf, bool)> {
     let mut found: Vec<(PathBuf, bool)> = Vec::new();
-    for line in maps.lines() {
-        let Some(at) = line.find('/') else { continue };
-        let path = &line[at..];
+    for mapping in procfs::mappings(maps) {
+        let MMapPath::Path(path) = mapping else { continue };
+        let Some(path) = path.to_str() else { continue };
         let (path, deleted) = path
             .strip_suffix(" (deleted)")
             .map_or((path, false), |p| (p, true));
@@ -300,10 +301,5 @@ fn unit(cgroup: &str) -> Option<Unit> {
 }
 
 fn text(path: &Path) -> String {
-    let mut bytes = Vec::new();
-    if let Ok(file) = fs::File::open(path) {
-        // A process that ends meanwhile leaves what was read so far.
-        let _ = file.take(MAX_TEXT).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&procfs::read_most(path, MAX_TEXT)).into_owned()
 }

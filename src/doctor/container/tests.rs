@@ -328,9 +328,16 @@ fn mappings_are_read_as_the_kernel_writes_them() {
                 7f01-7f02 r--p 00000000 00:1f 12 /usr/lib/a dir/libcuda.so.1 (deleted)\n\
                 7f02-7f03 rw-p 00000000 00:00 0 \n\
                 7f03-7f04 r-xp 00000000 00:1f 13 /usr/lib/libnvidia-ml.so.550.120\n\
-                7f04-7f05 r-xp 00000000 00:1f 14 /usr/lib/libc.so.6\n";
+                7f04-7f05 r-xp 00000000 00:1f 14 /usr/lib/libc.so.6\n\
+                7f05-7f06 rw-p 00000000 00:00 0                          [anon:/tmp/libcuda.so.1]\n";
     assert_eq!(
-        libraries(maps),
+        libraries(
+            &[
+                &b"7e00-7f00 r-xp 00000000 00:1f 11 /\xff/lib\xff.so\n"[..],
+                maps.as_bytes()
+            ]
+            .concat()
+        ),
         [
             (PathBuf::from("/usr/lib/a dir/libcuda.so.1"), true),
             (PathBuf::from("/usr/lib/libnvidia-ml.so.550.120"), false)
