@@ -40,6 +40,8 @@ pub mod engine;
 pub mod error;
 pub mod host;
 pub mod ldso;
+#[cfg(test)]
+mod lengths;
 pub mod oci;
 pub mod plan;
 pub mod request;

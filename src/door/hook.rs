@@ -21,7 +21,7 @@ use lexopt::Arg;
 use self::steps::{Call, Requested};
 use super::inject::{self, Look};
 use crate::apply::record::{self, Errors};
-use crate::apply::{Grant, Grants, Record, image};
+use crate::apply::{Grant, Grants, PreflightFinding, Record, image};
 use crate::config::{Config, Preflight};
 use crate::doctor::image::libcuda::DRIVER_DIR;
 use crate::doctor::{Finding, Severity, preflight};
@@ -32,7 +32,6 @@ use crate::plan::{Device, Plan};
 use crate::request::{DeviceRequest, Door, Request};
 use crate::sys::ns::{MountNs, root_of};
 use crate::sys::process;
-use crate::sys::reader::Port;
 use crate::sys::root::{Node, Root};
 
 /// `nvoci hook --help`.
@@ -243,17 +242,15 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
     preflight::check(&container, &target)
 }
 
-/// How many byte strings a finding is.
-const FINDING: usize = 5;
-
-/// Says findings as byte strings: whether it is bad, subject, cause, fix, the whole line.
-fn say_findings(port: &mut Port, found: &[Finding]) -> std::io::Result<()> {
-    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-    let parts = found.iter().zip(&lines).flat_map(|(f, line)| {
-        let bad = if f.severity == Severity::Fail { "fail" } else { "" };
-        [bad, &f.subject, &f.cause, &f.fix, line].map(str::as_bytes)
-    });
-    port.say(&parts.collect::<Vec<_>>())
+/// A finding as the reader of the image sends it.
+fn sent(finding: &Finding) -> PreflightFinding {
+    PreflightFinding {
+        is_failure: finding.severity == Severity::Fail,
+        subject: finding.subject.clone(),
+        cause: finding.cause.clone(),
+        fix: finding.fix.clone(),
+        line: finding.to_string(),
+    }
 }
 
 /// No read-only mount stops such a container: it mounts the file system of the host's library writable, or sets the host's
@@ -261,18 +258,17 @@ fn say_findings(port: &mut Port, found: &[Finding]) -> std::io::Result<()> {
 const REMOUNTS: &str = "the container has CAP_SYS_ADMIN and no user namespace: it can make the host's driver files writable \
     (`mount -o remount,bind,rw`) and change them; start it without CAP_SYS_ADMIN (`--privileged` has it) or in a user namespace";
 
-/// What [`say_findings`] said becomes warnings, or with `enforce` the first of it an error.
+/// Findings become warnings, or with `enforce` the first of them an error.
 ///
 /// # Errors
 /// [`Code::Preflight`].
-fn judge(said: Vec<Vec<u8>>, policy: Preflight) -> Result<Vec<String>> {
-    let said: Vec<String> = said.into_iter().map(image::text).collect();
-    match said.as_slice() {
+fn judge(findings: Vec<PreflightFinding>, policy: Preflight) -> Result<Vec<String>> {
+    match findings.first() {
         // What may work is no reason to refuse.
-        [bad, subject, cause, fix, ..] if policy == Preflight::Enforce && bad == "fail" => {
-            Err(Error::new(Code::Preflight, subject, cause).fix(fix))
+        Some(worst) if policy == Preflight::Enforce && worst.is_failure => {
+            Err(Error::new(Code::Preflight, &worst.subject, &worst.cause).fix(&worst.fix))
         }
-        _ => Ok(said.into_iter().skip(FINDING - 1).step_by(FINDING).collect()),
+        _ => Ok(findings.into_iter().map(|finding| finding.line).collect()),
     }
 }
 

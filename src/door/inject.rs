@@ -21,16 +21,20 @@ use crate::sys::ns::in_user_namespace;
 use crate::vocabulary::DeviceNumber;
 
 /// Opens a bundle; of a definition that is too large to be parsed a request is still seen.
-pub(super) fn open_bundle(path: &Path, file: Option<&Path>, config: &Config) -> Result<(Bundle, Spec)> {
+pub(super) fn open_bundle(
+    path: &Path,
+    file: Option<&Path>,
+    config: &Config,
+    budget: &Budget,
+) -> Result<(Bundle, Spec)> {
     let interest = Interest {
         variables: &|name| request::reads_variable(name, config),
         annotations: &|key| request::reads_annotation(key, config),
         mounts: &request::reads_mount,
     };
-    let budget = Budget::default();
     match file {
-        None => Bundle::open(path, interest, &budget),
-        Some(file) => Bundle::open_config(path, file, interest, &budget),
+        None => Bundle::open(path, interest, budget),
+        Some(file) => Bundle::open_config(path, file, interest, budget),
     }
 }
 

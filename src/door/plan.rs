@@ -14,6 +14,7 @@ use crate::error::{Code, Error, Escaped, Result};
 use crate::host::{Host, Locations, Roots};
 use crate::plan::{Forward, LinkAt, Plan, plan};
 use crate::request::{self, Door, Inputs};
+use crate::sys::budget::Budget;
 use crate::vocabulary::or_empty;
 
 /// `nvoci plan --help`.
@@ -54,7 +55,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 /// What the command prints, on a host at `locations`.
 fn shown(options: &Options, config: &Config, locations: &Locations) -> Result<String> {
     let request = if let Some(path) = &options.bundle {
-        let (_, spec) = inject::open_bundle(path, None, config)?;
+        let (_, spec) = inject::open_bundle(path, None, config, &Budget::default())?;
         let request = inject::with_inputs(&spec, Door::Hook, |inputs| request::parse(inputs, config))?;
         if !request.is_empty() {
             spec.whole()?;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `abi`, `order` | architectures, flags, the order of names |
 //! | `elf`, `section`, `note`, `conf`, `glob`, `dirs`, `scan` | what ldconfig reads |
+//! | `lookup` | lookups that an image's links make dear, within a bound |
 //! | `cache`, `write`, `merge`, `current` | the cache: reading, writing, extending, whether it is current |
 //! | `flavor`, `musl`, `resolve` | which loader a root has, and what it would find |
 //!
@@ -18,6 +19,7 @@ pub mod dirs;
 pub mod elf;
 pub mod flavor;
 pub mod glob;
+pub mod lookup;
 pub mod merge;
 pub mod musl;
 pub mod note;
@@ -83,7 +85,7 @@ pub struct Lib {
 }
 
 /// The new cache.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CacheOutcome {
     /// The whole file for `target`; empty with [`How::None`].
     pub bytes: Vec<u8>,

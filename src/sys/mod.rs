@@ -11,6 +11,8 @@ pub mod mount;
 pub mod mountinfo;
 pub mod ns;
 pub mod owned;
+#[cfg(test)]
+pub(crate) mod peak;
 pub mod probe;
 pub mod process;
 pub mod procfs;

@@ -58,7 +58,7 @@ use std::time::Instant;
 
 use super::{
     Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside,
-    judge, keep, made_by_runtime, planned, preflight, request_of, say_findings, tmpfs_destinations,
+    judge, keep, made_by_runtime, planned, preflight, request_of, sent, tmpfs_destinations,
 };
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Container, Grant, Grants, Image, Record, Sources};
@@ -220,8 +220,9 @@ impl<'a> Planned<'a> {
         let cgroup =
             (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
         // It reads while the driver's files are opened here.
-        let image = Image::open(&job.rootfs, namespace.enter.as_ref(), &plan, |root, port| {
-            say_findings(port, &preflight(&plan, &job.spec, root, policy))
+        let image = Image::open(&job.rootfs, namespace.enter.as_ref(), &plan, |root| {
+            let found = preflight(&plan, &job.spec, root, policy);
+            found.iter().map(sent).collect()
         })?;
         let sources = Sources::open(&plan, &host, made_by_runtime(&job.spec, job.call.options.stage))?;
         if let Some(cgroup) = cgroup {
@@ -271,7 +272,7 @@ impl<'a> Opened<'a> {
         Container::open_root(&job.rootfs)?;
         image.answers()?;
         let pending = if policy == Preflight::Enforce {
-            plan.warnings.extend(judge(image.hear()?, policy)?);
+            plan.warnings.extend(judge(image.findings()?, policy)?);
             None
         } else {
             Some(policy)
@@ -322,7 +323,7 @@ impl<'a> Entered<'a> {
             rootfs: job.rootfs.clone(),
         };
         let findings = |image: &mut Image| match pending {
-            Some(policy) => judge(image.hear()?, policy),
+            Some(policy) => judge(image.findings()?, policy),
             None => Ok(Vec::new()),
         };
         let record = apply(&plan, sources, &target, image, findings, job.call.started)?;
