@@ -14,14 +14,16 @@ use rustix::fs::FileType;
 use super::container::Container;
 use super::cuda_compat::{self, Found};
 use super::driver_dir::{Attached, DriverDir};
-use super::image::{Image, Scanned, say_scan, text};
+use super::image::{Image, Scanned};
+use super::message::Message;
 use super::{loader, procfs};
 use crate::compat::forward::HostDriver;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::ldso::{self, CacheOutcome, Change, FirstDir, Flavour, How, Links, Run, Update, Warnings};
+use crate::ldso::{self, CacheOutcome, Change, FirstDir, Flavor, How, Links, Run, Update, Warnings};
 use crate::plan::forbid_node_making;
 use crate::sys::budget::Budget;
 use crate::sys::mount::{Restrict, seal};
+use crate::sys::reader::Port;
 use crate::sys::root::{Root, own_fds, split};
 
 const CONF: &str = "/etc/ld.so.conf";
@@ -71,18 +73,15 @@ impl CdiHook {
     pub fn read(&self, rootfs: &Path) -> Result<Option<Image>> {
         match self {
             Self::UpdateLdcache(dirs) => {
-                Image::read(rootfs, None, |root, port| say_scan(port, &scan(root, dirs))).map(Some)
+                let work = |root: &Root, port: &mut Port| Message::Scanned(scan(root, dirs)).send(port);
+                Image::read(rootfs, None, work).map(Some)
             }
             Self::EnableCudaCompat { driver, cuda, dir } => Image::read(rootfs, None, |root, port| {
                 let host = HostDriver {
                     driver: driver.as_deref().and_then(|d| d.parse().ok()),
                     cuda: cuda.as_deref().and_then(|c| c.parse().ok()),
                 };
-                match cuda_compat::find(root, dir, host) {
-                    Found::Nothing => port.say(&[]),
-                    Found::Unsuited(why) => port.say(&[why.as_bytes()]),
-                    Found::Use(found) => port.say(&[b"", found.as_os_str().as_bytes()]),
-                }
+                Message::CudaCompat(cuda_compat::find(root, dir, host)).send(port)
             })
             .map(Some),
             _ => Ok(None),
@@ -95,17 +94,20 @@ impl CdiHook {
 ///
 /// # Errors
 /// [`Code::UnsafePath`] when the image has a link or a special file on the way that must not be followed.
-pub fn run(hook: &CdiHook, container: &Container, image: Option<Image>) -> Result<Vec<String>> {
+pub fn run(
+    hook: &CdiHook,
+    container: &Container,
+    image: Option<Image>,
+    budget: &Budget,
+) -> Result<Vec<String>> {
     match hook {
         CdiHook::CreateSymlinks(links) => {
-            let budget = Budget::default();
-            let made = |l| afford(&budget, "the links").and_then(|()| link(container, l));
+            let made = |l| afford(budget, "the links").and_then(|()| link(container, l));
             links.iter().filter_map(|l| made(l).transpose()).collect()
         }
-        CdiHook::UpdateLdcache(_) => update_ldcache(container, image),
+        CdiHook::UpdateLdcache(_) => update_ldcache(container, image, budget),
         CdiHook::Chmod { mode, paths } => {
-            let budget = Budget::default();
-            let set = |p| afford(&budget, "the paths").map(|()| chmod(container, p, *mode));
+            let set = |p| afford(budget, "the paths").map(|()| chmod(container, p, *mode));
             paths.iter().filter_map(|p| set(p).transpose()).collect()
         }
         CdiHook::EnableCudaCompat { .. } => enable_cuda_compat(container, image),
@@ -174,18 +176,16 @@ fn write(container: &Container, at: &Path, bytes: &[u8], mode: u32) -> Result<Op
 }
 
 fn enable_cuda_compat(container: &Container, image: Option<Image>) -> Result<Vec<String>> {
-    let mut said = image
-        .map(|mut image| image.hear())
-        .transpose()?
-        .unwrap_or_default();
-    match (said.pop(), said.pop()) {
-        (None, _) => Ok(Vec::new()),
-        (Some(why), None) => Ok(vec![text(why)]),
-        (Some(dir), Some(_)) => {
+    let found = image.map(|mut image| image.cuda_compat()).transpose()?;
+    match found {
+        None | Some(Found::Nothing) => Ok(Vec::new()),
+        Some(Found::Unsuited(why)) => Ok(vec![why]),
+        Some(Found::Use(dir)) => {
             let at = Path::new(CONF_DIR).join(COMPAT_NAME);
-            // One line, whatever was said.
-            let dir: Vec<u8> = dir.into_iter().filter(|b| !b.is_ascii_control()).collect();
-            let line = [&dir, b"\n".as_slice()].concat();
+            // One line, whatever the name of the directory.
+            let dir = dir.as_os_str().as_bytes().iter().copied();
+            let mut line: Vec<u8> = dir.filter(|b| !b.is_ascii_control()).collect();
+            line.push(b'\n');
             Ok(write(container, &at, &line, 0o644)?.into_iter().collect())
         }
     }
@@ -194,9 +194,9 @@ fn enable_cuda_compat(container: &Container, image: Option<Image>) -> Result<Vec
 /// What `dirs` change for the loader of the image. Reads only.
 fn scan(root: &Root, dirs: &[PathBuf]) -> Scanned {
     let mut notes = Warnings::default();
-    let arch = match ldso::flavour(root) {
-        Flavour::Glibc(arch) => arch,
-        Flavour::None | Flavour::Musl(_) => {
+    let arch = match ldso::flavor(root) {
+        Flavor::Glibc(arch) => arch,
+        Flavor::None | Flavor::Musl(_) => {
             let first = dirs.iter().map(|path| FirstDir {
                 path: path.clone(),
                 libs: Vec::new(),
@@ -244,7 +244,7 @@ fn scan(root: &Root, dirs: &[PathBuf]) -> Scanned {
     }
 }
 
-fn update_ldcache(container: &Container, image: Option<Image>) -> Result<Vec<String>> {
+fn update_ldcache(container: &Container, image: Option<Image>, budget: &Budget) -> Result<Vec<String>> {
     let Some(mut image) = image else {
         return Ok(Vec::new());
     };
@@ -266,7 +266,7 @@ fn update_ldcache(container: &Container, image: Option<Image>) -> Result<Vec<Str
             warnings.extend(write(container, Path::new(CONF), text.as_bytes(), 0o644)?);
         }
     }
-    warnings.extend(make_links(container, &changes));
+    warnings.extend(make_links(container, &changes, budget));
     let (target, bytes) = (Path::new(outcome.target), outcome.bytes);
     let Some(refused) = write(container, target, &bytes, 0o644)? else {
         return Ok(warnings);
@@ -284,9 +284,10 @@ fn update_ldcache(container: &Container, image: Option<Image>) -> Result<Vec<Str
 
 /// Makes the links that the scan asks for, in directories that are the container's own: links that are new first, so that
 /// what they lead to is there when a stale one is looked at.
-fn make_links(container: &Container, changes: &[Change]) -> Vec<String> {
-    let (new, stale): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.target.is_some());
-    let made = |change: &&Change| {
+fn make_links(container: &Container, changes: &[Change], budget: &Budget) -> Vec<String> {
+    let (new, stale): (Vec<&Change>, Vec<&Change>) =
+        changes.iter().partition(|change| change.target.is_some());
+    let made = |change: &Change| {
         let root = container.root();
         let make = || {
             let dir = root.resolve(&change.dir)?;
@@ -300,12 +301,22 @@ fn make_links(container: &Container, changes: &[Change]) -> Vec<String> {
             .err()
             .map(|e: std::io::Error| format!("link {} in the container: {e}", at.display()))
     };
-    let warnings = new.iter().filter_map(made).collect();
-    for change in &stale {
+    let mut warnings = Warnings::default();
+    for (at, change) in new.iter().chain(&stale).enumerate() {
+        if let Err(e) = afford(budget, "the links") {
+            let left = changes.len() - at;
+            warnings.add(format_args!(
+                "{left} links in the container are left out: {}",
+                e.why()
+            ));
+            break;
+        }
         // A stale link that stays misleads nobody more than before.
-        let _ = made(change);
+        if let Some(why) = made(change).filter(|_| change.target.is_some()) {
+            warnings.add(format_args!("{why}"));
+        }
     }
-    warnings
+    warnings.into_lines()
 }
 
 /// A tmpfs of ours in the container.
@@ -403,18 +414,20 @@ fn gpu_minor(dev: &crate::sys::root::Node, name: &OsString) -> Option<u32> {
         return None;
     }
     let node = dev.child(name).ok()?;
-    (node.kind() == FileType::CharacterDevice).then(|| node.rdev().1)
+    (node.kind() == FileType::CharacterDevice).then(|| node.rdev().minor)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::time::Duration;
 
     use super::*;
     use crate::apply::Mounts;
     use crate::compat::forward::DEFAULT_DIR;
     use crate::ldso::fixtures::elf_with_note;
+    use crate::sys::budget::Limits;
 
     fn root() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -426,7 +439,13 @@ mod tests {
 
     fn run_in(root: &tempfile::TempDir, hook: &CdiHook) -> Vec<String> {
         let container = Container::open(root.path(), Mounts::default()).unwrap();
-        run(hook, &container, hook.read(root.path()).unwrap()).unwrap()
+        run(
+            hook,
+            &container,
+            hook.read(root.path()).unwrap(),
+            &Budget::default(),
+        )
+        .unwrap()
     }
 
     fn links(pairs: &[(&str, &str)]) -> CdiHook {
@@ -460,6 +479,31 @@ mod tests {
         assert_eq!(link("etc/nvoci-c"), "c");
         assert!(!Path::new("/etc/nvoci-b").exists() && at("usr/lib/taken").is_dir());
         assert!(run_in(&root, &links(&[("a", "/new/dir/a")])).is_empty());
+    }
+
+    #[test]
+    fn links_that_a_scan_wants_end_with_the_budget() {
+        let root = root();
+        let container = Container::open(root.path(), Mounts::default()).unwrap();
+        let change = |i: u32| Change {
+            dir: PathBuf::from("/usr/lib"),
+            name: OsString::from(format!("lib{i}.so.1")),
+            target: Some(OsString::from("lib.so")),
+        };
+        let changes: Vec<Change> = (0..100).map(change).collect();
+        let made = || fs::read_dir(root.path().join("usr/lib")).unwrap().count();
+        let spent = Budget::new(Limits {
+            cpu: Duration::ZERO,
+            ..Limits::DEFAULT
+        });
+        let warnings = make_links(&container, &changes, &spent);
+        assert!(
+            warnings[0].contains("links in the container are left out"),
+            "{warnings:?}"
+        );
+        assert!(made() < 20, "{}", made());
+        assert!(make_links(&container, &changes, &Budget::default()).is_empty());
+        assert_eq!(made(), 100);
     }
 
     #[test]

@@ -7,10 +7,10 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::compat::forward::{DEFAULT_DIR, HostDriver, Note, OWNER, Package, SECTION, wanted};
+use crate::ldso::lookup::Lookups;
 use crate::ldso::note;
 use crate::plan::{Forward, Link, Place, Plan};
 use crate::sys::root::{Node, Root};
@@ -18,7 +18,9 @@ use crate::sys::root::{Node, Root};
 /// Entries of the directory that are looked at.
 const MAX_ENTRIES: usize = 4096;
 /// Libraries of a package: there are six.
-const MAX_LIBRARIES: usize = 64;
+pub(super) const MAX_LIBRARIES: usize = 64;
+/// The work of looking the libraries up, for those that the kernel does not look up at once.
+const MAX_WORK: u32 = 1 << 16;
 
 /// What a look into a container found.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -87,7 +89,7 @@ fn look(root: &Root, at: &Path, host: HostDriver) -> Option<Found> {
 }
 
 /// What is made of an image's compatibility libraries.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Preferred {
     /// There are none, or none that matter.
     Nothing,
@@ -119,35 +121,6 @@ impl Preferred {
             }
         }
         Cow::Owned(plan)
-    }
-
-    /// As byte strings.
-    pub(super) fn parts(&self) -> Vec<&[u8]> {
-        match self {
-            Self::Nothing => vec![b"nothing"],
-            Self::Refused(why) => vec![b"refused", why.as_bytes()],
-            Self::Use { dir, names } => [b"use".as_slice(), dir.as_os_str().as_bytes()]
-                .into_iter()
-                .chain(names.iter().map(|name| name.as_bytes()))
-                .collect(),
-        }
-    }
-
-    /// From byte strings, which an image may have had a hand in.
-    pub(super) fn from_parts(mut parts: impl Iterator<Item = Vec<u8>>) -> Option<Self> {
-        match parts.next()?.as_slice() {
-            b"nothing" => Some(Self::Nothing),
-            b"refused" => Some(Self::Refused(text(parts.next()?))),
-            b"use" => {
-                let dir = PathBuf::from(OsString::from_vec(parts.next()?));
-                let names: Vec<OsString> = parts.map(OsString::from_vec).collect();
-                let plain =
-                    |name: &OsString| name.as_bytes().starts_with(b"lib") && !name.as_bytes().contains(&b'/');
-                (dir.is_absolute() && names.len() <= MAX_LIBRARIES && names.iter().all(plain))
-                    .then_some(Self::Use { dir, names })
-            }
-            _ => None,
-        }
     }
 }
 
@@ -186,6 +159,7 @@ pub(super) fn look_for(root: &Root, plan: &Plan) -> Preferred {
 /// The names by which programs ask for a library of the directory: `libcuda.so.1` and `libcuda.so`, no full versions.
 fn libraries(root: &Root, dir: &Path) -> Vec<String> {
     let entries = root.read_dir(dir, MAX_ENTRIES).unwrap_or_default();
+    let mut lookups = Lookups::new(root, 16, MAX_WORK);
     let mut names: Vec<String> = entries
         .into_iter()
         .filter_map(|e| e.name.into_string().ok())
@@ -195,14 +169,9 @@ fn libraries(root: &Root, dir: &Path) -> Vec<String> {
                     rest.is_empty() || (rest.starts_with('.') && !rest[1..].contains('.'))
                 })
         })
-        .filter(|name| root.resolve(dir.join(name)).is_ok_and(|n| n.is_file()))
+        .filter(|name| lookups.resolve(&dir.join(name)).is_ok_and(|n| n.is_file()))
         .take(MAX_LIBRARIES)
         .collect();
     names.sort_unstable();
     names
-}
-
-/// What was said, as text.
-pub fn text(part: Vec<u8>) -> String {
-    String::from_utf8(part).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }

@@ -6,34 +6,36 @@
 //!  Image::open ──────────────────────────────► enter the container's mount namespace, give up all rights
 //!  open and clone the driver's files           look at the place of the driver directory
 //!  enter the container's mount namespace
-//!  Image::answers ◄───────────────────────────
-//!  attach the driver directory                 what the caller wants to know first (preflight)
+//!  Image::answers ◄─────────────────────────── Message::Ready
+//!  attach the driver directory                 preflight: Message::Findings
 //!  Image::driver_is_at ──────────────────────► CUDA compatibility libraries, missing libraries
-//!  bind the driver's files                     the loader's configuration; extend or rebuild its cache for a driver
-//!  Image::hear, seen, loader ◄──────────────── directory at its first candidate (again, if it is at another)
+//!  bind the driver's files                     Message::Seen; the loader's configuration; extend or rebuild its cache for a driver
+//!  Image::findings, seen, loader ◄──────────── directory at its first candidate: Message::Cache (again, if it is at another)
 //! ```
 //!
 //! Neither waits for the other where it can go on: to wake a process takes as long as to bind ten files. But this process
 //! touches nothing of the image before the child has, whose end by a file system that never answers is no harm.
 //!
-//! What the child says is believed no more than the image itself: it becomes a warning, the target of a link, or the
-//! content of a file in that image.
+//! The parent trusts the child's messages no more than the image itself ([`super::message`] checks them): a value of one
+//! becomes a warning, the target of a link, or the content of a file in that image.
 
 use std::io;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use super::container::Container;
-pub use super::cuda_compat::text;
-use super::cuda_compat::{self, Preferred};
+use super::cuda_compat::{self, Found, Preferred};
 use super::loader::{first_dirs, updated};
+use super::message::{Message, PreflightFinding, Refused};
 use super::texts::lacking;
 use crate::error::{Code, Error, Result};
-use crate::ldso::{CacheOutcome, Change, How, Warnings, cache_place};
+use crate::ldso::{CacheOutcome, Change};
 use crate::plan::Plan;
 use crate::sys::ns::MountNs;
-use crate::sys::reader::{Port, Reader};
+use crate::sys::reader::{MAX_MESSAGE, Port, Reader};
 use crate::sys::root::Root;
+
+/// The longest message but a cache or a scan, in bytes.
+const SHORT: usize = 1 << 20;
 
 /// The image of a container, read by a child.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ pub struct Image {
 }
 
 /// What an image has that the plan depends on.
-#[derive(Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Seen {
     /// Its CUDA compatibility libraries.
     pub(super) preferred: Preferred,
@@ -53,39 +55,32 @@ pub(super) struct Seen {
 }
 
 impl Image {
-    /// Starts to read the image at `rootfs` for `plan`, in the mount namespace `namespace` or else the caller's. [`Self::answers`]
-    /// comes first of all, then what `first` says in the child.
+    /// Starts to read the image at `rootfs` for `plan`, in the mount namespace `namespace` or else the caller's. The child's
+    /// messages are due in this order: [`Self::answers`], [`Self::findings`] (what `preflight` returns in the child),
+    /// [`Self::seen`], [`Self::loader`].
     ///
     /// # Errors
-    /// [`Code::System`] when there can be no child. That there is no such rootfs is heard as [`Code::Image`]: whoever opens
-    /// it too has the better words.
+    /// [`Code::System`] when there can be no child. If there is no such rootfs, [`Self::answers`] fails with [`Code::Image`]:
+    /// whoever opens it too has the better words.
     pub fn open(
         rootfs: &Path,
         namespace: Option<&MountNs>,
         plan: &Plan,
-        first: impl FnOnce(&Root, &mut Port) -> io::Result<()>,
+        preflight: impl FnOnce(&Root) -> Vec<PreflightFinding>,
     ) -> Result<Self> {
         Self::read(rootfs, namespace, |root, port| {
             let _ = likely_dir(plan).map(|dir| root.resolve(dir));
-            port.say(&[])?;
-            first(root, port)?;
-            look(root, plan, port)
+            Message::Ready.send(port)?;
+            Message::Findings(preflight(root)).send(port)?;
+            answer(root, plan, port)
         })
     }
 
-    /// Waits until the image's file system has answered to a look at the place of the driver directory.
-    ///
-    /// # Errors
-    /// As of [`Self::hear`].
-    pub fn answers(&mut self) -> Result<()> {
-        self.hear().map(drop)
-    }
-
-    /// Starts a child that reads the image at `rootfs` as `work` says.
+    /// Starts a child that reads the image at `rootfs` and sends what `work` sends.
     ///
     /// # Errors
     /// As [`Image::open`].
-    pub fn read(
+    pub(super) fn read(
         rootfs: &Path,
         namespace: Option<&MountNs>,
         work: impl FnOnce(&Root, &mut Port) -> io::Result<()>,
@@ -101,53 +96,91 @@ impl Image {
         Ok(Self { reader, moved: false })
     }
 
-    /// What the child says next.
+    /// The next message, of at most `max` bytes.
     ///
     /// # Errors
-    /// [`Code::Image`] when it says nothing in time, or ends.
-    pub fn hear(&mut self) -> Result<Vec<Vec<u8>>> {
-        self.reader.hear().map_err(|e| unreadable(&e))
+    /// [`Code::Image`] when none comes in time, the child ends, or a check of [`super::message`] refuses it;
+    /// [`Code::TooLarge`] when the child was killed for what it uses.
+    fn next(&mut self, max: usize) -> Result<Message> {
+        let bytes = self.reader.recv(max).map_err(|e| unreadable(&e))?;
+        Message::receive(&bytes).map_err(|e| unreadable(&e.into()))
+    }
+
+    /// Waits until the image's file system has answered to a look at the place of the driver directory.
+    ///
+    /// # Errors
+    /// As of [`Code::Image`]: no answer in time, or a message that is refused.
+    pub fn answers(&mut self) -> Result<()> {
+        match self.next(SHORT)? {
+            Message::Ready => Ok(()),
+            _ => Err(out_of_turn()),
+        }
+    }
+
+    /// What the preflight found.
+    ///
+    /// # Errors
+    /// As [`Self::answers`].
+    pub fn findings(&mut self) -> Result<Vec<PreflightFinding>> {
+        match self.next(SHORT)? {
+            Message::Findings(findings) => Ok(findings),
+            _ => Err(out_of_turn()),
+        }
     }
 
     /// What the plan depends on.
     pub(super) fn seen(&mut self) -> Result<Seen> {
-        let mut parts = self.hear()?.into_iter();
-        let lacking = parts.next().unwrap_or_default();
-        let preferred = Preferred::from_parts(parts).ok_or_else(|| unreadable(&odd()))?;
-        Ok(Seen {
-            preferred,
-            lacking: lacking.into_iter().map(|b| b != 0).collect(),
-        })
+        match self.next(SHORT)? {
+            Message::Seen(seen) => Ok(seen),
+            _ => Err(out_of_turn()),
+        }
     }
 
-    /// Tells the child where the driver directory is, in the container, and nothing more.
+    /// Sends the child where the driver directory is, in the container, and nothing more.
     pub(super) fn driver_is_at(&mut self, path: &Path, plan: &Plan) -> Result<()> {
         self.moved = likely_dir(plan) != Some(path);
         if self.moved {
-            let said = self.reader.say(&[path.as_os_str().as_bytes()]);
-            said.map_err(|e| unreadable(&e))?;
+            let sent = Message::DriverDir(path.to_owned()).send(self.reader.port());
+            sent.map_err(|e| unreadable(&e))?;
         }
-        self.reader.say_no_more();
+        self.reader.close();
         Ok(())
     }
 
     /// The loader's new cache.
     pub(super) fn loader(&mut self) -> Result<CacheOutcome> {
         if self.moved {
-            self.hear()?;
+            self.cache()?;
         }
-        outcome_of(self.hear()?.into_iter()).ok_or_else(|| unreadable(&odd()))
+        self.cache()
     }
 
-    /// What a scan found that was asked for by [`say_scan`].
+    fn cache(&mut self) -> Result<CacheOutcome> {
+        match self.next(MAX_MESSAGE)? {
+            Message::Cache(outcome) => Ok(outcome),
+            _ => Err(out_of_turn()),
+        }
+    }
+
+    /// What a scan found.
     pub(super) fn scan(&mut self) -> Result<Scanned> {
-        let said = self.hear()?.into_iter();
-        scanned_of(said).ok_or_else(|| unreadable(&odd()))
+        match self.next(MAX_MESSAGE)? {
+            Message::Scanned(scanned) => Ok(scanned),
+            _ => Err(out_of_turn()),
+        }
+    }
+
+    /// The CUDA compatibility libraries of a CDI hook.
+    pub(super) fn cuda_compat(&mut self) -> Result<Found> {
+        match self.next(SHORT)? {
+            Message::CudaCompat(found) => Ok(found),
+            _ => Err(out_of_turn()),
+        }
     }
 }
 
 /// A scan with all that follows from it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Scanned {
     /// Directories that the image's configuration does not name yet.
     pub(super) dirs: Vec<PathBuf>,
@@ -157,30 +190,25 @@ pub(super) struct Scanned {
     pub(super) outcome: CacheOutcome,
 }
 
-/// The child's part of [`Image::scan`].
-pub(super) fn say_scan(port: &mut Port, scanned: &Scanned) -> io::Result<()> {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-    let counts = [count(scanned.dirs.len()), count(scanned.changes.len())];
-    let mut parts: Vec<&[u8]> = vec![&counts[0]];
-    parts.extend(scanned.dirs.iter().map(|dir| dir.as_os_str().as_bytes()));
-    parts.push(&counts[1]);
-    parts.extend(scanned.changes.iter().flat_map(Change::parts));
-    say_outcome(port, parts, &scanned.outcome)
-}
-
-/// The child's part of [`Image::open`].
-fn look(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
-    let preferred = cuda_compat::look_for(root, plan);
-    let lacking: Vec<u8> = lacking(root, &plan.texts).map(u8::from).collect();
-    let mut parts: Vec<&[u8]> = vec![&lacking];
-    parts.extend(preferred.parts());
-    port.say(&parts)?;
-    let plan = preferred.plan(plan);
-    let say = |port: &mut Port, dir: &Path| say_outcome(port, Vec::new(), &cache_for(root, dir, &plan));
+/// The child's part of [`Image::open`], after the preflight.
+fn answer(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
+    let seen = Seen {
+        preferred: cuda_compat::look_for(root, plan),
+        lacking: lacking(root, &plan.texts).collect(),
+    };
+    let seen = Message::Seen(seen);
+    seen.send(port)?;
+    let plan = match &seen {
+        Message::Seen(seen) => seen.preferred.plan(plan),
+        _ => return Ok(()),
+    };
+    let send = |port: &mut Port, dir: &Path| Message::Cache(cache_for(root, dir, &plan)).send(port);
     // Without a candidate there is none to be wrong about, but always a first answer.
-    say(port, likely_dir(&plan).unwrap_or_else(|| Path::new("/")))?;
-    match port.hear_if_any()?.and_then(|mut said| said.pop()) {
-        Some(dir) => say(port, &path(dir)),
+    send(port, likely_dir(&plan).unwrap_or_else(|| Path::new("/")))?;
+    match port.recv_if_any(SHORT)?.as_deref().map(Message::receive) {
+        Some(Ok(Message::DriverDir(dir))) => send(port, &dir),
+        Some(Ok(_)) => Err(Refused::OutOfTurn.into()),
+        Some(Err(e)) => Err(e.into()),
         None => Ok(()),
     }
 }
@@ -203,73 +231,8 @@ pub fn likely_dir(plan: &Plan) -> Option<&Path> {
     plan.driver_dirs.first().map(PathBuf::as_path)
 }
 
-fn say_outcome<'p>(port: &mut Port, mut parts: Vec<&'p [u8]>, outcome: &'p CacheOutcome) -> io::Result<()> {
-    let (how, reason) = match &outcome.how {
-        How::Merged => ("merged", ""),
-        How::Rebuilt { reason } => ("rebuilt", reason.as_str()),
-        How::MuslPath => ("musl", ""),
-        How::None => ("none", ""),
-    };
-    parts.extend([
-        how.as_bytes(),
-        reason.as_bytes(),
-        outcome.target.as_bytes(),
-        &outcome.bytes,
-    ]);
-    parts.extend(outcome.warnings.iter().map(String::as_bytes));
-    port.say(&parts)
-}
-
-fn scanned_of(mut parts: impl Iterator<Item = Vec<u8>>) -> Option<Scanned> {
-    let count = |raw: Vec<u8>| Some(u32::from_le_bytes(raw.try_into().ok()?));
-    let mut dirs = Vec::new();
-    for _ in 0..count(parts.next()?)? {
-        dirs.push(path(parts.next()?));
-    }
-    let mut changes = Vec::new();
-    for _ in 0..count(parts.next()?)? {
-        changes.push(Change::from_parts([parts.next()?, parts.next()?, parts.next()?])?);
-    }
-    let outcome = outcome_of(parts)?;
-    Some(Scanned {
-        dirs,
-        changes,
-        outcome,
-    })
-}
-
-fn outcome_of(mut parts: impl Iterator<Item = Vec<u8>>) -> Option<CacheOutcome> {
-    let (how, reason) = (parts.next()?, text(parts.next()?));
-    let how = match how.as_slice() {
-        b"merged" => How::Merged,
-        b"rebuilt" => How::Rebuilt { reason },
-        b"musl" => How::MuslPath,
-        b"none" => How::None,
-        _ => return None,
-    };
-    Some(CacheOutcome {
-        how,
-        // A place that is known, not one that is said.
-        target: cache_place(&parts.next()?)?,
-        bytes: parts.next()?,
-        warnings: {
-            // As few and as plain as the child should have made them.
-            let mut warnings = Warnings::default();
-            parts.for_each(|part| warnings.add(format_args!("{}", text(part))));
-            warnings.into_lines()
-        },
-    })
-}
-
-fn path(part: Vec<u8>) -> PathBuf {
-    PathBuf::from(std::ffi::OsString::from_vec(part))
-}
-
-fn odd() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "what was said about it makes no sense",
-    )
+fn out_of_turn() -> Error {
+    unreadable(&Refused::OutOfTurn.into())
 }
 
 fn unreadable(e: &io::Error) -> Error {
@@ -291,107 +254,5 @@ fn unreadable(e: &io::Error) -> Error {
             "the process that reads them came to an early end",
         ),
         _ => Error::io(Code::Image, WHAT, e),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ffi::OsString;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::ldso::CACHE;
-
-    fn parts_of(said: Vec<&[u8]>) -> Vec<Vec<u8>> {
-        said.into_iter().map(<[u8]>::to_vec).collect()
-    }
-
-    #[test]
-    fn compatibility_libraries_are_names_in_one_directory() {
-        let all = [
-            Preferred::Nothing,
-            Preferred::Refused("too new".to_owned()),
-            Preferred::Use {
-                dir: PathBuf::from("/usr/local/cuda/compat"),
-                names: vec![
-                    OsString::from("libcuda.so.1"),
-                    OsString::from("libnvidia-nvvm.so.4"),
-                ],
-            },
-        ];
-        for preferred in all {
-            assert_eq!(
-                Preferred::from_parts(parts_of(preferred.parts()).into_iter()),
-                Some(preferred)
-            );
-        }
-        for broken in [
-            &[b"use".as_slice(), b"relative", b"libcuda.so.1"] as &[&[u8]],
-            &[b"use", b"/x", b"../libcuda.so.1"],
-            &[b"use", b"/x", b"lib/../../etc/passwd"],
-            &[b"use", b"/x", b"passwd"],
-            &[b"refused"],
-            &[b"other"],
-            &[],
-        ] {
-            assert_eq!(Preferred::from_parts(parts_of(broken.to_vec()).into_iter()), None);
-        }
-    }
-
-    #[test]
-    fn a_cache_is_for_a_loaders_place_alone() {
-        let said = |place: &[u8]| parts_of(vec![b"merged", b"", place, b"bytes", b"odd\x1b[2J"]);
-        let outcome = outcome_of(said(CACHE.as_bytes()).into_iter()).unwrap();
-        assert_eq!((outcome.how, outcome.target), (How::Merged, CACHE));
-        assert!(!outcome.warnings[0].contains('\x1b'));
-        for place in [b"/etc/passwd".as_slice(), b"/etc/ld.so.cache/", b""] {
-            assert!(outcome_of(said(place).into_iter()).is_none());
-        }
-        let many = said(CACHE.as_bytes())
-            .into_iter()
-            .chain(std::iter::repeat_n(b"x".to_vec(), 9_000));
-        assert!(outcome_of(many).unwrap().warnings.len() < 100);
-    }
-
-    #[test]
-    fn links_stay_in_their_directory() {
-        let dir = b"/usr/lib".as_slice();
-        for (name, target) in [
-            (b"../x".as_slice(), b"libx.so.1.0".as_slice()),
-            (b"libx.so.1", b"/etc/passwd"),
-            (b"libx.so.1", b".."),
-            (b"", b"libx.so.1.0"),
-            (b".", b""),
-        ] {
-            assert_eq!(
-                Change::from_parts([dir.to_vec(), name.to_vec(), target.to_vec()]),
-                None
-            );
-        }
-        let change = Change::from_parts([dir.to_vec(), b"libx.so.1".to_vec(), Vec::new()]).unwrap();
-        assert_eq!(change.target, None);
-        assert_eq!(
-            Change::from_parts(change.parts().map(<[u8]>::to_vec)),
-            Some(change)
-        );
-    }
-
-    proptest! {
-        /// Whatever a child says is an answer or none.
-        #[test]
-        fn nonsense_is_no_answer(
-            said in prop::collection::vec(
-                prop_oneof![
-                    prop::collection::vec(any::<u8>(), 0..12),
-                    prop::sample::select(vec![b"use".to_vec(), b"merged".to_vec(), CACHE.as_bytes().to_vec(), vec![1, 0, 0, 0], Vec::new()]),
-                ],
-                0..12,
-            )
-        ) {
-            let _ = Preferred::from_parts(said.clone().into_iter());
-            let _ = outcome_of(said.clone().into_iter());
-            let _ = scanned_of(said.into_iter());
-        }
     }
 }

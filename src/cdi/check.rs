@@ -1,5 +1,6 @@
 //! What is wrong with the specifications of a host, ours or not. Looks, and changes nothing.
 
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +10,11 @@ use super::read::Format;
 use super::registry::{Loaded, Registry, Standing, Trust};
 use super::types::{Edits, Hook};
 use super::version::Version;
-use crate::error::Error;
+use crate::error::{Error, shown};
 use crate::sys::budget::Budget;
 use crate::sys::owned;
 use crate::sys::root::Root;
+use crate::vocabulary::DeviceNumber;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -138,23 +140,59 @@ pub fn check(dirs: &[PathBuf], engines: &[Engine], budget: &Budget) -> Vec<Findi
             file(loaded, engines, &host, &mut found);
         }
     }
-    found
-        .0
-        .sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.path.cmp(&b.path)));
-    found.0.dedup();
-    found.0
+    found.into_list(dirs)
 }
 
+/// Findings that are shown; a person reads the first few, and repairs.
+pub const MAX_SHOWN: usize = 1000;
+/// Findings of each severity that are kept to be sorted.
+const MAX_KEPT: usize = 1 << 13;
+
+/// What was found, the worst first in the end.
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+struct Findings {
+    kept: Vec<Finding>,
+    /// How many there were of each severity, those that are not kept included.
+    counts: [usize; 3],
+}
 
 impl Findings {
     fn add(&mut self, severity: Severity, path: &Path, text: impl Into<String>) {
-        self.0.push(Finding {
-            severity,
-            path: path.to_owned(),
-            text: text.into(),
-        });
+        let [notes, warnings, errors] = &mut self.counts;
+        let count = match severity {
+            Severity::Note => notes,
+            Severity::Warning => warnings,
+            Severity::Error => errors,
+        };
+        *count += 1;
+        if *count <= MAX_KEPT {
+            self.kept.push(Finding {
+                severity,
+                path: path.to_owned(),
+                text: shown(&text.into()).to_owned(),
+            });
+        }
+    }
+
+    /// The first [`MAX_SHOWN`], and how many more there are.
+    fn into_list(self, dirs: &[PathBuf]) -> Vec<Finding> {
+        let Self { mut kept, counts } = self;
+        let lost: usize = counts.iter().map(|n| n.saturating_sub(MAX_KEPT)).sum();
+        kept.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.path.cmp(&b.path)));
+        kept.dedup();
+        let more = kept.len().saturating_sub(MAX_SHOWN) + lost;
+        if more > 0 {
+            let severity = kept
+                .get(MAX_SHOWN)
+                .map_or(Severity::Warning, |next| next.severity);
+            kept.truncate(MAX_SHOWN);
+            kept.push(Finding {
+                severity,
+                path: dirs.first().cloned().unwrap_or_default(),
+                text: format!("{more} more findings are left out"),
+            });
+        }
+        kept
     }
 }
 
@@ -181,34 +219,40 @@ fn misnamed(dir: &Path, found: &mut Findings) {
 
 /// Conflicts, and devices that are hidden by others.
 fn standings(registry: &Registry, found: &mut Findings) {
+    let mut named: HashMap<(&str, &str), Vec<&Loaded>> = HashMap::new();
+    for loaded in &registry.loaded {
+        for device in &loaded.spec.devices {
+            let name = (loaded.spec.kind.as_str(), device.name.as_str());
+            named.entry(name).or_default().push(loaded);
+        }
+    }
     for (name, standing) in registry.devices() {
         match standing {
             Standing::Conflict(at) => {
+                const SHOWN: usize = 8;
                 let first = &registry.loaded[at[0]].path;
                 let others: Vec<String> = at[1..]
                     .iter()
+                    .take(SHOWN)
                     .map(|&i| registry.loaded[i].path.display().to_string())
                     .collect();
+                let more = if at.len() > SHOWN + 1 { ", …" } else { "" };
                 found.add(
                     Severity::Error,
                     first,
                     format!(
-                        "{name} is in {} too, so no engine gives it; remove one of them",
+                        "{name} is in {}{more} too, so no engine gives it; remove one of them",
                         others.join(", ")
                     ),
                 );
             }
             Standing::Good(at) => {
                 let by = &registry.loaded[at];
-                let hidden = registry.loaded.iter().filter(|l| {
-                    l.priority < by.priority
-                        && l.spec.kind == by.spec.kind
-                        && l.spec
-                            .devices
-                            .iter()
-                            .any(|d| name.ends_with(&format!("={}", d.name)))
-                });
-                for l in hidden {
+                let hidden = name.split_once('=').and_then(|name| named.get(&name));
+                for l in hidden.into_iter().flatten() {
+                    if l.priority >= by.priority {
+                        continue;
+                    }
                     found.add(
                         Severity::Warning,
                         &l.path,
@@ -286,12 +330,11 @@ fn on_host(edits: &Edits, path: &Path, host: &Root, found: &mut Findings) {
         if !matches!(there.kind(), FileType::CharacterDevice | FileType::BlockDevice) {
             found.add(Severity::Error, path, format!("{at} is not a device node"));
         } else if let Some(major) = node.major.filter(|m| *m != 0) {
-            let (now, minor) = (there.rdev(), node.minor.unwrap_or(0));
-            if now != (major, minor) {
-                let text = format!(
-                    "it says that {at} is {major}:{minor}, and it is {}:{}: containers get another device",
-                    now.0, now.1
-                );
+            let minor = node.minor.unwrap_or(0);
+            let (now, said) = (there.rdev(), DeviceNumber { major, minor });
+            if now != said {
+                let text =
+                    format!("it says that {at} is {said}, and it is {now}: containers get another device");
                 found.add(Severity::Error, path, text);
             }
         }

@@ -108,7 +108,8 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 }
 
 fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
-    let (bundle, spec) = Bundle::open(&state.bundle, Interest::NOTHING, &Budget::default())?;
+    let budget = Budget::default();
+    let (bundle, spec) = Bundle::open(&state.bundle, Interest::NOTHING, &budget)?;
     let rootfs = spec.root_path(bundle.path())?;
     super::hook::inside_a_container()?;
     process::drop_capabilities();
@@ -120,7 +121,7 @@ fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
         host: None,
     };
     let container = Container::open(&rootfs, mounts)?;
-    run_hook(hook, &container, image)
+    run_hook(hook, &container, image, &budget)
 }
 
 fn by_name(name: &str) -> Option<CdiHook> {

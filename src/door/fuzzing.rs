@@ -61,7 +61,7 @@ pub fn hook(
 /// # Errors
 /// As of the command.
 pub fn runtime(flavor: Flavor, config: &Config, host: &Locations, spec: &mut Spec) -> Result<()> {
-    wiring::edit_spec(config, flavor, |_| look(host), spec)
+    wiring::edit_spec(config, flavor, |_| look(host), spec, &Budget::default())
 }
 
 fn look(host: &Locations) -> Result<Look> {

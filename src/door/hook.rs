@@ -8,6 +8,7 @@
 mod bundle;
 pub(super) mod devices;
 pub(super) mod rehearsal;
+pub mod steps;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
@@ -17,10 +18,10 @@ use std::time::Instant;
 
 use lexopt::Arg;
 
+use self::steps::{Call, Requested};
 use super::inject::{self, Look};
 use crate::apply::record::{self, Errors};
-use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Container, Grant, Grants, Image, Record, Sources, image};
+use crate::apply::{Grant, Grants, PreflightFinding, Record, image};
 use crate::config::{Config, Preflight};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::findings::{Finding, Severity};
@@ -29,11 +30,9 @@ use crate::oci::{DeviceKind, Spec, State};
 use crate::plan::{Device, Plan};
 use crate::preflight;
 use crate::preflight::libcuda::DRIVER_DIR;
-use crate::request::{Capabilities, DeviceRequest, Door, Request};
-use crate::sys::cgroup::DeviceCgroup;
-use crate::sys::ns::{MountNs, in_user_namespace, root_of};
+use crate::request::{DeviceRequest, Door, Request};
+use crate::sys::ns::{MountNs, root_of};
 use crate::sys::process;
-use crate::sys::reader::Port;
 use crate::sys::root::{Node, Root};
 
 /// `nvoci hook --help`.
@@ -113,7 +112,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let state = State::read(std::io::stdin().lock().by_ref())?;
     // Opened before the container's mount namespace is entered: later, /run is another one.
     let run = record::run_dir().ok();
-    let result = inject(&state, &options, config, look, run.as_ref(), started);
+    let call = Call {
+        options: &options,
+        state: &state,
+        started,
+    };
+    let result = inject(call, config, look, run.as_ref());
     match &result {
         Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
         Ok(None) => log::debug!("{}: asks for nothing", state.id),
@@ -134,85 +138,20 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `look` has begun where the definition is known to ask for something.
+/// Takes the steps in the only order that compiles; `None` where the container requests nothing.
 fn inject(
-    state: &State,
-    options: &Options,
+    call: Call<'_>,
     config: Result<Config>,
     look: Option<Result<Look>>,
     run: Option<&Node>,
-    started: Instant,
 ) -> Result<Option<Record>> {
+    // Kept for the whole call: memory that is freed early is mapped and unmapped again and again.
     let defaults = Config::default();
-    let known = config.as_ref().unwrap_or(&defaults);
-    let (bundle, spec) = bundle::open(state, options.stage == Stage::Inside, known)?;
-    let door = options.door();
-    let Some(config) = super::config_for(config, &spec, door)? else {
+    let Some(requested) = Requested::read(call, config, &defaults, look, run)? else {
         return Ok(None);
     };
-    super::log::start(&config);
-    let Some(request) = request_of(&spec, &config, options)? else {
-        return Ok(None);
-    };
-    let wants_compute = request.capabilities.intersects(Capabilities::COMPUTE);
-    let rootfs = spec.root_path(bundle.path())?;
-    let namespace = container_namespace(state, options.stage)?;
-    let own_times = options.stage == Stage::Inside && spec.has_time_namespace();
-    let grants = run.filter(|_| !own_times).and_then(|run| Grants::below(run).ok());
-    let Namespace { id, enter: namespace } = namespace;
-
-    let look = look.unwrap_or_else(|| Look::begin(&config))?;
-    let (mut plan, host, to_allow) = planned(look, request, &spec, &config, options)?;
-    if spec.is_privileged() && spec.user_namespace().is_none() && !in_user_namespace() {
-        plan.warnings.push(REMOUNTS.to_owned());
-    }
-    process::drop_capabilities();
-    let policy = if wants_compute {
-        *config.preflight
-    } else {
-        Preflight::Off
-    };
-    let outside = (options.stage == Stage::Outside).then_some(state.pid).flatten();
-    // Before there is a child that may be in the container's cgroup as well.
-    let cgroup =
-        (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
-    // It reads while the driver's files are opened here.
-    let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |root, port| {
-        say_findings(port, &preflight(&plan, &spec, root, policy))
-    })?;
-    let sources = Sources::open(&plan, &host, made_by_runtime(&spec, options.stage))?;
-    if let Some(cgroup) = cgroup {
-        let rules = spec.device_rules();
-        let warning = devices::allow(cgroup, outside, &rules, &to_allow, &host)?;
-        plan.warnings.extend(warning);
-    }
-    drop(host);
-
-    go_inside(outside, namespace)?;
-    // What is wrong with the rootfs itself is said first.
-    Container::open_root(&rootfs)?;
-    image.answers()?;
-    // What may end in a refusal is heard while nothing has changed; all else can wait until it is needed.
-    let findings = |image: &mut Image| judge(image.hear()?, policy);
-    let enforce = policy == Preflight::Enforce;
-    if enforce {
-        plan.warnings.extend(findings(&mut image)?);
-    }
-    let first = |image: &mut Image| if enforce { Ok(Vec::new()) } else { findings(image) };
-    let target = Target {
-        rootfs,
-        tmpfs: tmpfs_destinations(&spec),
-        mounts: Some(destinations(&spec)),
-        host: None,
-        mount_label: spec.mount_label().map(str::to_owned),
-    };
-    let record = apply(&plan, sources, &target, image, first, started)?;
-    if let Some(grants) = &grants {
-        let left_alone = plan.no_cgroups && !options.devices_in_spec;
-        let devices = if left_alone { &[] } else { plan.devices.as_slice() };
-        keep(grants, &record, Grant::new(&state.id, id, Some(&spec), devices));
-    }
-    Ok(Some(record))
+    let applied = requested.plan()?.open()?.enter()?.apply()?;
+    Ok(Some(applied.keep()))
 }
 
 /// Keeps what a container was given; of two injections the first counts.
@@ -304,17 +243,15 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
     preflight::check(&container, &target)
 }
 
-/// How many byte strings a finding is.
-const FINDING: usize = 5;
-
-/// Says findings as byte strings: whether it is bad, subject, cause, fix, the whole line.
-fn say_findings(port: &mut Port, found: &[Finding]) -> std::io::Result<()> {
-    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-    let parts = found.iter().zip(&lines).flat_map(|(f, line)| {
-        let bad = if f.severity == Severity::Fail { "fail" } else { "" };
-        [bad, &f.subject, &f.cause, &f.fix, line].map(str::as_bytes)
-    });
-    port.say(&parts.collect::<Vec<_>>())
+/// A finding as the reader of the image sends it.
+fn sent(finding: &Finding) -> PreflightFinding {
+    PreflightFinding {
+        is_failure: finding.severity == Severity::Fail,
+        subject: finding.subject.clone(),
+        cause: finding.cause.clone(),
+        fix: finding.fix.clone(),
+        line: finding.to_string(),
+    }
 }
 
 /// No read-only mount stops such a container: it mounts the file system of the host's library writable, or sets the host's
@@ -322,22 +259,22 @@ fn say_findings(port: &mut Port, found: &[Finding]) -> std::io::Result<()> {
 const REMOUNTS: &str = "the container has CAP_SYS_ADMIN and no user namespace: it can make the host's driver files writable \
     (`mount -o remount,bind,rw`) and change them; start it without CAP_SYS_ADMIN (`--privileged` has it) or in a user namespace";
 
-/// What [`say_findings`] said becomes warnings, or with `enforce` the first of it an error.
+/// Findings become warnings, or with `enforce` the first of them an error.
 ///
 /// # Errors
 /// [`Code::Preflight`].
-fn judge(said: Vec<Vec<u8>>, policy: Preflight) -> Result<Vec<String>> {
-    let said: Vec<String> = said.into_iter().map(image::text).collect();
-    match said.as_slice() {
+fn judge(findings: Vec<PreflightFinding>, policy: Preflight) -> Result<Vec<String>> {
+    match findings.first() {
         // What may work is no reason to refuse.
-        [bad, subject, cause, fix, ..] if policy == Preflight::Enforce && bad == "fail" => {
-            Err(Error::new(Code::Preflight, subject, cause).fix(fix))
+        Some(worst) if policy == Preflight::Enforce && worst.is_failure => {
+            Err(Error::new(Code::Preflight, &worst.subject, &worst.cause).fix(&worst.fix))
         }
-        _ => Ok(said.into_iter().skip(FINDING - 1).step_by(FINDING).collect()),
+        _ => Ok(findings.into_iter().map(|finding| finding.line).collect()),
     }
 }
 
 /// The container's mount namespace.
+#[derive(Debug)]
 pub(super) struct Namespace {
     /// As the kernel numbers it.
     pub(super) id: (u64, u64),
@@ -418,7 +355,7 @@ fn made_by_runtime(spec: &Spec, stage: Stage) -> impl Fn(&Device) -> bool {
         made.iter().any(|m| {
             m.kind == DeviceKind::Char
                 && Path::new(&m.path) == device.path
-                && (m.major, m.minor) == (device.major, device.minor)
+                && (m.major, m.minor) == (device.number.major, device.number.minor)
         })
     }
 }

@@ -77,10 +77,11 @@ pub fn run(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<ExitCode>
         super::print(HELP)?;
         return Ok(ExitCode::SUCCESS);
     };
+    let budget = Budget::default();
     let mut first_error = None;
     let mut all = Vec::new();
     for engine in &asked.engines {
-        match one(verb, &asked, *engine) {
+        match one(verb, &asked, *engine, &budget) {
             Ok((value, text)) => {
                 all.push(value);
                 if !asked.json {
@@ -106,7 +107,9 @@ pub(super) fn rehearse(verb: Verb, args: impl Iterator<Item = OsString>) -> Resu
     let Some(asked) = parse(verb, args)? else {
         return Ok(Vec::new());
     };
-    asked.engines.iter().map(|e| one(verb, &asked, *e)).collect()
+    let budget = Budget::default();
+    let engines = asked.engines.iter();
+    engines.map(|e| one(verb, &asked, *e, &budget)).collect()
 }
 
 fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Asked>> {
@@ -197,7 +200,7 @@ fn is_own(root: &Path) -> bool {
 }
 
 /// Does one engine; the answer as JSON and as text.
-fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
+fn one(verb: Verb, asked: &Asked, engine: Engine, budget: &Budget) -> Result<(Value, String)> {
     let root = Root::open(&asked.root).context(Code::Usage, || asked.root.display().to_string())?;
     let live = is_own(&asked.root);
     let session = Session {
@@ -229,7 +232,7 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
         settings.annotations = patterns.collect();
     }
     let spec = if verb == Verb::Install && live && session.user.is_none() && config.is_none() {
-        specification(Path::new(&settings.runtime_path))
+        specification(Path::new(&settings.runtime_path), budget)
     } else {
         None
     };
@@ -266,12 +269,8 @@ fn one(verb: Verb, asked: &Asked, engine: Engine) -> Result<(Value, String)> {
 
 /// The CDI specification of this host, if none names its GPUs yet. What keeps it from being made keeps no engine from being
 /// registered.
-fn specification(runtime_path: &Path) -> Option<String> {
-    let registry = Registry::load(
-        &Config::default().cdi_spec_dirs,
-        Trust::Anyone,
-        &Budget::default(),
-    );
+fn specification(runtime_path: &Path, budget: &Budget) -> Option<String> {
+    let registry = Registry::load(&Config::default().cdi_spec_dirs, Trust::Anyone, budget);
     let theirs = registry.devices().iter().any(|(name, standing)| {
         let elsewhere = match standing {
             Standing::Good(at) => registry.loaded[*at].path != Path::new(spec::SPEC),

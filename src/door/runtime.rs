@@ -23,6 +23,7 @@ use super::inject::open_bundle;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::oci::{Bundle, Spec};
+use crate::sys::budget::Budget;
 use crate::sys::process;
 
 /// What the vendor's names of this program say about how a request is met.
@@ -68,6 +69,8 @@ pub struct Make<'a> {
     pub target: &'a Target,
     /// Its bundle.
     pub bundle: &'a Bundle,
+    /// What the command may spend on its definition and on CDI specifications.
+    pub budget: &'a Budget,
 }
 
 /// Acts as the OCI runtime `name` with the words `args`. Returns only on failure.
@@ -95,11 +98,13 @@ fn prepare(flavor: Flavor, line: &CommandLine, wiring: &impl Wiring) -> Result<P
     };
     let runtime = find::runtime(&config.runtimes.value, &config.runtime_paths.value)?;
     if let Some(target) = target {
-        let (bundle, mut spec) = open_bundle(&target.bundle, target.config.as_deref(), &config)?;
+        let budget = Budget::default();
+        let (bundle, mut spec) = open_bundle(&target.bundle, target.config.as_deref(), &config, &budget)?;
         let make = Make {
             flavor,
             target,
             bundle: &bundle,
+            budget: &budget,
         };
         wiring.modify(&config, &make, &mut spec)?;
         if let Some(broken) = broken

@@ -27,7 +27,7 @@ impl Wiring for Injection {
 
     fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()> {
         super::log::start(config);
-        edit_spec(config, make.flavor, Look::begin, spec)
+        edit_spec(config, make.flavor, Look::begin, spec, make.budget)
     }
 
     fn record(&self, target: Option<&Target>, error: &Error) {
@@ -46,13 +46,14 @@ pub(super) fn edit_spec(
     flavor: Flavor,
     look: impl FnOnce(&Config) -> Result<Look>,
     spec: &mut Spec,
+    budget: &Budget,
 ) -> Result<()> {
     let config = &flavored(config, flavor);
     let Some(request) = inject::request_of(spec, config, Door::Runtime)? else {
         return Ok(());
     };
     if !request.cdi.is_empty() {
-        cdi_devices(&request, config, spec)?;
+        cdi_devices(&request, config, spec, budget)?;
     }
     if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
         inject::warn(&request.notes);
@@ -76,8 +77,8 @@ fn flavored(config: &Config, flavor: Flavor) -> Cow<'_, Config> {
 }
 
 /// Gives the devices that only a specification on disk can explain, as an engine would.
-fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec) -> Result<()> {
-    let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root, &Budget::default());
+fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec, budget: &Budget) -> Result<()> {
+    let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root, budget);
     let edits = edit::edits_of(&registry, &request.cdi, &config.cdi_spec_dirs)?;
     let nvidia = request.cdi.iter().any(|name| name.vendor == "nvidia.com");
     if nvidia {

@@ -17,6 +17,8 @@ use super::{Engine, ask, containerd, crio, docker, podman, toml};
 
 /// No engine reads more files than this.
 const MAX_FILES: usize = 256;
+/// Patterns of all imports: each may list a directory.
+const MAX_PATTERNS: usize = 1024;
 
 /// Chooses the file, reads it and plans the edit.
 ///
@@ -98,12 +100,16 @@ fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
 pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     let mut queue = vec![main.to_owned()];
     let mut next = 0;
+    let mut left = MAX_PATTERNS;
     let budget = budget();
     while let Some(path) = queue.get(next).cloned() {
         next += 1;
         let value = parse_within(root, &path, &budget)?;
         let patterns = value.get("imports").and_then(Value::as_array);
         for pattern in patterns.into_iter().flatten().filter_map(Value::as_str) {
+            left = left
+                .checked_sub(1)
+                .ok_or_else(|| broken(main, format!("imports more than {MAX_PATTERNS} patterns")))?;
             let pattern = store::parent(&path).join(pattern);
             for found in expand(root, &pattern) {
                 if !queue.contains(&found) {

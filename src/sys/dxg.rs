@@ -179,7 +179,7 @@ pub struct Adapter<'a> {
 impl Dxg {
     /// Whether an inode can be the device: a character device with the right major number.
     pub fn is(node: &Node) -> bool {
-        node.kind() == FileType::CharacterDevice && node.rdev().0 == MAJOR
+        node.kind() == FileType::CharacterDevice && node.rdev().major == MAJOR
     }
 
     /// Opens the device, through the descriptor that was looked at.
@@ -321,23 +321,7 @@ impl Adapter<'_> {
     /// # Errors
     /// `EINVAL` when the host knows none, or answers with something that is no path.
     pub fn store_path(&self) -> io::Result<String> {
-        // The host tells the length only to one that has not enough room.
-        let (status, size, _) = self.registry(0)?;
-        if status != STATUS_OVERFLOW || size == 0 || size > MAX_PATH_BYTES {
-            return Err(Errno::INVAL.into());
-        }
-        let (status, size, value) = self.registry(size)?;
-        let value = value.get(..size as usize).ok_or(Errno::INVAL)?;
-        if status != STATUS_SUCCESS {
-            return Err(Errno::INVAL.into());
-        }
-        let units: Vec<u16> = value
-            .chunks_exact(2)
-            .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
-            // Whether the length counts the final NUL is not documented.
-            .take_while(|&unit| unit != 0)
-            .collect();
-        String::from_utf16(&units).map_err(|_| Errno::INVAL.into())
+        path_of(|room| self.registry(room))
     }
 
     /// One `DRIVER_STORE_PATH` query with room for `room` more bytes: status, size and bytes of the value.
@@ -373,6 +357,27 @@ impl Drop for Adapter<'_> {
     }
 }
 
+/// The path that `registry` answers with: asked without room first, then with as much as it wants.
+fn path_of(registry: impl Fn(u32) -> io::Result<(u32, u32, Vec<u8>)>) -> io::Result<String> {
+    // The host tells the length only to one that has not enough room.
+    let (status, size, _) = registry(0)?;
+    if status != STATUS_OVERFLOW || size == 0 || size > MAX_PATH_BYTES {
+        return Err(Errno::INVAL.into());
+    }
+    let (status, size, value) = registry(size)?;
+    let value = value.get(..size as usize).ok_or(Errno::INVAL)?;
+    if status != STATUS_SUCCESS {
+        return Err(Errno::INVAL.into());
+    }
+    let units: Vec<u16> = value
+        .chunks_exact(2)
+        .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
+        // Whether the length counts the final NUL is not documented.
+        .take_while(|&unit| unit != 0)
+        .collect();
+    String::from_utf16(&units).map_err(|_| Errno::INVAL.into())
+}
+
 fn word(bytes: &[u8], at: usize) -> u32 {
     bytes
         .get(at..at + 4)
@@ -382,8 +387,10 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::peak::peak;
     use super::super::root::Root;
     use super::*;
+    use crate::lengths::EXTREMES;
 
     #[test]
     fn another_device_is_not_opened() {
@@ -409,6 +416,42 @@ mod tests {
         ] {
             assert_eq!(e.raw_os_error(), Some(libc::ENOTTY));
         }
+    }
+
+    #[test]
+    fn counts_and_sizes_at_their_extremes() {
+        let sizes = || EXTREMES.into_iter().filter_map(|n| u32::try_from(n).ok());
+        for first in sizes() {
+            for second in sizes() {
+                let bytes = peak(|| {
+                    let count = |list: &mut [AdapterInfo]| Ok(if list.is_empty() { first } else { second });
+                    let listed = enumerate(count).map_or(0, |list| list.len());
+                    assert!(listed <= MAX_ADAPTERS as usize);
+                    let answer = |room: u32| {
+                        assert!(room <= MAX_PATH_BYTES);
+                        let (status, size) = if room == 0 {
+                            (STATUS_OVERFLOW, first)
+                        } else {
+                            (STATUS_SUCCESS, second)
+                        };
+                        Ok((status, size, vec![b'a'; 8 + room as usize]))
+                    };
+                    let _ = path_of(answer);
+                });
+                assert!(bytes <= 64 << 10, "{first} {second}: {bytes} bytes");
+            }
+        }
+        let utf16 = |_: u32| Ok((STATUS_SUCCESS, 6, vec![b'C', 0, b':', 0, 0, 0xd8]));
+        assert!(path_of(utf16).is_err());
+        let says = |room: u32| {
+            let status = if room == 0 {
+                STATUS_OVERFLOW
+            } else {
+                STATUS_SUCCESS
+            };
+            Ok((status, 6, b"C\0:\0\0\0".to_vec()))
+        };
+        assert_eq!(path_of(says).unwrap(), "C:");
     }
 
     #[test]

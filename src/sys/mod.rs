@@ -5,8 +5,11 @@ pub mod daemon;
 pub mod dxg;
 pub mod lock;
 pub mod ns;
+#[cfg(test)]
+pub(crate) mod peak;
 pub mod probe;
 pub mod process;
+pub mod procfs;
 pub mod program;
 pub mod reader;
 pub mod scratch;

@@ -1,7 +1,7 @@
 //! A process that reads an image and can do nothing else.
 //!
 //! Loader caches, ELF files and version files of an image are an attacker's bytes. They are parsed in a child that has
-//! nothing to lose: what it says is a list of byte strings, bounded in number and size, and the parent takes none of them
+//! nothing to lose: its messages are bounded in size, parsed by [`parse`], and the parent takes no value of one
 //! for more than a text or the content of a file in that same image.
 //!
 //! | what | in the child |
@@ -32,6 +32,7 @@ use rustix::mount::OpenTreeFlags;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Pid, Resource, WaitOptions, WaitStatus, waitpid};
 use rustix::thread::{Gid, Uid};
+use serde::{Deserialize, Serialize};
 
 use super::mount::{detached, sealed_copy};
 use super::process::{bound, close_all_but, end_at_faults, keep_to_enter, keep_to_read, kill_after};
@@ -49,9 +50,9 @@ const MAX_MEMORY: u64 = 512 << 20;
 /// Processor time, in seconds: more than a scan takes until it gives up by itself.
 const MAX_CPU: u64 = 8;
 /// A message, in bytes: the largest cache, extended.
-const MAX_MESSAGE: usize = 32 << 20;
-/// The parts of one.
-const MAX_PARTS: usize = 1 << 17;
+pub const MAX_MESSAGE: usize = 32 << 20;
+/// The bytes of a message's length.
+const LENGTH: usize = 4;
 /// What a pipe holds, in bytes, so that most answers are given in one piece; the kernel's limit for everybody.
 const PIPE: usize = 1 << 20;
 /// The kernel's overflow user, `nobody` in most distributions: who owns nothing.
@@ -71,7 +72,7 @@ pub struct Reader {
 #[derive(Debug)]
 pub struct Port {
     from: File,
-    /// `None` when all is said.
+    /// `None` when nothing more is sent.
     to: Option<File>,
     /// Until when to wait for the other side; for ever in the child, whose time is limited.
     until: Option<Instant>,
@@ -118,24 +119,24 @@ impl Reader {
         }
     }
 
-    /// Says something to the child.
-    pub fn say(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        self.port.say(parts)
+    /// The side of the conversation to send to.
+    pub fn port(&mut self) -> &mut Port {
+        &mut self.port
     }
 
-    /// Tells the child that nothing more will be said.
-    pub fn say_no_more(&mut self) {
+    /// Closes the pipe to the child: nothing more will be sent.
+    pub fn close(&mut self) {
         self.port.to = None;
     }
 
-    /// The next answer.
+    /// Receives a message of at most `max` bytes.
     ///
     /// # Errors
-    /// `ETIMEDOUT` when it takes too long, `EFBIG` when it was killed for what it uses, `UnexpectedEof` when the child
-    /// has ended without one, `InvalidData` for what is no message.
-    pub fn hear(&mut self) -> io::Result<Vec<Vec<u8>>> {
-        let said = self.port.hear();
-        match said.as_ref().map_err(io::Error::kind) {
+    /// `ETIMEDOUT` when it takes too long, `EFBIG` when the child was killed for what it uses, `UnexpectedEof` when it
+    /// has ended without a message, `InvalidData` for a longer one.
+    pub fn recv(&mut self, max: usize) -> io::Result<Vec<u8>> {
+        let received = self.port.recv(max);
+        match received.as_ref().map_err(io::Error::kind) {
             Err(io::ErrorKind::UnexpectedEof) => {
                 let signal = self.end().and_then(WaitStatus::terminating_signal);
                 let is_limit = matches!(signal, Some(libc::SIGKILL | libc::SIGALRM | libc::SIGXCPU));
@@ -151,10 +152,10 @@ impl Reader {
             Err(io::ErrorKind::TimedOut) => self.child = None,
             _ => {}
         }
-        said
+        received
     }
 
-    /// Waits for the child's end, which is at hand: nothing more is heard of it.
+    /// Waits for the child's end, which is at hand: its pipe is closed.
     fn end(&mut self) -> Option<WaitStatus> {
         let ended = waitpid(Some(self.child.take()?), WaitOptions::empty()).ok()??;
         Some(ended.1)
@@ -163,7 +164,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.say_no_more();
+        self.close();
         // A container's first process would inherit what its hook leaves behind, so nothing is left.
         if self.child.is_some() {
             let mut rest = [0; 4096];
@@ -182,69 +183,51 @@ impl Drop for Reader {
 }
 
 impl Port {
-    /// Says something: a few byte strings.
-    pub fn say(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        let size: usize = parts.iter().map(|part| part.len() + 4).sum();
-        let mut head = Vec::with_capacity(8 + 4 * parts.len());
-        head.extend(word(size)?);
-        head.extend(word(parts.len())?);
-        for part in parts {
-            head.extend(word(part.len())?);
-        }
-        let to = self.to.as_mut().ok_or(Errno::PIPE)?;
-        to.write_all(&head)?;
-        for part in parts {
-            to.write_all(part)?;
-        }
-        Ok(())
+    /// Sends a message: its length, then what postcard makes of it, in one write.
+    pub fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
+        let mut frame = postcard::to_extend(message, vec![0; LENGTH]).map_err(io::Error::other)?;
+        let length = u32::try_from(frame.len() - LENGTH).map_err(io::Error::other)?;
+        frame[..LENGTH].copy_from_slice(&length.to_le_bytes());
+        self.to.as_mut().ok_or(Errno::PIPE)?.write_all(&frame)
     }
 
-    /// Waits for something to be said.
+    /// Receives a message of at most `max` bytes, for [`parse`].
     ///
     /// # Errors
-    /// See [`Reader::hear`].
-    pub fn hear(&mut self) -> io::Result<Vec<Vec<u8>>> {
-        let [size, count] = self.words()?;
-        if size > MAX_MESSAGE || count > MAX_PARTS {
-            return Err(no_message());
+    /// See [`Reader::recv`].
+    pub fn recv(&mut self, max: usize) -> io::Result<Vec<u8>> {
+        let mut length = [0; LENGTH];
+        self.fill(&mut length)?;
+        let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+        if length > max {
+            return Err(malformed());
         }
-        let mut lengths = Vec::with_capacity(count);
-        for raw in self.take(4 * count)?.chunks_exact(4) {
-            lengths.push(number(raw));
-        }
-        if lengths.iter().map(|len| len + 4).sum::<usize>() != size {
-            return Err(no_message());
-        }
-        lengths.into_iter().map(|len| self.take(len)).collect()
+        let mut message = vec![0; length];
+        self.fill(&mut message)?;
+        Ok(message)
     }
 
-    /// [`Port::hear`]; nothing when the other side will say no more.
+    /// [`Port::recv`]; nothing when the other side has closed the pipe.
     ///
     /// # Errors
-    /// As of [`Port::hear`].
-    pub fn hear_if_any(&mut self) -> io::Result<Option<Vec<Vec<u8>>>> {
-        match self.hear() {
+    /// As of [`Port::recv`].
+    pub fn recv_if_any(&mut self, max: usize) -> io::Result<Option<Vec<u8>>> {
+        match self.recv(max) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-            heard => heard.map(Some),
+            received => received.map(Some),
         }
     }
 
-    fn words(&mut self) -> io::Result<[usize; 2]> {
-        let raw = self.take(8)?;
-        Ok([number(&raw[..4]), number(&raw[4..])])
-    }
-
-    /// The next `len` bytes.
-    fn take(&mut self, len: usize) -> io::Result<Vec<u8>> {
-        let mut out = vec![0; len];
+    /// Fills `out` with the next bytes.
+    fn fill(&mut self, out: &mut [u8]) -> io::Result<()> {
         let mut got = 0;
-        while got < len {
+        while got < out.len() {
             match self.some(&mut out[got..])? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => got += n,
             }
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Some bytes; none at the end.
@@ -270,17 +253,20 @@ impl Port {
     }
 }
 
-fn word(n: usize) -> io::Result<[u8; 4]> {
-    u32::try_from(n).map(u32::to_le_bytes).map_err(|_| no_message())
+/// Parses a message that was received; nothing may follow it. Values borrow from `message`: a type that keeps lists must
+/// limit their length, since a list's elements may take more memory than their bytes.
+///
+/// # Errors
+/// `InvalidData` for anything else than one `T`.
+pub fn parse<'m, T: Deserialize<'m>>(message: &'m [u8]) -> io::Result<T> {
+    match postcard::take_from_bytes(message) {
+        Ok((parsed, [])) => Ok(parsed),
+        _ => Err(malformed()),
+    }
 }
 
-fn number(raw: &[u8]) -> usize {
-    raw.try_into()
-        .map_or(usize::MAX, |raw| u32::from_le_bytes(raw) as usize)
-}
-
-fn no_message() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "what it says is no answer")
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the message is malformed or too long")
 }
 
 /// Makes this process, a child just made, what the module says, with the root that `open` opens.

@@ -257,7 +257,9 @@ pub(super) fn in_child(f: impl FnOnce() -> bool) -> bool {
     // SAFETY: the child makes system calls and ends; nothing that another thread of the test may hold is used.
     match unsafe { libc::fork() } {
         0 => {
-            let code = i32::from(!f());
+            // A panic would unwind into the harness's thread, and the process would end with status 0.
+            let holds = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+            let code = i32::from(!holds.unwrap_or(false));
             // SAFETY: ends the child without running anything of the parent's.
             unsafe { libc::_exit(code) }
         }

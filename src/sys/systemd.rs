@@ -18,6 +18,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::root::DeviceNumber;
 use rustix::io::Errno;
 
 /// systemd's private socket: no bus daemon is in between, and only root may connect.
@@ -28,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Replies are some hundred bytes; more is not read.
 const MAX_MESSAGE: usize = 64 * 1024;
+/// Signals before a reply.
+const MAX_SIGNALS: usize = 64;
 
 /// The scope in which a cgroup lies: the first part of its path that is no slice, as systemd lays units out. What is
 /// below another cgroup has been named by whoever made it, and a unit of a user's manager is none of the system's.
@@ -49,7 +52,7 @@ pub enum Told {
     Unrestricted,
 }
 
-/// Makes the scope `unit` keep the character devices `devices` (major, minor) readable and writable. `is_own` is given the
+/// Makes the scope `unit` keep the character devices `devices` readable and writable. `is_own` is given the
 /// control group that systemd has for the unit, and decides whether it may be changed.
 ///
 /// # Errors
@@ -57,7 +60,7 @@ pub enum Told {
 /// does not answer, `EPERM` when it refuses; those of `is_own`.
 pub fn allow_devices(
     unit: &str,
-    devices: &[(u32, u32)],
+    devices: &[DeviceNumber],
     is_own: impl FnOnce(&str) -> io::Result<bool>,
 ) -> io::Result<Told> {
     const SCOPE: &str = "org.freedesktop.systemd1.Scope";
@@ -138,7 +141,7 @@ impl Bus {
     }
 
     /// `SetUnitProperties(name, runtime, [("DeviceAllow", a(ss))])`: adds to what the unit has.
-    fn set_device_allow(&mut self, unit: &str, devices: &[(u32, u32)]) -> io::Result<()> {
+    fn set_device_allow(&mut self, unit: &str, devices: &[DeviceNumber]) -> io::Result<()> {
         let mut body = Body::default();
         body.text(unit);
         body.u32(1);
@@ -147,10 +150,10 @@ impl Bus {
             properties.text("DeviceAllow");
             properties.signature("a(ss)");
             properties.array(8, |rules| {
-                for (major, minor) in devices {
+                for device in devices {
                     rules.align(8);
                     // systemd takes the numbers from this name; the link need not exist.
-                    rules.text(&format!("/dev/char/{major}:{minor}"));
+                    rules.text(&format!("/dev/char/{device}"));
                     rules.text("rw");
                 }
             });
@@ -200,7 +203,7 @@ impl Bus {
         message.align(8);
         message.0.extend(&body.0);
         self.stream.write_all(&message.0)?;
-        loop {
+        for _ in 0..=MAX_SIGNALS {
             let (kind, body) = self.receive()?;
             match kind {
                 2 => return Ok(body),
@@ -209,6 +212,7 @@ impl Bus {
                 _ => {}
             }
         }
+        Err(Errno::PROTO.into())
     }
 
     /// The next message's type and body.
@@ -297,6 +301,7 @@ impl Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lengths::{Field, each};
 
     #[test]
     fn a_scope_is_below_slices_and_nothing_else() {
@@ -331,6 +336,37 @@ mod tests {
             "/org/freedesktop/systemd1/unit/docker_2d3f_2escope"
         );
         assert_eq!(object("3f"), "/org/freedesktop/systemd1/unit/_33f");
+    }
+
+    /// What a call makes of `answer`, as much of it as a socket holds.
+    fn reply(answer: &[u8]) -> io::Result<String> {
+        let (stream, peer) = UnixStream::pair().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let _ = (&peer).write_all(answer);
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        Bus { stream, serial: 0 }.get_text("/x", "y", "z")
+    }
+
+    #[test]
+    fn lengths_of_replies_at_their_extremes() {
+        let mut good = vec![b'l', 2, 0, 1];
+        // Body, serial, header fields.
+        for word in [16_u32, 1, 8] {
+            good.extend(word.to_le_bytes());
+        }
+        good.extend([0; 8]);
+        good.extend([1, b's', 0, 0, 4, 0, 0, 0]);
+        good.extend(b"auto\0\0\0\0");
+        assert_eq!(reply(&good).unwrap(), "auto");
+        let fields = [Field(4, 4), Field(12, 4), Field(24, 1), Field(28, 4)];
+        each(&good, &fields, 4 * MAX_MESSAGE, |answer| drop(reply(answer)));
+        let mut signal = good.clone();
+        signal[1] = 4;
+        assert_eq!(
+            reply(&[signal.repeat(MAX_SIGNALS), good.clone()].concat()).unwrap(),
+            "auto"
+        );
+        assert!(reply(&[signal.repeat(MAX_SIGNALS + 1), good].concat()).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 )]
 
 mod archives;
+mod links;
 mod output;
 mod texts;
 

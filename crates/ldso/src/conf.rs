@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 
 use super::Warnings;
 use super::glob;
+use super::lookup::Lookups;
 use inroot::root::{Node, Root};
 
 /// ldconfig's own configuration file.
 pub const DEFAULT: &str = "/etc/ld.so.conf";
 const MAX_BYTES: u64 = 64 * 1024;
-/// Files that are looked up: one costs up to 2 ms where the image has links of thousands of bytes on the way.
+/// Files that are looked up.
 const MAX_FILES: usize = 256;
 const MAX_DEPTH: usize = 8;
 /// Directories; each is looked up by its name, too.
@@ -84,9 +85,10 @@ pub fn lines(text: &[u8]) -> impl Iterator<Item = (usize, Line<'_>)> {
 }
 
 /// Reads the configuration at `path` and everything it includes. A missing file is an empty one.
-pub fn read(root: &Root, path: &Path, warnings: &mut Warnings) -> Conf {
+pub fn read<'r>(root: &'r Root, path: &Path, lookups: &mut Lookups<'r>, warnings: &mut Warnings) -> Conf {
     let mut reader = Reader {
         root,
+        links: lookups,
         warnings,
         conf: Conf::default(),
         seen: BTreeSet::new(),
@@ -98,8 +100,9 @@ pub fn read(root: &Root, path: &Path, warnings: &mut Warnings) -> Conf {
     reader.conf
 }
 
-struct Reader<'a> {
-    root: &'a Root,
+struct Reader<'a, 'r> {
+    root: &'r Root,
+    links: &'a mut Lookups<'r>,
     warnings: &'a mut Warnings,
     conf: Conf,
     seen: BTreeSet<(u64, u64)>,
@@ -108,7 +111,7 @@ struct Reader<'a> {
     patterns: glob::Allowance,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn file(&mut self, path: &Path, depth: usize) {
         self.lookups = (self.lookups + 1).min(MAX_FILES + 2);
         // Of many files that are left out, the first is named.
@@ -121,7 +124,7 @@ impl Reader<'_> {
         if depth > MAX_DEPTH || self.lookups > MAX_FILES {
             return;
         }
-        let Ok(node) = self.root.resolve(path) else {
+        let Ok(node) = self.links.resolve(path) else {
             return;
         };
         if !self.seen.insert(node.id()) {

@@ -10,15 +10,20 @@ use rustix::fs::FileType;
 use super::abi::Arch;
 use super::conf::{self, Conf};
 use super::current::Time;
+use super::lookup::Lookups;
 use super::{FirstDir, Warnings};
 use inroot::root::{Node, Root};
 
 /// Directories that are scanned at most, `glibc-hwcaps` ones included.
 const MAX_DIRS: usize = 1024;
-/// Paths that are looked up for them: one costs up to 2 ms where the image has links of thousands of bytes on the way.
+/// Paths that are looked up for them.
 const MAX_LOOKUPS: usize = 512;
 /// Names in a `glibc-hwcaps` directory.
 const MAX_HWCAPS: usize = 256;
+/// Lookups that the kernel does for the configuration and its directories: two or three times what images need.
+const BY_KERNEL: u32 = 64;
+/// The work of all others.
+const MAX_WORK: u32 = 1 << 16;
 
 /// A directory to scan.
 #[derive(Debug)]
@@ -55,9 +60,10 @@ pub fn collect(
     warnings: &mut Warnings,
 ) -> SearchDirs {
     let only_extra = conf.is_none();
-    let conf = conf.map_or_else(Conf::default, |path| conf::read(root, path, warnings));
+    let mut links = Lookups::new(root, BY_KERNEL, MAX_WORK);
+    let conf = conf.map_or_else(Conf::default, |path| conf::read(root, path, &mut links, warnings));
     let mut found = Collector {
-        root,
+        links,
         known,
         seen: known
             .iter()
@@ -82,7 +88,8 @@ pub fn collect(
             found.add(dir);
         }
     }
-    if found.all.dirs.len() >= MAX_DIRS || found.lookups > MAX_LOOKUPS {
+    let lookups_end = found.lookups > MAX_LOOKUPS || found.links.work.is_spent();
+    if found.all.dirs.len() >= MAX_DIRS || lookups_end {
         warnings.add(format_args!("too many library directories; the rest is left out"));
     }
     found.all.conf = conf;
@@ -100,7 +107,7 @@ pub fn system_dirs(root: &Root, arch: &Arch) -> &'static [&'static str] {
 }
 
 struct Collector<'a> {
-    root: &'a Root,
+    links: Lookups<'a>,
     known: &'a [FirstDir],
     seen: BTreeSet<(u64, u64)>,
     /// Paths that were looked up, or one more than may be.
@@ -115,7 +122,7 @@ impl Collector<'_> {
         if self.lookups > MAX_LOOKUPS {
             return Err(rustix::io::Errno::FBIG.into());
         }
-        self.root.resolve(path)
+        self.links.resolve(path)
     }
 
     fn add(&mut self, path: &Path) {

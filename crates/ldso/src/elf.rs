@@ -20,6 +20,8 @@ const SHORT_STRING: usize = 128;
 const MAX_NEEDED: usize = 1024;
 /// Bytes of GNU properties that are looked at.
 const MAX_PROPERTIES: usize = 1024;
+/// Segments of GNU properties; a library has one.
+const MAX_PROPERTY_SEGMENTS: usize = 4;
 /// One read of this size holds the headers of nearly every library.
 const HEAD: usize = 1024;
 
@@ -205,6 +207,7 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
         let align = if self.is_64 { 8 } else { 4 };
         self.segments()
             .filter(|s| s.kind == PT_GNU_PROPERTY && s.align == align)
+            .take(MAX_PROPERTY_SEGMENTS)
             .find_map(|s| {
                 let mut space = [0; MAX_PROPERTIES];
                 let len = usize::try_from(s.size).map_or(MAX_PROPERTIES, |n| n.min(MAX_PROPERTIES));

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use rustix::fs::FileType;
 use super::abi::{Arch, contains, is_dso_name};
 use super::dirs::SearchDir;
 use super::elf::{self, Bad, Want};
+use super::lookup::{Counted, Lookups};
 use super::order;
 use super::write::Builder;
 use super::{FirstDir, Lib, Warnings};
@@ -31,8 +32,14 @@ const MAX_LIBRARIES: usize = 1 << 16;
 const MAX_HOPS: usize = 8;
 /// A soname longer than a file name can be is nobody's.
 const MAX_SONAME: usize = 255;
-/// Scanning stops after this long.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// Lookups of links that leave their directory which the kernel does: more than most images have.
+const BY_KERNEL: u32 = 64;
+/// The work of a scan: what [`MAX_LIBRARIES`] of six reads cost.
+const MAX_WORK: u32 = 1 << 19;
+/// Names that are listed in the time of one unit of it.
+const NAMES: usize = 8;
+/// Scanning stops after this long, where a file system is slow.
+const DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 5 });
 
 /// Scans directories into a [`Builder`].
 #[derive(Debug)]
@@ -41,6 +48,7 @@ pub struct Scanner<'a> {
     arch: &'a Arch,
     links: Links,
     changes: Vec<Change>,
+    lookups: Lookups<'a>,
     deadline: Instant,
     files: usize,
 }
@@ -68,26 +76,6 @@ pub struct Change {
 }
 
 impl Change {
-    /// As byte strings.
-    pub fn parts(&self) -> [&[u8]; 3] {
-        let target = self.target.as_deref().unwrap_or_default();
-        [self.dir.as_os_str(), &self.name, target].map(OsStr::as_bytes)
-    }
-
-    /// From byte strings; `None` if it would leave its directory.
-    pub fn from_parts([dir, name, target]: [Vec<u8>; 3]) -> Option<Self> {
-        let plain = |name: &[u8]| !name.contains(&b'/') && !matches!(name, b"." | b"..");
-        if name.is_empty() || !plain(&name) || !plain(&target) {
-            return None;
-        }
-        let target = OsString::from_vec(target);
-        Some(Self {
-            dir: PathBuf::from(OsString::from_vec(dir)),
-            name: OsString::from_vec(name),
-            target: (!target.is_empty()).then_some(target),
-        })
-    }
-
     /// Makes it in `dir`, the node of its directory in `root`: a link is replaced by a link, and one that leads nowhere is
     /// removed; anything else stays.
     ///
@@ -165,6 +153,7 @@ impl<'a> Scanner<'a> {
             arch,
             links,
             changes: Vec::new(),
+            lookups: Lookups::new(root, BY_KERNEL, MAX_WORK),
             deadline: Instant::now() + DEADLINE,
             files: 0,
         }
@@ -193,7 +182,9 @@ impl<'a> Scanner<'a> {
     fn scan(&mut self, dir: &SearchDir, builder: &mut Builder, warnings: &mut Warnings) -> bool {
         let mut text = Vec::new();
         let mut kinds = Vec::new();
+        let mut listed_names = 0;
         let listed = dir.node.visit(MAX_NAMES, |name, kind| {
+            listed_names += 1;
             let look = matches!(
                 kind,
                 FileType::RegularFile | FileType::Symlink | FileType::Unknown
@@ -203,6 +194,10 @@ impl<'a> Scanner<'a> {
                 kinds.push(kind);
             }
         });
+        let listing = u32::try_from(listed_names / NAMES).unwrap_or(u32::MAX);
+        if self.lookups.work.take(listing).is_err() {
+            return self.stop(dir, warnings);
+        }
         if let Err(e) = listed {
             warnings.add(format_args!("{}: skipped: {e}", dir.path.display()));
             return true;
@@ -214,11 +209,7 @@ impl<'a> Scanner<'a> {
             .map(|(text, kind)| Name { text, kind })
             .collect();
         let Some(found) = self.read_all(dir, &names, warnings) else {
-            warnings.add(format_args!(
-                "{}: too many libraries, or too slow",
-                dir.path.display()
-            ));
-            return false;
+            return self.stop(dir, warnings);
         };
         let candidates = choose(&names, &found.libraries);
         let linked = if self.links == Links::Leave {
@@ -246,7 +237,18 @@ impl<'a> Scanner<'a> {
                 hwcaps,
             );
         }
-        true
+        !self.lookups.work.is_spent() || self.stop(dir, warnings)
+    }
+
+    /// Warns that a limit was reached.
+    fn stop(&self, dir: &SearchDir, warnings: &mut Warnings) -> bool {
+        let why = if self.lookups.work.is_spent() {
+            "its links and libraries take too much work"
+        } else {
+            "too many libraries, or too slow"
+        };
+        warnings.add(format_args!("{}: {why}", dir.path.display()));
+        false
     }
 
     /// Reads each name's library, in the directory's order. `None` when a limit was reached.
@@ -258,6 +260,7 @@ impl<'a> Scanner<'a> {
             if self.files > MAX_LIBRARIES || self.files.is_multiple_of(64) && Instant::now() > self.deadline {
                 return None;
             }
+            self.lookups.work.take(1).ok()?;
             let mut library = None;
             if name.kind == FileType::Symlink {
                 links.push(i);
@@ -301,13 +304,13 @@ impl<'a> Scanner<'a> {
             };
             found.leads_to[link] = file;
         }
-        Some(found)
+        (!self.lookups.work.is_spent()).then_some(found)
     }
 
     /// The library behind a link that leaves the directory, or leads nowhere.
     fn elsewhere(&mut self, dir: &SearchDir, name: &CStr, warnings: &mut Warnings) -> Option<Library> {
         let os_name = OsStr::from_bytes(name.to_bytes());
-        let found = self.root.resolve(dir.path.join(os_name));
+        let found = self.lookups.resolve(&dir.path.join(os_name));
         if self.links != Links::Leave && leads_nowhere(&found) && contains(name.to_bytes(), b".so.") {
             // One that is in the way of nothing is left as it is.
             let _ = self.change(dir, os_name, None);
@@ -345,7 +348,11 @@ impl<'a> Scanner<'a> {
                 return None;
             }
         };
-        let info = match elf::read(&file, Want::Soname) {
+        let counted = Counted {
+            file: &file,
+            work: &self.lookups.work,
+        };
+        let info = match elf::read(&counted, Want::Soname) {
             Ok(info) => info,
             Err(Bad::Script) => return None,
             Err(Bad::NotElf) if name.to_bytes().ends_with(b"-gdb.py") => return None,
@@ -385,9 +392,13 @@ impl<'a> Scanner<'a> {
         if soname == file {
             return;
         }
-        let identity = |name: &OsStr| self.root.resolve(dir.path.join(name)).ok().map(|node| node.id());
+        let mut identity = |name: &OsStr| {
+            let found = self.lookups.resolve(&dir.path.join(name));
+            found.ok().map(|node| node.id())
+        };
         let there = identity(soname);
-        if there.is_some() && there == identity(file) {
+        let is_made = there.is_some() && there == identity(file);
+        if is_made || self.lookups.work.is_spent() {
             return;
         }
         if let Err(e) = self.change(dir, soname, Some(file)) {
@@ -402,10 +413,14 @@ impl<'a> Scanner<'a> {
 /// # Errors
 /// When the directory cannot be listed.
 pub fn first_dir(root: &Root, path: &Path) -> std::io::Result<FirstDir> {
+    let mut lookups = Lookups::new(root, BY_KERNEL, MAX_WORK);
     let mut libs = Vec::new();
     for entry in root.read_dir(path, MAX_FIRST)? {
         let name = entry.name;
-        let open = || root.resolve(path.join(&name)).and_then(|node| node.open_read());
+        let mut open = || {
+            let found = lookups.resolve(&path.join(&name));
+            found.and_then(|node| node.open_read())
+        };
         if !is_dso_name(name.as_bytes()) {
             continue;
         }

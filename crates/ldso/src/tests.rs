@@ -1,5 +1,7 @@
 //! The module as a whole, on roots made of small files.
 
+mod hostile;
+
 use std::os::unix::fs::symlink;
 
 use proptest::prelude::*;
@@ -334,9 +336,9 @@ fn musl_and_static_roots() {
     assert!(outcome.warnings[0].contains("glibc"));
     // Debian's musl package beside glibc, and Alpine with a glibc shim.
     image.file(LOADER, b"");
-    assert!(matches!(flavour(&image.root), Flavour::Glibc(_)));
+    assert!(matches!(flavor(&image.root), Flavor::Glibc(_)));
     image.file("etc/alpine-release", b"3.20\n");
-    assert!(matches!(flavour(&image.root), Flavour::Musl(_)));
+    assert!(matches!(flavor(&image.root), Flavor::Musl(_)));
 }
 
 #[test]
@@ -664,7 +666,10 @@ fn files_and_directories_of_a_configuration_are_looked_up_so_many_times() {
     let conf = format!("include {}\n", names.join(" "));
     image.file("etc/ld.so.conf", conf.as_bytes());
     let mut warnings = Warnings::default();
-    let found = conf::read(&image.root, Path::new(conf::DEFAULT), &mut warnings);
+    let found = {
+        let mut lookups = lookup::Lookups::new(&image.root, 0, u32::MAX);
+        conf::read(&image.root, Path::new(conf::DEFAULT), &mut lookups, &mut warnings)
+    };
     let dirs: Vec<_> = found.dirs.iter().map(|d| d.path.display().to_string()).collect();
     assert_eq!(dirs, ["/l0", "/l254"]);
     let warnings = warnings.into_lines();

@@ -250,6 +250,7 @@ impl Entry {
 pub(super) mod tests {
     use super::*;
     use crate::ldso::fixtures::elf_with;
+    use crate::lengths::{Field, each};
 
     pub(in super::super) fn entry(kind: u16, arch: u32, version: (u16, u16), payload: usize) -> Vec<u8> {
         let mut e = vec![0; 64];
@@ -344,5 +345,24 @@ pub(super) mod tests {
         let budget = Budget::new(limits);
         assert!(Fatbins::read(large.as_slice(), &budget).partial);
         budget.check().unwrap_err();
+    }
+
+    #[test]
+    fn sizes_at_their_extremes() {
+        let good = library();
+        let magic = MAGIC.to_le_bytes();
+        let containers = (0..good.len() - 8).filter(|&at| good[at..at + 8] == magic);
+        let mut fields = Vec::new();
+        for at in containers.take(2) {
+            fields.push(Field(at + 8, 8));
+            // The first entry: the header's size, the payload's.
+            fields.extend([Field(at + 16 + 4, 4), Field(at + 16 + 8, 8)]);
+        }
+        // The section headers' table.
+        fields.extend([Field(0x28, 8), Field(0x3c, 2)]);
+        assert_eq!(fields.len(), 8);
+        each(&good, &fields, 256 << 10, |file| {
+            Fatbins::read(file, &Budget::default());
+        });
     }
 }

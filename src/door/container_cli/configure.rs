@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     process::drop_capabilities();
     // Before there is a child that may be in the container's cgroup as well.
     let cgroup = (!plan.no_cgroups).then(|| DeviceCgroup::of(options.pid)?.claim(options.pid));
-    let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |_, _| Ok(()))?;
+    let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |_| Vec::new())?;
     let sources = Sources::open(&plan, &roots, |_| false)?;
     let spec = spec_of(&rootfs);
     let mut grant = Grant::new("", id, spec.as_ref(), &plan.devices);
@@ -82,7 +82,8 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         mount_label: spec.as_ref().and_then(|s| s.mount_label()).map(str::to_owned),
         rootfs,
     };
-    let record = apply(&plan, sources, &target, image, |_| Ok(Vec::new()), started)?;
+    let no_findings = |image: &mut Image| image.findings().map(|_| Vec::new());
+    let record = apply(&plan, sources, &target, image, no_findings, started)?;
     inject::warn(&record.warnings);
     if let Some(grants) = &grants {
         hook::keep(grants, &record, grant);

@@ -8,6 +8,7 @@ use crate::door::inject::open_bundle;
 use crate::door::runtime::{CommandLine, Target};
 use crate::error::Result;
 use crate::oci::{Bundle, Spec, State};
+use crate::sys::budget::Budget;
 use crate::sys::ns::in_user_namespace;
 use crate::sys::process::parent_words;
 
@@ -20,7 +21,8 @@ pub(super) const FROM_OUTSIDE: &str = "call the hook at createRuntime, or use th
 /// back from there (setns(2)) with `/` as its working directory, which its state then calls the bundle (seen with crun
 /// 1.28). The hook's parent is that crun, and was told the right directory on its command line.
 pub(super) fn open(state: &State, inside: bool, config: &Config) -> Result<(Bundle, Spec)> {
-    let refused = match open_bundle(&state.bundle, None, config) {
+    let budget = Budget::default();
+    let refused = match open_bundle(&state.bundle, None, config, &budget) {
         Err(e) if inside && in_user_namespace() => return Err(e.fix(FROM_OUTSIDE)),
         // From inside, the parent's number is another process's in the `/proc` that is in sight.
         Err(e) if !inside && state.bundle == Path::new("/") => e,
@@ -29,7 +31,7 @@ pub(super) fn open(state: &State, inside: bool, config: &Config) -> Result<(Bund
     let Some(target) = parent_words().ok().and_then(|words| named(&words, &state.id)) else {
         return Err(refused);
     };
-    open_bundle(&target.bundle, target.config.as_deref(), config)
+    open_bundle(&target.bundle, target.config.as_deref(), config, &budget)
 }
 
 /// What a runtime's command line says of the container `id`, if it says it without regard to its working directory.

@@ -260,7 +260,7 @@ fn leaks(without: &[c_long], outside: bool) -> Option<Vec<String>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let own = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).unwrap();
         use_as_own_fds(&own).unwrap();
-        let start = || -> io::Result<Vec<Vec<u8>>> {
+        let start = || -> io::Result<Vec<String>> {
             rustix::thread::set_no_new_privs(true)?;
             seccomp::refuse(without)?;
             let open = || {
@@ -278,14 +278,13 @@ fn leaks(without: &[c_long], outside: bool) -> Option<Vec<String>> {
                 ways_out(&secret, &mut leaks);
                 devices_and_writes(root, &mut leaks);
                 calls(&mut leaks);
-                let parts: Vec<&[u8]> = leaks.iter().map(String::as_bytes).collect();
-                port.say(&parts)
+                port.send(&leaks)
             })?;
-            reader.hear()
+            parse(&reader.recv(MAX_MESSAGE)?)
         };
-        let said = start().unwrap_or_else(|e| vec![format!("no answer: {e}").into_bytes()]);
+        let said = start().unwrap_or_else(|e| vec![format!("no answer: {e}")]);
         for line in said {
-            to.write_all(&line).unwrap();
+            to.write_all(line.as_bytes()).unwrap();
             to.write_all(b"\n").unwrap();
         }
         true
@@ -360,7 +359,7 @@ fn ends(work: impl Fn(&Root, &mut Port) -> io::Result<()>, without: &[c_long]) {
         rustix::thread::set_no_new_privs(true).is_ok()
             && seccomp::refuse(without).is_ok()
             && Reader::start(|| root.try_clone(), work)
-                .and_then(|mut reader| reader.hear())
+                .and_then(|mut reader| reader.recv(100))
                 .is_err_and(|e| e.kind() == io::ErrorKind::TimedOut)
             && began.elapsed() < Duration::from_millis(1900)
     }));
@@ -371,7 +370,7 @@ fn ends(work: impl Fn(&Root, &mut Port) -> io::Result<()>, without: &[c_long]) {
 fn no_code_outlives_its_time() {
     let waits = |_: &Root, port: &mut Port| {
         calls(&mut Leaks::new());
-        port.hear().map(drop)
+        port.recv(100).map(drop)
     };
     let calculates = |_: &Root, _: &mut Port| {
         calls(&mut Leaks::new());

@@ -34,12 +34,12 @@ fn says_without(
         rustix::thread::set_no_new_privs(true).is_ok()
             && seccomp::refuse(calls).is_ok()
             && Reader::start(|| root.try_clone(), work)
-                .and_then(|mut reader| reader.hear())
-                .is_ok_and(|said| {
-                    let said: Vec<_> = said.iter().map(|part| String::from_utf8_lossy(part)).collect();
-                    let same = said == expected;
+                .and_then(|mut reader| reader.recv(MAX_MESSAGE))
+                .is_ok_and(|message| {
+                    let sent: io::Result<Vec<&str>> = parse(&message);
+                    let same = sent.as_ref().is_ok_and(|sent| sent == expected);
                     if !same {
-                        eprintln!("said {said:?}");
+                        eprintln!("sent {sent:?}");
                     }
                     same
                 })
@@ -60,7 +60,7 @@ fn it_reads_what_is_below_its_root() {
         let listed = root.read_dir("/", 10)?.len().to_string();
         // A root within the root is no more than an error where its walk cannot be kept in.
         let _ = root.subroot("/")?.read("inside", 100);
-        port.say(&[&inside, listed.as_bytes()])
+        port.send(&vec![String::from_utf8_lossy(&inside).as_ref(), &listed])
     };
     assert!(says(work, &["of the image", "3"]));
 }
@@ -76,7 +76,7 @@ fn it_reads_nothing_else() {
             .map(outcome)
             .chain(host.iter().map(outcome))
             .collect();
-        port.say(&[all.join(" ").as_bytes()])
+        port.send(&vec![all.join(" ")])
     };
     assert!(says(
         work,
@@ -105,35 +105,29 @@ fn it_changes_nothing_and_starts_nothing() {
             rustix::process::chroot(c".").map_err(io::Error::from),
         ];
         let all: Vec<&str> = tried.iter().map(outcome).collect();
-        port.say(&[all.join(" ").as_bytes()])
+        port.send(&vec![all.join(" ")])
     };
     assert!(says(work, &[["refused"; 9].join(" ").as_str()]));
 }
 
 #[test]
-fn what_it_is_told_it_hears() {
+fn messages_of_any_size_arrive_whole() {
     let (_dir, root) = world();
     assert!(in_child(|| {
-        let answer = || -> io::Result<Vec<Vec<u8>>> {
+        let answer = || -> io::Result<Vec<String>> {
             let mut reader = Reader::start(
                 || root.try_clone(),
                 |_, port| {
-                    let heard = port.hear()?;
-                    let large = vec![7; 3 << 20];
-                    let parts: Vec<&[u8]> = heard
-                        .iter()
-                        .map(Vec::as_slice)
-                        .chain([large.as_slice()])
-                        .collect();
-                    port.say(&parts)
+                    let received = port.recv(100)?;
+                    let mut parts: Vec<String> = parse(&received)?;
+                    parts.push("7".repeat(3 << 20));
+                    port.send(&parts)
                 },
             )?;
-            reader.say(&[b"one", b"", b"three"])?;
-            reader.hear()
+            reader.port().send(&vec!["one", "", "three"])?;
+            parse(&reader.recv(MAX_MESSAGE)?)
         };
-        answer().is_ok_and(|said| {
-            said[..3] == [b"one".to_vec(), Vec::new(), b"three".to_vec()] && said[3].len() == 3 << 20
-        })
+        answer().is_ok_and(|sent| sent[..3] == ["one", "", "three"] && sent[3].len() == 3 << 20)
     }));
 }
 
@@ -147,7 +141,7 @@ fn an_end_is_no_answer_and_no_wait_is_for_ever() {
                 let Ok(mut reader) = Reader::start(|| root.try_clone(), work) else {
                     return false;
                 };
-                reader.hear().is_err_and(|e| e.kind() == expected)
+                reader.recv(100).is_err_and(|e| e.kind() == expected)
             })
         }
     };
@@ -155,8 +149,18 @@ fn an_end_is_no_answer_and_no_wait_is_for_ever() {
     assert!(kind(|_, port| port.to.as_mut().unwrap().write_all(&[1, 2, 3]))(
         io::ErrorKind::UnexpectedEof
     ));
-    assert!(kind(|_, port| port.to.as_mut().unwrap().write_all(&[255; 64]))(
-        io::ErrorKind::InvalidData
-    ));
-    assert!(kind(|_, port| port.hear().map(drop))(io::ErrorKind::TimedOut));
+    for length in [101_u32, 1 << 31, u32::MAX] {
+        assert!(in_child(|| {
+            let Ok(mut reader) = Reader::start(
+                || root.try_clone(),
+                |_, port| port.to.as_mut().unwrap().write_all(&length.to_le_bytes()),
+            ) else {
+                return false;
+            };
+            reader
+                .recv(100)
+                .is_err_and(|e| e.kind() == io::ErrorKind::InvalidData)
+        }));
+    }
+    assert!(kind(|_, port| port.recv(100).map(drop))(io::ErrorKind::TimedOut));
 }

@@ -1,0 +1,437 @@
+//! The messages between the process that reads an image and its parent.
+//!
+//! The reader parses an attacker's bytes, so the parent takes each message for an attacker's: its length is limited before
+//! it is parsed, its lists are limited while they are, and each value passes a check below before a [`Message`] has it.
+//! [`Wire`] is the form in the pipe, which serde and postcard serialise; it borrows from the bytes that were received.
+
+use core::fmt;
+use core::marker::PhantomData;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::cuda_compat::{Found, MAX_LIBRARIES, Preferred};
+use super::image::{Scanned, Seen};
+use crate::error::Line;
+use crate::ldso::{CacheOutcome, Change, How, Warnings, cache_place};
+use crate::sys::reader::{Port, parse};
+
+/// Findings of the preflight.
+const MAX_FINDINGS: usize = 256;
+/// Texts of a plan: there are three.
+const MAX_TEXTS: usize = 64;
+/// Lines of warnings; [`Warnings`] keeps fewer.
+const MAX_WARNINGS: usize = 1024;
+/// Directories that a CDI hook names.
+const MAX_DIRS: usize = 4096;
+/// Links that a scan wants made or removed.
+const MAX_CHANGES: usize = 1 << 16;
+
+/// One message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Message {
+    /// The image's file system answers.
+    Ready,
+    /// What the preflight found, the worst first.
+    Findings(Vec<PreflightFinding>),
+    /// What the plan depends on.
+    Seen(Seen),
+    /// The loader's new cache.
+    Cache(CacheOutcome),
+    /// What a scan found.
+    Scanned(Scanned),
+    /// The CUDA compatibility libraries that a CDI hook looks for.
+    CudaCompat(Found),
+    /// From the parent: where the driver directory is.
+    DriverDir(PathBuf),
+}
+
+/// What keeps a container from computing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PreflightFinding {
+    /// Whether the container cannot work, so that a policy may refuse it.
+    pub is_failure: bool,
+    /// What it is about.
+    pub subject: String,
+    /// What is wrong.
+    pub cause: String,
+    /// What to do.
+    pub fix: String,
+    /// All of it, as a warning shows it.
+    pub line: String,
+}
+
+/// Why a message was refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Refused {
+    /// It is not of the form of a message.
+    Form,
+    /// A name is empty, `.`, `..` or has a slash or a NUL.
+    Name,
+    /// A path is relative, too long or has a NUL.
+    Path,
+    /// A file is not the loader's cache or path file.
+    CachePlace,
+    /// A library's name is not a library's.
+    LibraryName,
+    /// It is another message than the one that is due.
+    OutOfTurn,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Form => "the reader's message is malformed or too long",
+            Self::Name => "a name in the reader's message is not a file name",
+            Self::Path => "a path in the reader's message is not absolute",
+            Self::CachePlace => "the reader's message is for a file that is not the loader's cache",
+            Self::LibraryName => "a name in the reader's message is not a library's",
+            Self::OutOfTurn => "the reader's message is not the one that is due",
+        })
+    }
+}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> Self {
+        Self::new(io::ErrorKind::InvalidData, refused.to_string())
+    }
+}
+
+impl Message {
+    /// Writes the message to the other process.
+    ///
+    /// # Errors
+    /// What writing to the pipe gives.
+    pub(super) fn send(&self, port: &mut Port) -> io::Result<()> {
+        port.send(&Wire::of(self))
+    }
+
+    /// Parses and checks a message that was received.
+    pub(super) fn receive(bytes: &[u8]) -> Result<Self, Refused> {
+        let wire: Wire<'_> = parse(bytes).map_err(|_| Refused::Form)?;
+        wire.check()
+    }
+}
+
+/// A message in the pipe.
+#[derive(Debug, Deserialize, Serialize)]
+enum Wire<'m> {
+    Ready,
+    #[serde(borrow)]
+    Findings(List<WireFinding<'m>, MAX_FINDINGS>),
+    Seen {
+        preferred: WirePreferred<'m>,
+        lacking: List<bool, MAX_TEXTS>,
+    },
+    Cache(WireCache<'m>),
+    Scanned {
+        dirs: List<Bytes<'m>, MAX_DIRS>,
+        changes: List<WireChange<'m>, MAX_CHANGES>,
+        cache: WireCache<'m>,
+    },
+    CudaCompat(WireFound<'m>),
+    DriverDir(Bytes<'m>),
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct WireFinding<'m> {
+    is_failure: bool,
+    subject: &'m str,
+    cause: &'m str,
+    fix: &'m str,
+    line: &'m str,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+enum WirePreferred<'m> {
+    Nothing,
+    Refused(&'m str),
+    Use {
+        #[serde(borrow)]
+        dir: Bytes<'m>,
+        names: List<Bytes<'m>, MAX_LIBRARIES>,
+    },
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+enum WireFound<'m> {
+    Nothing,
+    Unsuited(&'m str),
+    #[serde(borrow)]
+    Use(Bytes<'m>),
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct WireCache<'m> {
+    how: WireHow<'m>,
+    #[serde(borrow)]
+    target: Bytes<'m>,
+    bytes: Bytes<'m>,
+    warnings: List<&'m str, MAX_WARNINGS>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+enum WireHow<'m> {
+    Merged,
+    Rebuilt(&'m str),
+    MuslPath,
+    None,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct WireChange<'m> {
+    #[serde(borrow)]
+    dir: Bytes<'m>,
+    name: Bytes<'m>,
+    target: Option<Bytes<'m>>,
+}
+
+impl<'m> Wire<'m> {
+    fn of(message: &'m Message) -> Self {
+        match message {
+            Message::Ready => Self::Ready,
+            Message::Findings(all) => Self::Findings(all.iter().map(WireFinding::of).collect()),
+            Message::Seen(seen) => Self::Seen {
+                preferred: WirePreferred::of(&seen.preferred),
+                lacking: seen.lacking.iter().copied().collect(),
+            },
+            Message::Cache(cache) => Self::Cache(WireCache::of(cache)),
+            Message::Scanned(scanned) => Self::Scanned {
+                dirs: scanned.dirs.iter().map(Bytes::of).collect(),
+                changes: scanned.changes.iter().map(WireChange::of).collect(),
+                cache: WireCache::of(&scanned.outcome),
+            },
+            Message::CudaCompat(found) => Self::CudaCompat(match found {
+                Found::Nothing => WireFound::Nothing,
+                Found::Unsuited(why) => WireFound::Unsuited(why),
+                Found::Use(dir) => WireFound::Use(Bytes::of(dir)),
+            }),
+            Message::DriverDir(dir) => Self::DriverDir(Bytes::of(dir)),
+        }
+    }
+
+    fn check(self) -> Result<Message, Refused> {
+        Ok(match self {
+            Self::Ready => Message::Ready,
+            Self::Findings(all) => Message::Findings(all.0.iter().map(WireFinding::check).collect()),
+            Self::Seen { preferred, lacking } => Message::Seen(Seen {
+                preferred: preferred.check()?,
+                lacking: lacking.0,
+            }),
+            Self::Cache(cache) => Message::Cache(cache.check()?),
+            Self::Scanned { dirs, changes, cache } => Message::Scanned(Scanned {
+                dirs: dirs.0.into_iter().map(absolute_path).collect::<Result<_, _>>()?,
+                changes: changes
+                    .0
+                    .iter()
+                    .map(WireChange::check)
+                    .collect::<Result<_, _>>()?,
+                outcome: cache.check()?,
+            }),
+            Self::CudaCompat(found) => Message::CudaCompat(match found {
+                WireFound::Nothing => Found::Nothing,
+                WireFound::Unsuited(why) => Found::Unsuited(one_line(why)),
+                WireFound::Use(dir) => Found::Use(absolute_path(dir)?),
+            }),
+            Self::DriverDir(dir) => Message::DriverDir(absolute_path(dir)?),
+        })
+    }
+}
+
+impl<'m> WireFinding<'m> {
+    fn of(finding: &'m PreflightFinding) -> Self {
+        Self {
+            is_failure: finding.is_failure,
+            subject: &finding.subject,
+            cause: &finding.cause,
+            fix: &finding.fix,
+            line: &finding.line,
+        }
+    }
+
+    fn check(&self) -> PreflightFinding {
+        PreflightFinding {
+            is_failure: self.is_failure,
+            subject: one_line(self.subject),
+            cause: one_line(self.cause),
+            fix: one_line(self.fix),
+            line: one_line(self.line),
+        }
+    }
+}
+
+impl<'m> WirePreferred<'m> {
+    fn of(preferred: &'m Preferred) -> Self {
+        match preferred {
+            Preferred::Nothing => Self::Nothing,
+            Preferred::Refused(why) => Self::Refused(why),
+            Preferred::Use { dir, names } => Self::Use {
+                dir: Bytes::of(dir),
+                names: names.iter().map(Bytes::of).collect(),
+            },
+        }
+    }
+
+    fn check(self) -> Result<Preferred, Refused> {
+        Ok(match self {
+            Self::Nothing => Preferred::Nothing,
+            Self::Refused(why) => Preferred::Refused(one_line(why)),
+            Self::Use { dir, names } => Preferred::Use {
+                dir: absolute_path(dir)?,
+                names: names.0.into_iter().map(library_name).collect::<Result<_, _>>()?,
+            },
+        })
+    }
+}
+
+impl<'m> WireCache<'m> {
+    fn of(outcome: &'m CacheOutcome) -> Self {
+        Self {
+            how: match &outcome.how {
+                How::Merged => WireHow::Merged,
+                How::Rebuilt { reason } => WireHow::Rebuilt(reason),
+                How::MuslPath => WireHow::MuslPath,
+                How::None => WireHow::None,
+            },
+            target: Bytes::of(outcome.target),
+            bytes: Bytes(&outcome.bytes),
+            warnings: outcome.warnings.iter().map(String::as_str).collect(),
+        }
+    }
+
+    fn check(&self) -> Result<CacheOutcome, Refused> {
+        let mut warnings = Warnings::default();
+        for line in &self.warnings.0 {
+            warnings.add(format_args!("{line}"));
+        }
+        Ok(CacheOutcome {
+            how: match self.how {
+                WireHow::Merged => How::Merged,
+                WireHow::Rebuilt(reason) => How::Rebuilt {
+                    reason: one_line(reason),
+                },
+                WireHow::MuslPath => How::MuslPath,
+                WireHow::None => How::None,
+            },
+            target: cache_place(self.target.0).ok_or(Refused::CachePlace)?,
+            bytes: self.bytes.0.to_vec(),
+            warnings: warnings.into_lines(),
+        })
+    }
+}
+
+impl<'m> WireChange<'m> {
+    fn of(change: &'m Change) -> Self {
+        Self {
+            dir: Bytes::of(&change.dir),
+            name: Bytes::of(&change.name),
+            target: change.target.as_ref().map(Bytes::of),
+        }
+    }
+
+    fn check(&self) -> Result<Change, Refused> {
+        Ok(Change {
+            dir: absolute_path(self.dir)?,
+            name: file_name(self.name)?,
+            target: self.target.map(file_name).transpose()?,
+        })
+    }
+}
+
+/// A single name: no link is made or removed in another directory than its own.
+fn file_name(name: Bytes<'_>) -> Result<OsString, Refused> {
+    let special = matches!(name.0, b"" | b"." | b"..");
+    if special || name.0.iter().any(|b| matches!(b, b'/' | 0)) {
+        return Err(Refused::Name);
+    }
+    Ok(OsStr::from_bytes(name.0).to_owned())
+}
+
+/// A path in the container, from its root. It is looked up in that root, so a `..` does no harm.
+fn absolute_path(path: Bytes<'_>) -> Result<PathBuf, Refused> {
+    if path.0.first() != Some(&b'/') || path.0.contains(&0) || path.0.len() >= libc::PATH_MAX as usize {
+        return Err(Refused::Path);
+    }
+    Ok(PathBuf::from(OsStr::from_bytes(path.0)))
+}
+
+/// The name of a file that may be linked to as a library.
+fn library_name(name: Bytes<'_>) -> Result<OsString, Refused> {
+    let name = file_name(name).map_err(|_| Refused::LibraryName)?;
+    if !name.as_bytes().starts_with(b"lib") {
+        return Err(Refused::LibraryName);
+    }
+    Ok(name)
+}
+
+/// A text for a person: one line without control characters, of bounded length.
+fn one_line(text: &str) -> String {
+    Line(text).to_string()
+}
+
+/// A byte string, borrowed.
+#[derive(Clone, Copy, Debug)]
+struct Bytes<'m>(&'m [u8]);
+
+impl<'m> Bytes<'m> {
+    fn of(text: &'m (impl AsRef<OsStr> + ?Sized)) -> Self {
+        Self(text.as_ref().as_bytes())
+    }
+}
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'm, 'm> Deserialize<'de> for Bytes<'m> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(from).map(Self)
+    }
+}
+
+/// A list of at most `MAX` elements. More are an error before they are kept, whatever length is announced.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct List<T, const MAX: usize>(Vec<T>);
+
+impl<T, const MAX: usize> FromIterator<T> for List<T, MAX> {
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        Self(items.into_iter().take(MAX).collect())
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Elements<T, const MAX: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Elements<T, MAX> {
+            type Value = List<T, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {MAX} elements")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+                let mut all = Vec::new();
+                while let Some(element) = from.next_element()? {
+                    if all.len() >= MAX {
+                        return Err(A::Error::custom("too many elements"));
+                    }
+                    all.push(element);
+                }
+                Ok(List(all))
+            }
+        }
+
+        from.deserialize_seq(Elements(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests;
