@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::edit::{Syntax, line_indent, newline};
+use super::text::{Syntax, line_indent, newline};
 
 /// Parses the whole text; white space alone is an empty object, as for dockerd.
 pub(super) fn parse(text: &str) -> Result<Value, Syntax> {

@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::sys::budget::{Budget, Limits};
 use crate::sys::program::Program;
 use crate::sys::root::Root;
 
 use super::edit::{Edit, Editor, Format};
+use super::job::Job;
+use super::model::Engine;
 use super::place::Place;
-use super::register::{Job, broken};
 use super::store::{self, Stored};
-use super::{Engine, ask, containerd, crio, docker, podman, toml};
+use super::{ask, containerd, crio, docker, podman, toml};
 
 /// No engine reads more files than this.
 const MAX_FILES: usize = 256;
@@ -21,7 +22,7 @@ const MAX_FILES: usize = 256;
 /// Chooses the file, reads it and plans the edit.
 ///
 /// # Errors
-/// [`Code::Engine`](crate::error::Code::Engine) when a file cannot be read or is not valid.
+/// [`Code::Engine`] when a file cannot be read or is not valid.
 pub(super) fn plan(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
     let root = &job.root;
     let s = &job.settings;
@@ -94,7 +95,7 @@ fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
 /// The files that containerd's main file imports, in the order in which it reads them, main file excluded.
 ///
 /// # Errors
-/// [`Code::Engine`](crate::error::Code::Engine) when one is not valid or there are too many.
+/// [`Code::Engine`] when one is not valid or there are too many.
 pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     let mut queue = vec![main.to_owned()];
     let mut next = 0;
@@ -111,7 +112,8 @@ pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
                 }
             }
             if queue.len() > MAX_FILES {
-                return Err(broken(main, format!("imports more than {MAX_FILES} files")));
+                let why = format!("imports more than {MAX_FILES} files");
+                return Err(Error::new(Code::Engine, main.display().to_string(), why));
             }
         }
     }
@@ -235,7 +237,7 @@ mod tests {
             write(&format!("d/{i}.toml"), &keys);
         }
         let e = imports(&root, main).unwrap_err();
-        assert_eq!(e.code(), crate::error::Code::TooLarge);
+        assert_eq!(e.code(), Code::TooLarge);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 use toml_edit::{Document, Item, TableLike};
 
-use super::edit::{Syntax, line_indent, line_start, lookup, newline};
+use super::text::{Syntax, line_indent, line_start, newline};
 
 /// What a byte that may make a table takes in memory, at most about.
 const TABLE: usize = 1600;
@@ -505,11 +505,6 @@ fn splice(text: &str, at: Range<usize>, with: &str) -> String {
     let mut out = text.to_owned();
     out.replace_range(at, with);
     out
-}
-
-/// The table at `path`, if it is one.
-pub(super) fn table<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map<String, Value>> {
-    lookup(value, path).and_then(Value::as_object)
 }
 
 #[cfg(test)]
