@@ -24,6 +24,8 @@ pub mod restart;
 pub(crate) mod sources;
 pub mod spec;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod text;
 pub(crate) mod toml;
 pub mod validate;
