@@ -171,7 +171,7 @@ mod tests {
                 .collect()
         };
         for kinds in [10, 100_000] {
-            let (before, after) = (text("-", kinds), text("+", kinds));
+            let (before, after) = (text("old", kinds), text("new", kinds));
             let diff = unified("/f", Some(&before), Some(&after));
             assert!(before.len() > 1 << 20 && diff.lines().count() == 200_003);
         }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::edit::{Edit, Editor, Format, Undone, lookup};
+use super::{Settings, containerd};
 use crate::error::Code;
 
 /// Lines of a TOML file; `N` is a number of its own in each.
@@ -254,6 +255,41 @@ fn nesting_is_refused_before_it_takes_the_stack() {
     path.push("y");
     e.set(&path, &json!(2)).unwrap();
     assert_eq!(lookup(e.value(), &path), Some(&json!(2)));
+}
+
+/// A registration parses the file some twenty times, whatever is in it.
+#[test]
+fn a_large_file_is_registered_with_and_given_back() {
+    let mut text = String::from("version = 2\n");
+    let runtimes = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes";
+    for i in 0..3000 {
+        text += &format!("[{runtimes}.r{i}]\nruntime_type = \"x\" # {i}\n");
+    }
+    text += &format!("[{runtimes}.runc.options]\n");
+    for i in 0..3000 {
+        text += &format!("\"a.{i}\" = true\n");
+    }
+    assert!(text.len() > 256 << 10);
+    let settings = Settings {
+        set_as_default: true,
+        cdi: true,
+        ..Settings::default()
+    };
+    let started = cpu_seconds();
+    let edit = containerd::plan("f", Some(&text), None, &settings).unwrap();
+    assert_eq!(edit.changes.len(), 3);
+    let mut e = Editor::open("f", Format::Toml, &edit.text).unwrap();
+    for change in edit.changes.iter().rev() {
+        assert_eq!(e.undo(change).unwrap(), Undone::Reverted);
+    }
+    assert_eq!(e.text(), text);
+    // 4 s in a debug build.
+    assert!(cpu_seconds() - started < 30);
+}
+
+/// This thread's own time: the machine may be busy.
+pub(super) fn cpu_seconds() -> i64 {
+    rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec
 }
 
 /// Imports in this room run downward only: a module imports none that imports it.
