@@ -43,8 +43,8 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
             spec.add_device(&DeviceSpec {
                 path: device.path.to_string_lossy().into_owned(),
                 kind: DeviceKind::Char,
-                major: device.major,
-                minor: device.minor,
+                major: device.number.major,
+                minor: device.number.minor,
                 file_mode: Some(device.mode & 0o777),
                 uid: Some(device.uid),
                 gid: Some(device.gid),
@@ -52,8 +52,8 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
         }
         spec.allow_device(&DeviceRule::allow(
             RuleKind::Char,
-            device.major,
-            device.minor,
+            device.number.major,
+            device.number.minor,
             access,
         ))?;
         if additional_gids && needs_group(device) {
@@ -100,12 +100,12 @@ fn injects_again(hook: &Hook, stage: Stage) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocabulary::DeviceNumber;
 
     fn plan() -> Plan {
         let device = |path: &str, minor, mode, gid| Device {
             path: path.into(),
-            major: 195,
-            minor,
+            number: DeviceNumber { major: 195, minor },
             mode,
             uid: 0,
             gid,

@@ -417,7 +417,7 @@ fn made_by_runtime(spec: &Spec, stage: Stage) -> impl Fn(&Device) -> bool {
         made.iter().any(|m| {
             m.kind == DeviceKind::Char
                 && Path::new(&m.path) == device.path
-                && (m.major, m.minor) == (device.major, device.minor)
+                && (m.major, m.minor) == (device.number.major, device.number.minor)
         })
     }
 }
