@@ -12,11 +12,10 @@ use super::inject;
 use crate::cdi::Registry;
 use crate::cdi::registry::{Standing, Trust};
 use crate::config::Config;
+use crate::engine::job::{Checked, Job, Outcome, Report};
 use crate::engine::place::{self, Session, User};
-use crate::engine::register::{self, Job, Outcome, Report};
 use crate::engine::restart::{self, Activation, Need};
-use crate::engine::validate::Checked;
-use crate::engine::{Engine, Settings, spec};
+use crate::engine::{Engine, SPEC, Settings, register};
 use crate::error::{Code, Error, Escaped, IoContext as _, Line, Result};
 use crate::sys::budget::Budget;
 use crate::sys::program::Program;
@@ -273,7 +272,7 @@ fn specification(runtime_path: &Path, budget: &Budget) -> Option<String> {
     let registry = Registry::load(&Config::default().cdi_spec_dirs, Trust::Anyone, budget);
     let theirs = registry.devices().iter().any(|(name, standing)| {
         let elsewhere = match standing {
-            Standing::Good(at) => registry.loaded[*at].path != Path::new(spec::SPEC),
+            Standing::Good(at) => registry.loaded[*at].path != Path::new(SPEC),
             Standing::Conflict(_) => true,
         };
         elsewhere && name.starts_with("nvidia.com/gpu=")
