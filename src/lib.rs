@@ -44,6 +44,3 @@ pub mod plan;
 pub mod request;
 #[allow(unsafe_code)]
 pub mod sys;
-
-/// What `--version` prints.
-pub const VERSION_LINE: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"));
