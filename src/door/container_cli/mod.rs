@@ -90,11 +90,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Help => super::print(HELP),
         Command::Version => super::print(&version()),
         Command::Info { csv } => {
-            look(&global).and_then(|(host, _)| super::print(&inventory::info(&host, *csv)))
+            discover_host(&global).and_then(|(host, _)| super::print(&inventory::info(&host, *csv)))
         }
-        Command::List(list) => {
-            look(&global).and_then(|(host, config)| super::print(&inventory::list(&host, &config, list)?))
-        }
+        Command::List(list) => discover_host(&global)
+            .and_then(|(host, config)| super::print(&inventory::list(&host, &config, list)?)),
         Command::Configure(configure) => configure::run(&global, configure),
     };
     Ok(done.map_or_else(|e| complain(&e), |()| ExitCode::SUCCESS))
@@ -141,7 +140,7 @@ fn config_of(global: &Global) -> Result<Config> {
     Ok(config)
 }
 
-fn look(global: &Global) -> Result<(Host, Config)> {
+fn discover_host(global: &Global) -> Result<(Host, Config)> {
     let config = config_of(global)?;
     let locations: Locations = super::locations(&config);
     let roots = Roots::open(&locations)?;

@@ -66,7 +66,7 @@ fn run(options: Options) -> Result<ExitCode> {
     };
     let locations = locations(&config);
     let host = Host::discover(&Roots::open(&locations)?, &locations)?;
-    let seen = Seen::look(found.clone(), &host);
+    let seen = Seen::inspect(found.clone(), &host);
     let Some(repair) = Repair::plan(&seen).filter(|_| fix) else {
         let mut report = container::report(&seen, &host);
         if fix && let Some(refused) = container::refused(&seen) {
@@ -80,7 +80,7 @@ fn run(options: Options) -> Result<ExitCode> {
         }
     }
     let outcome = container::fixed(&repair, repair.apply());
-    let mut report = container::report(&Seen::look(found, &host), &host);
+    let mut report = container::report(&Seen::inspect(found, &host), &host);
     report.add(outcome);
     show(&report, as_json)
 }
