@@ -253,7 +253,7 @@ fn first_found<T>(
 /// The cgroups right below one.
 fn children(dir: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
     let mut found = Vec::new();
-    if rustix::fs::fstat(dir)?.st_nlink <= LINKS_OF_A_LEAF {
+    if u64::from(rustix::fs::fstat(dir)?.st_nlink) <= LINKS_OF_A_LEAF {
         return Ok(found);
     }
     for entry in rustix::fs::Dir::read_from(dir)? {
