@@ -317,7 +317,7 @@ mod tests {
             let found = variables.iter().find(|(n, _)| *n == name);
             found.map(|(_, v)| (*v).to_owned())
         };
-        let parsed = GENERATE.parse_with(line.split_whitespace().map(OsString::from), find)?;
+        let parsed = GENERATE.parse_with(line.split_whitespace().map(OsString::from).collect(), &find)?;
         let mut asked = parsed.unwrap();
         asked.settle();
         Ok(asked)

@@ -14,6 +14,7 @@
 //! Tables are static data: a start builds nothing and reads only the rows of the command that runs.
 
 mod help;
+mod parse;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::vec::IntoIter;
 
-use lexopt::{Arg, Parser, ValueExt};
-
-use super::print;
+use self::parse::Next;
 use crate::error::{Code, Error, Result};
 pub(super) use help::help;
 
@@ -74,23 +73,6 @@ impl Page {
     /// The command line cannot be understood.
     pub(super) fn usage_error(&self, why: impl Into<String>) -> Error {
         Error::new(Code::Usage, self.name, why).fix(format!("see `{} --help`", self.name))
-    }
-
-    /// `error`, whose fix names the nearest of the `known` words.
-    fn suggesting(
-        &self,
-        error: Error,
-        dashes: &str,
-        word: &str,
-        known: impl Iterator<Item = &'static str>,
-    ) -> Error {
-        match suggest::nearest(word, known) {
-            Some(near) => error.fix(format!(
-                "did you mean `{dashes}{near}`? `{} --help` lists all",
-                self.name
-            )),
-            None => error,
-        }
     }
 }
 
@@ -332,146 +314,97 @@ impl<T> Command<T> {
     /// # Errors
     /// [`Code::Usage`].
     pub(super) fn parse(&self, args: impl IntoIterator<Item = OsString>) -> Result<Option<T>> {
-        self.parse_with(args, self.variables)
+        self.parse_with(args.into_iter().collect(), &self.variables)
     }
 
     /// [`Command::parse`], with other variables.
     pub(super) fn parse_with(
         &self,
-        args: impl IntoIterator<Item = OsString>,
-        variables: impl Fn(&str) -> Option<String>,
+        args: Vec<OsString>,
+        variables: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Option<T>> {
-        let bad = |e: lexopt::Error| self.usage_error(e.to_string());
-        let args = args
-            .into_iter()
-            .map(|arg| if self.one_dash { two_dashes(arg) } else { arg });
-        let mut parser = Parser::from_args(args);
-        let mut values = (self.start)();
-        let (mut words, mut given) = (0, Vec::new());
-        while let Some(arg) = parser.next().map_err(bad)? {
-            let found = match &arg {
-                Arg::Long(name) => self.flags.iter().find(|f| f.doc.has_name(name)),
-                Arg::Short(short) => self.flags.iter().find(|f| f.doc.short == Some(*short)),
-                Arg::Value(_) => None,
-            };
-            let flag = match (found, arg) {
-                (Some(flag), _) => flag,
-                (None, Arg::Long("help") | Arg::Short('h')) => {
-                    print(&help(self))?;
-                    return Ok(None);
-                }
-                (None, Arg::Value(word)) => {
-                    words += 1;
-                    self.take_word(&mut values, word, words)?;
-                    continue;
-                }
-                (None, other) => return Err(self.no_such_option(&other)),
-            };
-            let why = |why: String| self.usage_error(format!("{}: {why}", flag.doc.shown()));
-            match flag.take {
-                Take::List(store) => {
-                    let text = parser.value().and_then(ValueExt::string).map_err(bad)?;
-                    items(&text)
-                        .try_for_each(|item| store(&mut values, item))
-                        .map_err(why)?;
-                }
-                Take::Path(store) => store(&mut values, parser.value().map_err(bad)?.into()),
-                Take::Shows(text) => {
-                    print(text)?;
-                    return Ok(None);
-                }
-                Take::Switch(store) => store(&mut values),
-                Take::Text(store) => {
-                    let text = parser.value().and_then(ValueExt::string).map_err(bad)?;
-                    store(&mut values, text).map_err(why)?;
-                }
-                Take::Toggle(store) => {
-                    store(&mut values, parser.optional_value().is_none_or(|v| v != "false"));
-                }
-                Take::Value(store) => store(&mut values, parser.value().map_err(bad)?).map_err(why)?,
-            }
-            if !flag.doc.variable.is_empty() {
-                given.push(flag.doc.variable);
-            }
-        }
-        for flag in self.flags {
-            let name = flag.doc.variable;
-            if !name.is_empty()
-                && !given.contains(&name)
-                && let Some(text) = variables(name).filter(|v| !v.is_empty())
-            {
-                flag.take_variable(&mut values, &text)
-                    .map_err(|why| self.usage_error(format!("{name}: {why}")))?;
-            }
-        }
-        Ok(Some(values))
-    }
-
-    fn take_word(&self, values: &mut T, word: OsString, count: usize) -> Result<()> {
-        match self.words {
-            Words::Many(store) => store(values, word).map_err(|why| self.usage_error(why)),
-            Words::One(store) if count == 1 => store(values, word).map_err(|why| self.usage_error(why)),
-            _ => Err(self.usage_error(format!("unexpected argument `{}`", word.display()))),
-        }
-    }
-
-    fn no_such_option(&self, arg: &Arg<'_>) -> Error {
-        let error = |shown: &str| self.usage_error(format!("there is no option `{shown}`"));
-        match arg {
-            Arg::Long(name) => {
-                let known = self.docs().filter(|d| !d.hidden).map(|d| d.long);
-                self.page
-                    .suggesting(error(&format!("--{name}")), "--", name, known)
-            }
-            Arg::Short(short) => error(&format!("-{short}")),
-            Arg::Value(word) => error(&word.to_string_lossy()),
-        }
+        let mut filling = Filling {
+            command: self,
+            values: (self.start)(),
+            words: 0,
+        };
+        let complete = parse::parse(self, &mut filling, args, variables)?;
+        Ok(complete.then_some(filling.values))
     }
 
     /// The flags' texts, `--help` last.
     fn docs(&self) -> impl Iterator<Item = &Doc> {
         self.flags.iter().map(|f| &f.doc).chain([&HELP])
     }
-
-    /// The subcommand that a first argument names; `None` where the command itself is meant.
-    fn subcommand(&self, word: Option<&OsString>) -> Result<Option<&'static dyn Table>> {
-        let Some(word) = word.map(|w| w.to_string_lossy()) else {
-            return Ok(None);
-        };
-        if self.commands.is_empty() || word.starts_with('-') {
-            return Ok(None);
-        }
-        let all = || self.commands.iter().flat_map(|group| group.commands);
-        if let Some(table) = all().find(|table| table.page().word() == word) {
-            return Ok(Some(*table));
-        }
-        let known = all().map(|table| table.page()).filter(|page| !page.hidden);
-        let what = format!("`{} {word}`", self.page.name);
-        let error = Error::new(Code::Usage, what, "there is no such command");
-        let error = error.fix(format!("see `{} --help`", self.page.name));
-        Err(self.page.suggesting(error, "", &word, known.map(Page::word)))
-    }
 }
 
-impl<T> Flag<T> {
-    fn take_variable(&self, values: &mut T, text: &str) -> Result<(), String> {
-        match self.take {
-            Take::List(store) => items(text).try_for_each(|item| store(values, item)),
-            Take::Path(store) => {
-                store(values, text.into());
-                Ok(())
+/// A command's values while its arguments are parsed.
+struct Filling<'a, T: 'static> {
+    command: &'a Command<T>,
+    values: T,
+    words: usize,
+}
+
+/// The part of the parser that depends on a command's type; the rest is compiled once.
+trait Target {
+    /// The texts of a row, and how its value is given.
+    fn row(&self, index: usize) -> Option<(&Doc, Kind)>;
+
+    /// Stores the value of a row. A refusal is the reason.
+    fn store(&mut self, index: usize, given: Given) -> Result<(), String>;
+
+    /// Stores an argument that is not a flag.
+    fn store_word(&mut self, word: OsString) -> Result<(), String>;
+}
+
+/// How a flag's value is given.
+enum Kind {
+    Nothing,
+    Optional,
+    Shows(&'static str),
+    Value,
+}
+
+/// What is given.
+enum Given {
+    On(bool),
+    Value(OsString),
+}
+
+impl<T> Target for Filling<'_, T> {
+    fn row(&self, index: usize) -> Option<(&Doc, Kind)> {
+        let flag = self.command.flags.get(index)?;
+        let kind = match flag.take {
+            Take::List(_) | Take::Path(_) | Take::Text(_) | Take::Value(_) => Kind::Value,
+            Take::Shows(text) => Kind::Shows(text),
+            Take::Switch(_) => Kind::Nothing,
+            Take::Toggle(_) => Kind::Optional,
+        };
+        Some((&flag.doc, kind))
+    }
+
+    fn store(&mut self, index: usize, given: Given) -> Result<(), String> {
+        let values = &mut self.values;
+        match (self.command.flags.get(index).map(|flag| &flag.take), given) {
+            (Some(Take::List(store)), Given::Value(value)) => {
+                parse::items(&parse::utf8(value)?).try_for_each(|item| store(values, item))?;
             }
-            Take::Shows(_) | Take::Switch(_) => Ok(()),
-            Take::Text(store) => store(values, text.to_owned()),
-            Take::Toggle(store) => {
-                store(values, matches!(text, "true" | "1"));
-                Ok(())
-            }
-            // A variable holds several, so a comma cannot be part of one.
-            Take::Value(store) if self.doc.repeatable => {
-                items(text).try_for_each(|item| store(values, item.into()))
-            }
-            Take::Value(store) => store(values, text.into()),
+            (Some(Take::Path(store)), Given::Value(value)) => store(values, value.into()),
+            (Some(Take::Switch(store)), Given::On(true)) => store(values),
+            (Some(Take::Text(store)), Given::Value(value)) => store(values, parse::utf8(value)?)?,
+            (Some(Take::Toggle(store)), Given::On(on)) => store(values, on),
+            (Some(Take::Value(store)), Given::Value(value)) => store(values, value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn store_word(&mut self, word: OsString) -> Result<(), String> {
+        self.words += 1;
+        match self.command.words {
+            Words::Many(store) => store(&mut self.values, word),
+            Words::One(store) if self.words == 1 => store(&mut self.values, word),
+            _ => Err(format!("unexpected argument `{}`", word.display())),
         }
     }
 }
@@ -484,6 +417,11 @@ pub(super) trait Table: Sync {
     fn flags(&self) -> Vec<&Doc>;
 
     fn commands(&self) -> &'static [Group];
+
+    /// Whether one dash begins a long name.
+    fn one_dash(&self) -> bool {
+        false
+    }
 
     /// Runs the command on the arguments after its name.
     fn start(&self, args: IntoIter<OsString>) -> Result<ExitCode>;
@@ -506,17 +444,16 @@ impl<T> Table for Command<T> {
         self.commands
     }
 
-    fn start(&self, mut args: IntoIter<OsString>) -> Result<ExitCode> {
-        let first = args.as_slice().first();
-        if !self.commands.is_empty() && first.is_some_and(|word| word == "help") {
-            print(&help(self))?;
-            return Ok(ExitCode::SUCCESS);
+    fn one_dash(&self) -> bool {
+        self.one_dash
+    }
+
+    fn start(&self, args: IntoIter<OsString>) -> Result<ExitCode> {
+        match parse::dispatch(self, args)? {
+            Next::Done => Ok(ExitCode::SUCCESS),
+            Next::Own(args) => self.parse(args)?.map_or(Ok(ExitCode::SUCCESS), self.run),
+            Next::Subcommand(table, args) => table.start(args),
         }
-        if let Some(table) = self.subcommand(first)? {
-            args.next();
-            return table.start(args);
-        }
-        self.parse(args)?.map_or(Ok(ExitCode::SUCCESS), self.run)
     }
 
     #[cfg(test)]
@@ -551,18 +488,5 @@ impl Table for Foreign {
     #[cfg(test)]
     fn check(&self, _: &[String]) -> Result<()> {
         Ok(())
-    }
-}
-
-/// The items of a list.
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
-}
-
-/// `-config` as `--config`.
-fn two_dashes(arg: OsString) -> OsString {
-    match arg.to_str() {
-        Some(s) if s.starts_with('-') && !s.starts_with("--") && s.len() > 2 => format!("-{s}").into(),
-        _ => arg,
     }
 }

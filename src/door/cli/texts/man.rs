@@ -42,7 +42,7 @@ const EXIT: &[(&str, &str)] = &[
     ("10", "input (state, bundle, configuration) is broken"),
     ("11", "the host lacks something, or contradicts itself"),
     ("12", "the container requests something that cannot be given"),
-    ("13", "refused, because it would be unsafe"),
+    ("13", "refused for safety"),
     ("14", "the kernel or the file system reports an error"),
     ("15", "an engine's configuration could not be changed"),
 ];
