@@ -10,7 +10,7 @@ use std::vec::IntoIter;
 
 use lexopt::Arg;
 
-use super::cli::{Argument, Foreign, Page, help};
+use super::cli::{Foreign, Page, argument, help};
 use super::inject;
 use crate::apply::cdi_hooks::{CdiHook, run as run_hook};
 use crate::apply::record::Errors;
@@ -37,35 +37,27 @@ pub(super) static COMMAND: Foreign = Foreign {
              unknown hook does nothing.",
         ],
         arguments: &[
-            hook("create-symlinks", "--link TARGET::LINK..."),
-            hook("update-ldcache", "[--folder DIR]..."),
-            hook(
+            argument("create-symlinks", "--link TARGET::LINK..."),
+            argument("update-ldcache", "[--folder DIR]..."),
+            argument(
                 "enable-cuda-compat",
                 "[--host-driver-version V] [--host-cuda-version V] [--cuda-compat-container-root DIR]",
             ),
-            hook(
+            argument(
                 "disable-device-node-modification",
                 "keeps the driver from making device nodes",
             ),
-            hook(
+            argument(
                 "update-application-profile",
                 "names the container's GPUs in the driver's profile",
             ),
-            hook("chmod", "--mode OCTAL [--path PATH]..."),
-            hook("noop", "does nothing"),
+            argument("chmod", "--mode OCTAL [--path PATH]..."),
+            argument("noop", "does nothing"),
         ],
         ..Page::EMPTY
     },
     run,
 };
-
-const fn hook(name: &'static str, help: &'static str) -> Argument {
-    Argument {
-        name,
-        help,
-        values: &[],
-    }
-}
 
 /// Words and links of one command line; a specification has about a hundred.
 const MAX_ITEMS: usize = 4096;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::cli::{Argument, Command, Page, Words, flag};
+use super::cli::{Command, Page, Words, argument, flag};
 use super::inject::{self, Look};
 use crate::apply::record::{self, Errors};
 use crate::apply::rootfs::{Target, apply};
@@ -50,11 +50,13 @@ pub(super) static COMMAND: Command<Options> = Command {
              container with one line on standard error, which is kept in \
              /run/nvoci/errors/<container id>.json as well.",
         ],
-        arguments: &[Argument {
-            name: "STAGE",
-            help: "the hook's name in the container's definition",
-            values: &["prestart", "createRuntime", "createContainer"],
-        }],
+        arguments: &[
+            argument("STAGE", "the hook's name in the container's definition").values(&[
+                "prestart",
+                "createRuntime",
+                "createContainer",
+            ]),
+        ],
         ..Page::EMPTY
     },
     flags: &[

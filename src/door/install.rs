@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::cli::{Argument, Command, Flag, Page, Words, flag};
+use super::cli::{Argument, Command, Flag, Page, Words, argument, flag};
 use super::inject;
 use crate::cdi::Registry;
 use crate::cdi::registry::{Standing, Trust};
@@ -77,11 +77,14 @@ pub(super) static UNINSTALL: Command<Asked> = Command {
     ..Command::of(|asked| run(Verb::Uninstall, asked))
 };
 
-const ENGINES: &[Argument] = &[Argument {
-    name: "ENGINE...",
-    help: "docker, podman, containerd or crio",
-    values: &["docker", "podman", "containerd", "crio"],
-}];
+const ENGINES: &[Argument] = &[
+    argument("ENGINE...", "docker, podman, containerd or crio").values(&[
+        "docker",
+        "podman",
+        "containerd",
+        "crio",
+    ]),
+];
 
 const ENGINE: Words<Asked> = Words::Many(|asked, name| {
     let name = name.to_string_lossy();

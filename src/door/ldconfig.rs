@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::cli::{Argument, Command, Page, Words, flag};
+use super::cli::{Command, Page, Words, argument, flag};
 use super::inject;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::ldso::cache::{self, Cache, Entry};
@@ -23,11 +23,10 @@ pub(super) static COMMAND: Command<Options> = Command {
             "nvoci ldconfig [-r ROOT] --which SONAME [--env LD_LIBRARY_PATH=...] [--for FILE]",
         ],
         about: &["Reads, rebuilds and queries a root's loader cache. Executes nothing of the root."],
-        arguments: &[Argument {
-            name: "DIR...",
-            help: "directories to scan before the configured ones",
-            values: &[],
-        }],
+        arguments: &[argument(
+            "DIR...",
+            "directories to scan before the configured ones",
+        )],
         exit: &[
             ("0", ""),
             ("1", "--which found nothing"),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::cli::{Argument, Command, Page, Words, flag};
+use super::cli::{Command, Page, Words, argument, flag};
 use super::inject;
 use crate::config::Config;
 use crate::error::{Escaped, Result};
@@ -33,17 +33,12 @@ pub(super) static COMMAND: Command<Options> = Command {
         ],
         about: &["Shows what a container would get, and why. Changes nothing."],
         arguments: &[
-            Argument {
-                name: "BUNDLE",
-                help: "a directory with an OCI config.json",
-                values: &[],
-            },
-            Argument {
-                name: "NAME=VALUE...",
-                help: "the container's variables, such as NVIDIA_VISIBLE_DEVICES=0 and \
+            argument("BUNDLE", "a directory with an OCI config.json"),
+            argument(
+                "NAME=VALUE...",
+                "the container's variables, such as NVIDIA_VISIBLE_DEVICES=0 and \
                        NVIDIA_DRIVER_CAPABILITIES=compute,graphics",
-                values: &[],
-            },
+            ),
         ],
         exit: &[
             ("0", "the request can be met, or there is none"),

@@ -86,6 +86,21 @@ pub(super) struct Argument {
     pub(super) values: &'static [&'static str],
 }
 
+pub(super) const fn argument(name: &'static str, help: &'static str) -> Argument {
+    Argument {
+        name,
+        help,
+        values: &[],
+    }
+}
+
+impl Argument {
+    pub(super) const fn values(mut self, values: &'static [&'static str]) -> Self {
+        self.values = values;
+        self
+    }
+}
+
 /// A flag's names and texts.
 #[derive(Clone, Copy)]
 pub(super) struct Doc {

@@ -5,7 +5,7 @@ pub(super) mod man;
 
 use std::process::ExitCode;
 
-use super::{Argument, Command, Page, Table, Words, flag};
+use super::{Command, Page, Table, Words, argument, flag};
 use crate::door::print;
 
 #[derive(Default)]
@@ -18,11 +18,7 @@ pub(in crate::door) static COMMAND: Command<Options> = Command {
     page: Page {
         name: "nvoci texts",
         summary: "print nvoci(1) or a shell's completions",
-        arguments: &[Argument {
-            name: "man|bash|zsh|fish",
-            help: "",
-            values: &["man", "bash", "zsh", "fish"],
-        }],
+        arguments: &[argument("man|bash|zsh|fish", "").values(&["man", "bash", "zsh", "fish"])],
         hidden: true,
         ..Page::EMPTY
     },

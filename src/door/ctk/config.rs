@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
 use crate::config::{Config, Dialect, VENDOR_PATH};
-use crate::door::cli::{Argument, Command, Page, Words, flag};
+use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::door::print;
 use crate::engine::toml::{MAX_MEMORY, memory_of};
 use crate::error::{Code, Error, IoContext as _, Result};
@@ -30,11 +30,7 @@ pub(super) static COMMAND: Command<Options> = Command {
                   keys set. Nothing is written without --in-place or --output. `nvoci config` shows the keys \
                   that have an effect.",
         ],
-        arguments: &[Argument {
-            name: "[default]",
-            help: "the defaults, whatever the file says",
-            values: &["default"],
-        }],
+        arguments: &[argument("[default]", "the defaults, whatever the file says").values(&["default"])],
         ..Page::EMPTY
     },
     flags: &[

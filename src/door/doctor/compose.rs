@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{STATUS, Subject, read_text, show};
 use crate::doctor::Severity;
 use crate::doctor::compose::{MAX_SIZE, STANZA, report};
-use crate::door::cli::{Argument, Command, Page, Words, flag};
+use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::door::print;
 use crate::error::Result;
 use crate::sys::budget::Budget;
@@ -18,11 +18,7 @@ pub(super) static COMMAND: Command<Subject> = Command {
             "Reads a Compose file and reports whether its services get the GPUs that they are meant to \
                   have; where one does not, a stanza that does is printed.",
         ],
-        arguments: &[Argument {
-            name: "FILE",
-            help: "the Compose file; `-` is standard input",
-            values: &[],
-        }],
+        arguments: &[argument("FILE", "the Compose file; `-` is standard input")],
         exit: STATUS,
         ..Page::EMPTY
     },

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::show;
 use crate::containers::driver_places;
 use crate::doctor::container::{self, Found, Repair, Seen};
-use crate::door::cli::{Argument, Command, Page, Words, flag};
+use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::door::{load_config, locations, print};
 use crate::error::{Escaped, Result};
 use crate::host::{Host, Roots};
@@ -28,11 +28,7 @@ pub(super) static COMMAND: Command<Options> = Command {
             "Nothing of the container is executed. `nvoci doctor image /proc/PID/root` inspects its \
              frameworks.",
         ],
-        arguments: &[Argument {
-            name: "ID|NAME|PID",
-            help: "the container, or one of its processes",
-            values: &[],
-        }],
+        arguments: &[argument("ID|NAME|PID", "the container, or one of its processes")],
         ..Page::EMPTY
     },
     flags: &[

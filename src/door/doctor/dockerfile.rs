@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::{STATUS, Subject, read_text, show};
 use crate::compat::gpu::{class_of_name, sm_of_name};
 use crate::doctor::dockerfile::{MAX_SIZE, Wanted, report};
-use crate::door::cli::{Argument, Command, Page, Words, flag};
+use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::error::Result;
 use crate::sys::budget::Budget;
 
@@ -25,11 +25,7 @@ pub(super) static COMMAND: Command<Options> = Command {
             "Reads a Dockerfile and reports what will keep the image from computing on a GPU. Nothing is \
                   built or pulled.",
         ],
-        arguments: &[Argument {
-            name: "FILE",
-            help: "the Dockerfile; `-` is standard input",
-            values: &[],
-        }],
+        arguments: &[argument("FILE", "the Dockerfile; `-` is standard input")],
         exit: STATUS,
         ..Page::EMPTY
     },

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::show;
 use crate::doctor::engine;
-use crate::door::cli::{Argument, Command, Page, Words, flag};
+use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::door::load_config;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -25,11 +25,14 @@ pub(super) static COMMAND: Command<Options> = Command {
                   that the next daemon-reload would take away. Without a name, all engines of this host. A \
                   daemon is queried over its socket; no program is executed.",
         ],
-        arguments: &[Argument {
-            name: "[ENGINE]",
-            help: "docker, podman, containerd or crio",
-            values: &["docker", "podman", "containerd", "crio"],
-        }],
+        arguments: &[
+            argument("[ENGINE]", "docker, podman, containerd or crio").values(&[
+                "docker",
+                "podman",
+                "containerd",
+                "crio",
+            ]),
+        ],
         ..Page::EMPTY
     },
     flags: &[flag("json", "print one JSON document").switch(|o| o.json = true)],

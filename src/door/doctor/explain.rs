@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{read_text, show};
 use crate::doctor::Report;
 use crate::doctor::explain::{explain, unseen};
-use crate::door::cli::{Argument, Command, Page, Words, flag};
+use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::door::print;
 use crate::error::Result;
 
@@ -32,17 +32,12 @@ pub(super) static COMMAND: Command<Options> = Command {
                   do. Where the host could be the cause it is checked too.",
         ],
         arguments: &[
-            Argument {
-                name: "TEXT...",
-                help: "the error as it was printed, any number of lines; or a number (803), a name \
+            argument(
+                "TEXT...",
+                "the error as it was printed, any number of lines; or a number (803), a name \
                        (cudaErrorInsufficientDriver, NVML 18) or one of nvoci's own codes (NVOCI-2003)",
-                values: &[],
-            },
-            Argument {
-                name: "-",
-                help: "the text is on standard input",
-                values: &[],
-            },
+            ),
+            argument("-", "the text is on standard input"),
         ],
         exit: &[
             ("0", "the error is known"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{STATUS, show};
 use crate::compat::{Platform, Version};
 use crate::doctor::image::{self, Gpu, Image, Progress, Target};
-use crate::door::cli::{Argument, Command, Page, Words, flag};
+use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::door::{load_config, locations};
 use crate::error::Result;
 use crate::host::{Host, Roots};
@@ -32,13 +32,12 @@ pub(super) static COMMAND: Command<Options> = Command {
             "Reports what of CUDA is in an image, and whether it runs: natively, with limits, or not at \
                   all, and then the smallest change that makes it run. Nothing of the image is executed.",
         ],
-        arguments: &[Argument {
-            name: "IMAGE",
-            help: "the directory of a root file system or of an OCI image layout; an archive of \
+        arguments: &[argument(
+            "IMAGE",
+            "the directory of a root file system or of an OCI image layout; an archive of \
                    `docker save`, `podman save` or an OCI layout; or an image of docker or podman by its name, \
                    with `docker:` or `podman:` before it where both might have it",
-            values: &[],
-        }],
+        )],
         exit: STATUS,
         ..Page::EMPTY
     },

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use crate::doctor::Report;
 use crate::doctor::render::wants_colour;
-use crate::door::cli::{Argument, Command, Group, Page, Words, flag};
+use crate::door::cli::{Command, Group, Page, Words, argument, flag};
 use crate::error::{Code, Error, IoContext as _, Result};
 
 mod compose;
@@ -40,11 +40,7 @@ pub(super) static COMMAND: Command<Options> = Command {
             "Names the broken link of the chain from the driver to the framework, its cause, and the one \
                   fix. Only reads. `nvoci doctor AREA --help` explains each area.",
         ],
-        arguments: &[Argument {
-            name: "N",
-            help: "so many refusals (default 1)",
-            values: &[],
-        }],
+        arguments: &[argument("N", "so many refusals (default 1)")],
         exit: STATUS,
         ..Page::EMPTY
     },
