@@ -96,7 +96,7 @@ fn bind(walk: &Walk<'_>, path: &Path, wanted: Use, reason: &str) -> Result<(Sour
 fn device_node(dev: &Walk<'_>, device: &Device, bind: bool) -> Result<Option<Detached>> {
     let what = || format!("device node {}", device.path.display());
     let below_dev = device.path.strip_prefix("/dev").unwrap_or(&device.path);
-    let source = dev.find(below_dev, Use::Device(device.major, device.minor))?;
+    let source = dev.find(below_dev, Use::Device(device.number))?;
     bind.then(|| Detached::bind_source(&source).context(Code::Mount, what))
         .transpose()
 }

@@ -23,14 +23,14 @@ use rustix::io::Errno;
 
 use super::mount::{Restrict, mount_id};
 use super::owned::{self, MAX_LINKS, OTHERS_WRITE, STICKY};
-use super::root::{Node, Root};
+use super::root::{DeviceNumber, Node, Root};
 use crate::error::{Code, Error, IoContext as _, Result};
 
 /// What a source is for, which decides what it must be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Use {
-    /// A device node, by major and minor number: they say what it is, wherever the inode lies and whoever owns it.
-    Device(u32, u32),
+    /// A device node, by number: it says what the node is, wherever the inode lies and whoever owns it.
+    Device(DeviceNumber),
     /// A directory of data.
     Directory,
     /// A file of the driver.
@@ -180,7 +180,7 @@ impl<'r> Walk<'r> {
     /// [`Code::UnsafeOwner`], naming the component that somebody other than root could have put there.
     pub fn find(&self, path: &Path, wanted: Use) -> Result<Source> {
         match wanted {
-            Use::Device(major, minor) => self.device(path, (major, minor)),
+            Use::Device(number) => self.device(path, number),
             Use::Pipes(Some(user)) => {
                 // What is proved with the help of a user is no proof for anything else.
                 let walk = Self {
@@ -221,19 +221,18 @@ impl<'r> Walk<'r> {
         Ok(self.source(node, &real, &rule, dir.lasting))
     }
 
-    /// A device node is what its numbers say.
-    fn device(&self, path: &Path, numbers: (u32, u32)) -> Result<Source> {
+    /// A device node is what its number says.
+    fn device(&self, path: &Path, number: DeviceNumber) -> Result<Source> {
         let what = || format!("device node {}", self.shown(path));
         let node = self.root.resolve_nofollow(path).context(Code::DeviceNode, what)?;
-        if node.kind() != FileType::CharacterDevice || node.rdev() != numbers {
-            let (major, minor) = numbers;
+        if node.kind() != FileType::CharacterDevice || node.rdev() != number {
             return Err(Error::new(
                 Code::DeviceNode,
                 what(),
-                format!("it is not the character device {major}:{minor}"),
+                format!("it is not the character device {number}"),
             ));
         }
-        let rule = Use::Device(0, 0).rule();
+        let rule = Use::Device(DeviceNumber::default()).rule();
         Ok(self.source(node, path, &rule, true))
     }
 
@@ -886,7 +885,7 @@ mod tests {
     #[test]
     fn nothing_is_bound_writable() {
         let all = [
-            Use::Device(0, 0),
+            Use::Device(DeviceNumber::default()),
             Use::Directory,
             Use::File,
             Use::Package,

@@ -93,10 +93,9 @@ fn run(asked: Asked) -> Result<ExitCode> {
     if asked.dry_run {
         for node in host.nodes.iter().filter(|n| !n.present) {
             out += &format!(
-                "would make {} c {}:{} mode {:04o}\n",
+                "would make {} c {} mode {:04o}\n",
                 node.path.display(),
-                node.major,
-                node.minor,
+                node.number,
                 node.mode
             );
         }

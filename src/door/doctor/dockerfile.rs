@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use super::{STATUS, Subject, read_text, show};
-use crate::compat::gpu::{class_of_name, sm_of_name};
+use crate::compat::driver;
+use crate::compat::gpu::Product;
 use crate::doctor::dockerfile::{MAX_SIZE, Wanted, report};
 use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::error::Result;
@@ -40,15 +41,15 @@ pub(super) static COMMAND: Command<Options> = Command {
                 Ok(())
             }),
         flag("driver", "judge against this driver: 535.183.01").text("VERSION", |o, version| {
-            let parsed = version.parse();
-            o.wanted.driver = Some(parsed.map_err(|_| format!("`{version}` is not a driver's version"))?);
+            let parsed = driver::version(&version);
+            o.wanted.driver = Some(parsed.ok_or_else(|| format!("`{version}` is not a driver's version"))?);
             Ok(())
         }),
         flag("wsl", "the driver is the one of Windows").switch(|o| o.wanted.windows = true),
         flag("gpu", "judge against this GPU: sm_86, 8.6, or its name").text("GPU", |o, gpu| {
-            let sm = gpu.parse().ok().or_else(|| sm_of_name(&gpu));
-            o.wanted.sm = Some(sm.ok_or_else(|| format!("`{gpu}` is not a GPU that nvoci knows"))?);
-            o.wanted.class = class_of_name(&gpu);
+            let product: Result<Product, _> = gpu.parse();
+            let product = product.map_err(|_| format!("`{gpu}` is not a GPU that nvoci knows"))?;
+            (o.wanted.sm, o.wanted.class) = (Some(product.sm), product.class);
             Ok(())
         }),
         flag("json", "print one JSON document").switch(|o| o.file.json = true),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::{STATUS, show};
-use crate::compat::{Platform, Version};
+use crate::compat::{Platform, Version, driver};
 use crate::doctor::image::{self, Gpu, Image, Progress, Target};
 use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::door::{load_config, locations};
@@ -45,8 +45,8 @@ pub(super) static COMMAND: Command<Options> = Command {
         flag("driver", "the driver, such as 535.183.01")
             .group(TARGET)
             .text("VERSION", |o, text| {
-                let version = text.parse();
-                o.driver = Some(version.map_err(|_| format!("`{text}` is no driver version"))?);
+                let version = driver::version(&text);
+                o.driver = Some(version.ok_or_else(|| format!("`{text}` is no driver version"))?);
                 Ok(())
             }),
         flag("gpu", "an architecture (sm_90, 9.0) or a product (\"RTX 3070\")")
