@@ -48,6 +48,3 @@ pub mod request;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod vocabulary;
-
-/// What `--version` prints.
-pub const VERSION_LINE: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"));

@@ -15,7 +15,7 @@ use crate::sys::root::Root;
 /// The directory that CRI-O reads without being told.
 const HOOKS: &str = "/usr/share/containers/oci/hooks.d";
 
-pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
+pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
     if !site.installed(&["crio"]) {
         return None;
     }
