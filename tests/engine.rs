@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nvoci::engine::job::{Job, Outcome};
 use nvoci::engine::place::{self, Place, Session};
-use nvoci::engine::register::{self, Job, Outcome};
-use nvoci::engine::{Engine, Settings};
+use nvoci::engine::{Engine, Settings, register};
 use nvoci::sys::root::Root;
 
 struct Case {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use super::types::{CdiSpec, Edits};
 
 /// Whose paths are changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Side {
     /// What the host has.
+    #[default]
     Host,
     /// What the container sees.
     Container,

@@ -2,15 +2,14 @@
 
 mod options;
 
-use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lexopt::Arg;
 use serde_json::json;
 
+use super::cli::{Command, Flag, Group, Page, Words, flag};
 use super::{inject, mig};
 use crate::cdi::explicit::{Mode, explicit};
 use crate::cdi::generate::{self, Naming, Options, dynamic};
@@ -27,82 +26,112 @@ use crate::sys::program::Program;
 use crate::sys::root::{Root, split};
 use options::Generate;
 
-/// `nvoci cdi --help`.
-pub const HELP: &str = "\
-CDI specifications: how Docker, Podman, containerd and CRI-O give containers devices by name.
+pub(super) static COMMAND: Command<()> = Command {
+    page: Page {
+        name: "nvoci cdi",
+        summary: "write, list, check and transform CDI specifications",
+        about: &[
+            "CDI specifications: how Docker, Podman, containerd and CRI-O give containers devices by name.",
+        ],
+        examples: &[
+            (
+                "nvoci cdi generate --output /etc/cdi/nvidia.yaml",
+                "let engines find this host's GPUs",
+            ),
+            (
+                "nvoci cdi check",
+                "find what is wrong with the specifications that engines see",
+            ),
+        ],
+        ..Page::EMPTY
+    },
+    commands: &[Group {
+        heading: "Commands",
+        commands: &[&options::GENERATE, &LIST, &CHECK, &TRANSFORM],
+    }],
+    ..Command::of(|()| Err(COMMAND.usage_error("generate, list, check or transform?")))
+};
 
-Usage: nvoci cdi generate [OPTIONS]        write the specification of this host
-       nvoci cdi list [--spec-dir DIR]...  the devices that engines see
-       nvoci cdi check [--spec-dir DIR]... what is wrong with the specifications, ours or not
-       nvoci cdi transform root --from ROOT --to ROOT [--input FILE] [--output FILE]
-                                [--relative-to host|container]
+static LIST: Command<Shown> = Command {
+    page: Page {
+        name: "nvoci cdi list",
+        summary: "list the devices that engines see",
+        about: &["Lists the devices of the CDI specifications, as engines see them."],
+        ..Page::EMPTY
+    },
+    flags: SHOWN,
+    ..Command::of(list)
+};
 
-generate
-  --output FILE     write to FILE (.yaml or .json) instead of standard output; readable by all, at once
-  --format yaml|json
-  --static          name every driver file, for gVisor, toolbx and Kata; right for one driver version
-  --mode MODE       auto, management, gds, mofed, gdrcopy, nvswitch or imex; all but auto are static
-  --device-name-strategy index|uuid|type-index   may be repeated; default index and uuid
-  --device-id ID    only this device (index, GPU:MIG, UUID; `none`: one that gives nothing); may be repeated
-  --no-all-device   without the device `all`
-  --vendor V, --class C   default nvidia.com and gpu
-  --driver-root DIR, --dev-root DIR   where the driver and its device nodes are
-  --hook-path FILE  default /usr/bin/nvoci; with --static /usr/bin/nvidia-cdi-hook
-  --additional-gids containers join the groups of nodes that not everybody may open (needs CDI 0.7.0)
-  --create-nodes    load the driver's modules and make its missing device nodes first
-  --config FILE     another configuration
-  --library-search-path DIR   where the driver's libraries are, before the usual places; may be repeated
-  --disable-hook NAME|all, --enable-hook NAME, --ldconfig-path FILE, --feature-flag disable-ipc-discoverer
-                    what hooks and mounts the static form has, which these imply; may be repeated
-Every option of the NVIDIA Container Toolkit may come from its variable (NVIDIA_CTK_CDI_OUTPUT_FILE_PATH, …) instead.
+static CHECK: Command<Shown> = Command {
+    page: Page {
+        name: "nvoci cdi check",
+        summary: "find what is wrong with the specifications, ours or not",
+        about: &["Checks the CDI specifications for what engines refuse, ignore or understand differently."],
+        exit: &[
+            ("0", "no errors; there may be warnings"),
+            ("1", "a specification has an error"),
+        ],
+        ..Page::EMPTY
+    },
+    flags: SHOWN,
+    ..Command::of(check_all)
+};
 
-The specification names devices and one hook, which finds the driver when a container starts: it stays
-right over driver updates, and may be there before the driver is. check exits with 1 if it finds errors.
-";
+const SHOWN: &[Flag<Shown>] = &[
+    flag("spec-dir", "a directory in place of the configured ones")
+        .repeatable()
+        .value("DIR", |o, dir| {
+            o.dirs.push(options::absolute(&dir)?);
+            Ok(())
+        }),
+    flag("json", "print JSON").switch(|o| o.json = true),
+];
 
-/// Runs the command.
-pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let verb = args.next();
-    let mut parser = lexopt::Parser::from_args(args);
-    match verb.as_deref().and_then(OsStr::to_str) {
-        Some("generate") => generate(&mut parser),
-        Some("list") => list(&mut parser),
-        Some("check") => check_all(&mut parser),
-        Some("transform") => transform_root(&mut parser),
-        Some("--help" | "-h" | "help") => {
-            super::print(HELP)?;
-            Ok(ExitCode::SUCCESS)
+static TRANSFORM: Command<Transform> = Command {
+    page: Page {
+        name: "nvoci cdi transform",
+        summary: "move the paths of a specification to another root",
+        usage: &["nvoci cdi transform root --from ROOT --to ROOT [OPTIONS]"],
+        about: &["Replaces the root directory of the paths in a specification."],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("from", "the root that the specification's paths have")
+            .path("ROOT", |o, root| o.from = Some(root)),
+        flag("to", "the root that they get").path("ROOT", |o, root| o.to = root),
+        flag("input", "read FILE instead of standard input").path("FILE", |o, file| {
+            o.input = Some(file).filter(|file| file != Path::new("-"));
+        }),
+        flag("output", "write to FILE instead of standard output").value("FILE", |o, file| {
+            o.output = Some(options::absolute(&file)?);
+            Ok(())
+        }),
+        flag("relative-to", "which paths are moved (default host)")
+            .values(&["host", "container"])
+            .text("", |o, side| {
+                o.side = match side.as_str() {
+                    "host" => transform::Side::Host,
+                    "container" => transform::Side::Container,
+                    other => return Err(format!("`{other}` is neither host nor container")),
+                };
+                Ok(())
+            }),
+    ],
+    words: Words::One(|o, word| {
+        if word != "root" {
+            return Err(format!(
+                "there is no transformation `{}`: it is `root`",
+                word.display()
+            ));
         }
-        Some(other) => Err(usage(&format!("there is no `{other}`"))),
-        None => Err(usage("generate, list, check or transform?")),
-    }
-}
+        o.root = true;
+        Ok(())
+    }),
+    ..Command::of(transform_root)
+};
 
-fn usage(why: &str) -> Error {
-    Error::new(Code::Usage, "nvoci cdi", why).fix("see `nvoci cdi --help`")
-}
-
-fn text(parser: &mut lexopt::Parser) -> Result<String> {
-    let value = parser.value().map_err(|e| usage(&e.to_string()))?;
-    value
-        .into_string()
-        .map_err(|_| usage("an argument is not UTF-8 text"))
-}
-
-fn unexpected(arg: &Arg<'_>) -> Error {
-    let shown = match arg {
-        Arg::Short(c) => format!("-{c}"),
-        Arg::Long(name) => format!("--{name}"),
-        Arg::Value(word) => word.to_string_lossy().into_owned(),
-    };
-    usage(&format!("`{shown}` is not an option here"))
-}
-
-fn generate(parser: &mut lexopt::Parser) -> Result<ExitCode> {
-    let Some(asked) = options::parse(parser, |name| std::env::var(name).ok())? else {
-        super::print(HELP)?;
-        return Ok(ExitCode::SUCCESS);
-    };
+fn generate(asked: &Generate) -> Result<ExitCode> {
     let mut config = super::load_config(asked.config.as_deref())?;
     if let Some(root) = &asked.driver_root {
         config.driver_root.value.clone_from(root);
@@ -114,7 +143,7 @@ fn generate(parser: &mut lexopt::Parser) -> Result<ExitCode> {
         .library_dirs
         .value
         .extend(asked.library_dirs.iter().cloned());
-    let spec = build(&asked, &config, hook_of(&asked)?)?;
+    let spec = build(asked, &config, hook_of(asked)?)?;
     let format = asked
         .format
         .or_else(|| Format::of(asked.output.as_deref()?))
@@ -123,9 +152,9 @@ fn generate(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn path(parser: &mut lexopt::Parser) -> Result<PathBuf> {
-    let value = parser.value().map_err(|e| usage(&e.to_string()))?;
-    std::path::absolute(value).context(Code::Usage, || "a path of the command line")
+/// A variable that stands for an option of `nvoci cdi generate`.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// What `nvoci cdi generate` prints, for containers whose hook is the program `hook`.
@@ -285,46 +314,33 @@ fn write(spec: &CdiSpec, format: Format, output: Option<&Path>) -> Result<()> {
         .context(Code::System, what)
 }
 
-struct Look {
+/// Which directories' specifications are shown, and how.
+#[derive(Default)]
+struct Shown {
     dirs: Vec<PathBuf>,
     json: bool,
 }
 
-fn look(parser: &mut lexopt::Parser) -> Result<Option<Look>> {
-    let mut look = Look {
-        dirs: Vec::new(),
-        json: false,
-    };
-    while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
-        match arg {
-            Arg::Long("help") | Arg::Short('h') => {
-                super::print(HELP)?;
-                return Ok(None);
-            }
-            Arg::Long("spec-dir") => look.dirs.push(path(parser)?),
-            Arg::Long("json") => look.json = true,
-            other => return Err(unexpected(&other)),
+impl Shown {
+    /// The configured directories, where none is named.
+    fn with_dirs(mut self) -> Result<Self> {
+        if self.dirs.is_empty() {
+            self.dirs.clone_from(&Config::load()?.cdi_spec_dirs);
         }
+        Ok(self)
     }
-    if look.dirs.is_empty() {
-        look.dirs.clone_from(&Config::load()?.cdi_spec_dirs);
-    }
-    Ok(Some(look))
 }
 
-fn list(parser: &mut lexopt::Parser) -> Result<ExitCode> {
-    let Some(look) = look(parser)? else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    let (text, warnings) = listed(&look);
+fn list(shown: Shown) -> Result<ExitCode> {
+    let (text, warnings) = listed(&shown.with_dirs()?);
     inject::warn(&warnings);
     super::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// What `list` prints, and what it warns of.
-fn listed(look: &Look) -> (String, Vec<String>) {
-    let registry = Registry::load(&look.dirs, Trust::Anyone, &Budget::default());
+fn listed(asked: &Shown) -> (String, Vec<String>) {
+    let registry = Registry::load(&asked.dirs, Trust::Anyone, &Budget::default());
     let mut shown = Vec::new();
     let mut warnings = Warnings::default();
     for (name, standing) in registry.devices() {
@@ -345,7 +361,7 @@ fn listed(look: &Look) -> (String, Vec<String>) {
     for (_, problem) in &registry.problems {
         warnings.add(format_args!("{problem}"));
     }
-    let text = if look.json {
+    let text = if asked.json {
         let all: Vec<_> = shown
             .iter()
             .map(|(name, file)| json!({"name": name, "file": file}))
@@ -357,19 +373,16 @@ fn listed(look: &Look) -> (String, Vec<String>) {
     (text, warnings.into_lines())
 }
 
-fn check_all(parser: &mut lexopt::Parser) -> Result<ExitCode> {
-    let Some(look) = look(parser)? else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    let (text, bad) = checked(&look, &installed());
+fn check_all(shown: Shown) -> Result<ExitCode> {
+    let (text, bad) = checked(&shown.with_dirs()?, &installed());
     super::print(&text)?;
     Ok(ExitCode::from(u8::from(bad)))
 }
 
 /// What `check` prints, and whether it found an error.
-fn checked(look: &Look, engines: &[check::Engine]) -> (String, bool) {
-    let findings = check::check(&look.dirs, engines, &Budget::default());
-    let text = if look.json {
+fn checked(asked: &Shown, engines: &[check::Engine]) -> (String, bool) {
+    let findings = check::check(&asked.dirs, engines, &Budget::default());
+    let text = if asked.json {
         let all: Vec<_> = findings
             .iter()
             .map(|f| json!({"severity": f.severity.name(), "path": f.path, "text": f.text}))
@@ -386,12 +399,12 @@ fn checked(look: &Look, engines: &[check::Engine]) -> (String, bool) {
 
 /// What `list` and `check` say of `dirs`, for people or as JSON.
 pub(super) fn rehearse(dirs: &[PathBuf], json: bool, engines: &[check::Engine]) -> Rehearsal {
-    let look = Look {
+    let asked = Shown {
         dirs: dirs.to_vec(),
         json,
     };
-    let (list, warnings) = listed(&look);
-    let (check, bad) = checked(&look, engines);
+    let (list, warnings) = listed(&asked);
+    let (check, bad) = checked(&asked, engines);
     Rehearsal {
         list,
         warnings,
@@ -443,29 +456,27 @@ fn installed() -> Vec<check::Engine> {
     found
 }
 
-fn transform_root(parser: &mut lexopt::Parser) -> Result<ExitCode> {
-    let (mut from, mut to) = (None, PathBuf::new());
-    let (mut input, mut output, mut side) = (None, None, transform::Side::Host);
-    let mut what = None;
-    while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
-        match arg {
-            Arg::Long("from") => from = Some(PathBuf::from(text(parser)?)),
-            Arg::Long("to") => to = PathBuf::from(text(parser)?),
-            Arg::Long("input") => input = Some(text(parser)?).filter(|p| p != "-"),
-            Arg::Long("output") => output = Some(path(parser)?),
-            Arg::Long("relative-to") => {
-                side = match text(parser)?.as_str() {
-                    "host" => transform::Side::Host,
-                    "container" => transform::Side::Container,
-                    other => return Err(usage(&format!("`{other}` is neither host nor container"))),
-                };
-            }
-            Arg::Value(word) if what.is_none() && word == "root" => what = Some(word),
-            other => return Err(unexpected(&other)),
-        }
-    }
-    let from = from.filter(|_| what.is_some());
-    let from = from.ok_or_else(|| usage("transform takes `root` and --from"))?;
+#[derive(Default)]
+struct Transform {
+    root: bool,
+    from: Option<PathBuf>,
+    to: PathBuf,
+    input: Option<PathBuf>,
+    output: Option<PathBuf>,
+    side: transform::Side,
+}
+
+fn transform_root(asked: Transform) -> Result<ExitCode> {
+    let Transform {
+        root,
+        from,
+        to,
+        input,
+        output,
+        side,
+    } = asked;
+    let from = from.filter(|_| root);
+    let from = from.ok_or_else(|| TRANSFORM.usage_error("it takes `root` and --from"))?;
     let (mut spec, format) = match input {
         Some(file) => from_file(&file)?,
         None => from_standard_input()?,
@@ -476,7 +487,7 @@ fn transform_root(parser: &mut lexopt::Parser) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn from_file(file: &str) -> Result<(CdiSpec, Format)> {
+fn from_file(file: &Path) -> Result<(CdiSpec, Format)> {
     let file = std::path::absolute(file).context(Code::Usage, || "--input")?;
     let spec = spec_file(&file, Trust::Anyone, &Budget::default())?
         .ok_or_else(|| Error::new(Code::Cdi, file.display().to_string(), "there is no such file"))?;
@@ -485,7 +496,7 @@ fn from_file(file: &str) -> Result<(CdiSpec, Format)> {
 
 fn from_standard_input() -> Result<(CdiSpec, Format)> {
     if std::io::stdin().is_terminal() {
-        return Err(usage("--input, or a specification on standard input"));
+        return Err(TRANSFORM.usage_error("neither --input nor a specification on standard input"));
     }
     let mut bytes = Vec::new();
     std::io::stdin()

@@ -6,9 +6,11 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::vec::IntoIter;
 
 use lexopt::Arg;
 
+use super::cli::{Foreign, Page, argument, help};
 use super::inject;
 use crate::apply::cdi_hooks::{CdiHook, run as run_hook};
 use crate::apply::record::Errors;
@@ -20,35 +22,54 @@ use crate::oci::{Bundle, Interest, State};
 use crate::sys::budget::Budget;
 use crate::sys::process;
 
-/// `nvidia-cdi-hook --help`.
-pub const HELP: &str = "\
-The hooks that CDI specifications made by the NVIDIA Container Toolkit name.
-
-Usage: nvidia-cdi-hook [--debug] [--quiet] HOOK [OPTIONS]
-
-  create-symlinks --link TARGET::LINK...
-  update-ldcache [--folder DIR]...
-  enable-cuda-compat [--host-driver-version V] [--host-cuda-version V] [--cuda-compat-container-root DIR]
-  disable-device-node-modification
-  update-application-profile
-  chmod --mode OCTAL [--path PATH]...
-  noop
-
-Called by a runtime at createContainer, with the container's state on standard input (or in the file that
---container-spec names). Nothing is executed and nothing on a volume is changed. An unknown hook does nothing.
-";
+pub(super) static COMMAND: Foreign = Foreign {
+    page: Page {
+        name: "nvoci cdi-hook",
+        summary: "run as the hooks that the vendor's CDI specifications name",
+        usage: &[
+            "nvoci cdi-hook [--debug] [--quiet] HOOK [OPTIONS]",
+            "nvidia-cdi-hook [--debug] [--quiet] HOOK [OPTIONS]",
+        ],
+        about: &[
+            "The hooks that CDI specifications made by the NVIDIA Container Toolkit name.",
+            "A runtime calls them at createContainer, with the container's state on standard input (or in the \
+             file that --container-spec names). Nothing is executed and nothing on a volume is changed. An \
+             unknown hook does nothing.",
+        ],
+        arguments: &[
+            argument("create-symlinks", "--link TARGET::LINK..."),
+            argument("update-ldcache", "[--folder DIR]..."),
+            argument(
+                "enable-cuda-compat",
+                "[--host-driver-version V] [--host-cuda-version V] [--cuda-compat-container-root DIR]",
+            ),
+            argument(
+                "disable-device-node-modification",
+                "keeps the driver from making device nodes",
+            ),
+            argument(
+                "update-application-profile",
+                "names the container's GPUs in the driver's profile",
+            ),
+            argument("chmod", "--mode OCTAL [--path PATH]..."),
+            argument("noop", "does nothing"),
+        ],
+        ..Page::EMPTY
+    },
+    run,
+};
 
 /// Words and links of one command line; a specification has about a hundred.
 const MAX_ITEMS: usize = 4096;
 
-/// Runs a hook. `args` are those after the program's name.
-pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+/// Runs a hook.
+fn run(mut args: IntoIter<OsString>) -> Result<ExitCode> {
     let name = loop {
         let word = args.next();
         match word.as_deref().and_then(OsStr::to_str) {
             Some("--debug" | "-d" | "--quiet") => {}
             Some("--help" | "-h" | "help") => {
-                super::print(HELP)?;
+                super::print(&help(&COMMAND))?;
                 return Ok(ExitCode::SUCCESS);
             }
             Some("--version" | "-v") => {
@@ -75,7 +96,7 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let mut parser = lexopt::Parser::from_args(args);
     let state_file = match options(&mut parser, &mut hook)? {
         Input::Help => {
-            super::print(HELP)?;
+            super::print(&help(&COMMAND))?;
             return Ok(ExitCode::SUCCESS);
         }
         Input::Standard => None,
@@ -294,7 +315,7 @@ mod tests {
 
     #[test]
     fn hooks_that_nobody_knows_are_harmless() {
-        let run = |words: &[&str]| run(words.iter().map(OsString::from));
+        let run = |words: &[&str]| run(words.iter().map(OsString::from).collect::<Vec<_>>().into_iter());
         for words in [
             &["noop"][..],
             &[],

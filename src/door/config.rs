@@ -1,36 +1,36 @@
 //! `nvoci config`: the effective configuration, each value with where it comes from.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::cli::{Command, Page, flag};
 use crate::config::{Config, Origin};
-use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::error::{Code, Escaped, IoContext as _, Result};
 
-const HELP: &str = "\
-Usage: nvoci config [--json] [--config FILE]
+#[derive(Default)]
+pub(super) struct Options {
+    json: bool,
+    file: Option<PathBuf>,
+}
 
-Shows the effective configuration: /etc/nvoci/config.toml, else
-/etc/nvidia-container-runtime/config.toml, else the defaults.
-Each value says where it comes from. The output is a valid configuration file.
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci config",
+        summary: "show the effective configuration, each value with its origin",
+        about: &["Shows the effective configuration: /etc/nvoci/config.toml, else \
+                  /etc/nvidia-container-runtime/config.toml, else the defaults. Each value is printed with its \
+                  origin. The output is a valid configuration file."],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("json", "print JSON").switch(|o| o.json = true),
+        flag("config", "read this file instead; root must own it")
+            .path("FILE", |o, file| o.file = Some(file)),
+    ],
+    ..Command::of(run)
+};
 
-  --json         as JSON
-  --config FILE  read this file instead; it must belong to root
-";
-
-/// Runs `nvoci config` with the arguments after that word.
-pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let mut json = false;
-    let mut file = None;
-    let mut parser = lexopt::Parser::from_args(args);
-    while let Some(arg) = parser.next().map_err(|e| usage(&e))? {
-        match arg {
-            lexopt::Arg::Long("json") => json = true,
-            lexopt::Arg::Long("config") => file = Some(PathBuf::from(parser.value().map_err(|e| usage(&e))?)),
-            lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return print(HELP),
-            other => return Err(usage(&other.unexpected())),
-        }
-    }
+fn run(Options { json, file }: Options) -> Result<ExitCode> {
     let config = match file {
         Some(file) => {
             let file = std::path::absolute(file).context(Code::Usage, || "--config")?;
@@ -81,10 +81,6 @@ fn text(config: &Config) -> String {
 fn print(text: &str) -> Result<ExitCode> {
     super::print(text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn usage(e: &lexopt::Error) -> Error {
-    Error::new(Code::Usage, "nvoci config", e.to_string()).fix("see `nvoci config --help`")
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub fn hook(
         args.iter().map(OsString::from),
         state,
         config,
-        |_| look(host),
+        |_| begin_discovery(host),
         image,
     )
 }
@@ -61,10 +61,16 @@ pub fn hook(
 /// # Errors
 /// As of the command.
 pub fn runtime(flavor: Flavor, config: &Config, host: &Locations, spec: &mut Spec) -> Result<()> {
-    wiring::edit_spec(config, flavor, |_| look(host), spec, &Budget::default())
+    wiring::edit_spec(
+        config,
+        flavor,
+        |_| begin_discovery(host),
+        spec,
+        &Budget::default(),
+    )
 }
 
-fn look(host: &Locations) -> Result<Look> {
+fn begin_discovery(host: &Locations) -> Result<Look> {
     Look::at(host.clone(), &mut Kept::default())
 }
 

@@ -10,15 +10,13 @@ pub(super) mod devices;
 pub(super) mod rehearsal;
 pub mod steps;
 
-use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lexopt::Arg;
-
 use self::steps::{Call, Requested};
+use super::cli::{Command, Page, Words, argument, flag};
 use super::inject::{self, Look};
 use crate::apply::record::{self, Errors};
 use crate::apply::{Grant, Grants, PreflightFinding, Record, image};
@@ -35,34 +33,90 @@ use crate::sys::ns::{MountNs, root_of};
 use crate::sys::process;
 use crate::sys::root::{Node, Root};
 
-/// `nvoci hook --help`.
-pub const HELP: &str = "\
-Gives a container the host's GPUs while the runtime creates it.
-
-Usage: nvoci hook [prestart|createRuntime|createContainer]
-       nvidia-container-runtime-hook [-config FILE] [-debug] prestart
-
-Called by runc, crun, youki or an engine as an OCI hook, with the container's state on standard
-input; nobody needs to call it by hand. What it gives is what NVIDIA_VISIBLE_DEVICES and
-NVIDIA_DRIVER_CAPABILITIES of the container ask for; `nvoci plan BUNDLE` shows it.
-
-A container that asks for nothing is left alone. A request that cannot be met stops the container
-with one line on standard error, kept in /run/nvoci/errors/<container id>.json as well.
-";
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci hook",
+        summary: "run as an OCI hook: prestart, createRuntime or createContainer",
+        usage: &[
+            "nvoci hook [prestart|createRuntime|createContainer]",
+            "nvidia-container-runtime-hook [-config FILE] [-debug] prestart",
+        ],
+        about: &[
+            "Gives a container the host's GPUs while the runtime creates it.",
+            "runc, crun, youki or an engine calls it as an OCI hook, with the container's state on standard \
+             input; nobody needs to call it by hand. The container gets what its NVIDIA_VISIBLE_DEVICES and \
+             NVIDIA_DRIVER_CAPABILITIES request; `nvoci plan BUNDLE` shows it.",
+            "A container that requests nothing is left alone. A request that cannot be met stops the \
+             container with one line on standard error, which is kept in \
+             /run/nvoci/errors/<container id>.json as well.",
+        ],
+        arguments: &[
+            argument("STAGE", "the hook's name in the container's definition").values(&[
+                "prestart",
+                "createRuntime",
+                "createContainer",
+            ]),
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("config", "use another configuration").path("FILE", |o, file| o.config = Some(file)),
+        flag("debug", "print the record of the injection").switch(|o| o.debug = true),
+        flag(
+            "devices-in-spec",
+            "the runtime makes the device nodes and their rules",
+        )
+        .hidden()
+        .switch(|o| {
+            o.devices_in_spec = true;
+        }),
+        flag("cdi", "a CDI specification names this hook")
+            .hidden()
+            .switch(|o| o.cdi = true),
+        flag(
+            "devices",
+            "the specification names no devices: it was made before the driver",
+        )
+        .values(&["all"])
+        .hidden()
+        .text("", |o, value| {
+            if value != "all" {
+                return Err(format!("`{value}` is not `all`"));
+            }
+            o.all_devices = true;
+            Ok(())
+        }),
+        flag("version", "print the version").shows(super::VERSION),
+    ],
+    words: Words::One(|o, stage| {
+        o.stage = match stage.to_str() {
+            Some("prestart" | "createRuntime") => Stage::Outside,
+            Some("createContainer") => Stage::Inside,
+            Some("poststart" | "poststop" | "startContainer") => Stage::Other,
+            _ => return Err(format!("`{}` is not a stage", stage.display())),
+        };
+        Ok(())
+    }),
+    one_dash: true,
+    ..Command::of(|options| run(&options))
+};
 
 /// Where in a container's life the hook was called.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Stage {
     /// In the runtime's namespaces.
     Outside,
     /// In the container's namespaces.
     Inside,
+    /// The command line names none.
+    #[default]
+    Missing,
     /// Nothing is to be done then.
     Other,
 }
 
-#[derive(Debug)]
-struct Options {
+#[derive(Debug, Default)]
+pub(super) struct Options {
     stage: Stage,
     config: Option<PathBuf>,
     debug: bool,
@@ -86,12 +140,11 @@ impl Options {
     }
 }
 
-/// Runs the hook. `args` are those after the program's name (and after `hook`).
-pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+fn run(options: &Options) -> Result<ExitCode> {
     let started = Instant::now();
-    let Some(options) = parse(args)? else {
-        return Ok(ExitCode::SUCCESS);
-    };
+    if options.stage == Stage::Missing {
+        return Err(COMMAND.usage_error("no stage was given: prestart, createRuntime or createContainer"));
+    }
     if options.stage == Stage::Other {
         return Ok(ExitCode::SUCCESS);
     }
@@ -113,7 +166,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     // Opened before the container's mount namespace is entered: later, /run is another one.
     let run = record::run_dir().ok();
     let call = Call {
-        options: &options,
+        options,
         state: &state,
         started,
     };
@@ -374,64 +427,4 @@ pub(super) fn tmpfs_destinations(spec: &Spec) -> Vec<PathBuf> {
         .filter(|m| tmpfs(m))
         .map(|m| PathBuf::from(&m.destination))
         .collect()
-}
-
-fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
-    let mut options = Options {
-        stage: Stage::Outside,
-        config: None,
-        debug: false,
-        devices_in_spec: false,
-        cdi: false,
-        all_devices: false,
-    };
-    // Go's flag package takes one dash for a long option.
-    let args = args.map(|a| match a.to_str() {
-        Some(s) if s.starts_with('-') && !s.starts_with("--") && s.len() > 2 => {
-            OsString::from(format!("-{s}"))
-        }
-        _ => a,
-    });
-    let mut parser = lexopt::Parser::from_args(args);
-    let mut stage = None;
-    loop {
-        match parser.next().map_err(|e| usage(&e.to_string()))? {
-            None => break,
-            Some(Arg::Long("help") | Arg::Short('h')) => {
-                super::print(HELP)?;
-                return Ok(None);
-            }
-            Some(Arg::Long("version")) => {
-                super::print_line(crate::VERSION_LINE)?;
-                return Ok(None);
-            }
-            Some(Arg::Long("debug")) => options.debug = true,
-            Some(Arg::Long("devices-in-spec")) => options.devices_in_spec = true,
-            Some(Arg::Long("cdi")) => options.cdi = true,
-            Some(Arg::Long("devices")) => {
-                let value = parser.value().map_err(|e| usage(&e.to_string()))?;
-                if value != "all" {
-                    return Err(usage("--devices takes `all`"));
-                }
-                options.all_devices = true;
-            }
-            Some(Arg::Long("config")) => {
-                options.config = Some(parser.value().map_err(|e| usage(&e.to_string()))?.into());
-            }
-            Some(Arg::Value(word)) if stage.is_none() => stage = Some(word),
-            Some(arg) => return Err(usage(&arg.unexpected().to_string())),
-        }
-    }
-    options.stage = match stage.as_ref().and_then(|s| s.to_str()) {
-        Some("prestart" | "createRuntime") => Stage::Outside,
-        Some("createContainer") => Stage::Inside,
-        Some("poststart" | "poststop" | "startContainer") => Stage::Other,
-        Some(other) => return Err(usage(&format!("`{other}` is not a stage"))),
-        None => return Err(usage("no stage was given")),
-    };
-    Ok(Some(options))
-}
-
-fn usage(why: &str) -> Error {
-    Error::new(Code::Usage, "nvoci hook", why).fix("nvoci hook prestart|createRuntime|createContainer")
 }

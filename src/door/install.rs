@@ -5,18 +5,17 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lexopt::{Arg, Parser, ValueExt};
 use serde_json::{Value, json};
 
+use super::cli::{Argument, Command, Flag, Page, Words, argument, flag};
 use super::inject;
 use crate::cdi::Registry;
 use crate::cdi::registry::{Standing, Trust};
 use crate::config::Config;
+use crate::engine::job::{Checked, Job, Outcome, Report};
 use crate::engine::place::{self, Session, User};
-use crate::engine::register::{self, Job, Outcome, Report};
 use crate::engine::restart::{self, Activation, Need};
-use crate::engine::validate::Checked;
-use crate::engine::{Engine, Settings, spec};
+use crate::engine::{Engine, SPEC, Settings, register};
 use crate::error::{Code, Error, Escaped, IoContext as _, Line, Result};
 use crate::sys::budget::Budget;
 use crate::sys::program::Program;
@@ -32,35 +31,110 @@ pub enum Verb {
 }
 
 impl Verb {
-    const fn name(self) -> &'static str {
+    fn command(self) -> &'static Command<Asked> {
         match self {
-            Self::Install => "install",
-            Self::Uninstall => "uninstall",
+            Self::Install => &INSTALL,
+            Self::Uninstall => &UNINSTALL,
         }
     }
 }
 
-const HELP: &str = "\
-usage: nvoci install ENGINE... [OPTION...]
-       nvoci uninstall ENGINE... [OPTION...]
+pub(super) static INSTALL: Command<Asked> = Command {
+    page: Page {
+        name: "nvoci install",
+        summary: "register nvoci with docker, podman, containerd or crio",
+        about: &[
+            "Registers nvoci's runtime with each engine. `nvoci uninstall` reverts exactly that.",
+            "Where no CDI specification names this host's GPUs, also writes /etc/cdi/nvidia.yaml (see \
+             `nvoci cdi generate --help`).",
+        ],
+        arguments: ENGINES,
+        examples: &[
+            ("nvoci install docker --dry-run", "show the change and make none"),
+            (
+                "nvoci install docker containerd --restart",
+                "register with both, and restart them",
+            ),
+        ],
+        ..Page::EMPTY
+    },
+    flags: FLAGS,
+    words: ENGINE,
+    ..Command::of(|asked| run(Verb::Install, asked))
+};
 
-Registers nvoci's runtime with docker, podman, containerd or crio, or takes back exactly what install did.
-Where no CDI specification names this host's GPUs, /etc/cdi/nvidia.yaml comes with it (see `nvoci cdi`).
+pub(super) static UNINSTALL: Command<Asked> = Command {
+    page: Page {
+        name: "nvoci uninstall",
+        summary: "revert what install did",
+        about: &["Reverts exactly what `nvoci install` did to each engine."],
+        arguments: ENGINES,
+        ..Page::EMPTY
+    },
+    flags: FLAGS,
+    words: ENGINE,
+    ..Command::of(|asked| run(Verb::Uninstall, asked))
+};
 
-  --config FILE        edit this file in place of the usual one (one engine)
-  --root DIR           work below DIR, as if it were /
-  --runtime-name NAME  the runtime's name in the engine (nvidia)
-  --runtime-path FILE  the runtime's binary (/usr/bin/nvoci-runtime)
-  --set-as-default     make it the engine's default runtime
-  --cdi                turn the engine's CDI support on
-  --dry-run            show the change and make none
-  --restart            reload or restart the engine afterwards
-  --json               say what was done as JSON
-";
+const ENGINES: &[Argument] = &[
+    argument("ENGINE...", "docker, podman, containerd or crio").values(&[
+        "docker",
+        "podman",
+        "containerd",
+        "crio",
+    ]),
+];
 
-struct Asked {
+const ENGINE: Words<Asked> = Words::Many(|asked, name| {
+    let name = name.to_string_lossy();
+    let engine = Engine::from_name(&name)
+        .ok_or_else(|| format!("there is no engine `{name}`: name docker, podman, containerd or crio"))?;
+    if !asked.engines.contains(&engine) {
+        asked.engines.push(engine);
+    }
+    Ok(())
+});
+
+const FLAGS: &[Flag<Asked>] = &[
+    flag("config", "edit this file in place of the usual one (one engine)").path("FILE", |o, file| {
+        o.config = Some(file);
+    }),
+    flag("root", "work below DIR, as if it were /").path("DIR", |o, dir| o.root = dir),
+    flag(
+        "runtime-name",
+        "the runtime's name in the engine (default nvidia)",
+    )
+    .text("NAME", |o, name| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+            return Err("a name is 1 to 64 letters, digits, `-`, `_` and `.`".to_owned());
+        }
+        o.settings.name = name;
+        Ok(())
+    }),
+    flag(
+        "runtime-path",
+        "the runtime's binary (default /usr/bin/nvoci-runtime)",
+    )
+    .text("FILE", |o, file| {
+        if !file.starts_with('/') {
+            return Err(format!("`{file}` is not an absolute path"));
+        }
+        o.runtime_path = Some(file);
+        Ok(())
+    }),
+    flag("set-as-default", "make it the engine's default runtime")
+        .switch(|o| o.settings.set_as_default = true),
+    flag("cdi", "turn the engine's CDI support on").switch(|o| o.settings.cdi = true),
+    flag("dry-run", "show the change and make none").switch(|o| o.dry_run = true),
+    flag("restart", "reload or restart the engine afterwards").switch(|o| o.restart = true),
+    flag("json", "print the outcome as JSON").switch(|o| o.json = true),
+];
+
+pub(super) struct Asked {
     engines: Vec<Engine>,
     settings: Settings,
+    runtime_path: Option<String>,
     config: Option<PathBuf>,
     root: PathBuf,
     dry_run: bool,
@@ -68,15 +142,27 @@ struct Asked {
     json: bool,
 }
 
-/// Does it for every engine named in `args` (what follows the verb).
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            engines: Vec::new(),
+            settings: Settings::default(),
+            runtime_path: None,
+            config: None,
+            root: PathBuf::from("/"),
+            dry_run: false,
+            restart: false,
+            json: false,
+        }
+    }
+}
+
+/// Does it for every engine.
 ///
 /// # Errors
 /// The first engine's error; the other engines are still done, and their errors printed.
-pub fn run(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let Some(asked) = parse(verb, args)? else {
-        super::print(HELP)?;
-        return Ok(ExitCode::SUCCESS);
-    };
+fn run(verb: Verb, asked: Asked) -> Result<ExitCode> {
+    let asked = asked.checked(verb)?;
     let budget = Budget::default();
     let mut first_error = None;
     let mut all = Vec::new();
@@ -104,90 +190,38 @@ pub fn run(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<ExitCode>
 
 /// What the command says of each engine named in `args`, as JSON and as text.
 pub(super) fn rehearse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Vec<(Value, String)>> {
-    let Some(asked) = parse(verb, args)? else {
+    let Some(asked) = verb.command().parse(args)? else {
         return Ok(Vec::new());
     };
+    let asked = asked.checked(verb)?;
     let budget = Budget::default();
     let engines = asked.engines.iter();
     engines.map(|e| one(verb, &asked, *e, &budget)).collect()
 }
 
-fn parse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Option<Asked>> {
-    let usage = |why: String| {
-        let known: Vec<&str> = Engine::ALL.iter().map(|e| e.name()).collect();
-        Error::new(Code::Usage, format!("nvoci {}", verb.name()), why).fix(format!(
-            "name one or more of {}; see `nvoci {} --help`",
-            known.join(", "),
-            verb.name()
-        ))
-    };
-    let bad = |e: lexopt::Error| usage(e.to_string());
-    let mut asked = Asked {
-        engines: Vec::new(),
-        settings: Settings::default(),
-        config: None,
-        root: PathBuf::from("/"),
-        dry_run: false,
-        restart: false,
-        json: false,
-    };
-    let mut runtime_path = None;
-    let mut parser = Parser::from_args(args);
-    while let Some(arg) = parser.next().map_err(bad)? {
-        match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(None),
-            Arg::Long("config") => asked.config = Some(parser.value().map_err(bad)?.into()),
-            Arg::Long("root") => asked.root = parser.value().map_err(bad)?.into(),
-            Arg::Long("runtime-name") => {
-                asked.settings.name = parser.value().and_then(ValueExt::string).map_err(bad)?;
+impl Asked {
+    /// Options that go together, with the runtime's path.
+    fn checked(mut self, verb: Verb) -> Result<Self> {
+        let command = verb.command();
+        match self.runtime_path.take() {
+            Some(path) => self.settings.runtime_path = path,
+            None if is_own(&self.root) => {
+                self.settings.runtime_path = super::installation("nvoci-runtime").display().to_string();
             }
-            Arg::Long("runtime-path") => {
-                runtime_path = Some(parser.value().and_then(ValueExt::string).map_err(bad)?);
-            }
-            Arg::Long("set-as-default") => asked.settings.set_as_default = true,
-            Arg::Long("cdi") => asked.settings.cdi = true,
-            Arg::Long("dry-run") => asked.dry_run = true,
-            Arg::Long("restart") => asked.restart = true,
-            Arg::Long("json") => asked.json = true,
-            Arg::Value(name) => {
-                let name = name.to_string_lossy();
-                let engine =
-                    Engine::from_name(&name).ok_or_else(|| usage(format!("unknown engine {name}")))?;
-                if !asked.engines.contains(&engine) {
-                    asked.engines.push(engine);
-                }
-            }
-            other => return Err(bad(other.unexpected())),
+            // What is below another root is not found out from here.
+            None => {}
         }
-    }
-    match runtime_path {
-        Some(path) => asked.settings.runtime_path = path,
-        None if is_own(&asked.root) => {
-            asked.settings.runtime_path = super::installation("nvoci-runtime").display().to_string();
+        if self.engines.is_empty() {
+            return Err(command.usage_error("no engine was named: docker, podman, containerd or crio"));
         }
-        // What is below another root is not found out from here.
-        None => {}
+        if self.config.is_some() && self.engines.len() > 1 {
+            return Err(command.usage_error("--config goes with one engine"));
+        }
+        if self.restart && (self.dry_run || !is_own(&self.root)) {
+            return Err(command.usage_error("--restart does not go with --dry-run or --root"));
+        }
+        Ok(self)
     }
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let name = &asked.settings.name;
-    if asked.engines.is_empty() {
-        return Err(usage("no engine named".to_owned()));
-    }
-    if asked.config.is_some() && asked.engines.len() > 1 {
-        return Err(usage("--config goes with one engine".to_owned()));
-    }
-    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-        return Err(usage(
-            "--runtime-name takes letters, digits, `-`, `_` and `.`".to_owned(),
-        ));
-    }
-    if !asked.settings.runtime_path.starts_with('/') {
-        return Err(usage("--runtime-path takes an absolute path".to_owned()));
-    }
-    if asked.restart && (asked.dry_run || !is_own(&asked.root)) {
-        return Err(usage("--restart does not go with --dry-run or --root".to_owned()));
-    }
-    Ok(Some(asked))
 }
 
 /// Whether it is this machine's root directory, by whatever name. What is registered there is executed here.
@@ -273,7 +307,7 @@ fn specification(runtime_path: &Path, budget: &Budget) -> Option<String> {
     let registry = Registry::load(&Config::default().cdi_spec_dirs, Trust::Anyone, budget);
     let theirs = registry.devices().iter().any(|(name, standing)| {
         let elsewhere = match standing {
-            Standing::Good(at) => registry.loaded[*at].path != Path::new(spec::SPEC),
+            Standing::Good(at) => registry.loaded[*at].path != Path::new(SPEC),
             Standing::Conflict(_) => true,
         };
         elsewhere && name.starts_with("nvidia.com/gpu=")
@@ -411,7 +445,8 @@ mod tests {
     use super::*;
 
     fn args(line: &str) -> Result<Option<Asked>> {
-        parse(Verb::Install, line.split_whitespace().map(OsString::from))
+        let parsed = INSTALL.parse(line.split_whitespace().map(OsString::from))?;
+        parsed.map(|asked| asked.checked(Verb::Install)).transpose()
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lexopt::Arg;
-
+use super::cli::{Command, Page, Words, argument, flag};
 use super::inject;
 use crate::apply::cache_update;
 use crate::error::{Code, Error, IoContext as _, Result};
@@ -14,35 +13,103 @@ use crate::ldso::cache::{self, Cache, Entry};
 use crate::ldso::{self, How, Links, LoaderEnv, Run, Warnings, abi, conf, scan};
 use crate::sys::root::{Node, Root};
 
-/// `nvoci ldconfig --help`.
-pub const HELP: &str = "\
-Reads, rebuilds and queries a root's loader cache. Executes nothing of the root.
-
-Usage: nvoci ldconfig [-r ROOT] [-X] [-N] [-C FILE] [-f CONF] [-n] [DIR...]
-       nvoci ldconfig [-r ROOT] [-X] [-C FILE] --first DIR...
-       nvoci ldconfig [-r ROOT] [-C FILE] -p
-       nvoci ldconfig [-r ROOT] --which SONAME [--env LD_LIBRARY_PATH=...] [--for FILE]
-
-  -r ROOT       work in ROOT; all other paths are inside it (default /)
-  -C FILE       the cache (default /etc/ld.so.cache)
-  -f CONF       the configuration (default /etc/ld.so.conf)
-  -X            make no soname links and remove no stale ones
-  -N            write no cache
-  -n            scan only the DIRs given, write no cache
-  -i            accepted: there is no auxiliary cache to ignore
-  -v            say how the cache was made
-  -p            print the cache
-  --first DIR   put DIR's libraries before all others, whatever the configuration
-                says; extends the cache where it is current, else scans
-  --which NAME  where the loader would find NAME, and through what
-  --env         LD_LIBRARY_PATH of the process that asks
-  --for FILE    the program or library that asks, for its DT_RUNPATH and DT_RPATH
-
-Exit status: 0; 1 if --which found nothing; else as for every command.
-";
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci ldconfig",
+        summary: "read, rebuild and query a root's loader cache without executing anything",
+        usage: &[
+            "nvoci ldconfig [-r ROOT] [-X] [-N] [-C FILE] [-f CONF] [-n] [DIR...]",
+            "nvoci ldconfig [-r ROOT] [-X] [-C FILE] --first DIR...",
+            "nvoci ldconfig [-r ROOT] [-C FILE] -p",
+            "nvoci ldconfig [-r ROOT] --which SONAME [--env LD_LIBRARY_PATH=...] [--for FILE]",
+        ],
+        about: &["Reads, rebuilds and queries a root's loader cache. Executes nothing of the root."],
+        arguments: &[argument(
+            "DIR...",
+            "directories to scan before the configured ones",
+        )],
+        exit: &[
+            ("0", ""),
+            ("1", "--which found nothing"),
+            ("other", "as for every command"),
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("", "work in ROOT (default /); all other paths are inside it")
+            .short('r')
+            .path("ROOT", |o, p| {
+                o.root = Some(p);
+            }),
+        flag("", "the cache (default /etc/ld.so.cache)")
+            .short('C')
+            .path("FILE", |o, p| o.cache = Some(p)),
+        flag("", "the configuration (default /etc/ld.so.conf)")
+            .short('f')
+            .path("CONF", |o, p| o.conf = Some(p)),
+        flag("", "make no soname links and remove no stale ones")
+            .short('X')
+            .switch(|o| o.no_links = true),
+        flag("", "write no cache")
+            .short('N')
+            .switch(|o| o.no_cache = true),
+        flag("", "scan only the DIRs given, write no cache")
+            .short('n')
+            .switch(|o| o.only_dirs = true),
+        flag(
+            "ignore-aux-cache",
+            "accepted: there is no auxiliary cache to ignore",
+        )
+        .short('i')
+        .switch(|_| {}),
+        flag("verbose", "print how the cache was made")
+            .short('v')
+            .switch(|o| o.verbose = true),
+        flag("print-cache", "print the cache")
+            .short('p')
+            .switch(|o| o.print = true),
+        flag(
+            "first",
+            "put DIR's libraries before all others, whatever the configuration is; extends the cache where \
+             it is current, else scans",
+        )
+        .repeatable()
+        .value("DIR", |o, dir| {
+            o.first.push(absolute(dir)?);
+            Ok(())
+        }),
+        flag(
+            "which",
+            "print where the loader would find SONAME, and through what",
+        )
+        .text("SONAME", |o, name| {
+            o.which = Some(name);
+            Ok(())
+        }),
+        flag("env", "the variable of the process that loads SONAME").value(
+            "LD_LIBRARY_PATH=...",
+            |o, setting| {
+                o.library_path = Some(library_path(setting)?);
+                Ok(())
+            },
+        ),
+        flag(
+            "for",
+            "the program or library that loads SONAME, for its DT_RUNPATH and DT_RPATH",
+        )
+        .path("FILE", |o, p| {
+            o.asked_by = Some(p);
+        }),
+    ],
+    words: Words::Many(|o, dir| {
+        o.dirs.push(absolute(dir)?);
+        Ok(())
+    }),
+    ..Command::of(|options| run(&options))
+};
 
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     root: Option<PathBuf>,
     cache: Option<PathBuf>,
     conf: Option<PathBuf>,
@@ -58,11 +125,7 @@ struct Options {
     asked_by: Option<PathBuf>,
 }
 
-/// Runs the command.
-pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let Some(options) = parse(args)? else {
-        return Ok(ExitCode::SUCCESS);
-    };
+fn run(options: &Options) -> Result<ExitCode> {
     let path = options.root.as_deref().unwrap_or_else(|| Path::new("/"));
     // A root that a person names may be a link; what is in it may not lead out.
     let root = rustix::fs::open(
@@ -78,13 +141,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         return print(&root, file);
     }
     if let Some(soname) = &options.which {
-        return which(&root, soname, &options);
+        return which(&root, soname, options);
     }
     let mut warnings = Warnings::default();
     let bytes = if options.first.is_empty() {
-        scan_all(&root, &options, &mut warnings)
+        scan_all(&root, options, &mut warnings)
     } else {
-        put_first(&root, &options, &mut warnings)?
+        put_first(&root, options, &mut warnings)?
     };
     for line in warnings.into_lines() {
         inject::say(&line);
@@ -133,9 +196,9 @@ fn put_first(root: &Root, options: &Options, warnings: &mut Warnings) -> Result<
         warnings.add(format_args!("{line}"));
     }
     match &outcome.how {
-        How::Merged if options.verbose => super::print_line("extended the cache")?,
+        How::Merged if options.verbose => super::print("extended the cache\n")?,
         How::Rebuilt { reason } if options.verbose => {
-            super::print_line(&format!("scanned all directories: {reason}"))?;
+            super::print(&format!("scanned all directories: {reason}\n"))?;
         }
         How::Merged | How::Rebuilt { .. } => {}
         How::MuslPath | How::None => {
@@ -236,62 +299,20 @@ fn which(root: &Root, soname: &str, options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
-    let mut options = Options::default();
-    let mut parser = lexopt::Parser::from_args(args);
-    let usage = |e: lexopt::Error| Error::new(Code::Usage, "nvoci ldconfig", e.to_string());
-    while let Some(arg) = parser.next().map_err(usage)? {
-        match arg {
-            Arg::Short('X') => options.no_links = true,
-            Arg::Short('N') => options.no_cache = true,
-            Arg::Short('n') => options.only_dirs = true,
-            Arg::Short('i') | Arg::Long("ignore-aux-cache") => {}
-            Arg::Short('v') | Arg::Long("verbose") => options.verbose = true,
-            Arg::Short('p') | Arg::Long("print-cache") => options.print = true,
-            Arg::Short('r') => options.root = Some(parser.value().map_err(usage)?.into()),
-            Arg::Short('C') => options.cache = Some(parser.value().map_err(usage)?.into()),
-            Arg::Short('f') => options.conf = Some(parser.value().map_err(usage)?.into()),
-            Arg::Long("for") => options.asked_by = Some(parser.value().map_err(usage)?.into()),
-            Arg::Long("first") => options.first.push(absolute(parser.value().map_err(usage)?)?),
-            Arg::Long("env") => options.library_path = Some(library_path(parser.value().map_err(usage)?)?),
-            Arg::Long("which") => {
-                let name = parser.value().map_err(usage)?;
-                options.which = Some(name.into_string().map_err(|name| {
-                    Error::new(Code::Usage, "--which", format!("{} is not UTF-8", name.display()))
-                })?);
-            }
-            Arg::Short('h') | Arg::Long("help") => {
-                super::print(HELP)?;
-                return Ok(None);
-            }
-            Arg::Value(dir) => options.dirs.push(absolute(dir)?),
-            other => return Err(usage(other.unexpected())),
-        }
-    }
-    Ok(Some(options))
-}
-
-fn absolute(dir: OsString) -> Result<PathBuf> {
+fn absolute(dir: OsString) -> Result<PathBuf, String> {
     if dir.as_bytes().first() == Some(&b'/') {
         return Ok(PathBuf::from(dir));
     }
-    let what = dir.display().to_string();
-    Err(Error::new(
-        Code::Usage,
-        what,
-        "a directory must be given by its absolute path in the root",
-    ))
+    Err(format!("`{}` is not an absolute path in the root", dir.display()))
 }
 
-fn library_path(setting: OsString) -> Result<Vec<u8>> {
+fn library_path(setting: OsString) -> Result<Vec<u8>, String> {
     let bytes = setting.into_vec();
     if let Some(value) = bytes.strip_prefix(b"LD_LIBRARY_PATH=") {
         return Ok(value.to_vec());
     }
-    let what = OsStr::from_bytes(&bytes).display().to_string();
-    Err(Error::new(
-        Code::Usage,
-        what,
-        "only LD_LIBRARY_PATH=... decides where libraries are found",
+    let shown = OsStr::from_bytes(&bytes).display();
+    Err(format!(
+        "`{shown}`: only LD_LIBRARY_PATH=... decides where libraries are found"
     ))
 }

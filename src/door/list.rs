@@ -1,42 +1,30 @@
 //! `nvoci list [--json]`: what the host has.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::error::{Code, Error, Escaped, Result};
+use super::cli::{Command, Page, flag};
+use crate::error::{Escaped, Result};
 use crate::host::{Bits, FileKind, Gpu, Host, NodeKind, Roots, Wsl};
 use crate::vocabulary::or_empty;
 
-const HELP: &str = "\
-Usage: nvoci list [--json]
+/// Its value is whether to print JSON.
+pub(super) static COMMAND: Command<bool> = Command {
+    page: Page {
+        name: "nvoci list",
+        summary: "show what this host has: driver, GPUs, device nodes, libraries",
+        about: &[
+            "Shows what the host has: the driver, its GPUs and MIG devices, device nodes and files. \
+                  A host without a driver is no error.",
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[flag("json", "print one JSON document, with stable keys").switch(|json| *json = true)],
+    ..Command::of(run)
+};
 
-Shows what the host has: the driver, its GPUs and MIG devices, device nodes and files.
-
-  --json   as one JSON document, with stable keys
-  --help   this text
-";
-
-/// Runs the command on the arguments after `list`.
-///
-/// # Errors
-/// [`Code::Usage`] for an unknown argument, and when the directories of the host cannot be opened. A host
-/// without a driver is no error: it has nothing to list.
-pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let mut as_json = false;
-    let mut parser = lexopt::Parser::from_args(args);
-    let usage = |e: lexopt::Error| Error::new(Code::Usage, "nvoci list", e.to_string());
-    while let Some(arg) = parser.next().map_err(usage)? {
-        match arg {
-            lexopt::Arg::Long("json") => as_json = true,
-            lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => {
-                super::print(HELP)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            other => return Err(usage(other.unexpected())),
-        }
-    }
+fn run(as_json: bool) -> Result<ExitCode> {
     let locations = super::locations(&super::load_config(None)?);
     let host = Host::discover(&Roots::open(&locations)?, &locations)?;
     if as_json {
@@ -345,7 +333,11 @@ mod tests {
 
     #[test]
     fn unknown_arguments_are_refused() {
-        let e = run(["--jsn".into()].into_iter()).unwrap_err();
-        assert_eq!(e.code(), Code::Usage);
+        let e = COMMAND.parse(["--jsn".into()]).unwrap_err();
+        assert_eq!(
+            e.to_string(),
+            "nvoci list: there is no option `--jsn`; fix: did you mean `--json`? `nvoci list --help` lists all \
+             [NVOCI-1001]"
+        );
     }
 }

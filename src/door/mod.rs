@@ -4,9 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::vec::IntoIter;
 
+use self::cli::{Command, Foreign, Group, Page, Table as _, flag};
 use crate::config::Config;
-use crate::error::{Class, Code, Error, IoContext as _, Result};
+use crate::error::{Class, Code, IoContext as _, Result};
 use crate::host::Locations;
 use crate::oci::Spec;
 use crate::request::{Door, wants_gpu_fast};
@@ -15,6 +17,7 @@ use crate::sys::program::Program;
 
 pub mod cdi;
 pub mod cdi_hook;
+mod cli;
 pub mod config;
 pub mod container_cli;
 pub mod ctk;
@@ -34,40 +37,99 @@ mod reload;
 pub mod runtime;
 mod wiring;
 
-/// `nvoci --help`.
-pub const HELP: &str = "\
-nvoci gives OCI containers the host's NVIDIA GPUs.
+/// `nvoci`.
+static COMMAND: Command<()> = Command {
+    page: Page {
+        name: "nvoci",
+        summary: "give OCI containers the host's NVIDIA GPUs",
+        about: &[
+            "nvoci gives OCI containers the host's NVIDIA GPUs.",
+            "`nvoci COMMAND --help` explains each command.",
+        ],
+        sections: &[
+            (
+                "Other names",
+                &[
+                    "The same program answers to nvidia-container-runtime-hook, nvidia-container-toolkit, \
+                   nvidia-container-runtime (.cdi, .legacy), nvidia-cdi-hook, nvidia-container-cli, nvidia-ctk \
+                   and nvoci-runtime when called by these names.",
+                ],
+            ),
+            (
+                "Errors",
+                &["Errors are one line: what: why; fix: what to do [NVOCI-code]."],
+            ),
+        ],
+        ..Page::EMPTY
+    },
+    commands: &[
+        Group {
+            heading: "For people",
+            commands: &[
+                &list::COMMAND,
+                &plan::COMMAND,
+                &cdi::COMMAND,
+                &doctor::COMMAND,
+                &ps::COMMAND,
+                &config::COMMAND,
+                &install::INSTALL,
+                &install::UNINSTALL,
+                &ldconfig::COMMAND,
+            ],
+        },
+        Group {
+            heading: "For engines",
+            commands: &[&hook::COMMAND, &RUNTIME, &cdi_hook::COMMAND],
+        },
+        Group {
+            heading: "For packages",
+            commands: &[&VERSION_COMMAND, &cli::texts::COMMAND],
+        },
+    ],
+    flags: &[flag("version", "print the version").short('V').shows(VERSION)],
+    ..Command::of(|()| {
+        print(&cli::help(&COMMAND))?;
+        Ok(ExitCode::SUCCESS)
+    })
+};
 
-Usage: nvoci COMMAND [OPTIONS]      nvoci COMMAND --help explains each
+/// `nvoci version`, for `nvoci --version`.
+static VERSION_COMMAND: Command<()> = Command {
+    page: Page {
+        name: "nvoci version",
+        summary: "print the version",
+        hidden: true,
+        ..Page::EMPTY
+    },
+    ..Command::of(|()| {
+        print(VERSION)?;
+        Ok(ExitCode::SUCCESS)
+    })
+};
 
-For people
-  list        what this host has: driver, GPUs, device nodes, libraries
-  plan        what a bundle, or a set of variables, would get and why
-  cdi         CDI specifications: write, list, check, transform
-  doctor      which link of the chain is broken, why, and the one fix
-  ps          which running containers and processes hold GPUs
-  config      the effective configuration, each value with its origin
-  install     register nvoci with docker, podman, containerd or crio
-  uninstall   take that back
-  ldconfig    read, rebuild and query a root's loader cache without executing anything
+/// What `--version` prints.
+const VERSION: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"), "\n");
 
-For engines
-  hook        an OCI hook: prestart, createRuntime or createContainer
-  runtime     an OCI runtime in front of runc or crun
-  cdi-hook    the hooks that the vendor's CDI specifications name
-
-The same program answers to nvidia-container-runtime-hook, nvidia-container-toolkit,
-nvidia-container-runtime (.cdi, .legacy), nvidia-cdi-hook, nvidia-container-cli,
-nvidia-ctk and nvoci-runtime when called by these names.
-
-Errors are one line: what: why; fix: what to do [NVOCI-code].
-";
+static RUNTIME: Foreign = Foreign {
+    page: Page {
+        name: "nvoci runtime",
+        summary: "run as an OCI runtime in front of runc or crun",
+        usage: &["nvoci runtime [RUNC'S ARGUMENTS]"],
+        about: &[
+            "Takes runc's command line. On create and run it edits config.json of the bundle; everything \
+                  else goes to runc or crun as it is. Engines start it as nvoci-runtime. `--help` is the \
+                  low-level runtime's own.",
+        ],
+        ..Page::EMPTY
+    },
+    run: |args| Ok(runtime("nvoci-runtime", args)),
+};
 
 /// Runs the door that `args` (with the program's name first) lead to.
 pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     process::set_umask();
     inroot::set_label("nvoci");
-    let mut args = args.into_iter();
+    let mut args = args.into_iter().collect::<Vec<OsString>>().into_iter();
     let name = args.next().unwrap_or_default();
     let name = Path::new(&name)
         .file_name()
@@ -93,20 +155,17 @@ pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Privilege is never decided here: a name only chooses which command line is understood.
-fn by_name(name: &str, mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+fn by_name(name: &str, args: IntoIter<OsString>) -> Result<ExitCode> {
     match name {
-        "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::run(args),
-        "nvidia-cdi-hook" => cdi_hook::run(args),
+        "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::COMMAND.start(args),
+        "nvidia-cdi-hook" => cdi_hook::COMMAND.start(args),
         "nvidia-ctk" => ctk::run(args),
         "nvidia-container-cli" => container_cli::run(args),
         "nvoci-runtime"
         | "nvidia-container-runtime"
         | "nvidia-container-runtime.cdi"
         | "nvidia-container-runtime.legacy" => Ok(runtime(name, args)),
-        _ => {
-            let command = args.next();
-            by_command(command.as_deref().and_then(OsStr::to_str), args)
-        }
+        _ => COMMAND.start(args),
     }
 }
 
@@ -116,48 +175,12 @@ fn runtime(name: &str, args: impl Iterator<Item = OsString>) -> ExitCode {
     runtime::run(OsStr::new(name), &args, &wiring::Injection)
 }
 
-fn by_command(command: Option<&str>, args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    match command {
-        Some("hook") => hook::run(args),
-        Some("cdi") => cdi::run(args),
-        Some("cdi-hook") => cdi_hook::run(args),
-        Some("runtime") => Ok(runtime("nvoci-runtime", args)),
-        Some("list") => list::run(args),
-        Some("plan") => plan::run(args),
-        Some("ps") => ps::run(args),
-        Some("config") => config::run(args),
-        Some("doctor") => doctor::run(args),
-        Some("install") => install::run(install::Verb::Install, args),
-        Some("uninstall") => install::run(install::Verb::Uninstall, args),
-        Some("ldconfig") => ldconfig::run(args),
-        Some("help" | "--help" | "-h") => {
-            print(HELP)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Some("version" | "--version" | "-V") => {
-            print_line(crate::VERSION_LINE)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(other) => Err(Error::new(
-            Code::Usage,
-            format!("`{other}`"),
-            "there is no such command",
-        )),
-        None => Err(Error::new(Code::Usage, "nvoci", "no command was given")),
-    }
-}
-
 /// Writes `text` to standard output.
 ///
 /// # Errors
 /// When it cannot be written whole, as to a full file system. A reader that has closed the pipe (`| head`) is no error.
 fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
-}
-
-/// [`print`], with the end of a line.
-fn print_line(line: &str) -> Result<()> {
-    print(&format!("{line}\n"))
 }
 
 /// [`print`] for content that is not text.

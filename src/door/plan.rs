@@ -1,40 +1,23 @@
 //! `nvoci plan`: what a container would get, and why, without changing anything.
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lexopt::Arg;
 use serde_json::{Value, json};
 
+use super::cli::{Command, Page, Words, argument, flag};
 use super::inject;
 use crate::config::Config;
-use crate::error::{Code, Error, Escaped, Result};
+use crate::error::{Escaped, Result};
 use crate::host::{Host, Locations, Roots};
 use crate::plan::{Forward, LinkAt, Plan, plan};
 use crate::request::{self, Door, Inputs};
 use crate::sys::budget::Budget;
 use crate::vocabulary::or_empty;
 
-/// `nvoci plan --help`.
-pub const HELP: &str = "\
-Shows what a container would get, and why. Changes nothing.
-
-Usage: nvoci plan [--json] [--config FILE] BUNDLE
-       nvoci plan [--json] [--config FILE] [--privileged] NAME=VALUE...
-
-  BUNDLE        a directory with an OCI config.json
-  NAME=VALUE    the container's variables, e.g. NVIDIA_VISIBLE_DEVICES=0
-                NVIDIA_DRIVER_CAPABILITIES=compute,graphics
-  --privileged  as if the container had CAP_SYS_ADMIN
-  --json        machine-readable, with stable keys
-
-Exit status: 0 the request can be met (or there is none); otherwise the one of the error that the
-container would be refused with.
-";
-
-struct Options {
+#[derive(Default)]
+pub(super) struct Options {
     json: bool,
     privileged: bool,
     config: Option<PathBuf>,
@@ -42,13 +25,56 @@ struct Options {
     env: Vec<(String, String)>,
 }
 
-/// Runs the command.
-pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let Some(options) = parse(args)? else {
-        return Ok(ExitCode::SUCCESS);
-    };
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci plan",
+        summary: "show what a bundle, or a set of variables, would get and why",
+        usage: &[
+            "nvoci plan [OPTIONS] BUNDLE",
+            "nvoci plan [OPTIONS] NAME=VALUE...",
+        ],
+        about: &["Shows what a container would get, and why. Changes nothing."],
+        arguments: &[
+            argument("BUNDLE", "a directory with an OCI config.json"),
+            argument(
+                "NAME=VALUE...",
+                "the container's variables, such as NVIDIA_VISIBLE_DEVICES=0 and \
+                       NVIDIA_DRIVER_CAPABILITIES=compute,graphics",
+            ),
+        ],
+        exit: &[
+            ("0", "the request can be met, or there is none"),
+            (
+                "other",
+                "that of the error with which the container would be refused",
+            ),
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("json", "print one JSON document, with stable keys").switch(|o| o.json = true),
+        flag("privileged", "plan as if the container had CAP_SYS_ADMIN").switch(|o| o.privileged = true),
+        flag("config", "use another configuration").path("FILE", |o, file| o.config = Some(file)),
+    ],
+    words: Words::Many(|o, word| {
+        match word.to_str().and_then(|w| w.split_once('=')) {
+            Some((name, value)) => o.env.push((name.to_owned(), value.to_owned())),
+            None if o.bundle.is_none() => o.bundle = Some(word.into()),
+            None => return Err("more than one bundle was given".to_owned()),
+        }
+        Ok(())
+    }),
+    ..Command::of(|options| run(&options))
+};
+
+fn run(options: &Options) -> Result<ExitCode> {
+    match (options.bundle.is_some(), options.env.is_empty()) {
+        (false, true) => return Err(COMMAND.usage_error("neither a bundle nor variables were given")),
+        (true, false) => return Err(COMMAND.usage_error("either a bundle or variables, not both")),
+        _ => {}
+    }
     let config = super::load_config(options.config.as_deref())?;
-    super::print(&shown(&options, &config, &super::locations(&config))?)?;
+    super::print(&shown(options, &config, &super::locations(&config))?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -95,50 +121,10 @@ fn shown(options: &Options, config: &Config, locations: &Locations) -> Result<St
 pub(super) fn of_bundle(bundle: &Path, json: bool, config: &Config, locations: &Locations) -> Result<String> {
     let options = Options {
         json,
-        privileged: false,
-        config: None,
         bundle: Some(bundle.to_owned()),
-        env: Vec::new(),
+        ..Options::default()
     };
     shown(&options, config, locations)
-}
-
-fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
-    let usage = |why: String| Error::new(Code::Usage, "nvoci plan", why).fix("see `nvoci plan --help`");
-    let mut options = Options {
-        json: false,
-        privileged: false,
-        config: None,
-        bundle: None,
-        env: Vec::new(),
-    };
-    let mut parser = lexopt::Parser::from_args(args);
-    while let Some(arg) = parser.next().map_err(|e| usage(e.to_string()))? {
-        match arg {
-            Arg::Long("help") | Arg::Short('h') => {
-                super::print(HELP)?;
-                return Ok(None);
-            }
-            Arg::Long("json") => options.json = true,
-            Arg::Long("privileged") => options.privileged = true,
-            Arg::Long("config") => {
-                options.config = Some(parser.value().map_err(|e| usage(e.to_string()))?.into());
-            }
-            Arg::Value(word) => match word.to_str().and_then(|w| w.split_once('=')) {
-                Some((name, value)) => options.env.push((name.to_owned(), value.to_owned())),
-                None if options.bundle.is_none() => options.bundle = Some(word.into()),
-                None => return Err(usage("more than one bundle was given".to_owned())),
-            },
-            other => return Err(usage(other.unexpected().to_string())),
-        }
-    }
-    if options.bundle.is_none() && options.env.is_empty() {
-        return Err(usage("neither a bundle nor variables were given".to_owned()));
-    }
-    if options.bundle.is_some() && !options.env.is_empty() {
-        return Err(usage("either a bundle or variables, not both".to_owned()));
-    }
-    Ok(Some(options))
 }
 
 fn to_text(plan: &Plan) -> String {

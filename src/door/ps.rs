@@ -3,48 +3,41 @@
 mod metrics;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::cli::{Command, Page, flag};
 use crate::containers::{Container, Holders, Process, driver_places, look};
-use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::error::{Code, Escaped, IoContext as _, Result};
 use crate::host::{Gpu, Host, Roots};
 use crate::vocabulary::or_empty;
 
-const HELP: &str = "\
-Usage: nvoci ps [--json | --prometheus]
+pub(super) static COMMAND: Command<Form> = Command {
+    page: Page {
+        name: "nvoci ps",
+        summary: "show the running containers and processes that use GPUs",
+        about: &[
+            "Lists the running containers that have GPUs, and the processes that use one at this moment, \
+                  according to the kernel: open descriptors, device nodes, mounts, cgroups. Root sees all of \
+                  them.",
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("json", "print one JSON document, with stable keys").switch(|form| *form = Form::Json),
+        flag(
+            "prometheus",
+            "print metrics for the textfile collector of Prometheus' node exporter",
+        )
+        .switch(|form| *form = Form::Prometheus),
+    ],
+    ..Command::of(run)
+};
 
-Lists the running containers that have GPUs, and the processes that use one at this moment, as the
-kernel tells it: open descriptors, device nodes, mounts, cgroups. Root sees all of them.
-
-  --json        as one JSON document, with stable keys
-  --prometheus  as metrics for the textfile collector of Prometheus' node exporter
-  --help        this text
-";
-
-/// Runs the command on the arguments after `ps`.
-///
-/// # Errors
-/// [`Code::Usage`] for an unknown argument, [`Code::System`] where `/proc` cannot be read.
-pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let mut form = Form::Table;
-    let mut parser = lexopt::Parser::from_args(args);
-    let usage = |e: lexopt::Error| Error::new(Code::Usage, "nvoci ps", e.to_string());
-    while let Some(arg) = parser.next().map_err(usage)? {
-        match arg {
-            lexopt::Arg::Long("json") => form = Form::Json,
-            lexopt::Arg::Long("prometheus") => form = Form::Prometheus,
-            lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => {
-                super::print(HELP)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            other => return Err(usage(other.unexpected())),
-        }
-    }
+fn run(form: Form) -> Result<ExitCode> {
     let config = super::load_config(None)?;
     let places = driver_places(&config.driver_dirs);
     let holders = look(Path::new("/proc"), &places).context(Code::System, || "/proc")?;
@@ -61,9 +54,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
 }
 
 /// How the answer is written.
-enum Form {
+#[derive(Clone, Copy, Default)]
+pub(super) enum Form {
     Json,
     Prometheus,
+    #[default]
     Table,
 }
 
@@ -206,6 +201,6 @@ mod tests {
             table(&Holders::default(), &[]),
             "Nothing that runs here holds a GPU.\n"
         );
-        assert_eq!(run(["--all".into()].into_iter()).unwrap_err().code(), Code::Usage);
+        assert!(COMMAND.parse(["--all".into()]).is_err());
     }
 }

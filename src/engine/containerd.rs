@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{Code, Error, Result};
 
 use super::edit::{Edit, Editor, Format, lookup};
-use super::{Settings, Take, toml};
+use super::model::{Settings, Take};
 
 const RUNC_V2: &str = "io.containerd.runc.v2";
 const ANNOTATIONS: &str = "container_annotations";
@@ -55,102 +55,157 @@ pub(super) fn has_cri(file: &Value) -> bool {
 /// [`Code::Engine`] when the file is not valid, or its default runtime is set in the way of before 1.3.
 pub fn plan(file: &str, current: Option<&str>, seen: Option<&Value>, s: &Settings) -> Result<Edit> {
     let mut e = Editor::open(file, Format::Toml, current.unwrap_or_default())?;
-    let mut warnings = Vec::new();
-    let version = if let Some(known) = version(e.value()) {
-        known
-    } else {
-        // Version 2 is read by every containerd from 1.3 on.
-        e.set(&["version"], &json!(2))?;
-        2
-    };
-    if version > 4 {
-        warnings.push(format!(
-            "{file}: version {version} is newer than what is known here; treated as version 4"
-        ));
-    }
-    let plugin = plugin(version);
-    let here = cri(e.value()).cloned();
-    let table = seen.or(here.as_ref()).unwrap_or(&Value::Null);
+    let desired = Desired::decide(file, e.value(), seen, s)?;
+    desired.apply(&mut e, s)?;
+    Ok(e.finish(desired.warnings))
+}
 
-    let none = table
-        .get("runtimes")
-        .and_then(Value::as_object)
-        .is_none_or(Map::is_empty);
-    let base = base(table, &s.name);
-    let legacy_default = table
-        .get("default_runtime")
-        .is_some_and(|d| d.get("runtime_type").is_some_and(|t| t != ""));
-    if s.set_as_default && legacy_default {
-        return Err(Error::new(
-            Code::Engine,
-            file,
-            format!("[plugins.{plugin}.containerd.default_runtime] overrides default_runtime_name"),
-        )
-        .fix("move it to containerd.runtimes and name it in default_runtime_name"));
+/// What the file must hold after the registration, decided from what it holds before.
+struct Desired {
+    /// The version for a file that has none: every containerd from 1.3 on reads version 2.
+    version: Option<i64>,
+    /// The name of the CRI plugin's runtime table.
+    plugin: &'static str,
+    enable_cdi: bool,
+    default: bool,
+    /// runc's own entry must be written too.
+    runc: bool,
+    runtime: Runtime,
+    warnings: Vec<String>,
+}
+
+/// What becomes of the runtime's entry.
+enum Runtime {
+    /// The whole entry is written.
+    Added(Value),
+    /// These keys of the user's entry are written.
+    Repaired {
+        runtime_type: Option<&'static str>,
+        /// The option that names the OCI runtime's binary.
+        binary: &'static str,
+        annotations: Option<Value>,
+    },
+}
+
+impl Desired {
+    fn decide(file: &str, value: &Value, seen: Option<&Value>, s: &Settings) -> Result<Self> {
+        let known = version(value);
+        let plugin = plugin(known.unwrap_or(2));
+        let here = lookup(value, &["plugins", plugin, "containerd"]);
+        let table = seen.or(here).unwrap_or(&Value::Null);
+        let legacy_default = has_legacy_default(table);
+        if s.set_as_default && legacy_default {
+            return Err(Error::new(
+                Code::Engine,
+                file,
+                format!("[plugins.{plugin}.containerd.default_runtime] overrides default_runtime_name"),
+            )
+            .fix("move it to containerd.runtimes and name it in default_runtime_name"));
+        }
+        let entry = here.and_then(|t| t.get("runtimes")?.get(&s.name));
+        let warnings = [newer_version(file, known), disabled_plugin(file, value)];
+        Ok(Self {
+            version: known.is_none().then_some(2),
+            plugin,
+            enable_cdi: s.cdi,
+            default: s.set_as_default,
+            runc: !legacy_default && hides_runc(table, &s.name),
+            runtime: match entry {
+                Some(entry) => Runtime::repaired(entry, s),
+                None => Runtime::Added(new_entry(base(table, &s.name), s)),
+            },
+            warnings: warnings.into_iter().flatten().collect(),
+        })
     }
 
-    let root = ["plugins", plugin, "containerd"];
-    let runtimes = ["plugins", plugin, "containerd", "runtimes"];
-    let join = |base: &[&'static str], rest: &[&str]| -> Vec<String> {
-        base.iter().chain(rest).map(|k| (*k).to_owned()).collect()
-    };
-    let mut set = |path: Vec<String>, value: &Value| {
-        let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        e.set(&path, value)
-    };
-    if s.cdi {
-        set(
-            vec!["plugins".into(), plugin.into(), "enable_cdi".into()],
-            &json!(true),
-        )?;
-    }
-    if s.set_as_default {
-        set(join(&root, &["default_runtime_name"]), &json!(s.name))?;
-    }
-    if none && s.name != "runc" && !legacy_default {
-        // Before 2.0 the first runtime that a file names replaces the built-in table, runc with it,
-        // and the CRI plugin then fails for want of its default runtime.
-        let name = table
-            .get("default_runtime_name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        if name.is_empty() || name == "runc" || name == s.name {
-            set(join(&runtimes, &["runc"]), &json!({"runtime_type": RUNC_V2}))?;
+    fn apply(&self, e: &mut Editor, s: &Settings) -> Result<()> {
+        if let Some(version) = self.version {
+            e.set(&["version"], &json!(version))?;
+        }
+        let cri = ["plugins", self.plugin];
+        let set = |e: &mut Editor, below: &[&str], value: &Value| e.set(&[&cri, below].concat(), value);
+        if self.enable_cdi {
+            set(e, &["enable_cdi"], &json!(true))?;
+        }
+        if self.default {
+            set(e, &["containerd", "default_runtime_name"], &json!(s.name))?;
+        }
+        if self.runc {
+            let entry = json!({"runtime_type": RUNC_V2});
+            set(e, &["containerd", "runtimes", "runc"], &entry)?;
+        }
+        let ours = ["containerd", "runtimes", s.name.as_str()];
+        match &self.runtime {
+            Runtime::Added(entry) => set(e, &ours, entry),
+            Runtime::Repaired {
+                runtime_type,
+                binary,
+                annotations,
+            } => {
+                if let Some(kind) = runtime_type {
+                    set(e, &[&ours[..], &["runtime_type"]].concat(), &json!(kind))?;
+                }
+                let binary = [&ours[..], &["options", binary]].concat();
+                set(e, &binary, &json!(s.runtime_path))?;
+                match annotations {
+                    Some(list) => set(e, &[&ours[..], &[ANNOTATIONS]].concat(), list),
+                    None => Ok(()),
+                }
+            }
         }
     }
-    let existing = here
-        .as_ref()
-        .and_then(|t| t.get("runtimes")?.get(&s.name))
-        .cloned();
-    match existing {
-        Some(entry) => {
-            let kind = entry
-                .get("runtime_type")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            if kind.is_empty() {
-                set(join(&runtimes, &[&s.name, "runtime_type"]), &json!(RUNC_V2))?;
-            }
-            set(
-                join(&runtimes, &[&s.name, "options", binary(kind)]),
-                &json!(s.runtime_path),
-            )?;
-            let passed = entry.get(ANNOTATIONS);
-            let wanted = with_patterns(passed, &s.annotations);
-            if passed != Some(&wanted) {
-                set(join(&runtimes, &[&s.name, ANNOTATIONS]), &wanted)?;
-            }
+}
+
+impl Runtime {
+    fn repaired(entry: &Value, s: &Settings) -> Self {
+        let kind = text(entry, "runtime_type");
+        let passed = entry.get(ANNOTATIONS);
+        let wanted = with_patterns(passed, &s.annotations);
+        Self::Repaired {
+            runtime_type: kind.is_empty().then_some(RUNC_V2),
+            binary: binary(kind),
+            annotations: (passed != Some(&wanted)).then_some(wanted),
         }
-        None => set(join(&runtimes, &[&s.name]), &entry(base, s))?,
     }
-    let disabled = e.get(&["disabled_plugins"]).and_then(Value::as_array);
+}
+
+/// The text at `key`, empty where there is none.
+fn text<'a>(table: &'a Value, key: &str) -> &'a str {
+    table.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether the default runtime is defined in the way of before containerd 1.3.
+fn has_legacy_default(table: &Value) -> bool {
+    let kind = lookup(table, &["default_runtime", "runtime_type"]);
+    kind.is_some_and(|kind| kind != "")
+}
+
+/// Whether naming the runtime `name` removes the built-in runc, which containerd still needs.
+///
+/// Before 2.0 the first runtime that a file names replaces the built-in table, runc with it, and
+/// the CRI plugin then fails because its default runtime is missing.
+fn hides_runc(table: &Value, name: &str) -> bool {
+    let runtimes = table.get("runtimes").and_then(Value::as_object);
+    let default = text(table, "default_runtime_name");
+    runtimes.is_none_or(Map::is_empty)
+        && name != "runc"
+        && (default.is_empty() || default == "runc" || default == name)
+}
+
+fn newer_version(file: &str, version: Option<i64>) -> Option<String> {
+    let version = version.filter(|v| *v > 4)?;
+    Some(format!(
+        "{file}: version {version} is newer than what is known here; treated as version 4"
+    ))
+}
+
+fn disabled_plugin(file: &str, value: &Value) -> Option<String> {
     let names = ["cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"];
-    if disabled.is_some_and(|d| d.iter().any(|p| p.as_str().is_some_and(|p| names.contains(&p)))) {
-        warnings.push(format!(
-            "{file}: disabled_plugins turns the CRI plugin off; Kubernetes will not see the runtime until it is on"
-        ));
-    }
-    Ok(e.finish(warnings))
+    let disabled = value.get("disabled_plugins")?.as_array()?;
+    disabled
+        .iter()
+        .any(|p| p.as_str().is_some_and(|p| names.contains(&p)))
+        .then(|| format!("{file}: disabled_plugins turns the CRI plugin off; Kubernetes will not see the runtime until it is on"))
 }
 
 /// The runtime whose options ours gets: the default, `runc` or `crun`, if runc's shim runs it.
@@ -160,8 +215,8 @@ fn base<'a>(table: &'a Value, name: &str) -> Option<&'a Map<String, Value>> {
         .filter(|d| *d != name && !d.starts_with("nvidia"))
         .into_iter()
         .chain(["runc", "crun"])
-        .filter_map(|n| toml::table(table, &["runtimes", n]))
-        .chain(toml::table(table, &["default_runtime"]))
+        .filter_map(|n| lookup(table, &["runtimes", n])?.as_object())
+        .chain(table.get("default_runtime").and_then(Value::as_object))
         .find(|r| {
             let kind = r.get("runtime_type").and_then(Value::as_str).unwrap_or_default();
             matches!(kind, "" | RUNC_V2 | "io.containerd.runc.v1" | LINUX_V1)
@@ -181,7 +236,7 @@ fn with_patterns(list: Option<&Value>, patterns: &[String]) -> Value {
 }
 
 /// The new runtime: a copy of `base` with our binary in it.
-fn entry(base: Option<&Map<String, Value>>, s: &Settings) -> Value {
+fn new_entry(base: Option<&Map<String, Value>>, s: &Settings) -> Value {
     let mut entry = base.cloned().unwrap_or_default();
     let kind = match entry.get("runtime_type").and_then(Value::as_str) {
         Some(kind) if !kind.is_empty() => kind.to_owned(),

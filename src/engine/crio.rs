@@ -5,14 +5,14 @@ use serde_json::{Map, Value, json};
 use crate::error::Result;
 
 use super::edit::{Edit, Editor, Format, lookup};
-use super::{Settings, Take};
+use super::model::{Settings, Take, header};
 
 /// Plans the drop-in. `seen` are the parsed files that CRI-O reads, the main one first, later ones win.
 ///
 /// # Errors
 /// [`Code::Engine`](crate::error::Code::Engine) when an existing drop-in is not valid.
 pub fn plan(file: &str, current: Option<&str>, seen: &[Value], s: &Settings) -> Result<Edit> {
-    let start = current.map_or_else(|| super::header("crio"), str::to_owned);
+    let start = current.map_or_else(|| header("crio"), str::to_owned);
     let mut e = Editor::open(file, Format::Toml, &start)?;
     if s.set_as_default {
         e.set(&["crio", "runtime", "default_runtime"], &json!(s.name))?;

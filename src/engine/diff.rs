@@ -1,4 +1,7 @@
 //! A unified diff of two texts, for people.
+//!
+//! The table of `middle` has a fixed bound, so time and output are the same on each machine. The
+//! crate similar takes 22 s for two files of 1 MiB that repeat ten lines, unless it has a deadline.
 
 use std::fmt::Write as _;
 
@@ -158,6 +161,20 @@ mod tests {
             unified("/f", None, Some("a\n")),
             "--- /dev/null\n+++ b/f\n@@ -0,0 +1,1 @@\n+a\n"
         );
+    }
+
+    #[test]
+    fn large_texts_without_a_common_line_are_shown_as_replaced() {
+        let text = |side: &str, kinds: usize| -> String {
+            (0..100_000)
+                .map(|n| format!("{side} {:08}\n", n % kinds))
+                .collect()
+        };
+        for kinds in [10, 100_000] {
+            let (before, after) = (text("old", kinds), text("new", kinds));
+            let diff = unified("/f", Some(&before), Some(&after));
+            assert!(before.len() > 1 << 20 && diff.lines().count() == 200_003);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::error::{Code, Error, Result};
 
 use super::edit::{Edit, Editor, Format};
-use super::{Settings, Take};
+use super::model::{Settings, Take};
 
 /// Plans the registration. `current` is the file's text, `None` when there is no file.
 ///

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::error::{Code, Error, Result};
 use crate::oci::bundle::memory_of;
 
+use super::text::Syntax;
 use super::{json, toml};
 
 /// The syntax of a configuration file.
@@ -59,14 +60,6 @@ pub struct Edit {
     pub changes: Vec<Change>,
     /// What the user should know; none of it stops the edit.
     pub warnings: Vec<String>,
-}
-
-/// A syntax error in the file as it is.
-#[derive(Clone, Debug)]
-pub(super) struct Syntax {
-    pub(super) line: usize,
-    pub(super) column: usize,
-    pub(super) message: String,
 }
 
 /// What became of one [`Change`] when it was taken back.
@@ -304,24 +297,6 @@ impl Editor {
 /// The value at `path` below `value`.
 pub(super) fn lookup<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |v, key| v.get(key))
-}
-
-/// `"\r\n"` where the text uses it, else `"\n"`.
-pub(super) fn newline(text: &str) -> &'static str {
-    if text.contains("\r\n") { "\r\n" } else { "\n" }
-}
-
-/// The white space that the line around byte `at` starts with.
-pub(super) fn line_indent(text: &str, at: usize) -> &str {
-    let start = line_start(text, at);
-    let line = text.get(start..).unwrap_or_default();
-    let width = line.len() - line.trim_start_matches([' ', '\t']).len();
-    line.get(..width).unwrap_or_default()
-}
-
-/// The first byte of the line around byte `at`.
-pub(super) fn line_start(text: &str, at: usize) -> usize {
-    text.get(..at).and_then(|t| t.rfind('\n')).map_or(0, |i| i + 1)
 }
 
 fn parse(format: Format, text: &str) -> Result<Value, Syntax> {

@@ -9,7 +9,7 @@ use crate::error::{Code, Error, Result};
 use crate::sys::daemon::{self, Daemon, Fault};
 use crate::sys::owned;
 
-use super::Engine;
+use super::model::Engine;
 
 /// What a flag's value is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

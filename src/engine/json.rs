@@ -1,13 +1,19 @@
 //! Edits in JSON text: one member is set or removed, every other byte stays.
 //!
-//! The text is validated by serde_json first; the scanner here only finds where things are. A member
-//! that appears twice counts as its last appearance, as in the engines' own parser.
+//! serde_json parses, and its [`RawValue`] is the slice of the text that holds a key or a value: so
+//! each edit is a splice. A member that appears twice counts as its last appearance, as in dockerd.
+//! jsonc-parser's syntax tree is not used: an object on one line becomes several when it appends,
+//! and removing the member does not restore it.
 
+use std::fmt;
 use std::ops::Range;
 
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::edit::{Syntax, line_indent, newline};
+use super::text::{Syntax, line_indent, newline, splice};
 
 /// Parses the whole text; white space alone is an empty object, as for dockerd.
 pub(super) fn parse(text: &str) -> Result<Value, Syntax> {
@@ -212,87 +218,55 @@ fn unit(text: &str) -> String {
         .unwrap_or_else(|| "  ".to_owned())
 }
 
+/// Where the value of the whole text is; `None` of white space.
 fn root(text: &str) -> Option<Range<usize>> {
-    let start = text.find('{')?;
-    Some(start..value_end(text.as_bytes(), start))
+    position(text, serde_json::from_str(text).ok()?)
 }
 
 /// The members of the object at `at`; `None` when it is not an object.
 fn members(text: &str, at: &Range<usize>) -> Option<Vec<Member>> {
-    let bytes = text.as_bytes();
-    if bytes.get(at.start) != Some(&b'{') {
-        return None;
-    }
-    let mut out = Vec::new();
-    let mut i = at.start + 1;
-    loop {
-        i += bytes.get(i..)?.iter().position(|b| matches!(b, b'"' | b'}'))?;
-        if bytes.get(i) == Some(&b'}') {
-            return Some(out);
-        }
-        let key_end = value_end(bytes, i);
-        let key = serde_json::from_str(text.get(i..key_end)?).ok()?;
-        let colon = key_end + bytes.get(key_end..)?.iter().position(|b| *b == b':')? + 1;
-        let start = colon
-            + bytes
-                .get(colon..)?
-                .iter()
-                .position(|b| !b.is_ascii_whitespace())?;
-        let end = value_end(bytes, start);
-        out.push(Member {
-            key,
-            start: i,
-            key_end,
-            value: start..end,
-        });
-        i = end;
+    let Members(raw) = serde_json::from_str(text.get(at.clone())?).ok()?;
+    let member = |(key, value): (&RawValue, &RawValue)| {
+        let written = position(text, key)?;
+        Some(Member {
+            key: serde_json::from_str(key.get()).ok()?,
+            start: written.start,
+            key_end: written.end,
+            value: position(text, value)?,
+        })
+    };
+    raw.into_iter().map(member).collect()
+}
+
+/// Where a part of `text` is in it.
+fn position(text: &str, part: &RawValue) -> Option<Range<usize>> {
+    let part = part.get();
+    let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+    Some(start..start + part.len())
+}
+
+/// The members of one object as they are written, duplicates too.
+struct Members<'t>(Vec<(&'t RawValue, &'t RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self(Vec::new()))
     }
 }
 
-/// The end of the value that starts at `start`, in text that is known to be valid.
-fn value_end(bytes: &[u8], start: usize) -> usize {
-    let mut depth = 0_usize;
-    let mut i = start;
-    while let Some(&b) = bytes.get(i) {
-        match b {
-            b'"' => {
-                i = string_end(bytes, i);
-                if depth == 0 {
-                    return i;
-                }
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' | b',' | b' ' | b'\t' | b'\r' | b'\n' if depth == 0 => return i,
-            b'}' | b']' => {
-                depth -= 1;
-                if depth == 0 {
-                    return i + 1;
-                }
-            }
-            _ => {}
-        }
-        i += 1;
-    }
-    i
-}
+impl<'de> Visitor<'de> for Members<'de> {
+    type Value = Self;
 
-fn string_end(bytes: &[u8], start: usize) -> usize {
-    let mut i = start + 1;
-    while let Some(&b) = bytes.get(i) {
-        match b {
-            b'\\' => i += 2,
-            b'"' => return i + 1,
-            _ => i += 1,
-        }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
     }
-    i
-}
 
-fn splice(text: &str, at: Range<usize>, with: &str) -> String {
-    let mut out = text.to_owned();
-    out.replace_range(at, with);
-    out
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(member) = map.next_entry()? {
+            self.0.push(member);
+        }
+        Ok(self)
+    }
 }
 
 /// serde_json appends " at line L column C", which the caller says itself.

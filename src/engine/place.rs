@@ -6,7 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::sys::root::Root;
 
 use super::flags::{self, Running};
-use super::{Engine, store};
+use super::model::{Engine, HOOK, STATE_DIR};
 
 /// The files of one engine, below the root.
 #[derive(Clone, Debug)]
@@ -42,9 +42,6 @@ pub struct User {
     /// `$XDG_STATE_HOME` or `~/.local/state`.
     pub state: PathBuf,
 }
-
-/// The one directory that every Podman and CRI-O reads hooks from without being told.
-pub(super) const HOOK: &str = "/usr/share/containers/oci/hooks.d/oci-nvoci.json";
 
 const SNAP_DOCKER: &str = "/var/snap/docker";
 const MICROK8S: &str = "/var/snap/microk8s/current/args/containerd-template.toml";
@@ -84,7 +81,7 @@ pub fn find(engine: Engine, root: &Root, session: &Session, asked: Option<&Path>
     Ok(Place {
         config,
         hook: (engine == Engine::Podman && asked.is_none()).then(|| PathBuf::from(HOOK)),
-        state: PathBuf::from(store::STATE_DIR),
+        state: PathBuf::from(STATE_DIR),
         restart,
         user: false,
         notes,

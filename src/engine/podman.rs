@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use crate::error::Result;
 
 use super::edit::{Edit, Editor, Format};
-use super::{Settings, Take};
+use super::model::{Settings, Take, header};
 
 /// Plans the drop-in of containers.conf.
 ///
 /// # Errors
 /// [`Code::Engine`](crate::error::Code::Engine) when an existing drop-in is not valid.
 pub fn plan(file: &str, current: Option<&str>, s: &Settings) -> Result<Edit> {
-    let start = current.map_or_else(|| super::header("podman"), str::to_owned);
+    let start = current.map_or_else(|| header("podman"), str::to_owned);
     let mut e = Editor::open(file, Format::Toml, &start)?;
     if s.set_as_default {
         e.set(&["engine", "runtime"], &json!(s.name))?;

@@ -3,112 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::{Code, Error, Escaped, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys::lock::Lock;
 use crate::sys::owned;
 use crate::sys::program::Program;
-use crate::sys::root::Root;
 
 use super::edit::{Edit, Editor, Undone};
-use super::place::{Place, Session};
+use super::job::{Job, Outcome, Report};
+use super::model::{Engine, SPEC, Take, header};
+use super::place::Place;
 use super::store::{self, FileRecord, Record, Stored, fingerprint};
-use super::validate::{self, Checked};
-use super::{Engine, Settings, Take, diff, podman, sources, spec};
+use super::{containerd, crio, docker, podman, sources, spec, validate, whole};
 
 /// An install takes some seconds at most, most of them the engine's for its validation.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// One registration or its removal.
-#[derive(Debug)]
-pub struct Job {
-    /// The engine.
-    pub engine: Engine,
-    /// What is registered.
-    pub settings: Settings,
-    /// All paths are below it.
-    pub root: Root,
-    /// Whose machine it is.
-    pub session: Session,
-    /// The file to edit in place of the usual one.
-    pub config: Option<PathBuf>,
-    /// The CDI specification that is to be there; none where it is not known or not wanted.
-    pub spec: Option<String>,
-    /// Change nothing.
-    pub dry_run: bool,
-}
-
-/// What a job came to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    /// Nvoci is registered now.
-    Registered,
-    /// It was, and nothing was written.
-    AlreadyRegistered,
-    /// The registration is taken back.
-    Removed,
-    /// There was none, and nothing was written.
-    NotRegistered,
-}
-
-impl Outcome {
-    /// The words for it.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Registered => "registered",
-            Self::AlreadyRegistered => "already registered",
-            Self::Removed => "removed",
-            Self::NotRegistered => "not registered",
-        }
-    }
-
-    /// Whether a file was (or would be) written.
-    pub const fn changed(self) -> bool {
-        matches!(self, Self::Registered | Self::Removed)
-    }
-}
-
-/// What was done, for people and for `--json`.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// What it came to.
-    pub outcome: Outcome,
-    /// The files concerned.
-    pub files: Vec<PathBuf>,
-    /// The unified diff of all files.
-    pub diff: String,
-    /// One line a value that was set.
-    pub changes: Vec<String>,
-    /// The paths of the keys that were set, for what must be restarted.
-    pub keys: Vec<Vec<String>>,
-    /// Copies of the files as they were.
-    pub backups: Vec<PathBuf>,
-    /// How the result was validated.
-    pub checked: Option<Checked>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
-}
-
-impl Report {
-    fn new(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            files: Vec::new(),
-            diff: String::new(),
-            changes: Vec::new(),
-            keys: Vec::new(),
-            backups: Vec::new(),
-            checked: None,
-            warnings: Vec::new(),
-        }
-    }
-
-    fn add_file(&mut self, path: &Path, before: Option<&str>, after: Option<&str>) {
-        self.files.push(path.to_owned());
-        // A line break in the name would be a line of the diff.
-        let name = Escaped(&path.display().to_string()).to_string();
-        self.diff += &diff::unified(&name, before, after);
-    }
-}
 
 /// Registers nvoci.
 ///
@@ -129,7 +37,7 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
         store::load(&job.root, hook)?;
     }
     if job.spec.is_some() {
-        store::load(&job.root, Path::new(spec::SPEC))?;
+        store::load(&job.root, Path::new(SPEC))?;
     }
     report.warnings.extend(edit.warnings.iter().cloned());
     warn_before(job, &stored, &mut report);
@@ -360,40 +268,7 @@ fn install_hook(
         ));
         return Ok(());
     }
-    write_whole(job, place, path, &podman::hook(&binary), record, report)
-}
-
-/// Writes a file that is ours alone, if it is not what it should be.
-pub(super) fn write_whole(
-    job: &Job,
-    place: &Place,
-    path: &Path,
-    text: &str,
-    record: &mut Record,
-    report: &mut Report,
-) -> Result<()> {
-    let stored = store::load(&job.root, path)?;
-    if stored.text.as_deref() == Some(text) {
-        return Ok(());
-    }
-    report.outcome = Outcome::Registered;
-    report.add_file(&stored.path, stored.text.as_deref(), Some(text));
-    if job.dry_run {
-        return Ok(());
-    }
-    let dirs = store::make_dir(&job.root, store::parent(&stored.path), 0o755)?;
-    let staged = store::stage(&job.root, &stored, text)?;
-    let known = record.file(&stored.path).cloned();
-    record.put(FileRecord {
-        path: stored.path.clone(),
-        created: true,
-        whole: true,
-        dirs: known.map_or(dirs, |k| k.dirs),
-        written: Some(fingerprint(text)),
-        ..FileRecord::default()
-    });
-    record.save(&job.root, &place.state, job.engine)?;
-    staged.commit()
+    whole::write(job, place, path, &podman::hook(&binary), record, report)
 }
 
 /// Takes back what the record says was done to one file.
@@ -446,7 +321,7 @@ fn undo(job: &Job, file: &FileRecord, text: &str, report: &mut Report) -> Result
     for name in &file.names {
         report
             .warnings
-            .extend(job.engine.tidy(&mut e, name)?.map(|w| format!("{shown}: {w}")));
+            .extend(tidy(job.engine, &mut e, name)?.map(|w| format!("{shown}: {w}")));
     }
     let left = e
         .value()
@@ -455,7 +330,7 @@ fn undo(job: &Job, file: &FileRecord, text: &str, report: &mut Report) -> Result
     let text = e.text();
     let comments = text.lines().any(|l| {
         let l = l.trim();
-        l.starts_with('#') && !super::header(job.engine.name()).contains(l)
+        l.starts_with('#') && !header(job.engine.name()).contains(l)
     });
     Ok((!file.created || left || comments).then_some(text))
 }
@@ -476,11 +351,11 @@ fn forget(job: &Job, place: &Place, report: &mut Report) -> Result<()> {
         let Some(text) = &stored.text else { continue };
         let shown = stored.path.display().to_string();
         let mut e = Editor::open(&shown, job.engine.format(), text)?;
-        job.engine.forget(&mut e, &take)?;
+        forget_in(job.engine, &mut e, &take)?;
         if e.text() != *text {
             report
                 .warnings
-                .extend(job.engine.tidy(&mut e, name)?.map(|w| format!("{shown}: {w}")));
+                .extend(tidy(job.engine, &mut e, name)?.map(|w| format!("{shown}: {w}")));
             finish_take_back(job, &stored, Some(&e.text()), report)?;
         }
     }
@@ -514,7 +389,22 @@ fn clean_up(job: &Job, file: &FileRecord, report: &mut Report) {
     store::remove_dirs(&job.root, &file.dirs);
 }
 
-/// An error about an engine's file.
-pub(super) fn broken(file: &Path, why: impl Into<String>) -> Error {
-    Error::new(Code::Engine, file.display().to_string(), why)
+/// Removes a registration that no record describes from one file.
+fn forget_in(engine: Engine, e: &mut Editor, take: &Take<'_>) -> Result<()> {
+    match engine {
+        Engine::Docker => docker::forget(e, take),
+        Engine::Podman => podman::forget(e, take),
+        Engine::Containerd => containerd::forget(e, take),
+        Engine::Crio => crio::forget(e, take),
+    }
+}
+
+/// Removes a default that names a removed runtime; returns a line for the user about it.
+fn tidy(engine: Engine, e: &mut Editor, name: &str) -> Result<Option<String>> {
+    match engine {
+        Engine::Docker => docker::tidy(e, name),
+        Engine::Podman => podman::tidy(e, name),
+        Engine::Containerd => containerd::tidy(e, name),
+        Engine::Crio => crio::tidy(e, name),
+    }
 }

@@ -7,8 +7,9 @@ use crate::error::{Code, Error, Result};
 use crate::sys::daemon::Daemon;
 use crate::sys::program::Program;
 
+use super::model::Engine;
 use super::place::{Place, Session};
-use super::{Engine, ask, flags};
+use super::{ask, flags};
 
 const ASK: Duration = Duration::from_secs(5);
 const ACT: Duration = Duration::from_secs(120);

@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::sys::budget::{Budget, Limits};
 use crate::sys::program::Program;
 use crate::sys::root::Root;
 
 use super::edit::{Edit, Editor, Format};
+use super::job::Job;
+use super::model::Engine;
 use super::place::Place;
-use super::register::{Job, broken};
 use super::store::{self, Stored};
-use super::{Engine, ask, containerd, crio, docker, podman, toml};
+use super::{ask, containerd, crio, docker, podman, toml};
 
 /// No engine reads more files than this.
 const MAX_FILES: usize = 256;
@@ -23,7 +24,7 @@ const MAX_PATTERNS: usize = 1024;
 /// Chooses the file, reads it and plans the edit.
 ///
 /// # Errors
-/// [`Code::Engine`](crate::error::Code::Engine) when a file cannot be read or is not valid.
+/// [`Code::Engine`] when a file cannot be read or is not valid.
 pub(super) fn plan(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
     let root = &job.root;
     let s = &job.settings;
@@ -96,12 +97,16 @@ fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
 /// The files that containerd's main file imports, in the order in which it reads them, main file excluded.
 ///
 /// # Errors
-/// [`Code::Engine`](crate::error::Code::Engine) when one is not valid or there are too many.
+/// [`Code::Engine`] when one is not valid or there are too many.
 pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     let mut queue = vec![main.to_owned()];
     let mut next = 0;
     let mut left = MAX_PATTERNS;
     let budget = budget();
+    let too_many = |what: String| {
+        let why = format!("imports more than {what}");
+        Error::new(Code::Engine, main.display().to_string(), why)
+    };
     while let Some(path) = queue.get(next).cloned() {
         next += 1;
         let value = parse_within(root, &path, &budget)?;
@@ -109,7 +114,7 @@ pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
         for pattern in patterns.into_iter().flatten().filter_map(Value::as_str) {
             left = left
                 .checked_sub(1)
-                .ok_or_else(|| broken(main, format!("imports more than {MAX_PATTERNS} patterns")))?;
+                .ok_or_else(|| too_many(format!("{MAX_PATTERNS} patterns")))?;
             let pattern = store::parent(&path).join(pattern);
             for found in expand(root, &pattern) {
                 if !queue.contains(&found) {
@@ -117,7 +122,7 @@ pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
                 }
             }
             if queue.len() > MAX_FILES {
-                return Err(broken(main, format!("imports more than {MAX_FILES} files")));
+                return Err(too_many(format!("{MAX_FILES} files")));
             }
         }
     }
@@ -241,7 +246,7 @@ mod tests {
             write(&format!("d/{i}.toml"), &keys);
         }
         let e = imports(&root, main).unwrap_err();
-        assert_eq!(e.code(), crate::error::Code::TooLarge);
+        assert_eq!(e.code(), Code::TooLarge);
     }
 
     #[test]

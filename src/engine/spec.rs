@@ -8,13 +8,11 @@ use std::path::Path;
 
 use crate::error::Result;
 
-use super::Engine;
+use super::job::{Job, Report};
+use super::model::{Engine, SPEC};
 use super::place::Place;
-use super::register::{Job, Report, write_whole};
 use super::store::{self, FileRecord, Record, fingerprint};
-
-/// Where it is.
-pub const SPEC: &str = "/etc/cdi/nvidia.yaml";
+use super::whole;
 
 /// Writes it, unless there is one that we did not write or that was edited since.
 pub(super) fn install(
@@ -47,7 +45,7 @@ pub(super) fn install(
             return Ok(());
         }
     }
-    write_whole(job, place, path, text, record, report)
+    whole::write(job, place, path, text, record, report)
 }
 
 /// Whether the file came with another engine's registration as well, and so must stay.

@@ -15,17 +15,15 @@ use serde_json::{Value, json};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::{Node, Root};
 
-use super::Engine;
 use super::edit::Change;
+use super::model::{Engine, HOOK, SPEC};
 
 /// No configuration file of an engine is larger than this many bytes.
 const MAX_FILE: u64 = 4 << 20;
 /// What the name of a file's copy ends in.
 pub(super) const BACKUP: &str = ".nvoci-backup";
 /// The files that are ours as a whole.
-const WHOLE: [&str; 2] = [super::spec::SPEC, super::place::HOOK];
-/// The directory of the records.
-pub const STATE_DIR: &str = "/var/lib/nvoci/install";
+const WHOLE: [&str; 2] = [SPEC, HOOK];
 
 /// A file as it was found.
 #[derive(Debug)]
@@ -520,6 +518,7 @@ pub fn fingerprint(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::STATE_DIR;
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 

@@ -12,21 +12,13 @@ use crate::sys::program::Program;
 
 use super::edit::{Editor, Format};
 use super::flags::{self, Running};
+use super::job::{Checked, Job};
+use super::model::{Engine, Settings};
 use super::place::Place;
-use super::register::Job;
 use super::store::{self, Staged, Stored};
-use super::{Engine, Settings, ask, containerd, sources};
+use super::{ask, containerd, sources};
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// How a configuration was validated.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Checked {
-    /// The engine took it; by which command.
-    By(String),
-    /// It could not be asked; why.
-    Not(String),
-}
 
 /// Has the engine read the staged file.
 ///

@@ -85,7 +85,7 @@ fn examine(name: &str, text: &str, budget: &Budget) -> Result<Report, Exceeded> 
     let mut gpus = 0;
     for (name, service) in &services {
         let before = report.findings.len() + report.omitted;
-        let asks = look(name, service, &mut report, budget)?;
+        let asks = check_service(name, service, &mut report, budget)?;
         gpus += usize::from(asks);
         if asks && report.findings.len() + report.omitted == before {
             report.add(Finding::new(
@@ -115,8 +115,13 @@ fn examine(name: &str, text: &str, budget: &Budget) -> Result<Report, Exceeded> 
     Ok(report)
 }
 
-/// Looks at one service; whether it asks for a GPU in some way.
-fn look(name: &str, service: &Node<'_>, report: &mut Report, budget: &Budget) -> Result<bool, Exceeded> {
+/// Checks one service; returns whether it requests a GPU in any form.
+fn check_service(
+    name: &str,
+    service: &Node<'_>,
+    report: &mut Report,
+    budget: &Budget,
+) -> Result<bool, Exceeded> {
     let image = service.get("image").and_then(|i| i.text());
     let image = image.map(|text| defaults(text, budget)).transpose()?;
     let environment = environment(service, budget)?;

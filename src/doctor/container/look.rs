@@ -105,8 +105,8 @@ pub(super) struct Unit {
 }
 
 impl Seen {
-    /// Looks at a container.
-    pub fn look(container: Container, host: &Host) -> Self {
+    /// Inspects a running container from outside.
+    pub fn inspect(container: Container, host: &Host) -> Self {
         let dir = Path::new("/proc").join(container.pid.to_string());
         let root = Root::open(dir.join("root/.")).ok();
         let env = environment(&dir);

@@ -1,12 +1,12 @@
 use super::*;
 
-fn look(text: &str, wanted: Wanted) -> Report {
+fn report_of(text: &str, wanted: Wanted) -> Report {
     report("Dockerfile", text, &BTreeMap::new(), wanted, &Budget::default()).unwrap()
 }
 
 /// The checks that found something, worse than `Info`, with the line of their evidence.
 fn found(text: &str) -> Vec<(u16, usize)> {
-    list(&look(text, Wanted::default()))
+    list(&report_of(text, Wanted::default()))
 }
 
 fn list(report: &Report) -> Vec<(u16, usize)> {
@@ -37,7 +37,7 @@ CMD [\"python3\", \"app.py\"]
 
 #[test]
 fn a_sound_file_has_nothing() {
-    let report = look(SOUND, Wanted::default());
+    let report = report_of(SOUND, Wanted::default());
     assert_eq!(list(&report), [], "{}", report.to_text(false));
     assert_eq!(report.status(), 0);
     assert!(
@@ -266,7 +266,7 @@ fn what_the_image_asks_for() {
     assert_eq!(of("ENV NVIDIA_DRIVER_CAPABILITIES compute,utility"), []);
     assert_eq!(of("ENV NVIDIA_VISIBLE_DEVICES=none"), [(7511, 2)]);
     assert_eq!(of("ENV NVIDIA_VISIBLE_DEVICES=all"), []);
-    let info = look(
+    let info = report_of(
         "FROM python:3.12\nRUN pip install torch==2.5.1\n",
         Wanted::default(),
     );
@@ -304,9 +304,9 @@ fn against_a_driver_and_a_gpu() {
         )
     };
     // The seed case: an RTX 3070 under WSL2.
-    let seed = look(&torch("cu118"), wanted("560.94", 86, true));
+    let seed = report_of(&torch("cu118"), wanted("560.94", 86, true));
     assert_eq!((list(&seed), seed.status()), (vec![], 0));
-    let old = look(&torch("cu121"), wanted("470.256.02", 86, false));
+    let old = report_of(&torch("cu121"), wanted("470.256.02", 86, false));
     let fail = old
         .findings
         .iter()
@@ -318,11 +318,11 @@ fn against_a_driver_and_a_gpu() {
         "{}",
         fail.fix
     );
-    let ancient = look(&torch("cu118"), wanted("352.55", 86, false));
+    let ancient = report_of(&torch("cu118"), wanted("352.55", 86, false));
     assert!(ancient.to_text(false).contains("driver version is insufficient"));
     assert_eq!(ancient.status(), 2);
     // A GPU that the build has no code for.
-    let new = look(&torch("cu121"), wanted("570.86", 120, false));
+    let new = report_of(&torch("cu121"), wanted("570.86", 120, false));
     let fail = new
         .findings
         .iter()
@@ -338,6 +338,6 @@ proptest::proptest! {
     #[test]
     fn nothing_panics(text in "(FROM |RUN |ENV |ARG |COPY |pip install |torch==|conda create -n |a|:|\\$|\\{|\\}|\"|'|\\\\|\n|\\[|<<E|&&| ){0,60}") {
         let wanted = Wanted { driver: "470.1".parse().ok(), sm: Some(Sm::new(86)), ..Wanted::default() };
-        look(&text, wanted);
+        report_of(&text, wanted);
     }
 }

@@ -14,7 +14,7 @@ use crate::engine::{Engine, containerd, sources};
 use crate::error::Code;
 use crate::sys::root::Root;
 
-pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
+pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
     if !site.installed(&["containerd"]) {
         return None;
     }

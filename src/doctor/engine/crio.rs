@@ -15,7 +15,7 @@ use crate::sys::root::Root;
 /// The directory that CRI-O reads without being told.
 const HOOKS: &str = "/usr/share/containers/oci/hooks.d";
 
-pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
+pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
     if !site.installed(&["crio"]) {
         return None;
     }
@@ -27,48 +27,56 @@ pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
 }
 
 pub(super) fn judge(root: &Root, daemon: Option<&Daemon>, specs: bool) -> Vec<Finding> {
-    let files = match sources::crio_files(root) {
-        Ok(files) => files,
-        Err(e) => {
-            return vec![
-                Finding::new(
-                    &FILE,
-                    Severity::Fail,
-                    e.what(),
-                    format!("CRI-O does not start with it: {}", e.why()),
-                )
-                .fix("correct the file"),
-            ];
-        }
+    let all = match merged(root) {
+        Ok(all) => all,
+        Err(finding) => return vec![finding],
     };
+    let runtime = &all["crio"]["runtime"];
+    let mut found = daemon_findings(daemon);
+    let mut ways = runtime_ways(root, &runtime["runtimes"], &mut found);
+    found.extend(undefined_default(runtime));
+    ways.extend(hook_ways(root, &runtime["hooks_dir"], &mut found));
+    ways.extend(specs.then(|| "CDI".to_owned()));
+    found.push(summary(&ways));
+    found
+}
+
+/// CRI-O's files as CRI-O merges them; a finding if it cannot read one.
+fn merged(root: &Root) -> Result<Value, Finding> {
+    let files = sources::crio_files(root).map_err(|e| {
+        let why = format!("CRI-O does not start with it: {}", e.why());
+        Finding::new(&FILE, Severity::Fail, e.what(), why).fix("correct the file")
+    })?;
     let mut all = Value::Null;
     for file in &files {
         sources::overlay(&mut all, file);
     }
+    Ok(all)
+}
+
+/// Whether CRI-O runs, and with its files as they are now.
+fn daemon_findings(daemon: Option<&Daemon>) -> Vec<Finding> {
+    let Some(daemon) = daemon else {
+        let stopped = Finding::new(&STOPPED, Severity::Info, "crio", "it is not running");
+        return vec![stopped.fix("`systemctl start crio`")];
+    };
     let mut found = Vec::new();
-    match daemon {
-        Some(daemon) => {
-            let dirs = ["/etc/crio/crio.conf", "/etc/crio/crio.conf.d"];
-            if dirs.iter().any(|d| daemon.is_newer(Path::new(d))) {
-                found.push(
-                    Finding::new(
-                        &RESTART,
-                        Severity::Warn,
-                        "crio",
-                        "its configuration is newer than the running daemon",
-                    )
-                    .fix("`systemctl restart crio`; containers keep running"),
-                );
-            }
-            found.extend(daemon.findings("crio"));
-        }
-        None => found.push(
-            Finding::new(&STOPPED, Severity::Info, "crio", "it is not running").fix("`systemctl start crio`"),
-        ),
+    let files = ["/etc/crio/crio.conf", "/etc/crio/crio.conf.d"];
+    if files.iter().any(|f| daemon.is_newer(Path::new(f))) {
+        let why = "its configuration is newer than the running daemon";
+        found.push(
+            Finding::new(&RESTART, Severity::Warn, "crio", why)
+                .fix("`systemctl restart crio`; containers keep running"),
+        );
     }
-    let runtime = &all["crio"]["runtime"];
+    found.extend(daemon.findings("crio"));
+    found
+}
+
+/// The runtimes that give a GPU; those without their binary become findings.
+fn runtime_ways(root: &Root, runtimes: &Value, found: &mut Vec<Finding>) -> Vec<String> {
     let mut ways = Vec::new();
-    for (name, entry) in runtime["runtimes"].as_object().into_iter().flatten() {
+    for (name, entry) in runtimes.as_object().into_iter().flatten() {
         let Some(path) = text(entry, &["runtime_path"]).filter(|p| !p.is_empty()) else {
             continue;
         };
@@ -81,39 +89,38 @@ pub(super) fn judge(root: &Root, daemon: Option<&Daemon>, specs: bool) -> Vec<Fi
             Whose::Theirs => {}
         }
     }
-    if let Some(default) =
-        text(runtime, &["default_runtime"]).filter(|d| !d.is_empty() && !matches!(*d, "runc" | "crun"))
-        && runtime["runtimes"].get(default).is_none()
-    {
-        found.push(
-            Finding::new(
-                &DEFAULT,
-                Severity::Fail,
-                "crio",
-                format!("the default runtime `{default}` is not among its runtimes: CRI-O does not start"),
-            )
-            .fix("`nvoci install crio`, or correct default_runtime"),
-        );
+    ways
+}
+
+/// A default runtime that is neither defined nor built in.
+fn undefined_default(runtime: &Value) -> Option<Finding> {
+    let default = text(runtime, &["default_runtime"])?;
+    let built_in = matches!(default, "" | "runc" | "crun");
+    if built_in || runtime["runtimes"].get(default).is_some() {
+        return None;
     }
-    let set = runtime["hooks_dir"].as_array();
-    let dirs: Vec<PathBuf> = match set {
+    let why = format!("the default runtime `{default}` is not among its runtimes: CRI-O does not start");
+    Some(
+        Finding::new(&DEFAULT, Severity::Fail, "crio", why)
+            .fix("`nvoci install crio`, or correct default_runtime"),
+    )
+}
+
+/// The hooks in the configured directories, else in the default one.
+fn hook_ways(root: &Root, configured: &Value, found: &mut Vec<Finding>) -> Vec<String> {
+    let dirs: Vec<PathBuf> = match configured.as_array() {
         Some(dirs) => dirs.iter().filter_map(Value::as_str).map(PathBuf::from).collect(),
         None => vec![PathBuf::from(HOOKS)],
     };
-    let hooks = podman::hooks_of(root, &dirs, "crio", &mut found);
-    ways.extend(hooks.iter().map(|(file, _)| format!("hook {}", file.display())));
-    if specs {
-        ways.push("CDI".to_owned());
+    let hooks = podman::hooks_of(root, &dirs, "crio", found);
+    let line = |(file, _): &(PathBuf, _)| format!("hook {}", file.display());
+    hooks.iter().map(line).collect()
+}
+
+fn summary(ways: &[String]) -> Finding {
+    if ways.is_empty() {
+        return not_registered("crio");
     }
-    found.push(if ways.is_empty() {
-        not_registered("crio")
-    } else {
-        Finding::new(
-            &WAYS,
-            Severity::Ok,
-            "crio",
-            format!("ways to a GPU: {}", ways.join(", ")),
-        )
-    });
-    found
+    let why = format!("ways to a GPU: {}", ways.join(", "));
+    Finding::new(&WAYS, Severity::Ok, "crio", why)
 }

@@ -34,7 +34,7 @@ pub(super) struct Daemon {
 /// The engine's running daemons, the system's own first, and a finding on the processes that only look like one.
 pub(super) fn find(engine: Engine) -> (Vec<Daemon>, Option<Finding>) {
     let found = flags::daemons(engine);
-    let mut daemons: Vec<Daemon> = found.running.into_iter().map(look).collect();
+    let mut daemons: Vec<Daemon> = found.running.into_iter().map(daemon_of).collect();
     daemons.sort_by_key(|d| d.running.process.uid);
     let name = flags::program(engine).unwrap_or_default();
     let (snaps, others): (Vec<_>, Vec<_>) = found.of_others.iter().partition(|r| r.fault == Fault::Snap);
@@ -69,7 +69,7 @@ pub(super) fn of_snap(engine: Engine, exe: &str) -> Finding {
     .evidence(exe)
 }
 
-fn look(running: Running) -> Daemon {
+fn daemon_of(running: Running) -> Daemon {
     let process = &running.process;
     let environ = process.text("environ");
     let variables: Vec<&str> = environ.split('\0').collect();

@@ -37,7 +37,7 @@ pub(super) struct Docker {
     pub(super) root: Option<Root>,
 }
 
-pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
+pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
     let (daemons, not_daemons) = daemon::find(Engine::Docker);
     let daemon = daemons.into_iter().next();
     if daemon.is_none() && not_daemons.as_ref().is_some_and(|f| f.check == &SNAP) {

@@ -54,13 +54,13 @@ pub fn report(engine: Option<Engine>, config: &Config) -> Report {
     let mut report = Report::new(engine.map_or("engines", Engine::name));
     let all = Engine::ALL;
     let wanted: &[Engine] = engine.as_ref().map_or(&all, std::slice::from_ref);
-    let site = Site::look(config);
+    let site = Site::discover(config);
     for each in wanted {
         let found = match each {
-            Engine::Docker => docker::look(&site, &mut report),
-            Engine::Podman => podman::look(&site, &mut report),
-            Engine::Containerd => containerd::look(&site, &mut report),
-            Engine::Crio => crio::look(&site, &mut report),
+            Engine::Docker => docker::findings(&site, &mut report),
+            Engine::Podman => podman::findings(&site, &mut report),
+            Engine::Containerd => containerd::findings(&site, &mut report),
+            Engine::Crio => crio::findings(&site, &mut report),
         };
         match found {
             Some(found) => found.into_iter().for_each(|f| report.add(f)),
@@ -93,7 +93,7 @@ struct Site {
 }
 
 impl Site {
-    fn look(config: &Config) -> Self {
+    fn discover(config: &Config) -> Self {
         let registry = Registry::load(&config.cdi_spec_dirs, Trust::Anyone, &Budget::default());
         Self {
             system: Root::open("/").ok(),

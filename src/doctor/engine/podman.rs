@@ -16,7 +16,7 @@ const HOOKS: [&str; 2] = ["/usr/share/containers/oci/hooks.d", "/etc/containers/
 const MAX_FILES: usize = 256;
 const MAX_HOOK: u64 = 1 << 20;
 
-pub(super) fn look(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
+pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
     if !site.installed(&["podman"]) {
         return None;
     }

@@ -2,15 +2,13 @@
 //!
 //! Names, other names and variables are those of `nvidia-ctk cdi generate` 1.20 (`facts/toolkit-features.md` 1.3), and ours.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use lexopt::Arg;
-
-use super::{path, text, unexpected, usage};
 use crate::cdi::explicit::Mode;
 use crate::cdi::generate::{CHMOD, Explicit, Naming};
 use crate::cdi::read::Format;
-use crate::error::Result;
+use crate::door::cli::{Command, Page, flag};
 
 /// What is to be generated.
 #[derive(Default)]
@@ -35,59 +33,202 @@ pub(super) struct Generate {
     pub(super) only_explicit: Explicit,
 }
 
-/// Options that take a value, their other names, and the vendor's variable for each. A list is split at commas.
-const VALUES: [(&str, &[&str], &str); 15] = [
-    ("output", &[], "NVIDIA_CTK_CDI_OUTPUT_FILE_PATH"),
-    ("format", &[], "NVIDIA_CTK_CDI_GENERATE_OUTPUT_FORMAT"),
-    ("mode", &["discovery-mode"], "NVIDIA_CTK_CDI_GENERATE_MODE"),
-    ("dev-root", &[], "NVIDIA_CTK_DEV_ROOT"),
-    ("driver-root", &[], "NVIDIA_CTK_DRIVER_ROOT"),
-    (
-        "device-name-strategy",
-        &[],
-        "NVIDIA_CTK_CDI_GENERATE_DEVICE_NAME_STRATEGIES",
-    ),
-    (
-        "library-search-path",
-        &[],
-        "NVIDIA_CTK_CDI_GENERATE_LIBRARY_SEARCH_PATHS",
-    ),
-    (
-        "config-search-path",
-        &[],
-        "NVIDIA_CTK_CDI_GENERATE_CONFIG_SEARCH_PATHS",
-    ),
-    (
-        "hook-path",
-        &["nvidia-cdi-hook-path", "nvidia-ctk-path"],
-        "NVIDIA_CTK_CDI_HOOK_PATH",
-    ),
-    ("ldconfig-path", &[], "NVIDIA_CTK_CDI_GENERATE_LDCONFIG_PATH"),
-    ("vendor", &["cdi-vendor"], "NVIDIA_CTK_CDI_GENERATE_VENDOR"),
-    ("class", &["cdi-class"], "NVIDIA_CTK_CDI_GENERATE_CLASS"),
-    (
-        "disable-hook",
-        &["disable-hooks"],
-        "NVIDIA_CTK_CDI_GENERATE_DISABLED_HOOKS",
-    ),
-    (
-        "enable-hook",
-        &["enable-hooks"],
-        "NVIDIA_CTK_CDI_GENERATE_ENABLED_HOOKS",
-    ),
-    (
-        "feature-flag",
-        &["feature-flags"],
-        "NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS",
-    ),
-];
+pub(super) static GENERATE: Command<Generate> = Command {
+    page: Page {
+        name: "nvoci cdi generate",
+        summary: "write the specification of this host",
+        about: &[
+            "Writes the CDI specification of this host.",
+            "The specification names devices and one hook, which finds the driver when a container starts: it \
+             stays right over driver updates, and may be there before the driver is.",
+            "Every option of the NVIDIA Container Toolkit may come from its variable instead: \
+             NVIDIA_CTK_CDI_OUTPUT_FILE_PATH and so on.",
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag(
+            "output",
+            "write to FILE (.yaml or .json) instead of standard output",
+        )
+        .more("It is readable by all, and replaced at once.")
+        .variable("NVIDIA_CTK_CDI_OUTPUT_FILE_PATH")
+        .value("FILE", |g, file| {
+            g.output = Some(absolute(&file)?);
+            Ok(())
+        }),
+        flag(
+            "format",
+            "the format (default: that of the file's name, else yaml)",
+        )
+        .values(&["yaml", "json"])
+        .variable("NVIDIA_CTK_CDI_GENERATE_OUTPUT_FORMAT")
+        .text("", |g, word| {
+            g.format = Some(match word.to_ascii_lowercase().as_str() {
+                "yaml" => Format::Yaml,
+                "json" => Format::Json,
+                other => return Err(format!("`{other}` is neither yaml nor json")),
+            });
+            Ok(())
+        }),
+        flag("static", "name every driver file, for gVisor, toolbx and Kata")
+            .more("Right for one driver version.")
+            .switch(|g| g.explicit = true),
+        flag("mode", "auto, management, gds, mofed, gdrcopy, nvswitch or imex")
+            .values(&[
+                "auto",
+                "management",
+                "gds",
+                "mofed",
+                "gdrcopy",
+                "nvswitch",
+                "imex",
+            ])
+            .more("All but auto are static.")
+            .aliases(&["discovery-mode"])
+            .variable("NVIDIA_CTK_CDI_GENERATE_MODE")
+            .text("MODE", |g, word| {
+                g.mode = mode_of(&word)?;
+                Ok(())
+            }),
+        flag(
+            "device-name-strategy",
+            "how devices are named (default index and uuid)",
+        )
+        .values(&["index", "uuid", "type-index"])
+        .variable("NVIDIA_CTK_CDI_GENERATE_DEVICE_NAME_STRATEGIES")
+        .list("", |g, word| {
+            g.naming.push(match word {
+                "index" => Naming::Index,
+                "uuid" => Naming::Uuid,
+                "type-index" => Naming::TypeIndex,
+                other => return Err(format!("`{other}` is not index, uuid or type-index")),
+            });
+            Ok(())
+        }),
+        flag("device-id", "only this device: index, GPU:MIG or UUID")
+            .more("`none` is a device that gives nothing.")
+            .aliases(&["device-ids", "device", "devices"])
+            .variable("NVIDIA_CTK_CDI_GENERATE_DEVICE_IDS")
+            .list("ID", |g, id| {
+                g.ids.push(id.to_owned());
+                Ok(())
+            }),
+        flag("no-all-device", "leave the device `all` out")
+            .variable("NVIDIA_CTK_CDI_GENERATE_NO_ALL_DEVICE")
+            .toggle(|g, on| g.no_all = on),
+        flag("vendor", "the devices' vendor (default nvidia.com)")
+            .aliases(&["cdi-vendor"])
+            .variable("NVIDIA_CTK_CDI_GENERATE_VENDOR")
+            .text("VENDOR", |g, vendor| {
+                g.vendor = Some(vendor);
+                Ok(())
+            }),
+        flag("class", "the devices' class (default gpu)")
+            .aliases(&["cdi-class"])
+            .variable("NVIDIA_CTK_CDI_GENERATE_CLASS")
+            .text("CLASS", |g, class| {
+                g.class = Some(class);
+                Ok(())
+            }),
+        flag("driver-root", "the driver's root directory")
+            .variable("NVIDIA_CTK_DRIVER_ROOT")
+            .value("DIR", |g, dir| {
+                g.driver_root = Some(absolute(&dir)?);
+                Ok(())
+            }),
+        flag("dev-root", "the root directory of the device nodes")
+            .variable("NVIDIA_CTK_DEV_ROOT")
+            .value("DIR", |g, dir| {
+                g.dev_root = Some(absolute(&dir)?);
+                Ok(())
+            }),
+        flag(
+            "hook-path",
+            "the hook (default /usr/bin/nvoci; with --static /usr/bin/nvidia-cdi-hook)",
+        )
+        .aliases(&["nvidia-cdi-hook-path", "nvidia-ctk-path"])
+        .variable("NVIDIA_CTK_CDI_HOOK_PATH")
+        .text("FILE", |g, file| {
+            if !file.starts_with('/') {
+                return Err(format!("`{file}` is not an absolute path"));
+            }
+            g.hook_path = Some(file);
+            Ok(())
+        }),
+        flag(
+            "additional-gids",
+            "add containers to the groups of nodes that not everybody may open",
+        )
+        .more("Needs CDI 0.7.0.")
+        .switch(|g| {
+            g.additional_gids = true;
+        }),
+        flag(
+            "create-nodes",
+            "first load the driver's modules and make its missing device nodes",
+        )
+        .switch(|g| {
+            g.create_nodes = true;
+        }),
+        flag("config", "use another configuration").value("FILE", |g, file| {
+            g.config = Some(absolute(&file)?);
+            Ok(())
+        }),
+        // A path may hold a comma (toolkit-features 12, quirk 5).
+        flag("library-search-path", "find the driver's libraries there first")
+            .repeatable()
+            .variable("NVIDIA_CTK_CDI_GENERATE_LIBRARY_SEARCH_PATHS")
+            .value("DIR", |g, dir| {
+                g.library_dirs.push(absolute(&dir)?);
+                Ok(())
+            }),
+        flag("config-search-path", "accepted without effect")
+            .hidden()
+            .variable("NVIDIA_CTK_CDI_GENERATE_CONFIG_SEARCH_PATHS")
+            .text("DIR", |_, _| {
+                warn("--config-search-path has no effect: the driver's own places are searched");
+                Ok(())
+            }),
+        flag("disable-hook", "leave a hook out")
+            .aliases(&["disable-hooks"])
+            .group(STATIC)
+            .variable("NVIDIA_CTK_CDI_GENERATE_DISABLED_HOOKS")
+            .list("NAME|all", |g, name| g.set_hook(name, false)),
+        flag("enable-hook", "add a hook")
+            .aliases(&["enable-hooks"])
+            .group(STATIC)
+            .variable("NVIDIA_CTK_CDI_GENERATE_ENABLED_HOOKS")
+            .list("NAME", |g, name| g.set_hook(name, true)),
+        flag("ldconfig-path", "the container's ldconfig")
+            .group(STATIC)
+            .variable("NVIDIA_CTK_CDI_GENERATE_LDCONFIG_PATH")
+            .text("FILE", |g, file| {
+                g.explicit = true;
+                g.only_explicit.ldconfig = Some(file);
+                Ok(())
+            }),
+        flag(
+            "feature-flag",
+            "`disable-ipc-discoverer` leaves the daemons' sockets out",
+        )
+        .aliases(&["feature-flags"])
+        .group(STATIC)
+        .variable("NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS")
+        .list("FLAG", |g, flag| {
+            g.set_feature(flag);
+            Ok(())
+        }),
+    ],
+    variables: super::variable,
+    ..Command::of(|mut asked: Generate| {
+        asked.settle();
+        super::generate(&asked)
+    })
+};
 
-const DEVICE_ID: (&str, &[&str], &str) = (
-    "device-id",
-    &["device-ids", "device", "devices"],
-    "NVIDIA_CTK_CDI_GENERATE_DEVICE_IDS",
-);
-const NO_ALL: (&str, &str) = ("no-all-device", "NVIDIA_CTK_CDI_GENERATE_NO_ALL_DEVICE");
+/// The heading of the flags that make the specification static.
+const STATIC: &str = "Hooks and mounts of the static form, which these imply";
 
 /// The hooks of the static form.
 const HOOKS: [&str; 6] = [
@@ -106,137 +247,35 @@ const NO_EFFECT: [&str; 3] = [
     "no-additional-gids-for-device-nodes",
 ];
 
-/// Reads the command line, and for what it does not say the variables. `None` when help was asked for.
-pub(super) fn parse(
-    parser: &mut lexopt::Parser,
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<Option<Generate>> {
-    let mut g = Generate::default();
-    let mut said = Vec::new();
-    while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
-        let name = match arg {
-            Arg::Long("help") | Arg::Short('h') => return Ok(None),
-            Arg::Long("static") => {
-                g.explicit = true;
-                continue;
-            }
-            Arg::Long("additional-gids") => {
-                g.additional_gids = true;
-                continue;
-            }
-            Arg::Long("create-nodes") => {
-                g.create_nodes = true;
-                continue;
-            }
-            Arg::Long("config") => {
-                g.config = Some(path(parser)?);
-                continue;
-            }
-            Arg::Long(name) if name == NO_ALL.0 => {
-                said.push(NO_ALL.0);
-                g.no_all = parser.optional_value().is_none_or(|v| v != "false");
-                continue;
-            }
-            Arg::Long(name) => {
-                let named =
-                    |(main, others, _): &(&str, &[&str], &str)| *main == name || others.contains(&name);
-                match options().find(named) {
-                    Some((name, ..)) => name,
-                    None => return Err(unexpected(&arg)),
-                }
-            }
-            other => return Err(unexpected(&other)),
-        };
-        let value = text(parser)?;
-        g.set(name, &value, true)?;
-        said.push(name);
-    }
-    for (name, _, alias) in options().filter(|(name, ..)| !said.contains(name)) {
-        if let Some(value) = variable(alias).filter(|v| !v.is_empty()) {
-            g.set(name, &value, false)?;
-        }
-    }
-    if !said.contains(&NO_ALL.0) {
-        g.no_all = variable(NO_ALL.1).is_some_and(|v| matches!(v.as_str(), "true" | "1"));
-    }
-    if g.ids.iter().any(|id| id == "all") {
-        g.ids.clear();
-    }
-    Ok(Some(g))
-}
-
-fn options() -> impl Iterator<Item = (&'static str, &'static [&'static str], &'static str)> {
-    VALUES.into_iter().chain([DEVICE_ID])
-}
-
 impl Generate {
-    /// Takes a value that the command line has `said`, or a variable holds.
-    fn set(&mut self, name: &str, value: &str, said: bool) -> Result<()> {
-        let list = || value.split(',').map(str::trim).filter(|w| !w.is_empty());
-        match name {
-            "output" => self.output = Some(absolute(value)?),
-            "format" => self.format = Some(format_of(value)?),
-            "mode" => self.mode = mode_of(value)?,
-            "dev-root" => self.dev_root = Some(absolute(value)?),
-            "driver-root" => self.driver_root = Some(absolute(value)?),
-            "device-name-strategy" => {
-                for word in list() {
-                    self.naming.push(naming_of(word)?);
-                }
-            }
-            // A path may hold a comma (toolkit-features 12, quirk 5); a variable holds several.
-            "library-search-path" if said => self.library_dirs.push(absolute(value)?),
-            "library-search-path" => {
-                for dir in list() {
-                    self.library_dirs.push(absolute(dir)?);
-                }
-            }
-            "config-search-path" => {
-                warn("--config-search-path has no effect: the driver's own places are searched");
-            }
-            "hook-path" => {
-                if !value.starts_with('/') {
-                    return Err(usage("--hook-path must be absolute"));
-                }
-                self.hook_path = Some(value.to_owned());
-            }
-            "ldconfig-path" => {
-                self.explicit = true;
-                self.only_explicit.ldconfig = Some(value.to_owned());
-            }
-            "vendor" => self.vendor = Some(value.to_owned()),
-            "class" => self.class = Some(value.to_owned()),
-            "disable-hook" => self.hooks(list(), false)?,
-            "enable-hook" => self.hooks(list(), true)?,
-            "feature-flag" => list().for_each(|flag| self.feature(flag)),
-            _ => self.ids.extend(list().map(str::to_owned)),
+    /// All devices are no choice of some.
+    fn settle(&mut self) {
+        if self.ids.iter().any(|id| id == "all") {
+            self.ids.clear();
         }
+    }
+
+    fn set_hook(&mut self, name: &str, on: bool) -> Result<(), String> {
+        if on && name == "all" {
+            return Err("enabling all hooks is not supported".to_owned());
+        }
+        if name != "all" && !HOOKS.contains(&name) {
+            warn(&format!(
+                "there is no hook `{name}`; there are {}",
+                HOOKS.join(", ")
+            ));
+        }
+        let list = if on {
+            &mut self.only_explicit.enabled_hooks
+        } else {
+            &mut self.only_explicit.disabled_hooks
+        };
+        list.push(name.to_owned());
+        self.explicit = true;
         Ok(())
     }
 
-    fn hooks<'a>(&mut self, names: impl Iterator<Item = &'a str>, on: bool) -> Result<()> {
-        for name in names {
-            if on && name == "all" {
-                return Err(usage("enabling all hooks is not supported"));
-            }
-            if name != "all" && !HOOKS.contains(&name) {
-                warn(&format!(
-                    "there is no hook `{name}`; there are {}",
-                    HOOKS.join(", ")
-                ));
-            }
-            let list = if on {
-                &mut self.only_explicit.enabled_hooks
-            } else {
-                &mut self.only_explicit.disabled_hooks
-            };
-            list.push(name.to_owned());
-            self.explicit = true;
-        }
-        Ok(())
-    }
-
-    fn feature(&mut self, flag: &str) {
+    fn set_feature(&mut self, flag: &str) {
         if flag == "disable-ipc-discoverer" {
             self.explicit = true;
             self.only_explicit.no_sockets = true;
@@ -250,29 +289,12 @@ fn warn(text: &str) {
     crate::door::inject::warn(&[text.to_owned()]);
 }
 
-fn absolute(value: &str) -> Result<PathBuf> {
-    std::path::absolute(value).map_err(|e| usage(&format!("`{value}`: {e}")))
-}
-
-fn format_of(word: &str) -> Result<Format> {
-    match word.to_ascii_lowercase().as_str() {
-        "yaml" => Ok(Format::Yaml),
-        "json" => Ok(Format::Json),
-        other => Err(usage(&format!("`{other}` is neither yaml nor json"))),
-    }
-}
-
-fn naming_of(word: &str) -> Result<Naming> {
-    match word {
-        "index" => Ok(Naming::Index),
-        "uuid" => Ok(Naming::Uuid),
-        "type-index" => Ok(Naming::TypeIndex),
-        other => Err(usage(&format!("`{other}` is not index, uuid or type-index"))),
-    }
+pub(super) fn absolute(value: &OsStr) -> Result<PathBuf, String> {
+    std::path::absolute(value).map_err(|e| format!("`{}`: {e}", value.display()))
 }
 
 /// `nvml` and `wsl` are what `auto` finds by itself.
-fn mode_of(word: &str) -> Result<Option<Mode>> {
+fn mode_of(word: &str) -> Result<Option<Mode>, String> {
     Ok(Some(match word.to_ascii_lowercase().as_str() {
         "auto" | "nvml" | "wsl" => return Ok(None),
         "management" => Mode::Management,
@@ -281,21 +303,24 @@ fn mode_of(word: &str) -> Result<Option<Mode>> {
         "gdrcopy" => Mode::Gdrcopy,
         "nvswitch" => Mode::Nvswitch,
         "imex" => Mode::Imex,
-        other => return Err(usage(&format!("`{other}` is not a mode"))),
+        other => return Err(format!("`{other}` is not a mode")),
     }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsString;
 
-    fn read(line: &str, variables: &[(&str, &str)]) -> Result<Generate> {
-        let mut parser = lexopt::Parser::from_args(line.split_whitespace());
+    fn read(line: &str, variables: &[(&str, &str)]) -> crate::error::Result<Generate> {
         let find = |name: &str| {
             let found = variables.iter().find(|(n, _)| *n == name);
             found.map(|(_, v)| (*v).to_owned())
         };
-        parse(&mut parser, find).map(Option::unwrap)
+        let parsed = GENERATE.parse_with(line.split_whitespace().map(OsString::from).collect(), &find)?;
+        let mut asked = parsed.unwrap();
+        asked.settle();
+        Ok(asked)
     }
 
     #[test]

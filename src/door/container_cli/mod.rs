@@ -19,38 +19,43 @@ use crate::host::{Host, Locations, Roots};
 /// The release of libnvidia-container whose command line this is: callers look at it before they use an option.
 const CLI_VERSION: &str = "1.20.0";
 
-const HELP: &str = "\
+pub(super) const HELP: &str = "\
 Usage: nvidia-container-cli [OPTIONS] COMMAND [ARG...]
 
-Gives a container that another program is making the host's GPUs, or says what the host has.
+Gives a container that another program is making the host's GPUs, or shows what
+the host has.
 
 Options, before the command
-  -k, --load-kmods         load missing kernel modules and make missing device nodes
+  -k, --load-kmods         load missing kernel modules, make missing nodes
   -r, --root=PATH          the driver root (default: as configured, else /)
   -l, --ldcache=FILE       the driver root's loader cache
   -u, --user[=UID[:GID]]   accepted: nothing here needs another user
   -n, --no-pivot           accepted: nothing here changes the root directory
-  -d, --debug=FILE         log to this file, in a directory that only root can change
+  -d, --debug=FILE         log to this file; root alone may change its directory
       --no-create-imex-channels
   -V, --version            -?, --help
 
 Commands
   info [--csv]             driver and GPUs
   list [OPTIONS]           host paths that a container would get, one a line
-    -d, --device=ID  -l, --libraries  -b, --binaries  -i, --ipcs  -f, --firmwares  --compat32
+    -d, --device=ID  -l, --libraries  -b, --binaries  -i, --ipcs
+    -f, --firmwares  --compat32
     --mig-config=ID  --mig-monitor=ID  --imex-channel=N
     --no-persistenced  --no-fabricmanager  --no-gsp-firmware
   configure [OPTIONS] ROOTFS
-    -p, --pid=PID          a process of the container; without it the caller's own mount namespace
+    -p, --pid=PID          a process of the container; without it the caller's
+                           own mount namespace
     -d, --device=ID        index, UUID, MIG device, all; may be repeated
-    -c, --compute  -u, --utility  -v, --video  -g, --graphics  -D, --display  -n, --ngx  --compat32
+    -c, --compute  -u, --utility  -v, --video  -g, --graphics  -D, --display
+    -n, --ngx  --compat32
     -r, --require=EXPR     a condition such as cuda>=12.4
     --mig-config=ID  --mig-monitor=ID  --imex-channel=N
     --no-cgroups           leave the device cgroup alone
     --no-devbind           leave the device nodes alone
     --no-persistenced  --no-fabricmanager  --no-gsp-firmware
     --cuda-compat-mode=mount|ldconfig|disabled
-    -l, --ldconfig=PATH    accepted: the loader's cache is written without executing anything
+    -l, --ldconfig=PATH    accepted: the loader's cache is written without
+                           executing anything
 ";
 
 /// Where libnvidia-container says that something failed.
@@ -85,11 +90,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Help => super::print(HELP),
         Command::Version => super::print(&version()),
         Command::Info { csv } => {
-            look(&global).and_then(|(host, _)| super::print(&inventory::info(&host, *csv)))
+            discover_host(&global).and_then(|(host, _)| super::print(&inventory::info(&host, *csv)))
         }
-        Command::List(list) => {
-            look(&global).and_then(|(host, config)| super::print(&inventory::list(&host, &config, list)?))
-        }
+        Command::List(list) => discover_host(&global)
+            .and_then(|(host, config)| super::print(&inventory::list(&host, &config, list)?)),
         Command::Configure(configure) => configure::run(&global, configure),
     };
     Ok(done.map_or_else(|e| complain(&e), |()| ExitCode::SUCCESS))
@@ -112,7 +116,7 @@ fn version() -> String {
     format!(
         "cli-version: {CLI_VERSION}\nlib-version: {CLI_VERSION}\nbuild date: -\nbuild revision: {}\n\
          build compiler: rustc\nbuild platform: {}\nbuild flags: -\n",
-        crate::VERSION_LINE.replace(' ', "-"),
+        super::VERSION.trim_end().replace(' ', "-"),
         std::env::consts::ARCH,
     )
 }
@@ -136,7 +140,7 @@ fn config_of(global: &Global) -> Result<Config> {
     Ok(config)
 }
 
-fn look(global: &Global) -> Result<(Host, Config)> {
+fn discover_host(global: &Global) -> Result<(Host, Config)> {
     let config = config_of(global)?;
     let locations: Locations = super::locations(&config);
     let roots = Roots::open(&locations)?;

@@ -1,26 +1,66 @@
 //! `nvidia-ctk config`: the toolkit's config.toml, shown or with keys set. Comments and order stay.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lexopt::{Arg, Parser, ValueExt};
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
-use super::usage;
 use crate::config::{Config, Dialect, VENDOR_PATH};
+use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::door::print;
 use crate::engine::toml::{MAX_MEMORY, memory_of};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
 
-const HELP: &str = "\
-Usage: nvidia-ctk config [--config FILE] [--set KEY[=VALUE]]... [--in-place | --output FILE]
-       nvidia-ctk config default [--output FILE]
+#[derive(Default)]
+pub(super) struct Options {
+    file: Option<PathBuf>,
+    sets: Vec<String>,
+    output: Option<PathBuf>,
+    in_place: bool,
+    default: bool,
+}
 
-Shows /etc/nvidia-container-runtime/config.toml (or the defaults where it is missing) with keys set. Nothing is written
-without --in-place or --output. Lists are separated by `:`. `nvoci config` shows what has an effect.
-";
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvidia-ctk config",
+        summary: "show the NVIDIA Container Toolkit's config.toml, or set keys",
+        about: &[
+            "Shows /etc/nvidia-container-runtime/config.toml (or the defaults where it is missing) with \
+                  keys set. Nothing is written without --in-place or --output. `nvoci config` shows the keys \
+                  that have an effect.",
+        ],
+        arguments: &[argument("[default]", "the defaults, whatever the file says").values(&["default"])],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("config", "the file")
+            .short('c')
+            .aliases(&["config-file"])
+            .path("FILE", |o: &mut Options, file| o.file = Some(file)),
+        flag("set", "set a key; the items of a list are separated by `:`")
+            .repeatable()
+            .text("KEY[=VALUE]", |o, set| {
+                o.sets.push(set);
+                Ok(())
+            }),
+        flag("in-place", "write the file itself")
+            .short('i')
+            .switch(|o| o.in_place = true),
+        flag("output", "write another file")
+            .short('o')
+            .path("FILE", |o, file| o.output = Some(file)),
+    ],
+    words: Words::One(|o, word| {
+        let known = ["default", "create-default", "generate-default"];
+        if !known.iter().any(|name| word == *name) {
+            return Err(format!("there is no command `{}`", word.display()));
+        }
+        o.default = true;
+        Ok(())
+    }),
+    ..Command::of(run)
+};
 
 /// The largest file that is read, in bytes.
 const MAX: u64 = 256 << 10;
@@ -72,36 +112,15 @@ cuda-compat-mode = \"ldconfig\"
 ///
 /// # Errors
 /// [`Code::Usage`] for an unknown key, [`Code::Config`] for a value that it cannot have; the file is then as it was.
-pub(super) fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let mut file = PathBuf::from(VENDOR_PATH);
-    let (mut sets, mut output, mut in_place, mut default) = (Vec::new(), None, false, false);
-    let mut parser = Parser::from_args(args);
-    let bad = |e: lexopt::Error| usage(e.to_string());
-    while let Some(arg) = parser.next().map_err(bad)? {
-        match arg {
-            Arg::Long("help") | Arg::Short('h') => {
-                print(HELP)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Arg::Long("config-file" | "config") | Arg::Short('c') => {
-                file = parser.value().map_err(bad)?.into();
-            }
-            Arg::Long("set") => sets.push(parser.value().and_then(ValueExt::string).map_err(bad)?),
-            Arg::Long("in-place") | Arg::Short('i') => in_place = true,
-            Arg::Long("output") | Arg::Short('o') => {
-                output = Some(PathBuf::from(parser.value().map_err(bad)?));
-            }
-            Arg::Value(word)
-                if matches!(
-                    word.to_str(),
-                    Some("default" | "create-default" | "generate-default")
-                ) =>
-            {
-                default = true;
-            }
-            other => return Err(bad(other.unexpected())),
-        }
-    }
+fn run(options: Options) -> Result<ExitCode> {
+    let Options {
+        file,
+        sets,
+        output,
+        in_place,
+        default,
+    } = options;
+    let file = file.unwrap_or_else(|| PathBuf::from(VENDOR_PATH));
     let file = std::path::absolute(file).context(Code::Usage, || "--config")?;
     let text = if default { DEFAULT.to_owned() } else { read(&file)? };
     let text = with(&text, &sets, &file)?;
@@ -167,7 +186,7 @@ fn with(text: &str, sets: &[String], file: &Path) -> Result<String> {
         place(&mut document, key, item)?;
         let parsed = Config::parse(&document.to_string(), file, Dialect::Nvidia)?;
         if parsed.warnings.len() > known {
-            return Err(usage(format!("--set {key}: there is no such key")));
+            return Err(COMMAND.usage_error(format!("--set {key}: there is no such key")));
         }
     }
     Ok(document.to_string())
@@ -186,7 +205,7 @@ fn place(document: &mut DocumentMut, key: &str, item: Item) -> Result<()> {
         });
         table = below
             .as_table_mut()
-            .ok_or_else(|| usage(format!("--set {key}: `{part}` is not a table")))?;
+            .ok_or_else(|| COMMAND.usage_error(format!("--set {key}: `{part}` is not a table")))?;
     }
     match table.get_mut(last) {
         // The comments around a value belong to it.

@@ -3,149 +3,166 @@
 mod config;
 mod system;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::process::ExitCode;
+use std::vec::IntoIter;
 
-use lexopt::{Arg, Parser, ValueExt};
+use super::cli::{Command, Foreign, Group, Page, Table, flag, help};
+use super::{cdi, cdi_hook, install, print};
+use crate::error::Result;
 
-use super::install::{self, Verb};
-use super::{cdi, cdi_hook, print};
-use crate::error::{Code, Error, Result};
+pub(super) static COMMAND: Command<()> = Command {
+    page: Page {
+        name: "nvidia-ctk",
+        summary: "nvoci, called by the name of the NVIDIA Container Toolkit's program",
+        usage: &["nvidia-ctk [--debug] [--quiet] COMMAND"],
+        about: &[
+            "nvoci answers to this name so that scripts and tools that call it keep working; `nvoci --help` \
+                  lists its own commands.",
+        ],
+        ..Page::EMPTY
+    },
+    commands: &[Group {
+        heading: "Commands",
+        commands: &[&RUNTIME, &cdi::COMMAND, &config::COMMAND, &system::COMMAND, &HOOK],
+    }],
+    flags: &[
+        flag("debug", "accepted without effect")
+            .short('d')
+            .switch(|()| {}),
+        flag("quiet", "accepted without effect").switch(|()| {}),
+        flag("version", "print the version").short('v').shows(concat!(
+            "NVIDIA Container Toolkit CLI version ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        )),
+    ],
+    ..Command::of(|()| show_help(&COMMAND))
+};
 
-const HELP: &str = "\
-Usage: nvidia-ctk [--debug] [--quiet] COMMAND
+static HOOK: Foreign = Foreign {
+    page: Page {
+        name: "nvidia-ctk hook",
+        summary: "run as the hooks of CDI specifications",
+        ..Page::EMPTY
+    },
+    run: |args| cdi_hook::COMMAND.start(args),
+};
 
-  runtime configure   register nvoci with docker, containerd or crio
-  cdi                 generate, list, transform
-  config              the NVIDIA Container Toolkit's config.toml: show, set keys
-  system              create-device-nodes, create-dev-char-symlinks
-  hook                the hooks of CDI specifications
+static RUNTIME: Command<()> = Command {
+    page: Page {
+        name: "nvidia-ctk runtime",
+        summary: "register nvoci with docker, containerd or crio",
+        ..Page::EMPTY
+    },
+    commands: &[Group {
+        heading: "Commands",
+        commands: &[&CONFIGURE],
+    }],
+    ..Command::of(|()| show_help(&RUNTIME))
+};
 
-nvoci answers to this name so that what calls it keeps working; `nvoci --help` has its own commands.
-";
+static CONFIGURE: Command<Configure> = Command {
+    page: Page {
+        name: "nvidia-ctk runtime configure",
+        summary: "the same as `nvoci install`",
+        about: &["Registers nvoci with an engine, as `nvoci install` does."],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("runtime", "the engine (default docker)")
+            .values(&["docker", "containerd", "crio"])
+            .text("", |o: &mut Configure, engine| {
+                if !matches!(engine.as_str(), "docker" | "containerd" | "crio") {
+                    return Err(format!("`{engine}` is not docker, containerd or crio"));
+                }
+                o.engine = engine;
+                Ok(())
+            }),
+        flag("config", "edit this file in place of the engine's usual one").path("FILE", |o, file| {
+            o.options.extend(["--config".into(), file.into()]);
+        }),
+        flag("nvidia-runtime-name", "the runtime's name (default nvidia)").text("NAME", |o, name| {
+            o.options.extend(["--runtime-name".into(), name.into()]);
+            Ok(())
+        }),
+        flag(
+            "nvidia-runtime-path",
+            "the runtime's absolute path (default nvoci's own)",
+        )
+        .aliases(&["runtime-path"])
+        .text("FILE", |o, path| {
+            // The vendor's own default, a bare name, is ours.
+            if path != "nvidia-container-runtime" {
+                o.options.extend(["--runtime-path".into(), path.into()]);
+            }
+            Ok(())
+        }),
+        flag("nvidia-set-as-default", "make it the engine's default runtime")
+            .aliases(&["set-as-default"])
+            .toggle(|o, on| o.set(on, "--set-as-default")),
+        flag("cdi.enabled", "turn the engine's CDI support on")
+            .aliases(&["cdi.enable", "enable-cdi"])
+            .toggle(|o, on| o.set(on, "--cdi")),
+        flag("dry-run", "show the change and make none").toggle(|o, on| o.set(on, "--dry-run")),
+        flag("config-mode", "`config-file` alone is supported").text("MODE", |_, mode| match mode.as_str() {
+            "" | "config-file" | "config" => Ok(()),
+            _ => Err(format!(
+                "`{mode}` is not supported; `nvoci install podman` writes a hooks directory's file"
+            )),
+        }),
+        flag("config-source", "accepted without effect").text("SOURCE", |_, _| Ok(())),
+        flag("executable-path", "accepted without effect").text("FILE", |_, _| Ok(())),
+        flag("drop-in-config", "accepted without effect").text("FILE", |_, _| Ok(())),
+        flag("nvidia-runtime-hook-path", "accepted without effect").text("FILE", |_, _| Ok(())),
+    ],
+    ..Command::of(|asked| install::INSTALL.start(asked.into_args().into_iter()))
+};
 
-const RUNTIME_HELP: &str = "\
-Usage: nvidia-ctk runtime configure [OPTIONS]
+/// The arguments of `nvoci install`.
+struct Configure {
+    engine: String,
+    options: Vec<OsString>,
+}
 
-  --runtime=docker|containerd|crio   (docker)
-  --config=FILE                      in place of the engine's usual file
-  --nvidia-runtime-name=NAME         (nvidia)
-  --nvidia-runtime-path=FILE         absolute; by default nvoci's own
-  --nvidia-set-as-default, --set-as-default
-  --cdi.enabled
-  --dry-run                          show the change and make none
+impl Default for Configure {
+    fn default() -> Self {
+        Self {
+            engine: "docker".to_owned(),
+            options: Vec::new(),
+        }
+    }
+}
 
-Accepted without effect: --config-mode=config-file, --config-source, --executable-path, --drop-in-config.
-";
+impl Configure {
+    fn set(&mut self, on: bool, ours: &str) {
+        if on {
+            self.options.push(ours.into());
+        }
+    }
 
-/// Options of `runtime configure` that take a value which changes nothing here.
-const ACCEPTED: &[&str] = &[
-    "config-source",
-    "executable-path",
-    "drop-in-config",
-    "nvidia-runtime-hook-path",
-];
+    fn into_args(self) -> Vec<OsString> {
+        let mut args = self.options;
+        args.push(self.engine.into());
+        args
+    }
+}
 
 /// Runs the command line after the program's name.
-pub fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    loop {
-        let word = args.next();
-        match word.as_deref().and_then(OsStr::to_str) {
-            Some("--debug" | "-d" | "--quiet") => {}
-            Some("hook") => return cdi_hook::run(args),
-            Some("cdi") => return cdi::run(args),
-            Some("config") => return config::run(args),
-            Some("runtime") => return runtime(args),
-            Some("system") => return system::run(args),
-            Some("--help" | "-h" | "help" | "h") | None => {
-                print(HELP)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Some("--version" | "-v") => {
-                print(&format!(
-                    "NVIDIA Container Toolkit CLI version {}\n",
-                    env!("CARGO_PKG_VERSION")
-                ))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Some(other) => return Err(usage(format!("there is no command `{other}`"))),
-        }
+pub(super) fn run(mut args: IntoIter<OsString>) -> Result<ExitCode> {
+    let before = |word: &OsString| ["--debug", "-d", "--quiet"].iter().any(|option| word == option);
+    while args.as_slice().first().is_some_and(before) {
+        args.next();
     }
+    if args.as_slice().first().is_some_and(|word| word == "h") {
+        return show_help(&COMMAND);
+    }
+    COMMAND.start(args)
 }
 
-/// `runtime configure`: the same as `nvoci install`, whose options it becomes.
-fn runtime(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    match args.next().as_deref().and_then(OsStr::to_str) {
-        Some("configure") => {}
-        Some("--help" | "-h") | None => {
-            print(RUNTIME_HELP)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Some(other) => return Err(usage(format!("`runtime` has no command `{other}`"))),
-    }
-    if let Some(options) = installation(args)? {
-        return install::run(Verb::Install, options.into_iter());
-    }
-    print(RUNTIME_HELP)?;
+fn show_help(table: &dyn Table) -> Result<ExitCode> {
+    print(&help(table))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The arguments of `nvoci install`; `None` when help was asked for.
-fn installation(args: impl Iterator<Item = OsString>) -> Result<Option<Vec<OsString>>> {
-    let mut parser = Parser::from_args(args);
-    let mut engine = "docker".to_owned();
-    let mut options: Vec<OsString> = Vec::new();
-    let bad = |e: lexopt::Error| usage(e.to_string());
-    while let Some(arg) = parser.next().map_err(bad)? {
-        let name = match arg {
-            Arg::Long("help") | Arg::Short('h') => return Ok(None),
-            Arg::Long(name) => name.to_owned(),
-            other => return Err(bad(other.unexpected())),
-        };
-        let mut value = || parser.value().and_then(ValueExt::string).map_err(bad);
-        match name.as_str() {
-            "runtime" => engine = value()?,
-            "config" => options.extend(["--config".into(), value()?.into()]),
-            "nvidia-runtime-name" => options.extend(["--runtime-name".into(), value()?.into()]),
-            "nvidia-runtime-path" | "runtime-path" => {
-                let path = value()?;
-                // The vendor's own default, a bare name, is ours.
-                if path != "nvidia-container-runtime" {
-                    options.extend(["--runtime-path".into(), path.into()]);
-                }
-            }
-            "nvidia-set-as-default" | "set-as-default" => flag("--set-as-default", &mut parser, &mut options),
-            "cdi.enabled" | "cdi.enable" | "enable-cdi" => flag("--cdi", &mut parser, &mut options),
-            "dry-run" => flag("--dry-run", &mut parser, &mut options),
-            "config-mode" => match value()?.as_str() {
-                "" | "config-file" | "config" => {}
-                mode => {
-                    return Err(usage(format!("--config-mode={mode} is not supported"))
-                        .fix("a hooks directory gets nvoci's file by `nvoci install podman`"));
-                }
-            },
-            other if ACCEPTED.contains(&other) => drop(value()?),
-            other => return Err(usage(format!("there is no option --{other}"))),
-        }
-    }
-    if !matches!(engine.as_str(), "docker" | "containerd" | "crio") {
-        return Err(usage(format!(
-            "--runtime takes docker, containerd or crio, not `{engine}`"
-        )));
-    }
-    options.push(engine.into());
-    Ok(Some(options))
-}
-
-/// A flag, which Go's programs also take as `--flag=false`.
-fn flag(ours: &str, parser: &mut Parser, options: &mut Vec<OsString>) {
-    if parser.optional_value().is_none_or(|v| v != "false") {
-        options.push(ours.into());
-    }
-}
-
-pub(super) fn usage(why: impl Into<String>) -> Error {
-    Error::new(Code::Usage, "nvidia-ctk", why).fix("see `nvidia-ctk --help`")
 }
 
 #[cfg(test)]
@@ -153,7 +170,8 @@ mod tests {
     use super::*;
 
     fn installed(line: &str) -> Result<String> {
-        let options = installation(line.split_whitespace().map(OsString::from))?.unwrap_or_default();
+        let asked = CONFIGURE.parse(line.split_whitespace().map(OsString::from))?;
+        let options = asked.unwrap_or_default().into_args();
         Ok(options
             .iter()
             .map(|o| o.to_string_lossy())

@@ -1,71 +1,96 @@
 //! `nvidia-ctk system`: the driver's device nodes, and the links by which systemd finds them.
 
-use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lexopt::{Arg, Parser};
-
-use super::usage;
+use crate::door::cli::{Command, Flag, Group, Page, flag};
 use crate::door::inject::warn;
 use crate::door::{load_config, locations, print};
 use crate::error::{Code, Error, Result};
 use crate::host::create::{Done, Options, create_missing};
 use crate::host::{Host, NodeKind, Roots};
 
-const HELP: &str = "\
-Usage: nvidia-ctk system create-device-nodes [--control-devices] [--load-kernel-modules] [OPTIONS]
-       nvidia-ctk system create-dev-char-symlinks [--create-all] [OPTIONS]
+pub(super) static COMMAND: Command<()> = Command {
+    page: Page {
+        name: "nvidia-ctk system",
+        summary: "make the driver's device nodes and the links to them",
+        ..Page::EMPTY
+    },
+    commands: &[Group {
+        heading: "Commands",
+        commands: &[&NODES, &LINKS],
+    }],
+    ..Command::of(|()| super::show_help(&COMMAND))
+};
 
-Loads what is missing of the driver's modules, makes the device nodes that the driver knows and /dev lacks, with the owner
-and mode that the driver wants, and the links below /dev/char. What is there stays.
+static NODES: Command<Asked> = Command {
+    page: Page {
+        name: "nvidia-ctk system create-device-nodes",
+        summary: "make the nodes and the links",
+        about: ABOUT,
+        ..Page::EMPTY
+    },
+    flags: FLAGS,
+    ..Command::of(run)
+};
 
-  --driver-root=DIR, --root=DIR   (/)
-  --dev-root=DIR                  (the driver root)
-  --dry-run                       say what is missing and make nothing
+static LINKS: Command<Asked> = Command {
+    page: Page {
+        name: "nvidia-ctk system create-dev-char-symlinks",
+        summary: "the same",
+        about: ABOUT,
+        ..Page::EMPTY
+    },
+    flags: FLAGS,
+    ..Command::of(run)
+};
 
-Accepted, since it is always done: --control-devices --load-kernel-modules --create-all --create-device-nodes.
-";
+const ABOUT: &[&str] = &[
+    "Loads what is missing of the driver's modules, makes the device nodes that the driver knows \
+     and /dev lacks, with the owner and mode that the driver wants, and the links below /dev/char. Existing nodes and \
+     links stay.",
+];
+
+const FLAGS: &[Flag<Asked>] = &[
+    flag("driver-root", "the driver's root directory (default /)")
+        .aliases(&["root"])
+        .path("DIR", |o: &mut Asked, dir| o.driver_root = Some(dir)),
+    flag(
+        "dev-root",
+        "the root directory of the nodes (default: the driver's)",
+    )
+    .path("DIR", |o: &mut Asked, dir| o.dev_root = Some(dir)),
+    flag("dry-run", "print what is missing and make nothing").switch(|o: &mut Asked| o.dry_run = true),
+    flag("control-devices", "accepted: it is always done").switch(|_| {}),
+    flag("load-kernel-modules", "accepted: it is always done").switch(|_| {}),
+    flag("create-all", "accepted: it is always done").switch(|_| {}),
+    flag("create-device-nodes", "accepted: it is always done").switch(|_| {}),
+];
+
+#[derive(Default)]
+struct Asked {
+    driver_root: Option<PathBuf>,
+    dev_root: Option<PathBuf>,
+    dry_run: bool,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// [`Code::Usage`]; [`Code::NoDriver`] where no module is loaded; [`Code::DeviceNode`] when something could not be made.
-pub(super) fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    match args.next().as_deref().and_then(OsStr::to_str) {
-        Some("create-device-nodes" | "create-dev-char-symlinks") => {}
-        Some("--help" | "-h") | None => {
-            print(HELP)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Some(other) => return Err(usage(format!("`system` has no command `{other}`"))),
-    }
+/// [`Code::NoDriver`] where no module is loaded; [`Code::DeviceNode`] when something could not be made.
+fn run(asked: Asked) -> Result<ExitCode> {
     let mut config = load_config(None)?;
-    let mut dry_run = false;
-    let mut parser = Parser::from_args(args);
-    let bad = |e: lexopt::Error| usage(e.to_string());
-    while let Some(arg) = parser.next().map_err(bad)? {
-        match arg {
-            Arg::Long("help") | Arg::Short('h') => {
-                print(HELP)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Arg::Long("dry-run") => dry_run = true,
-            Arg::Long("driver-root" | "root") => {
-                config.driver_root.value = parser.value().map_err(bad)?.into();
-            }
-            Arg::Long("dev-root") => {
-                config.dev_root.value = Some(PathBuf::from(parser.value().map_err(bad)?));
-            }
-            Arg::Long("control-devices" | "load-kernel-modules" | "create-all" | "create-device-nodes") => {}
-            other => return Err(bad(other.unexpected())),
-        }
+    if let Some(root) = asked.driver_root {
+        config.driver_root.value = root;
+    }
+    if asked.dev_root.is_some() {
+        config.dev_root.value = asked.dev_root;
     }
     let locations = locations(&config);
     let roots = Roots::open(&locations)?;
     let mut host = Host::discover(&roots, &locations)?;
     let mut out = String::new();
-    if dry_run {
+    if asked.dry_run {
         for node in host.nodes.iter().filter(|n| !n.present) {
             out += &format!(
                 "would make {} c {} mode {:04o}\n",

@@ -3,77 +3,77 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use lexopt::{Arg, ValueExt as _};
-
-use super::{next, read_text, show, usage};
+use super::{STATUS, Subject, read_text, show};
 use crate::compat::driver;
 use crate::compat::gpu::Product;
 use crate::doctor::dockerfile::{MAX_SIZE, Wanted, report};
-use crate::door::print;
-use crate::error::{Error, Result};
+use crate::door::cli::{Command, Page, Words, argument, flag};
+use crate::error::Result;
 use crate::sys::budget::Budget;
 
-const HELP: &str = "\
-Usage: nvoci doctor dockerfile FILE [--build-arg NAME=VALUE]... [--driver VERSION] [--wsl] [--gpu GPU] [--json]
-
-Reads a Dockerfile (`-`: standard input) and says what will keep the image from computing on a GPU. Nothing is built
-or pulled.
-
-  --build-arg  a value for an ARG, as for `docker build`
-  --driver     judge against this driver: 535.183.01
-  --wsl        the driver is the one of Windows
-  --gpu        judge against this GPU: sm_86, 8.6, or its name
-  --json       as one JSON document
-  --help       this text
-
-Exit status: 0 all is well, 1 warnings, 2 something cannot work.
-";
-
-/// Runs the area on the arguments after its name.
-pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
-    let (mut file, mut as_json, mut wanted) = (None, false, Wanted::default());
-    let mut build_args = BTreeMap::new();
-    let text = |value: std::ffi::OsString| value.string().map_err(|e| usage(e.to_string()));
-    while let Some(arg) = next(&mut args)? {
-        match arg {
-            Arg::Long("json") => as_json = true,
-            Arg::Long("wsl") => wanted.windows = true,
-            Arg::Long("help") | Arg::Short('h') => {
-                print(HELP)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Arg::Long("build-arg") => {
-                let pair = text(args.value().map_err(|e| usage(e.to_string()))?)?;
-                let (name, value) = pair
-                    .split_once('=')
-                    .ok_or_else(|| usage(format!("--build-arg `{pair}` is not NAME=VALUE")))?;
-                build_args.insert(name.to_owned(), value.to_owned());
-            }
-            Arg::Long("driver") => {
-                let version = text(args.value().map_err(|e| usage(e.to_string()))?)?;
-                let parsed = driver::version(&version);
-                wanted.driver = Some(parsed.ok_or_else(|| not("--driver", &version, "a driver's version"))?);
-            }
-            Arg::Long("gpu") => {
-                let gpu = text(args.value().map_err(|e| usage(e.to_string()))?)?;
-                let product: Product = gpu
-                    .parse()
-                    .map_err(|_| not("--gpu", &gpu, "a GPU that nvoci knows"))?;
-                (wanted.sm, wanted.class) = (Some(product.sm), product.class);
-            }
-            Arg::Value(name) if file.is_none() => file = Some(name),
-            other => return Err(usage(other.unexpected().to_string())),
-        }
-    }
-    let file = file.ok_or_else(|| usage("which Dockerfile?"))?;
-    if wanted.driver.is_none() && (wanted.sm.is_some() || wanted.windows) {
-        return Err(usage("--gpu and --wsl need --driver"));
-    }
-    let (name, text) = read_text(&file, MAX_SIZE)?;
-    let report = report(&name, &text, &build_args, wanted, &Budget::default())?;
-    show(&report, as_json)
+#[derive(Default)]
+pub(super) struct Options {
+    file: Subject,
+    wanted: Wanted,
+    build_args: BTreeMap<String, String>,
 }
 
-fn not(option: &str, value: &str, what: &str) -> Error {
-    usage(format!("{option} `{value}` is not {what}"))
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci doctor dockerfile",
+        summary: "find in a Dockerfile what keeps the image from its GPU",
+        about: &[
+            "Reads a Dockerfile and reports what will keep the image from computing on a GPU. Nothing is \
+                  built or pulled.",
+        ],
+        arguments: &[argument("FILE", "the Dockerfile; `-` is standard input")],
+        exit: STATUS,
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("build-arg", "a value for an ARG, as for `docker build`")
+            .repeatable()
+            .text("NAME=VALUE", |o, pair| {
+                let (name, value) = pair
+                    .split_once('=')
+                    .ok_or_else(|| format!("`{pair}` is not NAME=VALUE"))?;
+                o.build_args.insert(name.to_owned(), value.to_owned());
+                Ok(())
+            }),
+        flag("driver", "judge against this driver: 535.183.01").text("VERSION", |o, version| {
+            let parsed = driver::version(&version);
+            o.wanted.driver = Some(parsed.ok_or_else(|| format!("`{version}` is not a driver's version"))?);
+            Ok(())
+        }),
+        flag("wsl", "the driver is the one of Windows").switch(|o| o.wanted.windows = true),
+        flag("gpu", "judge against this GPU: sm_86, 8.6, or its name").text("GPU", |o, gpu| {
+            let product: Result<Product, _> = gpu.parse();
+            let product = product.map_err(|_| format!("`{gpu}` is not a GPU that nvoci knows"))?;
+            (o.wanted.sm, o.wanted.class) = (Some(product.sm), product.class);
+            Ok(())
+        }),
+        flag("json", "print one JSON document").switch(|o| o.file.json = true),
+    ],
+    words: Words::One(|o, name| {
+        o.file.name = Some(name);
+        Ok(())
+    }),
+    ..Command::of(run)
+};
+
+fn run(options: Options) -> Result<ExitCode> {
+    let Options {
+        file,
+        wanted,
+        build_args,
+    } = options;
+    let name = file
+        .name
+        .ok_or_else(|| COMMAND.usage_error("no Dockerfile was named"))?;
+    if wanted.driver.is_none() && (wanted.sm.is_some() || wanted.windows) {
+        return Err(COMMAND.usage_error("--gpu and --wsl need --driver"));
+    }
+    let (name, text) = read_text(&name, MAX_SIZE)?;
+    let report = report(&name, &text, &build_args, wanted, &Budget::default())?;
+    show(&report, file.json)
 }

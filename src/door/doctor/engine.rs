@@ -2,46 +2,50 @@
 
 use std::process::ExitCode;
 
-use lexopt::Arg;
-
-use super::{next, show, usage};
+use super::show;
 use crate::doctor::engine;
-use crate::door::{load_config, print};
+use crate::door::cli::{Command, Page, Words, argument, flag};
+use crate::door::load_config;
 use crate::engine::Engine;
 use crate::error::Result;
 
-const HELP: &str = "\
-Usage: nvoci doctor engine [docker|podman|containerd|crio] [--json]
+#[derive(Default)]
+pub(super) struct Options {
+    json: bool,
+    engine: Option<Engine>,
+}
 
-Compares what a running engine knows with what its files say now: runtimes, hooks, CDI, what must be
-restarted, snap, rootless, another context, two toolkits at once, GPUs that the next daemon-reload
-would take away. Without a name all engines that are here. A daemon is asked over its socket; no
-program is executed.
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci doctor engine",
+        summary: "compare a running engine's configuration with its files",
+        about: &[
+            "Compares what a running engine has loaded with its files as they are now: runtimes, hooks, \
+                  CDI, what must be restarted, snap, rootless, another context, two toolkits at once, GPUs \
+                  that the next daemon-reload would take away. Without a name, all engines of this host. A \
+                  daemon is queried over its socket; no program is executed.",
+        ],
+        arguments: &[
+            argument("[ENGINE]", "docker, podman, containerd or crio").values(&[
+                "docker",
+                "podman",
+                "containerd",
+                "crio",
+            ]),
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[flag("json", "print one JSON document").switch(|o| o.json = true)],
+    words: Words::One(|o, name| {
+        let name = name.to_string_lossy();
+        o.engine = Some(Engine::from_name(&name).ok_or_else(|| format!("there is no engine `{name}`"))?);
+        Ok(())
+    }),
+    ..Command::of(run)
+};
 
-  --json   as one JSON document
-  --help   this text
-";
-
-/// Runs the area on the arguments after its name.
-pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
-    let (mut as_json, mut engine) = (false, None);
-    while let Some(arg) = next(&mut args)? {
-        match arg {
-            Arg::Long("json") => as_json = true,
-            Arg::Long("help") | Arg::Short('h') => {
-                print(HELP)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Arg::Value(name) if engine.is_none() => {
-                let name = name.to_string_lossy();
-                engine = Some(
-                    Engine::from_name(&name).ok_or_else(|| usage(format!("there is no engine `{name}`")))?,
-                );
-            }
-            other => return Err(usage(other.unexpected().to_string())),
-        }
-    }
+fn run(Options { json, engine }: Options) -> Result<ExitCode> {
     // A broken policy is a finding of the host's.
     let config = load_config(None).unwrap_or_default();
-    show(&engine::report(engine, &config), as_json)
+    show(&engine::report(engine, &config), json)
 }

@@ -2,51 +2,67 @@
 
 use std::process::ExitCode;
 
-use lexopt::Arg;
-
-use super::{next, read_text, show, usage};
+use super::{read_text, show};
 use crate::doctor::Report;
 use crate::doctor::explain::{explain, unseen};
+use crate::door::cli::{Command, Page, Words, argument, flag};
 use crate::door::print;
 use crate::error::Result;
 
 /// The longest log that is taken from standard input, in bytes.
 const MAX_LOG: u64 = 16 << 20;
 
-const HELP: &str = "\
-Usage: nvoci doctor explain TEXT... [--no-host] [--json]
-       nvoci doctor explain -             the text is on standard input
+#[derive(Default)]
+pub(super) struct Options {
+    json: bool,
+    no_host: bool,
+    words: Vec<String>,
+}
 
-Says what an error means: the likeliest cause first, how to tell it from the others, and what to do. TEXT is the
-error as it was printed, as many lines as you like; or a number (803), a name (cudaErrorInsufficientDriver, NVML 18) or
-one of nvoci's own codes (NVOCI-2003). Where the host could be the cause it is looked at too.
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci doctor explain",
+        summary: "explain an error: `nvoci doctor explain \"Error 803\"`",
+        usage: &[
+            "nvoci doctor explain [OPTIONS] TEXT...",
+            "nvoci doctor explain [OPTIONS] -",
+        ],
+        about: &[
+            "Explains an error: the likeliest cause first, how to tell it from the others, and what to \
+                  do. Where the host could be the cause it is checked too.",
+        ],
+        arguments: &[
+            argument(
+                "TEXT...",
+                "the error as it was printed, any number of lines; or a number (803), a name \
+                       (cudaErrorInsufficientDriver, NVML 18) or one of nvoci's own codes (NVOCI-2003)",
+            ),
+            argument("-", "the text is on standard input"),
+        ],
+        exit: &[
+            ("0", "the error is known"),
+            ("1", "it is not, or the host has warnings"),
+            ("2", "this host has a failure"),
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("no-host", "do not check this host: the error is another's").switch(|o| o.no_host = true),
+        flag("json", "print one JSON document").switch(|o| o.json = true),
+    ],
+    words: Words::Many(|o, word| {
+        o.words.push(word.to_string_lossy().into_owned());
+        Ok(())
+    }),
+    ..Command::of(|options| run(&options))
+};
 
-  --no-host  do not look at this host: the error is another's
-  --json     as one JSON document
-  --help     this text
-
-Exit status: 0 the error is known, 1 it is not, or the host has warnings, 2 this host has a failure.
-";
-
-/// Runs the area on the arguments after its name.
-pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
-    let (mut words, mut as_json, mut with_host) = (Vec::new(), false, true);
-    while let Some(arg) = next(&mut args)? {
-        match arg {
-            Arg::Long("json") => as_json = true,
-            Arg::Long("no-host") => with_host = false,
-            Arg::Long("help") | Arg::Short('h') => {
-                print(HELP)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
-            other => return Err(usage(other.unexpected().to_string())),
-        }
-    }
-    let text = match words.as_slice() {
-        [] => return Err(usage("explain needs a text, or `-` for standard input")),
+fn run(options: &Options) -> Result<ExitCode> {
+    let (as_json, with_host) = (options.json, !options.no_host);
+    let text = match options.words.as_slice() {
+        [] => return Err(COMMAND.usage_error("no text was given; `-` reads standard input")),
         [only] if only == "-" => read_text(only.as_ref(), MAX_LOG)?.1,
-        _ => words.join(" "),
+        words => words.join(" "),
     };
     let explained = explain(&text);
     let mut report = explained.report;
@@ -63,7 +79,7 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
     if !with_host {
         return show(&report, as_json);
     }
-    let host = look();
+    let host = host_report();
     if as_json {
         report.facts.extend(host.facts);
         report.findings.extend(host.findings);
@@ -86,9 +102,9 @@ fn command(area: &str) -> String {
     format!("nvoci doctor {area}{subject}")
 }
 
-/// What is found on this host, or that it could not be looked at.
-fn look() -> Report {
-    super::host::look().unwrap_or_else(|e| {
+/// The findings about this host, or that it could not be checked.
+fn host_report() -> Report {
+    super::host::check().unwrap_or_else(|e| {
         let mut report = Report::new("host");
         report.add(unseen(e.why()).fix(e.fix_text()));
         report

@@ -5,55 +5,91 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use lexopt::Arg;
-
-use super::{next, show, usage};
-use crate::compat::{Platform, driver};
+use super::{STATUS, show};
+use crate::compat::{Platform, Version, driver};
 use crate::doctor::image::{self, Gpu, Image, Progress, Target};
-use crate::door::{load_config, locations, print};
+use crate::door::cli::{Command, Page, Words, argument, flag};
+use crate::door::{load_config, locations};
 use crate::error::Result;
 use crate::host::{Host, Roots};
 use crate::sys::budget::{Budget, Limits};
 
-const HELP: &str = "\
-Usage: nvoci doctor image IMAGE [--driver VERSION] [--gpu GPU]... [--platform linux|windows] [--json]
-
-Says what of CUDA is in an image, and whether it runs: natively, with limits, or not at all, and then the smallest
-change that makes it run. Nothing of the image is executed.
-
-  IMAGE              the directory of a root file system or of an OCI image layout; an archive of `docker save`,
-                     `podman save` or an OCI layout; or an image of docker or podman by its name, with `docker:` or
-                     `podman:` before it where both might have it
-
-Judged by this host, or by what is named:
-  --driver VERSION   the driver, such as 535.183.01
-  --gpu GPU          an architecture (sm_90, 9.0) or a product (\"RTX 3070\"); may be repeated
-  --platform NAME    `windows` (or --wsl) when the driver is one of Windows, for WSL2
-
-  --json             as one JSON document
-  --help             this text
-";
-
-/// What is on the command line.
+/// The command line.
 #[derive(Default)]
-struct Options {
-    what: Option<OsString>,
-    driver: Option<String>,
+pub(super) struct Options {
+    image: Option<OsString>,
+    driver: Option<Version>,
     gpus: Vec<Gpu>,
     platform: Option<Platform>,
-    as_json: bool,
+    json: bool,
 }
 
-/// Runs the area on the arguments after its name.
-pub(super) fn run(args: lexopt::Parser) -> Result<ExitCode> {
-    let Some(options) = parse(args)? else {
-        print(HELP)?;
-        return Ok(ExitCode::SUCCESS);
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci doctor image",
+        summary: "find an image's CUDA, and whether it runs here or elsewhere",
+        about: &[
+            "Reports what of CUDA is in an image, and whether it runs: natively, with limits, or not at \
+                  all, and then the smallest change that makes it run. Nothing of the image is executed.",
+        ],
+        arguments: &[argument(
+            "IMAGE",
+            "the directory of a root file system or of an OCI image layout; an archive of \
+                   `docker save`, `podman save` or an OCI layout; or an image of docker or podman by its name, \
+                   with `docker:` or `podman:` before it where both might have it",
+        )],
+        exit: STATUS,
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("driver", "the driver, such as 535.183.01")
+            .group(TARGET)
+            .text("VERSION", |o, text| {
+                let version = driver::version(&text);
+                o.driver = Some(version.ok_or_else(|| format!("`{text}` is no driver version"))?);
+                Ok(())
+            }),
+        flag("gpu", "an architecture (sm_90, 9.0) or a product (\"RTX 3070\")")
+            .repeatable()
+            .group(TARGET)
+            .text("GPU", |o, name| {
+                let gpu = Gpu::named(&name);
+                o.gpus.push(gpu.ok_or_else(|| {
+                    format!("`{name}` is no GPU in the tables: name its architecture, such as sm_90")
+                })?);
+                Ok(())
+            }),
+        flag("platform", "the driver's platform; `windows` is WSL2")
+            .values(&["linux", "windows"])
+            .group(TARGET)
+            .text("", |o, name| {
+                o.platform = Some(match name.as_str() {
+                    "linux" => Platform::Linux,
+                    "windows" => Platform::Windows,
+                    other => return Err(format!("`{other}` is no platform: it is linux or windows")),
+                });
+                Ok(())
+            }),
+        flag("wsl", "the same as --platform windows")
+            .group(TARGET)
+            .switch(|o| o.platform = Some(Platform::Windows)),
+        flag("json", "print one JSON document").switch(|o| o.json = true),
+    ],
+    words: Words::One(|o, image| {
+        o.image = Some(image);
+        Ok(())
+    }),
+    ..Command::of(|options| run(&options))
+};
+
+/// The heading of the flags that say which host to judge by.
+const TARGET: &str = "Judge by another host than this one";
+
+fn run(options: &Options) -> Result<ExitCode> {
+    let Some(what) = &options.image else {
+        return Err(COMMAND.usage_error("no image was named"));
     };
-    let Some(what) = &options.what else {
-        return Err(usage("which image?"));
-    };
-    let target = target(&options)?;
+    let target = target(options)?;
     let mut progress = Terminal::new();
     let budget = Budget::new(Limits::ARCHIVE);
     let image = Image::open(what, &budget, &mut progress)?;
@@ -61,46 +97,7 @@ pub(super) fn run(args: lexopt::Parser) -> Result<ExitCode> {
     let checked = budget.check();
     checked.map_err(|e| e.of(format!("image {}", what.to_string_lossy())))?;
     drop(progress);
-    show(&report, options.as_json)
-}
-
-fn parse(mut args: lexopt::Parser) -> Result<Option<Options>> {
-    let mut options = Options::default();
-    loop {
-        let long = match next(&mut args)? {
-            None => return Ok(Some(options)),
-            Some(Arg::Long("help") | Arg::Short('h')) => return Ok(None),
-            Some(Arg::Long("json")) => {
-                options.as_json = true;
-                continue;
-            }
-            Some(Arg::Long("wsl")) => {
-                options.platform = Some(Platform::Windows);
-                continue;
-            }
-            Some(Arg::Long(name @ ("driver" | "gpu" | "platform"))) => name.to_owned(),
-            Some(Arg::Value(what)) if options.what.is_none() => {
-                options.what = Some(what);
-                continue;
-            }
-            Some(other) => return Err(usage(other.unexpected().to_string())),
-        };
-        let value = args.value().map_err(|e| usage(e.to_string()))?;
-        let value = value.to_string_lossy().into_owned();
-        match (long.as_str(), value.as_str()) {
-            ("driver", _) => options.driver = Some(value),
-            ("gpu", name) => options.gpus.push(Gpu::named(name).ok_or_else(|| {
-                usage(format!(
-                    "`{name}` is no GPU in the tables: name its architecture, such as sm_90"
-                ))
-            })?),
-            (_, "linux") => options.platform = Some(Platform::Linux),
-            (_, "windows") => options.platform = Some(Platform::Windows),
-            (_, other) => {
-                return Err(usage(format!("`{other}` is no platform: it is linux or windows")));
-            }
-        }
-    }
+    show(&report, options.json)
 }
 
 /// What was named, and the rest from this host.
@@ -116,9 +113,8 @@ fn target(options: &Options) -> Result<Target> {
         let roots = Roots::open(&locations)?;
         Target::of_host(&Host::discover(&roots, &locations)?, &roots)
     };
-    if let Some(text) = &options.driver {
-        let version = driver::version(text);
-        target.driver = Some(version.ok_or_else(|| usage(format!("`{text}` is no driver version")))?);
+    if options.driver.is_some() {
+        target.driver.clone_from(&options.driver);
     }
     if !options.gpus.is_empty() {
         target.gpus.clone_from(&options.gpus);

@@ -1,16 +1,15 @@
 //! `nvoci doctor`: which area looks, and how its report is shown.
 //!
-//! Each area is a module with its own options and `run`; what they share (usage errors, showing a report) is here.
+//! Each area is a module with its own table and `run`; what they share (reading a file, showing a report) is here.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use lexopt::Arg;
-
 use crate::doctor::Report;
 use crate::doctor::render::wants_colour;
+use crate::door::cli::{Command, Group, Page, Words, argument, flag};
 use crate::error::{Code, Error, IoContext as _, Result};
 
 mod compose;
@@ -22,70 +21,82 @@ mod host;
 mod image;
 mod last;
 
-const HELP: &str = "\
-Usage: nvoci doctor [AREA] [OPTIONS]
+#[derive(Default)]
+pub(super) struct Options {
+    json: bool,
+    last: bool,
+    count: Option<usize>,
+}
 
-Names the broken link of the chain from the driver to the framework, its cause, and the one fix. Only reads.
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci doctor",
+        summary: "find the broken link of the chain, its cause, and the one fix",
+        usage: &[
+            "nvoci doctor [AREA] [OPTIONS]",
+            "nvoci doctor --last [N] [--json]",
+        ],
+        about: &[
+            "Names the broken link of the chain from the driver to the framework, its cause, and the one \
+                  fix. Only reads. `nvoci doctor AREA --help` explains each area.",
+        ],
+        arguments: &[argument("N", "so many refusals (default 1)")],
+        exit: STATUS,
+        ..Page::EMPTY
+    },
+    commands: &[Group {
+        heading: "Areas",
+        commands: &[
+            &host::COMMAND,
+            &engine::COMMAND,
+            &container::COMMAND,
+            &image::COMMAND,
+            &dockerfile::COMMAND,
+            &compose::COMMAND,
+            &explain::COMMAND,
+        ],
+    }],
+    flags: &[
+        flag(
+            "last",
+            "the last refusals on this host: why a container did not start",
+        )
+        .switch(|o| o.last = true),
+        flag(
+            "json",
+            "print one JSON document: verdict and findings, with stable keys",
+        )
+        .switch(|o| o.json = true),
+    ],
+    words: Words::One(|o, number| {
+        let number = number.to_string_lossy();
+        let count = number.parse();
+        o.count = Some(count.map_err(|_| format!("`{number}` is no number of refusals"))?);
+        Ok(())
+    }),
+    ..Command::of(run)
+};
 
-Areas
-  host                  driver, device nodes, kernel (the default)
-  engine [NAME]         what running engines know against what their files say
-  container ID [--fix]  what a running container can really open and load
-  image IMAGE           what of CUDA is in an image, and whether it runs here or elsewhere
-  dockerfile, compose   a file: what in it will keep a container from its GPU
-  explain TEXT          what an error means: `nvoci doctor explain \"Error 803\"`
-
-  --last [N]            the last refusals on this host: why a container did not start
-  --json                as one JSON document: verdict and findings, with stable keys
-  --help                this text; after an area, its own
-
-Exit status: 0 all is well, 1 warnings, 2 something cannot work.
-";
-
-/// An area by its name, and what runs on the arguments after it.
-type Area = (&'static str, fn(lexopt::Parser) -> Result<ExitCode>);
-
-const AREAS: &[Area] = &[
-    ("compose", compose::run),
-    ("dockerfile", dockerfile::run),
-    ("explain", explain::run),
-    ("container", container::run),
-    ("engine", engine::run),
-    ("host", host::run),
-    ("image", image::run),
+/// The exit statuses of a report.
+const STATUS: &[(&str, &str)] = &[
+    ("0", "all is well"),
+    ("1", "warnings"),
+    ("2", "something cannot work"),
 ];
 
-/// Runs the command on the arguments after `doctor`.
-///
-/// # Errors
-/// [`Code::Usage`] for an unknown area or option. What an area finds is no error, but its exit status.
-pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
-    let args: Vec<OsString> = args.collect();
-    let first = args.first().map(|a| a.to_string_lossy().into_owned());
-    match first.as_deref() {
-        Some("--help" | "-h") => {
-            super::print(HELP)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(name) if !name.starts_with('-') => {
-            let (_, area) = AREAS
-                .iter()
-                .find(|(area, _)| *area == name)
-                .ok_or_else(|| usage(format!("there is no area `{name}`")))?;
-            area(lexopt::Parser::from_args(args.into_iter().skip(1)))
-        }
-        Some("--last") => last::run(lexopt::Parser::from_args(args)),
-        _ => host::run(lexopt::Parser::from_args(args)),
+fn run(Options { json, last, count }: Options) -> Result<ExitCode> {
+    match count {
+        count if last => last::run(count.unwrap_or(last::DEFAULT), json),
+        Some(_) => Err(COMMAND.usage_error("a number goes with --last")),
+        None => host::run(json),
     }
 }
 
-fn usage(why: impl Into<String>) -> Error {
-    Error::new(Code::Usage, "nvoci doctor", why).fix("see `nvoci doctor --help`")
-}
-
-/// The next argument of an area, with a usage error for what cannot be parsed.
-fn next(parser: &mut lexopt::Parser) -> Result<Option<Arg<'_>>> {
-    parser.next().map_err(|e| usage(e.to_string()))
+/// The arguments of an area that reads one file.
+#[derive(Default)]
+struct Subject {
+    name: Option<OsString>,
+    json: bool,
 }
 
 /// A text that a person names, `-` for standard input, and its name for the report.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::{
-    Look, Preflight, Stage, bundle, devices, made_by_runtime, parse, planned, preflight, request_of,
+    COMMAND, Look, Preflight, Stage, bundle, devices, made_by_runtime, planned, preflight, request_of,
     tmpfs_destinations,
 };
 use crate::apply::image;
@@ -45,7 +45,7 @@ pub(in crate::door) fn rehearse(
     look: impl FnOnce(&Config) -> Result<Look>,
     image: &Root,
 ) -> Result<Option<Rehearsal>> {
-    let Some(options) = parse(args)?.filter(|o| o.stage != Stage::Other) else {
+    let Some(options) = COMMAND.parse(args)?.filter(|o| o.stage != Stage::Other) else {
         return Ok(None);
     };
     let state = State::read(state)?;
