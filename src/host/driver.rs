@@ -4,8 +4,7 @@
 
 use super::kept::{Binding, Kept};
 use super::{
-    CapMinors, Gpu, Host, KernelModule, Majors, MigDevice, NodePolicy, PciAddress, Roots, absent,
-    read_optional,
+    CapMinors, Gpu, Host, KernelModule, Majors, MigDevice, NodePolicy, PciAddress, Roots, absent, read_kernel,
 };
 
 /// More GPUs than any machine has; the rest is not looked at.
@@ -41,7 +40,7 @@ pub(super) fn find(roots: &Roots, host: &mut Host, kept: &mut Kept) {
     if let Some(text) = text(roots, host, "devices", 64 * 1024) {
         host.majors = majors(&text);
     }
-    if let Some(bytes) = read_optional(&roots.proc, "driver/nvidia/params", 64 * 1024, host) {
+    if let Some(bytes) = read_kernel(&roots.proc, "driver/nvidia/params", 64 * 1024, host) {
         let (policy, modify) = node_policy(&String::from_utf8_lossy(&bytes));
         host.node_policy = policy;
         host.modify_device_files = modify;
@@ -52,7 +51,7 @@ pub(super) fn find(roots: &Roots, host: &mut Host, kept: &mut Kept) {
 }
 
 fn text(roots: &Roots, host: &mut Host, path: &str, max: u64) -> Option<String> {
-    read_optional(&roots.proc, path, max, host).map(|b| String::from_utf8_lossy(&b).into_owned())
+    read_kernel(&roots.proc, path, max, host).map(|b| String::from_utf8_lossy(&b).into_owned())
 }
 
 /// Reads `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  ...` and the open module's

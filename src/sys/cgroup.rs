@@ -17,6 +17,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::root::read_proc;
+
 pub use rules::{Access, DeviceRule, RuleKind};
 pub use tenants::{OwnCgroup, SharedCgroup, Tenancy, holds_host_processes};
 
@@ -56,7 +58,7 @@ impl DeviceCgroup {
     /// `ENODEV` when the process is in no device cgroup.
     pub fn of(pid: Option<i32>) -> io::Result<Self> {
         let path = pid.map_or_else(|| "/proc/self/cgroup".to_owned(), |p| format!("/proc/{p}/cgroup"));
-        let text = fs::read_to_string(path)?;
+        let text = read_proc(path, MAX_MEMBERSHIPS)?;
         let (hierarchy, controllers, path) = match parse(&text, unified()) {
             Some(Membership::V1 { controllers, path }) => {
                 (Hierarchy::V1, controllers.split(',').collect(), path)
@@ -76,7 +78,7 @@ impl DeviceCgroup {
     /// # Errors
     /// Why that cannot be read.
     pub fn is_frozen(pid: i32) -> io::Result<bool> {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let text = read_proc(format!("/proc/{pid}/cgroup"), MAX_MEMBERSHIPS)?;
         let found = memberships(&text).find(|m| match m {
             Membership::V1 { controllers, .. } => {
                 !unified() && controllers.split(',').any(|c| c == "freezer")
@@ -119,6 +121,9 @@ impl DeviceCgroup {
         Ok(())
     }
 }
+
+/// What is read of `/proc/PID/cgroup`, in bytes: a line for each hierarchy, whose path the kernel bounds.
+const MAX_MEMBERSHIPS: u64 = 1 << 20;
 
 enum Membership<'a> {
     V1 { controllers: &'a str, path: &'a str },

@@ -52,6 +52,8 @@ const MAX_CPU: u64 = 8;
 const MAX_MESSAGE: usize = 32 << 20;
 /// The parts of one.
 const MAX_PARTS: usize = 1 << 17;
+/// What is small: it is said in one call with what it belongs to, and read with what follows it.
+const AHEAD: usize = 4096;
 /// What a pipe holds, in bytes, so that most answers are given in one piece; the kernel's limit for everybody.
 const PIPE: usize = 1 << 20;
 /// The kernel's overflow user, `nobody` in most distributions: who owns nothing.
@@ -75,6 +77,8 @@ pub struct Port {
     to: Option<File>,
     /// Until when to wait for the other side; for ever in the child, whose time is limited.
     until: Option<Instant>,
+    /// What was read and not taken yet: a buffer, and how much of it is taken.
+    ahead: (Vec<u8>, usize),
 }
 
 impl Reader {
@@ -111,6 +115,7 @@ impl Reader {
                     from: answer_from.into(),
                     to: Some(ask_to.into()),
                     until: Some(limit + GRACE),
+                    ahead: (Vec::new(), 0),
                 },
                 child: Pid::from_raw(child),
                 limit,
@@ -192,11 +197,18 @@ impl Port {
             head.extend(word(part.len())?);
         }
         let to = self.to.as_mut().ok_or(Errno::PIPE)?;
-        to.write_all(&head)?;
+        // What is small goes in one call.
+        let mut small = head;
         for part in parts {
+            if part.len() <= AHEAD {
+                small.extend_from_slice(part);
+                continue;
+            }
+            to.write_all(&small)?;
+            small.clear();
             to.write_all(part)?;
         }
-        Ok(())
+        to.write_all(&small)
     }
 
     /// Waits for something to be said.
@@ -236,13 +248,23 @@ impl Port {
 
     /// The next `len` bytes.
     fn take(&mut self, len: usize) -> io::Result<Vec<u8>> {
-        let mut out = vec![0; len];
-        let mut got = 0;
-        while got < len {
-            match self.some(&mut out[got..])? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => got += n,
+        let mut out = Vec::with_capacity(len);
+        while out.len() < len {
+            let left = len - out.len();
+            if self.ahead.1 == self.ahead.0.len() {
+                // Of what is small as much as is there.
+                let mut some = vec![0; left.max(AHEAD)];
+                match self.some(&mut some)? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    n => some.truncate(n),
+                }
+                self.ahead = (some, 0);
             }
+            let (some, taken) = &mut self.ahead;
+            let rest = some.get(*taken..).unwrap_or_default();
+            let now = rest.get(..left).unwrap_or(rest);
+            out.extend_from_slice(now);
+            *taken += now.len();
         }
         Ok(out)
     }
@@ -320,6 +342,7 @@ fn narrow(
         from,
         to: Some(to),
         until: None,
+        ahead: (Vec::new(), 0),
     };
     Ok((root, port))
 }
