@@ -21,6 +21,7 @@
 //! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
 //! | [`containers`] | what runs, as the kernel tells it | reads only; asks no engine |
 //! | [`config`] | the policy | a root-owned file, never the environment |
+//! | [`vocabulary`] | device numbers, PCI addresses, UUIDs: the types that all modules share | parses strictly; imports `sys::root` alone |
 //! | [`sys`] | in-root paths, mounts, namespaces, device cgroup | the only `unsafe` |
 //!
 //! Trust: the host's root, root-owned configuration and the structure of config.json are trusted. Every
@@ -44,6 +45,7 @@ pub mod plan;
 pub mod request;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod vocabulary;
 
 /// What `--version` prints.
 pub const VERSION_LINE: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"));

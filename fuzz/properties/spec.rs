@@ -66,14 +66,9 @@ fn read(spec: &Spec) {
         spec.linux_devices(),
         spec.device_rules(),
         spec.hooks(Stage::Prestart),
-        spec.user_namespace(),
+        spec.has_user_namespace(),
     );
-    let _ = (
-        spec.mount_label(),
-        spec.cgroups_path(),
-        spec.rootfs_propagation(),
-        spec.process_user(),
-    );
+    let _ = (spec.mount_label(), spec.cgroups_path(), spec.process_user());
 }
 
 fn edit(spec: &mut Spec) -> nvoci::error::Result<()> {

@@ -18,7 +18,7 @@ use super::image::{Image, Scanned, say_scan, text};
 use super::{loader, procfs};
 use crate::compat::forward::HostDriver;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::ldso::{self, CacheOutcome, Change, FirstDir, Flavour, How, Links, Run, Update, Warnings};
+use crate::ldso::{self, CacheOutcome, Change, FirstDir, Flavor, How, Links, Run, Update, Warnings};
 use crate::plan::forbid_node_making;
 use crate::sys::budget::Budget;
 use crate::sys::mount::{Restrict, seal};
@@ -194,9 +194,9 @@ fn enable_cuda_compat(container: &Container, image: Option<Image>) -> Result<Vec
 /// What `dirs` change for the loader of the image. Reads only.
 fn scan(root: &Root, dirs: &[PathBuf]) -> Scanned {
     let mut notes = Warnings::default();
-    let arch = match ldso::flavour(root) {
-        Flavour::Glibc(arch) => arch,
-        Flavour::None | Flavour::Musl(_) => {
+    let arch = match ldso::flavor(root) {
+        Flavor::Glibc(arch) => arch,
+        Flavor::None | Flavor::Musl(_) => {
             let first = dirs.iter().map(|path| FirstDir {
                 path: path.clone(),
                 libs: Vec::new(),
@@ -402,7 +402,7 @@ fn gpu_minor(dev: &crate::sys::root::Node, name: &OsString) -> Option<u32> {
         return None;
     }
     let node = dev.child(name).ok()?;
-    (node.kind() == FileType::CharacterDevice).then(|| node.rdev().1)
+    (node.kind() == FileType::CharacterDevice).then(|| node.rdev().minor)
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(super) fn add(container: &Container, devices: Vec<(Device, Option<Detached>)
 
 fn is_there(container: &Container, device: &Device) -> Result<bool> {
     match container.root().resolve_nofollow(&device.path) {
-        Ok(n) => Ok(n.kind() == FileType::CharacterDevice && n.rdev() == (device.major, device.minor)),
+        Ok(n) => Ok(n.kind() == FileType::CharacterDevice && n.rdev() == device.number),
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(e) => Err(refuse(device, &device.path, &e)),
     }
@@ -99,6 +99,7 @@ fn refuse(device: &Device, at: &Path, e: &std::io::Error) -> Error {
 mod tests {
     use super::*;
     use crate::apply::Mounts;
+    use crate::vocabulary::DeviceNumber;
 
     /// A definition that has a device whose node is covered, or was never made.
     #[test]
@@ -108,8 +109,7 @@ mod tests {
         let container = Container::open(rootfs.path(), Mounts::default()).unwrap();
         let device = Device {
             path: "/dev/nvidia0".into(),
-            major: 195,
-            minor: 0,
+            number: DeviceNumber { major: 195, minor: 0 },
             mode: 0o666,
             uid: 0,
             gid: 0,

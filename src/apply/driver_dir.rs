@@ -12,15 +12,10 @@ use crate::plan::{DriverFile, Link};
 use crate::sys::mount::{Detached, Placed, Restrict};
 use crate::sys::process::close_together;
 use crate::sys::root::{Node, split};
-
-/// The file that tells a second injection that the first one was here, and the doctor what it did.
-pub(super) const RECORD: &str = ".nvoci.json";
+use crate::vocabulary::{LAST_RESORTS, RECORD};
 
 /// Room for links, generated text and the record; driver files are bound and take none.
 const SIZE: u64 = 4 << 20;
-
-/// Where the container has a place of its own even when its rootfs cannot be written to.
-const LAST_RESORTS: [&str; 2] = ["/run/nvoci", "/dev/.nvoci"];
 
 /// Descriptors that are kept to be closed together.
 const MAX_OPEN: usize = 128;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::oci::Spec;
 use crate::plan::Device;
 use crate::sys::root::Node;
+use crate::vocabulary::DeviceNumber;
 
 use super::record;
 
@@ -65,8 +66,8 @@ pub struct Grant {
     pub cgroup: Option<String>,
     /// The driver directory in the container.
     pub driver_dir: String,
-    /// Path in the container, major and minor number of each node.
-    pub devices: Vec<(PathBuf, u32, u32)>,
+    /// Path in the container and number of each node.
+    pub devices: Vec<(PathBuf, DeviceNumber)>,
     /// When, since the host was started.
     pub time: Duration,
 }
@@ -79,10 +80,7 @@ impl Grant {
             namespace,
             cgroup: spec.and_then(Spec::cgroups_path).map(str::to_owned),
             driver_dir: String::new(),
-            devices: devices
-                .iter()
-                .map(|d| (d.path.clone(), d.major, d.minor))
-                .collect(),
+            devices: devices.iter().map(|d| (d.path.clone(), d.number)).collect(),
             time: since_boot(),
         }
     }
@@ -94,7 +92,7 @@ impl Grant {
             "namespace": [self.namespace.0, self.namespace.1],
             "cgroup": self.cgroup,
             "driverDir": self.driver_dir,
-            "devices": devices.map(|(path, major, minor)| json!([path, major, minor])).collect::<Vec<_>>(),
+            "devices": devices.map(|(path, number)| json!([path, number.major, number.minor])).collect::<Vec<_>>(),
             "milliseconds": u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX),
         })
     }
@@ -104,7 +102,10 @@ impl Grant {
         let value: Value = serde_json::from_slice(text).ok()?;
         let text = |key: &str| value[key].as_str().map(str::to_owned);
         let number = |value: &Value| u32::try_from(value.as_u64()?).ok();
-        let device = |d: &Value| Some((d[0].as_str()?.into(), number(&d[1])?, number(&d[2])?));
+        let device = |d: &Value| {
+            let (major, minor) = (number(&d[1])?, number(&d[2])?);
+            Some((d[0].as_str()?.into(), DeviceNumber { major, minor }))
+        };
         let devices = value["devices"].as_array()?;
         Some(Self {
             container: text("container")?,
@@ -137,7 +138,7 @@ mod tests {
             namespace: (4, 4_026_532_001),
             cgroup: Some("system.slice:docker:abc".to_owned()),
             driver_dir: "/usr/local/nvidia".to_owned(),
-            devices: vec![("/dev/nvidia0".into(), 195, 0)],
+            devices: vec![("/dev/nvidia0".into(), DeviceNumber { major: 195, minor: 0 })],
             time: Duration::from_millis(81_234),
         };
         let text = grant.to_json().to_string();

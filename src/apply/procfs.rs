@@ -9,6 +9,7 @@ use super::driver_dir::DriverDir;
 use crate::plan::Plan;
 use crate::sys::mount::{Detached, Restrict};
 use crate::sys::root::Node;
+use crate::vocabulary::PciAddress;
 
 /// Covers `params`, and `gpus` where not all of them are the container's.
 ///
@@ -54,16 +55,17 @@ pub(super) fn cover_params(container: &Container, dir: &DriverDir, params: &[u8]
     Ok(())
 }
 
-fn cover_gpus(container: &Container, dir: &DriverDir, visible: &[String]) -> std::io::Result<()> {
+fn cover_gpus(container: &Container, dir: &DriverDir, visible: &[PciAddress]) -> std::io::Result<()> {
     let nvidia = match container.root().resolve("/proc/driver/nvidia") {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
         other => other?,
     };
     let theirs = nvidia.child("gpus")?;
-    let shown: Vec<(&String, Detached)> = visible
+    let shown: Vec<(String, Detached)> = visible
         .iter()
         .filter_map(|pci| {
-            let tree = Detached::bind(&theirs.child(pci).ok()?, Restrict::DATA).ok()?;
+            let pci = pci.to_string();
+            let tree = Detached::bind(&theirs.child(&pci).ok()?, Restrict::DATA).ok()?;
             Some((pci, tree))
         })
         .collect();

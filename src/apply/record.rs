@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::plan::Plan;
 use crate::sys::owned;
 use crate::sys::root::Node;
+use crate::vocabulary::or_empty;
 
 /// Where nvoci keeps what only matters until the next boot.
 pub const RUN_DIR: &str = "/run/nvoci";
@@ -51,7 +52,7 @@ impl Record {
             "driver": plan.driver_version,
             "driverDir": self.driver_dir,
             "gpus": plan.gpus.iter().map(|g| json!({
-                "index": g.index, "minor": g.minor, "uuid": g.uuid, "pci": g.pci, "name": g.name,
+                "index": g.index, "minor": g.minor, "uuid": or_empty(g.uuid), "pci": or_empty(g.pci), "name": g.name,
             })).collect::<Vec<_>>(),
             "devices": self.devices,
             "files": plan.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use super::container::{Container, Mounts};
 use super::cuda_compat::Preferred;
-use super::driver_dir::{Attached, DriverDir, RECORD};
+use super::driver_dir::{Attached, DriverDir};
 use super::image::Image;
 use super::loader::{Loader, first_dirs};
 use super::record::Record;
@@ -31,6 +31,7 @@ use crate::error::{Code, IoContext as _, Result};
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
 use crate::sys::mountinfo::MountTable;
+use crate::vocabulary::RECORD;
 
 /// The rootfs to apply to.
 #[derive(Clone, Debug)]

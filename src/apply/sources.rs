@@ -98,7 +98,7 @@ fn bind(walk: &Walk<'_>, path: &Path, wanted: Use, reason: &str) -> Result<(Sour
 
 fn device_node(dev: &Walk<'_>, device: &Device, bind: bool) -> Result<Option<Detached>> {
     let below_dev = device.path.strip_prefix("/dev").unwrap_or(&device.path);
-    let wanted = Use::Device(device.major, device.minor);
+    let wanted = Use::Device(device.number);
     if !bind {
         return dev.find(below_dev, wanted).map(|_| None);
     }

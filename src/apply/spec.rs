@@ -25,7 +25,7 @@ fn hook_args(stage: Stage) -> Vec<String> {
 /// Where the hook is called: in the container's mount namespace. But under a privileged engine a container
 /// with a user namespace of its own has nobody in it who may read the bundle; then from outside.
 fn hook_stage(spec: &Spec) -> Stage {
-    if spec.user_namespace().is_some() && !in_user_namespace() {
+    if spec.has_user_namespace() && !in_user_namespace() {
         Stage::CreateRuntime
     } else {
         Stage::CreateContainer
@@ -43,8 +43,8 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
             spec.add_device(&DeviceSpec {
                 path: device.path.to_string_lossy().into_owned(),
                 kind: DeviceKind::Char,
-                major: device.major,
-                minor: device.minor,
+                major: device.number.major,
+                minor: device.number.minor,
                 file_mode: Some(device.mode & 0o777),
                 uid: Some(device.uid),
                 gid: Some(device.gid),
@@ -52,8 +52,8 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
         }
         spec.allow_device(&DeviceRule::allow(
             RuleKind::Char,
-            device.major,
-            device.minor,
+            device.number.major,
+            device.number.minor,
             access,
         ))?;
         if additional_gids && needs_group(device) {
@@ -100,12 +100,12 @@ fn injects_again(hook: &Hook, stage: Stage) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocabulary::DeviceNumber;
 
     fn plan() -> Plan {
         let device = |path: &str, minor, mode, gid| Device {
             path: path.into(),
-            major: 195,
-            minor,
+            number: DeviceNumber { major: 195, minor },
             mode,
             uid: 0,
             gid,

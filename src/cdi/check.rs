@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::sys::budget::Budget;
 use crate::sys::owned;
 use crate::sys::root::Root;
+use crate::vocabulary::DeviceNumber;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -286,12 +287,11 @@ fn on_host(edits: &Edits, path: &Path, host: &Root, found: &mut Findings) {
         if !matches!(there.kind(), FileType::CharacterDevice | FileType::BlockDevice) {
             found.add(Severity::Error, path, format!("{at} is not a device node"));
         } else if let Some(major) = node.major.filter(|m| *m != 0) {
-            let (now, minor) = (there.rdev(), node.minor.unwrap_or(0));
-            if now != (major, minor) {
-                let text = format!(
-                    "it says that {at} is {major}:{minor}, and it is {}:{}: containers get another device",
-                    now.0, now.1
-                );
+            let minor = node.minor.unwrap_or(0);
+            let (now, said) = (there.rdev(), DeviceNumber { major, minor });
+            if now != said {
+                let text =
+                    format!("it says that {at} is {said}, and it is {now}: containers get another device");
                 found.add(Severity::Error, path, text);
             }
         }

@@ -118,9 +118,9 @@ fn complete(node: &DeviceNode, host: &Root) -> Result<DeviceSpec> {
         FileType::BlockDevice => DeviceKind::Block,
         _ => return Err(Error::new(Code::DeviceNode, what(), "it is not a device")),
     };
-    let (major, minor) = there.rdev();
-    device.major = node.major.unwrap_or(major);
-    let minor_left_out = if node.major.is_some() { 0 } else { minor };
+    let number = there.rdev();
+    device.major = node.major.unwrap_or(number.major);
+    let minor_left_out = if node.major.is_some() { 0 } else { number.minor };
     device.minor = node.minor.unwrap_or(minor_left_out);
     device.file_mode = node.file_mode.or_else(|| Some(there.stat().st_mode & 0o777));
     Ok(device)

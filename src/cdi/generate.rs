@@ -11,6 +11,7 @@ use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook};
 use super::version::Version;
 use crate::config::Extra;
 use crate::host::{DeviceNode as HostNode, Gpu, Host, NodeKind, Platform, Roots};
+use crate::vocabulary::{MigDevice, or_empty};
 
 /// How devices are named.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,8 +37,6 @@ pub struct Options {
     pub hook_path: String,
     /// Whether containers join the groups that may open a node which not everybody may. Needs CDI 0.7.0.
     pub additional_gids: bool,
-    /// UUIDs of MIG devices, which only the driver's own library knows: GPU index, MIG index, `MIG-…`.
-    pub mig_uuids: Vec<(u32, u32, String)>,
     /// The devices to name, by index, `GPU:MIG` or UUID; all of them where empty. `none` is a device that gives nothing.
     pub ids: Vec<String>,
     /// What only the static form has.
@@ -50,10 +49,7 @@ impl Options {
     /// The first of the identifiers that this host has no device for.
     pub fn unknown_id<'a>(&'a self, host: &Host) -> Option<&'a str> {
         let known = |id: &&String| {
-            let gpu = |g: &Gpu| {
-                let mig = |m: &crate::host::MigDevice| self.is_mig(id, g.index, m.index);
-                is_gpu(id, g) || g.mig_devices.iter().any(mig)
-            };
+            let gpu = |g: &Gpu| is_gpu(id, g) || g.mig_devices.iter().any(|m| is_mig(id, g, m));
             *id == NONE || host.usable_gpus().any(gpu)
         };
         self.ids.iter().find(|id| !known(id)).map(String::as_str)
@@ -67,18 +63,17 @@ impl Options {
         self.ids.iter().any(|id| is_gpu(id, gpu))
     }
 
-    fn wants_mig(&self, gpu: u32, mig: u32) -> bool {
-        self.ids.is_empty() || self.ids.iter().any(|id| self.is_mig(id, gpu, mig))
-    }
-
-    fn is_mig(&self, id: &str, gpu: u32, mig: u32) -> bool {
-        let mut named = self.mig_uuids.iter().filter(|(g, m, _)| (*g, *m) == (gpu, mig));
-        id == format!("{gpu}:{mig}") || named.any(|(.., uuid)| uuid == id)
+    fn wants_mig(&self, gpu: &Gpu, mig: &MigDevice) -> bool {
+        self.ids.is_empty() || self.ids.iter().any(|id| is_mig(id, gpu, mig))
     }
 }
 
 fn is_gpu(id: &str, gpu: &Gpu) -> bool {
-    id == gpu.uuid || id == gpu.index.to_string()
+    id == or_empty(gpu.uuid) || id == gpu.index.to_string()
+}
+
+fn is_mig(id: &str, gpu: &Gpu, mig: &MigDevice) -> bool {
+    id == format!("{}:{}", gpu.index, mig.index) || mig.uuid.is_some_and(|uuid| id == uuid.to_string())
 }
 
 /// The identifier, and the name, of the device that gives nothing.
@@ -195,18 +190,14 @@ pub(super) fn gpu_devices(
                 for naming in &options.naming {
                     let name = match naming {
                         Naming::Index => gpu.index.to_string(),
-                        Naming::Uuid => gpu.uuid.clone(),
+                        Naming::Uuid => or_empty(gpu.uuid),
                         Naming::TypeIndex => format!("gpu{}", gpu.index),
                     };
                     devices.push((name, edits.clone()));
                 }
             }
         }
-        for mig in gpu
-            .mig_devices
-            .iter()
-            .filter(|m| options.wants_mig(gpu.index, m.index))
-        {
+        for mig in gpu.mig_devices.iter().filter(|m| options.wants_mig(gpu, m)) {
             let kinds = [
                 NodeKind::Gpu(gpu.minor),
                 NodeKind::Cap(mig.gi_minor),
@@ -223,13 +214,7 @@ pub(super) fn gpu_devices(
                 let name = match naming {
                     Naming::Index => format!("{}:{}", gpu.index, mig.index),
                     Naming::TypeIndex => format!("mig{}:{}", gpu.index, mig.index),
-                    Naming::Uuid => {
-                        let known = options
-                            .mig_uuids
-                            .iter()
-                            .find(|(g, m, _)| (*g, *m) == (gpu.index, mig.index));
-                        known.map_or_else(String::new, |(.., uuid)| uuid.clone())
-                    }
+                    Naming::Uuid => or_empty(mig.uuid),
                 };
                 devices.push((name, edits.clone()));
             }
@@ -334,9 +319,9 @@ pub(super) fn entry(node: &HostNode, roots: &Roots, numbers: Numbers) -> DeviceN
         ..DeviceNode::default()
     };
     if numbers == Numbers::Now {
-        entry.major = Some(node.major);
+        entry.major = Some(node.number.major);
         // Zero is what a missing minor means.
-        entry.minor = Some(node.minor).filter(|m| *m != 0);
+        entry.minor = Some(node.number.minor).filter(|m| *m != 0);
         entry.file_mode = Some(node.mode & 0o777).filter(|m| *m != 0);
         entry.permissions = Some("rwm".to_owned());
         entry.gid = Some(node.gid).filter(|g| *g != 0);

@@ -43,7 +43,6 @@ fn options() -> Options {
         all: true,
         hook_path: "/usr/bin/nvidia-cdi-hook".to_owned(),
         additional_gids: true,
-        mig_uuids: Vec::new(),
         ids: Vec::new(),
         explicit: Explicit::default(),
         extra: Vec::new(),
@@ -366,7 +365,7 @@ fn only_the_devices_that_were_asked_for_are_named() {
         host.device(&format!("nvidia{minor}"), 195, minor, 0o666);
     }
     let found = host.discover();
-    let uuid = found.gpus[1].uuid.clone();
+    let uuid = found.gpus[1].uuid.unwrap().to_string();
     let named = |ids: &[&str]| {
         let options = Options {
             ids: ids.iter().map(|i| (*i).to_owned()).collect(),
@@ -463,10 +462,11 @@ fn mig_devices_are_named_and_their_gpu_is_not() {
     for (path, minor) in [("nvidia0", 0), ("nvidia1", 1), ("nvidiactl", 255)] {
         host.device(path, 195, minor, 0o666);
     }
-    let found = host.discover();
+    let mig = "MIG-abcdef01-0000-0000-0000-000000000000";
+    let mut found = host.discover();
     let mut options = options();
     options.naming.push(Naming::TypeIndex);
-    options.mig_uuids = vec![(0, 1, "MIG-abc".to_owned())];
+    found.gpus[0].mig_devices[1].uuid = mig.parse().ok();
     let spec = dynamic(&found, &host.roots(), &options);
     let names: Vec<&str> = spec.devices.iter().map(|d| d.name.as_str()).collect();
     assert_eq!(
@@ -477,7 +477,7 @@ fn mig_devices_are_named_and_their_gpu_is_not() {
             "0:2",
             "1",
             "GPU-00000001-0000-0000-0000-000000000000",
-            "MIG-abc",
+            mig,
             "gpu1",
             "mig0:0",
             "mig0:1",
@@ -486,10 +486,7 @@ fn mig_devices_are_named_and_their_gpu_is_not() {
         ]
     );
     // By its own name a divided GPU is given as a whole, a part of it by the part's.
-    for (id, wanted) in [
-        ("0", vec!["0", "all"]),
-        ("MIG-abc", vec!["0:1", "MIG-abc", "all"]),
-    ] {
+    for (id, wanted) in [("0", vec!["0", "all"]), (mig, vec!["0:1", mig, "all"])] {
         options.naming = vec![Naming::Index, Naming::Uuid];
         options.ids = vec![id.to_owned()];
         let named = dynamic(&found, &host.roots(), &options);

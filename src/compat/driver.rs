@@ -39,6 +39,18 @@ fn branches() -> impl Iterator<Item = Branch> {
     rows(DRIVERS).filter_map(branch)
 }
 
+/// The driver version that a person names, `535.183.01` or a branch; `None` of what no driver can have.
+///
+/// A branch has three digits, a release up to three, a revision two (`nvidia-smi`, and the names of NVIDIA's installers);
+/// `12.4` is a CUDA release, `31.0.15.3623` is Windows' own number for 536.23.
+pub fn version(text: &str) -> Option<Version> {
+    const WIDTHS: [std::ops::RangeInclusive<usize>; 3] = [3..=3, 1..=3, 2..=2];
+    let parts: Vec<&str> = text.split('.').collect();
+    let fits =
+        parts.len() <= WIDTHS.len() && WIDTHS.iter().zip(&parts).all(|(w, part)| w.contains(&part.len()));
+    text.parse().ok().filter(|_| fits && !text.starts_with('0'))
+}
+
 /// What `driver` speaks.
 pub fn native(driver: Version, platform: Platform) -> Option<Native> {
     match platform {
@@ -153,6 +165,49 @@ mod tests {
             assert_eq!(windows(driver).as_deref(), Some(cuda), "{driver}");
         }
         assert_eq!(windows("340.1"), None);
+    }
+
+    #[test]
+    fn a_driver_version_that_can_be() {
+        for text in [
+            "535",
+            "470.1",
+            "535.183.01",
+            "560.94",
+            "346.46",
+            "616.2",
+            "450.216.04",
+            "999.99.99",
+        ] {
+            assert_eq!(version(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "0",
+            "12.4",
+            "12.4.1",
+            "99.1",
+            "1000",
+            "10000.1",
+            "0535.183.01",
+            "535.",
+            ".535",
+            "535.1234.5",
+            "535.183.001",
+            "535.183.01.2",
+            "31.0.15.3623",
+            "+535",
+            "-535",
+            "535 ",
+            " 535",
+            "v535",
+            "535.x",
+            "\u{665}35",
+            "4294967296",
+            "535.183.01\n",
+        ] {
+            assert!(version(text).is_none(), "{text:?}");
+        }
     }
 
     #[test]

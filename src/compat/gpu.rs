@@ -238,10 +238,119 @@ pub fn class_of_name(name: &str) -> Option<Class> {
 }
 
 fn of_name(name: &str) -> Option<Named> {
-    let words: Vec<&str> = name.split([' ', '-', '/', '(', ')']).collect();
+    of_words(&words(name))
+}
+
+fn of_words(words: &[&str]) -> Option<Named> {
     rows(NAMES)
         .filter_map(named)
-        .find(|row| in_order(row.pattern, &words))
+        .find(|row| in_order(row.pattern, words))
+}
+
+/// A GPU as a person names it: an architecture, or a product with its brand or without.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Product {
+    /// Its architecture.
+    pub sm: Sm,
+    /// What it is sold as; unknown of an architecture.
+    pub class: Option<Class>,
+}
+
+/// The text names no GPU that the tables know, or more than one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct UnknownGpu;
+
+impl FromStr for Product {
+    type Err = UnknownGpu;
+
+    /// Of `sm_120`, `12.0`, `120`, `H200`, `RTX5090`, `1080 Ti`, `NVIDIA RTX PRO 6000`, in any case.
+    fn from_str(text: &str) -> Result<Self, UnknownGpu> {
+        const MAX: usize = 128;
+        if text.len() > MAX {
+            return Err(UnknownGpu);
+        }
+        if let Some(sm) = architecture_named(text.trim()) {
+            return Ok(Self { sm, class: None });
+        }
+        let words = words(text);
+        let found = with_brand(&words).iter().find_map(|words| {
+            let row = of_words(words)?;
+            // Of GeForce the table has whole series, in which not every number is a product.
+            let exists = match row.class {
+                Class::GeForce => words.iter().all(|word| may_be_geforce(word)),
+                _ => words.first() != Some(&"GeForce"),
+            };
+            exists.then_some(row)
+        });
+        let Named { sm, class, .. } = found.ok_or(UnknownGpu)?;
+        Ok(Self {
+            sm,
+            class: Some(class),
+        })
+    }
+}
+
+/// `sm_120`, `SM120`, `compute_120`, `12.0`; a plain number only if there is such an architecture: 980 is a product.
+fn architecture_named(text: &str) -> Option<Sm> {
+    let lower = text.to_ascii_lowercase();
+    let prefixed = ["sm_", "sm", "compute_"]
+        .iter()
+        .find_map(|p| lower.strip_prefix(p));
+    let number = prefixed.unwrap_or(&lower);
+    if !number.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let sm: Sm = number.parse().ok()?;
+    let certain = prefixed.is_some() || number.contains('.') || sm.architecture().is_some();
+    certain.then_some(sm)
+}
+
+/// The words of a name, where people and vGPU profiles leave no blank too: `RTX5090`, `RTXA6000-8Q`, `2080Ti`.
+fn words(name: &str) -> Vec<&str> {
+    const BRANDS: [&str; 9] = [
+        "NVIDIA", "GeForce", "Quadro", "Tesla", "TITAN", "Jetson", "RTX", "GTX", "PRO",
+    ];
+    let mut words = Vec::new();
+    for mut word in name.split(|c: char| !c.is_ascii_alphanumeric()) {
+        while let Some((brand, rest)) = BRANDS.iter().find_map(|b| {
+            let (head, rest) = word.split_at_checked(b.len())?;
+            (head.eq_ignore_ascii_case(b) && !rest.is_empty()).then_some((head, rest))
+        }) {
+            words.push(brand);
+            word = rest;
+        }
+        let digits = word.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, rest) = word.split_at(if digits >= 3 { digits } else { 0 });
+        words.extend([number, rest].into_iter().filter(|w| !w.is_empty()));
+    }
+    words
+}
+
+/// The words as they are, then with what people leave out.
+fn with_brand<'a>(words: &[&'a str]) -> Vec<Vec<&'a str>> {
+    let brands: &[&[&str]] = match words.first().and_then(|w| w.split_at_checked(1)) {
+        Some(("A" | "a", model)) if is_workstation(model) => &[&[], &["RTX"]],
+        Some(("P" | "p", model)) if is_workstation(model) => &[&[], &["Quadro"]],
+        _ => &[&[], &["GeForce"], &["GeForce", "RTX"], &["GeForce", "GTX"]],
+    };
+    let mut all: Vec<Vec<&str>> = brands.iter().map(|brand| [*brand, words].concat()).collect();
+    // The only generation of that name.
+    if words.iter().any(|w| w.eq_ignore_ascii_case("PRO")) {
+        all.push([words, &["Blackwell"]].concat());
+    }
+    all
+}
+
+/// The number of an `A6000` or `P2000`.
+fn is_workstation(model: &str) -> bool {
+    (3..=4).contains(&model.len()) && model.bytes().all(|b| b.is_ascii_digit()) && model.ends_with("00")
+}
+
+/// Whether a word can be a part of a GeForce's name: its models end in 10 to 90, of the others (RTX 4000, 5000, 6000) no
+/// generation is told by the number.
+fn may_be_geforce(word: &str) -> bool {
+    let model = word.len() == 4 && word.bytes().all(|b| b.is_ascii_digit());
+    !model || word.ends_with('0') && !word.ends_with("00")
 }
 
 /// Whether the words of `pattern` are found in this order.
@@ -351,6 +460,106 @@ mod tests {
         assert_eq!(sm_of_pci(0x0001), None);
         assert_eq!(sm_of_name("NVIDIA Z900"), None);
         assert_eq!(chip_of_pci(0x2484), Some("GA104"));
+    }
+
+    fn product(text: &str) -> Option<(u32, Option<Class>)> {
+        text.parse::<Product>().ok().map(|p| (p.sm.number(), p.class))
+    }
+
+    #[test]
+    fn as_people_name_them() {
+        for (text, number) in [
+            ("sm_120", 120),
+            ("SM_90", 90),
+            ("sm120", 120),
+            ("compute_86", 86),
+            ("8.6", 86),
+            ("86", 86),
+            (" sm_90 ", 90),
+            ("sm_100f", 100),
+        ] {
+            assert_eq!(product(text), Some((number, None)), "{text}");
+        }
+        for (text, number, class) in [
+            ("1080 Ti", 61, Class::GeForce),
+            ("1080Ti", 61, Class::GeForce),
+            ("gtx1080ti", 61, Class::GeForce),
+            ("GTX 1660 SUPER", 75, Class::GeForce),
+            ("2080ti", 75, Class::GeForce),
+            ("3070", 86, Class::GeForce),
+            ("RTX 3070", 86, Class::GeForce),
+            ("4070SUPER", 89, Class::GeForce),
+            ("RTX5090", 120, Class::GeForce),
+            ("rtx_5090", 120, Class::GeForce),
+            ("NVIDIA\u{ae} GeForce RTX\u{2122} 4090", 89, Class::GeForce),
+            ("GeForceRTX4090", 89, Class::GeForce),
+            ("980", 52, Class::GeForce),
+            ("980 Ti", 52, Class::GeForce),
+            ("RTX PRO 6000", 120, Class::Workstation),
+            ("RTXPRO6000", 120, Class::Workstation),
+            (
+                "NVIDIA RTX PRO 6000 Blackwell Server Edition",
+                120,
+                Class::Workstation,
+            ),
+            ("RTX 6000 Ada", 89, Class::Workstation),
+            ("A6000", 86, Class::Workstation),
+            ("RTXA6000-8Q", 86, Class::Workstation),
+            ("P4000", 61, Class::Workstation),
+            ("Quadro RTX 6000", 75, Class::Workstation),
+            ("H200", 90, Class::DataCentre),
+            ("h100 pcie", 90, Class::DataCentre),
+            ("A100-SXM4-80GB", 80, Class::DataCentre),
+            ("A100", 80, Class::DataCentre),
+            ("A10G", 86, Class::DataCentre),
+            ("Tesla T4", 75, Class::DataCentre),
+            ("P40", 61, Class::DataCentre),
+            ("V100S", 70, Class::DataCentre),
+            ("L40S", 89, Class::DataCentre),
+            ("B200", 100, Class::DataCentre),
+            ("Orin", 87, Class::Soc),
+            ("Jetson AGX Orin", 87, Class::Soc),
+            ("titan rtx", 75, Class::Titan),
+        ] {
+            assert_eq!(product(text), Some((number, Some(class))), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_know_is_unknown() {
+        let long = "RTX 4090".repeat(100);
+        for text in [
+            "",
+            " ",
+            "-",
+            "NVIDIA",
+            "GeForce",
+            "RTX",
+            "RTX 9999",
+            "RTX 4099",
+            "4095",
+            "4000",
+            "RTX 4000",
+            "RTX 5000",
+            "RTX 6000",
+            "A999",
+            "P1",
+            "Z900",
+            "sm_",
+            "sm_x",
+            "sm_sm_90",
+            "+90",
+            "-90",
+            "99999",
+            "9.10",
+            "\u{664}\u{660}\u{669}\u{660}",
+            "RTX \u{ff14}090",
+            "Radeon 7900 XTX",
+            "Arc A770",
+            &long,
+        ] {
+            assert_eq!(product(text), None, "{text:.40}");
+        }
     }
 
     #[test]

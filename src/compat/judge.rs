@@ -112,7 +112,7 @@ fn above_floor(major: u32, target: &Target) -> bool {
 fn change(need: Cuda, native: Cuda, target: &Target) -> Change {
     // Where NVIDIA names no driver (Windows, from CUDA 13 on), the first branch that speaks the version is enough.
     let full = toolkit::driver_for(need, target.platform)
-        .or_else(|| driver::branch_for(need).and_then(|b| b.to_string().parse().ok()));
+        .or_else(|| driver::branch_for(need).map(Version::of_branch));
     let least = toolkit::minimum(need.major, target.platform).or(full);
     let last = target.sm.and_then(|sm| sm.architecture()?.last_driver);
     let possible = |v: &Version| last.is_none_or(|last| v.major() <= last);

@@ -14,6 +14,16 @@ pub struct Version {
 }
 
 impl Version {
+    /// A branch alone: the lowest version of it.
+    pub fn of_branch(number: u32) -> Self {
+        let digits = u8::try_from(number.checked_ilog10().unwrap_or(0) + 1).unwrap_or(1);
+        Self {
+            parts: [number, 0, 0, 0],
+            len: 1,
+            widths: [digits, 0, 0, 0],
+        }
+    }
+
     /// The first number: of a Linux driver its branch.
     pub const fn major(self) -> u32 {
         self.parts[0]
@@ -115,6 +125,9 @@ mod tests {
     fn as_written_and_in_order() {
         for text in ["580.159.04", "470.82.01", "12.4", "575", "1.2.3.4"] {
             assert_eq!(text.parse::<Version>().unwrap().to_string(), text);
+        }
+        for number in [0, 9, 10, 575, 580] {
+            assert_eq!(Ok(Version::of_branch(number)), number.to_string().parse());
         }
         let v = |text: &str| text.parse::<Version>().unwrap();
         assert!(v("535.104.05") > v("535.86.09"));

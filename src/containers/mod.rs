@@ -4,16 +4,19 @@
 //! record counts only if it lies on the very tmpfs that the mount table shows at the driver directory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use procfs_core::ProcessCGroup;
+use procfs_core::process::MountInfo;
 use rustix::fs::FileType;
 use serde_json::Value;
 
+use crate::sys::procfs;
 use crate::sys::root::Root;
+use crate::vocabulary::{DeviceNumber, LAST_RESORTS, RECORD};
 
 /// The major number of NVIDIA's nodes, and the highest minor that is a GPU (Linux Documentation/admin-guide/devices.txt).
 const NVIDIA: u32 = 195;
@@ -23,12 +26,6 @@ const LAST_GPU: u32 = 253;
 const MAX_TEXT: u64 = 4 << 20;
 const MAX_RECORD: u64 = 1 << 20;
 const MAX_ENTRIES: usize = 1 << 20;
-
-/// The file that an injection leaves in its driver directory.
-const RECORD: &str = ".nvoci.json";
-
-/// Where the driver is put when no configured place is free.
-const LAST_RESORTS: [&str; 2] = ["/run/nvoci", "/dev/.nvoci"];
 
 /// Every place where an injection may have put the driver: the configured ones, then the last resorts.
 pub fn driver_places(configured: &[PathBuf]) -> Vec<PathBuf> {
@@ -194,7 +191,10 @@ pub fn running(proc: &Path) -> io::Result<Vec<Named>> {
         }
     }
     let named = |pid: &u32| {
-        let cgroup = cgroup(&text(&proc.join(pid.to_string()).join("cgroup")));
+        let cgroup = cgroup(&procfs::read_most(
+            proc.join(pid.to_string()).join("cgroup"),
+            MAX_TEXT,
+        ));
         let (id, _) = name(&cgroup);
         Named {
             named_by: named_by(&cgroup, &id),
@@ -217,7 +217,7 @@ fn id_of(path: &Path) -> io::Result<(u64, u64)> {
 fn process(pid: u32, dir: &Path, gpus: BTreeSet<u32>) -> Option<Process> {
     (!gpus.is_empty()).then(|| Process {
         pid,
-        command: text(&dir.join("comm")).trim_end().to_owned(),
+        command: name_of(dir),
         gpus,
     })
 }
@@ -230,13 +230,13 @@ fn open_gpus(dir: &Path) -> BTreeSet<u32> {
         .filter_map(|e| {
             let meta = fs::metadata(e.path()).ok()?;
             let device = FileType::from_raw_mode(meta.mode()) == FileType::CharacterDevice;
-            device.then(|| gpu(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())))?
+            device.then(|| gpu(DeviceNumber::from_raw(meta.rdev())))?
         })
         .collect()
 }
 
-fn gpu(major: u32, minor: u32) -> Option<u32> {
-    (major == NVIDIA && minor <= LAST_GPU).then_some(minor)
+fn gpu(node: DeviceNumber) -> Option<u32> {
+    (node.major == NVIDIA && node.minor <= LAST_GPU).then_some(node.minor)
 }
 
 /// The container of a process, if it has GPUs or a driver.
@@ -244,7 +244,11 @@ fn container(pid: u32, dir: &Path, driver_dirs: &[PathBuf]) -> Option<Container>
     // The dot makes the kernel follow its own link.
     let root = Root::open(dir.join("root/.")).ok()?;
     let gpus = nodes(&root);
-    let record = driver_dirs.iter().find_map(|d| Some((d, record(&root, dir, d)?)));
+    let mounts = procfs::read_most(dir.join("mountinfo"), MAX_TEXT);
+    let mounts: Vec<MountInfo> = procfs::mounts(&mounts).filter(|m| m.fs_type == "tmpfs").collect();
+    let record = driver_dirs
+        .iter()
+        .find_map(|d| Some((d, record(&root, &mounts, d)?)));
     if gpus.is_empty() && record.is_none() {
         return None;
     }
@@ -259,7 +263,7 @@ fn container(pid: u32, dir: &Path, driver_dirs: &[PathBuf]) -> Option<Container>
 }
 
 fn bare(pid: u32, dir: &Path) -> Container {
-    let cgroup = cgroup(&text(&dir.join("cgroup")));
+    let cgroup = cgroup(&procfs::read_most(dir.join("cgroup"), MAX_TEXT));
     let (id, engine) = name(&cgroup);
     Container {
         id,
@@ -293,53 +297,37 @@ fn nodes(root: &Root) -> BTreeSet<u32> {
         if let Ok(node) = dev.child_c(&name)
             && node.kind() == FileType::CharacterDevice
         {
-            let (major, minor) = node.rdev();
-            found.extend(gpu(major, minor));
+            found.extend(gpu(node.rdev()));
         }
     }
     found
 }
 
 /// What an injection recorded in `place`, if a tmpfs is mounted there.
-fn record(root: &Root, dir: &Path, place: &Path) -> Option<Value> {
-    let mounts = text(&dir.join("mountinfo"));
-    let device = mounts.lines().find_map(|line| tmpfs_at(line, place))?;
+fn record(root: &Root, tmpfs: &[MountInfo], place: &Path) -> Option<Value> {
+    let device: DeviceNumber = tmpfs
+        .iter()
+        .find(|m| m.mount_point == place)?
+        .majmin
+        .parse()
+        .ok()?;
     let node = root.resolve_nofollow(place.join(RECORD)).ok()?;
-    let found = node.stat().st_dev;
-    if (rustix::fs::major(found), rustix::fs::minor(found)) != device {
+    if DeviceNumber::from_raw(node.stat().st_dev) != device {
         return None;
     }
     serde_json::from_slice(&node.read(MAX_RECORD).ok()?).ok()
 }
 
-/// The device number of a line of mountinfo, if it is a tmpfs at `place` (proc(5)).
-fn tmpfs_at(line: &str, place: &Path) -> Option<(u32, u32)> {
-    let (mount, kind) = line.split_once(" - ")?;
-    let mut fields = mount.split(' ');
-    let (major, minor) = fields.nth(2)?.split_once(':')?;
-    let point = fields.nth(1)?;
-    (kind.starts_with("tmpfs ") && OsStr::new(point) == place.as_os_str())
-        .then_some((major.parse().ok()?, minor.parse().ok()?))
-}
-
 /// The cgroup that names a container: the device or systemd hierarchy's where there are several.
-fn cgroup(text: &str) -> String {
-    let path_of = |wanted: &str| {
-        text.lines().find_map(|line| {
-            let (_, rest) = line.split_once(':')?;
-            let (controllers, path) = rest.split_once(':')?;
-            let there = if wanted.is_empty() {
-                controllers.is_empty()
-            } else {
-                controllers.split(',').any(|c| c == wanted)
-            };
-            (there && path != "/").then(|| path.to_owned())
-        })
+fn cgroup(list: &[u8]) -> String {
+    let mut found: Vec<ProcessCGroup> = procfs::cgroups(list).filter(|c| c.pathname != "/").collect();
+    let of = |controller: &str| {
+        let is_it = |c: &ProcessCGroup| c.controllers.iter().any(|c| c == controller);
+        found.iter().position(is_it)
     };
-    ["devices", "name=systemd", ""]
-        .into_iter()
-        .find_map(path_of)
-        .unwrap_or_default()
+    let unified = || found.iter().position(|c| c.controllers.is_empty());
+    let named = of("devices").or_else(|| of("name=systemd")).or_else(unified);
+    named.map(|at| found.swap_remove(at).pathname).unwrap_or_default()
 }
 
 /// Prefixes by which engines name the scopes (or cgroups) of containers.
@@ -400,15 +388,10 @@ fn named_by(cgroup: &str, id: &str) -> NamedBy {
     }
 }
 
-/// A file of /proc as text, cut at a bound; empty if it cannot be read.
-fn text(path: &Path) -> String {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    if let Ok(file) = fs::File::open(path) {
-        // A process that ends meanwhile leaves what was read so far.
-        let _ = file.take(MAX_TEXT).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// The name that a process gave to itself.
+fn name_of(dir: &Path) -> String {
+    let name = procfs::read_most(dir.join("comm"), MAX_TEXT);
+    String::from_utf8_lossy(&name).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -467,14 +450,15 @@ mod tests {
     #[test]
     fn the_hierarchy_that_names_the_container() {
         let v1 = "3:devices,freezer:/docker/abc\n1:name=systemd:/docker/abc\n0::/\n";
-        assert_eq!(cgroup(v1), "/docker/abc");
-        assert_eq!(cgroup("0::/a.slice/b:c\n"), "/a.slice/b:c");
-        assert_eq!(cgroup("4:devices:/\n0::/x\n"), "/x");
-        assert_eq!(cgroup("nonsense"), "");
+        assert_eq!(cgroup(v1.as_bytes()), "/docker/abc");
+        assert_eq!(cgroup(b"0::/a.slice/b:c\n"), "/a.slice/b:c");
+        assert_eq!(cgroup(b"4:devices:/\n0::/x\n"), "/x");
+        assert_eq!(cgroup(b"nonsense"), "");
     }
 
     #[test]
     fn only_gpus_are_gpus() {
+        let gpu = |major, minor| gpu(DeviceNumber { major, minor });
         assert_eq!(gpu(195, 0), Some(0));
         for (major, minor) in [(195, 254), (195, 255), (1, 3)] {
             assert_eq!(gpu(major, minor), None);
@@ -492,16 +476,24 @@ mod tests {
         fs::write(root.join("usr/local/nvidia").join(RECORD), record).unwrap();
         symlink("mnt:[1]", p.join("ns/mnt")).unwrap();
         symlink(&root, p.join("root")).unwrap();
-        fs::write(p.join("cgroup"), format!("0::/docker/{ID}\n")).unwrap();
+        let cgroups = format!("0::/docker/{ID}\n");
+        fs::write(
+            p.join("cgroup"),
+            [&b"2:x:/\xff\n"[..], cgroups.as_bytes()].concat(),
+        )
+        .unwrap();
         fs::write(p.join("comm"), "python\n").unwrap();
+        // What others may mount takes nothing away from the rest, and is no line of its own.
+        let hostile = b"5 8 0:1 / /\xff\xfe rw - tmpfs \xff rw\n\
+            6 8 0:1 / /a\\0126\\0408\\0400:1\\040/\\040/usr/local/nvidia rw - tmpfs tmpfs rw\n\
+            7 8 0:1 / /usr/local/nvidia/x rw - tmpfs tmpfs rw\n8 8 0:1 / /usr/local/nvidia rw - ext4 tmpfs rw\n\xff\n";
         let line = format!("9 8 {device} / /usr/local/nvidia ro - tmpfs tmpfs rw\n");
-        fs::write(p.join("mountinfo"), line).unwrap();
+        fs::write(p.join("mountinfo"), [&hostile[..], line.as_bytes()].concat()).unwrap();
         dir
     }
 
     fn device_of(path: &Path) -> String {
-        let dev = fs::metadata(path).unwrap().dev();
-        format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev))
+        DeviceNumber::from_raw(fs::metadata(path).unwrap().dev()).to_string()
     }
 
     #[test]

@@ -226,7 +226,6 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<CdiSpec
         all: !asked.no_all && !asked.ids.iter().any(|id| id == generate::NONE),
         hook_path,
         additional_gids: asked.additional_gids,
-        mig_uuids: host.mig_uuids.clone(),
         ids: asked.ids.clone(),
         explicit: asked.only_explicit.clone(),
         extra: config.extra.clone(),

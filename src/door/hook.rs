@@ -8,6 +8,7 @@
 mod bundle;
 pub(super) mod devices;
 pub(super) mod rehearsal;
+pub mod steps;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
@@ -17,10 +18,10 @@ use std::time::Instant;
 
 use lexopt::Arg;
 
+use self::steps::{Call, Requested};
 use super::inject::{self, Look};
 use crate::apply::record::{self, Errors};
-use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Container, Grant, Grants, Image, Record, Sources, image};
+use crate::apply::{Grant, Grants, Record, image};
 use crate::config::{Config, Preflight};
 use crate::doctor::image::libcuda::DRIVER_DIR;
 use crate::doctor::{Finding, Severity, preflight};
@@ -28,9 +29,8 @@ use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::Roots;
 use crate::oci::{DeviceKind, Spec, State};
 use crate::plan::{Device, Plan};
-use crate::request::{Capabilities, DeviceRequest, Door, Request};
-use crate::sys::cgroup::DeviceCgroup;
-use crate::sys::ns::{MountNs, in_user_namespace, root_of};
+use crate::request::{DeviceRequest, Door, Request};
+use crate::sys::ns::{MountNs, root_of};
 use crate::sys::process;
 use crate::sys::reader::Port;
 use crate::sys::root::{Node, Root};
@@ -112,7 +112,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let state = State::read(std::io::stdin().lock().by_ref())?;
     // Opened before the container's mount namespace is entered: later, /run is another one.
     let run = record::run_dir().ok();
-    let result = inject(&state, &options, config, look, run.as_ref(), started);
+    let call = Call {
+        options: &options,
+        state: &state,
+        started,
+    };
+    let result = inject(call, config, look, run.as_ref());
     match &result {
         Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
         Ok(None) => log::debug!("{}: asks for nothing", state.id),
@@ -133,85 +138,20 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `look` has begun where the definition is known to ask for something.
+/// Takes the steps in the only order that compiles; `None` where the container requests nothing.
 fn inject(
-    state: &State,
-    options: &Options,
+    call: Call<'_>,
     config: Result<Config>,
     look: Option<Result<Look>>,
     run: Option<&Node>,
-    started: Instant,
 ) -> Result<Option<Record>> {
+    // Kept for the whole call: memory that is freed early is mapped and unmapped again and again.
     let defaults = Config::default();
-    let known = config.as_ref().unwrap_or(&defaults);
-    let (bundle, spec) = bundle::open(state, options.stage == Stage::Inside, known)?;
-    let door = options.door();
-    let Some(config) = super::config_for(config, &spec, door)? else {
+    let Some(requested) = Requested::read(call, config, &defaults, look, run)? else {
         return Ok(None);
     };
-    super::log::start(&config);
-    let Some(request) = request_of(&spec, &config, options)? else {
-        return Ok(None);
-    };
-    let wants_compute = request.capabilities.intersects(Capabilities::COMPUTE);
-    let rootfs = spec.root_path(bundle.path())?;
-    let namespace = container_namespace(state, options.stage)?;
-    let own_times = options.stage == Stage::Inside && spec.has_time_namespace();
-    let grants = run.filter(|_| !own_times).and_then(|run| Grants::below(run).ok());
-    let Namespace { id, enter: namespace } = namespace;
-
-    let look = look.unwrap_or_else(|| Look::begin(&config))?;
-    let (mut plan, host, to_allow) = planned(look, request, &spec, &config, options)?;
-    if spec.is_privileged() && spec.user_namespace().is_none() && !in_user_namespace() {
-        plan.warnings.push(REMOUNTS.to_owned());
-    }
-    process::drop_capabilities();
-    let policy = if wants_compute {
-        *config.preflight
-    } else {
-        Preflight::Off
-    };
-    let outside = (options.stage == Stage::Outside).then_some(state.pid).flatten();
-    // Before there is a child that may be in the container's cgroup as well.
-    let cgroup =
-        (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
-    // It reads while the driver's files are opened here.
-    let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |root, port| {
-        say_findings(port, &preflight(&plan, &spec, root, policy))
-    })?;
-    let sources = Sources::open(&plan, &host, made_by_runtime(&spec, options.stage))?;
-    if let Some(cgroup) = cgroup {
-        let rules = spec.device_rules();
-        let warning = devices::allow(cgroup, outside, &rules, &to_allow, &host)?;
-        plan.warnings.extend(warning);
-    }
-    drop(host);
-
-    go_inside(outside, namespace)?;
-    // What is wrong with the rootfs itself is said first.
-    Container::open_root(&rootfs)?;
-    image.answers()?;
-    // What may end in a refusal is heard while nothing has changed; all else can wait until it is needed.
-    let findings = |image: &mut Image| judge(image.hear()?, policy);
-    let enforce = policy == Preflight::Enforce;
-    if enforce {
-        plan.warnings.extend(findings(&mut image)?);
-    }
-    let first = |image: &mut Image| if enforce { Ok(Vec::new()) } else { findings(image) };
-    let target = Target {
-        rootfs,
-        tmpfs: tmpfs_destinations(&spec),
-        mounts: Some(destinations(&spec)),
-        host: None,
-        mount_label: spec.mount_label().map(str::to_owned),
-    };
-    let record = apply(&plan, sources, &target, image, first, started)?;
-    if let Some(grants) = &grants {
-        let left_alone = plan.no_cgroups && !options.devices_in_spec;
-        let devices = if left_alone { &[] } else { plan.devices.as_slice() };
-        keep(grants, &record, Grant::new(&state.id, id, Some(&spec), devices));
-    }
-    Ok(Some(record))
+    let applied = requested.plan()?.open()?.enter()?.apply()?;
+    Ok(Some(applied.keep()))
 }
 
 /// Keeps what a container was given; of two injections the first counts.
@@ -337,6 +277,7 @@ fn judge(said: Vec<Vec<u8>>, policy: Preflight) -> Result<Vec<String>> {
 }
 
 /// The container's mount namespace.
+#[derive(Debug)]
 pub(super) struct Namespace {
     /// As the kernel numbers it.
     pub(super) id: (u64, u64),
@@ -414,7 +355,7 @@ fn made_by_runtime(spec: &Spec, stage: Stage) -> impl Fn(&Device) -> bool {
         made.iter().any(|m| {
             m.kind == DeviceKind::Char
                 && Path::new(&m.path) == device.path
-                && (m.major, m.minor) == (device.major, device.minor)
+                && (m.major, m.minor) == (device.number.major, device.number.minor)
         })
     }
 }

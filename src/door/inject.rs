@@ -18,6 +18,7 @@ use crate::request::{
 use crate::sys::budget::Budget;
 use crate::sys::cgroup::{DeviceRule, RuleKind};
 use crate::sys::ns::in_user_namespace;
+use crate::vocabulary::DeviceNumber;
 
 /// Opens a bundle; of a definition that is too large to be parsed a request is still seen.
 pub(super) fn open_bundle(path: &Path, file: Option<&Path>, config: &Config) -> Result<(Bundle, Spec)> {
@@ -68,7 +69,7 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
         })
         .collect();
     // In a user namespace of its own CAP_SYS_ADMIN is no right over the host.
-    let privileged = spec.is_privileged() && spec.user_namespace().is_none();
+    let privileged = spec.is_privileged() && !spec.has_user_namespace();
     f(&Inputs {
         env: &env,
         annotations: &annotations,
@@ -78,7 +79,8 @@ pub(super) fn with_inputs<T>(spec: &Spec, door: Door, f: impl FnOnce(&Inputs<'_>
     })
 }
 
-/// A look at the host that has begun: as much of it as needs no request.
+/// Host discovery that has begun: the part that does not depend on the request.
+#[derive(Debug)]
 pub(super) struct Look {
     locations: Locations,
     roots: Roots,
@@ -126,12 +128,12 @@ impl Look {
             parts != Parts::Version && of.is_some_and(|of| request.capabilities.intersects(of))
         };
         let mut host = host.finish(&roots, &locations, parts, &wanted)?;
-        if needs_mig_uuids(&request.devices) {
-            mig::learn(&mut host, &roots);
-        }
         let done = create::create_missing(&roots, &mut host, &creation(request, config));
         let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
         host.warnings.extend(failed.map(ToString::to_string));
+        if needs_mig_uuids(&request.devices) {
+            mig::learn(&mut host, &roots);
+        }
         Ok((host, roots))
     }
 }
@@ -173,12 +175,12 @@ pub(super) fn prepare_granted(
     plan.devices.retain(|device| {
         let node = host.nodes.iter().find(|n| n.path == device.path);
         let owned = node.is_some_and(|n| matches!(n.kind, NodeKind::Gpu(_) | NodeKind::Cap(_)));
-        !owned || granted.numbers.contains(&(device.major, device.minor))
+        !owned || granted.numbers.contains(&device.number)
     });
     let missing: Vec<Device> = plan
         .devices
         .iter()
-        .filter(|d| !granted.numbers.contains(&(d.major, d.minor)))
+        .filter(|d| !granted.numbers.contains(&d.number))
         .cloned()
         .collect();
     Ok((plan, roots, missing))
@@ -198,7 +200,7 @@ impl Engine {
     /// `inside` is whether this process is in the container's namespaces already. A root's engine may have given the
     /// container a user namespace of its own, so there the definition must show that the namespace is the engine's.
     pub(super) fn of(spec: &Spec, inside: bool) -> Self {
-        if in_user_namespace() && !(inside && spec.user_namespace().is_some()) {
+        if in_user_namespace() && !(inside && spec.has_user_namespace()) {
             Self::User
         } else {
             Self::Root
@@ -208,7 +210,7 @@ impl Engine {
 
 /// The driver's devices that a definition has.
 struct Granted {
-    numbers: HashSet<(u32, u32)>,
+    numbers: HashSet<DeviceNumber>,
 }
 
 impl Granted {
@@ -217,10 +219,13 @@ impl Granted {
         let devices = spec.linux_devices();
         let rules = spec.device_rules();
         let unfiltered = engine == Engine::User && rules.is_empty();
-        let mut numbers: HashSet<(u32, u32)> = devices
+        let mut numbers: HashSet<DeviceNumber> = devices
             .iter()
             .filter(|d| d.kind == DeviceKind::Char)
-            .map(|d| (d.major, d.minor))
+            .map(|d| DeviceNumber {
+                major: d.major,
+                minor: d.minor,
+            })
             .filter(|&number| unfiltered || allowed(&rules, number))
             .collect();
         if engine == Engine::Root {
@@ -236,15 +241,14 @@ impl Granted {
             let below = node.path.strip_prefix("/dev").unwrap_or(&node.path);
             let on_host = roots.dev_path.join(below);
             if on_host.to_str().is_some_and(|path| sources.contains(path)) {
-                numbers.insert((node.major, node.minor));
+                numbers.insert(node.number);
             }
         }
         Self { numbers }
     }
 
     fn has(&self, host: &Host, kind: NodeKind) -> bool {
-        host.node(kind)
-            .is_some_and(|n| self.numbers.contains(&(n.major, n.minor)))
+        host.node(kind).is_some_and(|n| self.numbers.contains(&n.number))
     }
 
     /// The GPUs, or of a GPU that is divided the MIG devices.
@@ -275,10 +279,11 @@ impl Granted {
 }
 
 /// Whether rules let a character device be read and written; a later rule overrides an earlier one.
-fn allowed(rules: &[DeviceRule], (major, minor): (u32, u32)) -> bool {
+fn allowed(rules: &[DeviceRule], device: DeviceNumber) -> bool {
     let (mut read, mut write) = (false, false);
     for rule in rules {
-        let number = rule.major.is_none_or(|m| m == major) && rule.minor.is_none_or(|m| m == minor);
+        let number =
+            rule.major.is_none_or(|m| m == device.major) && rule.minor.is_none_or(|m| m == device.minor);
         if number && rule.kind != RuleKind::Block {
             read = if rule.access.read { rule.allow } else { read };
             write = if rule.access.write { rule.allow } else { write };
@@ -352,7 +357,7 @@ mod tests {
             .replace("/dev/", &format!("{}/dev/", host.path().display()));
         let spec = Spec::parse(text.as_bytes()).unwrap();
         let granted = Granted::of(&spec, engine, &host.discover(), &host.roots());
-        let mut gpus: Vec<u32> = granted.numbers.iter().map(|(_, minor)| *minor).collect();
+        let mut gpus: Vec<u32> = granted.numbers.iter().map(|number| number.minor).collect();
         gpus.sort_unstable();
         Some(gpus)
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Escaped, Result};
 use crate::host::{Bits, FileKind, Gpu, Host, NodeKind, Roots, Wsl};
+use crate::vocabulary::or_empty;
 
 const HELP: &str = "\
 Usage: nvoci list [--json]
@@ -63,7 +64,7 @@ pub fn json(host: &Host) -> Value {
                 })
                 .collect();
             json!({
-                "index": g.index, "minor": g.minor, "uuid": g.uuid, "pci": g.pci.to_string(),
+                "index": g.index, "minor": g.minor, "uuid": or_empty(g.uuid), "pci": g.pci.to_string(),
                 "name": g.name, "excluded": g.excluded, "mig": mig,
             })
         })
@@ -73,8 +74,8 @@ pub fn json(host: &Host) -> Value {
         .iter()
         .map(|n| {
             json!({
-                "path": n.path.to_string_lossy(), "kind": node_kind(n.kind), "major": n.major,
-                "minor": n.minor, "mode": format!("{:04o}", n.mode), "uid": n.uid, "gid": n.gid,
+                "path": n.path.to_string_lossy(), "kind": node_kind(n.kind), "major": n.number.major,
+                "minor": n.number.minor, "mode": format!("{:04o}", n.mode), "uid": n.uid, "gid": n.gid,
                 "present": n.present,
                 "links": n.links.iter().map(|l| l.to_string_lossy()).collect::<Vec<_>>(),
             })
@@ -199,7 +200,7 @@ fn table(host: &Host) -> String {
             lines.push(format!(
                 "{:<40} {:<10} {:04o}{}",
                 node.path.display(),
-                format!("{}:{}", node.major, node.minor),
+                node.number.to_string(),
                 node.mode,
                 if node.present { "" } else { "  missing" }
             ));
@@ -234,11 +235,8 @@ fn gpu_rows(gpus: &[Gpu]) -> Vec<String> {
             "{index:<5} {:<6} {:<13} {:<41} {}{}",
             gpu.minor,
             gpu.pci.to_string(),
-            if gpu.uuid.is_empty() {
-                "not known yet"
-            } else {
-                &gpu.uuid
-            },
+            gpu.uuid
+                .map_or_else(|| "not known yet".to_owned(), |uuid| uuid.to_string()),
             gpu.name,
             if gpu.excluded { " (excluded)" } else { "" },
         ));

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use crate::apply::record;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::host::{Gpu, Host, MigUuid, Roots};
+use crate::host::{Gpu, Host, Roots};
 use crate::sys::owned;
+use crate::vocabulary::{GpuUuid, MigUuid, decimal, or_empty};
 
 const PROGRAM: &str = "nvoci-nvml";
 /// Where packages put it, from the directory above that of this program.
@@ -31,15 +32,32 @@ pub(super) fn learn(host: &mut Host, roots: &Roots) {
     if !host.gpus.iter().any(|g| !g.mig_devices.is_empty()) {
         return;
     }
-    match uuids(host, roots) {
-        Ok(uuids) => host.mig_uuids = uuids,
-        Err(e) => host
-            .warnings
-            .push(format!("MIG devices are known by index only: {e}")),
+    let named = match names(host, roots) {
+        Ok(named) => named,
+        Err(e) => {
+            let warning = format!("MIG devices are known by index only: {e}");
+            return host.warnings.push(warning);
+        }
+    };
+    for gpu in &mut host.gpus {
+        for mig in &mut gpu.mig_devices {
+            let its = |n: &&Name| (n.gpu, n.mig) == (gpu.index, mig.index);
+            mig.uuid = named.iter().find(its).map(|n| n.uuid);
+        }
     }
 }
 
-fn uuids(host: &Host, roots: &Roots) -> Result<Vec<MigUuid>> {
+/// The UUID of one MIG device.
+#[derive(Debug, Eq, PartialEq)]
+struct Name {
+    /// Index of the GPU.
+    gpu: u32,
+    /// Index of the MIG device there.
+    mig: u32,
+    uuid: MigUuid,
+}
+
+fn names(host: &Host, roots: &Roots) -> Result<Vec<Name>> {
     let key = key(host);
     if let Some(text) = kept(&key) {
         return Ok(parse(&text, &host.gpus));
@@ -58,7 +76,7 @@ fn key(host: &Host) -> String {
     let mut key = host.driver_version().unwrap_or_default();
     for gpu in &host.gpus {
         for mig in &gpu.mig_devices {
-            key.push_str(&format!(" {}/{}/{}", gpu.uuid, mig.gi, mig.ci));
+            key.push_str(&format!(" {}/{}/{}", or_empty(gpu.uuid), mig.gi, mig.ci));
         }
     }
     key
@@ -109,17 +127,20 @@ fn program() -> Result<Option<PathBuf>> {
 
 /// The helper's lines `mig GPU-… GI CI MIG-…`, or nvidia-smi's: `GPU 0: … (UUID: GPU-…)`, each followed by its
 /// `  MIG … Device  1: (UUID: MIG-…)`.
-fn parse(text: &str, gpus: &[Gpu]) -> Vec<MigUuid> {
-    let by_uuid = |uuid: &str| gpus.iter().find(|g| g.uuid.eq_ignore_ascii_case(uuid));
+fn parse(text: &str, gpus: &[Gpu]) -> Vec<Name> {
+    let by_uuid = |uuid: &str| {
+        let uuid: GpuUuid = uuid.parse().ok()?;
+        gpus.iter().find(|g| g.uuid == Some(uuid))
+    };
     let mut found = Vec::new();
     let mut current = None;
     for line in text.lines() {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         if let ["mig", gpu, gi, ci, uuid] = words.as_slice()
-            && let (Some(gpu), Ok(gi), Ok(ci)) = (by_uuid(gpu), gi.parse::<u32>(), ci.parse::<u32>())
+            && let (Some(gpu), Some(gi), Some(ci)) = (by_uuid(gpu), decimal(gi), decimal(ci))
             && let Some(mig) = gpu.mig_devices.iter().find(|m| (m.gi, m.ci) == (gi, ci))
         {
-            found.push((gpu.index, mig.index, (*uuid).to_owned()));
+            found.extend(name(gpu, mig.index, uuid));
             continue;
         }
         let Some((_, rest)) = line.split_once("(UUID: ") else {
@@ -131,13 +152,21 @@ fn parse(text: &str, gpus: &[Gpu]) -> Vec<MigUuid> {
         if line.starts_with("GPU ") {
             current = by_uuid(uuid);
         } else if let (Some(gpu), Some((_, rest))) = (current, line.split_once(" Device "))
-            && let Some(Ok(index)) = rest.split_once(':').map(|(n, _)| n.trim().parse::<u32>())
+            && let Some(index) = rest.split_once(':').and_then(|(n, _)| decimal(n.trim()))
         {
-            found.push((gpu.index, index, uuid.to_owned()));
+            found.extend(name(gpu, index, uuid));
         }
     }
-    found.retain(|(.., uuid)| uuid.starts_with("MIG-") && uuid.len() < 96);
     found
+}
+
+fn name(gpu: &Gpu, mig: u32, uuid: &str) -> Option<Name> {
+    let uuid = uuid.parse().ok()?;
+    Some(Name {
+        gpu: gpu.index,
+        mig,
+        uuid,
+    })
 }
 
 /// What a program prints, if it ends well in time. Its output is small, so it is read when it has ended.
@@ -182,20 +211,21 @@ pub(super) fn output_within(program: &Path, args: &[impl AsRef<OsStr>], limit: D
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{MigDevice, PciAddress};
+    use crate::vocabulary::{MigDevice, PciAddress, Uuid};
 
-    fn gpu(index: u32, uuid: &str, mig: &[(u32, u32)]) -> Gpu {
+    fn gpu(index: u32, uuid: u128, mig: &[(u32, u32)]) -> Gpu {
         let device = |(index, (gi, ci)): (u32, &(u32, u32))| MigDevice {
             index,
             gi: *gi,
             ci: *ci,
             gi_minor: 0,
             ci_minor: 0,
+            uuid: None,
         };
         Gpu {
             index,
             minor: index,
-            uuid: uuid.to_owned(),
+            uuid: Some(GpuUuid(Uuid::from_bits(uuid))),
             pci: PciAddress::default(),
             name: String::new(),
             excluded: false,
@@ -203,22 +233,66 @@ mod tests {
         }
     }
 
+    /// A text in which `<n>` stands for the UUID n.
+    fn text(text: &str) -> String {
+        (0..16).fold(text.to_owned(), |text, n| {
+            text.replace(&format!("<{n}>"), &Uuid::from_bits(n).to_string())
+        })
+    }
+
+    fn named(gpu: u32, mig: u32, uuid: u128) -> Name {
+        Name {
+            gpu,
+            mig,
+            uuid: MigUuid::Own(Uuid::from_bits(uuid)),
+        }
+    }
+
     #[test]
     fn the_helpers_answer_names_instances() {
-        let gpus = [gpu(0, "GPU-a", &[]), gpu(1, "GPU-b", &[(1, 0), (2, 0)])];
-        let text = "mig GPU-b 2 0 MIG-2\nmig GPU-b 1 0 MIG-1\nmig GPU-b 9 0 MIG-9\nmig GPU-x 1 0 MIG-x\nmig GPU-b 1 0\nend\n";
-        let found = parse(text, &gpus);
-        assert_eq!(found, [(1, 1, "MIG-2".to_owned()), (1, 0, "MIG-1".to_owned())]);
-        assert!(parse("mig GPU-b 1 0 ../../x\n", &gpus).is_empty());
+        let gpus = [gpu(0, 10, &[]), gpu(1, 11, &[(1, 0), (2, 0)])];
+        let answer = text(
+            "mig GPU-<11> 2 0 MIG-<2>\nmig GPU-<11> 1 0 MIG-<1>\nmig GPU-<11> 9 0 MIG-<9>\n\
+             mig GPU-<12> 1 0 MIG-<3>\nmig GPU-<11> 1 0\nend\n",
+        );
+        assert_eq!(parse(&answer, &gpus), [named(1, 1, 2), named(1, 0, 1)]);
+        for bad in [
+            "../../x",
+            "MIG-../../x",
+            "MIG-1",
+            "GPU-<11>",
+            "MIG-<1>/1/0",
+            "MIG-GPU-<11>/+1/0",
+        ] {
+            assert_eq!(
+                parse(&text(&format!("mig GPU-<11> 1 0 {bad}\n")), &gpus),
+                [],
+                "{bad}"
+            );
+        }
+        // A GPU whose UUID is not known is none that an answer names.
+        let mut nameless = gpu(0, 0, &[(1, 0)]);
+        nameless.uuid = None;
+        assert_eq!(
+            parse(&text("mig GPU- 1 0 MIG-<1>\nmig  1 0 MIG-<1>\n"), &[nameless]),
+            []
+        );
     }
 
     #[test]
     fn nvidia_smis_answer_names_indices() {
-        let text = "GPU 0: NVIDIA A100 (UUID: GPU-b)\n  MIG 3g.20gb     Device  0: (UUID: MIG-1)\n\
-                    \x20 MIG 3g.20gb     Device  1: (UUID: MIG-2)\nGPU 1: NVIDIA A100 (UUID: GPU-x)\n\
-                    \x20 MIG 1g.5gb     Device  0: (UUID: MIG-3)\nGPU 2: NVIDIA A100 (UUID: GPU-a)\n";
-        let found = parse(text, &[gpu(0, "GPU-a", &[]), gpu(1, "GPU-b", &[])]);
-        assert_eq!(found, [(1, 0, "MIG-1".to_owned()), (1, 1, "MIG-2".to_owned())]);
+        let answer = text(
+            "GPU 0: NVIDIA A100 (UUID: GPU-<11>)\n  MIG 3g.20gb     Device  0: (UUID: MIG-<1>)\n\
+             \x20 MIG 3g.20gb     Device  1: (UUID: MIG-<2>)\nGPU 1: NVIDIA A100 (UUID: GPU-<12>)\n\
+             \x20 MIG 1g.5gb     Device  0: (UUID: MIG-<3>)\nGPU 2: NVIDIA A100 (UUID: GPU-<10>)\n",
+        );
+        let found = parse(&answer, &[gpu(0, 10, &[]), gpu(1, 11, &[])]);
+        assert_eq!(found, [named(1, 0, 1), named(1, 1, 2)]);
+        // Drivers before 470.
+        let old = text("GPU 0: A100 (UUID: GPU-<11>)\n  MIG 1g.5gb Device 0: (UUID: MIG-GPU-<11>/7/0)\n");
+        let found = parse(&old, &[gpu(1, 11, &[])]);
+        let gpu = GpuUuid(Uuid::from_bits(11));
+        assert_eq!(found[0].uuid, MigUuid::Instance { gpu, gi: 7, ci: 0 });
     }
 
     #[test]

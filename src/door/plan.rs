@@ -14,6 +14,7 @@ use crate::error::{Code, Error, Escaped, Result};
 use crate::host::{Host, Locations, Roots};
 use crate::plan::{Forward, LinkAt, Plan, plan};
 use crate::request::{self, Door, Inputs};
+use crate::vocabulary::or_empty;
 
 /// `nvoci plan --help`.
 pub const HELP: &str = "\
@@ -153,15 +154,14 @@ fn to_text(plan: &Plan) -> String {
     );
     for g in &plan.gpus {
         let _ = write!(out, "GPU {}: {}", g.index, Escaped(&g.name));
-        let _ = if g.pci.is_empty() {
-            writeln!(out)
-        } else {
-            writeln!(out, " ({}, {})", g.uuid, g.pci)
+        let _ = match g.pci {
+            None => writeln!(out),
+            Some(pci) => writeln!(out, " ({}, {pci})", or_empty(g.uuid)),
         };
     }
     let _ = writeln!(out, "\nDevice nodes");
     for d in &plan.devices {
-        let number = format!("{}:{}", d.major, d.minor);
+        let number = d.number.to_string();
         let _ = writeln!(out, "  {:<34} {number:<9} {}", d.path.display(), d.reason);
     }
     let _ = writeln!(out, "\nFiles");
@@ -207,10 +207,10 @@ fn to_json(plan: &Plan) -> Value {
         "driver": plan.driver_version,
         "driverDirs": plan.driver_dirs,
         "gpus": plan.gpus.iter().map(|g| json!({
-            "index": g.index, "minor": g.minor, "uuid": g.uuid, "pci": g.pci, "name": g.name,
+            "index": g.index, "minor": g.minor, "uuid": or_empty(g.uuid), "pci": or_empty(g.pci), "name": g.name,
         })).collect::<Vec<_>>(),
         "devices": plan.devices.iter().map(|d| json!({
-            "path": d.path, "major": d.major, "minor": d.minor, "reason": d.reason,
+            "path": d.path, "major": d.number.major, "minor": d.number.minor, "reason": d.reason,
         })).collect::<Vec<_>>(),
         "files": plan.files.iter().map(|f| json!({
             "source": f.source, "place": f.dir(), "name": f.name, "soname": f.soname,
@@ -235,7 +235,7 @@ fn to_json(plan: &Plan) -> Value {
             Forward::Off => json!("off"),
             Forward::Refused(why) => json!({"refused": why}),
         },
-        "visiblePci": plan.visible_pci,
+        "visiblePci": plan.visible_pci.as_ref().map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>()),
         "warnings": plan.warnings,
     })
 }

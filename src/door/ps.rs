@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::containers::{Container, Holders, Process, driver_places, look};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::{Gpu, Host, Roots};
+use crate::vocabulary::or_empty;
 
 const HELP: &str = "\
 Usage: nvoci ps [--json | --prometheus]
@@ -70,7 +71,7 @@ enum Form {
 fn to_json(holders: &Holders, gpus: &[Gpu]) -> Value {
     let named = |minors: &BTreeSet<u32>| -> Vec<Value> {
         let one = |minor: &u32| match gpus.iter().find(|g| g.minor == *minor) {
-            Some(g) => json!({ "minor": minor, "index": g.index, "uuid": g.uuid, "name": g.name }),
+            Some(g) => json!({ "minor": minor, "index": g.index, "uuid": or_empty(g.uuid), "name": g.name }),
             None => json!({ "minor": minor }),
         };
         minors.iter().map(one).collect()

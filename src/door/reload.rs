@@ -1,18 +1,21 @@
 //! A device that a hook allows in the cgroup behind systemd's back is gone at the next `systemctl daemon-reload`.
 
-use std::fs;
 use std::io;
 
 use crate::plan::Device;
 use crate::sys::cgroup::{DeviceRule, OwnCgroup};
-use crate::sys::systemd;
+use crate::sys::{procfs, systemd};
+use crate::vocabulary::DeviceNumber;
+
+/// What is read of `/proc/devices`.
+const MAX_DEVICES: u64 = 1 << 20;
 
 /// Where systemd keeps the rules of the container's cgroup, makes it keep those of `devices` beside `theirs`. Returns what
 /// the user should know where that is not possible.
 pub(super) fn tell_systemd(cgroup: &OwnCgroup, theirs: &[DeviceRule], devices: &[Device]) -> Option<String> {
     let path = cgroup.path().ok()?;
     let unit = systemd::scope_of(path.to_str()?)?;
-    let numbers: Vec<(u32, u32)> = devices.iter().map(|d| (d.major, d.minor)).collect();
+    let numbers: Vec<DeviceNumber> = devices.iter().map(|d| d.number).collect();
     let is_own = |control_group: &str| Ok(cgroup.is_all_of(control_group)? && keeps_all(theirs)?);
     let why = systemd::allow_devices(unit, &numbers, is_own).err()?;
     Some(format!(
@@ -26,7 +29,8 @@ pub(super) fn tell_systemd(cgroup: &OwnCgroup, theirs: &[DeviceRule], devices: &
 /// # Errors
 /// The first rule that it cannot hold.
 fn keeps_all(rules: &[DeviceRule]) -> io::Result<bool> {
-    let majors = fs::read_to_string("/proc/devices").unwrap_or_default();
+    let devices = procfs::read("/proc/devices", MAX_DEVICES).unwrap_or_default();
+    let majors: Vec<u32> = procfs::majors(&devices).collect();
     match rules.iter().find(|r| !can_keep(r, &majors)) {
         Some(rule) => Err(io::Error::other(format!("it cannot keep the rule `{rule}`"))),
         None => Ok(true),
@@ -34,13 +38,9 @@ fn keeps_all(rules: &[DeviceRule]) -> io::Result<bool> {
 }
 
 /// Whether systemd can hold a rule: it names all minors of a major by the driver's name in `/proc/devices`.
-fn can_keep(rule: &DeviceRule, devices: &str) -> bool {
-    let named = |major: u32| {
-        let mut first_words = devices.lines().filter_map(|l| l.split_whitespace().next());
-        first_words.any(|word| word.parse() == Ok(major))
-    };
+fn can_keep(rule: &DeviceRule, majors: &[u32]) -> bool {
     match (rule.major, rule.minor) {
-        (Some(major), None) => !rule.allow || named(major),
+        (Some(major), None) => !rule.allow || majors.contains(&major),
         _ => true,
     }
 }
@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn systemd_keeps_whole_majors_by_name() {
-        let devices = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n";
+        let devices = b"Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n";
+        let devices: &[u32] = &procfs::majors(devices).collect::<Vec<_>>();
         let whole = |major| DeviceRule {
             minor: None,
             ..DeviceRule::allow(RuleKind::Char, major, 0, Access::RW)

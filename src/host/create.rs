@@ -16,6 +16,7 @@ use super::pci::Bus;
 use super::{DeviceNode, Host, NodeKind, Platform, Roots, kmod};
 use crate::sys::ns::in_user_namespace;
 use crate::sys::root::{Node, own_fds};
+use crate::vocabulary::DeviceNumber;
 
 /// What may be made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -155,8 +156,7 @@ fn wanted(host: &Host, opts: &Options) -> Vec<DeviceNode> {
             nodes.push(DeviceNode {
                 kind,
                 path: format!("/dev/nvidia-caps-imex-channels/channel{n}").into(),
-                major,
-                minor: n,
+                number: DeviceNumber { major, minor: n },
                 mode: policy.mode,
                 uid: policy.uid,
                 gid: policy.gid,
@@ -194,10 +194,10 @@ fn make(roots: &Roots, node: &DeviceNode) -> io::Result<()> {
         name,
         FileType::CharacterDevice,
         Mode::from_raw_mode(node.mode & 0o600),
-        rustix::fs::makedev(node.major, node.minor),
+        node.number.to_raw(),
     )?;
     let made = dir.child(name)?;
-    if made.kind() != FileType::CharacterDevice || made.rdev() != (node.major, node.minor) {
+    if made.kind() != FileType::CharacterDevice || made.rdev() != node.number {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
     set_owner(&made, node)
@@ -229,7 +229,7 @@ fn char_links(roots: &Roots, host: &Host, done: &mut Vec<Done>) {
                 | NodeKind::Cap(_)
                 | NodeKind::ImexChannel(_)
         );
-        let name = format!("{}:{}", node.major, node.minor);
+        let name = node.number.to_string();
         if !own || dir.child(&name).is_ok() {
             continue;
         }
@@ -291,7 +291,8 @@ mod tests {
         ] {
             let node = host.node(kind).unwrap();
             assert!(node.present, "{kind:?}");
-            assert_eq!(((node.major, node.minor), node.mode), (number, mode), "{kind:?}");
+            let found = (node.number.major, node.number.minor);
+            assert_eq!((found, node.mode), (number, mode), "{kind:?}");
         }
         // A second time there is nothing left to do.
         assert_eq!(create(&test, &ALL).1, []);

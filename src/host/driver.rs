@@ -3,9 +3,9 @@
 //! Formats as drivers 470 to 580 print them; keys of `information` are padded with tabs and blanks.
 
 use super::kept::{Binding, Kept};
-use super::{
-    CapMinors, Gpu, Host, KernelModule, Majors, MigDevice, NodePolicy, PciAddress, Roots, absent, read_kernel,
-};
+use super::{CapMinors, Gpu, Host, KernelModule, Majors, NodePolicy, Roots, absent, read_kernel};
+use crate::sys::procfs;
+use crate::vocabulary::{MigDevice, PciAddress};
 
 /// More GPUs than any machine has; the rest is not looked at.
 const MAX_GPUS: usize = 256;
@@ -37,8 +37,8 @@ pub(super) fn find(roots: &Roots, host: &mut Host, kept: &mut Kept) {
             host.warn("/proc/driver/nvidia/version: no driver version in it");
         }
     }
-    if let Some(text) = text(roots, host, "devices", 64 * 1024) {
-        host.majors = majors(&text);
+    if let Some(list) = read_kernel(&roots.proc, "devices", 64 * 1024, host) {
+        host.majors = majors(&list);
     }
     if let Some(bytes) = read_kernel(&roots.proc, "driver/nvidia/params", 64 * 1024, host) {
         let (policy, modify) = node_policy(&String::from_utf8_lossy(&bytes));
@@ -78,25 +78,9 @@ pub(super) fn is_version(text: &str) -> bool {
 }
 
 /// The character devices of `/proc/devices` that matter.
-fn majors(text: &str) -> Majors {
-    let lines = text
-        .lines()
-        .skip_while(|l| *l != "Character devices:")
-        .skip(1)
-        .take_while(|l| !l.trim().is_empty() && !l.ends_with("devices:"));
-    let mut found = Vec::new();
-    for line in lines {
-        let Some((number, name)) = line.trim().split_once(' ') else {
-            continue;
-        };
-        if let Ok(number) = number.parse::<u32>()
-            && CHAR_DRIVERS.contains(&name)
-            && found.len() < 64
-        {
-            found.push((name.to_owned(), number));
-        }
-    }
-    Majors(found)
+fn majors(list: &[u8]) -> Majors {
+    let matter = procfs::char_devices(list).filter(|d| CHAR_DRIVERS.contains(&d.name.as_str()));
+    Majors(matter.take(64).map(|d| (d.name, d.major)).collect())
 }
 
 /// `key: value` lines, the value without the padding around it.
@@ -140,7 +124,7 @@ fn gpus(roots: &Roots, host: &mut Host, kept: &mut Kept) -> Vec<Gpu> {
     let mut gpus = Vec::with_capacity(entries.len());
     for entry in entries {
         let name = entry.name.to_string_lossy();
-        let Some(pci) = PciAddress::parse(&name) else {
+        let Ok(pci) = name.parse::<PciAddress>() else {
             host.warn(format!("/proc/driver/nvidia/gpus/{name}: not a PCI address"));
             continue;
         };
@@ -157,7 +141,7 @@ fn gpus(roots: &Roots, host: &mut Host, kept: &mut Kept) -> Vec<Gpu> {
         match gpu(pci, &info) {
             Some(gpu) => {
                 // The UUID is told once the GPU has been used.
-                if let Some(binding) = binding.filter(|_| !gpu.uuid.is_empty()) {
+                if let Some(binding) = binding.filter(|_| gpu.uuid.is_some()) {
                     kept.add(binding, info);
                 }
                 gpus.push(gpu);
@@ -170,7 +154,7 @@ fn gpus(roots: &Roots, host: &mut Host, kept: &mut Kept) -> Vec<Gpu> {
         gpu.index = index;
     }
     for gpu in &mut gpus {
-        if gpu.uuid.is_empty() {
+        if gpu.uuid.is_none() {
             host.warn(format!(
                 "GPU {}: its UUID is not known before it is first used",
                 gpu.pci
@@ -185,7 +169,7 @@ fn gpu(pci: PciAddress, info: &str) -> Option<Gpu> {
     let mut gpu = Gpu {
         index: 0,
         minor: u32::MAX,
-        uuid: String::new(),
+        uuid: None,
         pci,
         name: String::new(),
         excluded: false,
@@ -198,7 +182,8 @@ fn gpu(pci: PciAddress, info: &str) -> Option<Gpu> {
                 .take(128)
                 .collect::<String>()
                 .clone_into(&mut gpu.name),
-            "GPU UUID" if is_uuid(value) => value.clone_into(&mut gpu.uuid),
+            // The module prints question marks while it does not know it.
+            "GPU UUID" => gpu.uuid = value.parse().ok(),
             "Device Minor" => gpu.minor = value.parse().ok()?,
             "GPU Excluded" | "GPU Blacklisted" => gpu.excluded = value.eq_ignore_ascii_case("yes"),
             _ => {}
@@ -206,12 +191,6 @@ fn gpu(pci: PciAddress, info: &str) -> Option<Gpu> {
     }
     // 255 is /dev/nvidiactl and 254 /dev/nvidia-modeset; minors above 1023 are not GPUs either.
     (gpu.minor < 1024 && gpu.minor != 254 && gpu.minor != 255).then_some(gpu)
-}
-
-/// `GPU-` and a hexadecimal UUID; the module prints question marks while it does not know it.
-fn is_uuid(text: &str) -> bool {
-    text.strip_prefix("GPU-")
-        .is_some_and(|t| t.len() == 36 && t.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'))
 }
 
 /// The MIG devices of a GPU, from `capabilities/gpu<minor>/mig/gi<N>/ci<M>/access`.
@@ -241,6 +220,7 @@ fn mig_devices(roots: &Roots, minor: u32, host: &mut Host) -> Vec<MigDevice> {
                     ci,
                     gi_minor,
                     ci_minor,
+                    uuid: None,
                 }),
                 None => host.warn(format!(
                     "/proc/{dir}/ci{ci}/access: no minor number; the MIG device is left out"

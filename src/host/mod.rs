@@ -33,7 +33,6 @@ pub(crate) mod testhost;
 mod tests;
 pub mod wsl;
 
-use core::fmt;
 use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,6 +45,7 @@ use crate::compat::{self, driver::Native};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
 use crate::sys::source::{Proved, Use, Walk};
+use crate::vocabulary::{DeviceNumber, GpuUuid, MigDevice, PciAddress};
 use kept::Kept;
 
 /// Where to look: plain data, filled from the configuration.
@@ -201,52 +201,6 @@ pub struct KernelModule {
     pub open: bool,
 }
 
-/// A PCI address. Its order is the PCI bus order, which is NVML's index order.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct PciAddress {
-    /// Domain, 32 bits on some machines.
-    pub domain: u32,
-    /// Bus.
-    pub bus: u8,
-    /// Device, 0 to 31.
-    pub device: u8,
-    /// Function, 0 to 7.
-    pub function: u8,
-}
-
-impl PciAddress {
-    /// Parses `0000:06:00.0` (the domain with four to eight digits, any case).
-    pub fn parse(text: &str) -> Option<Self> {
-        let (head, function) = text.rsplit_once('.')?;
-        let mut parts = head.split(':');
-        let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || !(4..=8).contains(&domain.len()) {
-            return None;
-        }
-        let hex = |s: &str, len: usize| {
-            (s.len() <= len && !s.is_empty() && s.bytes().all(|b| b.is_ascii_hexdigit()))
-                .then(|| u32::from_str_radix(s, 16).ok())
-                .flatten()
-        };
-        Some(Self {
-            domain: hex(domain, 8)?,
-            bus: u8::try_from(hex(bus, 2)?).ok()?,
-            device: u8::try_from(hex(device, 2)?).ok().filter(|d| *d < 32)?,
-            function: u8::try_from(hex(function, 1)?).ok().filter(|f| *f < 8)?,
-        })
-    }
-}
-
-impl fmt::Display for PciAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:04x}:{:02x}:{:02x}.{:x}",
-            self.domain, self.bus, self.device, self.function
-        )
-    }
-}
-
 /// One GPU that the kernel module drives.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Gpu {
@@ -255,8 +209,8 @@ pub struct Gpu {
     pub index: u32,
     /// The minor number: the `0` of `/dev/nvidia0`.
     pub minor: u32,
-    /// `GPU-...`; empty where the kernel does not know it, because the GPU was never initialised.
-    pub uuid: String,
+    /// `None` where the kernel does not know it, because the GPU was never initialised.
+    pub uuid: Option<GpuUuid>,
     /// Where it is.
     pub pci: PciAddress,
     /// The product name.
@@ -266,24 +220,6 @@ pub struct Gpu {
     /// Its MIG devices, by GPU instance and compute instance; empty when MIG is off.
     pub mig_devices: Vec<MigDevice>,
 }
-
-/// A compute instance of a GPU instance.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct MigDevice {
-    /// The position on its GPU, in the order of GPU and compute instance ids.
-    pub index: u32,
-    /// The GPU instance id.
-    pub gi: u32,
-    /// The compute instance id.
-    pub ci: u32,
-    /// The minor number of the GPU instance's capability node.
-    pub gi_minor: u32,
-    /// The minor number of the compute instance's capability node.
-    pub ci_minor: u32,
-}
-
-/// Index of a GPU, index of a MIG device there, its UUID (`MIG-…`).
-pub type MigUuid = (u32, u32, String);
 
 /// Minor numbers of capability nodes that belong to no MIG device (`None`: not offered).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -352,10 +288,8 @@ pub struct DeviceNode {
     pub kind: NodeKind,
     /// The path in a container: below `/dev`, wherever the dev root is.
     pub path: PathBuf,
-    /// Major number.
-    pub major: u32,
-    /// Minor number.
-    pub minor: u32,
+    /// The device that it stands for.
+    pub number: DeviceNumber,
     /// Permission bits.
     pub mode: u32,
     /// Owner.
@@ -536,8 +470,6 @@ pub struct Host {
     pub user_version: Option<String>,
     /// GPUs in PCI bus order, excluded ones last; `gpus[i].index == i`.
     pub gpus: Vec<Gpu>,
-    /// UUIDs of MIG devices, where the driver's library was asked for them.
-    pub mig_uuids: Vec<MigUuid>,
     /// Device nodes.
     pub nodes: Vec<DeviceNode>,
     /// The driver's files, of one version.

@@ -12,6 +12,7 @@ use super::tegra::EntryKind;
 use super::{DeviceNode, Host, NodeKind, Roots, absent};
 use crate::sys::dxg;
 use crate::sys::root::Node;
+use crate::vocabulary::DeviceNumber;
 
 /// The minor of `/dev/nvidiactl`.
 pub(super) const CTL_MINOR: u32 = 255;
@@ -242,8 +243,7 @@ impl Finder<'_> {
             {
                 self.nodes.push(DeviceNode {
                     kind: NodeKind::Site,
-                    major: rustix::fs::major(stat.st_rdev),
-                    minor: rustix::fs::minor(stat.st_rdev),
+                    number: DeviceNumber::from_raw(stat.st_rdev),
                     mode: stat.st_mode & 0o7777,
                     uid: stat.st_uid,
                     gid: stat.st_gid,
@@ -276,12 +276,11 @@ impl Finder<'_> {
         let path = Path::new("/dev").join(expected.path);
         match self.stat(expected.path) {
             Ok(stat) => match self.check(expected, &stat) {
-                Ok((major, minor)) => {
+                Ok(number) => {
                     self.nodes.push(DeviceNode {
                         kind: expected.kind,
                         path,
-                        major,
-                        minor,
+                        number,
                         mode: stat.st_mode & 0o7777,
                         uid: stat.st_uid,
                         gid: stat.st_gid,
@@ -300,8 +299,7 @@ impl Finder<'_> {
             self.nodes.push(DeviceNode {
                 kind: expected.kind,
                 path,
-                major,
-                minor,
+                number: DeviceNumber { major, minor },
                 mode: policy.mode,
                 uid: policy.uid,
                 gid: policy.gid,
@@ -311,13 +309,12 @@ impl Finder<'_> {
         }
     }
 
-    /// The numbers of a node that is the expected device.
-    fn check(&self, expected: &Expected<'_>, stat: &Stat) -> Result<(u32, u32), String> {
+    /// The number of a node that is the expected device.
+    fn check(&self, expected: &Expected<'_>, stat: &Stat) -> Result<DeviceNumber, String> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice {
             return Err("not a character device".to_owned());
         }
-        let major = rustix::fs::major(stat.st_rdev);
-        let minor = rustix::fs::minor(stat.st_rdev);
+        let number @ DeviceNumber { major, minor } = DeviceNumber::from_raw(stat.st_rdev);
         // Misc devices: their major is always 10, their minor never fixed.
         let right = if matches!(expected.kind, NodeKind::RdmaCm | NodeKind::Dxg) {
             major == dxg::MAJOR
@@ -335,7 +332,7 @@ impl Finder<'_> {
             Some(wanted) if wanted != minor => {
                 Err(format!("its minor number is {minor} instead of {wanted}"))
             }
-            _ => Ok((major, minor)),
+            _ => Ok(number),
         }
     }
 

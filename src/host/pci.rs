@@ -1,7 +1,7 @@
 //! NVIDIA's devices on the PCI bus, as sysfs has them, with or without a driver.
 
-use super::PciAddress;
 use crate::sys::root::Root;
+use crate::vocabulary::PciAddress;
 
 /// PCI vendor number.
 const NVIDIA: u32 = 0x10de;
@@ -41,7 +41,7 @@ impl Bus {
         let (mut gpus, mut switches) = (Vec::new(), Vec::new());
         for entry in entries {
             let name = entry.name.to_string_lossy();
-            let Some(address) = PciAddress::parse(&name) else {
+            let Ok(address) = name.parse::<PciAddress>() else {
                 continue;
             };
             let dir = format!("bus/pci/devices/{name}");

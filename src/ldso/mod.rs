@@ -5,7 +5,7 @@
 //! | `abi`, `order` | architectures, flags, the order of names |
 //! | `elf`, `section`, `note`, `conf`, `glob`, `dirs`, `scan` | what ldconfig reads |
 //! | `cache`, `write`, `merge`, `current` | the cache: reading, writing, extending, whether it is current |
-//! | `flavour`, `musl`, `resolve` | which loader a root has, and what it would find |
+//! | `flavor`, `musl`, `resolve` | which loader a root has, and what it would find |
 //!
 //! Everything below a root is image-controlled: it is reached by descriptor only, and bounded in size, count
 //! and time. A bad file is skipped with a warning.
@@ -16,7 +16,7 @@ pub mod conf;
 pub mod current;
 pub mod dirs;
 pub mod elf;
-pub mod flavour;
+pub mod flavor;
 pub mod glob;
 pub mod merge;
 pub mod musl;
@@ -35,7 +35,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 pub use elf::{ElfInfo, read_soname_and_class};
-pub use flavour::{Flavour, flavour};
+pub use flavor::{Flavor, flavor};
 pub use resolve::{Found, LoaderEnv, resolve};
 pub use scan::{Change, Links};
 pub use warnings::Warnings;
@@ -121,19 +121,19 @@ pub fn cache_place(path: &[u8]) -> Option<&'static str> {
 /// Computes the loader's cache for a root with some directories first. Reads only.
 pub fn updated_cache(root: &Root, update: &Update<'_>) -> CacheOutcome {
     let mut warnings = Warnings::default();
-    let (bytes, target, how) = match flavour(root) {
-        Flavour::Glibc(arch) => {
+    let (bytes, target, how) = match flavor(root) {
+        Flavor::Glibc(arch) => {
             let (bytes, how) = glibc_cache(root, arch, update, &mut warnings);
             (bytes, CACHE, how)
         }
-        Flavour::Musl(arch) => {
+        Flavor::Musl(arch) => {
             warnings.add(format_args!(
                 "the image is of musl libc: CUDA's libraries need glibc and will not load"
             ));
             let dirs = update.first.iter().map(|dir| dir.path.as_path());
             (musl::path_file(root, arch, dirs), arch.musl.1, How::MuslPath)
         }
-        Flavour::None => (Vec::new(), CACHE, How::None),
+        Flavor::None => (Vec::new(), CACHE, How::None),
     };
     CacheOutcome {
         bytes,
@@ -213,10 +213,10 @@ pub struct Run {
 
 /// Scans a root as ldconfig does, and gives the cache it would write, and what [`Links::Record`] has recorded.
 pub fn scan_root(root: &Root, run: &Run, warnings: &mut Warnings) -> (Vec<u8>, Vec<Change>) {
-    let arch = match flavour(root) {
-        Flavour::Glibc(arch) => arch,
+    let arch = match flavor(root) {
+        Flavor::Glibc(arch) => arch,
         // A root without a loader may still be one that libraries are put into.
-        Flavour::Musl(_) | Flavour::None => Arch::native(),
+        Flavor::Musl(_) | Flavor::None => Arch::native(),
     };
     let search = dirs::collect(root, arch, &run.dirs, &[], run.conf.as_deref(), warnings);
     let mut builder = write::Builder::default();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::abi::Arch;
 use super::cache::{self, Cache};
 use super::elf::{self, ElfInfo, Want};
-use super::flavour::{Flavour, flavour};
+use super::flavor::{Flavor, flavor};
 use super::{CACHE, dirs, musl};
 use crate::sys::root::Root;
 
@@ -73,10 +73,10 @@ impl std::fmt::Display for Via {
 /// Finds `soname` as the root's loader would for a process with `env`; `None` when it would fail, or the root
 /// has no loader.
 pub fn resolve(root: &Root, soname: &str, env: &LoaderEnv) -> Option<Found> {
-    let flavour = flavour(root);
-    let arch = match flavour {
-        Flavour::Glibc(arch) | Flavour::Musl(arch) => arch,
-        Flavour::None => return None,
+    let flavor = flavor(root);
+    let arch = match flavor {
+        Flavor::Glibc(arch) | Flavor::Musl(arch) => arch,
+        Flavor::None => return None,
     };
     let search = Search {
         root,
@@ -98,7 +98,7 @@ pub fn resolve(root: &Root, soname: &str, env: &LoaderEnv) -> Option<Found> {
         None => (None, None),
     };
     let library_path = env.library_path.as_deref();
-    if matches!(flavour, Flavour::Musl(_)) {
+    if matches!(flavor, Flavor::Musl(_)) {
         let system = musl::search_path(root, arch);
         return search
             .list(library_path, soname, Via::LibraryPath)

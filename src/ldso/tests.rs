@@ -332,9 +332,9 @@ fn musl_and_static_roots() {
     assert!(outcome.warnings[0].contains("glibc"));
     // Debian's musl package beside glibc, and Alpine with a glibc shim.
     image.file(LOADER, b"");
-    assert!(matches!(flavour(&image.root), Flavour::Glibc(_)));
+    assert!(matches!(flavor(&image.root), Flavor::Glibc(_)));
     image.file("etc/alpine-release", b"3.20\n");
-    assert!(matches!(flavour(&image.root), Flavour::Musl(_)));
+    assert!(matches!(flavor(&image.root), Flavor::Musl(_)));
 }
 
 #[test]

@@ -291,4 +291,25 @@ mod tests {
         let dir = bundle(format!(r#"{{"x":"{}"}}"#, &pad[..3 << 20]).as_bytes());
         assert!(!open(dir.path()).unwrap().1.is_digest());
     }
+
+    #[test]
+    fn of_a_key_that_is_given_twice_the_last_counts_in_a_large_document_too() {
+        let interest = Interest {
+            variables: &|_| true,
+            annotations: &|_| true,
+            mounts: &|_| true,
+        };
+        let twice = r#""process":{"env":["A=1"],"env":["A=2"]},"annotations":{"a":"1"},"annotations":{"a":"2"},
+            "mounts":[],"mounts":[{"destination":"/1","destination":"/2"}],"root":{"path":"1","path":"2"}"#;
+        for size in [0, 5 << 20] {
+            let pad = "x".repeat(size);
+            let dir = bundle(format!(r#"{{{twice},"x":"{pad}"}}"#).as_bytes());
+            let (_, spec) = Bundle::open(dir.path(), interest, &Budget::default()).unwrap();
+            assert_eq!(spec.is_digest(), size > 0);
+            assert_eq!(spec.env(), [("A".into(), "2".into())]);
+            assert_eq!(spec.annotations(), [("a".into(), "2".into())]);
+            assert_eq!(spec.mounts()[0].destination, "/2");
+            assert_eq!(spec.root_path(Path::new("/b")).unwrap(), Path::new("/b/2"));
+        }
+    }
 }

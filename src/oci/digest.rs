@@ -48,7 +48,8 @@ pub(super) enum Bad {
 }
 
 /// Reads a document: the root's path, variables and annotations of interest, whether CAP_SYS_ADMIN is in the bounding
-/// set, and the mounts of which a request can be made. A key that is there twice counts twice.
+/// set, and the mounts of which a request can be made. Of a key that is given twice the last value counts, as in a
+/// document that is parsed whole.
 pub(super) fn digest(
     document: impl Read,
     interest: Interest<'_>,
@@ -58,6 +59,7 @@ pub(super) fn digest(
     let exceeded = Cell::new(None);
     let reader = Reader {
         at: Place::Top,
+        key: "",
         kept: &kept,
         interest,
         budget,
@@ -103,36 +105,58 @@ impl Kept {
     }
 }
 
-/// Where in a document one is.
+/// Where in a document the reader is. The singular of a list is one of its items.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Place {
+    Annotation,
     Annotations,
     Bounding,
     Capabilities,
+    Capability,
     Env,
     Mount,
+    MountText,
     Mounts,
+    Option,
     Options,
     Process,
     Root,
+    RootPath,
     Top,
+    Variable,
 }
 
-/// Where a key of an object leads to.
+/// Where a key of an object leads to. The keys of annotations are the user's.
 const INNER: &[(Place, &str, Place)] = &[
     (Place::Top, "process", Place::Process),
     (Place::Top, "root", Place::Root),
     (Place::Top, "annotations", Place::Annotations),
     (Place::Top, "mounts", Place::Mounts),
+    (Place::Root, "path", Place::RootPath),
     (Place::Process, "env", Place::Env),
     (Place::Process, "capabilities", Place::Capabilities),
     (Place::Capabilities, "bounding", Place::Bounding),
+    (Place::Mount, "source", Place::MountText),
+    (Place::Mount, "destination", Place::MountText),
+    (Place::Mount, "type", Place::MountText),
     (Place::Mount, "options", Place::Options),
 ];
 
+/// What the items of a list are.
+const ITEMS: &[(Place, Place)] = &[
+    (Place::Mounts, Place::Mount),
+    (Place::Env, Place::Variable),
+    (Place::Capabilities, Place::Capability),
+    (Place::Bounding, Place::Capability),
+    (Place::Options, Place::Option),
+];
+
+/// Reads one value: keeps its text or goes on to its members, as its place has it.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     at: Place,
+    /// The key that led here; empty for an item and for the document.
+    key: &'a str,
     kept: &'a RefCell<Kept>,
     interest: Interest<'a>,
     budget: &'a Budget,
@@ -140,12 +164,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn to(self, at: Place) -> Self {
-        Self { at, ..self }
-    }
-
     /// Charges a text that is kept.
-    fn keep(self, bytes: usize) -> Result<(), Exceeded> {
+    fn charge(self, bytes: usize) -> Result<(), Exceeded> {
         /// What a value takes beside its text, about.
         const VALUE: usize = 128;
         self.budget
@@ -153,20 +173,68 @@ impl Reader<'_> {
             .inspect_err(|exceeded| self.exceeded.set(Some(*exceeded)))
     }
 
-    /// The text of a list's item.
-    fn item(self, text: &str) -> Result<(), Exceeded> {
+    /// Where a key of the object at this place leads to, if that is of interest.
+    fn inner(self, key: &str) -> Option<Place> {
+        if self.at == Place::Annotations {
+            return (self.interest.annotations)(key).then_some(Place::Annotation);
+        }
+        let inner = INNER.iter().find(|(at, name, _)| *at == self.at && *name == key);
+        inner.map(|(_, _, place)| *place)
+    }
+
+    /// Drops what an earlier key of the same name gave: in the parsed document the last one replaces it too.
+    fn forget(self) {
+        let mut kept = self.kept.borrow_mut();
         match self.at {
-            Place::Env => {
+            Place::Process => {
+                kept.env.clear();
+                kept.admin = false;
+            }
+            Place::Env => kept.env.clear(),
+            Place::Capabilities | Place::Bounding => kept.admin = false,
+            Place::Root | Place::RootPath => kept.root = None,
+            Place::Annotations => kept.annotations.clear(),
+            Place::Annotation => {
+                // The parsed document keeps the first one's position.
+                if let Some(earlier) = kept.annotations.get_mut(self.key) {
+                    *earlier = Value::Null;
+                }
+            }
+            Place::Mounts => kept.mounts.clear(),
+            Place::MountText | Place::Options => {
+                kept.mount.remove(self.key);
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps a text, if it is of interest.
+    fn text(self, text: &str) -> Result<(), Exceeded> {
+        /// A longer path does not exist.
+        const MAX_PATH: usize = 4096;
+        match self.at {
+            Place::Variable => {
                 let name = text.split_once('=').map(|(name, _)| name);
                 if name.is_some_and(|name| (self.interest.variables)(name)) {
-                    self.keep(text.len())?;
+                    self.charge(text.len())?;
                     self.kept.borrow_mut().env.push(text.to_owned());
                 }
             }
-            Place::Capabilities | Place::Bounding => {
-                self.kept.borrow_mut().admin |= text == "CAP_SYS_ADMIN";
+            Place::Capability => self.kept.borrow_mut().admin |= text == "CAP_SYS_ADMIN",
+            Place::RootPath => {
+                self.charge(text.len())?;
+                self.kept.borrow_mut().root = Some(text.to_owned());
             }
-            Place::Options if matches!(text, "bind" | "rbind") => {
+            Place::Annotation => {
+                self.charge(self.key.len() + text.len())?;
+                let mut kept = self.kept.borrow_mut();
+                kept.annotations.insert(self.key.to_owned(), text.into());
+            }
+            Place::MountText if text.len() <= MAX_PATH => {
+                let mut kept = self.kept.borrow_mut();
+                kept.mount.insert(self.key.to_owned(), text.into());
+            }
+            Place::Option if matches!(text, "bind" | "rbind") => {
                 let mut kept = self.kept.borrow_mut();
                 kept.mount.insert("options".into(), json!([text]));
             }
@@ -175,52 +243,19 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Whether a field of an object, if it is a text, is of interest.
-    fn takes(self, key: &str) -> bool {
-        match self.at {
-            Place::Root => key == "path",
-            Place::Annotations => (self.interest.annotations)(key),
-            Place::Mount => matches!(key, "source" | "destination" | "type"),
-            _ => false,
-        }
-    }
-
-    /// The text of such a field.
-    fn field(self, key: &str, text: &str) -> Result<(), Exceeded> {
-        if self.at != Place::Mount {
-            self.keep(key.len() + text.len())?;
-        } else if text.len() > MAX_PATH {
-            return Ok(());
-        }
-        let mut kept = self.kept.borrow_mut();
-        match self.at {
-            Place::Root => kept.root = Some(text.to_owned()),
-            Place::Annotations => {
-                kept.annotations.insert(key.to_owned(), text.into());
-            }
-            _ => {
-                kept.mount.insert(key.to_owned(), text.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// The mount that was just read: kept if it is of interest.
+    /// Keeps the mount that was just read, if it is of interest.
     fn mount(self) -> Result<(), Exceeded> {
         /// What the map of a mount takes beside its texts, about.
         const MOUNT: usize = 1024;
         let mount = core::mem::take(&mut self.kept.borrow_mut().mount);
         let text = |key| mount.get(key).and_then(Value::as_str).unwrap_or_default();
         if (self.interest.mounts)(text("source")) {
-            self.keep(MOUNT + text("source").len() + text("destination").len())?;
+            self.charge(MOUNT + text("source").len() + text("destination").len())?;
             self.kept.borrow_mut().mounts.push(mount.into());
         }
         Ok(())
     }
 }
-
-/// A longer path does not exist.
-const MAX_PATH: usize = 4096;
 
 impl<'de> DeserializeSeed<'de> for Reader<'_> {
     type Value = ();
@@ -258,20 +293,20 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(())
     }
 
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        Ok(())
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        self.text(text).map_err(E::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        match self.at {
-            Place::Mounts => while seq.next_element_seed(self.to(Place::Mount))?.is_some() {},
-            Place::Env | Place::Capabilities | Place::Bounding | Place::Options => {
-                while seq
-                    .next_element_seed(Text(|text: &str| self.item(text)))?
-                    .is_some()
-                {}
-            }
-            _ => while seq.next_element::<IgnoredAny>()?.is_some() {},
+        if let Some((_, item)) = ITEMS.iter().find(|(list, _)| *list == self.at) {
+            let item = Self {
+                at: *item,
+                key: "",
+                ..self
+            };
+            while seq.next_element_seed(item)?.is_some() {}
+        } else {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
         }
         Ok(())
     }
@@ -279,73 +314,21 @@ impl<'de> Visitor<'de> for Reader<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         self.kept.borrow_mut().is_object |= self.at == Place::Top;
         while let Some(key) = map.next_key::<String>()? {
-            let inner = INNER.iter().find(|(at, name, _)| *at == self.at && *name == key);
-            match inner {
-                Some((_, _, place)) => map.next_value_seed(self.to(*place))?,
-                None if self.takes(&key) => {
-                    map.next_value_seed(Text(|text: &str| self.field(&key, text)))?;
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+            if let Some(at) = self.inner(&key) {
+                let inner = Reader {
+                    at,
+                    key: &key,
+                    ..self
+                };
+                inner.forget();
+                map.next_value_seed(inner)?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
         }
         if self.at == Place::Mount {
             self.mount().map_err(A::Error::custom)?;
         }
-        Ok(())
-    }
-}
-
-/// Hands a text on; anything else is read past.
-struct Text<F>(F);
-
-impl<'de, F: FnOnce(&str) -> Result<(), Exceeded>> DeserializeSeed<'de> for Text<F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<(), D::Error> {
-        d.deserialize_any(self)
-    }
-}
-
-impl<'de, F: FnOnce(&str) -> Result<(), Exceeded>> Visitor<'de> for Text<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        (self.0)(text).map_err(E::custom)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(())
     }
 }
@@ -385,10 +368,137 @@ mod tests {
         assert!(spec.mounts()[0].is_bind());
     }
 
+    /// What a request is read from.
+    fn views(spec: &Spec) -> String {
+        let mounts = spec.mounts().into_iter().filter(|m| {
+            let source = m.source.as_deref().unwrap_or_default();
+            (ALL.mounts)(source)
+        });
+        format!(
+            "{:?} {:?} {} {:?} {:?}",
+            spec.root_path(Path::new("/b")).ok(),
+            spec.env(),
+            spec.is_privileged(),
+            spec.annotations(),
+            mounts.map(|m| (m.is_bind(), m)).collect::<Vec<_>>(),
+        )
+    }
+
+    /// For each field the texts around its value, and values with which it counts.
+    const FIELDS: &[(&str, &str, &str, [&str; 2])] = &[
+        ("", "root", "", [r#"{"path":"a"}"#, r#"{"path":"b"}"#]),
+        (r#""root":{"#, "path", "}", [r#""a""#, r#""b""#]),
+        (
+            "",
+            "process",
+            "",
+            [
+                r#"{"env":["NVIDIA_A=1"],"capabilities":{"bounding":["CAP_SYS_ADMIN"]}}"#,
+                r#"{"env":["NVIDIA_A=2"]}"#,
+            ],
+        ),
+        (
+            r#""process":{"#,
+            "env",
+            "}",
+            [r#"["NVIDIA_A=1","NVIDIA_B=1"]"#, r#"["NVIDIA_A=2"]"#],
+        ),
+        (
+            r#""process":{"#,
+            "capabilities",
+            "}",
+            [r#"{"bounding":["CAP_SYS_ADMIN"]}"#, r#"["CAP_CHOWN"]"#],
+        ),
+        (
+            r#""process":{"capabilities":{"#,
+            "bounding",
+            "}}",
+            [r#"["CAP_SYS_ADMIN"]"#, r#"["CAP_CHOWN"]"#],
+        ),
+        (
+            "",
+            "annotations",
+            "",
+            [r#"{"cdi.a":"1","cdi.b":"1"}"#, r#"{"cdi.b":"2"}"#],
+        ),
+        (
+            r#""annotations":{"cdi.a":"0","#,
+            "cdi.b",
+            r#","cdi.c":"0"}"#,
+            [r#""1""#, r#""2""#],
+        ),
+        (
+            "",
+            "mounts",
+            "",
+            [
+                r#"[{"destination":"/a","source":"/dev/null"}]"#,
+                r#"[{"destination":"/b","source":"/dev/null"},{"destination":"/c","source":"/dev/null"}]"#,
+            ],
+        ),
+        (
+            r#""mounts":[{"destination":"/a","#,
+            "source",
+            "}]",
+            [r#""/dev/null""#, r#""/dev/zero""#],
+        ),
+        (
+            r#""mounts":[{"source":"/dev/null","#,
+            "destination",
+            "}]",
+            [r#""/a""#, r#""/b""#],
+        ),
+        (
+            r#""mounts":[{"source":"/dev/null","destination":"/a","#,
+            "type",
+            "}]",
+            [r#""bind""#, r#""tmpfs""#],
+        ),
+        (
+            r#""mounts":[{"source":"/dev/null","destination":"/a","#,
+            "options",
+            "}]",
+            [r#"["bind"]"#, "[7]"],
+        ),
+    ];
+
     #[test]
-    fn a_key_that_is_there_twice_hides_nothing() {
-        let text = r#"{"process":{"env":["NVIDIA_A=1"],"env":[]},"process":{},"process":null}"#;
-        assert_eq!(read(text, &Budget::default()).ok().unwrap().env().len(), 1);
+    fn of_a_key_that_is_given_twice_the_last_counts_at_every_size() {
+        let mut seen = 0;
+        for (before, key, after, [a, b]) in FIELDS {
+            for values in [
+                [*a, *b],
+                [*b, *a],
+                [*a, *a],
+                [*a, "null"],
+                [*a, "7"],
+                [*a, "1.5"],
+                [*a, "true"],
+                [*a, "[]"],
+                [*a, "{}"],
+                [*a, r#""""#],
+                [*a, r#"[{"x":"NVIDIA_A=3"}]"#],
+                [
+                    *a,
+                    r#"{"env":7,"bounding":null,"path":[],"cdi.a":{},"x":["bind"]}"#,
+                ],
+                ["null", *a],
+                ["7", *a],
+            ] {
+                let [first, last] = values;
+                // Another key of any name may stand between them.
+                for between in ["", r#""x":{"env":["NVIDIA_A=4"]},"#] {
+                    let text = format!("{{{before}\"{key}\":{first},{between}\"{key}\":{last}{after}}}");
+                    let whole = Spec::parse(text.as_bytes()).unwrap();
+                    let digest = read(&text, &Budget::default()).ok().unwrap();
+                    assert_eq!(views(&digest), views(&whole), "{text}");
+                    let last = Spec::parse(format!("{{{before}\"{key}\":{last}{after}}}").as_bytes());
+                    assert_eq!(views(&whole), views(&last.unwrap()), "{text}");
+                    seen += 1;
+                }
+            }
+        }
+        assert_eq!(seen, FIELDS.len() * 14 * 2);
     }
 
     #[test]

@@ -8,13 +8,12 @@ mod digest;
 mod edit;
 pub mod spec;
 pub mod state;
+#[cfg(test)]
+mod tests;
 pub mod types;
 
 pub use bundle::{Bundle, CONFIG, whole_in};
 pub use digest::Interest;
 pub use spec::Spec;
 pub use state::State;
-pub use types::{
-    Access, DeviceKind, DeviceRule, DeviceSpec, Hook, HookSpec, IdMapping, Mount, RuleKind, Stage, User,
-    UserNamespace,
-};
+pub use types::{Access, DeviceKind, DeviceRule, DeviceSpec, Hook, HookSpec, Mount, RuleKind, Stage, User};

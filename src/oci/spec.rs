@@ -1,15 +1,14 @@
 //! config.json as a JSON value, with typed views.
 //!
-//! A view says what a runtime would make of the document. An entry of a wrong type is skipped: the runtime that
-//! gets the document next refuses it, and says so better. The edits are in `edit.rs`.
+//! A view says what a runtime would make of the document. A field of a wrong type counts as absent, as crun (1.8.1, 1.28)
+//! has it, which makes such a mount all the same; runc refuses the document. Of a key that is given twice the last value
+//! counts, as for runc and crun 1.28; crun 1.8.1 takes the first. The edits are in `edit.rs`.
 
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::types::{
-    Access, DeviceKind, DeviceRule, DeviceSpec, Hook, IdMapping, Mount, RuleKind, Stage, User, UserNamespace,
-};
+use super::types::{Access, DeviceKind, DeviceRule, DeviceSpec, Hook, Mount, RuleKind, Stage, User};
 use crate::error::{Code, Error, Result};
 
 /// A container's config.json. Key order, unknown fields and every digit of every number are kept; only an exponent is
@@ -81,11 +80,6 @@ impl Spec {
         self.changed
     }
 
-    /// `ociVersion`; empty if there is none.
-    pub fn oci_version(&self) -> &str {
-        self.text(&["ociVersion"]).unwrap_or_default()
-    }
-
     /// The container's root directory on the host, for a bundle at the absolute path `bundle`.
     ///
     /// # Errors
@@ -114,26 +108,12 @@ impl Spec {
         Ok(joined)
     }
 
-    /// Whether the root is read-only.
-    pub fn root_readonly(&self) -> bool {
-        self.at(&["root", "readonly"]).and_then(Value::as_bool) == Some(true)
-    }
-
     /// The environment, in order; entries without `=` are skipped. A later entry of the same name wins.
     pub fn env(&self) -> Vec<(String, String)> {
         self.texts(&["process", "env"])
             .filter_map(|e| e.split_once('='))
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect()
-    }
-
-    /// The value of an environment variable: of several entries the last.
-    pub fn env_var(&self, key: &str) -> Option<&str> {
-        self.texts(&["process", "env"])
-            .filter_map(|e| e.split_once('='))
-            .filter(|(k, _)| *k == key)
-            .map(|(_, v)| v)
-            .last()
     }
 
     /// The annotations, in order.
@@ -176,24 +156,19 @@ impl Spec {
         bounding.iter().any(|c| c.as_str() == Some("CAP_SYS_ADMIN"))
     }
 
-    /// The container's user namespace, if it has its own.
-    pub fn user_namespace(&self) -> Option<UserNamespace> {
-        let entry = self
-            .list(&["linux", "namespaces"])
-            .find(|n| n.get("type").and_then(Value::as_str) == Some("user"))?;
-        let path = entry.get("path").and_then(Value::as_str);
-        let ranges = |key| self.list(&["linux", key]).filter_map(mapping).collect();
-        Some(UserNamespace {
-            path: path.filter(|p| !p.is_empty()).map(str::to_owned),
-            uids: ranges("uidMappings"),
-            gids: ranges("gidMappings"),
-        })
+    /// Whether the container has a user namespace of its own.
+    pub fn has_user_namespace(&self) -> bool {
+        self.has_namespace("user")
     }
 
     /// Whether the container's times are not the host's: it has a time namespace.
     pub fn has_time_namespace(&self) -> bool {
+        self.has_namespace("time")
+    }
+
+    fn has_namespace(&self, typ: &str) -> bool {
         self.list(&["linux", "namespaces"])
-            .any(|n| n.get("type").and_then(Value::as_str) == Some("time"))
+            .any(|n| n.get("type").and_then(Value::as_str) == Some(typ))
     }
 
     /// `linux.mountLabel`, the SELinux context for what is mounted.
@@ -204,12 +179,6 @@ impl Spec {
     /// `linux.cgroupsPath`.
     pub fn cgroups_path(&self) -> Option<&str> {
         self.text(&["linux", "cgroupsPath"]).filter(|l| !l.is_empty())
-    }
-
-    /// `linux.rootfsPropagation`.
-    pub fn rootfs_propagation(&self) -> Option<&str> {
-        self.text(&["linux", "rootfsPropagation"])
-            .filter(|l| !l.is_empty())
     }
 
     /// The device nodes that the runtime is to make; FIFOs are left out.
@@ -225,13 +194,6 @@ impl Spec {
     /// The hooks of a stage, in order.
     pub fn hooks(&self, stage: Stage) -> Vec<Hook> {
         self.list(&["hooks", stage.key()]).filter_map(hook).collect()
-    }
-
-    /// Whether any stage has a hook.
-    pub fn has_hooks(&self) -> bool {
-        Stage::ALL
-            .iter()
-            .any(|s| self.list(&["hooks", s.key()]).next().is_some())
     }
 
     fn at(&self, keys: &[&str]) -> Option<&Value> {
@@ -280,14 +242,6 @@ fn mount(v: &Value) -> Option<Mount> {
         source: string(v, "source"),
         typ: string(v, "type"),
         options: strings(v, "options"),
-    })
-}
-
-fn mapping(v: &Value) -> Option<IdMapping> {
-    Some(IdMapping {
-        container: number(v, "containerID")?,
-        host: number(v, "hostID")?,
-        size: number(v, "size")?,
     })
 }
 
@@ -429,11 +383,8 @@ mod tests {
                 {"allow":true,"type":"x"},{"allow":true,"type":"b","major":"8"},{"allow":true,"access":"q"}]}},
             "hooks":{"prestart":[{"path":"/h","args":["h","p"],"env":["K=V"],"timeout":5}]}}"#,
         );
-        assert_eq!(s.oci_version(), "1.2.0");
-        assert!(s.root_readonly() && s.is_privileged() && s.has_hooks());
+        assert!(s.is_privileged() && s.has_user_namespace() && !s.has_time_namespace());
         assert_eq!(s.env().len(), 3);
-        assert_eq!(s.env_var("A"), Some("2=3"));
-        assert_eq!(s.env_var("B"), None);
         assert_eq!(
             s.annotations(),
             [("z".into(), "1".into()), ("a".into(), "2".into())]
@@ -449,11 +400,8 @@ mod tests {
                 additional_gids: vec![44, 45]
             }
         );
-        let ns = s.user_namespace().unwrap();
-        assert_eq!((ns.path, ns.uids.len(), ns.gids.len()), (None, 1, 0));
         assert_eq!(s.mount_label(), Some("system_u:x"));
         assert_eq!(s.cgroups_path(), Some("a:b:c"));
-        assert_eq!(s.rootfs_propagation(), Some("rslave"));
         assert_eq!(s.linux_devices().len(), 1);
         let rules = s.device_rules();
         assert_eq!(rules.len(), 5);
@@ -509,11 +457,9 @@ mod tests {
             r#"{"linux":{"namespaces":null,"resources":null,"devices":[null]},"hooks":{"prestart":null},"process":{"env":null,"user":[],"capabilities":{"bounding":null}}}"#,
         ] {
             let s = spec(text);
-            assert!(!s.is_privileged() && !s.root_readonly() && !s.has_hooks());
+            assert!(!s.is_privileged() && Stage::ALL.iter().all(|stage| s.hooks(*stage).is_empty()));
             assert!(s.env().is_empty() && s.mounts().is_empty() && s.annotations().is_empty());
-            assert!(
-                s.user_namespace().is_none() && s.device_rules().is_empty() && s.linux_devices().is_empty()
-            );
+            assert!(!s.has_user_namespace() && s.device_rules().is_empty() && s.linux_devices().is_empty());
             assert_eq!(s.process_user(), User::default());
         }
     }

@@ -14,24 +14,16 @@ const MAX: u64 = 1 << 20;
 
 /// A container's state, as runc, crun, youki, gVisor or an old Docker tells it.
 ///
-/// Only `bundle` is certain. `pid` is what the runtime said: 1 (runc) or 0 (crun) in a createContainer hook,
+/// Of the other fields no more than the type is checked. Only `bundle` is certain. `pid` is what the runtime said: 1 (runc) or 0 (crun) in a createContainer hook,
 /// -1 from gVisor.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct State {
-    /// The OCI version of the document; crun says `1.0`.
-    pub oci_version: String,
     /// The container's id; empty when the runtime gave none.
     pub id: String,
-    /// `creating`, `created`, ...; empty when the runtime gave none.
-    pub status: String,
     /// The process id as given, whatever it means there.
     pub pid: Option<i32>,
     /// The bundle directory, absolute.
     pub bundle: PathBuf,
-    /// crun's extra field: the rootfs as config.json writes it, so often relative.
-    pub root: Option<PathBuf>,
-    /// The annotations, in document order.
-    pub annotations: Vec<(String, String)>,
 }
 
 impl State {
@@ -73,14 +65,14 @@ impl State {
         if !bundle.is_absolute() {
             return Err(broken("its bundle is not an absolute path"));
         }
+        for unread in ["ociVersion", "status", "root"] {
+            text(map, unread)?;
+        }
+        check_annotations(map)?;
         Ok(Self {
-            oci_version: text(map, "ociVersion")?.unwrap_or_default(),
             id: text(map, "id")?.unwrap_or_default(),
-            status: text(map, "status")?.unwrap_or_default(),
             pid: pid(map)?,
             bundle,
-            root: text(map, "root")?.filter(|r| !r.is_empty()).map(PathBuf::from),
-            annotations: annotations(map)?,
         })
     }
 }
@@ -103,16 +95,13 @@ fn pid(map: &Map<String, Value>) -> Result<Option<i32>> {
     }
 }
 
-fn annotations(map: &Map<String, Value>) -> Result<Vec<(String, String)>> {
+fn check_annotations(map: &Map<String, Value>) -> Result<()> {
     match map.get("annotations") {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Object(entries)) => entries
-            .iter()
-            .map(|(k, v)| match v {
-                Value::String(s) => Ok((k.clone(), s.clone())),
-                _ => Err(broken(format!("annotation `{k}` is not a string"))),
-            })
-            .collect(),
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Object(entries)) => match entries.iter().find(|(_, value)| !value.is_string()) {
+            Some((key, _)) => Err(broken(format!("annotation `{key}` is not a string"))),
+            None => Ok(()),
+        },
         Some(_) => Err(broken("`annotations` is not an object")),
     }
 }
@@ -199,17 +188,12 @@ mod tests {
         )
         .unwrap();
         assert_eq!(runc.pid, Some(8672));
-        assert_eq!(
-            runc.annotations,
-            [("b".into(), "2".into()), ("a".into(), "1".into())]
-        );
-        assert_eq!(runc.root, None);
 
         let crun = read(
             r#"{"ociVersion":"1.0","id":"c2","pid":0,"root":"rootfs","bundle":"/b","status":"created"}"#,
         )
         .unwrap();
-        assert_eq!((crun.pid, crun.root), (Some(0), Some(PathBuf::from("rootfs"))));
+        assert_eq!((crun.pid, crun.id.as_str()), (Some(0), "c2"));
 
         let gvisor =
             read(r#"{"ociVersion":"1.0.2","id":"c","status":"creating","pid":-1,"bundle":"/b","annotations":null}"#)

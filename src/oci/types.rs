@@ -174,46 +174,6 @@ pub struct User {
     pub additional_gids: Vec<u32>,
 }
 
-/// One range of a user namespace's id mapping.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct IdMapping {
-    /// First id in the container.
-    pub container: u32,
-    /// First id on the host.
-    pub host: u32,
-    /// Number of ids.
-    pub size: u32,
-}
-
-/// The container's own user namespace.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct UserNamespace {
-    /// An existing namespace to join; the mappings are then that namespace's.
-    pub path: Option<String>,
-    /// User ids.
-    pub uids: Vec<IdMapping>,
-    /// Group ids.
-    pub gids: Vec<IdMapping>,
-}
-
-impl UserNamespace {
-    /// The host's id for the container's `id`, if `ranges` maps it.
-    pub fn to_host(ranges: &[IdMapping], id: u32) -> Option<u32> {
-        ranges.iter().find_map(|r| {
-            let offset = id.checked_sub(r.container)?;
-            (offset < r.size).then(|| r.host.checked_add(offset))?
-        })
-    }
-
-    /// The container's id for the host's `id`, if `ranges` maps it.
-    pub fn to_container(ranges: &[IdMapping], id: u32) -> Option<u32> {
-        ranges.iter().find_map(|r| {
-            let offset = id.checked_sub(r.host)?;
-            (offset < r.size).then(|| r.container.checked_add(offset))?
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,25 +205,5 @@ mod tests {
         assert!(!make.covers(&gpu) && !make.overlaps(&gpu));
         assert_eq!(Access::parse("mr").unwrap().to_string(), "rm");
         assert_eq!(Access::parse("rx"), None);
-    }
-
-    #[test]
-    fn ids_map_both_ways_without_overflow() {
-        let map = [
-            IdMapping {
-                container: 0,
-                host: 100_000,
-                size: 10,
-            },
-            IdMapping {
-                container: 10,
-                host: u32::MAX,
-                size: 5,
-            },
-        ];
-        assert_eq!(UserNamespace::to_host(&map, 3), Some(100_003));
-        assert_eq!(UserNamespace::to_host(&map, 12), None);
-        assert_eq!(UserNamespace::to_container(&map, 100_009), Some(9));
-        assert_eq!(UserNamespace::to_container(&map, 100_010), None);
     }
 }

@@ -2,23 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{GpuRef, Plan, RootfsLink};
+use super::part::Part;
+use super::{GpuRef, RootfsLink};
 use crate::compat::driver::Native;
 use crate::error::{Code, Error, Result};
-use crate::host::{DeviceNode, Host, NodeKind};
+use crate::host::{DeviceNode, Gpu, Host, NodeKind};
 use crate::request::{
-    Capabilities, DeviceRequest, Facts, GpuView, ImexRequest, MigView, Request, evaluate_all, select,
+    Capabilities, DeviceRequest, Facts, GpuView, ImexRequest, Request, evaluate_all, select,
 };
+use crate::vocabulary::{DeviceNumber, MigDevice};
 
 /// A device node of the container.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Device {
     /// Its path in the container.
     pub path: PathBuf,
-    /// Major number.
-    pub major: u32,
-    /// Minor number.
-    pub minor: u32,
+    /// The device that it stands for.
+    pub number: DeviceNumber,
     /// Permission bits on the host.
     pub mode: u32,
     /// Owner on the host.
@@ -29,39 +29,42 @@ pub struct Device {
     pub reason: String,
 }
 
-pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
-    let usable: Vec<_> = host.usable_gpus().collect();
-    let pci: Vec<String> = usable.iter().map(|g| g.pci.to_string()).collect();
-    let mig: Vec<Vec<MigView<'_>>> = usable
-        .iter()
-        .map(|g| {
-            g.mig_devices
-                .iter()
-                .map(|m| MigView {
-                    index: m.index,
-                    gi: m.gi,
-                    ci: m.ci,
-                    uuid: host
-                        .mig_uuids
-                        .iter()
-                        .find(|(gpu, mig, _)| (*gpu, *mig) == (g.index, m.index))
-                        .map(|(.., uuid)| uuid.as_str()),
-                })
-                .collect()
-        })
-        .collect();
-    let views: Vec<GpuView<'_>> = usable
-        .iter()
-        .zip(&pci)
-        .zip(&mig)
-        .map(|((g, pci), mig)| GpuView {
-            index: g.index,
-            uuid: &g.uuid,
-            pci,
-            mig,
-        })
-        .collect();
-    if request.devices == DeviceRequest::All && usable.is_empty() {
+impl Device {
+    /// That of a node of the host.
+    fn of(node: &DeviceNode, reason: &str) -> Self {
+        Self {
+            path: node.path.clone(),
+            number: node.number,
+            mode: node.mode,
+            uid: node.uid,
+            gid: node.gid,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// The requested GPUs, their nodes, and the nodes that every GPU container needs.
+pub(super) fn part(request: &Request, host: &Host) -> Result<Part> {
+    let mut part = Part::default();
+    for chosen in selection(&request.devices, host)? {
+        part.add(gpu(&chosen, request.capabilities, host)?);
+    }
+    part.add(control(request.capabilities, host)?);
+    part.add(gated(request, host)?);
+    part.devices.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(part)
+}
+
+/// A GPU that is requested, as a whole or for its MIG devices.
+struct Chosen<'h> {
+    gpu: &'h Gpu,
+    mig: Vec<&'h MigDevice>,
+}
+
+/// The requested GPUs in bus order.
+fn selection<'h>(request: &DeviceRequest, host: &'h Host) -> Result<Vec<Chosen<'h>>> {
+    let usable: Vec<&Gpu> = host.usable_gpus().collect();
+    if *request == DeviceRequest::All && usable.is_empty() {
         return Err(Error::new(
             Code::UnknownDevice,
             "NVIDIA_VISIBLE_DEVICES=all",
@@ -69,74 +72,101 @@ pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()>
         )
         .fix("`lspci -d 10de:` shows the GPUs on the bus, `dmesg | grep NVRM` why the driver refused them"));
     }
-    for chosen in select(&request.devices, &views)? {
-        let Some(gpu) = usable.get(chosen.gpu) else {
+    let views: Vec<GpuView<'_>> = usable.iter().map(|gpu| view(gpu)).collect();
+    let mut chosen: Vec<Chosen<'_>> = Vec::new();
+    for selected in select(request, &views)? {
+        let Some(&gpu) = usable.get(selected.gpu) else {
             continue;
         };
-        if !plan.gpus.iter().any(|g| g.minor == gpu.minor) {
-            plan.gpus.push(GpuRef {
-                index: gpu.index,
-                minor: gpu.minor,
-                uuid: gpu.uuid.clone(),
-                pci: gpu.pci.to_string(),
-                name: gpu.name.clone(),
-            });
-            node(
-                plan,
-                host,
-                NodeKind::Gpu(gpu.minor),
-                &format!("GPU {}", gpu.index),
-            )?;
-            if request.capabilities.intersects(Capabilities::GRAPHICS)
-                || request.capabilities.intersects(Capabilities::DISPLAY)
-            {
-                for n in &host.nodes {
-                    if matches!(n.kind, NodeKind::Dri { pci, .. } if pci == gpu.pci) && n.present {
-                        push(plan, n, &format!("DRM node of GPU {}", gpu.index));
-                        let links = n.links.iter().map(|at| RootfsLink::new(at, &n.path));
-                        plan.rootfs_links.extend(links);
-                    }
-                }
-            }
-        }
-        if let Some(m) = chosen.mig.and_then(|i| gpu.mig_devices.get(i)) {
-            for (minor, instance) in [(m.gi_minor, "GPU"), (m.ci_minor, "compute")] {
-                let reason = format!("{instance} instance of MIG device {}:{}", gpu.index, m.index);
-                node(plan, host, NodeKind::Cap(minor), &reason)?;
-            }
+        let mig = selected.mig.and_then(|at| gpu.mig_devices.get(at));
+        match chosen.last_mut().filter(|last| last.gpu.minor == gpu.minor) {
+            Some(last) => last.mig.extend(mig),
+            None => chosen.push(Chosen {
+                gpu,
+                mig: mig.into_iter().collect(),
+            }),
         }
     }
-    control(plan, request, host)?;
-    gated(plan, request, host)?;
-    plan.devices.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(())
+    Ok(chosen)
+}
+
+/// A GPU as a request can name it.
+fn view(gpu: &Gpu) -> GpuView<'_> {
+    GpuView {
+        index: gpu.index,
+        uuid: gpu.uuid,
+        pci: gpu.pci,
+        mig: &gpu.mig_devices,
+    }
+}
+
+/// A GPU and its nodes.
+fn gpu(Chosen { gpu, mig }: &Chosen<'_>, capabilities: Capabilities, host: &Host) -> Result<Part> {
+    let mut part = Part {
+        gpus: vec![GpuRef {
+            index: gpu.index,
+            minor: gpu.minor,
+            uuid: gpu.uuid,
+            pci: Some(gpu.pci),
+            name: gpu.name.clone(),
+        }],
+        ..Part::default()
+    };
+    part.add_device(node(
+        host,
+        NodeKind::Gpu(gpu.minor),
+        &format!("GPU {}", gpu.index),
+    )?);
+    if capabilities.intersects(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)) {
+        part.add(drm(gpu, host));
+    }
+    for device in mig {
+        for (minor, instance) in [(device.gi_minor, "GPU"), (device.ci_minor, "compute")] {
+            let reason = format!("{instance} instance of MIG device {}:{}", gpu.index, device.index);
+            part.add_device(node(host, NodeKind::Cap(minor), &reason)?);
+        }
+    }
+    Ok(part)
+}
+
+/// The nodes by which programs draw with a GPU, and the links to them.
+fn drm(gpu: &Gpu, host: &Host) -> Part {
+    let mut part = Part::default();
+    for node in host.nodes.iter().filter(|n| n.present) {
+        if matches!(node.kind, NodeKind::Dri { pci, .. } if pci == gpu.pci) {
+            part.add_device(Device::of(node, &format!("DRM node of GPU {}", gpu.index)));
+            let links = node.links.iter().map(|at| RootfsLink::new(at, &node.path));
+            part.rootfs_links.extend(links);
+        }
+    }
+    part
 }
 
 /// The nodes that do not belong to one GPU.
-fn control(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
-    let wants = |c: Capabilities| request.capabilities.intersects(c);
-    node(plan, host, NodeKind::Ctl, "control node")?;
-    if wants(Capabilities::COMPUTE) || wants(Capabilities::VIDEO) {
-        node(plan, host, NodeKind::Uvm, "CUDA's memory manager").map_err(|e| {
+fn control(capabilities: Capabilities, host: &Host) -> Result<Part> {
+    let mut part = Part::default();
+    part.add_device(node(host, NodeKind::Ctl, "control node")?);
+    if capabilities.intersects(Capabilities::COMPUTE.with(Capabilities::VIDEO)) {
+        part.add_device(node(host, NodeKind::Uvm, "CUDA's memory manager").map_err(|e| {
             e.fix(
                 "load nvidia-uvm (`nvidia-modprobe -u -c 0`), or ask for NVIDIA_DRIVER_CAPABILITIES=utility",
             )
-        })?;
-        optional(
-            plan,
+        })?);
+        part.add(optional(
             host,
             NodeKind::UvmTools,
             "CUDA's memory manager, for profilers",
-        );
+        ));
     }
-    if wants(Capabilities::GRAPHICS) || wants(Capabilities::DISPLAY) {
-        optional(plan, host, NodeKind::Modeset, "display modes");
+    if capabilities.intersects(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)) {
+        part.add(optional(host, NodeKind::Modeset, "display modes"));
     }
-    Ok(())
+    Ok(part)
 }
 
 /// Features with rights and nodes of their own.
-fn gated(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
+fn gated(request: &Request, host: &Host) -> Result<Part> {
+    let mut part = Part::default();
     let g = request.gated;
     for n in host.nodes.iter().filter(|n| n.present) {
         let reason = match n.kind {
@@ -147,11 +177,11 @@ fn gated(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
             NodeKind::ImexChannel(_) if request.imex == ImexRequest::All => "IMEX channel",
             _ => continue,
         };
-        push(plan, n, reason);
+        part.add_device(Device::of(n, reason));
     }
     if let ImexRequest::Channels(channels) = &request.imex {
         for channel in channels {
-            node(plan, host, NodeKind::ImexChannel(*channel), "IMEX channel")?;
+            part.add_device(node(host, NodeKind::ImexChannel(*channel), "IMEX channel")?);
         }
     }
     for (wanted, minor, what) in [
@@ -159,23 +189,20 @@ fn gated(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
         (request.mig_monitor, host.caps.mig_monitor, "MIG monitoring"),
     ] {
         match minor {
-            Some(minor) if wanted => node(plan, host, NodeKind::Cap(minor), what)?,
-            None if wanted => plan
-                .warnings
-                .push(format!("{what}: this driver offers no such capability")),
+            Some(minor) if wanted => part.add_device(node(host, NodeKind::Cap(minor), what)?),
+            None if wanted => part.add(Part::warning(format!(
+                "{what}: this driver offers no such capability"
+            ))),
             _ => {}
         }
     }
-    Ok(())
+    Ok(part)
 }
 
-/// Adds a node that the container cannot do without.
-pub(super) fn node(plan: &mut Plan, host: &Host, kind: NodeKind, reason: &str) -> Result<()> {
+/// A node that the container cannot do without.
+pub(super) fn node(host: &Host, kind: NodeKind, reason: &str) -> Result<Device> {
     match host.node(kind) {
-        Some(n) if n.present => {
-            push(plan, n, reason);
-            Ok(())
-        }
+        Some(n) if n.present => Ok(Device::of(n, reason)),
         Some(n) => Err(missing(&n.path.display().to_string(), reason)),
         None => Err(missing(&unknown_path(kind), reason)),
     }
@@ -200,43 +227,27 @@ fn missing(what: &str, reason: &str) -> Error {
     )
 }
 
-/// Adds the node of a path, if the host has it.
-pub(super) fn present(plan: &mut Plan, host: &Host, path: &Path, reason: &str) -> bool {
-    let node = host.nodes.iter().find(|n| n.present && n.path == path);
-    if let Some(node) = node {
-        push(plan, node, reason);
-    }
-    node.is_some()
+/// The node of a path, if the host has it.
+pub(super) fn present(host: &Host, path: &Path, reason: &str) -> Option<Device> {
+    let node = host.nodes.iter().find(|n| n.present && n.path == path)?;
+    Some(Device::of(node, reason))
 }
 
-fn optional(plan: &mut Plan, host: &Host, kind: NodeKind, reason: &str) {
+/// A node that the container can do without; of one that the kernel knows and `/dev` lacks a warning.
+fn optional(host: &Host, kind: NodeKind, reason: &str) -> Part {
+    let mut part = Part::default();
     match host.node(kind) {
-        Some(n) if n.present => push(plan, n, reason),
-        Some(n) => plan
-            .warnings
-            .push(format!("{} is missing on the host ({reason})", n.path.display())),
+        Some(n) if n.present => part.add_device(Device::of(n, reason)),
+        Some(n) => return Part::warning(format!("{} is missing on the host ({reason})", n.path.display())),
         None => {}
     }
+    part
 }
 
-fn push(plan: &mut Plan, n: &DeviceNode, reason: &str) {
-    if !plan.devices.iter().any(|d| d.path == n.path) {
-        plan.devices.push(Device {
-            path: n.path.clone(),
-            major: n.major,
-            minor: n.minor,
-            mode: n.mode,
-            uid: n.uid,
-            gid: n.gid,
-            reason: reason.to_owned(),
-        });
-    }
-}
-
-/// Checks `NVIDIA_REQUIRE_*` against what is known without asking the driver's library.
-pub(super) fn check_requirements(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
+/// Checks `NVIDIA_REQUIRE_*` against what is known without asking the driver's library. Returns what could not be checked.
+pub(super) fn check_requirements(request: &Request, host: &Host) -> Result<Vec<String>> {
     if request.requirements.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let driver = host.driver_version();
     // Of a driver newer than the tables only a lower bound is known, which a condition cannot be held against.
@@ -247,6 +258,5 @@ pub(super) fn check_requirements(plan: &mut Plan, request: &Request, host: &Host
         arch: None,
         brand: None,
     };
-    plan.warnings.extend(evaluate_all(&request.requirements, &facts)?);
-    Ok(())
+    evaluate_all(&request.requirements, &facts)
 }

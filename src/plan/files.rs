@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Plan, catalogue, graphics};
+use super::part::Part;
+use super::{GpuRef, catalogue, graphics};
+use crate::config::{Config, Layout};
 use crate::error::{Code, Error, Result};
 use crate::host::files::MPS;
-use crate::host::{Bits, ConfigKind, FileKind, Host};
+use crate::host::{self, Bits, ConfigKind, FileKind, Host};
 use crate::request::{Capabilities, Request};
 use crate::sys::source::Use;
 
@@ -33,6 +35,21 @@ pub struct DriverFile {
 }
 
 impl DriverFile {
+    /// A file of the host's driver, directly in `place`.
+    pub(super) fn of(file: &host::DriverFile, place: Place, reason: String) -> Self {
+        Self {
+            source: file.path.clone(),
+            found: file.found.clone(),
+            wanted: file.wanted(),
+            place,
+            subdir: None,
+            name: file.name.clone(),
+            soname: None,
+            required: false,
+            reason,
+        }
+    }
+
     /// The directory inside the driver directory.
     pub fn dir(&self) -> PathBuf {
         let place = Path::new(self.place.dir());
@@ -88,6 +105,15 @@ pub struct Link {
     pub target: PathBuf,
 }
 
+impl Link {
+    fn new(at: impl Into<PathBuf>, target: &str) -> Self {
+        Self {
+            at: at.into(),
+            target: PathBuf::from(target),
+        }
+    }
+}
+
 /// A link in the rootfs; made only where the name is free.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RootfsLink {
@@ -126,85 +152,73 @@ pub enum LinkAt {
     LibDir(PathBuf),
 }
 
-pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host) -> Result<()> {
+/// The driver's files that the container's capabilities bring, and the links by which programs find them.
+pub(super) fn part(
+    request: &Request,
+    host: &Host,
+    config: &Config,
+    driver: &str,
+    gpus: &[GpuRef],
+) -> Result<Part> {
     let capabilities = request.capabilities;
+    let native = (*config.layout == Layout::Native).then_some(driver);
+    let mut part = Part::default();
     for file in &host.files {
-        match &file.kind {
+        part.add(match &file.kind {
             FileKind::Library { soname, bits, subdir } => {
-                let Some(wanted_by) = catalogue::library(&file.name) else {
-                    continue;
-                };
                 let tegra = host.tegra.as_ref();
-                if tegra.is_some_and(|t| !request.jetpack_all && !t.in_base(&file.path)) {
-                    continue;
-                }
-                if !capabilities.intersects(wanted_by) {
-                    continue;
-                }
-                if *bits == Bits::B32 && !capabilities.contains(Capabilities::COMPAT32) {
-                    continue;
-                }
-                library(
-                    plan,
-                    file,
-                    soname.as_deref(),
-                    *bits,
-                    subdir.as_deref(),
-                    wanted_by & capabilities,
-                );
-            }
-            FileKind::Binary => {
-                let Some(wanted_by) = catalogue::binary(&file.name) else {
-                    continue;
-                };
-                if capabilities.intersects(wanted_by) {
-                    let reason = format!("program for {}", wanted_by & capabilities);
-                    push(plan, file, Place::Bin, reason);
-                    plan.rootfs_links.push(RootfsLink::new(
-                        Path::new("/usr/bin").join(&file.name),
-                        Path::new(Place::Bin.dir()).join(&file.name),
-                    ));
+                let left_out = tegra.is_some_and(|t| !request.jetpack_all && !t.in_base(&file.path))
+                    || *bits == Bits::B32 && !capabilities.contains(Capabilities::COMPAT32);
+                match catalogue::library(&file.name) {
+                    Some(wanted_by) if capabilities.intersects(wanted_by) && !left_out => {
+                        let because = wanted_by & capabilities;
+                        library(file, soname.as_deref(), *bits, subdir.as_deref(), because, native)
+                    }
+                    _ => continue,
                 }
             }
-            FileKind::Firmware => push(
-                plan,
-                file,
-                Place::Firmware,
-                "GPU System Processor firmware".to_owned(),
-            ),
-            FileKind::Config(ConfigKind::Cufile) | FileKind::Directory if request.gated.gds => {
-                storage(plan, file);
-            }
-            FileKind::Config(kind) => graphics::config_file(plan, file, *kind, capabilities),
-            FileKind::Pipes(_) | FileKind::Socket => socket(plan, file, capabilities),
-            _ => {}
-        }
+            FileKind::Binary => match catalogue::binary(&file.name) {
+                Some(wanted_by) if capabilities.intersects(wanted_by) => {
+                    binary(file, wanted_by & capabilities)
+                }
+                _ => continue,
+            },
+            FileKind::Firmware => firmware(file, driver),
+            FileKind::Config(ConfigKind::Cufile) | FileKind::Directory if request.gated.gds => storage(file),
+            FileKind::Config(kind) => graphics::config_file(file, *kind, capabilities, &part.texts),
+            FileKind::Pipes(_) | FileKind::Socket if *config.ipc_sockets => socket(file, capabilities),
+            _ => continue,
+        });
     }
-    if plan.files.iter().any(|f| f.place == Place::Firmware) {
+    if part.files.iter().any(|f| f.place == Place::Firmware) {
         // One link without a version, or the next driver's name would pile up in the image layer.
-        plan.rootfs_links
+        part.rootfs_links
             .push(RootfsLink::new("/lib/firmware/nvidia", Place::Firmware.dir()));
     }
     if host.wsl.is_none() {
-        graphics::make_up(plan, host, capabilities);
-        graphics::application_profile(plan, capabilities);
+        part.add(graphics::make_up(&part, host, capabilities, driver));
+        part.add(graphics::application_profile(gpus, capabilities));
     }
+    // A Jetson has no NVML, and its libraries no version.
+    if host.tegra.is_none() {
+        check_libraries(&part.files, capabilities, driver)?;
+    }
+    Ok(part)
+}
+
+/// Checks that the libraries are there without which a capability is none.
+fn check_libraries(files: &[DriverFile], capabilities: Capabilities, driver: &str) -> Result<()> {
     for (capability, library) in [
         (Capabilities::COMPUTE, "libcuda.so"),
         (Capabilities::UTILITY, "libnvidia-ml.so"),
     ] {
-        // A Jetson has no NVML, and its libraries no version.
-        if host.tegra.is_some() {
-            break;
-        }
-        let there = plan
-            .files
+        let there = files
             .iter()
             .any(|f| f.place == Place::Lib64 && f.name.starts_with(library));
         if capabilities.contains(capability) && !there {
             return Err(Error::new(
                 Code::NoLibraries,
-                format!("{library}.{}", plan.driver_version),
+                format!("{library}.{driver}"),
                 format!("the driver root has no such library, and the container asked for {capability}"),
             ));
         }
@@ -219,49 +233,53 @@ pub fn is_required(name: &str) -> bool {
         .any(|stem| name.starts_with(stem))
 }
 
+/// A library and its links. `native`: the driver's version, where libraries also appear in the distribution's directory.
 fn library(
-    plan: &mut Plan,
-    file: &crate::host::DriverFile,
+    file: &host::DriverFile,
     soname: Option<&str>,
     bits: Bits,
     subdir: Option<&str>,
     because: Capabilities,
-) {
+    native: Option<&str>,
+) -> Part {
     let place = match (bits, subdir) {
         (Bits::B32, _) => Place::Lib32,
         (Bits::B64, Some("xorg")) => Place::Xorg,
         (Bits::B64, _) => Place::Lib64,
     };
-    push(plan, file, place, format!("library for {because}"));
-    let Some(added) = plan.files.last_mut() else {
-        return;
+    let mut part = Part {
+        files: vec![DriverFile {
+            soname: soname.map(str::to_owned),
+            required: is_required(&file.name),
+            ..DriverFile::of(file, place, format!("library for {because}"))
+        }],
+        ..Part::default()
     };
-    added.soname = soname.map(str::to_owned);
-    added.required = is_required(&file.name);
     if place == Place::Xorg {
-        return x_module(plan, file);
+        part.add(x_module(file));
+        return part;
     }
     let dir = Path::new(place.dir());
     let soname = soname
         .filter(|s| !s.contains('/') && !s.is_empty())
         .unwrap_or(&file.name);
     if soname != file.name {
-        link(plan, dir.join(soname), file.name.as_str());
+        part.add_link(Link::new(dir.join(soname), &file.name));
     }
     let mut names = vec![soname.to_owned()];
     // The name without a version: what programs that were not linked against it ask dlopen for.
     if let Some((stem, _)) = file.name.split_once(".so.") {
         let plain = format!("{stem}.so");
         if plain != soname {
-            link(plan, dir.join(&plain), soname);
+            part.add_link(Link::new(dir.join(&plain), soname));
             names.push(plain);
         }
     }
-    if plan.native_layout && place == Place::Lib64 {
+    if let Some(driver) = native.filter(|_| place == Place::Lib64) {
         // A name with the driver's version would stay in the image layer after the next driver came; who
         // asks for such a name finds it through the loader.
-        names.retain(|name| !name.ends_with(plan.driver_version.as_str()));
-        plan.rootfs_links.extend(names.into_iter().map(|name| RootfsLink {
+        names.retain(|name| !name.ends_with(driver));
+        part.rootfs_links.extend(names.into_iter().map(|name| RootfsLink {
             cover: true,
             ..RootfsLink::at(LinkAt::LibDir(PathBuf::from(&name)), dir.join(&name))
         }));
@@ -280,24 +298,26 @@ fn library(
         ),
     ] {
         if file.name.starts_with(stem) {
-            link(plan, dir.join(at), &target);
+            part.add_link(Link::new(dir.join(at), &target));
             if place == Place::Lib64 && at.contains('/') {
-                plan.rootfs_links
+                part.rootfs_links
                     .push(RootfsLink::at(LinkAt::LibDir(PathBuf::from(at)), dir.join(at)));
             }
         }
     }
+    part
 }
 
 /// The X server looks for its modules in directories of its own, by names without a version.
-fn x_module(plan: &mut Plan, file: &crate::host::DriverFile) {
+fn x_module(file: &host::DriverFile) -> Part {
+    let mut part = Part::default();
     let plain = file
         .name
         .split_once(".so.")
         .map_or_else(|| file.name.clone(), |(stem, _)| format!("{stem}.so"));
     let to = Path::new(Place::Xorg.dir()).join(&plain);
     if plain != file.name {
-        link(plan, to.clone(), &file.name);
+        part.add_link(Link::new(&to, &file.name));
     }
     let kind = if plain.ends_with("_drv.so") {
         "drivers"
@@ -310,64 +330,62 @@ fn x_module(plan: &mut Plan, file: &crate::host::DriverFile) {
     } else {
         Path::new("/usr/lib/xorg/modules").join(kind)
     };
-    plan.rootfs_links.push(RootfsLink::new(dir.join(&plain), to));
+    part.rootfs_links.push(RootfsLink::new(dir.join(&plain), to));
+    part
+}
+
+/// A program, and the link by which it is found.
+fn binary(file: &host::DriverFile, because: Capabilities) -> Part {
+    let file = DriverFile::of(file, Place::Bin, format!("program for {because}"));
+    linked(file, |name| Path::new("/usr/bin").join(name))
+}
+
+/// A file of firmware, in a directory of the driver's version.
+fn firmware(file: &host::DriverFile, driver: &str) -> Part {
+    let reason = "GPU System Processor firmware".to_owned();
+    Part {
+        files: vec![DriverFile {
+            subdir: Some(driver.to_owned()),
+            ..DriverFile::of(file, Place::Firmware, reason)
+        }],
+        ..Part::default()
+    }
 }
 
 /// GPUDirect Storage's configuration, and udev's database, by which it finds file systems' devices.
-fn storage(plan: &mut Plan, file: &crate::host::DriverFile) {
-    push(plan, file, Place::Share, "GPUDirect Storage".to_owned());
+fn storage(file: &host::DriverFile) -> Part {
     let at = if file.kind == FileKind::Directory {
-        file.path.as_path()
+        file.path.clone()
     } else {
-        Path::new("/etc/cufile.json")
+        "/etc/cufile.json".into()
     };
-    plan.rootfs_links.push(RootfsLink::new(
-        at,
-        Path::new(Place::Share.dir()).join(&file.name),
-    ));
+    linked(
+        DriverFile::of(file, Place::Share, "GPUDirect Storage".to_owned()),
+        |_| at,
+    )
 }
 
 /// A socket or pipe directory of the driver's daemons: connecting is not stopped by a read-only mount,
 /// so each is given only to those that can use it.
-fn socket(plan: &mut Plan, file: &crate::host::DriverFile, capabilities: Capabilities) {
-    if !plan.ipc_sockets {
-        return;
-    }
+fn socket(file: &host::DriverFile, capabilities: Capabilities) -> Part {
     let wanted_by = match file.name.as_str() {
         MPS => Capabilities::COMPUTE,
         "nvidia-persistenced" | "nvidia-fabricmanager" => Capabilities::UTILITY,
-        _ => return,
+        _ => return Part::default(),
     };
     if !capabilities.intersects(wanted_by) {
-        return;
+        return Part::default();
     }
-    push(plan, file, Place::Run, format!("daemon's socket for {wanted_by}"));
-    plan.rootfs_links.push(RootfsLink::new(
-        &file.path,
-        Path::new(Place::Run.dir()).join(&file.name),
-    ));
+    let at = file.path.clone();
+    let reason = format!("daemon's socket for {wanted_by}");
+    linked(DriverFile::of(file, Place::Run, reason), |_| at)
 }
 
-pub(super) fn push(plan: &mut Plan, file: &crate::host::DriverFile, place: Place, reason: String) {
-    plan.files.push(DriverFile {
-        source: file.path.clone(),
-        found: file.found.clone(),
-        wanted: file.wanted(),
-        place,
-        subdir: (place == Place::Firmware).then(|| plan.driver_version.clone()),
-        name: file.name.clone(),
-        soname: None,
-        required: false,
-        reason,
-    });
-}
-
-fn link(plan: &mut Plan, at: PathBuf, target: &str) {
-    // Two libraries of one stem (libnvidia-nvvm.so.4 and its versioned twin): the first has the name.
-    if !plan.links.iter().any(|l| l.at == at) {
-        plan.links.push(Link {
-            at,
-            target: PathBuf::from(target),
-        });
+/// A file, and a link to it at `at`, which is given the file's name.
+fn linked(file: DriverFile, at: impl FnOnce(&str) -> PathBuf) -> Part {
+    Part {
+        rootfs_links: vec![RootfsLink::new(at(&file.name), file.dir().join(&file.name))],
+        files: vec![file],
+        ..Part::default()
     }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::files::push;
-use super::{Place, Plan, RootfsLink};
+use super::part::Part;
+use super::{GpuRef, Place, RootfsLink};
 use crate::host::{ConfigKind, DriverFile, FileKind, Host};
 use crate::request::Capabilities as C;
 
@@ -145,31 +145,33 @@ const VULKAN: &[(u32, &str)] = &[(580, "1.4.312"), (550, "1.3.277"), (535, "1.3.
 /// driver is had through `libEGL_nvidia`, as NVIDIA's installer writes the manifest where there is no X11.
 const X11: &[&str] = &["libX11.so.6", "libXext.so.6"];
 
-/// A configuration file of the host's driver.
-pub(super) fn config_file(plan: &mut Plan, file: &DriverFile, kind: ConfigKind, capabilities: C) {
-    let Some(place) = LOOKUPS.iter().find(|l| l.kind == kind) else {
-        return;
+/// A configuration file of the host's driver. `texts` are those so far: a driver has one manifest for Vulkan.
+pub(super) fn config_file(file: &DriverFile, kind: ConfigKind, capabilities: C, texts: &[Text]) -> Part {
+    let place = LOOKUPS.iter().find(|l| l.kind == kind);
+    let Some(place) = place.filter(|l| capabilities.intersects(l.wanted_by)) else {
+        return Part::default();
     };
-    if !capabilities.intersects(place.wanted_by) {
-        return;
-    }
     let reason = format!("configuration looked up in {}", place.dir);
     if kind == ConfigKind::VulkanIcd {
-        let Some(text) = &file.text else { return };
-        return vulkan(plan, place, text.clone(), reason);
+        let icd = file.text.as_ref();
+        return icd.map_or_else(Part::default, |icd| vulkan(place, icd.clone(), reason, texts));
     }
     if let Some(text) = &file.text {
-        return self::text(plan, place, &file.name, text.clone(), None, reason);
+        return self::text(place, &file.name, text.clone(), None, reason);
     }
-    push(plan, file, Place::Share, reason);
-    if let Some(added) = plan.files.last_mut() {
-        added.subdir = Some(below(place.dir).to_owned());
+    Part {
+        files: vec![super::DriverFile {
+            subdir: Some(below(place.dir).to_owned()),
+            ..super::DriverFile::of(file, Place::Share, reason)
+        }],
+        rootfs_links: vec![link(place, &file.name)],
+        ..Part::default()
     }
-    link(plan, place, &file.name);
 }
 
-/// The manifests that the host should have had.
-pub(super) fn make_up(plan: &mut Plan, host: &Host, capabilities: C) {
+/// The manifests that the host should have had for the libraries in `given`.
+pub(super) fn make_up(given: &Part, host: &Host, capabilities: C, driver: &str) -> Part {
+    let mut part = Part::default();
     for (kind, name, library) in MANIFESTS {
         let Some(place) = LOOKUPS.iter().find(|l| l.kind == *kind) else {
             continue;
@@ -180,30 +182,29 @@ pub(super) fn make_up(plan: &mut Plan, host: &Host, capabilities: C) {
         if !capabilities.intersects(place.wanted_by) || host.files.iter().any(there) {
             continue;
         }
-        let library = plan.files.iter().find(|f| {
+        let library = given.files.iter().find(|f| {
             f.place == Place::Lib64 && f.name.strip_prefix(library).is_some_and(|r| r.starts_with('.'))
         });
         let Some(soname) = library.map(|f| f.soname.clone().unwrap_or_else(|| f.name.clone())) else {
             continue;
         };
         let reason = format!("made up: the host has no {name}");
-        let version = vulkan_version(&plan.driver_version);
-        match kind {
+        let version = vulkan_version(driver);
+        part.add(match kind {
             ConfigKind::VulkanIcd => {
                 let icd = json!({"file_format_version": "1.0.0",
                     "ICD": {"library_path": soname, "api_version": version}});
-                vulkan(plan, place, format!("{icd:#}\n"), reason);
+                vulkan(place, format!("{icd:#}\n"), reason, &given.texts)
             }
-            ConfigKind::VulkanImplicitLayer => {
-                text(plan, place, name, optimus(&soname, version), None, reason);
-            }
-            ConfigKind::OpenClIcd => text(plan, place, name, format!("{soname}\n"), None, reason),
+            ConfigKind::VulkanImplicitLayer => text(place, name, optimus(&soname, version), None, reason),
+            ConfigKind::OpenClIcd => text(place, name, format!("{soname}\n"), None, reason),
             _ => {
                 let manifest = json!({"file_format_version": "1.0.0", "ICD": {"library_path": soname}});
-                text(plan, place, name, format!("{manifest:#}\n"), None, reason);
+                text(place, name, format!("{manifest:#}\n"), None, reason)
             }
-        }
+        });
     }
+    part
 }
 
 /// The layer that moves a program to the NVIDIA GPU when `__NV_PRIME_RENDER_OFFLOAD=1` asks for it.
@@ -229,31 +230,32 @@ fn optimus(soname: &str, version: &str) -> String {
 /// fail on one whose node is missing. The number is in the driver's own format, no JSON.
 ///
 /// Source: libnvidia-container's and the toolkit's `10-container.conf`.
-pub(super) fn application_profile(plan: &mut Plan, capabilities: C) {
+pub(super) fn application_profile(gpus: &[GpuRef], capabilities: C) -> Part {
     const DIR: &str = "nvidia-application-profiles-rc.d";
     const NAME: &str = "10-container.conf";
-    if !capabilities.intersects(DRAWING) || plan.gpus.is_empty() {
-        return;
+    let mut part = Part::default();
+    if !capabilities.intersects(DRAWING) {
+        return part;
     }
     let mut mask = 0_u64;
-    for gpu in &plan.gpus {
+    for gpu in gpus {
         match 1_u64.checked_shl(gpu.minor) {
             Some(bit) => mask |= bit,
-            None => plan.warnings.push(format!(
+            None => part.warnings.push(format!(
                 "EGL cannot be told of /dev/nvidia{}: its application profile has room for 64 GPUs",
                 gpu.minor
             )),
         }
     }
     if mask == 0 {
-        return;
+        return part;
     }
     let at = Path::new(Place::Share.dir()).join(DIR).join(NAME);
-    plan.rootfs_links.push(RootfsLink::new(
+    part.rootfs_links.push(RootfsLink::new(
         Path::new("/etc/nvidia").join(DIR).join(NAME),
         &at,
     ));
-    plan.texts.push(Text {
+    part.texts.push(Text {
         at,
         text: format!(
             "{{\"profiles\":[{{\"name\":\"_container_\",\"settings\":[\"EGLVisibleDGPUDevices\",{mask:#x}]}}],\
@@ -262,39 +264,44 @@ pub(super) fn application_profile(plan: &mut Plan, capabilities: C) {
         without: None,
         reason: "EGL and Vulkan look for this container's GPUs alone".to_owned(),
     });
+    part
 }
 
-fn vulkan(plan: &mut Plan, place: &Lookup, icd: String, reason: String) {
+fn vulkan(place: &Lookup, icd: String, reason: String, texts: &[Text]) -> Part {
     let at = Path::new(Place::Share.dir())
         .join(below(place.dir))
         .join(VULKAN_ICD);
-    if plan.texts.iter().any(|t| t.at == at) {
-        return;
+    if texts.iter().any(|t| t.at == at) {
+        return Part::default();
     }
     let headless = icd.replace("libGLX_nvidia.so.", "libEGL_nvidia.so.");
     let without = (headless != icd).then_some(Without {
         libraries: X11,
         text: headless,
     });
-    text(plan, place, VULKAN_ICD, icd, without, reason);
+    text(place, VULKAN_ICD, icd, without, reason)
 }
 
-fn text(plan: &mut Plan, place: &Lookup, name: &str, text: String, without: Option<Without>, reason: String) {
-    plan.texts.push(Text {
-        at: Path::new(Place::Share.dir()).join(below(place.dir)).join(name),
-        text,
-        without,
-        reason,
-    });
-    link(plan, place, name);
+/// A text in the place where its readers look.
+fn text(place: &Lookup, name: &str, text: String, without: Option<Without>, reason: String) -> Part {
+    Part {
+        texts: vec![Text {
+            at: Path::new(Place::Share.dir()).join(below(place.dir)).join(name),
+            text,
+            without,
+            reason,
+        }],
+        rootfs_links: vec![link(place, name)],
+        ..Part::default()
+    }
 }
 
-fn link(plan: &mut Plan, place: &Lookup, name: &str) {
+fn link(place: &Lookup, name: &str) -> RootfsLink {
     let to = Path::new(Place::Share.dir()).join(below(place.dir)).join(name);
-    plan.rootfs_links.push(RootfsLink {
+    RootfsLink {
         elsewhere: place.also.map(|dir| Path::new(dir).join(name)),
         ..RootfsLink::new(Path::new(place.dir).join(name), &to)
-    });
+    }
 }
 
 /// The directory below the driver directory's `share`: two of them may have a file of one name, as Vulkan's
@@ -312,32 +319,23 @@ fn vulkan_version(driver: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::GpuRef;
 
     fn gpu(minor: u32) -> GpuRef {
         GpuRef {
             index: minor,
             minor,
-            uuid: String::new(),
-            pci: String::new(),
+            uuid: None,
+            pci: None,
             name: String::new(),
         }
     }
 
     #[test]
     fn egl_is_told_of_the_gpus_by_minor() {
-        let mut plan = Plan {
-            gpus: vec![gpu(0), gpu(3), gpu(64)],
-            ..Plan::default()
-        };
-        application_profile(&mut plan, C::GRAPHICS);
+        let plan = application_profile(&[gpu(0), gpu(3), gpu(64)], C::GRAPHICS);
         assert!(plan.texts[0].text.contains("\"EGLVisibleDGPUDevices\",0x9]"));
         assert!(plan.warnings[0].contains("/dev/nvidia64"));
-        let mut plan = Plan {
-            gpus: vec![gpu(0)],
-            ..Plan::default()
-        };
-        application_profile(&mut plan, C::COMPUTE);
+        let plan = application_profile(&[gpu(0)], C::COMPUTE);
         assert!(plan.texts.is_empty() && plan.rootfs_links.is_empty());
     }
 
@@ -352,7 +350,7 @@ mod tests {
 
     #[test]
     fn one_driver_has_one_vulkan_manifest() {
-        let mut plan = Plan::default();
+        let mut plan = Part::default();
         let file = |name: &str, library: &str| DriverFile {
             kind: FileKind::Config(ConfigKind::VulkanIcd),
             name: name.to_owned(),
@@ -361,12 +359,13 @@ mod tests {
             text: Some(format!("{{\"ICD\":{{\"library_path\":\"{library}\"}}}}")),
         };
         for name in ["nvidia_icd.x86_64.json", "nvidia_icd.i686.json"] {
-            config_file(
-                &mut plan,
-                &file(name, "libGLX_nvidia.so.0"),
+            let file = file(name, "libGLX_nvidia.so.0");
+            plan.add(config_file(
+                &file,
                 ConfigKind::VulkanIcd,
                 C::GRAPHICS,
-            );
+                &plan.texts,
+            ));
         }
         assert_eq!((plan.texts.len(), plan.rootfs_links.len()), (1, 1));
         let without = plan.texts[0].without.as_ref().unwrap();

@@ -7,6 +7,7 @@ pub mod catalogue;
 mod devices;
 mod files;
 mod graphics;
+mod part;
 mod site;
 #[cfg(test)]
 mod tests;
@@ -14,11 +15,14 @@ mod wsl;
 
 use std::path::PathBuf;
 
+use part::Part;
+
 use crate::compat::gpu::class_of_name;
 use crate::config::{Config, CudaCompat, Layout};
 use crate::error::Result;
 use crate::host::Host;
 use crate::request::{Capabilities, Request};
+use crate::vocabulary::{GpuUuid, PciAddress};
 
 pub use devices::Device;
 pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink, is_required};
@@ -55,7 +59,7 @@ pub struct Plan {
     /// What `/proc/driver/nvidia/params` says in the container: that nobody makes device nodes there.
     pub params: Option<Vec<u8>>,
     /// The GPUs that `/proc/driver/nvidia/gpus` shows; `None` leaves it as it is.
-    pub visible_pci: Option<Vec<String>>,
+    pub visible_pci: Option<Vec<PciAddress>>,
     /// Whether newer libraries of the image may come before the driver's.
     pub forward: Forward,
     /// Variables of the container; a hook comes too late for them.
@@ -85,10 +89,10 @@ pub struct GpuRef {
     pub index: u32,
     /// The minor number of `/dev/nvidiaN`.
     pub minor: u32,
-    /// `GPU-…`
-    pub uuid: String,
-    /// `0000:06:00.0`
-    pub pci: String,
+    /// Its UUID, if the kernel module knows it.
+    pub uuid: Option<GpuUuid>,
+    /// Where it is; unknown on WSL2 and of a Jetson's.
+    pub pci: Option<PciAddress>,
     /// The marketing name.
     pub name: String,
 }
@@ -100,46 +104,67 @@ pub struct GpuRef {
 /// unmet requirement.
 pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     host.check_versions()?;
-    let mut plan = Plan {
-        driver_version: host.driver_version().unwrap_or_else(|| "unknown".to_owned()),
+    let driver_version = host.driver_version().unwrap_or_else(|| "unknown".to_owned());
+    let mut all = Part {
+        warnings: [&*request.notes, &*host.warnings].concat(),
+        ..Part::default()
+    };
+    all.add(match (&host.wsl, &host.tegra) {
+        (Some(wsl), _) => wsl::part(request, host, wsl)?,
+        (None, Some(tegra)) => site::tegra(request, host, tegra)?,
+        (None, None) => devices::part(request, host)?,
+    });
+    all.warnings.extend(devices::check_requirements(request, host)?);
+    all.add(files::part(request, host, config, &driver_version, &all.gpus)?);
+    all.add(site::extra(request, host, &config.extra, all.site_files()));
+    let Part {
+        gpus,
+        devices,
+        files,
+        links,
+        texts,
+        trees,
+        rootfs_links,
+        env,
+        warnings,
+    } = all;
+    let make_no_nodes = host.modify_device_files == Some(true);
+    Ok(Plan {
+        driver_version,
         wsl: host.wsl.is_some(),
+        forward: forward(&gpus, request, host, config),
+        params: host
+            .params
+            .as_deref()
+            .filter(|_| make_no_nodes)
+            .map(forbid_node_making),
+        visible_pci: (gpus.len() < host.gpus.len()).then(|| gpus.iter().filter_map(|g| g.pci).collect()),
+        gpus,
+        devices,
+        files,
+        links,
+        texts,
+        trees,
+        rootfs_links,
         driver_dirs: config.driver_dirs.value.clone(),
         native_layout: *config.layout == Layout::Native,
         ipc_sockets: *config.ipc_sockets,
+        env,
         no_cgroups: *config.no_cgroups,
-        warnings: request.notes.clone(),
-        ..Plan::default()
-    };
-    plan.warnings.extend(host.warnings.iter().cloned());
-    match (&host.wsl, &host.tegra) {
-        (Some(wsl), _) => wsl::add(&mut plan, request, host, wsl)?,
-        (None, Some(tegra)) => site::tegra(&mut plan, request, host, tegra)?,
-        (None, None) => devices::add(&mut plan, request, host)?,
-    }
-    devices::check_requirements(&mut plan, request, host)?;
-    files::add(&mut plan, request, host)?;
-    site::extra(&mut plan, request, host, &config.extra);
-    plan.forward = forward(&plan, request, host, config);
-    if host.modify_device_files == Some(true) {
-        plan.params = host.params.as_deref().map(forbid_node_making);
-    }
-    if plan.gpus.len() < host.gpus.len() {
-        plan.visible_pci = Some(plan.gpus.iter().map(|g| g.pci.clone()).collect());
-    }
-    Ok(plan)
+        warnings,
+    })
 }
 
 /// CUDA's forward compatibility is for those who compute, on GPUs that NVIDIA allows it on. WSL2's libcuda
 /// is Windows', and a Jetson has packages of its own.
-fn forward(plan: &Plan, request: &Request, host: &Host, config: &Config) -> Forward {
+fn forward(gpus: &[GpuRef], request: &Request, host: &Host, config: &Config) -> Forward {
     let computes = request
         .capabilities
         .intersects(Capabilities::COMPUTE.with(Capabilities::VIDEO));
     if *config.cuda_compat == CudaCompat::Off || !computes || host.wsl.is_some() || host.tegra.is_some() {
         return Forward::Off;
     }
-    let unfit = plan
-        .gpus
+    let unfit = gpus
         .iter()
         .find(|g| class_of_name(&g.name).is_some_and(|class| !class.allows_forward()));
     unfit.map_or(Forward::Allowed, |gpu| {

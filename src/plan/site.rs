@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use super::devices::present;
-use super::{DriverFile, GpuRef, Place, Plan, RootfsLink};
+use super::part::Part;
+use super::{DriverFile, GpuRef, Place, RootfsLink};
 use crate::config::Extra;
 use crate::error::{Code, Error, Result};
 use crate::host::Host;
@@ -14,38 +15,44 @@ use crate::host::tegra::{EntryKind, Tegra};
 use crate::request::{DeviceRequest, Request, Selector};
 use crate::sys::source::Use;
 
-/// The configuration's `[[extra]]`, as far as the container's capabilities bring it.
-pub(super) fn extra(plan: &mut Plan, request: &Request, host: &Host, extra: &[Extra]) {
+/// The configuration's `[[extra]]`, as far as the container's capabilities bring it. `first` is the number of its first file
+/// among those that have paths of their own.
+pub(super) fn extra(request: &Request, host: &Host, extra: &[Extra], first: usize) -> Part {
     const REASON: &str = "[[extra]] of the configuration";
+    let mut part = Part::default();
     for one in extra.iter().filter(|e| e.applies_to(request.capabilities)) {
         for file in &one.files {
-            place(plan, (&file.source, &file.source), &file.target, REASON);
+            let number = first + part.site_files();
+            part.add(place(number, (&file.source, &file.source), &file.target, REASON));
         }
         for path in &one.devices {
-            if !present(plan, host, path, REASON) {
-                plan.warnings.push(format!(
+            match present(host, path, REASON) {
+                Some(device) => part.add_device(device),
+                None => part.warnings.push(format!(
                     "{REASON}: {} is no character device of this host",
                     path.display()
-                ));
+                )),
             }
         }
-        for (name, value) in &one.env {
-            plan.env.retain(|(n, _)| n != name);
-            plan.env.push((name.clone(), value.clone()));
-        }
+        part.add(Part {
+            env: one.env.clone(),
+            ..Part::default()
+        });
     }
+    part
 }
 
 /// A Jetson's one GPU and its driver, which is given whole: its files know no capabilities.
-pub(super) fn tegra(plan: &mut Plan, request: &Request, host: &Host, tegra: &Tegra) -> Result<()> {
+pub(super) fn tegra(request: &Request, host: &Host, tegra: &Tegra) -> Result<Part> {
     const REASON: &str = "named by the Jetson's CSV files";
+    let mut part = Part::default();
     let devices = wants_gpu(&request.devices)?;
     if devices {
-        plan.gpus.push(GpuRef {
+        part.gpus.push(GpuRef {
             index: 0,
             minor: 0,
-            uuid: String::new(),
-            pci: String::new(),
+            uuid: None,
+            pci: None,
             name: "integrated GPU".to_owned(),
         });
     }
@@ -55,30 +62,33 @@ pub(super) fn tegra(plan: &mut Plan, request: &Request, host: &Host, tegra: &Teg
             continue;
         }
         match &entry.kind {
-            EntryKind::Device if devices && !present(plan, host, &entry.at, REASON) => {
-                missing.push(entry.at.display().to_string());
-            }
+            EntryKind::Device if devices => match present(host, &entry.at, REASON) {
+                Some(device) => part.add_device(device),
+                None => missing.push(entry.at.display().to_string()),
+            },
             EntryKind::Device => {}
             EntryKind::Library(path) => {
                 let name = path.file_name().unwrap_or_default();
                 let to = Path::new(Place::Lib64.dir()).join(name);
-                plan.rootfs_links.push(RootfsLink {
+                part.rootfs_links.push(RootfsLink {
                     cover: true,
                     ..RootfsLink::new(&entry.at, to)
                 });
             }
-            EntryKind::Place { source, found } => place(plan, (source, found), &entry.at, REASON),
+            EntryKind::Place { source, found } => {
+                part.add(place(part.site_files(), (source, found), &entry.at, REASON));
+            }
             EntryKind::Link(to) => {
                 let to = tegra.library_at(to).map_or_else(
                     || to.clone(),
                     |library| Path::new(Place::Lib64.dir()).join(library.file_name().unwrap_or_default()),
                 );
-                plan.rootfs_links.push(RootfsLink::new(&entry.at, to));
+                part.rootfs_links.push(RootfsLink::new(&entry.at, to));
             }
         }
     }
     if !missing.is_empty() {
-        plan.warnings
+        part.warnings
             .push(format!("{REASON}, and not on this host: {}", missing.join(", ")));
     }
     for (asked, what) in [
@@ -89,11 +99,11 @@ pub(super) fn tegra(plan: &mut Plan, request: &Request, host: &Host, tegra: &Teg
         ),
     ] {
         if asked {
-            plan.warnings
+            part.warnings
                 .push(format!("asked for, but a Jetson does not have it: {what}"));
         }
     }
-    Ok(())
+    Ok(part)
 }
 
 /// Index 0 or all; there is one GPU, without UUID or address.
@@ -115,31 +125,29 @@ fn wants_gpu(request: &DeviceRequest) -> Result<bool> {
     }
 }
 
-fn place(plan: &mut Plan, (source, found): (&Path, &Path), target: &Path, reason: &str) {
+/// A file at a path of its own, bound into the directory `number`: two files of one name have directories of their own.
+fn place(number: usize, (source, found): (&Path, &Path), target: &Path, reason: &str) -> Part {
     let Some(name) = target.file_name().and_then(|n| n.to_str()) else {
-        return;
+        return Part::default();
     };
-    // Two files of one name have directories of their own.
-    let subdir = plan
-        .files
-        .iter()
-        .filter(|f| f.place == Place::Site)
-        .count()
-        .to_string();
+    let subdir = number.to_string();
     let to = PathBuf::from(Place::Site.dir()).join(&subdir).join(name);
-    plan.files.push(DriverFile {
-        source: source.to_owned(),
-        found: found.to_owned(),
-        wanted: Use::Site,
-        place: Place::Site,
-        subdir: Some(subdir),
-        name: name.to_owned(),
-        soname: None,
-        required: false,
-        reason: reason.to_owned(),
-    });
-    plan.rootfs_links.push(RootfsLink {
-        cover: true,
-        ..RootfsLink::new(target, to)
-    });
+    Part {
+        files: vec![DriverFile {
+            source: source.to_owned(),
+            found: found.to_owned(),
+            wanted: Use::Site,
+            place: Place::Site,
+            subdir: Some(subdir),
+            name: name.to_owned(),
+            soname: None,
+            required: false,
+            reason: reason.to_owned(),
+        }],
+        rootfs_links: vec![RootfsLink {
+            cover: true,
+            ..RootfsLink::new(target, to)
+        }],
+        ..Part::default()
+    }
 }

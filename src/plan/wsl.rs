@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 
 use super::devices::node;
-use super::{GpuRef, Place, Plan, RootfsLink};
+use super::part::Part;
+use super::{GpuRef, Place, RootfsLink};
 use crate::error::{Code, Error, Result};
 use crate::host::wsl::LIB_DIR;
 use crate::host::{Host, NodeKind, Wsl};
@@ -26,40 +27,46 @@ pub struct Tree {
     pub reason: String,
 }
 
-pub(super) fn add(plan: &mut Plan, request: &Request, host: &Host, wsl: &Wsl) -> Result<()> {
+/// The device, Windows' driver packages, and warnings of what WSL2 does not have.
+pub(super) fn part(request: &Request, host: &Host, wsl: &Wsl) -> Result<Part> {
+    let mut part = Part::default();
     let count = wsl.nvidia().count();
-    if choose(plan, &request.devices, wsl, count)? {
-        node(plan, host, NodeKind::Dxg, "WSL2's device for all GPUs")?;
+    if wants_gpu(&request.devices) {
+        part.warnings = check(&request.devices, wsl, count)?;
+        part.add_device(node(host, NodeKind::Dxg, "WSL2's device for all GPUs")?);
         for (index, adapter) in (0..).zip(wsl.nvidia()) {
-            plan.gpus.push(GpuRef {
+            part.gpus.push(GpuRef {
                 index,
                 minor: 0,
-                uuid: String::new(),
-                pci: String::new(),
+                uuid: None,
+                pci: None,
                 name: format!("adapter {adapter} of Windows"),
             });
         }
     }
     for store in &wsl.stores {
-        plan.trees.push(Tree {
+        part.trees.push(Tree {
             source: store.clone(),
             at: store.clone(),
             reason: "driver package of Windows, which the stubs load from this path".to_owned(),
         });
     }
-    plan.rootfs_links
+    part.rootfs_links
         .push(RootfsLink::new(LIB_DIR, Place::Lib64.dir()));
-    lacking(plan, request);
-    Ok(())
+    part.warnings.extend(lacking(request));
+    Ok(part)
 }
 
-/// Whether the request gets the device. One node leads to every GPU, so a part of them cannot be given; what
-/// is asked for must be among them all the same, and what cannot be checked is said.
-fn choose(plan: &mut Plan, request: &DeviceRequest, wsl: &Wsl, count: usize) -> Result<bool> {
-    let selectors = match request {
-        DeviceRequest::Nothing | DeviceRequest::Void | DeviceRequest::NoneDevices => return Ok(false),
-        DeviceRequest::All => return Ok(true),
-        DeviceRequest::List(selectors) => selectors,
+fn wants_gpu(request: &DeviceRequest) -> bool {
+    matches!(request, DeviceRequest::All | DeviceRequest::List(_))
+}
+
+/// Checks that the requested GPUs are there. One node leads to every GPU, so a part of them cannot be given. Returns
+/// warnings of what could not be checked.
+fn check(request: &DeviceRequest, wsl: &Wsl, count: usize) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let DeviceRequest::List(selectors) = request else {
+        return Ok(warnings);
     };
     // The device that could not be asked has at least one GPU, and index 0 is it.
     let known = if wsl.guessed { 1 } else { count };
@@ -73,7 +80,7 @@ fn choose(plan: &mut Plan, request: &DeviceRequest, wsl: &Wsl, count: usize) -> 
             _ if selector.is_mig() => {
                 return Err(unknown(selector, "WSL2 has no MIG devices", "ask for index 0 or for all"));
             }
-            _ if known == 1 => plan.warnings.push(format!(
+            _ if known == 1 => warnings.push(format!(
                 "device {selector}: /dev/dxg tells no UUIDs or addresses, so this was not checked; the container gets the only NVIDIA adapter"
             )),
             _ => {
@@ -84,22 +91,22 @@ fn choose(plan: &mut Plan, request: &DeviceRequest, wsl: &Wsl, count: usize) -> 
         }
     }
     if known > 1 {
-        plan.warnings.push(format!(
+        warnings.push(format!(
             "on WSL2 one device node leads to all {known} NVIDIA adapters, and the container sees every one; CUDA_VISIBLE_DEVICES chooses among them"
         ));
     }
-    Ok(true)
+    Ok(warnings)
 }
 
 fn unknown(selector: &Selector, why: &str, fix: &str) -> Error {
     Error::new(Code::UnknownDevice, format!("device {selector}"), why).fix(fix)
 }
 
-/// What was asked for and does not exist on WSL2.
-fn lacking(plan: &mut Plan, request: &Request) {
+/// Warnings of what was requested and does not exist on WSL2.
+fn lacking(request: &Request) -> Vec<String> {
     let wants = |c| request.capabilities.intersects(c);
     let g = request.gated;
-    for (asked, what) in [
+    let requested = [
         (
             wants(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)),
             "NVIDIA's Vulkan, OpenCL, EGL and GLX drivers (Mesa's d3d12 driver in the image draws with /dev/dxg)",
@@ -111,25 +118,25 @@ fn lacking(plan: &mut Plan, request: &Request) {
             g.gds || g.mofed || g.gdrcopy || g.nvswitch,
             "GPUDirect Storage, InfiniBand, GDRCopy and NVSwitch nodes",
         ),
-    ] {
-        if asked {
-            plan.warnings
-                .push(format!("asked for, but WSL2 does not have them: {what}"));
-        }
-    }
+    ];
+    let lacking = requested.iter().filter(|(asked, _)| *asked);
+    lacking
+        .map(|(_, what)| format!("asked for, but WSL2 does not have them: {what}"))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::super::plan;
+    use super::super::{Plan, plan};
     use super::*;
     use crate::config::Config;
     use crate::host::wsl::Adapter;
     use crate::host::{Bits, DeviceNode, DriverFile, FileKind, Platform};
     use crate::plan::LinkAt;
     use crate::request::{Door, Inputs, parse};
+    use crate::vocabulary::DeviceNumber;
 
     const STORE: &str = "/usr/lib/wsl/drivers/nv_dispi.inf_amd64_31dab972145ae5a9";
 
@@ -157,8 +164,10 @@ mod tests {
             nodes: vec![DeviceNode {
                 kind: NodeKind::Dxg,
                 path: "/dev/dxg".into(),
-                major: 10,
-                minor: 125,
+                number: DeviceNumber {
+                    major: 10,
+                    minor: 125,
+                },
                 mode: 0o666,
                 uid: 0,
                 gid: 0,
@@ -212,7 +221,11 @@ mod tests {
         let plan = devices(1, "all").unwrap();
         assert_eq!(plan.warnings, Vec::<String>::new());
         assert_eq!(plan.driver_version, "566.36");
-        let nodes: Vec<_> = plan.devices.iter().map(|d| (d.path.as_path(), d.major)).collect();
+        let nodes: Vec<_> = plan
+            .devices
+            .iter()
+            .map(|d| (d.path.as_path(), d.number.major))
+            .collect();
         assert_eq!(nodes, [(Path::new("/dev/dxg"), 10)]);
         assert_eq!(plan.trees.len(), 1);
         assert_eq!(plan.trees[0].source, plan.trees[0].at);

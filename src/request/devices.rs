@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::config::{Config, Mode};
 use crate::error::{Code, Error, Result};
+use crate::vocabulary::decimal;
 
 use super::limits::{self, excerpt};
 use super::provenance;
 use super::provenance::{Authors, Policy, Refused, Wish};
-use super::selector::number;
 use super::variables::Variables;
 use super::{CdiName, DeviceRequest, Door, Gated, ImexRequest, Inputs, Provenance, Selector, ignored};
 
@@ -83,7 +83,7 @@ pub(super) fn asked(
 /// Reads one IMEX channel, `7` or `channel7`.
 pub(super) fn imex_channel(name: &str, text: &str) -> Result<u32> {
     let digits = text.strip_prefix("channel").unwrap_or(text);
-    number(digits)
+    decimal(digits)
         .filter(|&channel| channel < IMEX_CHANNELS)
         .ok_or_else(|| {
             let why = format!(
@@ -153,18 +153,33 @@ impl Asked {
     }
 }
 
+/// A word of a list, and the device of this host that it names, if it is one.
+struct Named {
+    text: String,
+    selector: Option<Selector>,
+}
+
+impl Named {
+    fn of(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            selector: Selector::parse(text),
+        }
+    }
+}
+
 /// An entry of a list that is not a CDI name of its own.
 struct Word {
     /// Where it stands, for errors.
     name: String,
-    text: String,
+    named: Named,
     /// Whether it means this host's devices even with `mode = "cdi"`.
     automatic: bool,
 }
 
 impl Word {
     fn is(&self, special: &str) -> bool {
-        self.text.eq_ignore_ascii_case(special)
+        self.named.text.eq_ignore_ascii_case(special)
     }
 }
 
@@ -229,9 +244,9 @@ impl<'a> Listed<'a> {
     fn word(&mut self, name: &str, from: Provenance, item: &str) -> Result<()> {
         let by_specification = *self.config.mode == Mode::Cdi;
         match item.split_once('=') {
-            None => self.push(name, item, false),
-            Some(("nvidia.com/gpu", word)) if !by_specification => self.push(name, word, false),
-            Some(("runtime.nvidia.com/gpu", word)) => self.push(name, word, true),
+            None => self.push(name, Named::of(item), false),
+            Some(("nvidia.com/gpu", word)) if !by_specification => self.push(name, Named::of(word), false),
+            Some(("runtime.nvidia.com/gpu", word)) => self.push(name, Named::of(word), true),
             Some(_) => {
                 if let Err(refused) = self.qualified(name, from, item)? {
                     return Err(not_for_variables(name, item, refused));
@@ -241,10 +256,10 @@ impl<'a> Listed<'a> {
         limits::count(name, self.words.len() + self.cdi.len())
     }
 
-    fn push(&mut self, name: &str, word: &str, automatic: bool) {
+    fn push(&mut self, name: &str, named: Named, automatic: bool) {
         self.words.push(Word {
             name: excerpt(name),
-            text: word.to_owned(),
+            named,
             automatic,
         });
     }
@@ -277,15 +292,17 @@ impl<'a> Listed<'a> {
                     refused => refused,
                 }
             } else if let Some(device) = rest.strip_prefix("cdi/") {
-                let qualified = match device.rsplit_once('/') {
-                    Some((_, class)) if class.contains('=') => device.to_owned(),
-                    Some((kind, name)) => format!("{kind}={name}"),
-                    None => device.to_owned(),
-                };
-                self.qualified(NAME, FROM, &qualified)?
+                match device.rsplit_once('/') {
+                    Some((kind, name)) if !name.contains('=') => {
+                        let cdi = CdiName::of_kind(kind, name);
+                        let cdi = cdi.ok_or_else(|| not_a_cdi_name(NAME, &format!("{kind}={name}")))?;
+                        self.cdi_name(NAME, FROM, cdi)?
+                    }
+                    _ => self.qualified(NAME, FROM, device)?,
+                }
             } else {
                 let granted = self.policy.granted(FROM, Wish::Gpus);
-                granted.map(|()| self.push(NAME, rest, false))
+                granted.map(|()| self.push(NAME, Named::of(rest), false))
             };
             if let Err(refused) = granted {
                 let why = format!("`{}`: {}", excerpt(rest), refused.why());
@@ -320,7 +337,7 @@ impl<'a> Listed<'a> {
                     self.qualified(&name, from, item)?
                 } else if *self.config.mode == Mode::Cdi {
                     let granted = self.policy.granted(from, Wish::Gpus);
-                    granted.map(|()| self.push(&name, item, false))
+                    granted.map(|()| self.push(&name, Named::of(item), false))
                 } else {
                     limits::note(notes, || {
                         format!("ignored `{}` of {name}: not a CDI device name", excerpt(item))
@@ -339,21 +356,25 @@ impl<'a> Listed<'a> {
         Ok(least)
     }
 
-    /// A CDI name, taken where `from` may ask for it. The kinds that stand for what nvoci finds itself are taken as
-    /// that, so that a stale specification does no harm; the others need their specification.
+    /// [`Self::cdi_name`] of a text.
     ///
     /// # Errors
     /// When it is not a CDI name; the inner result is policy's.
     fn qualified(&mut self, name: &str, from: Provenance, text: &str) -> Result<Result<(), Refused>> {
-        let malformed = || {
-            let why = format!("`{}` is not a CDI device name", excerpt(text));
-            Error::new(Code::Malformed, name, why).fix("write vendor.com/class=device")
-        };
-        let cdi = CdiName::parse(text).ok_or_else(malformed)?;
+        let cdi = CdiName::parse(text).ok_or_else(|| not_a_cdi_name(name, text))?;
+        self.cdi_name(name, from, cdi)
+    }
+
+    /// A CDI name, taken where `from` may ask for it. The kinds that stand for what nvoci finds itself are taken as
+    /// that, so that a stale specification does no harm; the others need their specification.
+    ///
+    /// # Errors
+    /// When its IMEX channel is none; the inner result is policy's.
+    fn cdi_name(&mut self, name: &str, from: Provenance, cdi: CdiName) -> Result<Result<(), Refused>> {
         let automatic = cdi.is_kind("runtime.nvidia.com", "gpu");
         let feature = Feature::of(&cdi);
         let own = if automatic {
-            Some(cdi.device.clone())
+            Some(Named::of(&cdi.device))
         } else if cdi.is_kind(OURS, "gpu") {
             own_name(&cdi.device)
         } else {
@@ -369,7 +390,7 @@ impl<'a> Listed<'a> {
         }
         let by_specification = *self.config.mode == Mode::Cdi && !automatic;
         match (own, feature) {
-            (Some(word), _) if !by_specification => self.push(name, &word, automatic),
+            (Some(word), _) if !by_specification => self.push(name, word, automatic),
             (None, Some(feature)) if !by_specification => self.feature(name, feature, &cdi.device)?,
             _ => {
                 self.cdi.insert(cdi);
@@ -424,9 +445,9 @@ impl<'a> Listed<'a> {
         }
         if *config.mode == Mode::Cdi {
             for word in self.words.extract_if(.., |word| !word.automatic) {
-                let cdi = CdiName::of_kind(&config.default_kind, &word.text);
-                self.cdi
-                    .insert(cdi.ok_or_else(|| not_a_device(&word.name, &word.text, config))?);
+                let cdi = CdiName::of_kind(&config.default_kind, &word.named.text);
+                let cdi = cdi.ok_or_else(|| not_a_device(&word.name, &word.named.text, config))?;
+                self.cdi.insert(cdi);
             }
         }
         if let Some(special) = self.words.iter().find(|word| word.is("all") || word.is("none")) {
@@ -438,11 +459,11 @@ impl<'a> Listed<'a> {
         }
         let mut seen = HashSet::new();
         let mut list = Vec::new();
-        for word in &self.words {
-            let selector =
-                Selector::parse(&word.text).ok_or_else(|| not_a_device(&word.name, &word.text, config))?;
-            if seen.insert(selector.clone()) {
-                list.push(selector);
+        for Word { name, named, .. } in &self.words {
+            let selector = named.selector.as_ref();
+            let selector = selector.ok_or_else(|| not_a_device(name, &named.text, config))?;
+            if seen.insert(selector) {
+                list.push(selector.clone());
             }
         }
         Ok(if list.is_empty() {
@@ -471,6 +492,11 @@ fn annotations<'a>(inputs: &Inputs<'a>, config: &'a Config) -> impl Iterator<Ite
         .filter_map(move |(key, value)| has_prefix(key, config).then_some((key.as_str(), value.as_str())))
 }
 
+fn not_a_cdi_name(name: &str, text: &str) -> Error {
+    let why = format!("`{}` is not a CDI device name", excerpt(text));
+    Error::new(Code::Malformed, name, why).fix("write vendor.com/class=device")
+}
+
 /// A CDI name that a variable may not ask for.
 fn not_for_variables(name: &str, item: &str, refused: Refused) -> Error {
     let why = match refused {
@@ -492,15 +518,15 @@ fn unproven(name: &str, refused: Refused) -> String {
 
 /// The device that a name of kind `nvidia.com/gpu` stands for, by the strategies `index`, `uuid` and
 /// `type-index` (`gpu0`, `mig0:1`) of specifications; `None` for a name that somebody made up.
-fn own_name(device: &str) -> Option<String> {
+fn own_name(device: &str) -> Option<Named> {
     if matches!(device, "all" | "none") {
-        return Some(device.to_owned());
+        return Some(Named::of(device));
     }
     let bare = device.strip_prefix("gpu").or_else(|| device.strip_prefix("mig"));
     let word = bare
         .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         .unwrap_or(device);
-    Selector::parse(word).map(|_| word.to_owned())
+    Some(Named::of(word)).filter(|named| named.selector.is_some())
 }
 
 /// The vendor's tools refuse such a word too. A device plugin that lists devices by volume mounts puts the mounts' directory into

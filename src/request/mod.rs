@@ -31,8 +31,8 @@ pub use capabilities::Capabilities;
 pub use cdi::{CdiName, split_kind};
 pub use provenance::Provenance;
 pub use require::{Facts, Requirement, evaluate_all};
-pub use select::{GpuView, MigView, Selected, needs_mig_uuids, select};
-pub use selector::{PciAddress, Selector};
+pub use select::{GpuView, Selected, needs_mig_uuids, select};
+pub use selector::Selector;
 
 use devices::Asked;
 use limits::excerpt;

@@ -327,7 +327,7 @@ impl Version {
         let mut numbers = [0; 4];
         let text = text.strip_prefix('v').unwrap_or(text);
         for (i, part) in text.split('.').enumerate() {
-            *numbers.get_mut(i)? = super::selector::number(part)?;
+            *numbers.get_mut(i)? = crate::vocabulary::decimal(part)?;
         }
         Some(Self(numbers))
     }

@@ -3,35 +3,23 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Code, Error, Result};
+use crate::vocabulary::{GpuUuid, MigDevice, MigUuid, PciAddress, UuidStart, or_empty};
 
 use super::DeviceRequest;
 use super::limits::excerpt;
-use super::selector::{PciAddress, Selector, bare_uuid};
+use super::selector::Selector;
 
 /// A GPU of the host, as far as a request can name it.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuView<'a> {
     /// Its place in PCI bus order.
     pub index: u32,
-    /// Its UUID, `GPU-…`.
-    pub uuid: &'a str,
-    /// Its PCI address in any of the forms that [`PciAddress::parse`] reads.
-    pub pci: &'a str,
+    /// Its UUID, if the kernel module knows it.
+    pub uuid: Option<GpuUuid>,
+    /// Its PCI address.
+    pub pci: PciAddress,
     /// Its MIG devices, by index.
-    pub mig: &'a [MigView<'a>],
-}
-
-/// A MIG device of a GPU.
-#[derive(Clone, Copy, Debug)]
-pub struct MigView<'a> {
-    /// Its index on its GPU.
-    pub index: u32,
-    /// The GPU instance id.
-    pub gi: u32,
-    /// The compute instance id.
-    pub ci: u32,
-    /// Its UUID, `MIG-…`, where the driver was asked for it.
-    pub uuid: Option<&'a str>,
+    pub mig: &'a [MigDevice],
 }
 
 /// A device that was selected: places in the lists that were given to [`select`].
@@ -97,16 +85,14 @@ fn one(selector: &Selector, gpus: &[GpuView<'_>], found: &mut BTreeSet<Selected>
             found.extend(places.into_iter().map(whole));
         }
         Selector::Pci(address) => {
-            let gpu = gpus
-                .iter()
-                .position(|gpu| PciAddress::parse(gpu.pci) == Some(*address));
+            let gpu = gpus.iter().position(|gpu| gpu.pci == *address);
             found.insert(whole(gpu.ok_or_else(unknown)?));
         }
         Selector::Uuid(uuid) => {
-            found.insert(whole(gpu_by_uuid(selector, uuid, gpus)?));
+            found.insert(whole(gpu_by_uuid(selector, *uuid, gpus)?));
         }
         Selector::MigUuid(uuid) => {
-            found.insert(mig_by_uuid(selector, uuid, gpus)?);
+            found.insert(mig_by_uuid(selector, *uuid, gpus)?);
         }
         Selector::MigIndex { gpu, mig } => {
             let gpu = by_index(*gpu).ok_or_else(unknown)?;
@@ -117,7 +103,7 @@ fn one(selector: &Selector, gpus: &[GpuView<'_>], found: &mut BTreeSet<Selected>
             });
         }
         Selector::MigInstance { gpu, gi, ci } => {
-            let gpu = gpu_by_uuid(selector, gpu, gpus)?;
+            let gpu = gpu_by_uuid(selector, *gpu, gpus)?;
             let mig = gpus[gpu].mig.iter().position(|m| m.gi == *gi && m.ci == *ci);
             found.insert(Selected {
                 gpu,
@@ -128,17 +114,22 @@ fn one(selector: &Selector, gpus: &[GpuView<'_>], found: &mut BTreeSet<Selected>
     Ok(())
 }
 
-fn gpu_by_uuid(selector: &Selector, uuid: &str, gpus: &[GpuView<'_>]) -> Result<usize> {
-    let views = gpus.iter().enumerate().map(|(place, gpu)| (place, gpu.uuid));
-    by_uuid(selector, uuid, views)?.ok_or_else(|| unknown(selector, gpus))
+fn gpu_by_uuid(selector: &Selector, uuid: UuidStart, gpus: &[GpuView<'_>]) -> Result<usize> {
+    let known = gpus
+        .iter()
+        .enumerate()
+        .filter_map(|(place, gpu)| Some((place, gpu.uuid?)));
+    let named = known.filter(|(_, gpu)| uuid.is_of(gpu.0));
+    only(selector, named)?.ok_or_else(|| unknown(selector, gpus))
 }
 
-fn mig_by_uuid(selector: &Selector, uuid: &str, gpus: &[GpuView<'_>]) -> Result<Selected> {
-    let views = gpus.iter().enumerate().flat_map(|(gpu, view)| {
-        let uuids = view.mig.iter().enumerate();
-        uuids.filter_map(move |(mig, m)| Some((Selected { gpu, mig: Some(mig) }, m.uuid?)))
+fn mig_by_uuid(selector: &Selector, uuid: UuidStart, gpus: &[GpuView<'_>]) -> Result<Selected> {
+    let known = gpus.iter().enumerate().flat_map(|(gpu, view)| {
+        let devices = view.mig.iter().enumerate();
+        devices.filter_map(move |(mig, m)| Some((Selected { gpu, mig: Some(mig) }, m.uuid?)))
     });
-    if let Some(selected) = by_uuid(selector, uuid, views)? {
+    let named = known.filter(|(_, mig)| matches!(mig, MigUuid::Own(own) if uuid.is_of(*own)));
+    if let Some(selected) = only(selector, named)? {
         return Ok(selected);
     }
     if gpus.iter().flat_map(|gpu| gpu.mig).any(|m| m.uuid.is_none()) {
@@ -149,19 +140,17 @@ fn mig_by_uuid(selector: &Selector, uuid: &str, gpus: &[GpuView<'_>]) -> Result<
     Err(unknown(selector, gpus))
 }
 
-/// The only device whose UUID begins with `uuid`.
-fn by_uuid<'a, T>(
-    selector: &Selector,
-    uuid: &str,
-    views: impl Iterator<Item = (T, &'a str)>,
-) -> Result<Option<T>> {
-    let mut hits: Vec<(T, &str)> = views
-        .filter(|(_, candidate)| bare_uuid(candidate).starts_with(uuid))
-        .collect();
+/// The only one of the devices whose UUID begins as the selector says, each with its UUID.
+fn only<T>(selector: &Selector, named: impl Iterator<Item = (T, impl ToString)>) -> Result<Option<T>> {
+    let mut hits: Vec<_> = named.collect();
     if hits.len() <= 1 {
         return Ok(hits.pop().map(|(place, _)| place));
     }
-    let names: Vec<&str> = hits.iter().take(MAX_NAMED).map(|&(_, uuid)| uuid).collect();
+    let names: Vec<String> = hits
+        .iter()
+        .take(MAX_NAMED)
+        .map(|(_, uuid)| uuid.to_string())
+        .collect();
     let why = format!(
         "it is the beginning of {} UUIDs: {}",
         hits.len(),
@@ -190,8 +179,7 @@ fn unknown(selector: &Selector, gpus: &[GpuView<'_>]) -> Error {
 
 /// `0 (GPU-1c2d3e4f, 0000:65:00.0, MIG 0:0 to 0:6)`: enough to ask for it.
 fn describe(gpu: &GpuView<'_>) -> String {
-    let uuid = gpu.uuid.get(..12).unwrap_or(gpu.uuid);
-    let pci = PciAddress::parse(gpu.pci).map_or_else(|| gpu.pci.to_owned(), |pci| pci.to_string());
+    let uuid = or_empty(gpu.uuid.map(GpuUuid::short));
     let mig = match (gpu.mig.first(), gpu.mig.last()) {
         (Some(first), Some(last)) if gpu.mig.len() > 1 => {
             format!(", MIG {0}:{1} to {0}:{2}", gpu.index, first.index, last.index)
@@ -199,5 +187,5 @@ fn describe(gpu: &GpuView<'_>) -> String {
         (Some(only), _) => format!(", MIG {}:{}", gpu.index, only.index),
         _ => String::new(),
     };
-    format!("{} ({uuid}, {pci}{mig})", gpu.index)
+    format!("{} ({uuid}, {}{mig})", gpu.index, gpu.pci)
 }

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::vocabulary::{PciAddress, Uuid, UuidStart, decimal, strip_prefix_ignore_case};
+
 /// One entry of a device list.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Selector {
@@ -9,15 +11,15 @@ pub enum Selector {
     Index(u32),
     /// Several GPUs by index, both ends included; the first is not above the second.
     Range(u32, u32),
-    /// A GPU by UUID, or the beginning of one: lower-case hexadecimal digits and dashes, no `GPU-`.
-    Uuid(String),
-    /// A MIG device by its UUID, or the beginning of one: as for [`Selector::Uuid`], no `MIG-`.
-    MigUuid(String),
-    /// A MIG device by the UUID of its GPU (no `GPU-`), its GPU instance and its compute instance: the
-    /// form `MIG-GPU-<uuid>/<gi>/<ci>` of drivers before 470.
+    /// A GPU by UUID, or the beginning of one.
+    Uuid(UuidStart),
+    /// A MIG device by its UUID, or the beginning of one.
+    MigUuid(UuidStart),
+    /// A MIG device by the UUID of its GPU, its GPU instance and its compute instance: the form
+    /// `MIG-GPU-<uuid>/<gi>/<ci>` of drivers before 470.
     MigInstance {
-        /// The GPU's UUID, as for [`Selector::Uuid`].
-        gpu: String,
+        /// The GPU's UUID, or the beginning of it.
+        gpu: UuidStart,
         /// The GPU instance id.
         gi: u32,
         /// The compute instance id.
@@ -41,27 +43,29 @@ impl Selector {
             return mig(rest);
         }
         if let Some(rest) = strip_prefix_ignore_case(text, "GPU-") {
-            return uuid_prefix(rest).map(Self::Uuid);
+            return rest.parse().ok().map(Self::Uuid);
         }
         if text.contains('.') {
-            return PciAddress::parse(text).map(Self::Pci);
+            // GPUs are function 0, their audio part is another.
+            let address = PciAddress::from_short(text).filter(|a| a.function == 0);
+            return address.map(Self::Pci);
         }
         if let Some((gpu, mig)) = text.split_once(':') {
             return Some(Self::MigIndex {
-                gpu: number(gpu)?,
-                mig: number(mig)?,
+                gpu: decimal(gpu)?,
+                mig: decimal(mig)?,
             });
         }
-        if is_uuid(text) {
-            // The integrated GPU of an Orin has a UUID without `GPU-`.
-            return uuid_prefix(text).map(Self::Uuid);
+        // The integrated GPU of an Orin has a UUID without `GPU-`.
+        if let Ok(uuid) = text.parse::<Uuid>() {
+            return Some(Self::Uuid(uuid.into()));
         }
         match text.split_once('-') {
             Some((first, last)) => {
-                let (first, last) = (number(first)?, number(last)?);
+                let (first, last) = (decimal(first)?, decimal(last)?);
                 (first <= last).then_some(Self::Range(first, last))
             }
-            None => number(text).map(Self::Index),
+            None => decimal(text).map(Self::Index),
         }
     }
 
@@ -89,93 +93,18 @@ impl fmt::Display for Selector {
     }
 }
 
-/// A PCI address without its function: GPUs are function 0, their audio part is another.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct PciAddress {
-    /// The domain; 16 bits on most machines, 32 bits behind some bridges (Intel VMD) and in virtual machines.
-    pub domain: u32,
-    /// The bus.
-    pub bus: u8,
-    /// The device on the bus, below 32.
-    pub device: u8,
-}
-
-impl PciAddress {
-    /// Reads `[domain:]bus:device.function` in hexadecimal; a missing domain is 0. `None` when it is
-    /// malformed or the function is not 0.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, function) = text.rsplit_once('.')?;
-        if function != "0" {
-            return None;
-        }
-        let (front, device) = address.rsplit_once(':')?;
-        let (domain, bus) = match front.rsplit_once(':') {
-            Some((domain, bus)) => (hex(domain, 8)?, bus),
-            None => (0, front),
-        };
-        let device = u8::try_from(hex(device, 2)?).ok()?;
-        (device < 32).then_some(Self {
-            domain,
-            bus: u8::try_from(hex(bus, 2)?).ok()?,
-            device,
-        })
-    }
-}
-
-impl fmt::Display for PciAddress {
-    /// The form of sysfs and procfs: `0000:65:00.0`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:02x}:{:02x}.0", self.domain, self.bus, self.device)
-    }
-}
-
-/// The hexadecimal part of a UUID in the form that [`Selector::Uuid`] has.
-pub(super) fn bare_uuid(uuid: &str) -> String {
-    let bare = strip_prefix_ignore_case(uuid, "GPU-").or_else(|| strip_prefix_ignore_case(uuid, "MIG-"));
-    bare.unwrap_or(uuid).to_ascii_lowercase()
-}
-
 /// The rest of `MIG-`: a UUID, or `GPU-<uuid>/<gi>/<ci>`.
 fn mig(rest: &str) -> Option<Selector> {
     let Some(old) = strip_prefix_ignore_case(rest, "GPU-") else {
-        return uuid_prefix(rest).map(Selector::MigUuid);
+        return rest.parse().ok().map(Selector::MigUuid);
     };
     let (gpu, instances) = old.split_once('/')?;
     let (gi, ci) = instances.split_once('/')?;
     Some(Selector::MigInstance {
-        gpu: uuid_prefix(gpu)?,
-        gi: number(gi)?,
-        ci: number(ci)?,
+        gpu: gpu.parse().ok()?,
+        gi: decimal(gi)?,
+        ci: decimal(ci)?,
     })
-}
-
-/// Lower-cases what can be the beginning of a UUID: at most 36 characters, dashes where a UUID has them.
-fn uuid_prefix(text: &str) -> Option<String> {
-    let fits = text.bytes().enumerate().all(|(i, b)| match i {
-        8 | 13 | 18 | 23 => b == b'-',
-        _ => b.is_ascii_hexdigit(),
-    });
-    (fits && !text.is_empty() && text.len() <= 36).then(|| text.to_ascii_lowercase())
-}
-
-fn is_uuid(text: &str) -> bool {
-    text.len() == 36 && uuid_prefix(text).is_some()
-}
-
-/// A decimal number without a sign. `u32::from_str` alone would take `+1`.
-pub(super) fn number(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.len() <= 10 && text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten()
-}
-
-fn hex(text: &str, max_digits: usize) -> Option<u32> {
-    let digits = !text.is_empty() && text.len() <= max_digits && text.bytes().all(|b| b.is_ascii_hexdigit());
-    digits.then(|| u32::from_str_radix(text, 16).ok()).flatten()
-}
-
-fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
-    let (head, rest) = text.split_at_checked(prefix.len())?;
-    head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 #[cfg(test)]
@@ -186,13 +115,13 @@ mod tests {
 
     #[test]
     fn every_form() {
-        let uuid = || UUID.to_owned();
+        let uuid = || UUID.parse().unwrap();
         for (text, want) in [
             ("0", Selector::Index(0)),
             ("15", Selector::Index(15)),
             ("0-3", Selector::Range(0, 3)),
             ("2-2", Selector::Range(2, 2)),
-            ("GPU-1c2D3e4f", Selector::Uuid("1c2d3e4f".into())),
+            ("GPU-1c2D3e4f", Selector::Uuid("1c2d3e4f".parse().unwrap())),
             (&format!("gpu-{UUID}"), Selector::Uuid(uuid())),
             (UUID, Selector::Uuid(uuid())),
             (&format!("MIG-{UUID}"), Selector::MigUuid(uuid())),
@@ -211,6 +140,7 @@ mod tests {
                     domain: 0,
                     bus: 0xaf,
                     device: 0,
+                    function: 0,
                 }),
             ),
             (
@@ -219,6 +149,7 @@ mod tests {
                     domain: 0x10000,
                     bus: 1,
                     device: 31,
+                    function: 0,
                 }),
             ),
             (
@@ -227,6 +158,7 @@ mod tests {
                     domain: 0,
                     bus: 0x65,
                     device: 0,
+                    function: 0,
                 }),
             ),
         ] {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Dialect, Mode, Origin, Setting};
+use crate::vocabulary::{GpuUuid, MigDevice, MigUuid, PciAddress, Uuid};
 
 /// Inputs that own what they show.
 struct Case {
@@ -804,39 +805,43 @@ fn many_strange_variables_leave_few_notes() {
     assert_eq!(case.code(), Code::Malformed);
 }
 
-fn gpus(count: u32) -> Vec<(String, String)> {
+fn gpus(count: u32) -> Vec<(Option<GpuUuid>, PciAddress)> {
     (0..count)
         .map(|i| {
             (
-                format!("GPU-{i:08x}-0000-0000-0000-000000000000"),
-                format!("0000:{i:02x}:00.0"),
+                format!("GPU-{i:08x}-0000-0000-0000-000000000000").parse().ok(),
+                format!("0000:{i:02x}:00.0").parse().unwrap(),
             )
         })
         .collect()
 }
 
-fn views<'a>(gpus: &'a [(String, String)], mig: &'a [MigView<'a>]) -> Vec<GpuView<'a>> {
-    let one = |(i, (uuid, pci)): (usize, &'a (String, String))| GpuView {
+fn views<'a>(gpus: &[(Option<GpuUuid>, PciAddress)], mig: &'a [MigDevice]) -> Vec<GpuView<'a>> {
+    let one = |(i, (uuid, pci)): (usize, &(Option<GpuUuid>, PciAddress))| GpuView {
         index: u32::try_from(i).unwrap(),
-        uuid,
-        pci,
+        uuid: *uuid,
+        pci: *pci,
         mig: if i == 1 { mig } else { &[] },
     };
     gpus.iter().enumerate().map(one).collect()
 }
 
-const MIG: [MigView<'_>; 2] = [
-    MigView {
+const MIG: [MigDevice; 2] = [
+    MigDevice {
         index: 0,
         gi: 7,
         ci: 0,
-        uuid: Some("MIG-aaaaaaaa-0000-0000-0000-000000000000"),
+        gi_minor: 0,
+        ci_minor: 0,
+        uuid: Some(MigUuid::Own(Uuid::from_bits(0xaaaa_aaaa << 96))),
     },
-    MigView {
+    MigDevice {
         index: 1,
         gi: 8,
         ci: 0,
-        uuid: Some("MIG-aaaaaaab-0000-0000-0000-000000000000"),
+        gi_minor: 0,
+        ci_minor: 0,
+        uuid: Some(MigUuid::Own(Uuid::from_bits(0xaaaa_aaab << 96))),
     },
 ];
 
@@ -922,7 +927,7 @@ fn an_ambiguous_uuid_names_the_candidates() {
 
 #[test]
 fn a_mig_uuid_that_the_driver_did_not_tell() {
-    let mig = [MigView { uuid: None, ..MIG[0] }];
+    let mig = [MigDevice { uuid: None, ..MIG[0] }];
     let gpus = gpus(2);
     let line = chosen("MIG-aa", &views(&gpus, &mig)).unwrap_err().to_string();
     assert!(line.contains("0:1"), "{line}");

@@ -14,13 +14,16 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use procfs_core::ProcessCGroup;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::root::read_proc;
-
+use super::procfs;
 pub use rules::{Access, DeviceRule, RuleKind};
 pub use tenants::{OwnCgroup, SharedCgroup, Tenancy, holds_host_processes};
+
+/// What is read of the list of a process's cgroups: each path has at most 4096 bytes.
+const MAX_LIST: u64 = 1 << 20;
 
 /// The device cgroup of a process. Its rules can be changed by way of [`DeviceCgroup::claim`] alone.
 #[derive(Debug)]
@@ -57,19 +60,12 @@ impl DeviceCgroup {
     /// # Errors
     /// `ENODEV` when the process is in no device cgroup.
     pub fn of(pid: Option<i32>) -> io::Result<Self> {
-        let path = pid.map_or_else(|| "/proc/self/cgroup".to_owned(), |p| format!("/proc/{p}/cgroup"));
-        let text = read_proc(path, MAX_MEMBERSHIPS)?;
-        let (hierarchy, controllers, path) = match parse(&text, unified()) {
-            Some(Membership::V1 { controllers, path }) => {
-                (Hierarchy::V1, controllers.split(',').collect(), path)
-            }
-            Some(Membership::V2 { path }) => (Hierarchy::V2, Vec::new(), path),
-            None => return Err(Errno::NODEV.into()),
-        };
+        let list = list_of(&pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string()))?;
+        let cgroup = parse(&list, unified()).ok_or(Errno::NODEV)?;
         Ok(Self {
-            hierarchy,
-            dir: open_member(hierarchy, &controllers, path, pid)?,
-            path: path.to_owned(),
+            hierarchy: hierarchy_of(&cgroup),
+            dir: open_member(&cgroup, pid)?,
+            path: cgroup.pathname,
         })
     }
 
@@ -78,28 +74,28 @@ impl DeviceCgroup {
     /// # Errors
     /// Why that cannot be read.
     pub fn is_frozen(pid: i32) -> io::Result<bool> {
-        let text = read_proc(format!("/proc/{pid}/cgroup"), MAX_MEMBERSHIPS)?;
-        let found = memberships(&text).find(|m| match m {
-            Membership::V1 { controllers, .. } => {
-                !unified() && controllers.split(',').any(|c| c == "freezer")
-            }
-            Membership::V2 { .. } => unified(),
-        });
+        let unified = unified();
+        let has_freezer = |c: &ProcessCGroup| match hierarchy_of(c) {
+            Hierarchy::V1 => !unified && c.controllers.iter().any(|c| c == "freezer"),
+            Hierarchy::V2 => unified,
+        };
+        let list = list_of(&pid.to_string())?;
+        let Some(cgroup) = procfs::cgroups(&list).find(has_freezer) else {
+            return Ok(false);
+        };
         let lines = |dir: &OwnedFd, name| tenants::read(dir, name);
-        match found {
-            Some(Membership::V1 { controllers, path }) => {
-                let names: Vec<&str> = controllers.split(',').collect();
-                let dir = open_below(&super::mount::cgroupfs(&names)?, path)?;
+        match hierarchy_of(&cgroup) {
+            Hierarchy::V1 => {
+                let dir = open_below(&fresh(&cgroup)?, &cgroup.pathname)?;
                 // FROZEN, FREEZING, THAWED.
                 Ok(!lines(&dir, c"freezer.state")?.starts_with("THAWED"))
             }
-            Some(Membership::V2 { path }) => {
-                let dir = open_member(Hierarchy::V2, &[], path, Some(pid))?;
+            Hierarchy::V2 => {
+                let dir = open_member(&cgroup, Some(pid))?;
                 // The first is so for a cgroup above it too, the second before the last process has stopped.
                 Ok(lines(&dir, c"cgroup.events")?.lines().any(|l| l == "frozen 1")
                     || lines(&dir, c"cgroup.freeze")?.trim() == "1")
             }
-            None => Ok(false),
         }
     }
 
@@ -122,12 +118,17 @@ impl DeviceCgroup {
     }
 }
 
-/// What is read of `/proc/PID/cgroup`, in bytes: a line for each hierarchy, whose path the kernel bounds.
-const MAX_MEMBERSHIPS: u64 = 1 << 20;
+/// The cgroups of the process `name` of `/proc`.
+fn list_of(name: &str) -> io::Result<Vec<u8>> {
+    procfs::read(format!("/proc/{name}/cgroup"), MAX_LIST)
+}
 
-enum Membership<'a> {
-    V1 { controllers: &'a str, path: &'a str },
-    V2 { path: &'a str },
+fn hierarchy_of(cgroup: &ProcessCGroup) -> Hierarchy {
+    if cgroup.controllers.is_empty() {
+        Hierarchy::V2
+    } else {
+        Hierarchy::V1
+    }
 }
 
 /// Whether runtimes use the unified hierarchy: they look at the file system of `/sys/fs/cgroup`, and the
@@ -141,23 +142,24 @@ fn unified() -> bool {
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 const CGROUP_SUPER_MAGIC: rustix::fs::FsWord = 0x0027_e0eb;
 
-/// The directory `path` of the hierarchy with these v1 controllers, or of the unified one for none.
+/// The hierarchy of a cgroup, mounted for this process alone.
+fn fresh(cgroup: &ProcessCGroup) -> io::Result<OwnedFd> {
+    let controllers: Vec<&str> = cgroup.controllers.iter().map(String::as_str).collect();
+    super::mount::cgroupfs(&controllers)
+}
+
+/// The directory of a cgroup that `pid` is in.
 ///
 /// Before Linux 5.2, and under a seccomp profile that does not know `fsopen`, it is looked for where all hosts have the
 /// hierarchy mounted: the caller has the host's `/sys` in sight. The mount may be another cgroup namespace's, and `path`
 /// mean something else in it, so the process must be a member of what was found.
-fn open_member(
-    hierarchy: Hierarchy,
-    controllers: &[&str],
-    path: &str,
-    pid: Option<i32>,
-) -> io::Result<OwnedFd> {
-    match super::mount::cgroupfs(controllers) {
-        Ok(root) => return open_below(&root, path),
+fn open_member(cgroup: &ProcessCGroup, pid: Option<i32>) -> io::Result<OwnedFd> {
+    match fresh(cgroup) {
+        Ok(root) => return open_below(&root, &cgroup.pathname),
         Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSYS | Errno::PERM)) => {}
         Err(e) => return Err(e),
     }
-    let dir = open_below(&mounted(hierarchy)?, path)?;
+    let dir = open_below(&mounted(hierarchy_of(cgroup))?, &cgroup.pathname)?;
     let members = rustix::fs::openat(
         &dir,
         c"cgroup.procs",
@@ -192,28 +194,19 @@ fn mounted(hierarchy: Hierarchy) -> io::Result<OwnedFd> {
 }
 
 /// The device cgroup in `/proc/PID/cgroup`. Unless `unified`, a v1 `devices` hierarchy wins.
-fn parse(text: &str, unified: bool) -> Option<Membership<'_>> {
-    let is_v1 = |m: &Membership<'_>| match m {
-        Membership::V1 { controllers, .. } => controllers.split(',').any(|c| c == "devices"),
-        Membership::V2 { .. } => false,
-    };
-    let v1 = memberships(text).find(|m| !unified && is_v1(m));
-    v1.or_else(|| memberships(text).find(|m| matches!(m, Membership::V2 { .. })))
-}
-
-/// The lines of `/proc/PID/cgroup`, cgroups(7): `ID:controllers:path`.
-fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
-    text.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        match (parts.next()?, parts.next()?) {
-            ("", path) => Some(Membership::V2 { path }),
-            (controllers, path) => Some(Membership::V1 { controllers, path }),
-        }
-    })
+fn parse(list: &[u8], unified: bool) -> Option<ProcessCGroup> {
+    let is_v1 = |c: &ProcessCGroup| c.controllers.iter().any(|c| c == "devices");
+    let is_v2 = |c: &ProcessCGroup| hierarchy_of(c) == Hierarchy::V2;
+    let v1 = (!unified).then(|| procfs::cgroups(list).find(is_v1)).flatten();
+    v1.or_else(|| procfs::cgroups(list).find(is_v2))
 }
 
 fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     let path = path.trim_start_matches('/');
+    // A name that is not UTF-8 was replaced, and this may be another cgroup's.
+    if path.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Errno::ILSEQ.into());
+    }
     // A path with `..` means that the process is outside of our cgroup namespace.
     if path.split('/').any(|c| c == "..") {
         return Err(Errno::XDEV.into());
@@ -230,29 +223,34 @@ mod tests {
     #[test]
     fn the_devices_hierarchy_wins_where_runtimes_use_it() {
         let hybrid = "5:devices:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n";
-        assert!(matches!(
-            parse(hybrid, false),
-            Some(Membership::V1 {
-                controllers: "devices",
-                path: "/docker/abc"
-            })
-        ));
-        assert!(matches!(
-            parse("0::/x:y\n", false),
-            Some(Membership::V2 { path: "/x:y" })
-        ));
-        assert!(matches!(
-            parse(hybrid, true),
-            Some(Membership::V2 { path: "/docker/abc" })
-        ));
-        let joint = "3:cpu,devices:/a\n";
-        assert!(matches!(
-            parse(joint, false),
-            Some(Membership::V1 {
-                controllers: "cpu,devices",
-                path: "/a"
-            })
-        ));
-        assert!(parse("", true).is_none() && parse("garbage\n", false).is_none());
+        let found = |list: &str, unified| {
+            let cgroup = parse(list.as_bytes(), unified)?;
+            Some((
+                hierarchy_of(&cgroup),
+                cgroup.controllers.join(","),
+                cgroup.pathname,
+            ))
+        };
+        let v1 =
+            |controllers: &str, path: &str| Some((Hierarchy::V1, controllers.to_owned(), path.to_owned()));
+        let v2 = |path: &str| Some((Hierarchy::V2, String::new(), path.to_owned()));
+        assert_eq!(found(hybrid, false), v1("devices", "/docker/abc"));
+        assert_eq!(found("0::/x:y\n", false), v2("/x:y"));
+        assert_eq!(found(hybrid, true), v2("/docker/abc"));
+        assert_eq!(found("3:cpu,devices:/a\n", false), v1("cpu,devices", "/a"));
+        assert!(found("", true).is_none() && found("garbage\n", false).is_none());
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_loses_itself_alone() {
+        let list = b"7:pids:/\xff\n5:devices:/a\n0::/\xfe\n";
+        assert_eq!(parse(list, false).unwrap().pathname, "/a");
+        // Another cgroup may have the name that is put in its place.
+        let replaced = parse(list, true).unwrap().pathname;
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("\u{fffd}")).unwrap();
+        let top = OwnedFd::from(fs::File::open(dir.path()).unwrap());
+        let e = open_below(&top, &replaced).unwrap_err();
+        assert_eq!(Errno::from_io_error(&e), Some(Errno::ILSEQ));
     }
 }

@@ -20,12 +20,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use procfs_core::ProcessCGroup;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::owned;
 use super::root::{Node, Root};
+use super::{owned, procfs};
 
 /// The highest process number of any kernel (`PID_MAX_LIMIT` of linux/threads.h).
 const MAX_PROCESSES: usize = 1 << 22;
@@ -183,7 +184,7 @@ impl Sight {
 
     /// What the process is, or its user and why it does not count.
     fn identify(&self, dir: &Root, name: &str) -> io::Result<Result<Identity, (u32, Fault, String)>> {
-        let Some([uid, others @ ..]) = uids(&dir.read_text("status", MAX_TEXT)?) else {
+        let Some([uid, others @ ..]) = uids(&dir.read("status", MAX_TEXT)?) else {
             return Err(Errno::INVAL.into());
         };
         if (uid != 0 && uid != self.uid) || others != [uid; 3] {
@@ -217,7 +218,7 @@ impl Sight {
                 && in_place
                 && is_snaps(&exe, name)
                 && inode().is_ok_and(|inode| prove(&exe, true, &inode).is_ok())
-                && in_service(&dir.read_text("cgroup", MAX_TEXT).unwrap_or_default(), name);
+                && in_service(&dir.read("cgroup", MAX_TEXT).unwrap_or_default(), name);
             return Ok(Err(if snap {
                 (uid, Fault::Snap, exe.display().to_string())
             } else {
@@ -243,10 +244,10 @@ fn is_snaps(exe: &Path, name: &str) -> bool {
 }
 
 /// Whether a process is in the snap's own service, from the top: what a container makes is below a cgroup of its own.
-fn in_service(cgroups: &str, name: &str) -> bool {
+fn in_service(cgroups: &[u8], name: &str) -> bool {
     let unit = format!("/system.slice/snap.docker.{name}.service");
-    let mut lines = cgroups.lines().filter_map(|line| line.split_once(':'));
-    lines.any(|(_, line)| matches!(line.split_once(':'), Some(("" | "name=systemd", path)) if path == unit))
+    let is_systemds = |c: &ProcessCGroup| c.controllers.iter().all(|c| c == "name=systemd");
+    procfs::cgroups(cgroups).any(|c| is_systemds(&c) && c.pathname == unit)
 }
 
 /// Whether the inode that runs is the program at that path, where only root can have put it.
@@ -288,11 +289,10 @@ fn open(dir: &Root, link: &str, flags: OFlags) -> io::Result<Node> {
     Node::from_fd(rustix::fs::openat(dir.as_fd(), link, flags, Mode::empty())?)
 }
 
-/// Real, effective, saved and file system uid (proc(5)). A line break in the process's name is escaped there.
-fn uids(status: &str) -> Option<[u32; 4]> {
-    let line = status.lines().find_map(|l| l.strip_prefix("Uid:"))?;
-    let numbers: Vec<u32> = line.split_ascii_whitespace().flat_map(str::parse).collect();
-    numbers.try_into().ok()
+/// Real, effective, saved and file system uid. A line break in the process's name is escaped there (proc(5)).
+fn uids(status: &[u8]) -> Option<[u32; 4]> {
+    let status = procfs::status(status)?;
+    Some([status.ruid, status.euid, status.suid, status.fuid])
 }
 
 impl Daemon {
@@ -313,12 +313,9 @@ impl Daemon {
 
     /// Its age.
     pub fn age(&self) -> Option<Duration> {
-        let stat = self.text("stat");
-        // Field 22, counted from after the name, which may hold blanks and parentheses.
-        let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
-        let uptime = Root::open("/proc").ok()?.read_text("uptime", 64).ok()?;
-        let (seconds, _) = uptime.split_once('.')?;
-        let uptime: u64 = seconds.parse().ok()?;
+        let ticks = procfs::stat(&self.dir.read("stat", MAX_TEXT).ok()?)?.starttime;
+        let uptime = Root::open("/proc").ok()?.read("uptime", 64).ok()?;
+        let uptime = procfs::uptime(&uptime)?.uptime_duration().as_secs();
         Some(Duration::from_secs(
             uptime.saturating_sub(ticks / rustix::param::clock_ticks_per_second()),
         ))
@@ -368,6 +365,11 @@ mod tests {
 
     const NAME: &str = "dockerd";
 
+    /// A `status` with another line for the users.
+    fn status(uids: &str) -> String {
+        procfs::recorded::STATUS.replace("Uid:\t0\t0\t0\t0", uids)
+    }
+
     /// A recorded `/proc` with one process, and the files that it refers to.
     struct Recorded(tempfile::TempDir);
 
@@ -415,10 +417,7 @@ mod tests {
         }
 
         fn uids(&self, [r, e, s, f]: [u32; 4]) {
-            self.file(
-                "proc/77/status",
-                &format!("Name:\tdockerd\nUid:\t{r}\t{e}\t{s}\t{f}\nGid:\t0\n"),
-            );
+            self.file("proc/77/status", &status(&format!("Uid:\t{r}\t{e}\t{s}\t{f}")));
         }
 
         fn me() -> u32 {
@@ -567,7 +566,7 @@ mod tests {
             ("0::/../system.slice/snap.docker.dockerd.service", false),
             ("", false),
         ] {
-            assert_eq!(in_service(cgroup, NAME), right, "{cgroup}");
+            assert_eq!(in_service(cgroup.as_bytes(), NAME), right, "{cgroup}");
         }
     }
 
@@ -578,16 +577,19 @@ mod tests {
             fs::remove_file(recorded.at(&format!("proc/77/{gone}"))).unwrap();
             assert!(recorded.scan().daemons.is_empty(), "{gone}");
         }
-        for status in [
-            "",
-            "Uid:\t0\n",
-            "Uid:\t-1\t0\t0\t0\n",
-            "Name:\tUid:\t0\t0\t0\t0\n",
-        ] {
+        let me = Recorded::me();
+        let right = format!("Uid:\t{me}\t{me}\t{me}\t{me}");
+        let recorded = Recorded::new();
+        recorded.file("proc/77/status", &status(&right));
+        assert_eq!(recorded.scan().daemons.len(), 1);
+        for line in ["", "Uid:\t0", "Uid:\t-1\t0\t0\t0", "Name:\tUid:\t0\t0\t0\t0"] {
             let recorded = Recorded::new();
-            recorded.file("proc/77/status", status);
-            assert!(recorded.scan().daemons.is_empty(), "{status}");
+            recorded.file("proc/77/status", &status(line));
+            assert!(recorded.scan().daemons.is_empty(), "{line}");
         }
+        let recorded = Recorded::new();
+        recorded.file("proc/77/status", &format!("{right}\n"));
+        assert!(recorded.scan().daemons.is_empty());
     }
 
     #[test]

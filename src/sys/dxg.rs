@@ -179,7 +179,7 @@ pub struct Adapter<'a> {
 impl Dxg {
     /// Whether an inode can be the device: a character device with the right major number.
     pub fn is(node: &Node) -> bool {
-        node.kind() == FileType::CharacterDevice && node.rdev().0 == MAJOR
+        node.kind() == FileType::CharacterDevice && node.rdev().major == MAJOR
     }
 
     /// Opens the device, through the descriptor that was looked at.

@@ -13,6 +13,7 @@ pub mod ns;
 pub mod owned;
 pub mod probe;
 pub mod process;
+pub mod procfs;
 pub mod program;
 pub mod reader;
 pub mod root;

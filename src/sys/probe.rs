@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::cgroup::DeviceCgroup;
+use super::procfs;
 use super::root::Node;
 
 /// A node's driver may initialise a GPU, for seconds each; longer than this is a finding.
@@ -21,6 +22,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// The child has become like the container's process in a millisecond, unless the container was paused meanwhile.
 const LIMIT_READY: Duration = Duration::from_secs(3);
+
+/// A process may be in 65,536 groups.
+const MAX_STATUS: u64 = 1 << 20;
 
 /// Whose rights a process has.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -43,8 +47,8 @@ impl Identity {
     /// # Errors
     /// Why it cannot be read; `EINVAL` when a line is missing.
     pub fn of(pid: u32) -> io::Result<Self> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let mut identity = parse(&text).ok_or(Errno::INVAL)?;
+        let status = procfs::read(format!("/proc/{pid}/status"), MAX_STATUS)?;
+        let mut identity = parse(&status).ok_or(Errno::INVAL)?;
         let own = std::fs::read_link("/proc/self/ns/user")?;
         identity.foreign = std::fs::read_link(format!("/proc/{pid}/ns/user"))? != own;
         Ok(identity)
@@ -73,22 +77,13 @@ impl Identity {
     }
 }
 
-/// `Uid:` and `Gid:` have the real, effective, saved and file system id.
-fn parse(status: &str) -> Option<Identity> {
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))
-    };
-    let last = |name: &str| field(name)?.split_ascii_whitespace().nth(3)?.parse().ok();
+fn parse(status: &[u8]) -> Option<Identity> {
+    let status = procfs::status(status)?;
     Some(Identity {
-        uid: last("Uid")?,
-        gid: last("Gid")?,
-        groups: field("Groups")?
-            .split_ascii_whitespace()
-            .filter_map(|g| g.parse().ok())
-            .collect(),
-        capabilities: u64::from_str_radix(field("CapEff")?.trim(), 16).ok()?,
+        uid: status.fuid,
+        gid: status.fgid,
+        groups: status.groups,
+        capabilities: status.capeff,
         foreign: false,
     })
 }
@@ -204,13 +199,18 @@ mod tests {
 
     #[test]
     fn the_status_of_a_process() {
-        let text =
-            "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapEff:\t00000000a80425fb\n";
-        let identity = parse(text).unwrap();
+        let text = procfs::recorded::STATUS
+            .replace("Uid:\t0\t0\t0\t0", "Uid:\t1\t2\t3\t4")
+            .replace("Gid:\t0\t0\t0\t0", "Gid:\t5\t6\t7\t8")
+            .replace("Groups:\t ", "Groups:\t9 10 ")
+            .replace("CapEff:\t000001fffeffffff", "CapEff:\t00000000a80425fb");
+        let identity = parse(text.as_bytes()).unwrap();
         assert_eq!((identity.uid, identity.gid), (4, 8));
         assert_eq!(identity.groups, [9, 10]);
         assert_eq!(identity.capabilities, 0xa804_25fb);
-        assert!(parse("Uid:\t1\n").is_none());
+        assert!(parse(b"Uid:\t1\n").is_none());
+        let name = [&b"Name:\t\xff\n"[..], text.split_once('\n').unwrap().1.as_bytes()].concat();
+        assert_eq!(parse(&name), Some(identity));
     }
 
     #[test]

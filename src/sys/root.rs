@@ -12,12 +12,14 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Uid};
@@ -425,12 +427,9 @@ impl Node {
         (self.stat.st_dev, self.stat.st_ino)
     }
 
-    /// Major and minor number of a device node.
-    pub fn rdev(&self) -> (u32, u32) {
-        (
-            rustix::fs::major(self.stat.st_rdev),
-            rustix::fs::minor(self.stat.st_rdev),
-        )
+    /// The number of the device that a device node stands for.
+    pub fn rdev(&self) -> DeviceNumber {
+        DeviceNumber::from_raw(self.stat.st_rdev)
     }
 
     /// Opens a regular file for reading, through its descriptor: what was checked is what is opened.
@@ -862,6 +861,64 @@ fn to_io(e: &pathrs::error::Error) -> io::Error {
     }
 }
 
+/// The number of a device: what the kernel knows it by, whatever the name of its node is.
+///
+/// Written `MAJOR:MINOR` in decimal, as in `/proc/self/mountinfo` (proc_pid_mountinfo(5)), below `/dev/char` and in
+/// device cgroup rules.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct DeviceNumber {
+    /// The driver.
+    pub major: u32,
+    /// Which of the driver's devices.
+    pub minor: u32,
+}
+
+impl DeviceNumber {
+    /// Of a `dev_t`: `st_rdev` of a device node, `st_dev` of any inode.
+    pub fn from_raw(dev: u64) -> Self {
+        Self {
+            major: rustix::fs::major(dev),
+            minor: rustix::fs::minor(dev),
+        }
+    }
+
+    /// As `mknod` takes it.
+    pub fn to_raw(self) -> u64 {
+        rustix::fs::makedev(self.major, self.minor)
+    }
+}
+
+impl fmt::Display for DeviceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// The text is no device number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NotADeviceNumber;
+
+impl FromStr for DeviceNumber {
+    type Err = NotADeviceNumber;
+
+    /// Of `MAJOR:MINOR`: 12 and 20 bits, all that a Linux device number has (`MINORBITS` in `linux/kdev_t.h`).
+    fn from_str(text: &str) -> Result<Self, NotADeviceNumber> {
+        // `u32::from_str` alone would accept `+1`.
+        let part = |digits: &str, bits: u32| {
+            let short = (1..=7).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+            short
+                .then(|| digits.parse::<u32>().ok())
+                .flatten()
+                .filter(|n| n >> bits == 0)
+        };
+        let (major, minor) = text.split_once(':').ok_or(NotADeviceNumber)?;
+        Ok(Self {
+            major: part(major, 12).ok_or(NotADeviceNumber)?,
+            minor: part(minor, 20).ok_or(NotADeviceNumber)?,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -967,5 +1024,40 @@ mod tests {
         node.symlink(OsStr::new("a"), Path::new("x")).unwrap();
         assert_eq!(root.read_link("a").unwrap(), Path::new("x"));
         assert!(node.child("..").is_err() && node.child("a/b").is_err());
+    }
+
+    #[test]
+    fn device_numbers_are_read_strictly() {
+        for (text, major, minor) in [("195:0", 195, 0), ("0:1048575", 0, 0xf_ffff), ("4095:7", 4095, 7)] {
+            let number = DeviceNumber { major, minor };
+            assert_eq!(text.parse(), Ok(number));
+            assert_eq!(number.to_string(), text);
+            assert_eq!(DeviceNumber::from_raw(number.to_raw()), number);
+        }
+        for text in [
+            "",
+            ":",
+            "195",
+            "195:",
+            ":0",
+            "195:0:0",
+            "+195:0",
+            "195:+0",
+            "-1:0",
+            " 195:0",
+            "195: 0",
+            "195:0\n",
+            "0xc3:0",
+            "1e2:0",
+            "\u{661}:0",
+            "195:\u{ff10}",
+            "4096:0",
+            "0:1048576",
+            "4294967491:0",
+            "00000195:0",
+            "195.0",
+        ] {
+            assert_eq!(text.parse::<DeviceNumber>(), Err(NotADeviceNumber), "{text:?}");
+        }
     }
 }

@@ -10,6 +10,12 @@ use std::io;
 
 use libc::{c_long, sock_filter, sock_fprog};
 
+/// `kexec_file_load`; libc has no constant for it on aarch64 with musl (asm-generic/unistd.h).
+#[cfg(target_arch = "x86_64")]
+const KEXEC_FILE_LOAD: c_long = libc::SYS_kexec_file_load;
+#[cfg(target_arch = "aarch64")]
+const KEXEC_FILE_LOAD: c_long = 294;
+
 /// What a hook that prepares a container never does again: answered with `EPERM`.
 const REFUSED: &[c_long] = &[
     // Programs and processes.
@@ -48,7 +54,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
+    KEXEC_FILE_LOAD,
     libc::SYS_reboot,
     libc::SYS_keyctl,
     libc::SYS_add_key,

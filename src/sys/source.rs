@@ -197,7 +197,7 @@ impl<'r> Walk<'r> {
     /// Proves `path`, then `take`s what is there, which returns the attributes of what it took: those are checked.
     fn located(&self, path: &Path, wanted: Use, take: Take<'_>) -> Result<Source> {
         match wanted {
-            Use::Device(major, minor) => self.device(path, (major, minor), take),
+            Use::Device(number) => self.device(path, number, take),
             Use::Pipes(Some(user)) => {
                 // What is proved with the help of a user is no proof for anything else.
                 let walk = Self {
@@ -652,6 +652,7 @@ fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::root::DeviceNumber;
     use super::sockets::MAX_DEPTH;
     use super::*;
     use std::fs::{self, Permissions};
@@ -926,7 +927,7 @@ mod tests {
     #[test]
     fn nothing_is_bound_writable() {
         let all = [
-            Use::Device(0, 0),
+            Use::Device(DeviceNumber::default()),
             Use::Directory,
             Use::File,
             Use::Package,

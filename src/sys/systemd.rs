@@ -18,6 +18,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::root::DeviceNumber;
 use rustix::io::Errno;
 
 /// systemd's private socket: no bus daemon is in between, and only root may connect.
@@ -49,7 +50,7 @@ pub enum Told {
     Unrestricted,
 }
 
-/// Makes the scope `unit` keep the character devices `devices` (major, minor) readable and writable. `is_own` is given the
+/// Makes the scope `unit` keep the character devices `devices` readable and writable. `is_own` is given the
 /// control group that systemd has for the unit, and decides whether it may be changed.
 ///
 /// # Errors
@@ -57,7 +58,7 @@ pub enum Told {
 /// does not answer, `EPERM` when it refuses; those of `is_own`.
 pub fn allow_devices(
     unit: &str,
-    devices: &[(u32, u32)],
+    devices: &[DeviceNumber],
     is_own: impl FnOnce(&str) -> io::Result<bool>,
 ) -> io::Result<Told> {
     const SCOPE: &str = "org.freedesktop.systemd1.Scope";
@@ -138,7 +139,7 @@ impl Bus {
     }
 
     /// `SetUnitProperties(name, runtime, [("DeviceAllow", a(ss))])`: adds to what the unit has.
-    fn set_device_allow(&mut self, unit: &str, devices: &[(u32, u32)]) -> io::Result<()> {
+    fn set_device_allow(&mut self, unit: &str, devices: &[DeviceNumber]) -> io::Result<()> {
         let mut body = Body::default();
         body.text(unit);
         body.u32(1);
@@ -147,10 +148,10 @@ impl Bus {
             properties.text("DeviceAllow");
             properties.signature("a(ss)");
             properties.array(8, |rules| {
-                for (major, minor) in devices {
+                for device in devices {
                     rules.align(8);
                     // systemd takes the numbers from this name; the link need not exist.
-                    rules.text(&format!("/dev/char/{major}:{minor}"));
+                    rules.text(&format!("/dev/char/{device}"));
                     rules.text("rw");
                 }
             });

@@ -9,12 +9,13 @@ use rustix::io::Errno;
 use super::look::{Seen, State};
 use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind, Tenancy, holds_host_processes};
 use crate::sys::systemd::{self, Told};
+use crate::vocabulary::DeviceNumber;
 
 /// What can be done, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Repair {
-    /// The refused nodes: path, major, minor.
-    pub devices: Vec<(PathBuf, u32, u32)>,
+    /// The refused nodes.
+    pub devices: Vec<(PathBuf, DeviceNumber)>,
     pid: u32,
     /// The scope in which systemd keeps the container; else the v1 cgroup is written to.
     unit: Option<String>,
@@ -27,7 +28,7 @@ impl Repair {
             .nodes
             .iter()
             .filter(|s| s.granted && s.state == State::Fails(Errno::PERM))
-            .map(|s| (s.path.clone(), s.numbers.0, s.numbers.1))
+            .map(|s| (s.path.clone(), s.number))
             .collect();
         (!devices.is_empty()).then(|| Self {
             devices,
@@ -38,13 +39,13 @@ impl Repair {
 
     /// What it does, a line each, as a person would do it.
     pub fn describe(&self) -> Vec<String> {
-        let line = |(path, major, minor): &(PathBuf, u32, u32)| match &self.unit {
+        let line = |(path, number): &(PathBuf, DeviceNumber)| match &self.unit {
             Some(unit) => format!(
-                "systemctl set-property --runtime {unit} DeviceAllow='/dev/char/{major}:{minor} rw'  ({})",
+                "systemctl set-property --runtime {unit} DeviceAllow='/dev/char/{number} rw'  ({})",
                 path.display()
             ),
             None => format!(
-                "echo 'c {major}:{minor} rw' > devices.allow of process {}  ({})",
+                "echo 'c {number} rw' > devices.allow of process {}  ({})",
                 self.pid,
                 path.display()
             ),
@@ -58,11 +59,7 @@ impl Repair {
     /// Why it could not be done.
     pub fn apply(&self) -> Result<(), String> {
         if let Some(unit) = &self.unit {
-            let numbers: Vec<(u32, u32)> = self
-                .devices
-                .iter()
-                .map(|(_, major, minor)| (*major, *minor))
-                .collect();
+            let numbers: Vec<DeviceNumber> = self.devices.iter().map(|(_, number)| *number).collect();
             // systemd inside the container may have made cgroups there, so it need not be a single one.
             let is_own = |control_group: &str| {
                 let same = control_group.ends_with(&format!("/{unit}"));
@@ -93,7 +90,7 @@ impl Repair {
         let rules: Vec<DeviceRule> = self
             .devices
             .iter()
-            .map(|(_, major, minor)| DeviceRule::allow(RuleKind::Char, *major, *minor, Access::RW))
+            .map(|(_, n)| DeviceRule::allow(RuleKind::Char, n.major, n.minor, Access::RW))
             .collect();
         own.allow(&[], &rules)
             .map(drop)

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::apply::Grant;
 use crate::apply::grant::{GRANTS_DIR, file_name};
 use crate::containers::{self, Container};
-use crate::sys::owned;
 use crate::sys::root::Node;
+use crate::sys::{owned, procfs};
 
 /// The longest grant that is read.
 const MAX_SIZE: u64 = 1 << 20;
@@ -64,16 +64,10 @@ fn open(dir: &Path) -> Result<Option<Node>, String> {
     }
 }
 
-/// When a process began, since the host was started (proc(5), `/proc/PID/stat`): the command may hold anything.
+/// When a process began, since the host was started.
 fn start_of(proc: &Path, pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
-    let ticks: u64 = stat
-        .rsplit_once(')')?
-        .1
-        .split_ascii_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()?;
+    let stat = procfs::read(proc.join(pid.to_string()).join("stat"), MAX_SIZE).ok()?;
+    let ticks = procfs::stat(&stat)?.starttime;
     let a_second = rustix::param::clock_ticks_per_second();
     let fraction = Duration::from_nanos(ticks.checked_rem(a_second)? * (1_000_000_000 / a_second));
     Some(Duration::from_secs(ticks / a_second) + fraction)
@@ -292,8 +286,10 @@ mod tests {
         assert!(began > Duration::ZERO && began <= Grant::new("", (0, 0), None, &[]).time);
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("7")).unwrap();
-        let stat = "7 (a ) 1 2 3) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2";
-        fs::write(dir.path().join("7/stat"), stat).unwrap();
-        assert_eq!(start_of(dir.path(), 7), Some(Duration::from_millis(123_450)));
+        for name in [&b"a ) 1 2 3"[..], b"\xff", b"("] {
+            let stat = [&b"7 ("[..], name, b")", procfs::recorded::STAT.as_bytes()].concat();
+            fs::write(dir.path().join("7/stat"), stat).unwrap();
+            assert_eq!(start_of(dir.path(), 7), Some(Duration::from_millis(123_450)));
+        }
     }
 }

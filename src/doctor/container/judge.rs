@@ -10,6 +10,7 @@ use super::{
     PERMISSION, RELOAD, Repair, Severity, UNREAD, UVM, VISIBLE, WARNING,
 };
 use crate::host::{Host, NodeKind};
+use crate::vocabulary::or_empty;
 
 pub(super) fn findings(seen: &Seen, host: &Host) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -135,8 +136,8 @@ fn missing(seen: &Seen, host: &Host) -> Vec<Finding> {
                 Severity::Fail,
                 name(seat),
                 format!(
-                    "it is not the host's {}:{}: the driver was loaded again with other numbers",
-                    seat.numbers.0, seat.numbers.1
+                    "it is not the host's {}: the driver was loaded again with other numbers",
+                    seat.number
                 ),
             )
             .fix("start the container again"),
@@ -246,12 +247,7 @@ fn refused(seen: &Seen) -> Vec<Finding> {
 
 fn with_nodes(finding: Finding, seats: &[&Seat]) -> Finding {
     seats.iter().fold(finding, |f, s| {
-        f.evidence(format!(
-            "{} ({}:{}): EPERM",
-            s.path.display(),
-            s.numbers.0,
-            s.numbers.1
-        ))
+        f.evidence(format!("{} ({}): EPERM", s.path.display(), s.number))
     })
 }
 
@@ -424,7 +420,9 @@ fn cuda_visible(value: &str, gpus: usize, host: &Host) -> Option<Finding> {
         .enumerate()
         .find(|(_, entry)| match entry.parse::<i64>() {
             Ok(index) => usize::try_from(index).map_or(true, |i| i >= gpus),
-            Err(_) if entry.starts_with("GPU-") => !host.gpus.iter().any(|g| g.uuid.starts_with(entry)),
+            Err(_) if entry.starts_with("GPU-") => {
+                !host.gpus.iter().any(|g| or_empty(g.uuid).starts_with(entry))
+            }
             Err(_) => !entry.starts_with("MIG-"),
         });
     let (at, entry) = bad?;
@@ -459,7 +457,7 @@ pub(super) fn knows(unit: &Unit, seat: &Seat, drivers: &[(String, u32)]) -> bool
     let allowed = values("DeviceAllow");
     let restricted =
         values("DevicePolicy").last().is_some_and(|p| *p != "auto") || allowed.iter().any(|a| !a.is_empty());
-    let number = format!("/dev/char/{}:{}", seat.numbers.0, seat.numbers.1);
+    let number = format!("/dev/char/{}", seat.number);
     let shown = seat.path.to_string_lossy();
     // `char-* m`, which every runtime allows, is about making nodes.
     let opens = |rule: &str| {
@@ -477,7 +475,7 @@ pub(super) fn knows(unit: &Unit, seat: &Seat, drivers: &[(String, u32)]) -> bool
                 || class.is_some_and(|c| {
                     drivers
                         .iter()
-                        .any(|(name, major)| name == c && *major == seat.numbers.0)
+                        .any(|(name, major)| name == c && *major == seat.number.major)
                 })
         })
 }
@@ -518,6 +516,6 @@ fn reload(seen: &Seen, host: &Host) -> Option<Finding> {
         short(seen)
     ));
     Some(lost.iter().fold(finding, |f, s| {
-        f.evidence(format!("{} ({}:{})", s.path.display(), s.numbers.0, s.numbers.1))
+        f.evidence(format!("{} ({})", s.path.display(), s.number))
     }))
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use procfs_core::process::MMapPath;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -15,7 +16,8 @@ use crate::host::{Host, NodeKind};
 use crate::ldso;
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::root::{Node, Root};
-use crate::sys::{probe, systemd};
+use crate::sys::{probe, procfs, systemd};
+use crate::vocabulary::DeviceNumber;
 
 /// What is read of one process.
 const MAX_TEXT: u64 = 4 << 20;
@@ -52,8 +54,8 @@ pub struct Seen {
 pub(super) struct Seat {
     pub(super) kind: NodeKind,
     pub(super) path: PathBuf,
-    /// As the host's node has them.
-    pub(super) numbers: (u32, u32),
+    /// As the host's node has it.
+    pub(super) number: DeviceNumber,
     pub(super) state: State,
     /// The host's grant names it.
     pub(super) granted: bool,
@@ -140,9 +142,7 @@ impl Seen {
             let found = root.resolve_nofollow(&node.path).ok();
             let state = match &found {
                 None => State::Absent,
-                Some(f) if f.kind() == FileType::CharacterDevice && f.rdev() == (node.major, node.minor) => {
-                    State::Untried
-                }
+                Some(f) if f.kind() == FileType::CharacterDevice && f.rdev() == node.number => State::Untried,
                 Some(_) => State::Wrong,
             };
             if let (State::Untried, Some(found)) = (state, found) {
@@ -151,9 +151,9 @@ impl Seen {
             self.nodes.push(Seat {
                 kind: node.kind,
                 path: node.path.clone(),
-                numbers: (node.major, node.minor),
+                number: node.number,
                 state,
-                granted: granted.contains(&(node.path.clone(), node.major, node.minor)),
+                granted: granted.contains(&(node.path.clone(), node.number)),
             });
         }
         let (places, nodes): (Vec<usize>, Vec<Node>) = tried.into_iter().unzip();
@@ -243,7 +243,7 @@ fn mapped(pid: u32) -> Vec<Mapped> {
     {
         let dir = proc.join(pid.to_string());
         let command = text(&dir.join("comm")).trim_end().to_owned();
-        for (path, deleted) in libraries(&text(&dir.join("maps"))) {
+        for (path, deleted) in libraries(&procfs::read_most(dir.join("maps"), MAX_TEXT)) {
             found.push(Mapped {
                 pid,
                 command: command.clone(),
@@ -255,12 +255,12 @@ fn mapped(pid: u32) -> Vec<Mapped> {
     found
 }
 
-/// The driver's libraries in `/proc/PID/maps` (proc(5)): the path is the sixth field, and may hold blanks.
-pub(super) fn libraries(maps: &str) -> Vec<(PathBuf, bool)> {
+/// The driver's libraries in `/proc/PID/maps`, and whether the file is gone.
+pub(super) fn libraries(maps: &[u8]) -> Vec<(PathBuf, bool)> {
     let mut found: Vec<(PathBuf, bool)> = Vec::new();
-    for line in maps.lines() {
-        let Some(at) = line.find('/') else { continue };
-        let path = &line[at..];
+    for mapping in procfs::mappings(maps) {
+        let MMapPath::Path(path) = mapping else { continue };
+        let Some(path) = path.to_str() else { continue };
         let (path, deleted) = path
             .strip_suffix(" (deleted)")
             .map_or((path, false), |p| (p, true));
@@ -300,10 +300,5 @@ fn unit(cgroup: &str) -> Option<Unit> {
 }
 
 fn text(path: &Path) -> String {
-    let mut bytes = Vec::new();
-    if let Ok(file) = fs::File::open(path) {
-        // A process that ends meanwhile leaves what was read so far.
-        let _ = file.take(MAX_TEXT).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&procfs::read_most(path, MAX_TEXT)).into_owned()
 }

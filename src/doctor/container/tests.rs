@@ -10,6 +10,7 @@ use super::*;
 use crate::containers::Container;
 use crate::doctor::Check;
 use crate::host::{DeviceNode, Gpu, KernelModule, Majors, NodeKind};
+use crate::vocabulary::{DeviceNumber, PciAddress};
 
 const VERSION: &str = "550.120";
 
@@ -17,8 +18,7 @@ fn host() -> Host {
     let node = |kind, path: &str, major, minor| DeviceNode {
         kind,
         path: path.into(),
-        major,
-        minor,
+        number: DeviceNumber { major, minor },
         mode: 0o666,
         uid: 0,
         gid: 0,
@@ -33,8 +33,8 @@ fn host() -> Host {
         gpus: vec![Gpu {
             index: 0,
             minor: 0,
-            uuid: "GPU-00000000-0000-0000-0000-000000000001".to_owned(),
-            pci: crate::host::PciAddress::default(),
+            uuid: "GPU-00000000-0000-0000-0000-000000000001".parse().ok(),
+            pci: PciAddress::default(),
             name: "A100".to_owned(),
             excluded: false,
             mig_devices: Vec::new(),
@@ -54,7 +54,7 @@ fn seen() -> Seen {
     let nodes = host().nodes.into_iter().map(|n| Seat {
         kind: n.kind,
         path: n.path,
-        numbers: (n.major, n.minor),
+        number: n.number,
         state: State::Opens,
         granted: true,
     });
@@ -300,7 +300,13 @@ fn a_reload_is_foreseen_and_what_it_took_can_be_given_back() {
     let mut lost = with_state(1, State::Fails(Errno::PERM));
     lost.unit = Some(unit("DevicePolicy=strict\n"));
     let repair = Repair::plan(&lost).unwrap();
-    assert_eq!(repair.devices, [(PathBuf::from("/dev/nvidia0"), 195, 0)]);
+    assert_eq!(
+        repair.devices,
+        [(
+            PathBuf::from("/dev/nvidia0"),
+            DeviceNumber { major: 195, minor: 0 }
+        )]
+    );
     assert_eq!(
         repair.describe(),
         [
@@ -328,9 +334,16 @@ fn mappings_are_read_as_the_kernel_writes_them() {
                 7f01-7f02 r--p 00000000 00:1f 12 /usr/lib/a dir/libcuda.so.1 (deleted)\n\
                 7f02-7f03 rw-p 00000000 00:00 0 \n\
                 7f03-7f04 r-xp 00000000 00:1f 13 /usr/lib/libnvidia-ml.so.550.120\n\
-                7f04-7f05 r-xp 00000000 00:1f 14 /usr/lib/libc.so.6\n";
+                7f04-7f05 r-xp 00000000 00:1f 14 /usr/lib/libc.so.6\n\
+                7f05-7f06 rw-p 00000000 00:00 0                          [anon:/tmp/libcuda.so.1]\n";
     assert_eq!(
-        libraries(maps),
+        libraries(
+            &[
+                &b"7e00-7f00 r-xp 00000000 00:1f 11 /\xff/lib\xff.so\n"[..],
+                maps.as_bytes()
+            ]
+            .concat()
+        ),
         [
             (PathBuf::from("/usr/lib/a dir/libcuda.so.1"), true),
             (PathBuf::from("/usr/lib/libnvidia-ml.so.550.120"), false)

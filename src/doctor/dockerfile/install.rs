@@ -4,6 +4,7 @@ use super::parse::{Instruction, Line, commands};
 use crate::compat::Cuda;
 use crate::compat::torch::{self, Release};
 use crate::sys::budget::{Budget, Exceeded};
+use crate::vocabulary::decimal;
 
 /// What kind of thing it is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -222,7 +223,8 @@ fn framework<'a>(word: &'a str, index: Option<&str>) -> Option<Framework<'a>> {
             let of_cupy = name.strip_prefix("cupy-cuda").and_then(|v| {
                 // `cupy-cuda12x`, `cupy-cuda118`
                 v.strip_suffix('x')
-                    .and_then(|major| format!("{major}.0").parse().ok())
+                    .and_then(decimal)
+                    .map(|major| Cuda { major, minor: 0 })
                     .or_else(|| torch::cuda_of_tag(&format!("cu{v}")))
             });
             of_cupy.map(|cuda| (name, Some(cuda), false, None))

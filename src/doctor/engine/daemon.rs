@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use procfs_core::process::LimitValue;
+
 use super::{ENVIRONMENT, Finding, NOFILE, NOT_A_DAEMON, SNAP, Severity, Whose, whose};
 use crate::engine::Engine;
 use crate::engine::flags::{self, Running};
 use crate::sys::daemon::Fault;
+use crate::sys::procfs;
 use crate::sys::root::Root;
 
 /// The limit that made NVML's client loop for 24 s (NVIDIA/nvidia-container-toolkit issue 1053).
@@ -88,12 +91,11 @@ fn look(running: Running) -> Daemon {
     }
 }
 
-/// `Max open files            1048576              1048576              files` (proc(5)).
+/// How many files a process may open.
 fn nofile(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|l| l.strip_prefix("Max open files"))?;
-    match line.split_ascii_whitespace().next()? {
-        "unlimited" => Some(u64::MAX),
-        number => number.parse().ok(),
+    match procfs::limits(limits.as_bytes())?.max_open_files.soft_limit {
+        LimitValue::Unlimited => Some(u64::MAX),
+        LimitValue::Value(files) => Some(files),
     }
 }
 
@@ -174,13 +176,10 @@ mod tests {
 
     #[test]
     fn the_limit_on_open_files() {
-        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
-                    Max open files            1048576              524288               files     \n";
+        let text = procfs::recorded::LIMITS;
         assert_eq!(nofile(text), Some(1_048_576));
-        assert_eq!(
-            nofile("Max open files            unlimited unlimited files"),
-            Some(u64::MAX)
-        );
+        assert_eq!(nofile(&text.replace("1048576", "unlimited")), Some(u64::MAX));
+        assert_eq!(nofile(&text.replace("1048576", "many")), None);
         assert_eq!(nofile(""), None);
     }
 }

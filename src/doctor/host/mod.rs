@@ -33,6 +33,7 @@ use crate::host::kept;
 use crate::host::pci::Bus;
 use crate::host::{Gpu, Host, Roots};
 use crate::sys::root::Root;
+use crate::vocabulary::or_empty;
 
 checks! {
     DRIVER = 7101, "host.driver", "The kernel module and the libraries of the driver are not both there, or not of one version.";
@@ -147,7 +148,7 @@ fn release(look: &Look<'_>) -> String {
 fn kept_gpus(look: &Look<'_>) -> Option<Finding> {
     let believed = |gpu: &Gpu| look.believed.iter().find(|b| b.pci == gpu.pci);
     let is = look.host.gpus.iter().find(|gpu| believed(gpu) != Some(gpu))?;
-    let told = |gpu: &Gpu| format!("{} {}, minor {}", gpu.name, gpu.uuid, gpu.minor);
+    let told = |gpu: &Gpu| format!("{} {}, minor {}", gpu.name, or_empty(gpu.uuid), gpu.minor);
     let file = format!("{RUN_DIR}/{}", kept::NAME);
     let finding = Finding::new(
         &KEPT,

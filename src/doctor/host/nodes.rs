@@ -62,14 +62,9 @@ fn nodes(look: &Look<'_>) -> Finding {
         .evidence
         .extend(wrong.into_iter().take(MAX_NAMED).cloned());
     let missing = missing.iter().take(MAX_NAMED);
-    finding.evidence.extend(missing.map(|n| {
-        format!(
-            "{}: not there, should be {}:{}",
-            n.path.display(),
-            n.major,
-            n.minor
-        )
-    }));
+    finding
+        .evidence
+        .extend(missing.map(|n| format!("{}: not there, should be {}", n.path.display(), n.number)));
     finding
 }
 

@@ -81,7 +81,7 @@ fn undriven(look: &Look<'_>, device: &Device, usable: usize) -> Finding {
                 "NVIDIA's module is loaded, but did not take it{}",
                 why_not_taken(look.host, device)
             ),
-            "see `dmesg | grep NVRM`, and install the flavour of the module or the driver branch that is for this GPU",
+            "see `dmesg | grep NVRM`, and install the flavor of the module or the driver branch that is for this GPU",
         ),
         (None, false) => (
             Severity::Fail,

@@ -1,9 +1,12 @@
 //! What is around the driver: firmware, SELinux, a container around the host, cgroups, the mount table.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use super::{CGROUPS, Finding, LEAK, Look, NESTED, SELINUX, Severity};
 use crate::sys::ns::in_user_namespace;
+use crate::sys::procfs;
 
 /// Firmware's variable, with the GUID of the global variables (UEFI 2.10, 3.3).
 const SECURE_BOOT: &str = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -166,15 +169,15 @@ fn cgroup_finding(look: &Look<'_>) -> Option<Finding> {
 /// Driver files that a broken injection mounted on the host itself, doubling with each container.
 fn leak(look: &Look<'_>) -> Option<Finding> {
     let text = look.roots.proc.read("1/mountinfo", MAX_MOUNTINFO).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    for point in text.lines().filter_map(|line| line.split(' ').nth(4)) {
-        let name = point.rsplit('/').next().unwrap_or_default();
-        if name.starts_with("libnvidia-") || name.starts_with("libcuda.so") {
-            *counts.entry(point).or_default() += 1;
+    let mut counts: HashMap<PathBuf, usize> = HashMap::new();
+    for mount in procfs::mounts(&text) {
+        let name = mount.mount_point.file_name().and_then(OsStr::to_str);
+        if name.is_some_and(|name| name.starts_with("libnvidia-") || name.starts_with("libcuda.so")) {
+            *counts.entry(mount.mount_point).or_default() += 1;
         }
     }
     let (point, count) = counts.into_iter().max_by_key(|(_, n)| *n)?;
+    let point = point.display();
     (count >= LEAKING).then(|| {
         Finding::new(
             &LEAK,

@@ -3,6 +3,7 @@
 use super::super::Check;
 use super::*;
 use crate::host::testhost::TestHost;
+use crate::sys::procfs::recorded::STATUS;
 
 const LIBRARIES: &[(&str, &str)] = &[("libcuda", "libcuda.so.1"), ("libnvidia-ml", "libnvidia-ml.so.1")];
 
@@ -251,11 +252,11 @@ fn a_machine_with_nvswitches_needs_its_fabric_manager() {
     host.file("proc/42/comm", "nv-fabricmanage\n");
     host.file(
         "proc/42/status",
-        "Name:\tnv-fabricmanage\nUid:\t1000\t1000\t1000\t1000\n",
+        STATUS.replace("Uid:\t0\t0\t0\t0", "Uid:\t1000\t1000\t1000\t1000"),
     );
     assert_eq!(worst(&examine(&host), &FABRIC), Some(Severity::Fail));
     // Root's, in a container.
-    host.file("proc/42/status", "Name:\tnv-fabricmanage\nUid:\t0\t0\t0\t0\n");
+    host.file("proc/42/status", STATUS);
     host.link("proc/self/ns/user", "user:[1]");
     host.link("proc/42/ns/user", "user:[1]");
     host.link("proc/42/exe", "/usr/bin/nv-fabricmanager");

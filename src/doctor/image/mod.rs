@@ -59,7 +59,7 @@ use self::walk::{Found, version_in_name};
 use super::{Finding, Report, Severity};
 use crate::compat::forward::{Note, Package};
 use crate::compat::{Class, Platform};
-use crate::ldso::{Flavour, flavour};
+use crate::ldso::{Flavor, flavor};
 use crate::request::{Facts, Requirement};
 use crate::sys::budget::Budget;
 use crate::sys::root::{Node, Root};
@@ -160,7 +160,7 @@ struct Contents<'a> {
     toolkit: Toolkit,
     environments: Vec<Environment>,
     libcudas: Vec<Libcuda>,
-    flavour: Flavour,
+    flavor: Flavor,
 }
 
 /// Looks at an image and judges it by `target`.
@@ -179,7 +179,7 @@ pub fn report(image: &Image, target: &Target, budget: &Budget, progress: &mut dy
             .take_while(|_| budget.check().is_ok())
             .filter_map(|path| Libcuda::at(&image.root, path))
             .collect(),
-        flavour: flavour(&image.root),
+        flavor: flavor(&image.root),
         found,
         files,
         image,
@@ -209,7 +209,7 @@ impl Contents<'_> {
 
     fn uses_cuda(&self) -> bool {
         let cuda = |(_, f): (&Environment, &Framework)| matches!(f.build, Build::Cuda(_));
-        self.toolkit.flavour != toolkit::Flavour::None
+        self.toolkit.flavor != toolkit::Flavor::None
             || self.frameworks().any(cuda)
             || self.environments.iter().any(|e| e.runtime().is_some())
     }
@@ -228,11 +228,11 @@ impl Contents<'_> {
             .map(|cuda| format!(" {cuda}"))
             .unwrap_or_default();
         report.fact("CUDA image", format!("{}{cuda}", self.toolkit.name()));
-        let libc = match (self.flavour, environments::glibc(self.files)) {
-            (Flavour::Glibc(_), Some((major, minor))) => format!("glibc {major}.{minor}"),
-            (Flavour::Glibc(_), None) => "glibc".to_owned(),
-            (Flavour::Musl(_), _) => "musl".to_owned(),
-            (Flavour::None, _) => "none".to_owned(),
+        let libc = match (self.flavor, environments::glibc(self.files)) {
+            (Flavor::Glibc(_), Some((major, minor))) => format!("glibc {major}.{minor}"),
+            (Flavor::Glibc(_), None) => "glibc".to_owned(),
+            (Flavor::Musl(_), _) => "musl".to_owned(),
+            (Flavor::None, _) => "none".to_owned(),
         };
         report.fact("C library", libc);
         for name in [
@@ -633,7 +633,7 @@ impl Contents<'_> {
     }
 
     fn libc(&self, report: &mut Report) {
-        if matches!(self.flavour, Flavour::Musl(_)) && self.uses_cuda() {
+        if matches!(self.flavor, Flavor::Musl(_)) && self.uses_cuda() {
             report.add(
                 Finding::new(
                     &LIBC,

@@ -22,17 +22,11 @@ pub struct Gpu {
 impl Gpu {
     /// Of `sm_90`, `9.0`, or a product name; `None` of what is in no table.
     pub fn named(text: &str) -> Option<Self> {
-        // People leave the brand out: "RTX 3070".
-        let full = [text.to_owned(), format!("GeForce {text}")];
-        let product = || full.iter().find_map(|name| gpu::sm_of_name(name));
-        let sm = text.parse().ok().or_else(product)?;
+        let gpu::Product { sm, class } = text.parse().ok()?;
         Some(Self {
             name: text.to_owned(),
             sm: Some(sm),
-            class: full.iter().find_map(|name| {
-                gpu::sm_of_name(name)?;
-                gpu::class_of_name(name)
-            }),
+            class,
         })
     }
 }

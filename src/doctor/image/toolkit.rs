@@ -17,7 +17,7 @@ const MAX_ENTRIES: usize = 1 << 16;
 
 /// Which image of NVIDIA's series, as in its tag.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Flavour {
+pub enum Flavor {
     /// No CUDA toolkit; frameworks may bring their own.
     #[default]
     None,
@@ -33,7 +33,7 @@ pub enum Flavour {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Toolkit {
     /// Which image it is like.
-    pub flavour: Flavour,
+    pub flavor: Flavor,
     /// Whether cuDNN is there too.
     pub cudnn: bool,
     /// The release.
@@ -45,32 +45,32 @@ pub struct Toolkit {
 impl Toolkit {
     /// As in a tag: `runtime-cudnn`.
     pub fn name(&self) -> String {
-        let flavour = match self.flavour {
-            Flavour::None => return "none".to_owned(),
-            Flavour::Base => "base",
-            Flavour::Runtime => "runtime",
-            Flavour::Devel => "devel",
+        let flavor = match self.flavor {
+            Flavor::None => return "none".to_owned(),
+            Flavor::Base => "base",
+            Flavor::Runtime => "runtime",
+            Flavor::Devel => "devel",
         };
         let cudnn = if self.cudnn { "-cudnn" } else { "" };
-        format!("{flavour}{cudnn}")
+        format!("{flavor}{cudnn}")
     }
 
     /// Looks at the configuration, then at the files.
     pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> Self {
         let libraries = Libraries::of(files, found);
         let var = |name: &str| config.and_then(|c| c.var(name));
-        let flavour = if var("NV_CUDA_CUDART_DEV_VERSION").is_some() || libraries.nvcc {
-            Flavour::Devel
+        let flavor = if var("NV_CUDA_CUDART_DEV_VERSION").is_some() || libraries.nvcc {
+            Flavor::Devel
         } else if var("NV_CUDA_LIB_VERSION").is_some() || libraries.cublas {
-            Flavour::Runtime
+            Flavor::Runtime
         } else if var("NV_CUDA_CUDART_VERSION").is_some() || libraries.cudart.is_some() {
-            Flavour::Base
+            Flavor::Base
         } else {
-            Flavour::None
+            Flavor::None
         };
-        let (cuda, evidence) = release(files, var("CUDA_VERSION"), &libraries, flavour);
+        let (cuda, evidence) = release(files, var("CUDA_VERSION"), &libraries, flavor);
         Self {
-            flavour,
+            flavor,
             cudnn: var("NV_CUDNN_VERSION").is_some() || libraries.cudnn,
             cuda,
             evidence,
@@ -82,7 +82,7 @@ fn release(
     files: &Files<'_>,
     variable: Option<&str>,
     libraries: &Libraries,
-    flavour: Flavour,
+    flavor: Flavor,
 ) -> (Option<Cuda>, String) {
     const FILE: &str = "/usr/local/cuda/version.json";
     if let Some(version) = variable
@@ -98,12 +98,12 @@ fn release(
         return (Some(cuda), format!("{FILE}: {version}"));
     }
     match &libraries.cudart {
-        Some((path, cuda)) if flavour != Flavour::None => (*cuda, path.display().to_string()),
+        Some((path, cuda)) if flavor != Flavor::None => (*cuda, path.display().to_string()),
         _ => (None, String::new()),
     }
 }
 
-/// The toolkit's libraries that tell the flavours apart.
+/// The toolkit's libraries that tell the flavors apart.
 #[derive(Debug, Default)]
 struct Libraries {
     /// The runtime outside of Python environments, and its release.

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::host::{Bits, DriverFile, FileKind, Gpu, Host, NodeKind};
 use crate::plan::{Plan, plan};
 use crate::request::{self, Capabilities, Door, Inputs, Request};
+use crate::vocabulary::or_empty;
 
 /// Host paths, one a line, in libnvidia-container's order: devices, binaries, libraries, 32-bit libraries, sockets, firmware.
 pub(super) fn list(host: &Host, config: &Config, list: &List) -> Result<String> {
@@ -157,9 +158,8 @@ fn row(gpu: &Gpu) -> [String; 7] {
         gpu.minor.to_string(),
         gpu.name.clone(),
         brand(&gpu.name).to_owned(),
-        gpu.uuid.clone(),
-        // NVML's form has eight digits of domain.
-        format!("{:0>16}", gpu.pci.to_string()).to_uppercase(),
+        or_empty(gpu.uuid),
+        gpu.pci.nvml(),
         sm_of_name(&gpu.name).map_or_else(
             || "Unknown".to_owned(),
             |sm| format!("{}.{}", sm.number() / 10, sm.number() % 10),

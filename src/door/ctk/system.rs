@@ -68,10 +68,9 @@ pub(super) fn run(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode> 
     if dry_run {
         for node in host.nodes.iter().filter(|n| !n.present) {
             out += &format!(
-                "would make {} c {}:{} mode {:04o}\n",
+                "would make {} c {} mode {:04o}\n",
                 node.path.display(),
-                node.major,
-                node.minor,
+                node.number,
                 node.mode
             );
         }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use lexopt::{Arg, ValueExt as _};
 
 use super::{next, read_text, show, usage};
-use crate::compat::gpu::{class_of_name, sm_of_name};
+use crate::compat::driver;
+use crate::compat::gpu::Product;
 use crate::doctor::dockerfile::{MAX_SIZE, Wanted, report};
 use crate::door::print;
 use crate::error::{Error, Result};
@@ -50,16 +51,15 @@ pub(super) fn run(mut args: lexopt::Parser) -> Result<ExitCode> {
             }
             Arg::Long("driver") => {
                 let version = text(args.value().map_err(|e| usage(e.to_string()))?)?;
-                let parsed = version
-                    .parse()
-                    .map_err(|_| not("--driver", &version, "a driver's version"))?;
-                wanted.driver = Some(parsed);
+                let parsed = driver::version(&version);
+                wanted.driver = Some(parsed.ok_or_else(|| not("--driver", &version, "a driver's version"))?);
             }
             Arg::Long("gpu") => {
                 let gpu = text(args.value().map_err(|e| usage(e.to_string()))?)?;
-                let sm = gpu.parse().ok().or_else(|| sm_of_name(&gpu));
-                wanted.sm = Some(sm.ok_or_else(|| not("--gpu", &gpu, "a GPU that nvoci knows"))?);
-                wanted.class = class_of_name(&gpu);
+                let product: Product = gpu
+                    .parse()
+                    .map_err(|_| not("--gpu", &gpu, "a GPU that nvoci knows"))?;
+                (wanted.sm, wanted.class) = (Some(product.sm), product.class);
             }
             Arg::Value(name) if file.is_none() => file = Some(name),
             other => return Err(usage(other.unexpected().to_string())),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lexopt::Arg;
 
 use super::{next, show, usage};
-use crate::compat::Platform;
+use crate::compat::{Platform, driver};
 use crate::doctor::image::{self, Gpu, Image, Progress, Target};
 use crate::door::{load_config, locations, print};
 use crate::error::Result;
@@ -117,8 +117,8 @@ fn target(options: &Options) -> Result<Target> {
         Target::of_host(&Host::discover(&roots, &locations)?, &roots)
     };
     if let Some(text) = &options.driver {
-        let version = text.parse();
-        target.driver = Some(version.map_err(|_| usage(format!("`{text}` is no driver version")))?);
+        let version = driver::version(text);
+        target.driver = Some(version.ok_or_else(|| usage(format!("`{text}` is no driver version")))?);
     }
     if !options.gpus.is_empty() {
         target.gpus.clone_from(&options.gpus);

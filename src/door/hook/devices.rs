@@ -81,7 +81,7 @@ pub(in crate::door) fn without_rules(
 
 /// The rules that allow `devices`.
 pub(in crate::door) fn rules_for(devices: &[Device]) -> Vec<DeviceRule> {
-    let rule = |d: &Device| DeviceRule::allow(RuleKind::Char, d.major, d.minor, Access::RW);
+    let rule = |d: &Device| DeviceRule::allow(RuleKind::Char, d.number.major, d.number.minor, Access::RW);
     devices.iter().map(rule).collect()
 }
 

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use crate::containers::Holders;
 use crate::host::Gpu;
+use crate::vocabulary::or_empty;
 
 /// The answer as metrics.
 pub(super) fn text(holders: &Holders, gpus: &[Gpu]) -> String {
@@ -21,7 +22,7 @@ pub(super) fn text(holders: &Holders, gpus: &[Gpu]) -> String {
     let info = |g: &Gpu| {
         let labels = [
             ("minor", g.minor.to_string()),
-            ("uuid", g.uuid.clone()),
+            ("uuid", or_empty(g.uuid)),
             ("name", g.name.clone()),
         ];
         let more: String = labels

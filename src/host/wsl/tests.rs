@@ -281,7 +281,7 @@ fn stray_files_do_not_fool_it() {
         let host = machine.discover();
         assert!(matches!(fault(&host), Fault::Closed(_)));
         assert_eq!(
-            host.node(NodeKind::Dxg).map(|n| (n.major, n.minor)),
+            host.node(NodeKind::Dxg).map(|n| (n.number.major, n.number.minor)),
             Some((10, 254))
         );
     }

@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use crate::sys::root::{path_of, read_proc};
 
 use super::{
-    Allowed, DeviceCgroup, DeviceRule, Hierarchy, Membership, bpf, mounted, open_below, parse, rules, unified,
+    Allowed, DeviceCgroup, DeviceRule, Hierarchy, bpf, list_of, mounted, open_below, parse, rules, unified,
 };
 
 /// What is read of `cgroup.procs`, in bytes: some ten thousand processes.
@@ -26,8 +26,6 @@ const MAX_PROCS: usize = 64 * 1024;
 const MAX_BELOW: usize = 512;
 /// How far below a unit's own cgroup a container's may lie; crun makes one more.
 const MAX_DEPTH: usize = 8;
-/// A directory's links without any directory in it: kernfs counts as other file systems do.
-const LINKS_OF_A_LEAF: u64 = 2;
 
 /// A device cgroup and who is in it.
 #[derive(Debug)]
@@ -93,11 +91,8 @@ impl DeviceCgroup {
     fn stranger_in_proc(&self) -> io::Result<Option<String>> {
         let container = mount_namespace("self")?;
         let is_here = |name: &str| {
-            let text = fs::read_to_string(format!("/proc/{name}/cgroup")).unwrap_or_default();
-            match parse(&text, !self.is_v1()) {
-                Some(Membership::V1 { path, .. } | Membership::V2 { path }) => is_below(path, &self.path),
-                None => false,
-            }
+            let list = list_of(name).unwrap_or_default();
+            parse(&list, !self.is_v1()).is_some_and(|c| is_below(&c.pathname, &self.path))
         };
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name().into_string().unwrap_or_default();
@@ -253,7 +248,8 @@ fn first_found<T>(
 /// The cgroups right below one.
 fn children(dir: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
     let mut found = Vec::new();
-    if rustix::fs::fstat(dir)?.st_nlink <= LINKS_OF_A_LEAF {
+    // A directory has two links and one more for each below it. The field's type differs by machine.
+    if rustix::fs::fstat(dir)?.st_nlink <= 2 {
         return Ok(found);
     }
     for entry in rustix::fs::Dir::read_from(dir)? {

@@ -1,4 +1,7 @@
 //! Landlock: what a process may do with files, by its own will and for good. Source: landlock(7), linux/landlock.h.
+//!
+//! The `landlock` crate is not used: it calls `fstat` on the directory of a rule (0.4.8), so a FUSE at the image's root would
+//! answer, or not, before the child is confined.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -86,5 +89,32 @@ pub(super) fn only_read_below(dir: BorrowedFd<'_>) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use rustix::fs::{Mode, OFlags};
+
+    use super::only_read_below;
+    use crate::sys::seccomp::{in_child, refuse};
+
+    #[test]
+    fn the_directory_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
+        let calls = [libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx];
+        assert!(in_child(|| {
+            let prepared = rustix::thread::set_no_new_privs(true).is_ok() && refuse(&calls).is_ok();
+            prepared
+                && match only_read_below(root.as_fd()) {
+                    Ok(()) => std::fs::File::open("/proc/self/stat").is_err(),
+                    // This kernel has no Landlock.
+                    Err(e) => matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)),
+                }
+        }));
     }
 }

@@ -10,19 +10,18 @@ use super::{Source, Take, Use, Walk, below, shown};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::mount::HostPlace;
 use crate::sys::owned::{self, OTHERS_WRITE};
-use crate::sys::root::{Node, split};
+use crate::sys::root::{DeviceNumber, Node, split};
 
 impl Walk<'_> {
-    /// A device node is what its numbers say.
-    pub(super) fn device(&self, path: &Path, numbers: (u32, u32), take: Take<'_>) -> Result<Source> {
+    /// A device node is what its number says.
+    pub(super) fn device(&self, path: &Path, number: DeviceNumber, take: Take<'_>) -> Result<Source> {
         let what = || format!("device node {}", self.shown(path));
         let is_it = |stat: &Stat| {
-            let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && number == numbers
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && DeviceNumber::from_raw(stat.st_rdev) == number
         };
         let other = || {
-            let (major, minor) = numbers;
-            let why = format!("it is not the character device {major}:{minor}");
+            let why = format!("it is not the character device {number}");
             Error::new(Code::DeviceNode, what(), why)
         };
         let name = below(path);

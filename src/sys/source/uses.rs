@@ -3,12 +3,13 @@
 use rustix::fs::FileType;
 
 use crate::sys::mount::Restrict;
+use crate::sys::root::DeviceNumber;
 
 /// What a source is for, which decides what it must be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Use {
-    /// A device node, by major and minor number: they say what it is, wherever the inode lies and whoever owns it.
-    Device(u32, u32),
+    /// A device node, by number: it says what the node is, wherever the inode lies and whoever owns it.
+    Device(DeviceNumber),
     /// A directory of data.
     Directory,
     /// A file of the driver.

@@ -5,7 +5,7 @@ use crate::sys::root::Root;
 
 /// The C library of a root, found by its loader alone.
 #[derive(Clone, Copy, Debug)]
-pub enum Flavour {
+pub enum Flavor {
     /// glibc, with the architecture of its loader.
     Glibc(&'static Arch),
     /// musl, as in Alpine. CUDA's user space needs glibc.
@@ -18,7 +18,7 @@ pub enum Flavour {
 ///
 /// Alpine with a glibc shim (gcompat) has both loaders and is musl; Debian with the musl package has both
 /// and is glibc.
-pub fn flavour(root: &Root) -> Flavour {
+pub fn flavor(root: &Root) -> Flavor {
     let has = |path: &str| root.resolve(path).is_ok_and(|node| node.is_file());
     let native_first = || {
         let native = Arch::native();
@@ -26,11 +26,11 @@ pub fn flavour(root: &Root) -> Flavour {
     };
     if let Some(arch) = native_first().find(|arch| has(arch.loader)) {
         if has(arch.musl.0) && has("/etc/alpine-release") {
-            return Flavour::Musl(arch);
+            return Flavor::Musl(arch);
         }
-        return Flavour::Glibc(arch);
+        return Flavor::Glibc(arch);
     }
     native_first()
         .find(|arch| has(arch.musl.0))
-        .map_or(Flavour::None, Flavour::Musl)
+        .map_or(Flavor::None, Flavor::Musl)
 }
