@@ -41,7 +41,7 @@ demo: build
 test: unit bounds integration
 
 unit:
-	$(CARGO) test --locked --target $(TARGET)
+	$(CARGO) test --locked --workspace --target $(TARGET)
 
 # The bounds themselves, for the release build; `unit` runs the same tests on the development build, which is slower.
 bounds: build
@@ -53,9 +53,9 @@ integration: build
 # Both machines that packages are made for: the other one is checked as far as a compiler can without linking.
 LINTED := $(TARGET) $(if $(filter $(MUSL),$(TARGET)),$(filter-out $(MUSL),x86_64-unknown-linux-musl aarch64-unknown-linux-musl))
 lint:
-	cargo fmt --check
+	cargo fmt --all --check
 	rustup target add $(LINTED)
-	for target in $(LINTED); do $(CARGO) clippy --locked --target $$target --all-targets -- -D warnings || exit 1; done
+	for target in $(LINTED); do $(CARGO) clippy --locked --workspace --target $$target --all-targets -- -D warnings || exit 1; done
 	integration/gates
 
 miri:

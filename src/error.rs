@@ -7,7 +7,9 @@
 use core::fmt;
 use std::io;
 
-use crate::sys::budget::Exceeded;
+pub use inroot::text::{Escaped, Line, shown};
+
+use crate::budget::Exceeded;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -237,6 +239,30 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
+impl Exceeded {
+    /// The error for a person; `what` is the input.
+    pub fn of(self, what: impl Into<String>) -> Error {
+        Error::new(Code::TooLarge, what, self.to_string())
+    }
+}
+
+impl From<inroot::owned::Error> for Error {
+    fn from(e: inroot::owned::Error) -> Self {
+        use inroot::owned::Error as E;
+        let what = e.path().display().to_string();
+        match e {
+            E::Io(_, cause) => Self::io(Code::System, what, &cause),
+            E::Untrusted(_, why) => Self::new(Code::UnsafeOwner, what, why),
+        }
+    }
+}
+
+impl From<ldso::cache::Broken> for Error {
+    fn from(e: ldso::cache::Broken) -> Self {
+        Self::new(Code::File, "ld.so.cache", e.0)
+    }
+}
+
 /// Adds context to an [`io::Result`].
 pub trait IoContext<T> {
     /// Turns an [`io::Error`] into an [`Error`] with `code`; `what` is made only on failure.
@@ -247,51 +273,6 @@ impl<T> IoContext<T> for io::Result<T> {
     fn context<S: Into<String>>(self, code: Code, what: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|e| Error::io(code, what(), &e))
     }
-}
-
-/// Characters of a text that [`Escaped`] shows.
-const MAX_SHOWN: usize = 600;
-
-/// The beginning of a text, as much as [`Escaped`] looks at: what follows need not be kept.
-pub fn shown(text: &str) -> &str {
-    let end = text.char_indices().nth(MAX_SHOWN + 1);
-    end.map_or(text, |(at, _)| text.get(..at).unwrap_or(text))
-}
-
-/// Shows text that may come from an image: control characters are escaped and the length is bounded.
-#[derive(Debug)]
-pub struct Escaped<'a>(pub &'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        one_line(self.0, MAX_SHOWN, f)
-    }
-}
-
-/// Shows a finished line of a log, whose parts may come from anywhere: as [`Escaped`], of up to 16,384 characters.
-#[derive(Debug)]
-pub struct Line<'a>(pub &'a str);
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        one_line(self.0, 16_384, f)
-    }
-}
-
-/// Characters that end a line, move the cursor, or change the order in which a terminal shows the others are escaped.
-fn one_line(text: &str, max: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (i, c) in text.chars().enumerate() {
-        if i == max {
-            return f.write_str("…");
-        }
-        let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || reorders || matches!(c, '\u{2028}' | '\u{2029}') {
-            write!(f, "{}", c.escape_default())?;
-        } else {
-            fmt::Write::write_char(f, c)?;
-        }
-    }
-    Ok(())
 }
 
 /// The text of an [`io::Error`] without Rust's "(os error N)" tail.
@@ -323,5 +304,23 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(numbers, sorted);
+    }
+
+    #[test]
+    fn the_error_has_a_code_and_survives_an_io_error() {
+        let exceeded = Exceeded {
+            resource: crate::budget::Resource::Entries,
+            limit: 7,
+        };
+        let error = exceeded.of("layer 1").to_string();
+        assert!(
+            error.starts_with("layer 1: it has more than 7 entries; fix: "),
+            "{error}"
+        );
+        let io = io::Error::from(exceeded);
+        assert!(
+            io.get_ref()
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Exceeded>)
+        );
     }
 }

@@ -16,7 +16,8 @@
 //! | [`cdi`] | CDI specifications: reading, writing, making them | strict in what it takes, the lowest version in what it writes |
 //! | [`engine`] | the engines' configuration files | gives back what it took |
 //! | [`oci`] | bundle, state, config.json | loses nothing it does not know |
-//! | [`doctor`] | checks and findings | looks, never changes |
+//! | [`doctor`] | checks of host, engines, images, containers | looks, never changes |
+//! | [`preflight`], [`findings`] | what keeps a container from computing; findings and reports | below hook and doctor |
 //! | [`compat`] | what works with what: tables with sources | pure; what it does not know is unknown |
 //! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
 //! | [`containers`] | what runs, as the kernel tells it | reads only; asks no engine |
@@ -28,7 +29,10 @@
 //! inode of the rootfs and every string that came from the image (environment, annotations) is not.
 
 pub mod apply;
+pub mod budget;
+pub mod capabilities;
 pub mod cdi;
+pub mod cdi_name;
 pub mod compat;
 pub mod config;
 pub mod containers;
@@ -38,13 +42,19 @@ mod documents;
 pub mod door;
 pub mod engine;
 pub mod error;
+pub mod findings;
 pub mod host;
-pub mod ldso;
 #[cfg(test)]
 mod lengths;
 pub mod oci;
 pub mod plan;
+pub mod preflight;
 pub mod request;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod vocabulary;
+
+pub use ldso;
+
+/// What `--version` prints.
+pub const VERSION_LINE: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"));

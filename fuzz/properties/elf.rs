@@ -1,5 +1,5 @@
 //! A library from an image.
-use nvoci::ldso::elf::{Want, read};
+use ldso::elf::{Want, read};
 
 use crate::count::reached;
 

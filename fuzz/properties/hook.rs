@@ -96,8 +96,8 @@ fn hook(parts: &[&[u8]], way: u8, policy: Result<Config>, bundle: &Path, host: &
     if let Some(Some(done)) = good(fuzzing::hook(args, state.as_bytes(), policy, host, &root)) {
         reached("accepted");
         reached(match done.cache.how {
-            nvoci::ldso::How::Merged => "hook: cache merged",
-            nvoci::ldso::How::Rebuilt { .. } => "hook: cache rebuilt",
+            ldso::How::Merged => "hook: cache merged",
+            ldso::How::Rebuilt { .. } => "hook: cache rebuilt",
             _ => "hook: no cache",
         });
         if done.rules > 0 {

@@ -1,7 +1,7 @@
 //! A cache from an image: reading it must not fail in any other way than with an error, and what can be
 //! extended must be readable and have the addition first.
-use nvoci::ldso::cache::Cache;
-use nvoci::ldso::merge::{Addition, merge, room};
+use ldso::cache::Cache;
+use ldso::merge::{Addition, merge, room};
 
 use crate::count::reached;
 

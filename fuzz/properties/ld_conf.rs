@@ -1,6 +1,6 @@
 //! Lines of an image's ld.so.conf, and its include patterns against names.
-use nvoci::ldso::conf::{Line, lines};
-use nvoci::ldso::{glob, order};
+use ldso::conf::{Line, lines};
+use ldso::{glob, order};
 
 use crate::count::reached;
 

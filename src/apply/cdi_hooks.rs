@@ -14,8 +14,9 @@ use rustix::fs::FileType;
 use super::container::Container;
 use super::cuda_compat::{self, Found};
 use super::driver_dir::{Attached, DriverDir};
-use super::image::{Image, Scanned};
+use super::image::Image;
 use super::message::Message;
+use super::message::Scanned;
 use super::{loader, procfs};
 use crate::compat::forward::HostDriver;
 use crate::error::{Code, Error, IoContext as _, Result};
@@ -201,9 +202,10 @@ fn scan(root: &Root, dirs: &[PathBuf]) -> Scanned {
                 path: path.clone(),
                 libs: Vec::new(),
             });
+            let first: Vec<_> = first.collect();
             let update = Update {
-                first: &first.collect::<Vec<_>>(),
                 conf_name: CONF_NAME,
+                ..loader::cache_update(&first)
             };
             return Scanned {
                 dirs: Vec::new(),
@@ -425,7 +427,7 @@ mod tests {
     use super::*;
     use crate::apply::Mounts;
     use crate::compat::forward::DEFAULT_DIR;
-    use crate::ldso::note::tests::elf_with_note;
+    use crate::ldso::fixtures::elf_with_note;
     use crate::sys::budget::Limits;
 
     fn root() -> tempfile::TempDir {

@@ -23,12 +23,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::container::Container;
-use super::cuda_compat::{self, Found, Preferred};
+use super::cuda_compat::{self, Found};
 use super::loader::{first_dirs, updated};
-use super::message::{Message, PreflightFinding, Refused};
+use super::message::{Message, PreflightFinding, Refused, Scanned, Seen};
 use super::texts::lacking;
 use crate::error::{Code, Error, Result};
-use crate::ldso::{CacheOutcome, Change};
+use crate::ldso::CacheOutcome;
 use crate::plan::Plan;
 use crate::sys::ns::MountNs;
 use crate::sys::reader::{MAX_MESSAGE, Port, Reader};
@@ -43,15 +43,6 @@ pub struct Image {
     reader: Reader,
     /// Where the driver directory is elsewhere than the child has to think at first.
     moved: bool,
-}
-
-/// What an image has that the plan depends on.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Seen {
-    /// Its CUDA compatibility libraries.
-    pub(super) preferred: Preferred,
-    /// For each of the plan's texts, whether a library is missing that it is about.
-    pub(super) lacking: Vec<bool>,
 }
 
 impl Image {
@@ -177,17 +168,6 @@ impl Image {
             _ => Err(out_of_turn()),
         }
     }
-}
-
-/// A scan with all that follows from it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Scanned {
-    /// Directories that the image's configuration does not name yet.
-    pub(super) dirs: Vec<PathBuf>,
-    /// Links to make and to remove.
-    pub(super) changes: Vec<Change>,
-    /// The cache.
-    pub(super) outcome: CacheOutcome,
 }
 
 /// The child's part of [`Image::open`], after the preflight.

@@ -39,13 +39,17 @@ pub(super) struct Loader {
 
 /// The cache of an image in which `first` come first.
 pub(super) fn updated(root: &Root, first: &[FirstDir]) -> CacheOutcome {
-    updated_cache(
-        root,
-        &Update {
-            first,
-            conf_name: CONF,
-        },
-    )
+    updated_cache(root, &cache_update(first))
+}
+
+/// The update of a loader's cache in which `first` come first.
+pub fn cache_update(first: &[FirstDir]) -> Update<'_> {
+    Update {
+        first,
+        conf_name: CONF,
+        libraries: "the driver's libraries",
+        on_musl: "CUDA's libraries need glibc and will not load",
+    }
 }
 
 impl Loader {
@@ -87,7 +91,7 @@ fn describe(outcome: &CacheOutcome) -> String {
         How::Merged => "merged".to_owned(),
         How::Rebuilt { reason } => format!("rebuilt: {reason}"),
         How::MuslPath => "musl path file".to_owned(),
-        _ => "none: the image has no dynamic loader".to_owned(),
+        How::None => "none: the image has no dynamic loader".to_owned(),
     }
 }
 

@@ -15,10 +15,29 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cuda_compat::{Found, MAX_LIBRARIES, Preferred};
-use super::image::{Scanned, Seen};
 use crate::error::Line;
 use crate::ldso::{CacheOutcome, Change, How, Warnings, cache_place};
 use crate::sys::reader::{Port, parse};
+
+/// What an image has that the plan depends on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Seen {
+    /// Its CUDA compatibility libraries.
+    pub(super) preferred: Preferred,
+    /// For each of the plan's texts, whether a library is missing that it is about.
+    pub(super) lacking: Vec<bool>,
+}
+
+/// A scan with all that follows from it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Scanned {
+    /// Directories that the image's configuration does not name yet.
+    pub(super) dirs: Vec<PathBuf>,
+    /// Links to make and to remove.
+    pub(super) changes: Vec<Change>,
+    /// The cache.
+    pub(super) outcome: CacheOutcome,
+}
 
 /// Findings of the preflight.
 const MAX_FINDINGS: usize = 256;

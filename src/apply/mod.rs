@@ -21,6 +21,7 @@ mod trees;
 pub use container::{Container, Mounts};
 pub use grant::{Grant, Grants};
 pub use image::Image;
+pub use loader::cache_update;
 pub use message::PreflightFinding;
 pub use record::Record;
 pub use sources::Sources;

@@ -19,6 +19,7 @@ pub mod edit;
 pub mod emit;
 pub mod explicit;
 pub mod generate;
+mod needed;
 pub mod read;
 pub mod registry;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use serde_json::{Value as Json, json};
 use toml_edit::{Item, TableLike};
 
-use crate::request::Capabilities;
+use crate::capabilities::Capabilities;
 
 use super::value::{Bad, Value, path, string, strings};
 

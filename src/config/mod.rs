@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 use toml_edit::{Document, Item, Table};
 
+use crate::capabilities::Capabilities;
 use crate::error::{Code, Error, IoContext, Result};
-use crate::request::Capabilities;
 use crate::sys::owned;
 
 pub use extra::{Extra, ExtraFile};

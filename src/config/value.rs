@@ -6,7 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Value as Json, json};
 use toml_edit::Item;
 
-use crate::request::{Capabilities, split_kind};
+use crate::capabilities::Capabilities;
+use crate::cdi_name::split_kind;
 
 /// The longest string and the longest list in a configuration file.
 const MAX_STRING: usize = 4096;

@@ -4,7 +4,6 @@
 //! the host has comes from [`crate::host`], what works with what from [`crate::compat`], what the loader would take
 //! from [`crate::ldso`]: the doctor has no discovery of its own.
 
-mod check;
 pub mod compose;
 pub mod container;
 pub mod dockerfile;
@@ -14,9 +13,42 @@ pub mod host;
 pub mod image;
 pub mod last;
 mod packages;
-pub mod preflight;
 pub(crate) mod render;
-mod report;
 
-pub use check::{Check, all_checks};
-pub use report::{Finding, Report, Severity};
+use crate::findings::check;
+pub use crate::findings::{Check, Finding, Report, Severity};
+
+/// The tables of all areas.
+const AREAS: &[&[Check]] = &[
+    host::CHECKS,
+    dockerfile::CHECKS,
+    compose::CHECKS,
+    explain::CHECKS,
+    engine::CHECKS,
+    container::CHECKS,
+    image::CHECKS,
+    crate::preflight::CHECKS,
+];
+
+/// Every check, in the order of the areas.
+pub fn all_checks() -> impl Iterator<Item = &'static Check> {
+    AREAS.iter().flat_map(|area| area.iter())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_and_names_are_unique() {
+        let mut numbers: HashSet<u16> = Code::ALL.iter().map(|c| c.number()).collect();
+        let mut names = HashSet::new();
+        for check in all_checks() {
+            assert!((7100..7900).contains(&check.number), "{check}");
+            assert!(numbers.insert(check.number), "{check} twice");
+            assert!(names.insert(check.name), "{} twice", check.name);
+        }
+    }
+}

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use super::cli::{Command, Page, Words, argument, flag};
 use super::inject;
+use crate::apply::cache_update;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::ldso::cache::{self, Cache, Entry};
-use crate::ldso::{self, How, Links, LoaderEnv, Run, Update, Warnings, abi, conf, scan};
+use crate::ldso::{self, How, Links, LoaderEnv, Run, Warnings, abi, conf, scan};
 use crate::sys::root::{Node, Root};
 
 pub(super) static COMMAND: Command<Options> = Command {
@@ -190,13 +191,7 @@ fn put_first(root: &Root, options: &Options, warnings: &mut Warnings) -> Result<
         .iter()
         .map(|dir| scan::first_dir(root, dir).context(Code::File, || dir.display().to_string()))
         .collect::<Result<Vec<_>>>()?;
-    let outcome = ldso::updated_cache(
-        root,
-        &Update {
-            first: &first,
-            conf_name: "00-nvoci.conf",
-        },
-    );
+    let outcome = ldso::updated_cache(root, &cache_update(&first));
     for line in &outcome.warnings {
         warnings.add(format_args!("{line}"));
     }

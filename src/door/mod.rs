@@ -128,6 +128,7 @@ static RUNTIME: Foreign = Foreign {
 /// Runs the door that `args` (with the program's name first) lead to.
 pub fn open(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     process::set_umask();
+    inroot::set_label("nvoci");
     let mut args = args.into_iter().collect::<Vec<OsString>>().into_iter();
     let name = args.next().unwrap_or_default();
     let name = Path::new(&name)

@@ -276,7 +276,7 @@ impl Search<'_> {
         };
         let cache = match Cache::parse(&bytes) {
             Ok(cache) => cache,
-            Err(e) => return host.warn(format!("{}: {}", path.display(), e.why())),
+            Err(e) => return host.warn(format!("{}: {e}", path.display())),
         };
         for entry in cache.entries() {
             if is_driver_name(entry.soname) && self.wants(entry.soname) {

@@ -14,8 +14,6 @@
 //! [`provenance`] says which annotations are the engine's word, and decides what is granted.
 //! What is not granted gives nothing and leaves a note; only a request that was granted can fail.
 
-mod capabilities;
-mod cdi;
 mod devices;
 mod limits;
 mod provenance;
@@ -27,8 +25,8 @@ mod variables;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
-pub use capabilities::Capabilities;
-pub use cdi::{CdiName, split_kind};
+pub use crate::capabilities::Capabilities;
+pub use crate::cdi_name::{CdiName, split_kind};
 pub use provenance::Provenance;
 pub use require::{Facts, Requirement, evaluate_all};
 pub use select::{GpuView, Selected, needs_mig_uuids, select};

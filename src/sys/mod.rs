@@ -1,16 +1,10 @@
 //! What needs the kernel's newer or unsafe interfaces: in-root paths, the mount API, namespaces,
 //! cgroup devices, capabilities. The only module with `unsafe`.
 
-pub mod budget;
-pub mod cgroup;
 pub mod daemon;
 pub mod dxg;
-mod handle;
 pub mod lock;
-pub mod mount;
-pub mod mountinfo;
 pub mod ns;
-pub mod owned;
 #[cfg(test)]
 pub(crate) mod peak;
 pub mod probe;
@@ -18,8 +12,36 @@ pub mod process;
 pub mod procfs;
 pub mod program;
 pub mod reader;
-pub mod root;
 pub mod scratch;
 mod seccomp;
 pub mod source;
 pub mod systemd;
+
+pub use crate::budget;
+pub use device_cgroup as cgroup;
+pub use inroot::{mount, mountinfo, root};
+
+/// [`inroot::owned`], with errors that have a code.
+pub mod owned {
+    use std::path::Path;
+
+    pub(super) use inroot::owned::{MAX_LINKS, OTHERS_WRITE, STICKY, keeps, may_be_fuse, trusted_users};
+
+    use super::root::Node;
+    use crate::error::Result;
+
+    /// [`inroot::owned::find`].
+    pub fn find(path: &Path) -> Result<Option<Node>> {
+        Ok(inroot::owned::find(path)?)
+    }
+
+    /// [`inroot::owned::find_lasting`].
+    pub fn find_lasting(path: &Path) -> Result<Option<Node>> {
+        Ok(inroot::owned::find_lasting(path)?)
+    }
+
+    /// [`inroot::owned::check`].
+    pub fn check(node: &Node, path: &Path) -> Result<()> {
+        Ok(inroot::owned::check(node, path)?)
+    }
+}

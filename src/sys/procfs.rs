@@ -8,10 +8,9 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+pub use device_cgroup::cgroups;
 use procfs_core::process::{Limits, MMapPath, MemoryMaps, MountInfo, MountInfos, Stat, Status};
-use procfs_core::{
-    CharDeviceEntry, Devices, FromBufRead, FromRead as _, ProcessCGroup, ProcessCGroups, Uptime,
-};
+use procfs_core::{CharDeviceEntry, Devices, FromBufRead, FromRead as _, Uptime};
 use rustix::io::Errno;
 
 /// The files here are shorter, so that one call reads them.
@@ -38,11 +37,6 @@ pub fn read_most(path: impl AsRef<Path>, max: u64) -> Vec<u8> {
         let _ = file.take(max).read_to_end(&mut bytes);
     }
     bytes
-}
-
-/// The cgroups of a process, `/proc/PID/cgroup`. The unified hierarchy's has no controllers.
-pub fn cgroups(list: &[u8]) -> impl Iterator<Item = ProcessCGroup> {
-    lines(list).filter_map(parse::<ProcessCGroups>).flatten()
 }
 
 /// The mounts of a namespace, `/proc/PID/mountinfo`, with the kernel's escapes (`\040`) in their paths.

@@ -8,8 +8,8 @@ mod driver_dir;
 mod pci;
 mod uuid;
 
-pub use crate::sys::root::DeviceNumber;
 pub use driver_dir::{LAST_RESORTS, RECORD};
+pub use inroot::root::DeviceNumber;
 pub use pci::PciAddress;
 pub use uuid::{GpuUuid, MigDevice, MigUuid, Uuid, UuidStart};
 

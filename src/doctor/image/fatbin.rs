@@ -249,7 +249,7 @@ impl Entry {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::ldso::section::tests::elf_with;
+    use crate::ldso::fixtures::elf_with;
     use crate::lengths::{Field, each};
 
     pub(in super::super) fn entry(kind: u16, arch: u32, version: (u16, u16), payload: usize) -> Vec<u8> {

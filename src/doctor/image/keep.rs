@@ -347,10 +347,10 @@ mod tests {
     /// A large library with code in the middle: what is kept reads like the whole.
     #[test]
     fn headers_alone_tell_the_same() {
-        use crate::ldso::section::tests::elf_with;
+        use crate::ldso::fixtures::elf_with;
         let budget = Budget::default();
         let small = library();
-        let section = crate::ldso::section::sections(small.as_slice())
+        let section = ldso::section::sections(small.as_slice())
             .unwrap()
             .into_iter()
             .find(|s| s.name == b".nv_fatbin")
@@ -377,7 +377,7 @@ mod tests {
     /// Headers in every 4 KiB of 12 MiB need no block each.
     #[test]
     fn headers_that_lie_apart_are_kept_in_little() {
-        use crate::ldso::section::tests::elf_with;
+        use crate::ldso::fixtures::elf_with;
         let budget = Budget::default();
         let one = container_of(&[entry(2, 80, (1, 7), 4096)]);
         let large = elf_with(&[(".nv_fatbin", one.repeat((12 << 20) / one.len()))]);
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn the_list_of_architectures_is_kept() {
-        use crate::ldso::section::tests::elf_with;
+        use crate::ldso::fixtures::elf_with;
         let mut rodata = vec![b'r'; 12 << 20];
         let place = 6 << 20;
         rodata[place - 1..place + 14].copy_from_slice(b"\0sm_50 sm_60\0rr");

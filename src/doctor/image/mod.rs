@@ -21,14 +21,11 @@ pub mod fatbin;
 pub mod frameworks;
 pub mod keep;
 pub mod layer;
-pub mod libcuda;
 pub mod packages;
 pub mod scratch;
 mod search;
 pub mod source;
 pub mod tar;
-pub mod target;
-pub mod text;
 pub mod toolkit;
 mod unpack;
 pub mod verdict;
@@ -43,23 +40,25 @@ use rustix::fs::FileType;
 
 pub use checks::CHECKS;
 pub use source::Image;
-pub use target::{Gpu, Target};
 
 use self::checks::{
     BAKED, CAPABILITIES, COMPAT, EMPTY, ENVIRONMENT, INCOMPLETE, LIBC, REQUIRE, SHADOWED, STUB,
 };
 use self::environments::{Environment, Kind};
 use self::fatbin::Fatbins;
-use self::frameworks::{Build, Framework};
-use self::libcuda::Libcuda;
+use self::frameworks::Framework;
 use self::scratch::{Library, Scratch};
 use self::toolkit::Toolkit;
 use self::verdict::Need;
-use self::walk::{Found, version_in_name};
+use self::walk::Found;
 use super::{Finding, Report, Severity};
+use crate::compat::Platform;
 use crate::compat::forward::{Note, Package};
-use crate::compat::{Class, Platform};
 use crate::ldso::{Flavor, flavor};
+use crate::preflight::build::Build;
+use crate::preflight::compat_first;
+use crate::preflight::libcuda::{self, Libcuda, version_in_name};
+pub use crate::preflight::{Gpu, Target};
 use crate::request::{Facts, Requirement};
 use crate::sys::budget::Budget;
 use crate::sys::root::{Node, Root};
@@ -681,57 +680,4 @@ fn build_name(build: &Build) -> String {
         Build::Rocm => "ROCm".to_owned(),
         Build::Unknown => "build unknown".to_owned(),
     }
-}
-
-/// What is wrong with compatibility libraries that come first; `None` where they fit.
-pub(super) fn compat_first(hiding: &Libcuda, target: &Target) -> Option<(Severity, String)> {
-    let version = hiding.version.as_deref()?;
-    let driver = target.driver?;
-    let package = Package {
-        version: version.parse().ok()?,
-        note: hiding.note.as_deref().and_then(Note::parse),
-    };
-    if target.platform == Platform::Windows {
-        return Some((
-            Severity::Fail,
-            format!(
-                "CUDA compatibility libraries of driver {version} come first, but WSL2 has no forward compatibility"
-            ),
-        ));
-    }
-    if target
-        .gpus
-        .iter()
-        .any(|g| g.class.is_some_and(|c| !Class::allows_forward(c)))
-    {
-        return Some((
-            Severity::Fail,
-            format!(
-                "CUDA compatibility libraries of driver {version} come first: error 804, \"forward compatibility was attempted on non supported HW\""
-            ),
-        ));
-    }
-    if package.version <= driver {
-        return Some((
-            Severity::Fail,
-            format!(
-                "CUDA compatibility libraries of driver {version} come before the newer driver {driver}: error 803"
-            ),
-        ));
-    }
-    let branches = package
-        .note
-        .as_ref()
-        .map(|n| n.branches.as_slice())
-        .unwrap_or_default();
-    if !branches.is_empty() && !branches.contains(&driver.major()) {
-        return Some((
-            Severity::Fail,
-            format!(
-                "CUDA compatibility libraries of driver {version} come first, but do not work with branch {}: error 803",
-                driver.major()
-            ),
-        ));
-    }
-    None
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::checks::{ARCHITECTURE, CPU_ONLY, RUNS};
 use super::environments::{Environment, Kind};
 use super::fatbin::{Codes, Fatbins};
-use super::frameworks::{Build, Framework};
-use super::target::{Gpu, Target};
+use super::frameworks::Framework;
+use super::{Gpu, Target};
 use crate::compat::forward::Package;
 use crate::compat::{Cuda, Outcome, Sm, ptx, torch};
 use crate::doctor::{Finding, Severity};
+use crate::preflight::build::Build;
 
 /// The error that programs end with, as CUDA says it.
 const TOO_OLD: &str = "error 35, \"CUDA driver version is insufficient for CUDA runtime version\"";

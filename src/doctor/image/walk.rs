@@ -184,16 +184,6 @@ pub fn is_driver_library(name: &[u8]) -> bool {
     ours && versioned || OTHERS.iter().any(|other| name.starts_with(other))
 }
 
-/// The version in a driver library's name: three digits, then one or two more numbers.
-pub fn version_in_name(path: &Path) -> Option<&str> {
-    let (_, version) = path.file_name()?.to_str()?.split_once(".so.")?;
-    let mut parts = version.split('.');
-    let branch = parts.next()?;
-    let numeric = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    (branch.len() >= 3 && numeric(branch) && parts.clone().count() >= 1 && parts.all(numeric))
-        .then_some(version)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,10 +224,11 @@ mod tests {
             paths(&found.libcuda),
             ["/usr/lib/x86_64-linux-gnu/libcuda.so.535.104.05"]
         );
-        assert_eq!(found.driver_libraries.len(), 1);
-        assert_eq!(version_in_name(&found.driver_libraries[0]), Some("535.104.05"));
+        assert_eq!(
+            paths(&found.driver_libraries),
+            ["/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.535.104.05"]
+        );
         assert_eq!(found.runtimes.len(), 1);
-        assert_eq!(version_in_name(Path::new("/x/libcuda.so.1")), None);
         assert_eq!(found.incomplete, "");
     }
 

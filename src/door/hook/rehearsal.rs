@@ -9,8 +9,8 @@ use super::{
 };
 use crate::apply::image;
 use crate::config::Config;
-use crate::doctor::Finding;
 use crate::error::Result;
+use crate::findings::Finding;
 use crate::ldso::CacheOutcome;
 use crate::oci::State;
 use crate::plan::Plan;

@@ -1,0 +1,28 @@
+//! Paths that somebody else controls: lookups that stay below a directory, proofs that only root can have
+//! chosen an inode, and mounts by descriptor.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`root`] | lookups by descriptor that never leave a directory |
+//! | [`owned`] | files that only root can have written |
+//! | [`mount`] | mounts that are made detached and attached to an inode |
+//! | [`mountinfo`] | the mounts of a namespace as the kernel lists them |
+//! | [`text`] | names of such a tree, shown on one line |
+//! | [`handle`] | the same inode by way of another mount |
+
+#[allow(unsafe_code)]
+pub mod handle;
+mod label;
+#[allow(unsafe_code)]
+pub mod mount;
+pub mod mountinfo;
+pub mod owned;
+#[allow(unsafe_code)]
+pub mod root;
+pub mod text;
+
+pub use label::{label, set_label};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

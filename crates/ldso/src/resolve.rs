@@ -1,0 +1,241 @@
+//! Where the loader would find a library, without running it.
+//!
+//! glibc's order (ld.so(8)): the `DT_RPATH` of who asks, unless it has a `DT_RUNPATH`; `LD_LIBRARY_PATH`;
+//! the `DT_RUNPATH`; the cache; the system directories. A file of another class or machine is passed over and
+//! the search goes on. musl asks `LD_LIBRARY_PATH`, the run path, then its directory list.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use super::abi::Arch;
+use super::cache::{self, Cache};
+use super::elf::{self, ElfInfo, Want};
+use super::flavor::{Flavor, flavor};
+use super::{CACHE, dirs, musl};
+use inroot::root::Root;
+
+/// Directories of one search path that are looked at.
+const MAX_PATHS: usize = 256;
+
+/// What decides a search besides the root.
+#[derive(Clone, Debug, Default)]
+pub struct LoaderEnv {
+    /// `LD_LIBRARY_PATH`, as the process has it.
+    pub library_path: Option<Vec<u8>>,
+    /// The program or library that asks: its path and what [`elf::read`] said of it.
+    pub asked_by: Option<(PathBuf, ElfInfo)>,
+    /// `e_machine` and class of the process; the root's own by default.
+    pub abi: Option<(u16, bool)>,
+    /// The `glibc-hwcaps` names that the processor supports, best first; none by default.
+    pub hwcaps: Vec<String>,
+}
+
+/// A library that the loader would take.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Found {
+    /// The container path under which it is found (symbolic links not followed).
+    pub path: PathBuf,
+    /// What led there.
+    pub via: Via,
+}
+
+/// What led the loader to a library.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Via {
+    /// The name has a slash.
+    Path,
+    /// `DT_RPATH` of who asks.
+    Rpath,
+    /// `LD_LIBRARY_PATH`.
+    LibraryPath,
+    /// `DT_RUNPATH` of who asks.
+    Runpath,
+    /// `/etc/ld.so.cache`.
+    Cache,
+    /// A directory that is always searched.
+    SystemDir,
+}
+
+impl std::fmt::Display for Via {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Path => "path",
+            Self::Rpath => "DT_RPATH",
+            Self::LibraryPath => "LD_LIBRARY_PATH",
+            Self::Runpath => "DT_RUNPATH",
+            Self::Cache => CACHE,
+            Self::SystemDir => "system directory",
+        })
+    }
+}
+
+/// Finds `soname` as the root's loader would for a process with `env`; `None` when it would fail, or the root
+/// has no loader.
+pub fn resolve(root: &Root, soname: &str, env: &LoaderEnv) -> Option<Found> {
+    let flavor = flavor(root);
+    let arch = match flavor {
+        Flavor::Glibc(arch) | Flavor::Musl(arch) => arch,
+        Flavor::None => return None,
+    };
+    let search = Search {
+        root,
+        arch,
+        env,
+        abi: env.abi.unwrap_or((arch.machine, true)),
+    };
+    if soname.contains('/') {
+        return search.fits(Path::new(soname)).then(|| Found {
+            path: PathBuf::from(soname),
+            via: Via::Path,
+        });
+    }
+    if soname.is_empty() {
+        return None;
+    }
+    let (rpath, runpath) = match &env.asked_by {
+        Some((_, info)) => (info.rpath.as_deref(), info.runpath.as_deref()),
+        None => (None, None),
+    };
+    let library_path = env.library_path.as_deref();
+    if matches!(flavor, Flavor::Musl(_)) {
+        let system = musl::search_path(root, arch);
+        return search
+            .list(library_path, soname, Via::LibraryPath)
+            .or_else(|| search.list(runpath.or(rpath), soname, Via::Runpath))
+            .or_else(|| search.in_dirs(system.iter().map(|dir| bytes_path(dir)), soname, Via::SystemDir));
+    }
+    search
+        .list(rpath.filter(|_| runpath.is_none()), soname, Via::Rpath)
+        .or_else(|| search.list(library_path, soname, Via::LibraryPath))
+        .or_else(|| search.list(runpath, soname, Via::Runpath))
+        .or_else(|| search.in_cache(soname))
+        .or_else(|| {
+            let system = dirs::system_dirs(root, arch).iter().map(Path::new);
+            search.in_dirs(system, soname, Via::SystemDir)
+        })
+}
+
+struct Search<'a> {
+    root: &'a Root,
+    arch: &'static Arch,
+    env: &'a LoaderEnv,
+    /// `e_machine` and whether 64-bit.
+    abi: (u16, bool),
+}
+
+impl Search<'_> {
+    /// Searches a list of directories as it stands in the environment or in an ELF file.
+    fn list(&self, list: Option<&[u8]>, soname: &str, via: Via) -> Option<Found> {
+        let list = list?;
+        // Only LD_LIBRARY_PATH may use semicolons too.
+        let separator = |&b: &u8| b == b':' || b == b';' && via == Via::LibraryPath;
+        let dirs: Vec<PathBuf> = list
+            .split(separator)
+            .take(MAX_PATHS)
+            // An empty or relative one means the process's working directory, which is not known.
+            .filter_map(|dir| self.expand(dir))
+            .filter(|dir| dir.is_absolute())
+            .collect();
+        self.in_dirs(dirs.iter().map(PathBuf::as_path), soname, via)
+    }
+
+    fn in_dirs<'d>(&self, dirs: impl Iterator<Item = &'d Path>, soname: &str, via: Via) -> Option<Found> {
+        for dir in dirs {
+            let hwcaps = self
+                .env
+                .hwcaps
+                .iter()
+                .map(|name| dir.join("glibc-hwcaps").join(name));
+            for dir in hwcaps.chain(std::iter::once(dir.to_owned())) {
+                let path = dir.join(soname);
+                if self.fits(&path) {
+                    return Some(Found { path, via });
+                }
+            }
+        }
+        None
+    }
+
+    fn in_cache(&self, soname: &str) -> Option<Found> {
+        let bytes = self.root.read(CACHE, cache::MAX_BYTES).ok()?;
+        let cache = Cache::parse(&bytes).ok()?;
+        let flags = self.arch.flags_of(self.abi.0, self.abi.1, 0)?;
+        let rank = |hwcap: Option<usize>| match hwcap {
+            None => Some(usize::MAX),
+            Some(index) => {
+                let name = cache.hwcaps().get(index)?;
+                self.env.hwcaps.iter().position(|known| known.as_bytes() == *name)
+            }
+        };
+        let best = cache
+            .find(soname.as_bytes())
+            // The loader of a 32-bit ABI takes the neutral types, too.
+            .filter(|entry| entry.flags == flags && entry.soname == soname.as_bytes())
+            .filter(|entry| entry.hwcap == 0 || entry.hwcaps_index().is_some())
+            .filter_map(|entry| Some((rank(entry.hwcaps_index())?, entry)))
+            // The first of equals.
+            .min_by_key(|(rank, _)| *rank)?
+            .1;
+        let path = best.os_path().to_owned();
+        self.fits(&path).then_some(Found {
+            path,
+            via: Via::Cache,
+        })
+    }
+
+    /// Replaces the loader's tokens; `None` where one is unknown.
+    fn expand(&self, dir: &[u8]) -> Option<PathBuf> {
+        if !dir.contains(&b'$') {
+            return Some(bytes_path(dir).to_owned());
+        }
+        let origin = || {
+            let (path, _) = self.env.asked_by.as_ref()?;
+            Some(path.parent()?.as_os_str().as_bytes())
+        };
+        let lib: &[u8] = match dirs::system_dirs(self.root, self.arch)[0].strip_prefix("/lib/") {
+            Some(triplet) if self.abi.1 => &[b"lib/", triplet.as_bytes()].concat(),
+            _ if self.abi.1 => b"lib64",
+            _ => b"lib",
+        };
+        let platform: &[u8] = match self.arch.triplet.split_once('-') {
+            Some((machine, _)) => machine.as_bytes(),
+            None => return None,
+        };
+        let mut out = Vec::new();
+        let mut rest = dir;
+        while let Some(at) = rest.iter().position(|&b| b == b'$') {
+            out.extend_from_slice(&rest[..at]);
+            rest = &rest[at + 1..];
+            let tokens: [(&str, Option<&[u8]>); 3] = [
+                ("ORIGIN", origin()),
+                ("LIB", Some(lib)),
+                ("PLATFORM", Some(platform)),
+            ];
+            let (after, value) = tokens.into_iter().find_map(|(name, value)| {
+                let braced = rest
+                    .strip_prefix(b"{")
+                    .and_then(|r| r.strip_prefix(name.as_bytes()))
+                    .and_then(|r| r.strip_prefix(b"}"));
+                let after = braced.or_else(|| rest.strip_prefix(name.as_bytes()))?;
+                Some((after, value))
+            })?;
+            out.extend_from_slice(value?);
+            rest = after;
+        }
+        out.extend_from_slice(rest);
+        Some(bytes_path(&out).to_owned())
+    }
+
+    /// Whether the loader of this ABI would take the file.
+    fn fits(&self, path: &Path) -> bool {
+        let Ok(file) = self.root.resolve(path).and_then(|node| node.open_read()) else {
+            return false;
+        };
+        elf::read(&file, Want::Soname).is_ok_and(|info| (info.machine, info.is_64) == self.abi)
+    }
+}
+
+fn bytes_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}

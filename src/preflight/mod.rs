@@ -1,0 +1,433 @@
+//! The quick part of `doctor image`, made of every container that asked for a GPU, while it is created.
+//!
+//! Only a few known files are read, all bounded; no directory is walked, no library's code is looked at. What it cannot
+//! see in that time it does not say.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub mod build;
+pub mod libcuda;
+mod target;
+pub mod text;
+
+pub use target::{Gpu, Target};
+
+use self::build::{Build, MAX_TEXT, tensorflow_of, torch_of};
+use self::libcuda::{Kind, Libcuda, hides_the_driver};
+use crate::compat::forward::{DEFAULT_DIR, Note, Package};
+use crate::compat::{Class, Cuda, Outcome, Platform};
+use crate::findings::check::checks;
+use crate::findings::{Finding, Severity};
+use crate::sys::root::Root;
+
+checks! {
+    DRIVER = 7701, "preflight.driver", "The driver is too old for the container's CUDA.";
+    CPU_ONLY = 7702, "preflight.cpu-only", "The container asked for a GPU, but its framework was installed without GPU code.";
+    STUB = 7703, "preflight.stub", "The loader finds a stub of libcuda before the driver's library.";
+    BAKED = 7704, "preflight.baked-driver", "The loader finds a libcuda that was baked into the image before the driver's.";
+    COMPAT = 7705, "preflight.compat", "The image's CUDA compatibility libraries come before a driver that they do not fit.";
+}
+
+/// Reading stops after this long; what was not read is not judged.
+const DEADLINE: Duration = Duration::from_millis(3);
+/// Minor versions of Python 3 that packages are looked for of.
+const PYTHONS: core::ops::RangeInclusive<u32> = 6..=15;
+/// Where environments commonly are, besides where the container's variables point.
+const PREFIXES: [&str; 6] = [
+    "/opt/conda",
+    "/opt/venv",
+    "/venv",
+    "/app/.venv",
+    "/usr/local",
+    "/usr",
+];
+/// Prefixes that are taken from variables.
+const MAX_PREFIXES: usize = 8;
+/// Entries of a directory of compatibility libraries.
+const MAX_COMPAT: usize = 64;
+/// `version.json` of a toolkit.
+const MAX_VERSION: u64 = 64 << 10;
+
+/// A container that is being created.
+#[derive(Debug)]
+pub struct Container<'a> {
+    /// Its files.
+    pub root: &'a Root,
+    /// Its variables.
+    pub env: &'a [(String, String)],
+    /// Where the driver is put, at this very moment perhaps.
+    pub driver_dir: &'a Path,
+}
+
+impl Container<'_> {
+    fn var(&self, name: &str) -> Option<&str> {
+        let found = self.env.iter().rev().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// What keeps the container from computing, the worst first.
+pub fn check(container: &Container<'_>, target: &Target) -> Vec<Finding> {
+    let until = Instant::now() + DEADLINE;
+    let mut found: Vec<Finding> = loader(container, target).into_iter().collect();
+    let frameworks = frameworks(container, until);
+    found.extend(driver(container, target, &frameworks));
+    found.extend(cpu_only(&frameworks));
+    found.sort_by_key(|f| core::cmp::Reverse(f.severity));
+    found
+}
+
+/// Which libcuda comes first.
+fn loader(container: &Container<'_>, target: &Target) -> Option<Finding> {
+    let path = container.var("LD_LIBRARY_PATH")?;
+    let hiding = hides_the_driver(container.root, path, "libcuda.so.1", container.driver_dir)?;
+    let dir = hiding.path.parent().unwrap_or(Path::new("/")).display();
+    let (check, severity, cause) = match hiding.kind {
+        Kind::Stub | Kind::Empty => (
+            &STUB,
+            Severity::Fail,
+            "a stub is found before the driver's library: error 34, \"CUDA driver is a stub library\""
+                .to_owned(),
+        ),
+        Kind::Driver => (
+            &BAKED,
+            Severity::Fail,
+            format!(
+                "libcuda of driver {} in the image is found before the host's",
+                hiding.version.as_deref().unwrap_or("of unknown version")
+            ),
+        ),
+        Kind::Compat => {
+            let (severity, cause) = compat_first(&hiding, target)?;
+            (&COMPAT, severity, cause)
+        }
+    };
+    Some(
+        Finding::new(check, severity, hiding.path.display().to_string(), cause)
+            .fix(format!("take {dir} out of LD_LIBRARY_PATH")),
+    )
+}
+
+/// A framework's version file.
+struct Installed {
+    name: &'static str,
+    path: PathBuf,
+    version: String,
+    build: Build,
+}
+
+/// Entries of a library directory that are listed; in a larger one each Python is looked up.
+const MAX_LISTED: usize = 4096;
+
+fn frameworks(container: &Container<'_>, until: Instant) -> Vec<Installed> {
+    let root = container.root;
+    let mut all = Vec::new();
+    for prefix in prefixes(container) {
+        // Most of them are not there, which one listing tells.
+        let there = match root.read_dir(prefix.join("lib"), MAX_LISTED) {
+            Ok(entries) => Some(entries),
+            Err(e) if e.raw_os_error() == Some(libc::EFBIG) => None,
+            Err(_) => continue,
+        };
+        let is_there = |python: &String| {
+            let mut names = there.iter().flatten().map(|entry| &entry.name);
+            there.is_none() || names.any(|name| name == python.as_str())
+        };
+        let sites = PYTHONS
+            .rev()
+            .map(|n| format!("python3.{n}"))
+            .chain((prefix == Path::new("/usr")).then(|| "python3".to_owned()))
+            .filter(is_there)
+            .flat_map(|python| ["site-packages", "dist-packages"].map(|dir| format!("{python}/{dir}")));
+        for site in sites {
+            if Instant::now() > until {
+                return all;
+            }
+            // Looked up from the root: below `lib` a link may lead elsewhere.
+            let site = prefix.join("lib").join(site);
+            all.extend(of_site(root, &site));
+        }
+    }
+    all
+}
+
+fn of_site(root: &Root, site: &Path) -> Vec<Installed> {
+    let mut all = Vec::new();
+    let torch = site.join("torch/version.py");
+    if let Ok(text) = root.read_text(&torch, MAX_TEXT)
+        && let Some((version, build)) = torch_of(&text)
+    {
+        all.push(Installed {
+            name: "PyTorch",
+            path: torch,
+            version,
+            build,
+        });
+    }
+    let tensorflow = site.join("tensorflow/python/platform/build_info.py");
+    if let Ok(text) = root.read_text(&tensorflow, MAX_TEXT) {
+        all.push(Installed {
+            name: "TensorFlow",
+            path: tensorflow,
+            version: String::new(),
+            build: tensorflow_of(&text).0,
+        });
+    }
+    all
+}
+
+/// Where Python environments may be, in the order in which the container would take them.
+fn prefixes(container: &Container<'_>) -> Vec<PathBuf> {
+    let named = ["VIRTUAL_ENV", "CONDA_PREFIX"]
+        .into_iter()
+        .filter_map(|name| container.var(name))
+        .map(PathBuf::from);
+    let path = container.var("PATH").unwrap_or_default();
+    let of_path = path
+        .split(':')
+        .filter_map(|dir| Some(Path::new(dir.strip_suffix("/bin")?).to_owned()));
+    let user = container.var("HOME").map(|home| Path::new(home).join(".local"));
+    let mut all: Vec<PathBuf> = Vec::new();
+    let variables = named.chain(user).chain(of_path).filter(|p| p.is_absolute());
+    for prefix in variables.take(MAX_PREFIXES).chain(PREFIXES.map(PathBuf::from)) {
+        if !all.contains(&prefix) {
+            all.push(prefix);
+        }
+    }
+    all
+}
+
+fn cpu_only(frameworks: &[Installed]) -> Option<Finding> {
+    if frameworks.iter().any(|f| matches!(f.build, Build::Cuda(_))) {
+        return None;
+    }
+    let found = frameworks.iter().find(|f| f.build == Build::Cpu)?;
+    Some(
+        Finding::new(
+            &CPU_ONLY,
+            Severity::Fail,
+            found.path.display().to_string(),
+            format!(
+                "the container asked for a GPU, but its {} {}is a CPU-only build",
+                found.name,
+                spaced(&found.version)
+            ),
+        )
+        .fix(format!(
+            "install a CUDA build of {}; `nvoci doctor image` names it",
+            found.name
+        )),
+    )
+}
+
+fn spaced(version: &str) -> String {
+    if version.is_empty() {
+        String::new()
+    } else {
+        format!("{version} ")
+    }
+}
+
+/// Whether the driver is too old for what is there, compatibility libraries counted.
+fn driver(container: &Container<'_>, target: &Target, frameworks: &[Installed]) -> Option<Finding> {
+    let framework = frameworks.iter().find_map(|f| match f.build {
+        Build::Cuda(Some(cuda)) => Some((
+            f.path.display().to_string(),
+            format!("{} {}", f.name, f.version),
+            cuda,
+        )),
+        _ => None,
+    });
+    let needs = framework.into_iter().chain(toolkit(container));
+    for (subject, name, cuda) in needs {
+        let Some((Outcome::Impossible(_), _)) = target.judge(cuda, None) else {
+            continue;
+        };
+        // Rare enough that a directory may be read for it.
+        let package = compat_package(container.root);
+        if let Some((Outcome::Impossible(change), _)) = target.judge(cuda, package.as_ref()) {
+            let cause = format!(
+                "{} needs CUDA {cuda}, but this is {}: error 35, \"CUDA driver version is insufficient for CUDA runtime version\"",
+                name.trim_end(),
+                target.describe()
+            );
+            return Some(Finding::new(&DRIVER, Severity::Fail, subject, cause).fix(change.to_string()));
+        }
+    }
+    None
+}
+
+/// The CUDA release that the image is of.
+fn toolkit(container: &Container<'_>) -> Option<(String, String, Cuda)> {
+    const FILE: &str = "/usr/local/cuda/version.json";
+    if let Some(version) = container.var("CUDA_VERSION")
+        && let Ok(cuda) = version.parse()
+    {
+        return Some((format!("CUDA_VERSION={version}"), "the image".to_owned(), cuda));
+    }
+    let bytes = container.root.read(FILE, MAX_VERSION).ok()?;
+    let json: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let cuda = json["cuda"]["version"].as_str()?.parse().ok()?;
+    Some((FILE.to_owned(), "the image".to_owned(), cuda))
+}
+
+fn compat_package(root: &Root) -> Option<Package> {
+    let entries = root.read_dir(DEFAULT_DIR, MAX_COMPAT).ok()?;
+    let found = entries
+        .iter()
+        .filter_map(|e| {
+            Libcuda::at(root, &Path::new(DEFAULT_DIR).join(&e.name)).filter(|_| is_libcuda(&e.name))
+        })
+        .find(|l| l.version.is_some())?;
+    Some(Package {
+        version: found.version?.parse().ok()?,
+        note: found.note.as_deref().and_then(Note::parse),
+    })
+}
+
+fn is_libcuda(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"libcuda.so.")
+}
+
+/// What is wrong with compatibility libraries that come first; `None` where they fit.
+pub fn compat_first(hiding: &Libcuda, target: &Target) -> Option<(Severity, String)> {
+    let version = hiding.version.as_deref()?;
+    let driver = target.driver?;
+    let package = Package {
+        version: version.parse().ok()?,
+        note: hiding.note.as_deref().and_then(Note::parse),
+    };
+    if target.platform == Platform::Windows {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come first, but WSL2 has no forward compatibility"
+            ),
+        ));
+    }
+    if target
+        .gpus
+        .iter()
+        .any(|g| g.class.is_some_and(|c| !Class::allows_forward(c)))
+    {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come first: error 804, \"forward compatibility was attempted on non supported HW\""
+            ),
+        ));
+    }
+    if package.version <= driver {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come before the newer driver {driver}: error 803"
+            ),
+        ));
+    }
+    let branches = package
+        .note
+        .as_ref()
+        .map(|n| n.branches.as_slice())
+        .unwrap_or_default();
+    if !branches.is_empty() && !branches.contains(&driver.major()) {
+        return Some((
+            Severity::Fail,
+            format!(
+                "CUDA compatibility libraries of driver {version} come first, but do not work with branch {}: error 803",
+                driver.major()
+            ),
+        ));
+    }
+    None
+}
+
+/// The target of a plan: its driver, and the GPUs by name.
+pub fn target(driver: &str, wsl: bool, gpus: impl Iterator<Item = String>) -> Target {
+    use crate::compat::gpu;
+    Target {
+        driver: driver.parse().ok(),
+        platform: if wsl { Platform::Windows } else { Platform::Linux },
+        gpus: gpus
+            .map(|name| Gpu {
+                sm: gpu::sm_of_name(&name),
+                class: gpu::class_of_name(&name),
+                name,
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_root(files: &[(&str, &str)], env: &[(&str, &str)], driver: &str) -> Vec<u16> {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let root = Root::open(dir.path()).unwrap();
+        let env: Vec<(String, String)> = env
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect();
+        let container = Container {
+            root: &root,
+            env: &env,
+            driver_dir: Path::new("/usr/local/nvidia"),
+        };
+        let gpu = "NVIDIA GeForce RTX 3070".to_owned();
+        let found = check(&container, &target(driver, false, std::iter::once(gpu)));
+        found.iter().map(|f| f.check.number).collect()
+    }
+
+    const CONDA: &str = "opt/conda/lib/python3.10/site-packages/torch/version.py";
+    const CU117: &str = "__version__ = '2.0.1+cu117'\ncuda = '11.7'\n";
+    const CU121: &str = "__version__ = '2.1.2+cu121'\ncuda: Optional[str] = '12.1'\n";
+    const CPU: &str = "__version__ = '2.0.1'\ncuda = None\n";
+
+    #[test]
+    fn frameworks_and_drivers() {
+        assert_eq!(check_root(&[(CONDA, CU117)], &[], "470.256.02"), [0; 0]);
+        assert_eq!(check_root(&[(CONDA, CU121)], &[], "470.256.02"), [7701]);
+        assert_eq!(check_root(&[(CONDA, CU117)], &[], "352.55"), [7701]);
+        assert_eq!(check_root(&[(CONDA, CPU)], &[], "560.35.03"), [7702]);
+        // One with a GPU build is enough.
+        let venv = "venv/lib/python3.12/site-packages/torch/version.py";
+        assert_eq!(
+            check_root(&[(CONDA, CPU), (venv, CU117)], &[], "560.35.03"),
+            [0; 0]
+        );
+        assert_eq!(check_root(&[], &[], "352.55"), [0; 0]);
+    }
+
+    #[test]
+    fn variables_lead_to_environments_and_toolkits() {
+        let own = "srv/env/lib/python3.9/site-packages/torch/version.py";
+        assert_eq!(check_root(&[(own, CPU)], &[], "560.35.03"), [0; 0]);
+        for env in [
+            ("VIRTUAL_ENV", "/srv/env"),
+            ("PATH", "/usr/bin:/srv/env/bin"),
+            ("CONDA_PREFIX", "/srv/env"),
+        ] {
+            assert_eq!(check_root(&[(own, CPU)], &[env], "560.35.03"), [7702]);
+        }
+        assert_eq!(
+            check_root(&[], &[("CUDA_VERSION", "12.4.1")], "470.256.02"),
+            [7701]
+        );
+        assert_eq!(
+            check_root(&[], &[("CUDA_VERSION", "11.8.0")], "470.256.02"),
+            [0; 0]
+        );
+        let version = r#"{"cuda":{"version":"12.4.1"}}"#;
+        assert_eq!(
+            check_root(&[("usr/local/cuda/version.json", version)], &[], "470.256.02"),
+            [7701]
+        );
+    }
+}
