@@ -5,6 +5,7 @@
 # make package  .deb, .rpm and tarball in target/package; MACHINE=aarch64 for the other machine
 # make miri asan   the unit tests of the pure modules under Miri; all unit and property tests with AddressSanitizer (nightly)
 # make bench    what it costs, beside the bare runtime, in one run
+# make counts   what a start costs in system calls, page faults, forks and bytes read; fails where it has grown
 
 SHELL := /bin/bash
 # The musl target where it can be had, else static glibc.
@@ -17,7 +18,7 @@ endif
 export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
 CARGO := cargo
 
-.PHONY: all build package demo test unit bounds integration lint miri asan bench
+.PHONY: all build package demo test unit bounds integration lint miri asan bench counts
 all: build
 
 build:
@@ -65,6 +66,9 @@ asan:
 
 bench: build
 	integration/bench/run
+
+counts: build
+	integration/counts/run
 
 # hostile-long   what CI takes a sample of: 10,000 starts against a race, 1,000 creates, every fault
 # reproducible   the release binary, built twice and compared

@@ -29,6 +29,9 @@
 #ifndef SYS_mount_setattr
 #define SYS_mount_setattr 442
 #endif
+#ifndef SYS_open_tree_attr
+#define SYS_open_tree_attr 467
+#endif
 
 static const struct { const char *name; long nr; int changes; } calls[] = {
 	{ "mkdirat", SYS_mkdirat, 1 }, { "mkdir", SYS_mkdir, 1 }, { "mknodat", SYS_mknodat, 1 }, { "symlinkat", SYS_symlinkat, 1 },
@@ -36,7 +39,8 @@ static const struct { const char *name; long nr; int changes; } calls[] = {
 	{ "rename", SYS_rename, 1 }, { "write", SYS_write, 1 }, { "writev", SYS_writev, 1 }, { "pwrite64", SYS_pwrite64, 1 },
 	{ "ftruncate", SYS_ftruncate, 1 }, { "fchmod", SYS_fchmod, 1 }, { "fchmodat", SYS_fchmodat, 1 }, { "fchownat", SYS_fchownat, 1 },
 	{ "fchown", SYS_fchown, 1 }, { "mount", SYS_mount, 1 }, { "umount2", SYS_umount2, 1 }, { "open_tree", SYS_open_tree, 1 },
-	{ "move_mount", SYS_move_mount, 1 }, { "mount_setattr", SYS_mount_setattr, 1 }, { "fsopen", SYS_fsopen, 1 },
+	{ "move_mount", SYS_move_mount, 1 }, { "mount_setattr", SYS_mount_setattr, 1 },
+	{ "open_tree_attr", SYS_open_tree_attr, 1 }, { "fsopen", SYS_fsopen, 1 },
 	{ "fsconfig", SYS_fsconfig, 1 }, { "fsmount", SYS_fsmount, 1 }, { "setns", SYS_setns, 1 }, { "bpf", SYS_bpf, 1 },
 	{ "capset", SYS_capset, 1 }, { "prctl", SYS_prctl, 1 }, { "seccomp", SYS_seccomp, 1 }, { "setfsuid", SYS_setfsuid, 1 },
 	{ "setfsgid", SYS_setfsgid, 1 }, { "fchdir", SYS_fchdir, 1 }, { "chdir", SYS_chdir, 1 },

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::sys::mount::mount_id;
+use crate::sys::mount::{duplicate, mount_id, remember_root};
 use crate::sys::mountinfo::MountTable;
-use crate::sys::root::{Node, Root};
+use crate::sys::root::{Node, Root, split};
 
 /// The root directory of a container that is being made.
 ///
@@ -44,8 +44,7 @@ impl Container {
     pub fn open(path: &Path, mounts: Mounts<'_>) -> Result<Self> {
         let root = Self::open_root(path)?;
         let what = || format!("rootfs {}", path.display());
-        let top = root.resolve("/").context(Code::System, what)?;
-        let own = mount_id(top.as_fd()).context(Code::System, what)?;
+        let own = mount_id(root.as_fd()).context(Code::System, what)?;
         let real = root.path().context(Code::System, what)?;
         let table = MountTable::own().context(Code::System, || "the list of mounts")?;
         if mounts.by_runtime && table.is_covered(&real, own) {
@@ -53,14 +52,20 @@ impl Container {
             return Err(Error::new(Code::UnsafeRootfs, what(), why)
                 .fix("use an image without a link to / at the volume's destination"));
         }
+        if let Ok(top) = duplicate(root.as_fd()) {
+            remember_root(top, own);
+        }
         let made_for_it = table.made_for(&real, mounts.host);
         let mut tmpfs_mounts = Vec::new();
         for destination in mounts.tmpfs {
             let Ok(node) = root.resolve(destination) else {
                 continue;
             };
-            match mount_id(node.as_fd()) {
-                Ok(id) if id != own && made_for_it.contains(&id) => tmpfs_mounts.push(id),
+            match node.mount_id() {
+                Ok(id) if id != own && made_for_it.contains(&id) => {
+                    tmpfs_mounts.push(id);
+                    remember_root(node.into_fd(), id);
+                }
                 _ => {}
             }
         }
@@ -96,20 +101,28 @@ impl Container {
         &self.root
     }
 
+    /// Directories of the container's own, each looked up once; for a piece of work in which nothing is mounted over one.
+    pub(super) fn own_dirs(&self) -> OwnDirs<'_> {
+        OwnDirs {
+            container: self,
+            found: Vec::new(),
+        }
+    }
+
     /// Whether an inode is the container's own: not on a volume.
     pub fn owns(&self, node: &Node) -> io::Result<bool> {
-        let id = mount_id(node.as_fd())?;
+        let id = node.mount_id()?;
         Ok(self.own_mount == id || self.tmpfs_mounts.contains(&id))
     }
 
     /// Whether an inode is on a tmpfs that the spec asked for.
     pub fn on_tmpfs(&self, node: &Node) -> io::Result<bool> {
-        Ok(self.tmpfs_mounts.contains(&mount_id(node.as_fd())?))
+        Ok(self.tmpfs_mounts.contains(&node.mount_id()?))
     }
 
     /// Whether an inode is on a tmpfs that somebody made for this container alone.
     pub(super) fn on_made(&self, node: &Node) -> bool {
-        mount_id(node.as_fd()).is_ok_and(|id| self.made_for_it.contains(&id))
+        node.mount_id().is_ok_and(|id| self.made_for_it.contains(&id))
     }
 
     /// The directory at `path`, made where it is missing.
@@ -117,22 +130,55 @@ impl Container {
     /// # Errors
     /// `EROFS` when it would have to be made on a volume, or is on one.
     pub fn own_dir(&self, path: &Path) -> io::Result<Node> {
-        for ancestor in path.ancestors() {
-            match self.root.resolve(ancestor) {
+        // What is there may be reached through links; what is missing is made below it, each in the one before.
+        let mut missing = Vec::new();
+        let mut at = path;
+        let mut made = loop {
+            match self.root.resolve(at) {
                 Ok(node) if !node.is_dir() => return Err(Errno::NOTDIR.into()),
                 Ok(node) if !self.owns(&node)? => return Err(Errno::ROFS.into()),
-                Ok(node) if ancestor == path => return Ok(node),
-                Ok(_) => break,
-                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+                Ok(node) if missing.is_empty() => return Ok(node),
+                Ok(node) => break node,
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+                    let (parent, name) = split(at)?;
+                    missing.push(name);
+                    at = parent;
+                }
                 Err(e) => return Err(e),
             }
+        };
+        for name in missing.into_iter().rev() {
+            made = made.mkdir(name, 0o755)?;
         }
-        let made = self.root.mkdir_all(path, 0o755)?;
         // Between the look and the making, somebody with a volume in here may have put something else on the way.
         if self.owns(&made)? {
             Ok(made)
         } else {
             Err(Errno::ROFS.into())
         }
+    }
+}
+
+/// See [`Container::own_dirs`].
+#[derive(Debug)]
+pub(super) struct OwnDirs<'c> {
+    container: &'c Container,
+    found: Vec<(PathBuf, Node)>,
+}
+
+impl OwnDirs<'_> {
+    /// As [`Container::own_dir`].
+    pub(super) fn get(&mut self, path: &Path) -> io::Result<&Node> {
+        let known = self
+            .found
+            .iter()
+            .position(|(at, _)| at.as_os_str() == path.as_os_str());
+        let index = if let Some(index) = known {
+            index
+        } else {
+            self.found.push((path.to_owned(), self.container.own_dir(path)?));
+            self.found.len() - 1
+        };
+        Ok(&self.found[index].1)
     }
 }

@@ -7,35 +7,47 @@ use rustix::fs::FileType;
 use super::container::Container;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::Device;
-use crate::sys::mount::Detached;
+use crate::sys::mount::{Detached, Placed};
+use crate::sys::process::close_together;
 use crate::sys::root::{Node, split};
 
 /// Binds each node to its place. A node that the engine has made already is left as it is.
 pub(super) fn add(container: &Container, devices: Vec<(Device, Option<Detached>)>) -> Result<()> {
+    let mut dirs = container.own_dirs();
+    let mut done = Vec::new();
     for (device, tree) in devices {
         let what = || format!("device node {} in the container", device.path.display());
         let (dir, name) = split(&device.path).context(Code::DeviceNode, what)?;
-        if is_there(container, &device)? {
-            continue;
-        }
-        let parent = container.own_dir(dir).map_err(|e| refuse(&device, dir, &e))?;
         let Some(tree) = tree else {
+            if is_there(container, &device)? {
+                continue;
+            }
+            dirs.get(dir).map_err(|e| refuse(&device, dir, &e))?;
             let why = "the container's definition has it, but the runtime has made no such node";
             return Err(Error::new(Code::DeviceNode, what(), why).fix("mount nothing over /dev"));
         };
-        match parent.placeholder(name) {
-            Ok(()) => {}
+        let parent = match dirs.get(dir) {
+            Ok(parent) => parent,
+            Err(_) if is_there(container, &device)? => continue,
+            Err(e) => return Err(refuse(&device, dir, &e)),
+        };
+        match Placed::make(parent, name) {
+            Ok(place) => done.extend(place.attach(tree).context(Code::Mount, what)?),
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+                if is_there(container, &device)? {
+                    continue;
+                }
                 check_placeholder(
                     container,
                     &parent.child(name).context(Code::DeviceNode, what)?,
                     &device,
                 )?;
+                tree.attach(parent, name).context(Code::Mount, what)?;
             }
             Err(e) => return Err(refuse(&device, dir, &e)),
         }
-        tree.attach(&parent, name).context(Code::Mount, what)?;
     }
+    close_together(done);
     Ok(())
 }
 

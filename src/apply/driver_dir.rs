@@ -1,18 +1,24 @@
 //! The driver directory: one tmpfs that only nvoci has touched, attached at one place of the rootfs.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::apply::container::Container;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::{DriverFile, Link};
-use crate::sys::mount::{Detached, Restrict, mount_id};
+use crate::sys::mount::{Detached, Placed, Restrict};
+use crate::sys::process::close_together;
 use crate::sys::root::{Node, split};
 use crate::vocabulary::{LAST_RESORTS, RECORD};
 
 /// Room for links, generated text and the record; driver files are bound and take none.
 const SIZE: u64 = 4 << 20;
+
+/// Descriptors that are kept to be closed together.
+const MAX_OPEN: usize = 128;
 
 /// The attached driver directory.
 #[derive(Debug)]
@@ -21,6 +27,8 @@ pub(super) struct DriverDir {
     pub(super) path: PathBuf,
     /// Its root.
     pub(super) top: Node,
+    /// Directories below it, each looked up once: dozens of files share a few.
+    dirs: RefCell<Vec<(PathBuf, Rc<Node>)>>,
 }
 
 /// What [`DriverDir::attach`] found.
@@ -64,6 +72,7 @@ impl DriverDir {
             return Ok(Attached::New(Self {
                 path: path.to_owned(),
                 top,
+                dirs: RefCell::default(),
             }));
         }
         Err(Error::new(Code::Mount, "driver directory", notes.join(", "))
@@ -73,25 +82,41 @@ impl DriverDir {
     /// Binds the driver files. Returns what became of those that the container can do without.
     pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
-        let mut places = Places::below(&self.top);
+        let mut done = Vec::new();
         for (file, tree) in files {
-            let bound = bind(&mut places, &file, tree)
+            let bound = self
+                .bind(&file, tree)
                 .context(Code::Mount, || format!("driver file {}", file.source.display()));
             match bound {
                 Err(e) if !file.required => warnings.push(e.to_string()),
-                bound => bound?,
+                bound => done.extend(bound?),
+            }
+            if done.len() >= MAX_OPEN {
+                close_together(std::mem::take(&mut done));
             }
         }
+        close_together(done);
         Ok(warnings)
+    }
+
+    /// Binds one file to its place. Returns what to close.
+    fn bind(&self, file: &DriverFile, tree: Detached) -> std::io::Result<Vec<OwnedFd>> {
+        let dir = self.dir(&file.dir())?;
+        let name = OsStr::new(&file.name);
+        if tree.is_dir() {
+            dir.mkdir(name, 0o755)?;
+            tree.attach(&dir, name)?;
+            return Ok(Vec::new());
+        }
+        Placed::make(&dir, name)?.attach(tree)
     }
 
     /// Makes the links.
     pub(super) fn link(&self, links: &[Link]) -> Result<()> {
-        let mut places = Places::below(&self.top);
         for link in links {
             let what = || format!("link {}", link.at.display());
             let (dir, name) = split(&link.at).context(Code::Mount, what)?;
-            let dir = places.get(dir).context(Code::Mount, what)?;
+            let dir = self.dir(dir).context(Code::Mount, what)?;
             match dir.symlink_new(name, &link.target) {
                 // A driver file of that name is better than a link to another one.
                 Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
@@ -101,68 +126,41 @@ impl DriverDir {
         Ok(())
     }
 
-    /// Writes a generated file at the top and returns it.
-    pub(super) fn write(&self, name: &str, data: &[u8]) -> std::io::Result<Node> {
-        self.top.write_file(OsStr::new(name), 0o444, data)?;
+    /// Writes a generated file at the top.
+    pub(super) fn write(&self, name: &str, data: &[u8]) -> std::io::Result<()> {
+        let name = OsStr::new(name);
+        match self.top.create_file(name, 0o444, data) {
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => self.top.write_file(name, 0o444, data),
+            created => created,
+        }
+    }
+
+    /// [`DriverDir::write`], and the file.
+    pub(super) fn written(&self, name: &str, data: &[u8]) -> std::io::Result<Node> {
+        self.write(name, data)?;
         self.top.child(name)
     }
 
     /// The directory `path` below the driver directory, made where it is missing.
-    pub(super) fn dir(&self, path: &Path) -> std::io::Result<Node> {
-        make_dir(&self.top, path)
-    }
-}
-
-/// Directories below the driver directory, each looked up once: dozens of files share a few.
-struct Places<'a> {
-    top: &'a Node,
-    made: Vec<(PathBuf, Node)>,
-}
-
-impl<'a> Places<'a> {
-    fn below(top: &'a Node) -> Self {
-        Self {
-            top,
-            made: Vec::new(),
-        }
-    }
-
-    fn get(&mut self, path: &Path) -> std::io::Result<&Node> {
+    pub(super) fn dir(&self, path: &Path) -> std::io::Result<Rc<Node>> {
         let known = self
-            .made
+            .dirs
+            .borrow()
             .iter()
-            .position(|(p, _)| p.as_os_str() == path.as_os_str());
-        let index = if let Some(index) = known {
-            index
-        } else {
-            self.made.push((path.to_owned(), make_dir(self.top, path)?));
-            self.made.len() - 1
-        };
-        Ok(&self.made[index].1)
-    }
-}
-
-fn make_dir(top: &Node, path: &Path) -> std::io::Result<Node> {
-    let mut node = None;
-    for component in path.components() {
-        if let std::path::Component::Normal(name) = component {
-            let next = node.as_ref().unwrap_or(top).mkdir(name, 0o755)?;
-            node = Some(next);
+            .find(|(at, _)| at.as_os_str() == path.as_os_str())
+            .map(|(_, node)| Rc::clone(node));
+        if let Some(node) = known {
+            return Ok(node);
         }
+        let (above, name) = split(path)?;
+        let made = match above.as_os_str().as_encoded_bytes() {
+            b"" | b"/" => self.top.mkdir(name, 0o755)?,
+            _ => self.dir(above)?.mkdir(name, 0o755)?,
+        };
+        let made = Rc::new(made);
+        self.dirs.borrow_mut().push((path.to_owned(), Rc::clone(&made)));
+        Ok(made)
     }
-    node.ok_or_else(|| rustix::io::Errno::INVAL.into())
-}
-
-fn bind(places: &mut Places<'_>, file: &DriverFile, tree: Detached) -> std::io::Result<()> {
-    let dir = places.get(&file.dir())?;
-    let name = OsStr::new(&file.name);
-    if tree.is_dir() {
-        dir.mkdir(name, 0o755)?;
-    } else {
-        dir.placeholder(name)?;
-    }
-    tree.attach(dir, name)?;
-    Ok(())
 }
 
 /// A free name in a directory of the container.
@@ -192,7 +190,7 @@ impl Place {
         only_tmpfs: bool,
     ) -> std::io::Result<Found> {
         let (dir, name) = split(path)?;
-        match container.root().resolve_nofollow(path) {
+        let parent = match container.root().resolve_nofollow(path) {
             Ok(node) if node.is_symlink() => return Ok(Found::Taken("it is a symbolic link".to_owned())),
             Ok(node) if !node.is_dir() => return Ok(Found::Taken("it is not a directory".to_owned())),
             Ok(node) if !container.owns(&node)? => {
@@ -206,17 +204,17 @@ impl Place {
             Ok(node) if !node.is_empty_dir()? => {
                 return Ok(Found::Taken("the image has files there".to_owned()));
             }
-            Ok(_) => {}
+            Ok(_) => container.root().resolve(dir)?,
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
                 let parent = container.own_dir(dir)?;
                 if only_tmpfs && !container.on_tmpfs(&parent)? {
                     return Ok(Found::Taken("it is not on a tmpfs".to_owned()));
                 }
                 parent.mkdir(name, 0o755)?;
+                parent
             }
             Err(e) => return Err(e),
-        }
-        let parent = container.root().resolve(dir)?;
+        };
         Ok(Found::Free(Self {
             parent,
             name: name.to_owned(),
@@ -234,12 +232,10 @@ fn is_injections(container: &Container, dir: &Path, node: &Node, mounts: &[PathB
     recorded
         && on_own().is_ok_and(|own| own)
         && container.on_made(node)
-        && mount_id(node.as_fd()).is_ok_and(|id| {
+        && node.mount_id().is_ok_and(|id| {
             let of_spec = |path: &PathBuf| {
                 let there = container.root().resolve(path);
-                there
-                    .and_then(|there| mount_id(there.as_fd()))
-                    .is_ok_and(|m| m == id)
+                there.and_then(|there| there.mount_id()).is_ok_and(|m| m == id)
             };
             !mounts.iter().any(of_spec)
         })

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::container::Container;
+use super::container::{Container, OwnDirs};
 use super::driver_dir::DriverDir;
 use crate::plan::{LinkAt, RootfsLink};
 use crate::sys::mount::{Detached, Restrict};
@@ -14,6 +14,7 @@ use crate::sys::root::split;
 pub(super) fn add(container: &Container, dir: &DriverDir, links: &[RootfsLink]) -> Vec<String> {
     let mut warnings = Vec::new();
     let lib_dir = library_dir(container);
+    let mut dirs = container.own_dirs();
     for link in links {
         let at = match &link.at {
             LinkAt::Path(path) => path.clone(),
@@ -28,7 +29,7 @@ pub(super) fn add(container: &Container, dir: &DriverDir, links: &[RootfsLink]) 
         }
         // Of a container's own path that stays what it is.
         let target = dir.path.join(&link.to);
-        match make(container, &at, &target) {
+        match make(&mut dirs, &at, &target) {
             Ok(Made::Link | Made::Same) => {}
             Ok(Made::Taken) if link.cover => {
                 if let Err(e) = cover(container, dir, &at, &link.to) {
@@ -51,9 +52,9 @@ enum Made {
     Taken,
 }
 
-fn make(container: &Container, at: &Path, target: &Path) -> std::io::Result<Made> {
+fn make(dirs: &mut OwnDirs<'_>, at: &Path, target: &Path) -> std::io::Result<Made> {
     let (dir, name) = split(at)?;
-    let parent = container.own_dir(dir)?;
+    let parent = dirs.get(dir)?;
     match parent.symlink_new(name, target) {
         Ok(()) => Ok(Made::Link),
         Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {

@@ -157,7 +157,7 @@ pub(super) fn place(container: &Container, dir: &DriverDir, at: &Path, bytes: &[
     let parent = container.root().resolve(parent)?;
     match parent.child(name) {
         Ok(there) if there.is_file() => {
-            let ours = dir.write(&name.to_string_lossy(), bytes)?;
+            let ours = dir.written(&name.to_string_lossy(), bytes)?;
             Detached::bind(&ours, Restrict::DATA)?.attach(&parent, name)?;
             Ok(())
         }

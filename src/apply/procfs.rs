@@ -50,7 +50,7 @@ pub(super) fn cover_params(container: &Container, dir: &DriverDir, params: &[u8]
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
         other => other?,
     };
-    let ours = dir.write("params", params)?;
+    let ours = dir.written("params", params)?;
     Detached::bind(&ours, Restrict::DATA)?.attach(&nvidia, OsStr::new("params"))?;
     Ok(())
 }

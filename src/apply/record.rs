@@ -138,6 +138,10 @@ pub fn keep(name: &str, text: &str) -> io::Result<()> {
 /// # Errors
 /// When it cannot be made or belongs to somebody else.
 pub fn run_dir() -> io::Result<Node> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if let Ok(fd) = rustix::fs::open(RUN_DIR, flags, Mode::empty()) {
+        return trusted(Node::from_fd(fd)?, 0o755);
+    }
     let run = Node::from_fd(rustix::fs::open(
         "/run",
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -153,6 +157,11 @@ pub(super) fn own_dir(parent: &Node, name: &str, mode: u32) -> io::Result<Node> 
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => parent.mkdir(OsStr::new(name), mode)?,
         found => found?,
     };
+    trusted(dir, mode)
+}
+
+/// `dir`, if it is a directory of ours that nobody has more rights to than `mode`.
+fn trusted(dir: Node, mode: u32) -> io::Result<Node> {
     if !dir.is_dir() {
         return Err(rustix::io::Errno::NOTDIR.into());
     }

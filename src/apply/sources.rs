@@ -4,7 +4,7 @@
 use std::cell::LazyCell;
 use std::path::Path;
 
-use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::error::{Code, Error, Escaped, Result};
 use crate::host::Roots;
 use crate::plan::{Device, DriverFile, Place, Plan, Tree};
 use crate::sys::mount::Detached;
@@ -68,7 +68,7 @@ impl Sources {
             let (source, mount) = bind(&driver, &tree.source, Use::Package, &tree.reason)?;
             sources.trees.push(TreeSource {
                 tree: tree.clone(),
-                id: source.node().id(),
+                id: source.id(),
                 mount,
             });
         }
@@ -87,16 +87,20 @@ fn left_out(name: &str, e: &Error) -> String {
 }
 
 fn bind(walk: &Walk<'_>, path: &Path, wanted: Use, reason: &str) -> Result<(Source, Detached)> {
-    let source = walk.find(path, wanted)?;
-    let what = || format!("{} ({reason})", source.path().display());
-    let mount = Detached::bind_source(&source).context(Code::Mount, what)?;
-    Ok((source, mount))
+    walk.bind(path, wanted).map_err(|e| match e.code() {
+        Code::Mount => {
+            let what = format!("{} ({reason})", e.what());
+            Error::new(Code::Mount, what, e.why())
+        }
+        _ => e,
+    })
 }
 
 fn device_node(dev: &Walk<'_>, device: &Device, bind: bool) -> Result<Option<Detached>> {
-    let what = || format!("device node {}", device.path.display());
     let below_dev = device.path.strip_prefix("/dev").unwrap_or(&device.path);
-    let source = dev.find(below_dev, Use::Device(device.number))?;
-    bind.then(|| Detached::bind_source(&source).context(Code::Mount, what))
-        .transpose()
+    let wanted = Use::Device(device.number);
+    if !bind {
+        return dev.find(below_dev, wanted).map(|_| None);
+    }
+    dev.bind(below_dev, wanted).map(|(_, mount)| Some(mount))
 }

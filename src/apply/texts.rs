@@ -16,7 +16,11 @@ pub(super) fn write(dir: &DriverDir, texts: &[Text], lacking: &[bool]) -> Vec<St
             _ => &text.text,
         };
         let (parent, name) = split(&text.at)?;
-        dir.dir(parent)?.write_file(name, 0o444, content.as_bytes())
+        let (dir, bytes) = (dir.dir(parent)?, content.as_bytes());
+        match dir.create_file(name, 0o444, bytes) {
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => dir.write_file(name, 0o444, bytes),
+            created => created,
+        }
     };
     let lacking = lacking.iter().copied().chain(std::iter::repeat(false));
     texts

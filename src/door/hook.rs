@@ -345,17 +345,14 @@ impl Namespace {
     }
 
     /// The caller's own.
-    pub(super) fn inside(own: &MountNs) -> Self {
-        Self {
-            id: own.id(),
-            enter: None,
-        }
+    pub(super) fn inside(own: (u64, u64)) -> Self {
+        Self { id: own, enter: None }
     }
 }
 
 fn container_namespace(state: &State, stage: Stage) -> Result<Namespace> {
     if stage == Stage::Inside {
-        return inside_a_container().map(|own| Namespace::inside(&own));
+        return inside_a_container().map(Namespace::inside);
     }
     let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
     let pid = state
@@ -371,13 +368,13 @@ fn container_namespace(state: &State, stage: Stage) -> Result<Namespace> {
     Ok(Namespace::outside(namespace))
 }
 
-/// The own mount namespace of a createContainer hook, which must not be the host's.
-pub(super) fn inside_a_container() -> Result<MountNs> {
-    let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
+/// The number of the own mount namespace of a createContainer hook, which must not be the host's.
+pub(super) fn inside_a_container() -> Result<(u64, u64)> {
+    let own = MountNs::own_id().context(Code::System, || "reading the own mount namespace")?;
     // The host's first process, as long as the host's /proc is in sight; a nested engine may not
     // look there, and then the rootfs itself must show that this is a container.
-    match MountNs::of_first_process() {
-        Ok(host) if host.is(&own) => Err(not_a_container("the hook runs in the host's mount namespace")),
+    match MountNs::id_of_first_process() {
+        Ok(host) if host == own => Err(not_a_container("the hook runs in the host's mount namespace")),
         _ => Ok(own),
     }
 }

@@ -127,11 +127,11 @@ impl Look {
             roots,
             host,
         } = self;
-        let library = |name: &str| {
-            parts != Parts::Version
-                && catalogue::library(name).is_some_and(|c| request.capabilities.intersects(c))
+        let wanted = |name: &str| {
+            let of = catalogue::binary(name).or_else(|| catalogue::library(name));
+            parts != Parts::Version && of.is_some_and(|of| request.capabilities.intersects(of))
         };
-        let mut host = host.finish(&roots, &locations, parts, &library)?;
+        let mut host = host.finish(&roots, &locations, parts, &wanted)?;
         let done = create::create_missing(&roots, &mut host, &creation(request, config));
         let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
         host.warnings.extend(failed.map(ToString::to_string));

@@ -3,7 +3,7 @@
 //! Formats as drivers 470 to 580 print them; keys of `information` are padded with tabs and blanks.
 
 use super::kept::{Binding, Kept};
-use super::{CapMinors, Gpu, Host, KernelModule, Majors, NodePolicy, Roots, absent, read_optional};
+use super::{CapMinors, Gpu, Host, KernelModule, Majors, NodePolicy, Roots, absent, read_kernel};
 use crate::sys::procfs;
 use crate::vocabulary::{MigDevice, PciAddress};
 
@@ -37,10 +37,10 @@ pub(super) fn find(roots: &Roots, host: &mut Host, kept: &mut Kept) {
             host.warn("/proc/driver/nvidia/version: no driver version in it");
         }
     }
-    if let Some(list) = read_optional(&roots.proc, "devices", 64 * 1024, host) {
+    if let Some(list) = read_kernel(&roots.proc, "devices", 64 * 1024, host) {
         host.majors = majors(&list);
     }
-    if let Some(bytes) = read_optional(&roots.proc, "driver/nvidia/params", 64 * 1024, host) {
+    if let Some(bytes) = read_kernel(&roots.proc, "driver/nvidia/params", 64 * 1024, host) {
         let (policy, modify) = node_policy(&String::from_utf8_lossy(&bytes));
         host.node_policy = policy;
         host.modify_device_files = modify;
@@ -51,7 +51,7 @@ pub(super) fn find(roots: &Roots, host: &mut Host, kept: &mut Kept) {
 }
 
 fn text(roots: &Roots, host: &mut Host, path: &str, max: u64) -> Option<String> {
-    read_optional(&roots.proc, path, max, host).map(|b| String::from_utf8_lossy(&b).into_owned())
+    read_kernel(&roots.proc, path, max, host).map(|b| String::from_utf8_lossy(&b).into_owned())
 }
 
 /// Reads `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  ...` and the open module's

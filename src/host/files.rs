@@ -3,13 +3,15 @@
 //! Each is looked up by name in fixed places, never through `PATH` or another variable of the
 //! environment.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::libs::{Facts, below, facts, private};
+use super::libs::{Facts, Looked, facts, private};
 use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Parts, Roots, manifest};
 use crate::sys::root::{Node, Root};
-use crate::sys::source::Use;
+use crate::sys::source::{Trace, Use, Walk};
 
 const BINARIES: &[&str] = &[
     "nvidia-smi",
@@ -113,12 +115,19 @@ const XORG_DIRS: &[&str] = &[
 ];
 
 /// Fills in what of `parts` is no library found by the loader.
-pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, parts: Parts) {
+pub(super) fn find(
+    roots: &Roots,
+    loc: &Locations,
+    host: &mut Host,
+    parts: Parts,
+    wanted: &dyn Fn(&str) -> bool,
+) {
     let Ok(base) = roots.driver.path() else {
         return;
     };
     let mut finder = Finder {
         root: &roots.driver,
+        walk: roots.walk(),
         base,
         version: host
             .user_version
@@ -129,9 +138,9 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, parts: Parts
     };
     // Without a library or a kernel module there is no driver that these could belong to.
     if finder.version.is_some() {
-        finder.binaries();
+        finder.binaries(wanted);
         finder.firmware(roots);
-        finder.configs(roots, parts);
+        finder.configs(parts);
         if parts == Parts::All {
             finder.xorg();
         }
@@ -161,6 +170,7 @@ fn lib_dirs(host: &Host) -> Vec<PathBuf> {
 
 struct Finder<'a> {
     root: &'a Root,
+    walk: Walk<'a>,
     base: PathBuf,
     version: Option<String>,
     lib_dirs: Vec<PathBuf>,
@@ -182,28 +192,43 @@ impl Finder<'_> {
         dirs
     }
 
-    /// The directories of `paths` that exist, each once.
-    fn open_dirs(&self, paths: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, Node)> {
-        let mut dirs: Vec<(PathBuf, Node)> = Vec::new();
+    /// The directories of `paths` that exist, each once; those that are not root's alone are held.
+    fn open_dirs(&self, paths: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, Option<Node>)> {
+        let mut dirs = Vec::new();
+        let mut ids = HashSet::new();
         for path in paths {
-            if let Ok(node) = self.root.resolve(&path)
-                && node.is_dir()
-                && !dirs.iter().any(|(_, d)| d.id() == node.id())
-            {
+            let (id, node) = match self.walk.trace(&path) {
+                Trace::Dir(id) => (id, None),
+                Trace::Entry(_) | Trace::Missing => continue,
+                Trace::Unproved => match self.root.resolve(&path) {
+                    Ok(node) if node.is_dir() => (node.id(), Some(node)),
+                    _ => continue,
+                },
+            };
+            if ids.insert(id) {
                 dirs.push((path, node));
             }
         }
         dirs
     }
 
-    /// The inode that `name` in a directory leads to.
-    fn lookup(&self, dir: &Path, node: &Node, name: &str) -> Option<(PathBuf, Node)> {
-        let mut child = node.child(name).ok()?;
-        if child.is_symlink() {
-            child = self.root.resolve(dir.join(name)).ok()?;
-        }
-        let path = below(&self.base, &child.path().ok()?)?;
-        Some((path, child))
+    /// What `name` in a directory leads to.
+    fn lookup(&self, dir: &Path, held: Option<&Node>, name: &str) -> Option<(PathBuf, Looked)> {
+        let path = dir.join(name);
+        let looked = match (self.walk.trace(&path), held) {
+            (Trace::Entry(traced), None) => Looked::Proved(traced),
+            (Trace::Missing, _) => return None,
+            (_, Some(node)) => {
+                let child = node.child(name).ok()?;
+                Looked::Open(if child.is_symlink() {
+                    self.root.resolve(&path).ok()?
+                } else {
+                    child
+                })
+            }
+            (_, None) => Looked::Open(self.root.resolve(&path).ok()?),
+        };
+        Some((looked.path(&self.base)?, looked))
     }
 
     fn push(&mut self, kind: FileKind, name: &str, path: PathBuf, found: PathBuf) {
@@ -217,15 +242,15 @@ impl Finder<'_> {
     }
 
     /// A script of that name is a wrapper whose interpreter and target a container does not have.
-    fn binaries(&mut self) {
+    fn binaries(&mut self, wanted: &dyn Fn(&str) -> bool) {
         let beside = self.beside("bin");
         let dirs = self.open_dirs(beside.into_iter().chain(BIN_DIRS.iter().map(PathBuf::from)));
-        for name in BINARIES {
+        for name in BINARIES.iter().filter(|name| wanted(name)) {
             for (dir, node) in &dirs {
-                let Some((path, file)) = self.lookup(dir, node, name) else {
+                let Some((path, file)) = self.lookup(dir, node.as_ref(), name) else {
                     continue;
                 };
-                if file.is_file() && is_elf(&file) {
+                if file.is_file() && file.open(&self.walk).is_ok_and(is_elf) {
                     self.push(FileKind::Binary, name, path, dir.join(name));
                     break;
                 }
@@ -244,16 +269,21 @@ impl Finder<'_> {
         let custom = roots
             .sys
             .as_ref()
-            .and_then(|sys| sys.read_text("module/firmware_class/parameters/path", 4096).ok())
+            .and_then(|sys| {
+                sys.read_kernel("module/firmware_class/parameters/path", 4096)
+                    .ok()
+            })
             .unwrap_or_default();
+        let custom = String::from_utf8_lossy(&custom);
         if custom.trim().starts_with('/') {
             bases.push(PathBuf::from(custom.trim()));
         }
         bases.extend(self.beside("firmware"));
         let release = roots
             .proc
-            .read_text("sys/kernel/osrelease", 256)
+            .read_kernel("sys/kernel/osrelease", 256)
             .unwrap_or_default();
+        let release = String::from_utf8_lossy(&release);
         let release = release.trim();
         if !release.is_empty() && !release.contains('/') {
             bases.push(format!("/lib/firmware/updates/{release}").into());
@@ -266,10 +296,7 @@ impl Finder<'_> {
 
         for base in bases {
             let dir = base.join("nvidia").join(&version);
-            let Ok(node) = self.root.resolve(&dir) else {
-                continue;
-            };
-            let Ok(entries) = node.read_dir(256) else {
+            let Ok(entries) = self.root.read_dir(&dir, 256) else {
                 continue;
             };
             let mut names: Vec<String> = entries
@@ -281,7 +308,7 @@ impl Finder<'_> {
             names.sort_unstable();
             let before = self.host.files.len();
             for name in names {
-                if let Some((path, file)) = self.lookup(&dir, &node, &name)
+                if let Some((path, file)) = self.lookup(&dir, None, &name)
                     && file.is_file()
                 {
                     self.push(FileKind::Firmware, &name, path, dir.join(&name));
@@ -294,12 +321,11 @@ impl Finder<'_> {
     }
 
     /// Per file the first hit; a driver that keeps its files together is asked first.
-    fn configs(&mut self, roots: &Roots, parts: Parts) {
+    fn configs(&mut self, parts: Parts) {
         let version = self.version.clone().unwrap_or_default();
         let own = self.beside("share").into_iter().chain(self.beside(""));
         let bases = self.open_dirs(own.chain(CONFIG_BASES.iter().map(PathBuf::from)));
         let wanted = |kind| parts == Parts::All || COMPUTING.contains(kind);
-        let walk = roots.walk();
         for (kind, names) in CONFIGS.iter().filter(|(kind, _)| wanted(kind)) {
             let mut missing: Vec<String> = names.iter().map(|n| n.replace("{version}", &version)).collect();
             for (base, _) in &bases {
@@ -307,12 +333,12 @@ impl Finder<'_> {
                 let Some((_, node)) = self.open_dirs([dir.clone()]).pop() else {
                     continue;
                 };
-                missing.retain(|name| match self.lookup(&dir, &node, name) {
+                missing.retain(|name| match self.lookup(&dir, node.as_ref(), name) {
                     Some((path, file)) if file.is_file() => {
-                        let text = manifest::rewritten(*kind, &file);
+                        let text = manifest::rewritten(*kind, |max| file.read(&self.walk, max));
                         // What it says goes into containers, so nobody but root may have written it.
                         if text.is_some()
-                            && let Err(e) = walk.find(&dir.join(name.as_str()), Use::File)
+                            && let Err(e) = self.walk.find(&dir.join(name.as_str()), Use::File)
                         {
                             self.host.warn(e.to_string());
                             return false;
@@ -348,12 +374,12 @@ impl Finder<'_> {
         let dirs = self.open_dirs(dirs);
         for name in names {
             let hit = dirs.iter().find_map(|(dir, node)| {
-                self.lookup(dir, node, &name)
+                self.lookup(dir, node.as_ref(), &name)
                     .filter(|(_, f)| f.is_file())
                     .map(|(path, file)| (dir, path, file))
             });
             if let Some((dir, path, file)) = hit
-                && let Ok(file) = file.open_read()
+                && let Ok(file) = file.open(&self.walk)
                 && let Some(Facts { bits, soname }) = facts(&file)
             {
                 let kind = FileKind::Library {
@@ -393,9 +419,7 @@ impl Finder<'_> {
     }
 }
 
-fn is_elf(node: &Node) -> bool {
+fn is_elf(mut file: File) -> bool {
     let mut magic = [0; 4];
-    node.open_read()
-        .and_then(|mut f| f.read_exact(&mut magic))
-        .is_ok_and(|()| magic == *b"\x7fELF")
+    file.read_exact(&mut magic).is_ok_and(|()| magic == *b"\x7fELF")
 }

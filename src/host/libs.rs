@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -18,7 +19,8 @@ use super::{Bits, DriverFile, FileKind, Host, Locations, Roots, absent};
 use crate::ldso::abi::{self, Arch};
 use crate::ldso::cache::{self, Cache, Entry};
 use crate::ldso::elf::{self, Want};
-use crate::sys::root::Root;
+use crate::sys::root::{Node, Root};
+use crate::sys::source::{Trace, Traced, Walk};
 
 /// How library names of the driver begin.
 const PREFIXES: &[&str] = &[
@@ -95,6 +97,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dy
     };
     let mut search = Search {
         root: &roots.driver,
+        walk: roots.walk(),
         base,
         library,
         seen: HashMap::new(),
@@ -213,8 +216,49 @@ impl Candidate {
     }
 }
 
+/// How something of the driver was looked up.
+pub(super) enum Looked {
+    /// By a path of root's alone: it is not looked up again when it is bound.
+    Proved(Traced),
+    Open(Node),
+}
+
+impl Looked {
+    pub(super) fn is_file(&self) -> bool {
+        match self {
+            Self::Proved(traced) => traced.is_file(),
+            Self::Open(node) => node.is_file(),
+        }
+    }
+
+    /// Its path from the driver root, all links resolved.
+    pub(super) fn path(&self, base: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Proved(traced) => Some(traced.path().to_owned()),
+            Self::Open(node) => below(base, &node.path().ok()?),
+        }
+    }
+
+    /// Opens a regular file.
+    pub(super) fn open(&self, walk: &Walk<'_>) -> io::Result<File> {
+        match self {
+            Self::Proved(traced) => walk.open_traced(traced),
+            Self::Open(node) => node.open_read(),
+        }
+    }
+
+    /// Reads a regular file.
+    pub(super) fn read(&self, walk: &Walk<'_>, max: u64) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Proved(traced) => walk.read_traced(traced, max),
+            Self::Open(node) => node.read(max),
+        }
+    }
+}
+
 struct Search<'a> {
     root: &'a Root,
+    walk: Walk<'a>,
     /// The driver root's own path, which resolved paths begin with.
     base: PathBuf,
     /// Whether a library of this name is looked at, besides [`VERSION_TELLERS`].
@@ -279,24 +323,32 @@ impl Search<'_> {
         if self.found.len() >= MAX_CANDIDATES {
             return;
         }
-        let Ok(node) = self.root.resolve(path) else {
-            return;
+        let (looked, id) = match self.walk.trace(path) {
+            Trace::Entry(traced) if traced.is_file() => {
+                let id = traced.id();
+                (Looked::Proved(traced), id)
+            }
+            Trace::Entry(_) | Trace::Dir(_) | Trace::Missing => return,
+            Trace::Unproved => match self.root.resolve(path) {
+                Ok(node) if node.is_file() => {
+                    let id = node.id();
+                    (Looked::Open(node), id)
+                }
+                _ => return,
+            },
         };
-        if !node.is_file() {
-            return;
-        }
-        if let Some(&index) = self.seen.get(&node.id()) {
+        if let Some(&index) = self.seen.get(&id) {
             // Two names of one file: only the file knows which is its soname.
             if let Some(before) = index.and_then(|i| self.found.get_mut(i))
                 && known.is_some()
                 && before.elf != known
             {
-                before.elf = node.open_read().ok().and_then(|file| facts(&file));
+                before.elf = looked.open(&self.walk).ok().and_then(|file| facts(&file));
             }
             return;
         }
-        self.seen.insert(node.id(), None);
-        let Some(real) = node.path().ok().and_then(|p| below(&self.base, &p)) else {
+        self.seen.insert(id, None);
+        let Some(real) = looked.path(&self.base) else {
             return;
         };
         let Some(name) = real.file_name().and_then(|n| n.to_str()).map(str::to_owned) else {
@@ -307,12 +359,12 @@ impl Search<'_> {
         }
         let elf = match known {
             Some(known) => Some(known),
-            None => match node.open_read() {
+            None => match looked.open(&self.walk) {
                 Ok(file) => facts(&file),
                 Err(_) => return,
             },
         };
-        self.seen.insert(node.id(), Some(self.found.len()));
+        self.seen.insert(id, Some(self.found.len()));
         self.found.push(Candidate {
             name,
             found: Path::new("/").join(path),

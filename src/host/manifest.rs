@@ -10,7 +10,6 @@
 use serde_json::Value;
 
 use super::ConfigKind;
-use crate::sys::root::Node;
 
 /// Larger ones are no manifests; NVIDIA's are 2 kB at most.
 const MAX: u64 = 64 * 1024;
@@ -18,7 +17,10 @@ const MAX: u64 = 64 * 1024;
 /// What a manifest of this kind must say in a container, where that is not what it says on the host.
 ///
 /// Of Vulkan's driver it is always given: what is right depends on the container too.
-pub(super) fn rewritten(kind: ConfigKind, file: &Node) -> Option<String> {
+pub(super) fn rewritten(
+    kind: ConfigKind,
+    read: impl FnOnce(u64) -> std::io::Result<Vec<u8>>,
+) -> Option<String> {
     let json = match kind {
         ConfigKind::EglVendor
         | ConfigKind::EglExternalPlatform
@@ -27,7 +29,7 @@ pub(super) fn rewritten(kind: ConfigKind, file: &Node) -> Option<String> {
         ConfigKind::OpenClIcd => false,
         _ => return None,
     };
-    let text = String::from_utf8(file.read(MAX).ok()?).ok()?;
+    let text = String::from_utf8(read(MAX).ok()?).ok()?;
     if json {
         in_json(&text).or_else(|| (kind == ConfigKind::VulkanIcd).then_some(text))
     } else {

@@ -33,8 +33,10 @@ pub(crate) mod testhost;
 mod tests;
 pub mod wsl;
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 pub use tegra::Tegra;
 pub use wsl::Wsl;
@@ -42,7 +44,7 @@ pub use wsl::Wsl;
 use crate::compat::{self, driver::Native};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
-use crate::sys::source::{Use, Walk};
+use crate::sys::source::{Proved, Use, Walk};
 use crate::vocabulary::{DeviceNumber, GpuUuid, MigDevice, PciAddress};
 use kept::Kept;
 
@@ -105,6 +107,8 @@ pub struct Roots {
     pub proc: Root,
     /// The host's sysfs, where there is one.
     pub sys: Option<Root>,
+    /// What is proved of the driver's files.
+    proved: Rc<RefCell<Proved>>,
 }
 
 impl Roots {
@@ -133,6 +137,7 @@ impl Roots {
             dev_path,
             proc,
             sys: host.subroot(&loc.sys_root).ok(),
+            proved: Rc::default(),
         })
     }
 }
@@ -140,7 +145,7 @@ impl Roots {
 impl Roots {
     /// A walk that finds and proves the driver's files.
     pub fn walk(&self) -> Walk<'_> {
-        Walk::new(&self.driver, &self.driver_path)
+        Walk::with(&self.driver, &self.driver_path, Rc::clone(&self.proved))
     }
 }
 
@@ -518,8 +523,8 @@ impl Host {
         host
     }
 
-    /// The rest, with no more of the driver's files than somebody needs: a container waits for each look. `library` says of
-    /// a library's name whether it is looked at; those that tell the driver's version always are.
+    /// The rest, with no more of the driver's files than somebody needs: a container waits for each look. `wanted` says of
+    /// the name of a library or a program whether it is looked at; libraries that tell the driver's version always are.
     ///
     /// # Errors
     /// As of [`Host::discover`].
@@ -528,7 +533,7 @@ impl Host {
         roots: &Roots,
         loc: &Locations,
         parts: Parts,
-        library: &dyn Fn(&str) -> bool,
+        wanted: &dyn Fn(&str) -> bool,
     ) -> Result<Self> {
         let mut host = self;
         // A kernel module of NVIDIA's is proof of a native host; where it is missing, Windows may have the driver.
@@ -536,7 +541,7 @@ impl Host {
             wsl::find(roots, loc, &mut host);
         }
         if host.wsl.is_none() {
-            libs::find(roots, loc, &mut host, library);
+            libs::find(roots, loc, &mut host, wanted);
         }
         if host.user_version.is_none() && host.wsl.is_none() && tegra::is(roots) {
             tegra::find(roots, loc, &mut host);
@@ -544,7 +549,7 @@ impl Host {
         nodes::find(roots, &loc.site_devices, &mut host);
         host.platform = host.guess_platform(roots);
         if host.wsl.is_none() && parts != Parts::Version {
-            files::find(roots, loc, &mut host, parts);
+            files::find(roots, loc, &mut host, parts, wanted);
         }
         Ok(host)
     }
@@ -669,8 +674,18 @@ impl Host {
 
 /// A file that may be missing: what is there but cannot be read is a warning.
 fn read_optional(root: &Root, path: impl AsRef<Path>, max: u64, host: &mut Host) -> Option<Vec<u8>> {
-    let path = path.as_ref();
-    match root.read(path, max) {
+    let read = root.read(path.as_ref(), max);
+    optional(path.as_ref(), read, host)
+}
+
+/// [`read_optional`] of procfs.
+fn read_kernel(root: &Root, path: impl AsRef<Path>, max: u64, host: &mut Host) -> Option<Vec<u8>> {
+    let read = root.read_kernel(path.as_ref(), max);
+    optional(path.as_ref(), read, host)
+}
+
+fn optional(path: &Path, read: io::Result<Vec<u8>>, host: &mut Host) -> Option<Vec<u8>> {
+    match read {
         Ok(bytes) => Some(bytes),
         Err(e) if absent(&e) => None,
         Err(e) => {

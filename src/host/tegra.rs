@@ -11,10 +11,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::libs::{Facts, below, facts, parent};
 use super::{DriverFile, FileKind, Host, Locations, Roots};
-use crate::error::{Code, IoContext as _};
 use crate::ldso::glob::{self, Allowance};
 use crate::sys::root::Node;
-use crate::sys::source::Use;
 
 /// The files that are read unless a container asks for all of them.
 const BASE: &[&str] = &["l4t.csv", "drivers.csv", "devices.csv"];
@@ -135,14 +133,7 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn file(&mut self, path: &Path, base: bool) {
-        let read = || {
-            let source = self.roots.walk().find(path, Use::File)?;
-            source
-                .node()
-                .read(MAX_BYTES)
-                .context(Code::File, || path.display().to_string())
-        };
-        let bytes = match read() {
+        let bytes = match self.roots.walk().read(path, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(e) => return self.host.warn(e.to_string()),
         };

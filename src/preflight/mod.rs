@@ -117,19 +117,28 @@ struct Installed {
     build: Build,
 }
 
+/// Entries of a library directory that are listed; in a larger one each Python is looked up.
+const MAX_LISTED: usize = 4096;
+
 fn frameworks(container: &Container<'_>, until: Instant) -> Vec<Installed> {
     let root = container.root;
     let mut all = Vec::new();
     for prefix in prefixes(container) {
-        // Most of them are not there.
-        let Ok(lib) = root.resolve(prefix.join("lib")) else {
-            continue;
+        // Most of them are not there, which one listing tells.
+        let there = match root.read_dir(prefix.join("lib"), MAX_LISTED) {
+            Ok(entries) => Some(entries),
+            Err(e) if e.raw_os_error() == Some(libc::EFBIG) => None,
+            Err(_) => continue,
+        };
+        let is_there = |python: &String| {
+            let mut names = there.iter().flatten().map(|entry| &entry.name);
+            there.is_none() || names.any(|name| name == python.as_str())
         };
         let sites = PYTHONS
             .rev()
             .map(|n| format!("python3.{n}"))
             .chain((prefix == Path::new("/usr")).then(|| "python3".to_owned()))
-            .filter(|python| lib.child(python).is_ok())
+            .filter(is_there)
             .flat_map(|python| ["site-packages", "dist-packages"].map(|dir| format!("{python}/{dir}")));
         for site in sites {
             if Instant::now() > until {

@@ -7,6 +7,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::root::read_proc;
+
 /// A mount namespace, held by a descriptor.
 #[derive(Debug)]
 pub struct MountNs {
@@ -65,6 +67,21 @@ impl MountNs {
         Ok(())
     }
 
+    /// The number of this process's, which need not be opened to be compared.
+    pub fn own_id() -> io::Result<(u64, u64)> {
+        Self::id_at("/proc/self/ns/mnt")
+    }
+
+    /// The number of that of the first process in sight.
+    pub fn id_of_first_process() -> io::Result<(u64, u64)> {
+        Self::id_at("/proc/1/ns/mnt")
+    }
+
+    fn id_at(path: &str) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::stat(path)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
     fn open(path: &str) -> io::Result<Self> {
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
@@ -82,7 +99,7 @@ impl MountNs {
 /// `EINVAL` when the namespace maps no 0.
 pub fn root_of(pid: i32) -> io::Result<Option<(u32, u32)>> {
     let outside = |file: &str| {
-        let map = std::fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+        let map = read_proc(format!("/proc/{pid}/{file}"), 64 << 10)?;
         map_zero(&map).ok_or_else(|| io::Error::from(Errno::INVAL))
     };
     let ids = (outside("uid_map")?, outside("gid_map")?);
@@ -119,7 +136,7 @@ fn has_exited(pidfd: &OwnedFd) -> io::Result<bool> {
 /// Whether the caller is in a user namespace that does not map all of the host's users.
 pub fn in_user_namespace() -> bool {
     // The initial namespace's map is one line, 0 0 4294967295 (user_namespaces(7)).
-    match std::fs::read_to_string("/proc/self/uid_map") {
+    match read_proc("/proc/self/uid_map", 64 << 10) {
         Ok(map) => map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"],
         Err(_) => true,
     }

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{Gid, Uid};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::cgroup::DeviceCgroup;
 use super::procfs;
@@ -62,15 +62,18 @@ impl Identity {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         nix::unistd::setresgid(gid, gid, gid)?;
         nix::unistd::setresuid(uid, uid, uid)?;
-        let kept: CapsHashSet = caps::all()
-            .into_iter()
-            .filter(|c: &Capability| !self.foreign && self.capabilities & c.bitmask() != 0)
-            .collect();
-        let own = caps::read(None, CapSet::Permitted).map_err(io::Error::other)?;
-        let kept: CapsHashSet = kept.intersection(&own).copied().collect();
-        caps::clear(None, CapSet::Effective).map_err(io::Error::other)?;
-        caps::set(None, CapSet::Permitted, &kept).map_err(io::Error::other)?;
-        caps::set(None, CapSet::Effective, &kept).map_err(io::Error::other)
+        let own = capabilities(None)?;
+        let kept = if self.foreign {
+            CapabilitySet::empty()
+        } else {
+            own.permitted & CapabilitySet::from_bits_retain(self.capabilities)
+        };
+        let as_this = CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            ..own
+        };
+        Ok(set_capabilities(None, as_this)?)
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::sync::OnceLock;
 
-use caps::{CapSet, Capability, CapsHashSet};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getppid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities,
+};
 
 use super::root::own_fds_are_open;
 use super::seccomp;
@@ -75,6 +78,18 @@ pub(super) fn close_all_but(kept: &[RawFd]) {
     close_range(first, RawFd::MAX);
 }
 
+/// Closes descriptors, neighbours in one call.
+pub(crate) fn close_together(fds: Vec<OwnedFd>) {
+    let mut numbers: Vec<RawFd> = fds.into_iter().map(OwnedFd::into_raw_fd).collect();
+    numbers.sort_unstable();
+    for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+        if let (Some(first), Some(last)) = (run.first(), run.last()) {
+            // Each number in between was owned by `fds`, and by nothing else.
+            close_range(*first, *last);
+        }
+    }
+}
+
 fn close_range(first: RawFd, last: RawFd) {
     if first > last {
         return;
@@ -93,40 +108,62 @@ fn close_range(first: RawFd, last: RawFd) {
 
 /// The capabilities that are needed once the host has been looked at: to open sources, to change the device cgroup, to
 /// enter the container. All others are given up.
-const NEEDED: [Capability; 9] = [
+const NEEDED: CapabilitySet = union(&[
     // setfsuid and setfsgid to the root of a container's user namespace.
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
+    CapabilitySet::SETGID,
+    CapabilitySet::SETUID,
     // Mounts, setns, bpf on kernels before 5.8.
-    Capability::CAP_SYS_ADMIN,
+    CapabilitySet::SYS_ADMIN,
     // setns into a mount namespace.
-    Capability::CAP_SYS_CHROOT,
+    CapabilitySet::SYS_CHROOT,
     // The rootfs may belong to any user.
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_DAC_READ_SEARCH,
-    Capability::CAP_FOWNER,
+    CapabilitySet::DAC_OVERRIDE,
+    CapabilitySet::DAC_READ_SEARCH,
+    CapabilitySet::FOWNER,
     // bpf programs of type cgroup/dev are loaded with CAP_SYS_ADMIN or CAP_BPF + CAP_NET_ADMIN.
-    Capability::CAP_NET_ADMIN,
+    CapabilitySet::NET_ADMIN,
     // /proc/PID/ns/mnt of a process with another user or capability set.
-    Capability::CAP_SYS_PTRACE,
-];
+    CapabilitySet::SYS_PTRACE,
+]);
 
 /// The capabilities that remain for work in the container: mounts, and a rootfs that may belong to any user.
-const NEEDED_INSIDE: [Capability; 4] = [
-    Capability::CAP_SYS_ADMIN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_DAC_READ_SEARCH,
-    Capability::CAP_FOWNER,
-];
+const NEEDED_INSIDE: CapabilitySet = union(&[
+    CapabilitySet::SYS_ADMIN,
+    CapabilitySet::DAC_OVERRIDE,
+    CapabilitySet::DAC_READ_SEARCH,
+    CapabilitySet::FOWNER,
+]);
+
+/// What entering a mount namespace, copying a mount, becoming another user and then reading take.
+const NEEDED_TO_ENTER: CapabilitySet = union(&[
+    CapabilitySet::DAC_READ_SEARCH,
+    CapabilitySet::SETGID,
+    CapabilitySet::SETUID,
+    CapabilitySet::SYS_ADMIN,
+    CapabilitySet::SYS_CHROOT,
+]);
+
+const fn union(each: &[CapabilitySet]) -> CapabilitySet {
+    let mut all = CapabilitySet::empty();
+    let mut rest = each;
+    while let [first, others @ ..] = rest {
+        all = all.union(*first);
+        rest = others;
+    }
+    all
+}
 
 /// Drops every capability that [`NEEDED`] does not list, and the whole bounding set.
 pub fn drop_capabilities() {
     // Best effort by design: a process without these rights has nothing to drop.
-    let _ = caps::clear(None, CapSet::Ambient);
-    for capability in caps::all() {
-        let _ = caps::drop(None, CapSet::Bounding, capability);
+    let _ = clear_ambient_capability_set();
+    for number in 0..u64::BITS {
+        // The kernel has no capability of that number, nor of a greater one, or this process may drop none.
+        if remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)).is_err() {
+            break;
+        }
     }
-    keep(&NEEDED);
+    keep(NEEDED);
 }
 
 /// Seconds after which work in a container that has not ended is given up, and the process with it: a file system of the
@@ -143,7 +180,7 @@ const MAX_MEMORY: u64 = 2 << 30;
 /// capabilities, bounds on time, memory and files, and a filter that takes away programs, sockets, other processes and
 /// namespaces. There is no way back.
 pub fn confine() {
-    keep(&NEEDED_INSIDE);
+    keep(NEEDED_INSIDE);
     end_after(DEADLINE);
     // A file that would be too large is an error to report, not the end.
     // SAFETY: no handler, so nothing runs at any odd moment.
@@ -230,13 +267,7 @@ pub(super) fn bound(resource: Resource, most: u64) {
 /// Keeps what entering a mount namespace, copying a mount and becoming another user take, and
 /// [`keep_to_read`].
 pub(super) fn keep_to_enter() {
-    keep(&[
-        Capability::CAP_DAC_READ_SEARCH,
-        Capability::CAP_SETGID,
-        Capability::CAP_SETUID,
-        Capability::CAP_SYS_ADMIN,
-        Capability::CAP_SYS_CHROOT,
-    ]);
+    keep(NEEDED_TO_ENTER);
 }
 
 /// A fault of the process's own code ends it, whatever handler the runtime of the language has for
@@ -250,16 +281,20 @@ pub(super) fn end_at_faults() {
 
 /// Keeps the one capability that reading the files of any user takes.
 pub(super) fn keep_to_read() {
-    keep(&[Capability::CAP_DAC_READ_SEARCH]);
+    keep(CapabilitySet::DAC_READ_SEARCH);
 }
 
-fn keep(needed: &[Capability]) {
-    let needed: CapsHashSet = needed.iter().copied().collect();
-    if let Ok(permitted) = caps::read(None, CapSet::Permitted) {
-        let kept: CapsHashSet = permitted.intersection(&needed).copied().collect();
-        let _ = caps::set(None, CapSet::Effective, &kept);
-        let _ = caps::set(None, CapSet::Permitted, &kept);
-        let _ = caps::clear(None, CapSet::Inheritable);
+fn keep(needed: CapabilitySet) {
+    if let Ok(have) = capabilities(None) {
+        let kept = have.permitted & needed;
+        let _ = set_capabilities(
+            None,
+            CapabilitySets {
+                effective: kept,
+                permitted: kept,
+                inheritable: CapabilitySet::empty(),
+            },
+        );
     }
 }
 
@@ -304,8 +339,12 @@ pub fn make_files_as(uid: u32, gid: u32) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
     // Leaving user 0 took the file capabilities out of the effective set (capabilities(7)).
-    let permitted = caps::read(None, CapSet::Permitted).map_err(io::Error::other)?;
-    caps::set(None, CapSet::Effective, &permitted).map_err(io::Error::other)
+    let have = capabilities(None)?;
+    let raised = CapabilitySets {
+        effective: have.permitted,
+        ..have
+    };
+    Ok(set_capabilities(None, raised)?)
 }
 
 fn ensure_standard_descriptors() -> io::Result<()> {

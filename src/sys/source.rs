@@ -1,106 +1,55 @@
 //! What may be bound into a container, or named in a specification: [`Source`].
 //!
-//! A host path is a source only when nobody but root can have chosen the inode that it leads to. [`Walk::find`] is
-//! the only constructor. It goes from the root directory component by component and holds each by its descriptor:
+//! A host path is a source only when nobody but root can have chosen the inode that it leads to. [`Walk`] is
+//! the only constructor. It goes from the root directory component by component:
 //!
 //! - Every directory belongs to root, and neither group nor others may write to it. In a directory with the sticky
 //!   bit (`/tmp`) an entry counts only if it is root's and no link.
 //! - A symbolic link on the way belongs to root and is in a directory that only root can write to.
 //! - The inode has the type, owner and mode that [`Use::rule`] asks for.
 //!
-//! Each directory is proved once for each [`Walk`]. In it a file costs what a plain lookup costs: `openat` and
-//! `fstat`; a soname's link two calls more, any other four.
+//! Each directory is proved once. Where it and all that it is in are root's alone, nobody else can change what its path
+//! leads to, so nothing of it is held open: a directory costs one call, a link two, a file one and those that take it. In
+//! any other directory (`/tmp`, a daemon's, the Nix store) each step is by descriptor.
+
+mod sockets;
+mod special;
+mod trace;
+mod uses;
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::mount::{Proved, Restrict, mount_id};
+use super::mount::{Detached, HostPlace, mount_id};
 use super::owned::{self, MAX_LINKS, OTHERS_WRITE, STICKY};
-use super::root::{DeviceNumber, Node, Root};
+use super::root::{Node, Root};
 use crate::error::{Code, Error, IoContext as _, Result};
-
-/// What a source is for, which decides what it must be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Use {
-    /// A device node, by number: it says what the node is, wherever the inode lies and whoever owns it.
-    Device(DeviceNumber),
-    /// A directory of data.
-    Directory,
-    /// A file of the driver.
-    File,
-    /// A driver package of Windows.
-    Package,
-    /// The directory of MPS's pipes and sockets, and the user who may own it besides root.
-    Pipes(Option<u32>),
-    /// What a site or a Jetson names.
-    Site,
-    /// A daemon's socket.
-    Socket,
-}
-
-/// See [`Use::rule`].
-#[derive(Clone, Copy, Debug)]
-struct Rule {
-    types: &'static [FileType],
-    expected: &'static str,
-    restrict: Restrict,
-    /// Whether a directory is searched for sockets, which a read-only mount does not protect.
-    no_sockets: bool,
-}
-
-impl Use {
-    /// The one table of what is bound, and how. No row is writable: clients connect to sockets and write to pipes
-    /// through a read-only mount (measured with MPS on an H200, 580, as root and as another user).
-    const fn rule(self) -> Rule {
-        use FileType as T;
-        let (types, expected, restrict, no_sockets): (&[T], _, _, _) = match self {
-            Self::Device(..) => (
-                &[T::CharacterDevice],
-                "a character device",
-                Restrict::DEVICE,
-                false,
-            ),
-            Self::Directory => (&[T::Directory], "a directory", Restrict::DATA, true),
-            Self::File => (&[T::RegularFile], "a regular file", Restrict::FILE, false),
-            Self::Package => (&[T::Directory], "a directory", Restrict::FILE, false),
-            Self::Pipes(_) => (&[T::Directory], "a directory", Restrict::DATA, false),
-            Self::Site => (
-                &[T::RegularFile, T::Directory],
-                "a file or a directory",
-                Restrict::FILE,
-                true,
-            ),
-            Self::Socket => (&[T::Socket], "a socket", Restrict::DATA, false),
-        };
-        Rule {
-            types,
-            expected,
-            restrict,
-            no_sockets,
-        }
-    }
-}
+use sockets::{MAX_SEARCHED, search};
+pub use trace::{Trace, Traced};
+use uses::Rule;
+pub use uses::Use;
 
 /// An inode of the host that may be bound, and its path without links.
 #[derive(Debug)]
 pub struct Source {
-    node: Node,
+    stat: Stat,
     path: PathBuf,
-    restrict: Restrict,
     lasting: bool,
 }
 
 impl Source {
-    /// The inode.
-    pub fn node(&self) -> &Node {
-        &self.node
+    /// Device and inode number.
+    pub fn id(&self) -> (u64, u64) {
+        (self.stat.st_dev, self.stat.st_ino)
     }
 
     /// The path on the host, all links resolved.
@@ -125,44 +74,57 @@ impl Source {
     }
 }
 
-impl Proved for Source {
-    fn node(&self) -> &Node {
-        &self.node
-    }
-
-    fn restrict(&self) -> Restrict {
-        self.restrict
-    }
-}
-
 /// A directory that is proved.
 #[derive(Debug)]
 struct Dir {
-    node: Node,
     /// From the root of the walk, links resolved.
     path: PathBuf,
+    /// Device and inode number.
+    id: (u64, u64),
     parent: Option<Rc<Self>>,
     /// Whether no other user can put an entry there; else it is world-writable with the sticky bit, or a configured user's.
     firm: bool,
     /// [`Dir::firm`], and so are all that it is in.
     lasting: bool,
+    /// The directory itself. `None`: root alone can change what its path leads to, and what is in it, so the path is as good.
+    held: Option<Node>,
 }
+
+/// An entry of a proved directory that is no directory. Held where the directory is.
+#[derive(Debug)]
+struct Entry {
+    stat: Stat,
+    held: Option<Node>,
+}
+
+/// Opens or clones what was proved and returns its attributes, if it does anything; the code is for the error.
+struct Take<'t>(Code, &'t mut dyn FnMut(HostPlace<'_>) -> io::Result<Option<Stat>>);
 
 /// Where a path leads.
 enum Place {
     Dir(Rc<Dir>),
     /// Anything else, in this directory.
-    Other(Rc<Dir>, Node, PathBuf),
+    Other(Rc<Dir>, Box<Entry>, PathBuf),
 }
 
-/// Finds sources below one root directory, and keeps the directories that it has proved.
+/// What is proved below one root directory, by path. What is in a directory that is not held is kept too.
+#[derive(Debug, Default)]
+pub struct Proved {
+    /// Directories by the paths that led to them.
+    dirs: Vec<(PathBuf, Rc<Dir>)>,
+    /// Targets of links that root made.
+    links: BTreeMap<OsString, PathBuf>,
+    /// Attributes of other entries.
+    others: BTreeMap<OsString, Stat>,
+}
+
+/// Finds sources below one root directory, and keeps what it has proved.
 #[derive(Debug)]
 pub struct Walk<'r> {
     root: &'r Root,
     /// Where the root is on the host.
     at: PathBuf,
-    /// Proved directories by the paths that led to them.
-    dirs: RefCell<Vec<(PathBuf, Rc<Dir>)>>,
+    proved: Rc<RefCell<Proved>>,
     /// A user who counts as root does, by the configuration.
     also: Option<u32>,
 }
@@ -170,10 +132,15 @@ pub struct Walk<'r> {
 impl<'r> Walk<'r> {
     /// A walk below `root`, which is at `at` on the host.
     pub fn new(root: &'r Root, at: &Path) -> Self {
+        Self::with(root, at, Rc::default())
+    }
+
+    /// A walk that takes up what an earlier one of the same root and process has proved.
+    pub fn with(root: &'r Root, at: &Path, proved: Rc<RefCell<Proved>>) -> Self {
         Self {
             root,
             at: at.to_owned(),
-            dirs: RefCell::default(),
+            proved,
             also: None,
         }
     }
@@ -184,135 +151,105 @@ impl<'r> Walk<'r> {
     /// [`Code::NoLibraries`] when it is missing, [`Code::UnsafePath`] when it is of another type, and
     /// [`Code::UnsafeOwner`], naming the component that somebody other than root could have put there.
     pub fn find(&self, path: &Path, wanted: Use) -> Result<Source> {
+        self.located(path, wanted, Take(Code::System, &mut |_| Ok(None)))
+    }
+
+    /// [`Walk::find`], and the file's content of at most `max` bytes.
+    ///
+    /// # Errors
+    /// As of [`Walk::find`]; [`Code::File`] when it cannot be read.
+    pub fn read(&self, path: &Path, max: u64) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        let mut read = |at: HostPlace<'_>| {
+            let opened;
+            let node = match at {
+                HostPlace::Node(node) => node,
+                HostPlace::Path(dir, path) => {
+                    opened = open_at(dir, path)?;
+                    &opened
+                }
+            };
+            content = node.read(max)?;
+            Ok(Some(*node.stat()))
+        };
+        self.located(path, Use::File, Take(Code::File, &mut read))?;
+        Ok(content)
+    }
+
+    /// [`Walk::find`], and a detached bind mount of it.
+    ///
+    /// # Errors
+    /// As of [`Walk::find`]; [`Code::Mount`] when it cannot be cloned.
+    pub fn bind(&self, path: &Path, wanted: Use) -> Result<(Source, Detached)> {
+        let mut mount = None;
+        let mut clone = |at: HostPlace<'_>| {
+            let (detached, stat) = Detached::of_host(at, wanted.rule().restrict)?;
+            mount = Some(detached);
+            Ok(Some(stat))
+        };
+        let source = self.located(path, wanted, Take(Code::Mount, &mut clone))?;
+        match mount {
+            Some(mount) => Ok((source, mount)),
+            None => Err(self.missing(path, &Errno::NOENT.into())),
+        }
+    }
+
+    /// Proves `path`, then `take`s what is there, which returns the attributes of what it took: those are checked.
+    fn located(&self, path: &Path, wanted: Use, take: Take<'_>) -> Result<Source> {
         match wanted {
-            Use::Device(number) => self.device(path, number),
+            Use::Device(number) => self.device(path, number, take),
             Use::Pipes(Some(user)) => {
                 // What is proved with the help of a user is no proof for anything else.
                 let walk = Self {
-                    dirs: RefCell::default(),
                     also: Some(user),
-                    at: self.at.clone(),
-                    root: self.root,
+                    ..Self::new(self.root, &self.at)
                 };
-                walk.pipes(path, wanted)
+                walk.pipes(path, wanted, take)
             }
-            Use::Pipes(_) => self.pipes(path, wanted),
-            Use::Socket => self.socket(path),
-            Use::Directory | Use::File | Use::Package | Use::Site => self.plain(path, wanted),
+            Use::Pipes(_) => self.pipes(path, wanted, take),
+            Use::Socket => self.socket(path, take),
+            Use::Directory | Use::File | Use::Package | Use::Site => self.plain(path, wanted, take),
         }
     }
 
-    fn plain(&self, path: &Path, wanted: Use) -> Result<Source> {
+    fn plain(&self, path: &Path, wanted: Use, take: Take<'_>) -> Result<Source> {
         let mut links = 0;
-        let (dir, node, real) = match self.follow(path, &mut links)? {
+        let rule = wanted.rule();
+        match self.follow(path, &mut links)? {
             Place::Dir(dir) => {
-                let node = dir.node.try_clone().context(Code::System, || shown(path))?;
-                let real = dir.path.clone();
-                (dir, node, real)
+                let node = self.open_dir(&dir)?;
+                if node.stat().st_mode & OTHERS_WRITE != 0 {
+                    return Err(self.writable(&dir.path, node.stat()));
+                }
+                self.check_type(&dir.path, node.stat(), &rule)?;
+                if rule.no_sockets {
+                    self.check_no_sockets(&dir.path, &node)?;
+                }
+                self.taken(HostPlace::Node(&node), node.stat(), &dir.path, dir.lasting, take)
             }
-            Place::Other(dir, node, real) => {
-                self.check(&dir, &node, &real)?;
-                (dir, node, real)
+            Place::Other(dir, entry, real) => {
+                self.check(&dir, &entry.stat, &real)?;
+                self.check_type(&real, &entry.stat, &rule)?;
+                let below = below(&real);
+                let at = match &entry.held {
+                    Some(node) => HostPlace::Node(node),
+                    None => HostPlace::Path(self.root.as_fd(), below),
+                };
+                let source = self.taken(at, &entry.stat, &real, dir.lasting, take)?;
+                // Of a path, what was opened last counts.
+                self.check(&dir, &source.stat, &real)?;
+                self.check_type(&real, &source.stat, &rule)?;
+                Ok(source)
             }
-        };
-        if node.is_dir() && node.stat().st_mode & OTHERS_WRITE != 0 {
-            return Err(self.writable(&real, &node));
         }
-        let rule = wanted.rule();
-        self.check_type(&real, &node, &rule)?;
-        if rule.no_sockets && node.is_dir() {
-            self.check_no_sockets(&real, &node)?;
-        }
-        Ok(self.source(node, &real, &rule, dir.lasting))
-    }
-
-    /// A device node is what its number says.
-    fn device(&self, path: &Path, number: DeviceNumber) -> Result<Source> {
-        let what = || format!("device node {}", self.shown(path));
-        let node = self.root.resolve_nofollow(path).context(Code::DeviceNode, what)?;
-        if node.kind() != FileType::CharacterDevice || node.rdev() != number {
-            return Err(Error::new(
-                Code::DeviceNode,
-                what(),
-                format!("it is not the character device {number}"),
-            ));
-        }
-        let rule = Use::Device(DeviceNumber::default()).rule();
-        Ok(self.source(node, path, &rule, true))
-    }
-
-    /// A socket belongs to whom its directory belongs to: root, or the daemon that root made the directory for. A second
-    /// name of another daemon's socket, or a mount of one, is not what the name says.
-    fn socket(&self, path: &Path) -> Result<Source> {
-        let (at, name) = super::root::split(path).context(Code::System, || shown(path))?;
-        let (above, own) = super::root::split(at).context(Code::System, || shown(path))?;
-        let above = self.dir(above, &mut 0)?;
-        let real = above.path.join(own);
-        let dir = self.child(&above, own, &real)?;
-        if !above.firm {
-            return Err(self.refused(
-                &above.path,
-                "users other than root can put entries there".to_owned(),
-            ));
-        }
-        if !dir.is_dir() {
-            return Err(self.wrong_type(&real, &dir, "a directory"));
-        }
-        if dir.stat().st_mode & OTHERS_WRITE != 0 {
-            return Err(self.writable(&real, &dir));
-        }
-        let real = real.join(name);
-        let node = dir.child(name).map_err(|e| self.missing(&real, &e))?;
-        let rule = Use::Socket.rule();
-        self.check_type(&real, &node, &rule)?;
-        let (user, owner) = (node.stat().st_uid, dir.stat().st_uid);
-        let roots = owned::trusted_users();
-        let of_root = roots.contains(&owner);
-        if user != owner && !(of_root && roots.contains(&user)) {
-            let why = format!("it belongs to user {user}, and its directory to user {owner}");
-            return Err(self.refused(&real, why));
-        }
-        let mount = |node: &Node| mount_id(node.as_fd()).context(Code::System, || self.shown(&real));
-        if node.stat().st_nlink != 1 || mount(&node)? != mount(&dir)? {
-            let why = "it is another socket, linked or mounted there".to_owned();
-            return Err(self
-                .refused(&real, why)
-                .fix("restart the daemon, so that it makes a socket of its own"));
-        }
-        Ok(self.source(node, &real, &rule, above.lasting && of_root))
-    }
-
-    /// MPS's directory holds sockets, and a program connects to what has the right name: only its owner may put one there.
-    fn pipes(&self, path: &Path, wanted: Use) -> Result<Source> {
-        let (at, name) = super::root::split(path).context(Code::System, || shown(path))?;
-        let above = self.dir(at, &mut 0)?;
-        let real = above.path.join(name);
-        let node = self.child(&above, name, &real)?;
-        let rule = wanted.rule();
-        self.check_type(&real, &node, &rule)?;
-        if let Err(e) = self.check_owner(&above, &node, &real) {
-            return Err(e.fix(format!(
-                "if this user's MPS daemon is meant for containers, set `mps-dir` and `mps-user = {}` in /etc/nvoci/config.toml",
-                node.stat().st_uid
-            )));
-        }
-        if node.stat().st_mode & OTHERS_WRITE != 0 {
-            let fix = format!(
-                "`chmod 0755 {}`: the daemon and its clients of all users go on working",
-                self.shown(&real)
-            );
-            return Err(self.writable(&real, &node).fix(fix));
-        }
-        let of_root = owned::trusted_users().contains(&node.stat().st_uid);
-        Ok(self.source(node, &real, &rule, above.lasting && of_root))
     }
 
     /// A FUSE that a user mounted on a directory of his says what it likes of owners and modes, and may never answer. So this
     /// asks the kernel alone.
-    fn check_mount(&self, dir: &Dir, entry: BorrowedFd<'_>, real: &Path) -> Result<()> {
+    fn check_mount(&self, dir: BorrowedFd<'_>, entry: BorrowedFd<'_>, real: &Path) -> Result<()> {
         let id = |fd: BorrowedFd<'_>| mount_id(fd).context(Code::System, || self.shown(real));
         let on = id(entry)?;
-        if on == id(dir.node.as_fd())? || kind_of_mount(on).is_some_and(|kind| !kind.starts_with("fuse")) {
+        if on == id(dir)? || kind_of_mount(on).is_some_and(|kind| !kind.starts_with("fuse")) {
             return Ok(());
         }
         Err(self
@@ -320,45 +257,97 @@ impl<'r> Walk<'r> {
             .fix("unmount it"))
     }
 
-    fn source(&self, node: Node, real: &Path, rule: &Rule, lasting: bool) -> Source {
+    fn taken(
+        &self,
+        at: HostPlace<'_>,
+        stat: &Stat,
+        real: &Path,
+        lasting: bool,
+        take: Take<'_>,
+    ) -> Result<Source> {
+        let Take(code, take) = take;
+        let taken = take(at).context(code, || self.shown(real))?;
+        let stat = taken.unwrap_or(*stat);
+        Ok(self.source(stat, real, lasting))
+    }
+
+    fn source(&self, stat: Stat, real: &Path, lasting: bool) -> Source {
         Source {
-            node,
+            stat,
             path: self.on_host(real),
-            restrict: rule.restrict,
             lasting,
         }
     }
 
     /// The proved directory that `path` leads to.
     fn dir(&self, path: &Path, links: &mut usize) -> Result<Rc<Dir>> {
-        let known = |(at, _): &&(PathBuf, Rc<Dir>)| at.as_os_str() == path.as_os_str();
-        if let Some((_, dir)) = self.dirs.borrow().iter().find(known) {
-            return Ok(Rc::clone(dir));
+        if let Some(dir) = self.known(path) {
+            return Ok(dir);
         }
         let dir = match path.parent() {
             None => self.root_dir()?,
             Some(_) => match self.follow(path, links)? {
                 Place::Dir(dir) => dir,
-                Place::Other(_, node, real) => return Err(self.wrong_type(&real, &node, "a directory")),
+                Place::Other(_, entry, real) => {
+                    return Err(self.wrong_type(&real, &entry.stat, "a directory"));
+                }
             },
         };
         if path.as_os_str() != dir.path.as_os_str() || path.parent().is_none() {
-            self.dirs.borrow_mut().push((path.to_owned(), Rc::clone(&dir)));
+            self.keep(path, &dir);
         }
         Ok(dir)
     }
 
+    fn known(&self, path: &Path) -> Option<Rc<Dir>> {
+        let proved = self.proved.borrow();
+        let found = proved
+            .dirs
+            .iter()
+            .find(|(at, _)| at.as_os_str() == path.as_os_str());
+        found.map(|(_, dir)| Rc::clone(dir))
+    }
+
+    fn keep(&self, path: &Path, dir: &Rc<Dir>) {
+        self.proved
+            .borrow_mut()
+            .dirs
+            .push((path.to_owned(), Rc::clone(dir)));
+    }
+
+    fn known_link(&self, real: &Path) -> Option<PathBuf> {
+        self.proved.borrow().links.get(real.as_os_str()).cloned()
+    }
+
+    fn keep_link(&self, real: &Path, target: &Path) {
+        let (real, target) = (real.as_os_str().to_owned(), target.to_owned());
+        self.proved.borrow_mut().links.insert(real, target);
+    }
+
+    fn known_other(&self, real: &Path) -> Option<Stat> {
+        self.proved.borrow().others.get(real.as_os_str()).copied()
+    }
+
+    fn keep_other(&self, real: &Path, stat: Stat) {
+        self.proved
+            .borrow_mut()
+            .others
+            .insert(real.as_os_str().to_owned(), stat);
+    }
+
     fn root_dir(&self) -> Result<Rc<Dir>> {
-        let node = self.root.resolve("/").context(Code::System, || shown(&self.at))?;
+        let stat = rustix::fs::fstat(self.root).map_err(io::Error::from);
+        let stat = stat.context(Code::System, || shown(&self.at))?;
         if self.at != Path::new("/") {
             // The way to the root is the administrator's, and nobody else may have made any of it.
             let found = owned::find(&self.at)?;
-            if found.is_none_or(|found| found.id() != node.id()) {
+            if found.is_none_or(|found| found.id() != (stat.st_dev, stat.st_ino)) {
                 let why = "it was replaced while it was looked at".to_owned();
                 return Err(Error::new(Code::UnsafeOwner, shown(&self.at), why));
             }
         }
-        self.proved(node, PathBuf::from("/"), None)
+        let open = || self.root.resolve("/").context(Code::System, || shown(&self.at));
+        self.proved(stat, None, PathBuf::from("/"), None, &open)
     }
 
     /// Follows `path`, each directory of which is proved once.
@@ -378,7 +367,9 @@ impl<'r> Walk<'r> {
         for component in path.components() {
             let dir = match here {
                 Place::Dir(dir) => dir,
-                Place::Other(_, node, real) => return Err(self.wrong_type(&real, &node, "a directory")),
+                Place::Other(_, entry, real) => {
+                    return Err(self.wrong_type(&real, &entry.stat, "a directory"));
+                }
             };
             here = match component {
                 Component::RootDir => Place::Dir(self.dir(Path::new("/"), links)?),
@@ -392,33 +383,68 @@ impl<'r> Walk<'r> {
 
     fn step(&self, dir: Rc<Dir>, name: &OsStr, links: &mut usize) -> Result<Place> {
         let real = dir.path.join(name);
-        let known = |(at, _): &&(PathBuf, Rc<Dir>)| *at == real;
-        if let Some((_, found)) = self.dirs.borrow().iter().find(known) {
-            return Ok(Place::Dir(Rc::clone(found)));
+        if let Some(found) = self.known(&real) {
+            return Ok(Place::Dir(found));
         }
-        if dir.firm
-            && is_soname(name)
-            && let Some((user, target)) = dir.node.link_of(name).map_err(|e| self.missing(&real, &e))?
-        {
-            self.check_user(&dir, user, &real)?;
-            return self.link(dir, &real, &target, links);
+        if dir.held.is_none() {
+            return self.step_by_path(dir, real, links);
         }
         let node = self.child(&dir, name, &real)?;
+        let stat = *node.stat();
         if node.is_dir() {
-            let found = self.proved(node, real.clone(), Some(dir))?;
-            self.dirs.borrow_mut().push((real, Rc::clone(&found)));
+            let found = self.proved(stat, Some(node), real.clone(), Some(dir), &|| {
+                Err(self.missing(&real, &Errno::NOENT.into()))
+            })?;
+            self.keep(&real, &found);
             return Ok(Place::Dir(found));
         }
         if !node.is_symlink() {
-            return Ok(Place::Other(dir, node, real));
+            let entry = Entry {
+                stat,
+                held: Some(node),
+            };
+            return Ok(Place::Other(dir, Box::new(entry), real));
         }
         if !dir.firm {
             let why = "it is a symbolic link in a directory that others can write to".to_owned();
             return Err(self.refused(&real, why));
         }
-        self.check_owner(&dir, &node, &real)?;
+        self.check_user(&dir, stat.st_uid, &real)?;
         let target = node.read_link().context(Code::System, || self.shown(&real))?;
         self.link(dir, &real, &target, links)
+    }
+
+    /// A step in a directory where root alone can change anything: nothing is opened.
+    fn step_by_path(&self, dir: Rc<Dir>, real: PathBuf, links: &mut usize) -> Result<Place> {
+        if let Some(target) = self.known_link(&real) {
+            return self.link(dir, &real, &target, links);
+        }
+        if let Some(stat) = self.known_other(&real) {
+            return Ok(Place::Other(dir, Box::new(Entry { stat, held: None }), real));
+        }
+        let path = below(&real);
+        let missing = |e: Errno| self.missing(&real, &e.into());
+        let stat = rustix::fs::statat(self.root, path, AtFlags::SYMLINK_NOFOLLOW).map_err(missing)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let open = || open_at(self.root.as_fd(), path).map_err(|e| self.missing(&real, &e));
+                let found = self.proved(stat, None, real.clone(), Some(dir), &open)?;
+                self.keep(&real, &found);
+                Ok(Place::Dir(found))
+            }
+            FileType::Symlink => {
+                self.check_user(&dir, stat.st_uid, &real)?;
+                let target =
+                    rustix::fs::readlinkat(self.root, path, Vec::with_capacity(256)).map_err(missing)?;
+                let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                self.keep_link(&real, &target);
+                self.link(dir, &real, &target, links)
+            }
+            _ => {
+                self.keep_other(&real, stat);
+                Ok(Place::Other(dir, Box::new(Entry { stat, held: None }), real))
+            }
+        }
     }
 
     fn link(&self, dir: Rc<Dir>, real: &Path, target: &Path, links: &mut usize) -> Result<Place> {
@@ -430,57 +456,91 @@ impl<'r> Walk<'r> {
     }
 
     fn child(&self, dir: &Dir, name: &OsStr, real: &Path) -> Result<Node> {
+        let missing = |e: io::Error| self.missing(real, &e);
+        let Some(held) = &dir.held else {
+            return open_at(self.root.as_fd(), below(real)).map_err(missing);
+        };
         if dir.firm {
-            return dir.node.child(name).map_err(|e| self.missing(real, &e));
+            return held.child(name).map_err(missing);
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entry = rustix::fs::openat(dir.node.as_fd(), name, flags, Mode::empty());
-        let entry = entry.map_err(|e| self.missing(real, &e.into()))?;
-        self.check_mount(dir, entry.as_fd(), real)?;
-        Node::from_fd(entry).map_err(|e| self.missing(real, &e))
+        let entry = rustix::fs::openat(held.as_fd(), name, flags, Mode::empty());
+        let entry = entry.map_err(|e| missing(e.into()))?;
+        self.check_mount(held.as_fd(), entry.as_fd(), real)?;
+        Node::from_fd(entry).map_err(missing)
     }
 
-    fn proved(&self, node: Node, path: PathBuf, parent: Option<Rc<Dir>>) -> Result<Rc<Dir>> {
+    /// The directory itself.
+    fn open_dir(&self, dir: &Dir) -> Result<Node> {
+        let opened = match &dir.held {
+            Some(node) => node.try_clone(),
+            None if dir.parent.is_none() => self.root.resolve("/"),
+            None => open_at(self.root.as_fd(), below(&dir.path)),
+        };
+        opened.context(Code::System, || self.shown(&dir.path))
+    }
+
+    /// Proves a directory by its attributes. `open` is called where it must be held and `held` is not it already.
+    fn proved(
+        &self,
+        stat: Stat,
+        held: Option<Node>,
+        path: PathBuf,
+        parent: Option<Rc<Dir>>,
+        open: &dyn Fn() -> Result<Node>,
+    ) -> Result<Rc<Dir>> {
         match &parent {
-            Some(parent) => self.check_owner(parent, &node, &path)?,
-            None if owned::trusted_users().contains(&node.stat().st_uid) => {}
-            None => return Err(self.foreign(&path, node.stat().st_uid)),
+            Some(parent) => self.check_user(parent, stat.st_uid, &path)?,
+            None if owned::trusted_users().contains(&stat.st_uid) => {}
+            None => return Err(self.foreign(&path, stat.st_uid)),
         }
-        let mode = node.stat().st_mode;
+        let mode = stat.st_mode;
         if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
-            return Err(self.writable(&path, &node));
+            return Err(self.writable(&path, &stat));
         }
         // With the sticky bit, what root put there stays, and a group of root's choice (Nix's builders) is not everybody.
-        let firm = mode & 0o002 == 0 && owned::trusted_users().contains(&node.stat().st_uid);
+        let firm = mode & 0o002 == 0 && owned::trusted_users().contains(&stat.st_uid);
+        // Whoever has no name in this user namespace, and a group of root's choice, may change what a path leads to.
+        let by_path = firm
+            && mode & OTHERS_WRITE == 0
+            && known_users().contains(&stat.st_uid)
+            && parent.as_ref().is_none_or(|parent| parent.held.is_none());
+        let held = match held {
+            _ if by_path => None,
+            Some(node) => Some(node),
+            None => {
+                let node = open()?;
+                if node.id() != (stat.st_dev, stat.st_ino) {
+                    return Err(self.refused(&path, "it was replaced while it was looked at".to_owned()));
+                }
+                Some(node)
+            }
+        };
         Ok(Rc::new(Dir {
             firm,
             lasting: firm && owned::keeps(&path, mode) && parent.as_ref().is_none_or(|parent| parent.lasting),
-            node,
             path,
+            id: (stat.st_dev, stat.st_ino),
             parent,
+            held,
         }))
     }
 
     /// The owner and the mode of what is no directory.
-    fn check(&self, dir: &Dir, node: &Node, real: &Path) -> Result<()> {
-        self.check_owner(dir, node, real)?;
-        if node.stat().st_mode & OTHERS_WRITE != 0 {
-            return Err(self.writable(real, node));
+    fn check(&self, dir: &Dir, stat: &Stat, real: &Path) -> Result<()> {
+        self.check_user(dir, stat.st_uid, real)?;
+        if stat.st_mode & OTHERS_WRITE != 0 {
+            return Err(self.writable(real, stat));
         }
         Ok(())
     }
 
-    fn check_owner(&self, dir: &Dir, node: &Node, real: &Path) -> Result<()> {
-        self.check_user(dir, node.stat().st_uid, real)
-    }
-
     /// The overflow user may be anybody: that is no proof where anybody can put an entry.
     fn check_user(&self, dir: &Dir, user: u32, real: &Path) -> Result<()> {
-        let known = owned::trusted_users();
         let known = if dir.firm {
-            known
+            owned::trusted_users()
         } else {
-            known.get(..2).unwrap_or(known)
+            known_users()
         };
         if known.contains(&user) || self.also == Some(user) {
             return Ok(());
@@ -488,11 +548,11 @@ impl<'r> Walk<'r> {
         Err(self.foreign(real, user))
     }
 
-    fn check_type(&self, real: &Path, node: &Node, rule: &Rule) -> Result<()> {
-        if rule.types.contains(&node.kind()) {
+    fn check_type(&self, real: &Path, stat: &Stat, rule: &Rule) -> Result<()> {
+        if rule.types.contains(&FileType::from_raw_mode(stat.st_mode)) {
             return Ok(());
         }
-        Err(self.wrong_type(real, node, rule.expected))
+        Err(self.wrong_type(real, stat, rule.expected))
     }
 
     fn check_no_sockets(&self, real: &Path, node: &Node) -> Result<()> {
@@ -512,14 +572,15 @@ impl<'r> Walk<'r> {
         }
     }
 
-    fn wrong_type(&self, real: &Path, node: &Node, expected: &str) -> Error {
-        let why = format!("expected {expected}, found {}", name_of(node.kind()));
+    fn wrong_type(&self, real: &Path, stat: &Stat, expected: &str) -> Error {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let why = format!("expected {expected}, found {}", name_of(kind));
         let fix = format!("remove it, or put {expected} there; a link is not followed");
         Error::new(Code::UnsafePath, self.shown(real), why).fix(fix)
     }
 
-    fn writable(&self, real: &Path, node: &Node) -> Error {
-        let mode = node.stat().st_mode & 0o7777;
+    fn writable(&self, real: &Path, stat: &Stat) -> Error {
+        let mode = stat.st_mode & 0o7777;
         self.refused(real, format!("mode {mode:04o} lets others write to it"))
     }
 
@@ -555,47 +616,21 @@ fn kind_of_mount(id: u64) -> Option<String> {
     about.split(' ').next().map(str::to_owned)
 }
 
-/// Whether a name is a soname, `libcuda.so.1`, which is nearly always a link to the file with the version.
-fn is_soname(name: &OsStr) -> bool {
-    let version = name.to_str().and_then(|name| name.split_once(".so."));
-    version.is_some_and(|(_, version)| !version.contains('.'))
+/// The users who count as root and have a name in this user namespace.
+fn known_users() -> &'static [u32] {
+    let known = owned::trusted_users();
+    known.get(..2).unwrap_or(known)
 }
 
-/// Entries of a directory that is searched for sockets, and how deep.
-const MAX_SEARCHED: usize = 65_536;
-const MAX_DEPTH: usize = 16;
+/// A path from the root as a path from its descriptor.
+fn below(real: &Path) -> &Path {
+    real.strip_prefix("/").unwrap_or(real)
+}
 
-/// The first socket below a directory; `EFBIG` when there is more than is searched.
-fn search(dir: &Node, left: &mut usize, depth: usize) -> io::Result<Option<PathBuf>> {
-    if depth > MAX_DEPTH {
-        return Err(Errno::FBIG.into());
-    }
-    let mut below = Vec::new();
-    let mut socket = None;
-    let mut seen = 0;
-    dir.visit(*left, |name, kind| {
-        seen += 1;
-        let name = || PathBuf::from(std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes()) as &OsStr);
-        match kind {
-            FileType::Socket => socket = Some(name()),
-            // Some file systems do not say.
-            FileType::Directory | FileType::Unknown => below.push(name()),
-            _ => {}
-        }
-    })?;
-    *left -= seen;
-    for name in below {
-        if socket.is_some() {
-            break;
-        }
-        let node = dir.child(&name)?;
-        match node.kind() {
-            FileType::Socket => socket = Some(name),
-            FileType::Directory => socket = search(&node, left, depth + 1)?.map(|found| name.join(found)),
-            _ => {}
-        }
-    }
-    Ok(socket)
+/// What is at a path in directories that root alone can change; a link at its end is not followed.
+fn open_at(root: BorrowedFd<'_>, path: &Path) -> io::Result<Node> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Node::from_fd(rustix::fs::openat(root, path, flags, Mode::empty())?)
 }
 
 const fn name_of(kind: FileType) -> &'static str {
@@ -617,6 +652,8 @@ fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::root::DeviceNumber;
+    use super::sockets::MAX_DEPTH;
     use super::*;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};

@@ -14,7 +14,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
-use inroot::root::path_of;
+use inroot::root::{path_of, read_proc};
 
 use super::{
     Allowed, DeviceCgroup, DeviceRule, Hierarchy, bpf, list_of, mounted, open_below, parse, rules, unified,
@@ -341,7 +341,7 @@ fn is_in(name: &str, namespace: (u64, u64)) -> rustix::io::Result<bool> {
 
 /// The number that `/proc` has for a process: 0 where it shows it not, -1 when it has ended (proc_pid_fdinfo(5)).
 fn number_in_proc(pidfd: &OwnedFd) -> Option<i32> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let info = read_proc(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()), 64 << 10).ok()?;
     let number = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
     number.trim().parse().ok()
 }

@@ -12,12 +12,13 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -76,14 +77,6 @@ impl Restrict {
     }
 }
 
-/// Something that was proved to be what is to be bound, with what a mount of it must forbid.
-pub trait Proved {
-    /// The inode.
-    fn node(&self) -> &Node;
-    /// What a mount of it forbids.
-    fn restrict(&self) -> Restrict;
-}
-
 /// A mount that is not attached anywhere yet.
 #[derive(Debug)]
 pub struct Detached {
@@ -92,6 +85,16 @@ pub struct Detached {
     restrict: Restrict,
     /// Whether `restrict` is in force already; if not, attaching does it.
     restricted: bool,
+}
+
+/// Where something of the host is that its caller has proved.
+#[derive(Clone, Copy, Debug)]
+pub enum HostPlace<'a> {
+    /// The inode.
+    Node(&'a Node),
+    /// A path from a directory, no part of which anybody but root can change or has made a link. A link at its end is not
+    /// followed.
+    Path(BorrowedFd<'a>, &'a Path),
 }
 
 #[derive(Debug)]
@@ -110,15 +113,37 @@ enum Source {
 static OLD_API: AtomicBool = AtomicBool::new(false);
 
 impl Detached {
-    /// A bind mount of something of the host. Nothing else of the host is bound.
+    /// A bind mount of something of the host that its caller has proved, and its attributes, which are what counts.
     ///
-    /// Must be called in the mount namespace that `source` was found in.
-    pub fn bind_source(source: &impl Proved) -> io::Result<Self> {
-        Self::bind(source.node(), source.restrict())
+    /// Must be called in the mount namespace that it was found in.
+    pub fn of_host(at: HostPlace<'_>, restrict: Restrict) -> io::Result<(Self, Stat)> {
+        let (dir, path) = match at {
+            HostPlace::Node(node) => return Ok((Self::bind(node, restrict)?, *node.stat())),
+            HostPlace::Path(dir, path) => (dir, path),
+        };
+        if new_api() {
+            match tree_at(dir, path, restrict) {
+                Ok((tree, restricted)) => {
+                    let stat = rustix::fs::fstat(&tree)?;
+                    let detached = Self {
+                        source: Source::Tree(tree),
+                        is_dir: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+                        restrict,
+                        restricted,
+                    };
+                    return Ok((detached, stat));
+                }
+                Err(e) if absent(e) => OLD_API.store(true, Ordering::Relaxed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = Node::from_fd(rustix::fs::openat(dir, path, flags, Mode::empty())?)?;
+        Ok((Self::bind(&node, restrict)?, *node.stat()))
     }
 
     /// A bind mount of one file, node or directory (not what is mounted below it): of our own tmpfs, or of a file system
-    /// of the container's. What is the host's takes [`Detached::bind_source`].
+    /// of the container's. What is the host's takes [`Detached::of_host`].
     ///
     /// Must be called in the mount namespace that `source` was opened in.
     pub fn bind(source: &Node, restrict: Restrict) -> io::Result<Self> {
@@ -129,7 +154,7 @@ impl Detached {
                 Err(e) => return Err(e.into()),
             }
         }
-        let fd = source.as_fd().try_clone_to_owned()?;
+        let fd = duplicate(source.as_fd())?;
         Ok(Self {
             source: Source::Bind(fd, source.path().ok()),
             is_dir: source.is_dir(),
@@ -199,8 +224,7 @@ impl Detached {
         let is_new = self.is_new();
         let on_top = match self.source {
             Source::Tree(tree) | Source::NewTree(tree) => {
-                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-                move_mount(&tree, c"", &target, c"", flags)?;
+                move_to(&tree, &target)?;
                 tree
             }
             Source::Bind(fd, path) => {
@@ -230,7 +254,7 @@ impl Detached {
         }
         let top = Node::from_fd(on_top)?;
         if is_new {
-            let held = top.as_fd().try_clone_to_owned()?;
+            let held = duplicate(top.as_fd())?;
             cut_off().made.push((top.id().0, held));
         }
         Ok(top)
@@ -239,6 +263,50 @@ impl Detached {
     /// Whether nobody else has a mount of its file system.
     fn is_new(&self) -> bool {
         matches!(self.source, Source::NewTree(_) | Source::Tmpfs(_))
+    }
+}
+
+/// An empty file that this process has made to mount something on.
+#[derive(Debug)]
+pub struct Placed<'p> {
+    file: OwnedFd,
+    parent: &'p Node,
+    name: &'p OsStr,
+    /// It was made on a mount without peers, so nobody outside can have mounted anything there since.
+    private: bool,
+}
+
+impl<'p> Placed<'p> {
+    /// Makes the file `name` in `parent`, on a mount that has no peers.
+    ///
+    /// # Errors
+    /// `EEXIST` when there is something of that name.
+    pub fn make(parent: &'p Node, name: &'p OsStr) -> io::Result<Self> {
+        // If it cannot be cut off, attaching says so.
+        let private = cut_off().cut_below(parent).is_ok();
+        Ok(Self {
+            file: parent.placeholder(name)?,
+            parent,
+            name,
+            private,
+        })
+    }
+
+    /// Attaches a mount on it. Returns what to close.
+    ///
+    /// # Errors
+    /// As of [`Detached::attach`].
+    pub fn attach(self, mount: Detached) -> io::Result<Vec<OwnedFd>> {
+        match mount.source {
+            Source::Tree(tree) if self.private && mount.restricted => {
+                move_to(&tree, &self.file)?;
+                Ok(vec![tree, self.file])
+            }
+            _ => {
+                mount.attach(self.parent, self.name)?;
+                Ok(vec![self.file])
+            }
+        }
     }
 }
 
@@ -251,6 +319,8 @@ struct CutOff {
     made: Vec<(u64, OwnedFd)>,
     /// Numbers of mounts that are slaves or private now.
     mounts: Vec<(u64, OwnedFd)>,
+    /// Roots of mounts that are neither yet, with the mounts' numbers.
+    roots: Vec<(u64, OwnedFd)>,
 }
 
 impl CutOff {
@@ -259,18 +329,33 @@ impl CutOff {
         if self.made.iter().any(|(device, _)| *device == target.id().0) {
             return Ok(None);
         }
-        let id = mount_id(target.as_fd())?;
+        let id = target.mount_id()?;
         let is_known = self.mounts.iter().any(|(known, _)| *known == id);
         Ok((!is_known).then_some(id))
     }
 
+    /// Makes the mount of the directory `dir` a slave of its peers.
+    fn cut_below(&mut self, dir: &Node) -> io::Result<()> {
+        match self.mount_to_cut(dir)? {
+            Some(id) => self.cut(id, dir, dir),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the mount `id`, which `target`, a name in `parent`, lies on, a slave of its peers.
     fn cut(&mut self, id: u64, parent: &Node, target: &Node) -> io::Result<()> {
-        let mut at = target.as_fd().try_clone_to_owned()?;
+        if let Some(known) = self.roots.iter().position(|(root, _)| *root == id) {
+            let (_, root) = self.roots.swap_remove(known);
+            if make_slave(root.as_fd())? {
+                self.mounts.push((id, root));
+                return Ok(());
+            }
+        }
+        let mut at = duplicate(target.as_fd())?;
         if !make_slave(at.as_fd())? {
             // What is no mount's root is on the mount of its directory. The kernel takes only a
             // mount's root.
-            at = parent.as_fd().try_clone_to_owned()?;
+            at = duplicate(parent.as_fd())?;
             let mut left = MAX_DEPTH;
             while !make_slave(at.as_fd())? {
                 left = left.checked_sub(1).ok_or(Errno::XDEV)?;
@@ -293,10 +378,21 @@ const MAX_DEPTH: u32 = 4096;
 static CUT_OFF: Mutex<CutOff> = Mutex::new(CutOff {
     made: Vec::new(),
     mounts: Vec::new(),
+    roots: Vec::new(),
 });
 
 fn cut_off() -> std::sync::MutexGuard<'static, CutOff> {
     CUT_OFF.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps what may be the root of the mount `id`, so that it need not be walked to when that is cut off.
+pub fn remember_root(root: OwnedFd, id: u64) {
+    /// A container's rootfs and the few tmpfs of a definition.
+    const MAX_ROOTS: usize = 16;
+    let mut cut_off = cut_off();
+    if cut_off.roots.len() < MAX_ROOTS {
+        cut_off.roots.push((id, root));
+    }
 }
 
 /// The place `name` in `parent`, on a mount that has no peers.
@@ -318,6 +414,12 @@ fn private_target(parent: &Node, name: &OsStr) -> io::Result<Node> {
         cut_off.cut(id, parent, &target)?;
     }
     Err(Errno::BUSY.into())
+}
+
+/// Attaches a detached mount on the inode of `target`.
+fn move_to(tree: &OwnedFd, target: impl AsFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, c"", target, c"", flags)
 }
 
 /// Makes an attached mount read-only (on top of what it forbids already).
@@ -345,6 +447,55 @@ pub fn sealed_copy(top: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         libc::AT_RECURSIVE,
     );
     Ok(copy)
+}
+
+/// A clone of what is at a path, attached nowhere, and whether it is restricted: one call where the kernel has `open_tree_attr`.
+fn tree_at(dir: BorrowedFd<'_>, path: &Path, restrict: Restrict) -> rustix::io::Result<(OwnedFd, bool)> {
+    static NO_ATTR: AtomicBool = AtomicBool::new(false);
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
+    if !NO_ATTR.load(Ordering::Relaxed) {
+        match open_tree_attr(dir, &name, restrict.attr()) {
+            // E2BIG and EINVAL are not for this struct and these flags.
+            Err(Errno::NOSYS | Errno::PERM) => NO_ATTR.store(true, Ordering::Relaxed),
+            opened => return opened.map(|tree| (tree, true)),
+        }
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let tree = open_tree(dir, &name, flags)?;
+    match set_attr(tree.as_fd(), restrict.attr()) {
+        Ok(()) => Ok((tree, true)),
+        Err(e) if absent(e) => Ok((tree, false)),
+        Err(e) => Err(e),
+    }
+}
+
+/// `open_tree_attr(2)`, Linux 6.15: a clone that has its attributes, and is private, from the start.
+fn open_tree_attr(dir: BorrowedFd<'_>, path: &CStr, attrs: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
+    /// The same number on every architecture.
+    const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let attr = MountAttr::new(attrs, MS_PRIVATE);
+    // SAFETY: the descriptor is borrowed for the call, the path is a C string, and `attr` is a live struct of the size passed.
+    let fd = unsafe {
+        libc::syscall(
+            SYS_OPEN_TREE_ATTR,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            flags.bits(),
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    let fd = i32::try_from(fd)
+        .ok()
+        .filter(|fd| *fd >= 0)
+        .ok_or_else(last_errno)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A clone of what `source` refers to, attached nowhere.
@@ -375,7 +526,12 @@ pub fn cgroupfs(controllers: &[&str]) -> io::Result<OwnedFd> {
     Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)?)
 }
 
-/// The kernel's number of the mount that `fd` is on.
+/// A second descriptor of the same file; the standard library's sets its flag in a call of its own.
+pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+}
+
+/// The kernel's number of the mount that `fd` is on; of a [`Node`], which keeps it: [`Node::mount_id`].
 pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let wanted = rustix::fs::StatxFlags::MNT_ID;
     // The kernel's own knowledge: no file system is asked.
@@ -466,6 +622,26 @@ fn make_slave(root: BorrowedFd<'_>) -> io::Result<bool> {
 const MS_PRIVATE: u64 = 1 << 18;
 const MS_SLAVE: u64 = 1 << 19;
 
+/// `struct mount_attr` of linux/mount.h, first version (32 bytes).
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+impl MountAttr {
+    fn new(attrs: MountAttrFlags, propagation: u64) -> Self {
+        Self {
+            attr_set: u64::from(attrs.bits()),
+            attr_clr: 0,
+            propagation,
+            userns_fd: 0,
+        }
+    }
+}
+
 /// `mount_setattr(2)`; rustix has no wrapper yet.
 fn change(
     fd: BorrowedFd<'_>,
@@ -473,20 +649,7 @@ fn change(
     propagation: u64,
     at_flags: libc::c_int,
 ) -> rustix::io::Result<()> {
-    /// `struct mount_attr` of linux/mount.h, first version (32 bytes).
-    #[repr(C)]
-    struct MountAttr {
-        attr_set: u64,
-        attr_clr: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
-    let attr = MountAttr {
-        attr_set: u64::from(attrs.bits()),
-        attr_clr: 0,
-        propagation,
-        userns_fd: 0,
-    };
+    let attr = MountAttr::new(attrs, propagation);
     // SAFETY: the descriptor is borrowed for the call, the path is a C string, and `attr` is a live
     // struct of the size passed.
     let r = unsafe {

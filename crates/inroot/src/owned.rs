@@ -10,9 +10,10 @@ use std::os::fd::AsFd as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::root::{Node, Root};
+use super::root::{Node, read_proc};
 use super::text::Escaped;
 
 /// `Result` with this module's [`Error`].
@@ -105,7 +106,10 @@ pub fn check(node: &Node, path: &Path) -> Result<()> {
 
 fn walk(path: &Path, users: &[u32], term: Term) -> Result<Option<Node>> {
     let failed = |e: io::Error| Error::Io(path.to_owned(), e);
-    let root = || Root::open("/").and_then(|root| root.resolve("/"));
+    let root = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Node::from_fd(rustix::fs::open("/", flags, Mode::empty())?)
+    };
     let mut todo = components(path);
     // The directories from the root to here, with their names.
     let mut trail = vec![(OsString::from("/"), root().map_err(failed)?)];
@@ -212,16 +216,11 @@ fn find_trusted_users() -> Vec<u32> {
     const IDENTITY: [&str; 3] = ["0", "0", "4294967295"];
     const OVERFLOW: u32 = 65534;
     let own = rustix::process::geteuid().as_raw();
-    let Ok(proc) = Root::open("/proc") else {
-        return vec![0, own];
-    };
-    let map = proc
-        .read_text("thread-self/uid_map", 64 * 1024)
-        .unwrap_or_default();
+    let map = read_proc("/proc/thread-self/uid_map", 64 * 1024).unwrap_or_default();
     if map.split_whitespace().eq(IDENTITY) || map.is_empty() {
         return vec![0, own];
     }
-    let overflow = proc.read_text("sys/kernel/overflowuid", 64);
+    let overflow = read_proc("/proc/sys/kernel/overflowuid", 64);
     vec![
         0,
         own,

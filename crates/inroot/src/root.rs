@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | `openat2(RESOLVE_IN_ROOT)` | 5.6 | `O_PATH` walk, component by component |
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 use std::fs::File;
@@ -90,7 +91,7 @@ impl Root {
 
     /// Finds what `path` names, following symbolic links inside the root.
     pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<Node> {
-        if let Some(found) = self.openat2(path.as_ref(), OFlags::empty()) {
+        if let Some(found) = self.openat2(path.as_ref(), OFlags::PATH) {
             return Node::from_fd(found?);
         }
         let handle = self.inner.resolve(path.as_ref()).map_err(|e| to_io(&e))?;
@@ -99,7 +100,7 @@ impl Root {
 
     /// Like [`Root::resolve`], but a symbolic link as the last component is returned itself.
     pub fn resolve_nofollow(&self, path: impl AsRef<Path>) -> io::Result<Node> {
-        if let Some(found) = self.openat2(path.as_ref(), OFlags::NOFOLLOW) {
+        if let Some(found) = self.openat2(path.as_ref(), OFlags::PATH | OFlags::NOFOLLOW) {
             return Node::from_fd(found?);
         }
         let handle = self.inner.resolve_nofollow(path.as_ref());
@@ -115,7 +116,7 @@ impl Root {
             rustix::fs::openat2(
                 &self.inner,
                 path,
-                OFlags::PATH | OFlags::CLOEXEC | flags,
+                flags | OFlags::CLOEXEC,
                 Mode::empty(),
                 ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
             )
@@ -139,7 +140,7 @@ impl Root {
 
     /// The walk in a process that its root keeps in.
     fn plainly(&self, path: &Path, flags: OFlags) -> Option<io::Result<OwnedFd>> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
+        let flags = flags | OFlags::CLOEXEC;
         match self.else_by {
             Walk::Emulated => None,
             Walk::Plain => {
@@ -152,17 +153,22 @@ impl Root {
 
     /// A root at a directory below this one.
     pub fn subroot(&self, path: impl AsRef<Path>) -> io::Result<Self> {
-        let node = self.resolve(path)?;
-        if !node.is_dir() {
-            return Err(Errno::NOTDIR.into());
-        }
+        let dir = if let Some(found) = self.openat2(path.as_ref(), OFlags::PATH | OFlags::DIRECTORY) {
+            found?
+        } else {
+            let node = self.resolve(path)?;
+            if !node.is_dir() {
+                return Err(Errno::NOTDIR.into());
+            }
+            node.into_fd()
+        };
         let else_by = match self.else_by {
             Walk::Emulated => Walk::Emulated,
             Walk::Plain | Walk::None => Walk::None,
         };
         Ok(Self {
             else_by,
-            ..Self::from_fd(node.into_fd())
+            ..Self::from_fd(dir)
         })
     }
 
@@ -182,12 +188,15 @@ impl Root {
 
     /// Whether `path` exists (symbolic links followed).
     pub fn exists(&self, path: impl AsRef<Path>) -> bool {
-        self.resolve(path).is_ok()
+        match self.openat2(path.as_ref(), OFlags::PATH) {
+            Some(found) => found.is_ok(),
+            None => self.inner.resolve(path.as_ref()).is_ok(),
+        }
     }
 
     /// Whether there is anything at `path`, if only a link. The inode is not looked at: a FUSE there is not asked.
     pub fn has_entry(&self, path: impl AsRef<Path>) -> bool {
-        match self.openat2(path.as_ref(), OFlags::NOFOLLOW) {
+        match self.openat2(path.as_ref(), OFlags::PATH | OFlags::NOFOLLOW) {
             Some(found) => found.is_ok(),
             None => self.inner.resolve_nofollow(path.as_ref()).is_ok(),
         }
@@ -198,9 +207,25 @@ impl Root {
         self.resolve_nofollow(path)?.read_link()
     }
 
+    /// Reads a file of procfs or sysfs, where nothing is a FIFO or a device, of at most `max` bytes.
+    ///
+    /// # Errors
+    /// `EFBIG` when it is larger.
+    pub fn read_kernel(&self, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        match self.openat2(path.as_ref(), flags) {
+            Some(found) => read_records(&found?, max),
+            None => self.read(path, max),
+        }
+    }
+
     /// Lists a directory, at most `max` entries (more are an `EFBIG` error).
     pub fn read_dir(&self, path: impl AsRef<Path>, max: usize) -> io::Result<Vec<Entry>> {
-        self.resolve(path)?.read_dir(max)
+        // What is no directory is not opened.
+        match self.openat2(path.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY) {
+            Some(found) => list(|f| visit(&found?, max, f)),
+            None => self.resolve(path)?.read_dir(max),
+        }
     }
 
     /// The directory at `path`, made (with its parents, mode `mode`) where it is missing.
@@ -292,13 +317,33 @@ pub struct Entry {
 pub struct Node {
     fd: OwnedFd,
     stat: Stat,
+    /// The kernel's number of the mount that it is on, once that was asked: a descriptor never changes its mount.
+    mount: Cell<Option<u64>>,
 }
 
 impl Node {
     /// Wraps a descriptor and reads its attributes.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&fd)?;
-        Ok(Self { fd, stat })
+        Ok(Self::found(fd, stat))
+    }
+
+    fn found(fd: OwnedFd, stat: Stat) -> Self {
+        Self {
+            fd,
+            stat,
+            mount: Cell::new(None),
+        }
+    }
+
+    /// The kernel's number of the mount that it is on.
+    pub fn mount_id(&self) -> io::Result<u64> {
+        if let Some(id) = self.mount.get() {
+            return Ok(id);
+        }
+        let id = super::mount::mount_id(self.as_fd())?;
+        self.mount.set(Some(id));
+        Ok(id)
     }
 
     /// Looks up one name in this directory, without following a symbolic link.
@@ -410,39 +455,7 @@ impl Node {
 
     /// [`Node::read`] with `room` zeros before what is read, and capacity for `spare` bytes behind it.
     pub fn read_between(&self, (room, spare): (usize, usize), max: u64) -> io::Result<Vec<u8>> {
-        // One byte more than it holds, so that one call reads it and the next sees its end. The kernel's own
-        // files say 0, and a sysctl answers only the first read.
-        let size = match usize::try_from(self.stat.st_size.clamp(0, 1 << 20)) {
-            Ok(0) | Err(_) => 4096,
-            Ok(n) => n + 1,
-        };
-        let mut file = self.open_read()?;
-        let mut out = vec![0; room + size + spare];
-        let mut got = 0;
-        while got < size {
-            match file.read(&mut out[room + got..room + size]) {
-                Ok(0) => break,
-                Ok(n) => {
-                    got += n;
-                    // As many as it said, and no more although there was room: its end.
-                    if got < size && i64::try_from(got) == Ok(self.stat.st_size) {
-                        break;
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        out.truncate(room + got);
-        if got == size {
-            // It is larger than it said, like most files of the kernel.
-            file.take(max.saturating_add(1).saturating_sub(got as u64))
-                .read_to_end(&mut out)?;
-        }
-        if (out.len() - room) as u64 > max {
-            return Err(Errno::FBIG.into());
-        }
-        Ok(out)
+        read_sized(self.open_read()?, self.stat.st_size, (room, spare), max)
     }
 
     /// Whether the inode lives on procfs or sysfs: what is read there is no content, and may have effects.
@@ -471,49 +484,25 @@ impl Node {
 
     /// Lists a directory, at most `max` entries (more are an `EFBIG` error), in the directory's order.
     pub fn read_dir(&self, max: usize) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        self.visit(max, |name, kind| {
-            entries.push(Entry {
-                name: OsStr::from_bytes(name.to_bytes()).to_owned(),
-                kind,
-            });
-        })?;
-        Ok(entries)
+        list(|f| self.visit(max, f))
     }
 
     /// Hands each entry of a directory to `f`, at most `max` of them (more are an `EFBIG` error), in
     /// the directory's order. Cheaper than [`Node::read_dir`] where few of the names are of interest.
-    pub fn visit(&self, max: usize, mut f: impl FnMut(&CStr, FileType)) -> io::Result<()> {
+    pub fn visit(&self, max: usize, f: impl FnMut(&CStr, FileType)) -> io::Result<()> {
+        let mut f = f;
         let dir = rustix::fs::openat(
             &self.fd,
             c".",
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let mut buf = [MaybeUninit::uninit(); 16 * 1024];
-        let mut seen = 0;
-        let mut iter = RawDir::new(&dir, &mut buf);
-        while let Some(entry) = iter.next() {
-            let entry = entry?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            if seen == max {
-                return Err(Errno::FBIG.into());
-            }
-            seen += 1;
-            f(name, entry.file_type());
-        }
-        Ok(())
+        visit(&dir, max, &mut f)
     }
 
     /// A second handle on the same inode.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            fd: self.fd.try_clone()?,
-            stat: self.stat,
-        })
+        Ok(Self::found(super::mount::duplicate(self.as_fd())?, self.stat))
     }
 
     /// Gives up the attributes and keeps the descriptor.
@@ -535,19 +524,18 @@ impl Node {
         }
     }
 
-    /// Makes an empty file `name`, a place for a bind mount.
+    /// Makes an empty file `name`, a place for a bind mount, and returns it.
     ///
     /// # Errors
     /// `EEXIST` when there is something of that name.
-    pub fn placeholder(&self, name: &OsStr) -> io::Result<()> {
+    pub fn placeholder(&self, name: &OsStr) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(
+        Ok(rustix::fs::openat(
             &self.fd,
             plain(name)?.as_c_str(),
             flags,
             Mode::from_raw_mode(0o444),
-        )?;
-        Ok(())
+        )?)
     }
 
     /// Whether this directory has no entries.
@@ -571,6 +559,23 @@ impl Node {
     /// `EEXIST` when there is something of that name.
     pub fn symlink_new(&self, name: &OsStr, target: &Path) -> io::Result<()> {
         Ok(rustix::fs::symlinkat(target, &self.fd, plain(name)?.as_c_str())?)
+    }
+
+    /// Makes the file `name` with this content, for a directory of ours that nobody looks into yet: a reader would see a part
+    /// of it, and a default ACL change its mode.
+    ///
+    /// # Errors
+    /// `EEXIST` when there is something of that name.
+    pub fn create_file(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
+        use std::io::Write as _;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = plain(name)?;
+        let fd = rustix::fs::openat(&self.fd, &name, flags, Mode::from_raw_mode(mode))?;
+        let written = File::from(fd).write_all(data);
+        if written.is_err() {
+            let _ = rustix::fs::unlinkat(&self.fd, &name, AtFlags::empty());
+        }
+        written
     }
 
     /// Writes a whole new file `name` in this directory: readers see the old one or the new one.
@@ -645,10 +650,107 @@ impl Node {
     }
 }
 
+/// See [`Node::visit`].
+fn visit(dir: &OwnedFd, max: usize, f: &mut dyn FnMut(&CStr, FileType)) -> io::Result<()> {
+    let mut buf = [MaybeUninit::uninit(); 16 * 1024];
+    let mut seen = 0;
+    let mut iter = RawDir::new(dir, &mut buf);
+    while let Some(entry) = iter.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if seen == max {
+            return Err(Errno::FBIG.into());
+        }
+        seen += 1;
+        f(name, entry.file_type());
+    }
+    Ok(())
+}
+
+/// The entries that `visit` hands out.
+fn list(visit: impl FnOnce(&mut dyn FnMut(&CStr, FileType)) -> io::Result<()>) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    visit(&mut |name, kind| {
+        entries.push(Entry {
+            name: OsStr::from_bytes(name.to_bytes()).to_owned(),
+            kind,
+        });
+    })?;
+    Ok(entries)
+}
+
+/// Reads a file that the kernel makes up when it is read, of at most `max` bytes.
+fn read_records(file: &OwnedFd, max: u64) -> io::Result<Vec<u8>> {
+    /// The kernel fills a buffer of a page with whole records, so only a read that ends well before a page's end tells the
+    /// file's end by itself. The records of the files that are read so have some hundred bytes at most.
+    const PAGE: usize = 4096;
+    let mut text = Vec::new();
+    loop {
+        let mut part = [0; PAGE];
+        let n = match rustix::io::read(file, &mut part) {
+            Err(Errno::INTR) => continue,
+            read => read?,
+        };
+        text.extend_from_slice(part.get(..n).unwrap_or_default());
+        if text.len() as u64 > max {
+            return Err(Errno::FBIG.into());
+        }
+        if n == 0 || (n == text.len() && n <= PAGE / 2) {
+            return Ok(text);
+        }
+    }
+}
+
+/// Reads a file of the procfs that the process has in sight, at an absolute path.
+pub fn read_proc(path: impl rustix::path::Arg, max: u64) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let text = read_records(&rustix::fs::open(path, flags, Mode::empty())?, max)?;
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 impl AsFd for Node {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Reads a regular file that says that it has `said` bytes, at most `max`; see [`Node::read_between`].
+pub fn read_sized(mut file: File, said: i64, (room, spare): (usize, usize), max: u64) -> io::Result<Vec<u8>> {
+    // One byte more than it holds, so that one call reads it and the next sees its end. The kernel's own
+    // files say 0, and a sysctl answers only the first read.
+    let size = match usize::try_from(said.clamp(0, 1 << 20)) {
+        Ok(0) | Err(_) => 4096,
+        Ok(n) => n + 1,
+    };
+    let mut out = vec![0; room + size + spare];
+    let mut got = 0;
+    while got < size {
+        match file.read(&mut out[room + got..room + size]) {
+            Ok(0) => break,
+            Ok(n) => {
+                got += n;
+                // As many as it said, and no more although there was room: its end.
+                if got < size && i64::try_from(got) == Ok(said) {
+                    break;
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    out.truncate(room + got);
+    if got == size {
+        // It is larger than it said, like most files of the kernel.
+        file.take(max.saturating_add(1).saturating_sub(got as u64))
+            .read_to_end(&mut out)?;
+    }
+    if (out.len() - room) as u64 > max {
+        return Err(Errno::FBIG.into());
+    }
+    Ok(out)
 }
 
 /// Opens what an `O_PATH` descriptor refers to.

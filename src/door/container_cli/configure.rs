@@ -94,7 +94,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
 /// The container's namespace: of the process, or the caller's own, which then is not the host's.
 fn namespace(pid: Option<i32>) -> Result<Namespace> {
     let Some(pid) = pid else {
-        return hook::inside_a_container().map(|own| Namespace::inside(&own));
+        return hook::inside_a_container().map(Namespace::inside);
     };
     let namespace =
         MountNs::of(pid).map_err(|e| Error::io(Code::NotAContainer, format!("process {pid}"), &e))?;
