@@ -27,8 +27,8 @@ use rustix::mount::{
 };
 
 use super::label;
-pub use super::root::mount_id;
 use super::root::{Node, Root, own_fds};
+pub use super::root::{duplicate, mount_id};
 
 /// What a mount forbids.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -525,11 +525,6 @@ pub fn cgroupfs(controllers: &[&str]) -> io::Result<OwnedFd> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)?)
-}
-
-/// A second descriptor of the same file; the standard library's sets its flag in a call of its own.
-pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
 
 fn new_tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> rustix::io::Result<OwnedFd> {

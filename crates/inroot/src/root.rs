@@ -502,7 +502,7 @@ impl Node {
 
     /// A second handle on the same inode.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self::found(super::mount::duplicate(self.as_fd())?, self.stat))
+        Ok(Self::found(duplicate(self.as_fd())?, self.stat))
     }
 
     /// Gives up the attributes and keeps the descriptor.
@@ -796,6 +796,11 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     text.lines()
         .find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok())
         .ok_or_else(|| Errno::IO.into())
+}
+
+/// A second descriptor of the same file; the standard library's sets its flag in a call of its own.
+pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
 
 static OWN_FDS: OnceLock<Result<OwnedFd, Errno>> = OnceLock::new();
