@@ -235,7 +235,7 @@ impl<'r> Walk<'r> {
             Place::Other(dir, mut entry, real) => {
                 // A file that a site names may be a user's in root's directory; the driver's are not.
                 if wanted == Use::Site && entry.stat.st_dev != dir.id.0 && entry.held.is_none() {
-                    entry = Box::new(self.held_file(&dir, &real)?);
+                    *entry = self.held_file(&dir, &real)?;
                 }
                 self.check(&dir, &entry.stat, &real)?;
                 self.check_type(&real, &entry.stat, &rule)?;
