@@ -55,6 +55,3 @@ pub mod sys;
 pub mod vocabulary;
 
 pub use ldso;
-
-/// What `--version` prints.
-pub const VERSION_LINE: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"));

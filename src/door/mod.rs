@@ -35,6 +35,7 @@ pub mod plan;
 pub mod ps;
 mod reload;
 pub mod runtime;
+mod texts;
 mod wiring;
 
 /// `nvoci`.
@@ -83,7 +84,7 @@ static COMMAND: Command<()> = Command {
         },
         Group {
             heading: "For packages",
-            commands: &[&VERSION_COMMAND, &cli::texts::COMMAND],
+            commands: &[&VERSION_COMMAND, &texts::COMMAND],
         },
     ],
     flags: &[flag("version", "print the version").short('V').shows(VERSION)],

@@ -28,6 +28,7 @@ use rustix::mount::{
 
 use super::label;
 use super::root::{Node, Root, own_fds};
+pub use super::root::{duplicate, mount_id};
 
 /// What a mount forbids.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -524,32 +525,6 @@ pub fn cgroupfs(controllers: &[&str]) -> io::Result<OwnedFd> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)?)
-}
-
-/// A second descriptor of the same file; the standard library's sets its flag in a call of its own.
-pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
-}
-
-/// The kernel's number of the mount that `fd` is on; of a [`Node`], which keeps it: [`Node::mount_id`].
-pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let wanted = rustix::fs::StatxFlags::MNT_ID;
-    // The kernel's own knowledge: no file system is asked.
-    let flags = rustix::fs::AtFlags::EMPTY_PATH | rustix::fs::AtFlags::STATX_DONT_SYNC;
-    if let Ok(stat) = rustix::fs::statx(fd, c"", flags, wanted)
-        && stat.stx_mask & wanted.bits() != 0
-    {
-        return Ok(stat.stx_mnt_id);
-    }
-    // Since Linux 3.15.
-    let name = format!("../fdinfo/{}", fd.as_raw_fd());
-    let info = rustix::fs::openat(own_fds()?, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut buf = [0_u8; 1024];
-    let n = rustix::io::read(&info, &mut buf)?;
-    let text = String::from_utf8_lossy(&buf[..n]);
-    text.lines()
-        .find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok())
-        .ok_or_else(|| Errno::IO.into())
 }
 
 fn new_tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> rustix::io::Result<OwnedFd> {

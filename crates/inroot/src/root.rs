@@ -341,7 +341,7 @@ impl Node {
         if let Some(id) = self.mount.get() {
             return Ok(id);
         }
-        let id = super::mount::mount_id(self.as_fd())?;
+        let id = mount_id(self.as_fd())?;
         self.mount.set(Some(id));
         Ok(id)
     }
@@ -502,7 +502,7 @@ impl Node {
 
     /// A second handle on the same inode.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self::found(super::mount::duplicate(self.as_fd())?, self.stat))
+        Ok(Self::found(duplicate(self.as_fd())?, self.stat))
     }
 
     /// Gives up the attributes and keeps the descriptor.
@@ -775,6 +775,32 @@ pub fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
         return Err(Errno::NOENT.into());
     }
     Ok(PathBuf::from(OsString::from_vec(bytes)))
+}
+
+/// The kernel's number of the mount that `fd` is on; of a [`Node`], which keeps it: [`Node::mount_id`].
+pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let wanted = rustix::fs::StatxFlags::MNT_ID;
+    // The kernel's own knowledge: no file system is asked.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    if let Ok(stat) = rustix::fs::statx(fd, c"", flags, wanted)
+        && stat.stx_mask & wanted.bits() != 0
+    {
+        return Ok(stat.stx_mnt_id);
+    }
+    // Since Linux 3.15.
+    let name = format!("../fdinfo/{}", fd.as_raw_fd());
+    let info = rustix::fs::openat(own_fds()?, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut buf = [0_u8; 1024];
+    let n = rustix::io::read(&info, &mut buf)?;
+    let text = String::from_utf8_lossy(&buf[..n]);
+    text.lines()
+        .find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok())
+        .ok_or_else(|| Errno::IO.into())
+}
+
+/// A second descriptor of the same file; the standard library's sets its flag in a call of its own.
+pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
 
 static OWN_FDS: OnceLock<Result<OwnedFd, Errno>> = OnceLock::new();

@@ -58,7 +58,7 @@ pub(in crate::door) fn help(table: &dyn Table) -> String {
 }
 
 /// Usage lines, each with the command's name.
-pub(super) fn usage(table: &dyn Table) -> Vec<String> {
+pub(in crate::door) fn usage(table: &dyn Table) -> Vec<String> {
     let page = table.page();
     if !page.usage.is_empty() {
         return page.usage.iter().map(|line| (*line).to_owned()).collect();
@@ -77,7 +77,7 @@ pub(super) fn usage(table: &dyn Table) -> Vec<String> {
 }
 
 /// The flags that are shown, by heading, in the table's order.
-pub(super) fn groups(table: &dyn Table) -> Vec<(&'static str, Vec<&Doc>)> {
+pub(in crate::door) fn groups(table: &dyn Table) -> Vec<(&'static str, Vec<&Doc>)> {
     let mut all: Vec<(&'static str, Vec<&Doc>)> = Vec::new();
     for doc in table.flags().into_iter().filter(|d| !d.hidden) {
         let heading = if doc.group.is_empty() {
@@ -94,7 +94,7 @@ pub(super) fn groups(table: &dyn Table) -> Vec<(&'static str, Vec<&Doc>)> {
 }
 
 /// A flag as a list of flags shows it: `-r, --root DIR`.
-pub(super) fn term(doc: &Doc) -> String {
+pub(in crate::door) fn term(doc: &Doc) -> String {
     let mut text = doc.short.map(|c| format!("-{c}")).unwrap_or_default();
     if !doc.long.is_empty() {
         let comma = if text.is_empty() { "" } else { ", " };
@@ -109,7 +109,7 @@ pub(super) fn term(doc: &Doc) -> String {
 }
 
 /// The name of a flag's value, or all its values.
-pub(super) fn value_of(doc: &Doc) -> String {
+pub(in crate::door) fn value_of(doc: &Doc) -> String {
     if doc.value.is_empty() {
         doc.values.join("|")
     } else {
@@ -118,7 +118,7 @@ pub(super) fn value_of(doc: &Doc) -> String {
 }
 
 /// All sentences about a flag.
-pub(super) fn explanation(doc: &Doc) -> String {
+pub(in crate::door) fn explanation(doc: &Doc) -> String {
     let mut text = doc.help.to_owned();
     if doc.repeatable {
         text += "; may be repeated";

@@ -13,12 +13,11 @@
 //!
 //! Tables are static data: a start builds nothing and reads only the rows of the command that runs.
 
-mod help;
+pub(super) mod help;
 mod parse;
 mod suggest;
 #[cfg(test)]
 mod tests;
-pub(super) mod texts;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -66,7 +65,7 @@ impl Page {
     };
 
     /// The last word of the name, which chooses the command.
-    fn word(&self) -> &'static str {
+    pub(super) fn word(&self) -> &'static str {
         self.name.rsplit(' ').next().unwrap_or_default()
     }
 

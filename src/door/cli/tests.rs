@@ -1,13 +1,13 @@
 //! Rules for every table: the program's and the vendor's.
 
-use super::texts::{complete, entries, man};
 use super::*;
+use crate::door::texts::{complete, entries, man};
 use crate::door::{COMMAND, ctk};
 
 fn all() -> Vec<&'static dyn Table> {
     let roots: [&dyn Table; 2] = [&COMMAND, &ctk::COMMAND];
     let all = roots.into_iter().flat_map(entries).map(|entry| entry.table);
-    all.chain([&texts::COMMAND as &dyn Table]).collect()
+    all.chain([&crate::door::texts::COMMAND as &dyn Table]).collect()
 }
 
 /// The flags of a command with all names, as they are typed.

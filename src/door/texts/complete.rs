@@ -1,12 +1,12 @@
 //! Completions for bash, zsh and fish: the script finds the command that the words lead to, then offers its flags,
 //! subcommands and arguments, or a flag's values.
 
-use super::super::help::value_of;
-use super::super::{Doc, Table};
 use super::Entry;
+use crate::door::cli::help::value_of;
+use crate::door::cli::{Doc, Table};
 
 /// bash: no descriptions.
-pub(in crate::door::cli) fn bash(all: &[Entry]) -> String {
+pub(in crate::door) fn bash(all: &[Entry]) -> String {
     let mut values = String::new();
     let mut words = String::new();
     for entry in all {
@@ -60,7 +60,7 @@ pub(in crate::door::cli) fn bash(all: &[Entry]) -> String {
 }
 
 /// zsh.
-pub(in crate::door::cli) fn zsh(all: &[Entry]) -> String {
+pub(in crate::door) fn zsh(all: &[Entry]) -> String {
     let mut cases = String::new();
     for entry in all {
         cases += &format!("  '{}')\n", entry.table.page().name);
@@ -121,7 +121,7 @@ pub(in crate::door::cli) fn zsh(all: &[Entry]) -> String {
 }
 
 /// fish.
-pub(in crate::door::cli) fn fish(all: &[Entry]) -> String {
+pub(in crate::door) fn fish(all: &[Entry]) -> String {
     let mut out = format!(
         "# nvoci(1) completion, made by `nvoci texts fish`\n\
          function __nvoci_at\n\

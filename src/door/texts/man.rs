@@ -1,8 +1,8 @@
 //! nvoci(1), in the macros of man(7).
 
-use super::super::help::{explanation, groups, term, usage};
-use super::super::{Doc, Table};
 use super::{Entry, entries};
+use crate::door::cli::help::{explanation, groups, term, usage};
+use crate::door::cli::{Doc, Table};
 use crate::door::{VERSION, container_cli, ctk};
 
 /// Files that nvoci reads and writes.
@@ -48,7 +48,7 @@ const EXIT: &[(&str, &str)] = &[
 ];
 
 /// The page, with this date in its footer.
-pub(in crate::door::cli) fn page(all: &[Entry], date: &str) -> String {
+pub(in crate::door) fn page(all: &[Entry], date: &str) -> String {
     let mut out = format!(".TH NVOCI 1 \"{date}\" \"{}\"\n", VERSION.trim_end());
     // The vendor's program has commands of nvoci's among its own.
     let mut vendor = entries(&ctk::COMMAND);

@@ -5,7 +5,7 @@ pub(super) mod man;
 
 use std::process::ExitCode;
 
-use super::{Command, Page, Table, Words, argument, flag};
+use super::cli::{Command, Page, Table, Words, argument, flag};
 use crate::door::print;
 
 #[derive(Default)]
