@@ -25,7 +25,9 @@ pub use inroot::{mount, mountinfo, root};
 pub mod owned {
     use std::path::Path;
 
-    pub(super) use inroot::owned::{MAX_LINKS, OTHERS_WRITE, STICKY, keeps, may_be_fuse, trusted_users};
+    pub(super) use inroot::owned::{
+        MAX_LINKS, OTHERS_WRITE, STICKY, USERS_FUSE, is_users_fuse, keeps, may_be_fuse, trusted_users,
+    };
 
     use super::root::Node;
     use crate::error::Result;

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::sync::OnceLock;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getppid};
 use rustix::thread::{
@@ -34,8 +35,7 @@ pub fn isolate() -> io::Result<()> {
 
 fn cut_off() -> io::Result<()> {
     ensure_standard_descriptors()?;
-    // Nothing in this process owns one yet: this is the first thing that a hook does.
-    close_all_but(&[]);
+    close_inherited();
     rustix::process::chdir(c"/")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
@@ -63,6 +63,33 @@ pub fn restore_umask() {
     if let Some(inherited) = INHERITED.get() {
         rustix::process::umask(*inherited);
     }
+}
+
+/// Closes every descriptor but the standard ones. Nothing in this process owns one yet: this is the first thing that a hook
+/// does.
+fn close_inherited() {
+    if try_close_range(3, RawFd::MAX).is_err() && close_listed().is_err() {
+        close_range(3, RawFd::MAX);
+    }
+}
+
+/// Closes what the process's own procfs lists: a descriptor may be above the limit, which was another when it was made.
+fn close_listed() -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut listed = RawDir::new(&dir, &mut buffer);
+    let mut numbers = Vec::new();
+    while let Some(entry) = listed.next() {
+        let number = entry?.file_name().to_str().map(str::parse::<RawFd>);
+        numbers.extend(number.into_iter().flatten().filter(|fd| *fd > 2));
+    }
+    drop(dir);
+    for fd in numbers {
+        // SAFETY: as of `close_inherited`: nothing owns it.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
 }
 
 /// Closes every descriptor but the standard ones and those of `kept`. For a process in which nothing else is owned, or
@@ -94,15 +121,22 @@ fn close_range(first: RawFd, last: RawFd) {
     if first > last {
         return;
     }
-    // SAFETY: as the caller says, nothing uses them any more.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) };
-    if closed == 0 {
+    if try_close_range(first, last).is_ok() {
         return;
     }
-    // Before Linux 5.9. 1024 is the soft limit that every runtime starts a hook with.
+    // 1024 is the soft limit that every runtime starts a hook with, and what is ours has the lowest numbers.
     for fd in first..=last.min(1023) {
-        // SAFETY: as above.
+        // SAFETY: as the caller says, nothing uses it any more.
         unsafe { libc::close(fd) };
+    }
+}
+
+/// Fails before Linux 5.9, and behind a filter that does not know the call.
+fn try_close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    // SAFETY: as the caller says, nothing uses them any more.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -233,7 +267,7 @@ fn kill_timer(seconds: u32) -> io::Result<()> {
 fn end_after(seconds: u32) {
     // SAFETY: the default action, no handler.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
-    let mut alarm = std::mem::MaybeUninit::uninit();
+    let mut alarm = MaybeUninit::uninit();
     // SAFETY: fills the set that it is given.
     unsafe { libc::sigemptyset(alarm.as_mut_ptr()) };
     // SAFETY: a set that was filled.
@@ -379,6 +413,23 @@ mod tests {
                 && !open(pipe[1])
                 && matches!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable))
                 && rustix::thread::no_new_privs().unwrap_or(false)
+        }));
+    }
+
+    /// A limit that was lowered later leaves descriptors above it.
+    #[test]
+    fn nothing_inherited_stays_without_close_range() {
+        assert!(in_child(|| {
+            let raised = Rlimit {
+                current: Some(4096),
+                maximum: Some(4096),
+            };
+            let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+            // SAFETY: makes a descriptor that no value owns.
+            let high = unsafe { libc::dup2(0, 4000) } == 4000;
+            // SAFETY: asks for a descriptor's flags, changes nothing.
+            let open = |fd: i32| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+            high && close_listed().is_ok() && !open(4000) && open(0) && open(2)
         }));
     }
 

@@ -43,6 +43,8 @@ pub use uses::Use;
 pub struct Source {
     stat: Stat,
     path: PathBuf,
+    /// The root of the walk, on the host.
+    root: PathBuf,
     lasting: bool,
 }
 
@@ -61,9 +63,12 @@ impl Source {
     ///
     /// # Errors
     /// [`Code::UnsafeOwner`] where somebody other than root can put something else there by then: below a directory with
-    /// the sticky bit, whose entries go, and below a daemon's own directory.
+    /// the sticky bit, whose entries go, and below a daemon's own directory. The root of the walk may be in such a directory.
     pub fn lasting(&self) -> Result<&Path> {
-        if self.lasting {
+        let root_lasts = || {
+            self.root == Path::new("/") || owned::find_lasting(&self.root).is_ok_and(|root| root.is_some())
+        };
+        if self.lasting && root_lasts() {
             return Ok(&self.path);
         }
         let why = "a user other than root can put a link there later, and a static specification is followed by name";
@@ -227,7 +232,11 @@ impl<'r> Walk<'r> {
                 }
                 self.taken(HostPlace::Node(&node), node.stat(), &dir.path, dir.lasting, take)
             }
-            Place::Other(dir, entry, real) => {
+            Place::Other(dir, mut entry, real) => {
+                // A file that a site names may be a user's in root's directory; the driver's are not.
+                if wanted == Use::Site && entry.stat.st_dev != dir.id.0 && entry.held.is_none() {
+                    *entry = self.held_file(&dir, &real)?;
+                }
                 self.check(&dir, &entry.stat, &real)?;
                 self.check_type(&real, &entry.stat, &rule)?;
                 let below = below(&real);
@@ -257,6 +266,14 @@ impl<'r> Walk<'r> {
             .fix("unmount it"))
     }
 
+    /// A user may have mounted a FUSE on what is the user's in a directory of root's: a home directory.
+    fn check_crossing(&self, dir: &Dir, entry: &Node, real: &Path) -> Result<()> {
+        if entry.id().0 == dir.id.0 || !owned::is_users_fuse(entry) {
+            return Ok(());
+        }
+        Err(self.refused(real, owned::USERS_FUSE.to_owned()).fix("unmount it"))
+    }
+
     fn taken(
         &self,
         at: HostPlace<'_>,
@@ -275,6 +292,7 @@ impl<'r> Walk<'r> {
         Source {
             stat,
             path: self.on_host(real),
+            root: self.at.clone(),
             lasting,
         }
     }
@@ -457,17 +475,33 @@ impl<'r> Walk<'r> {
 
     fn child(&self, dir: &Dir, name: &OsStr, real: &Path) -> Result<Node> {
         let missing = |e: io::Error| self.missing(real, &e);
-        let Some(held) = &dir.held else {
-            return open_at(self.root.as_fd(), below(real)).map_err(missing);
-        };
         if dir.firm {
-            return held.child(name).map_err(missing);
+            let entry = match &dir.held {
+                Some(held) => held.child(name),
+                None => open_at(self.root.as_fd(), below(real)),
+            };
+            let entry = entry.map_err(missing)?;
+            self.check_crossing(dir, &entry, real)?;
+            return Ok(entry);
         }
+        let Some(held) = &dir.held else {
+            return Err(missing(Errno::NOENT.into()));
+        };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let entry = rustix::fs::openat(held.as_fd(), name, flags, Mode::empty());
         let entry = entry.map_err(|e| missing(e.into()))?;
         self.check_mount(held.as_fd(), entry.as_fd(), real)?;
         Node::from_fd(entry).map_err(missing)
+    }
+
+    /// A file itself, where its device number may be that of a mount on it.
+    fn held_file(&self, dir: &Dir, real: &Path) -> Result<Entry> {
+        let node = open_at(self.root.as_fd(), below(real)).map_err(|e| self.missing(real, &e))?;
+        self.check_crossing(dir, &node, real)?;
+        Ok(Entry {
+            stat: *node.stat(),
+            held: Some(node),
+        })
     }
 
     /// The directory itself.
@@ -477,7 +511,17 @@ impl<'r> Walk<'r> {
             None if dir.parent.is_none() => self.root.resolve("/"),
             None => open_at(self.root.as_fd(), below(&dir.path)),
         };
-        opened.context(Code::System, || self.shown(&dir.path))
+        let opened = opened.context(Code::System, || self.shown(&dir.path))?;
+        self.check_same(&dir.path, &opened, dir.id)?;
+        Ok(opened)
+    }
+
+    /// What was proved by its attributes is what was opened.
+    fn check_same(&self, path: &Path, opened: &Node, id: (u64, u64)) -> Result<()> {
+        if opened.id() == id {
+            return Ok(());
+        }
+        Err(self.refused(path, "it was replaced while it was looked at".to_owned()))
     }
 
     /// Proves a directory by its attributes. `open` is called where it must be held and `held` is not it already.
@@ -505,17 +549,21 @@ impl<'r> Walk<'r> {
             && mode & OTHERS_WRITE == 0
             && known_users().contains(&stat.st_uid)
             && parent.as_ref().is_none_or(|parent| parent.held.is_none());
+        // A directory has the device number of its file system.
+        let crossed = parent.as_ref().filter(|parent| parent.id.0 != stat.st_dev);
         let held = match held {
-            _ if by_path => None,
+            _ if by_path && crossed.is_none() => None,
             Some(node) => Some(node),
             None => {
                 let node = open()?;
-                if node.id() != (stat.st_dev, stat.st_ino) {
-                    return Err(self.refused(&path, "it was replaced while it was looked at".to_owned()));
-                }
+                self.check_same(&path, &node, (stat.st_dev, stat.st_ino))?;
                 Some(node)
             }
         };
+        if let (Some(parent), Some(held)) = (crossed, &held) {
+            self.check_crossing(parent, held, &path)?;
+        }
+        let held = held.filter(|_| !by_path);
         Ok(Rc::new(Dir {
             firm,
             lasting: firm && owned::keeps(&path, mode) && parent.as_ref().is_none_or(|parent| parent.lasting),
@@ -717,7 +765,8 @@ mod tests {
 
         fn lasting(&self, path: &str, wanted: Use) -> Result<()> {
             let root = Root::open(self.0.path()).unwrap();
-            let walk = Walk::new(&root, self.0.path());
+            // As if it were the host's root: this one's directory is in `/tmp`.
+            let walk = Walk::new(&root, Path::new("/"));
             walk.find(Path::new(path), wanted)?.lasting().map(drop)
         }
     }
@@ -817,6 +866,30 @@ mod tests {
             .find(Path::new("/usr/lib/libcuda.so.1"), Use::File)
             .unwrap_err();
         assert_eq!(e.code(), Code::UnsafeOwner);
+        // In `/tmp` it may be anybody's by the time that a specification is read.
+        let t = Tree::new();
+        t.file("tmp/root/usr/lib/libcuda.so.1").mode("tmp", 0o1777);
+        let root = Root::open(t.at("tmp/root")).unwrap();
+        let walk = Walk::new(&root, &t.at("tmp/root"));
+        let found = walk.find(Path::new("/usr/lib/libcuda.so.1"), Use::File).unwrap();
+        assert_eq!(found.lasting().unwrap_err().code(), Code::UnsafeOwner);
+    }
+
+    #[test]
+    fn what_is_bound_is_what_was_proved() {
+        if !is_root() {
+            return;
+        }
+        let t = Tree::new();
+        t.dir("etc/site", 0o755).dir("etc/other", 0o755);
+        let root = Root::open(t.0.path()).unwrap();
+        let walk = Walk::new(&root, Path::new("/"));
+        walk.find(Path::new("/etc/site"), Use::Directory).unwrap();
+        fs::rename(t.at("etc/site"), t.at("etc/old")).unwrap();
+        fs::rename(t.at("etc/other"), t.at("etc/site")).unwrap();
+        t.give("etc/site");
+        let e = walk.find(Path::new("/etc/site"), Use::Directory).unwrap_err();
+        assert!(e.to_string().contains("replaced"), "{e}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use core::fmt;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
@@ -134,6 +134,9 @@ fn walk(path: &Path, users: &[u32], term: Term) -> Result<Option<Node>> {
             Err(e) => return Err(failed(e)),
         };
         if !node.is_symlink() {
+            if node.id().0 != dir.id().0 && is_users_fuse(&node) {
+                return Err(Error::Untrusted(here, USERS_FUSE.to_owned()));
+            }
             trail.push((name, node));
             continue;
         }
@@ -185,6 +188,48 @@ pub fn may_be_fuse(node: &Node) -> bool {
     !rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type != FUSE_SUPER_MAGIC)
 }
 
+/// What is said of [`is_users_fuse`].
+pub const USERS_FUSE: &str =
+    "a user's file system is mounted on it, and says what it likes of owners and modes";
+
+/// Whether somebody other than root has mounted a FUSE there: fusermount(1) lets everybody do that on what is theirs, also in
+/// a directory that is root's alone, as home directories are. Asked where a device number shows a mount, so it seldom is.
+pub fn is_users_fuse(node: &Node) -> bool {
+    if !may_be_fuse(node) {
+        return false;
+    }
+    let Ok(id) = node.mount_id() else {
+        return true;
+    };
+    // By name, and so without the overflow user.
+    let users = trusted_users().get(..2).unwrap_or_default();
+    !mount_of(id).is_ok_and(|about| about.is_some_and(|about| is_theirs(&about, users)))
+}
+
+/// Whether one of `users` has made a mount, of which mountinfo says `about`: `TYPE SOURCE OPTIONS`. A machine's FUSE
+/// (virtiofs) has another type.
+fn is_theirs(about: &str, users: &[u32]) -> bool {
+    let mut fields = about.split(' ');
+    let kind = fields.next().unwrap_or_default();
+    let options = fields.nth(1).unwrap_or_default();
+    let user = options
+        .split(',')
+        .find_map(|option| option.strip_prefix("user_id="));
+    !kind.starts_with("fuse") || user.is_some_and(|user| user.parse().is_ok_and(|user| users.contains(&user)))
+}
+
+fn mount_of(id: u64) -> io::Result<Option<String>> {
+    const MAX: u64 = 16 << 20;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let list = rustix::fs::open("/proc/thread-self/mountinfo", flags, Mode::empty())?;
+    let mut text = Vec::new();
+    std::fs::File::from(list).take(MAX).read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let of_it = |line: &&str| line.split(' ').next().and_then(|n| n.parse().ok()) == Some(id);
+    let about = text.lines().find(of_it).and_then(|line| line.split_once(" - "));
+    Ok(about.map(|(_, about)| about.to_owned()))
+}
+
 /// The components of a path, last first.
 fn components(path: &Path) -> Vec<OsString> {
     let names = path.components().rev().filter_map(|component| match component {
@@ -234,6 +279,20 @@ fn find_trusted_users() -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_a_fuse_is() {
+        for (about, roots) in [
+            ("fuse /dev/fuse rw,user_id=1000,group_id=1000,allow_other", false),
+            ("fuse.sshfs u@h:/ rw,user_id=0,group_id=0,allow_other", true),
+            ("fuse.x user_id=0 rw,user_id=10", false),
+            ("fuseblk /dev/sda1 rw", false),
+            ("virtiofs drivers rw", true),
+        ] {
+            assert_eq!(is_theirs(about, &[0, 0]), roots, "{about}");
+        }
+    }
+
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 

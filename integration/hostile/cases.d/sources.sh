@@ -161,3 +161,60 @@ t_54_static() {
 }
 # What is root's now, in /tmp, is anybody's once it has gone: a name there is no source of a file that is read later.
 t_54_later() { sources; WAYS=createRuntime BITE=''; POLICY='ipc-sockets = false'; trick() { teller; mkdir -m 755 /tmp/nvidia-mps; install -d -o 990 $its; put_socket $its/socket; chown 990 $its/socket; }; check() { told; }; }
+
+# fuse_of_user PLACE FILE MODE: the user's FUSE on a directory with FILE in it, or on FILE itself, as fusermount makes it with `allow_other`; it says that all in it is root's.
+fuse_of_user() {
+  cat >"$CASE_DIR/serve" <<'E2'
+# From linux/fuse.h: what INIT, LOOKUP, GETATTR, OPEN, READ and OPENDIR answer; 1 is its root, 2 the only file in that.
+my $is_tree = shift;
+alarm 60;
+open my $fuse, '+<&=', 9 or die;
+sub attr { my $is_dir = $is_tree && $_[0] == 1; pack 'Q6 L10', $_[0], $is_dir ? 4096 : 5, (0) x 7, $is_dir ? 040755 : 0100644, 1, 0, 0, 0, 4096, 0 }
+while (sysread $fuse, my $request, 1 << 18) {
+    my ($length, $call, $unique, $node) = unpack 'L L Q Q', $request;
+    next if $call == 2;
+    my $is_file = substr($request, 40) =~ /^file\0/;
+    my $answer = $call == 26 ? pack('L16', 7, 31, 0, 0, 0, 4096, (0) x 10)
+      : $call == 1 && $is_file ? pack('Q4 L2', 2, 0, 0, 0, 0, 0) . attr(2)
+      : $call == 3 ? pack('Q L2', 0, 0, 0) . attr($node)
+      : $call == 14 || $call == 27 ? pack('Q L2', 1, 0, 0)
+      : $call == 15 ? (unpack('Q', substr $request, 48, 8) ? '' : "evil\n") : undef;
+    syswrite $fuse, pack('L l Q', 16 + length($answer // ''), defined $answer ? 0 : -2, $unique) . ($answer // '');
+}
+E2
+  exec 9<>/dev/fuse
+  mount -i -t fuse -o fd=9,rootmode=$3,user_id=1000,group_id=1000,allow_other users "$1"
+  as_user perl "$CASE_DIR/serve" $(($3 == 40755)) >/dev/null 2>&1 </dev/null &
+  server=$!
+  exec 9>&-
+  grep -qx evil "$2" || fail 'the user serves no file'
+}
+fuse() { # PLACE FILE
+  sources
+  WAYS='createRuntime createContainer' BITE='' POLICY="[[extra]]
+files = [\"$2\"]"
+  eval "check() { served $1; }"
+}
+served() { # PLACE
+  stated
+  ! grep -q "\"$1" "$CASE_DIR/static.json" || fail "the static specification names what a user serves"
+  umount -l "$1"
+  kill $server 2>/dev/null || true
+  told "$1: a user.s file system"
+}
+t_83_home() { fuse /home/victim /home/victim/file; trick() { teller; install -d -o 1000 -m 755 /home/victim; fuse_of_user /home/victim /home/victim/file 40755; }; }
+t_83_file() { fuse /run/site/file /run/site/file; trick() { teller; mkdir -p /run/site; : >/run/site/file; chown 1000 /run/site/file; fuse_of_user /run/site/file /run/site/file 100644; }; }
+# Root's own driver root: what is in `/tmp` is cleaned away, and then anybody's.
+t_84_driver_root() {
+  sources
+  WAYS=createRuntime BITE='' POLICY='driver-root = "/tmp/driver"'
+  trick() {
+    teller
+    local f
+    mkdir -p /tmp/driver/etc
+    cp /etc/ld.so.cache /tmp/driver/etc
+    ln -s usr/lib /tmp/driver/lib
+    for f in $HOST_CUDA; do f=$(dirname "$f"); mkdir -p "/tmp/driver$f"; cp -a "$f"/libcuda.so* "$f"/libnvidia-ml.so* "/tmp/driver$f"; done
+  }
+  check() { told; grep -q 'NVOCI-4002' "$CASE_DIR/static.err" || fail 'nothing is said of why nothing is named'; rm -rf /tmp/driver; }
+}
