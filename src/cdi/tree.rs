@@ -25,8 +25,8 @@ const MAX_KEYS: usize = 1024;
 const FEW_KEYS: usize = 16;
 
 /// Tokens that saphyr-parser may keep at once, of 104 bytes each: it hands out none of a flow collection (`[…]`) before the
-/// collection ends, since a colon may follow that makes it a key. Its queue doubles at 1 << 20.
-const MAX_TOKENS: usize = 1_000_000;
+/// collection ends, since a colon may follow that makes it a key.
+const MAX_TOKENS: usize = 600_000;
 /// Tokens that it may move: it puts such a key's mark before the tokens that it keeps.
 const MAX_MOVED: usize = 1 << 24;
 
