@@ -882,9 +882,9 @@ fn quirk_04_edits_are_applied_as_an_engine_does_but_nothing_twice() {
 #[test]
 fn what_yaml_makes_the_parser_keep_is_bounded() {
     let read = |text: &str| Tree::yaml(text, &Budget::default());
-    let (list, keys) = ("1,".repeat(200_000), "[::1]: 80,".repeat(10));
+    let (list, keys) = ("1,".repeat(200_000), "\"[::1]:80\",".repeat(10));
     assert!(read(&format!("[{list}]")).is_ok());
-    assert!(read(&format!("[{{{keys}}}, {}]", "a,".repeat(20_000))).is_ok());
+    assert!(read(&format!("[{keys}{}]", "a,".repeat(20_000))).is_ok());
     for text in [
         format!("[{}", ": ,".repeat(300_000)),
         format!("[{list}{}{list}{}", "[".repeat(250), "]: ".repeat(250)),
