@@ -13,6 +13,7 @@ use super::explicit::{Mode, explicit};
 use super::generate::{Explicit, Naming, Options, dynamic};
 use super::read::{self, Format};
 use super::registry::{Registry, Standing, Trust};
+use super::tree::Tree;
 use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount};
 use super::version::Version;
 use super::{check, edit, emit, transform};
@@ -876,6 +877,21 @@ fn quirk_04_edits_are_applied_as_an_engine_does_but_nothing_twice() {
         edit::apply(&missing, &mut spec).unwrap_err().code(),
         Code::DeviceNode
     );
+}
+
+#[test]
+fn what_yaml_makes_the_parser_keep_is_bounded() {
+    let read = |text: &str| Tree::yaml(text, &Budget::default());
+    let (list, keys) = ("1,".repeat(200_000), "\"[::1]:80\",".repeat(10));
+    assert!(read(&format!("[{list}]")).is_ok());
+    assert!(read(&format!("[{keys}{}]", "a,".repeat(20_000))).is_ok());
+    for text in [
+        format!("[{}", ": ,".repeat(300_000)),
+        format!("[{list}{}{list}{}", "[".repeat(250), "]: ".repeat(250)),
+        format!("[{list}{}{list}{}", "[".repeat(250), "] #\n: ".repeat(250)),
+    ] {
+        assert_eq!(read(&text).unwrap_err().to_string(), "it holds too much");
+    }
 }
 
 #[test]

@@ -24,6 +24,12 @@ const MAX_KEYS: usize = 1024;
 /// Keys of one mapping that are compared with each other; of more an index is made.
 const FEW_KEYS: usize = 16;
 
+/// Tokens that saphyr-parser may keep at once, of 104 bytes each: it hands out none of a flow collection (`[…]`) before the
+/// collection ends, since a colon may follow that makes it a key.
+const MAX_TOKENS: usize = 600_000;
+/// Tokens that it may move: it puts such a key's mark before the tokens that it keeps.
+const MAX_MOVED: usize = 1 << 24;
+
 /// The key under which `serde_json` hands out a number when it keeps its digits.
 const NUMBER: &str = "$serde_json::private::Number";
 
@@ -83,6 +89,9 @@ impl Tree {
 
     /// Reads a stream of exactly one YAML document.
     pub(crate) fn yaml(text: &str, budget: &Budget) -> Result<Self, Unreadable> {
+        if !is_scanned_in_bounds(text) {
+            return Err("it holds too much".to_owned().into());
+        }
         let mut builder = Builder {
             open: Vec::new(),
             anchors: HashMap::new(),
@@ -99,6 +108,28 @@ impl Tree {
         }
         builder.root.ok_or_else(|| "it is empty".to_owned().into())
     }
+}
+
+/// Whether saphyr-parser takes bounded memory and time for `text`, by the most tokens that each byte may make. One call
+/// of the parser may scan all of it, so the budget cannot end that.
+fn is_scanned_in_bounds(text: &str) -> bool {
+    let (mut tokens, mut keys, mut before) = (0, 0, b'\n');
+    for byte in text.bytes() {
+        // With the plain scalar that may follow; of a colon with the start, the key and the end of a mapping.
+        tokens += match byte {
+            b':' => 5,
+            b'?' => 3,
+            b'[' | b'{' | b',' | b'&' | b'*' | b'!' => 2,
+            b']' | b'}' | b'"' | b'\'' => 1,
+            _ => 0,
+        };
+        // At the start of a line it may be behind a comment, and that behind a collection.
+        keys += usize::from(byte == b':' && matches!(before, b']' | b'}' | b'\r' | b'\n'));
+        if !matches!(byte, b' ' | b'\t') {
+            before = byte;
+        }
+    }
+    tokens <= MAX_TOKENS && keys * tokens <= MAX_MOVED
 }
 
 /// Why a document could not be read.

@@ -101,7 +101,9 @@ impl FromStr for Sm {
         let number = match digits.split_once('.') {
             Some((major, minor)) if minor.len() == 1 => {
                 let part = |text: &str| text.parse::<u32>().map_err(|_| NotAVersion);
-                part(major)?.checked_mul(10).ok_or(NotAVersion)? + part(minor)?
+                let tens = part(major)?.checked_mul(10);
+                tens.and_then(|n| n.checked_add(part(minor).ok()?))
+                    .ok_or(NotAVersion)?
             }
             Some(_) => return Err(NotAVersion),
             None => digits.parse().map_err(|_| NotAVersion)?,
@@ -406,7 +408,19 @@ mod tests {
         ] {
             assert_eq!(sm(text).to_string(), shown);
         }
-        for bad in ["", "sm_", "sm_9", "9.10", "x", "-90", "+90", "90.", "99999", "a"] {
+        for bad in [
+            "",
+            "sm_",
+            "sm_9",
+            "9.10",
+            "x",
+            "-90",
+            "+90",
+            "90.",
+            "99999",
+            "a",
+            "429496729.9",
+        ] {
             assert!(bad.parse::<Sm>().is_err(), "{bad}");
         }
     }

@@ -251,6 +251,28 @@ fn yaml_of_any_shape() {
     }
 }
 
+/// The parser keeps all tokens of a flow collection until it ends, and puts some before those that it keeps.
+#[test]
+fn yaml_whose_collection_may_be_a_key() {
+    let whole = |start: &str, item: &str| format!("{start}{}", item.repeat((MIB - 4) / item.len()));
+    for item in [
+        ": ,", ":,", "\"\":", "\"\":,", "[]:", "{}:,", "[1],", "{},", "? ,", "1,", "\"\"", "!a&b*c,",
+    ] {
+        for start in ["[", "[[", "{", "- ["] {
+            doctor("compose", &format!("{start} {item}"), &whole(start, item));
+        }
+    }
+    let half = "1,".repeat(240_000);
+    for close in ["]: ", "]:", "] #\n : ", "]\n:"] {
+        let text = format!("[{half}{}{half}{}", "[".repeat(250), close.repeat(250));
+        doctor("compose", close, &text);
+        let (dir, _) = with("cdi/a.yaml", text);
+        let dir = dir.path().join("cdi");
+        let dir = dir.to_str().unwrap();
+        run(TEXT, &["cdi", "check", "--spec-dir", dir], None);
+    }
+}
+
 #[test]
 fn yaml_that_repeats_itself() {
     let list = |item: &str| format!("[{}]", item.repeat(480_000 / item.len()));
