@@ -19,7 +19,10 @@ pub(crate) struct TestHost {
 impl TestHost {
     /// A machine with nothing of NVIDIA.
     pub(crate) fn bare() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        // A static specification names nothing below `/tmp`, where another user may replace the host's root.
+        let dir = tempfile::tempdir_in("/var/lib")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
         for name in ["dev", "proc", "sys", "etc", "usr/lib64"] {
             fs::create_dir_all(dir.path().join(name)).unwrap();
         }
