@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::explicit::{Mode, explicit};
 use super::generate::{Explicit, Naming, Options, dynamic};
@@ -21,7 +22,7 @@ use crate::error::{Code, Result};
 use crate::host::testhost::TestHost;
 use crate::oci::{Spec, Stage};
 use crate::request::CdiName;
-use crate::sys::budget::Budget;
+use crate::sys::budget::{Budget, Limits};
 
 fn parse(bytes: &[u8], format: Format, name: &str) -> Result<CdiSpec> {
     read::parse(bytes, format, name, &Budget::default())
@@ -881,7 +882,12 @@ fn quirk_04_edits_are_applied_as_an_engine_does_but_nothing_twice() {
 
 #[test]
 fn what_yaml_makes_the_parser_keep_is_bounded() {
-    let read = |text: &str| Tree::yaml(text, &Budget::default());
+    // What counts here is the number of tokens, also in a build that is slow.
+    let limits = Limits {
+        cpu: Duration::from_secs(600),
+        ..Limits::DEFAULT
+    };
+    let read = |text: &str| Tree::yaml(text, &Budget::new(limits));
     let (list, keys) = ("1,".repeat(200_000), "\"[::1]:80\",".repeat(10));
     assert!(read(&format!("[{list}]")).is_ok());
     assert!(read(&format!("[{keys}{}]", "a,".repeat(20_000))).is_ok());
