@@ -168,7 +168,7 @@ fuse_of_user() {
 # From linux/fuse.h: what INIT, LOOKUP, GETATTR, OPEN, READ and OPENDIR answer; 1 is its root, 2 the only file in that.
 my $is_tree = shift;
 alarm 60;
-open my $fuse, '+<&=', 9 or die;
+open my $fuse, '+<&=', shift or die;
 sub attr { my $is_dir = $is_tree && $_[0] == 1; pack 'Q6 L10', $_[0], $is_dir ? 4096 : 5, (0) x 7, $is_dir ? 040755 : 0100644, 1, 0, 0, 0, 4096, 0 }
 while (sysread $fuse, my $request, 1 << 18) {
     my ($length, $call, $unique, $node) = unpack 'L L Q Q', $request;
@@ -182,11 +182,12 @@ while (sysread $fuse, my $request, 1 << 18) {
     syswrite $fuse, pack('L l Q', 16 + length($answer // ''), defined $answer ? 0 : -2, $unique) . ($answer // '');
 }
 E2
-  exec 9<>/dev/fuse
-  mount -i -t fuse -o fd=9,rootmode=$3,user_id=1000,group_id=1000,allow_other users "$1"
-  as_user perl "$CASE_DIR/serve" $(($3 == 40755)) >/dev/null 2>&1 </dev/null &
+  local fd
+  exec {fd}<>/dev/fuse
+  mount -i -t fuse -o fd=$fd,rootmode=$3,user_id=1000,group_id=1000,allow_other users "$1"
+  as_user perl "$CASE_DIR/serve" $(($3 == 40755)) $fd >/dev/null 2>&1 </dev/null &
   server=$!
-  exec 9>&-
+  exec {fd}>&-
   grep -qx evil "$2" || fail 'the user serves no file'
 }
 fuse() { # PLACE FILE
