@@ -8,7 +8,7 @@
 //!
 //! | module | what it is | its one rule |
 //! |---|---|---|
-//! | [`door`] | the commands | wiring only |
+//! | [`cmd`] | the commands | wiring only |
 //! | [`request`] | what the container asks for, and with what right | no I/O; every value bounded |
 //! | [`host`] | what the host has | reads only, through a [`sys::root::Root`]; knows nothing of containers |
 //! | [`plan`] | what the container gets | pure: no I/O |
@@ -33,13 +33,13 @@ pub mod budget;
 pub mod capabilities;
 pub mod cdi;
 pub mod cdi_name;
+pub mod cmd;
 pub mod compat;
 pub mod config;
 pub mod containers;
 pub mod doctor;
 #[cfg(test)]
 mod documents;
-pub mod door;
 pub mod engine;
 pub mod error;
 pub mod findings;

@@ -1,4 +1,4 @@
-//! The one binary. Which door is opened depends on the name it was called by, else on its first word.
+//! The one binary. Which entry point runs depends on the name it was called by, else on its first word.
 
 use std::process::ExitCode;
 
@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
-    nvoci::door::open(std::env::args_os())
+    nvoci::cmd::main(std::env::args_os())
 }

@@ -19,14 +19,14 @@ const ORDER: &[&[&str]] = &[
     &["plan", "preflight"],
     &["apply", "cdi"],
     &["doctor"],
-    &["door"],
+    &["cmd"],
 ];
 
 /// Parts of a room that do not import a room below them, though others of that room do: the way to a container.
 const NEVER: &[(&str, &str)] = &[
-    ("door::hook", "doctor"),
-    ("door::inject", "doctor"),
-    ("door::runtime", "doctor"),
+    ("cmd::hook", "doctor"),
+    ("cmd::inject", "doctor"),
+    ("cmd::runtime", "doctor"),
 ];
 
 /// An import: of which module, in which line, what path.

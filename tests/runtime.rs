@@ -1,4 +1,4 @@
-//! The runtime door from outside: the real binary, with a script in the place of runc.
+//! The runtime entry from outside: the real binary, with a script in the place of runc.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsStr;

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use nvoci::compat::Sm;
 use nvoci::doctor::dockerfile::Wanted;
 use nvoci::doctor::explain;
-use nvoci::door::fuzzing;
+use nvoci::cmd::fuzzing;
 
 #[path = "../properties/count.rs"]
 mod count;

@@ -1,7 +1,7 @@
 //! `nvoci doctor compose`: any text; with an odd first byte those of its lines that make a Compose file.
 
+use nvoci::cmd::fuzzing;
 use nvoci::doctor::Report;
-use nvoci::door::fuzzing;
 
 use crate::count::reached;
 use crate::world::{check_error, check_text, repaired};

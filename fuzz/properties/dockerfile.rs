@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use nvoci::cmd::fuzzing;
 use nvoci::compat::{Class, Sm};
 use nvoci::doctor::dockerfile::Wanted;
-use nvoci::door::fuzzing;
 
 use crate::count::reached;
 use crate::world::{check_error, check_text};

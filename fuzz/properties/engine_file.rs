@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nvoci::door::fuzzing;
+use nvoci::cmd::fuzzing;
 use nvoci::engine::edit::{Editor, Format};
 use serde_json::Value;
 

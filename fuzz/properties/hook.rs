@@ -10,9 +10,9 @@
 use std::fs;
 use std::path::Path;
 
+use nvoci::cmd::fuzzing;
+use nvoci::cmd::runtime::Flavor;
 use nvoci::config::{Config, Dialect};
-use nvoci::door::fuzzing;
-use nvoci::door::runtime::Flavor;
 use nvoci::error::Result;
 use nvoci::host::Locations;
 use nvoci::oci::Spec;

@@ -12,10 +12,10 @@
 use std::fs;
 use std::io::Write as _;
 
+use nvoci::cmd::fuzzing;
 use nvoci::compat::Platform;
 use nvoci::doctor::Severity;
 use nvoci::doctor::image::{Gpu, Target};
-use nvoci::door::fuzzing;
 use serde_json::json;
 
 use crate::count::reached;

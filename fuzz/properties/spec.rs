@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nvoci::config::Config;
 use nvoci::oci::{Access, DeviceKind, DeviceRule, DeviceSpec, HookSpec, Mount, RuleKind, Spec, Stage};
-use nvoci::request::{Door, Inputs, MountView, parse, wants_gpu_fast};
+use nvoci::request::{EntryPoint, Inputs, MountView, parse, wants_gpu_fast};
 
 use crate::count::reached;
 
@@ -48,13 +48,13 @@ fn read(spec: &Spec) {
         })
         .collect();
     let config = Config::default();
-    for door in [Door::Hook, Door::Runtime, Door::Cdi] {
+    for entry in [EntryPoint::Hook, EntryPoint::Runtime, EntryPoint::Cdi] {
         let inputs = Inputs {
             env: &env,
             annotations: &annotations,
             mounts: &mounts,
             privileged: spec.is_privileged(),
-            door,
+            entry,
         };
         match parse(&inputs, &config) {
             // `wants_gpu_fast` is certain when it says no.

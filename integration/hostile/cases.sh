@@ -4,12 +4,12 @@
 #   JQ                  an edit of config.json           check() { … }   more that must hold after the container has ended
 #                                                           undo() { … }    takes back what the trick did to the host
 #   POLICY              /etc/nvoci/config.toml           ASK             more questions for the probe
-#   EXPECT  gpu | nogpu | refused | started | any        WAYS            where: stages, `door` (the runtime door), `direct`
+#   EXPECT  gpu | nogpu | refused | started | any        WAYS            where: stages, `entry` (the runtime entry), `direct`
 #   BITE    words of the fault that the naive hook must be found guilty of; empty: it has no such part
 #   LIMIT   milliseconds                                 STATE           direct: the document on standard input
 #   TOUCHES what the case itself has the host's canary opened for, as the watcher says it: a regular expression for whole lines
 stages='prestart createRuntime createContainer'
-requests='createRuntime door'
+requests='createRuntime entry'
 
 for cases in "$(dirname "${BASH_SOURCE[0]}")"/cases.d/*.sh; do
   [ ! -e "$cases" ] || . "$cases"
@@ -206,7 +206,7 @@ t_41_spec_owner() { spec_of 1000 644; EXPECT=refused; BITE=$changed; }
 t_41_spec_mode() { spec_of 0 666; EXPECT=refused BITE=''; }
 spec_of() {
   OWNER=$1 MODE=$2
-  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a) POLICY='accept-cdi-kinds = ["evil.com/dev"]' WAYS=door
+  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a) POLICY='accept-cdi-kinds = ["evil.com/dev"]' WAYS=entry
   trick() {
     mkdir -p /etc/cdi
     printf '#!/bin/sh\n>%s/hooked\n' $canary >/tmp/evil && chmod 755 /tmp/evil
@@ -234,7 +234,7 @@ t_41_directory() {
   }
 }
 t_41_bomb() {
-  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a) POLICY='accept-cdi-kinds = ["evil.com/dev"]' WAYS=door EXPECT=refused BITE=''
+  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a) POLICY='accept-cdi-kinds = ["evil.com/dev"]' WAYS=entry EXPECT=refused BITE=''
   trick() { mkdir -p /etc/cdi; { echo 'a0: &a0 [x,x,x,x,x,x,x,x]'; for i in {1..30}; do echo "a$i: &a$i [$(printf "*a$((i - 1)),%.0s" {1..8})x]"; done; } >/etc/cdi/evil.yaml; }
 }
 t_44_hardlink() { JQ=".root.path = \"/plainroot\""; trick() { plain_root; ln -f $canary/ld.so.cache "$R/etc/ld.so.cache"; }; WAYS=createRuntime EXPECT=gpu TOUCHES='ATTRIB /canary/ld.so.cache by .*'; } # it has a name less

@@ -201,7 +201,7 @@ a61_sticky() { # root's own, until /tmp is cleaned and a user makes the path ane
   done
   rm -rf /tmp/nvoci-0.1 /opt/group
 }
-a61_sticky_door() { door_of /tmp/nvoci-0.1/bin 0; rm -rf /tmp/nvoci-0.1; }
+a61_sticky_entry() { entry_of /tmp/nvoci-0.1/bin 0; rm -rf /tmp/nvoci-0.1; }
 a61_root_by_another_name() {
   local r
   users_copy $U/bin 1000
@@ -240,8 +240,8 @@ a61_cdi() {
   must 20 explicit $U/bin/nvoci cdi generate --hook-path /nowhere/nvoci --output /etc/cdi/nvidia.yaml || true
   grep -q 'path: /nowhere/nvoci' /etc/cdi/nvidia.yaml && grep -q 'warning: /nowhere/nvoci' "$CASE_DIR/explicit.err" || fail "what a person names is not taken, or without a warning"
 }
-a61_door() { door_of $U/bin 1000; }
-door_of() { # DIRECTORY OWNER: the runtime's own path becomes a hook that root executes
+a61_entry() { entry_of $U/bin 1000; }
+entry_of() { # DIRECTORY OWNER: the runtime's own path becomes a hook that root executes
   users_copy "$1" "$2"
   mkdir -p $U/bundle/rootfs /etc/nvoci
   # `spec` of runc: a definition as runtimes take it.

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Callers besides a privileged runtime: a user's own, and CDI, where the runtime does the mounts and our small hooks the rest. Sourced by `inside`.
 #
-#   rootless, rootless-door   runc or crun in a user namespace of uid 1500 with its sub-ids, as rootless Podman has it
+#   rootless, rootless-entry   runc or crun in a user namespace of uid 1500 with its sub-ids, as rootless Podman has it
 #   cdi                       the static specification applied to the bundle, as an engine does it: its hooks are `nvidia-cdi-hook`
 #   gvisor                    the same under runsc, which does the mounts and makes the nodes; runsc of 2024-07 calls no createContainer hook
 #   gvisor-nvproxy            runsc calls `nvidia-container-cli configure` itself

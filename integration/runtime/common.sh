@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the suites of the runtime door share. Sourced inside a simulated host.
+# What the suites of the runtime entry share. Sourced inside a simulated host.
 . /integration/lib.sh
 . /integration/matrix/bundle.sh
 . /integration/engines/engine.sh

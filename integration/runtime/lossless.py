@@ -1,4 +1,4 @@
-"""lossless.py DIR: for each NAME.before of DIR, NAME.after must be the same document but for what the runtime door may add.
+"""lossless.py DIR: for each NAME.before of DIR, NAME.after must be the same document but for what the runtime entry may add.
 
 Numbers are compared as they are spelled, objects with the order of their keys. What may be there in addition: NVIDIA's device nodes and
 rules for them, one hook of ours, supplementary groups; hooks of the vendor's name and second hooks of ours may be gone.

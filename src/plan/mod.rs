@@ -1,7 +1,7 @@
 //! What the container gets: a pure function of what it asked for, what the host has, and the policy.
 //!
 //! Nothing here reads or changes anything, so a plan is tested on recorded hosts, printed by
-//! `nvoci plan`, and applied the same way by every door.
+//! `nvoci plan`, and applied the same way by every entry point.
 
 pub mod catalogue;
 mod devices;

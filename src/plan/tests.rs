@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::cdi;
 use crate::host::testhost::TestHost;
-use crate::request::{Door, Inputs, parse};
+use crate::request::{EntryPoint, Inputs, parse};
 
 /// What the vendor's tool gives and a plan does not, each with the reason.
 const NOT_OURS: &[(&str, &str)] = &[
@@ -55,7 +55,7 @@ fn nothing_that_the_vendor_gives_is_missing() {
         annotations: &[],
         mounts: &[],
         privileged: false,
-        door: Door::Hook,
+        entry: EntryPoint::Hook,
     };
     let config = Config::default();
     let request = parse(&inputs, &config).unwrap();

@@ -135,7 +135,7 @@ mod tests {
     use crate::host::wsl::Adapter;
     use crate::host::{Bits, DeviceNode, DriverFile, FileKind, Platform};
     use crate::plan::LinkAt;
-    use crate::request::{Door, Inputs, parse};
+    use crate::request::{EntryPoint, Inputs, parse};
     use crate::vocabulary::DeviceNumber;
 
     const STORE: &str = "/usr/lib/wsl/drivers/nv_dispi.inf_amd64_31dab972145ae5a9";
@@ -205,7 +205,7 @@ mod tests {
                 annotations: &[],
                 mounts: &[],
                 privileged: true,
-                door: Door::Hook,
+                entry: EntryPoint::Hook,
             },
             &config,
         )?;

@@ -10,7 +10,7 @@ use super::limits::{self, excerpt};
 use super::provenance;
 use super::provenance::{Authors, Policy, Refused, Wish};
 use super::variables::Variables;
-use super::{CdiName, DeviceRequest, Door, Gated, ImexRequest, Inputs, Provenance, Selector, ignored};
+use super::{CdiName, DeviceRequest, EntryPoint, Gated, ImexRequest, Inputs, Provenance, Selector, ignored};
 
 const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
 /// The vendor of the kinds that stand for what nvoci finds itself.
@@ -39,7 +39,7 @@ pub(super) fn any(inputs: &Inputs<'_>, config: &Config) -> bool {
     });
     by_env
         || (*config.accept_volume_mounts && inputs.mounts.iter().any(|m| m.source.contains("null")))
-        || (inputs.door == Door::Runtime && annotations(inputs, config).next().is_some())
+        || (inputs.entry == EntryPoint::Runtime && annotations(inputs, config).next().is_some())
 }
 
 /// Reads the first source that asks for something: mounts, then annotations, then variables.
@@ -49,7 +49,7 @@ pub(super) fn asked(
     config: &Config,
     notes: &mut Vec<String>,
 ) -> Result<Asked> {
-    if inputs.door == Door::Cdi {
+    if inputs.entry == EntryPoint::Cdi {
         return Ok(Asked::plain(DeviceRequest::NoneDevices, Provenance::Cdi));
     }
     let mut listed = Listed::new(Policy::of(inputs, config), config);
@@ -59,7 +59,7 @@ pub(super) fn asked(
             return listed.finish(Provenance::VolumeMount);
         }
     }
-    if inputs.door == Door::Runtime {
+    if inputs.entry == EntryPoint::Runtime {
         let provenance = listed.annotations(inputs, notes)?;
         if listed.asks() {
             return listed.finish(provenance);

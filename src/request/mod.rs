@@ -39,7 +39,7 @@ use variables::Variables;
 
 /// Where a request reached us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Door {
+pub enum EntryPoint {
     /// A hook that an engine put into the container's definition.
     Hook,
     /// The OCI runtime in front of runc or crun.
@@ -69,7 +69,7 @@ pub struct Inputs<'a> {
     /// Whether CAP_SYS_ADMIN is in the container's bounding set.
     pub privileged: bool,
     /// Where the request reached us.
-    pub door: Door,
+    pub entry: EntryPoint,
 }
 
 /// What a container asks for and may have.
@@ -133,7 +133,7 @@ pub enum DeviceRequest {
     /// `void`: explicitly nothing.
     Void,
     /// `none`: driver files and control nodes, but no GPU; also a container whose GPUs are in its
-    /// definition already ([`Door::Cdi`]).
+    /// definition already ([`EntryPoint::Cdi`]).
     NoneDevices,
     /// Every GPU and every MIG device.
     All,
@@ -172,7 +172,7 @@ pub struct Gated {
 /// Where the configuration is broken, ask with the defaults: a container that asks for nothing must start,
 /// and one that asks gets the configuration's error.
 pub fn wants_gpu_fast(inputs: &Inputs<'_>, config: &Config) -> bool {
-    inputs.door == Door::Cdi || devices::any(inputs, config)
+    inputs.entry == EntryPoint::Cdi || devices::any(inputs, config)
 }
 
 /// Whether a request may be read from the variable `name`.
@@ -204,7 +204,7 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
         return Ok(request);
     }
     let notes = &mut request.notes;
-    request.capabilities = capabilities_of(&variables, *config.supported_driver_capabilities, inputs.door)?;
+    request.capabilities = capabilities_of(&variables, *config.supported_driver_capabilities, inputs.entry)?;
     if !*config.disable_require && !variables.flag("NVIDIA_DISABLE_REQUIRE") {
         request.requirements = requirements_of(&variables, notes)?;
     }
@@ -239,10 +239,14 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
 /// A container that was given a CDI device and sets no variable gets every part: whoever writes `--device
 /// nvidia.com/gpu=all` on a machine with the vendor's specification gets all of them, desktop and video programs among
 /// them, and no image of those sets the variable.
-fn capabilities_of(variables: &Variables<'_>, supported: Capabilities, door: Door) -> Result<Capabilities> {
+fn capabilities_of(
+    variables: &Variables<'_>,
+    supported: Capabilities,
+    entry: EntryPoint,
+) -> Result<Capabilities> {
     const NAME: &str = "NVIDIA_DRIVER_CAPABILITIES";
     let value = match variables.get(NAME) {
-        None if variables.is_legacy_image() || door == Door::Cdi => return Ok(supported),
+        None if variables.is_legacy_image() || entry == EntryPoint::Cdi => return Ok(supported),
         None => "",
         Some(value) => value,
     };

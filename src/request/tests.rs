@@ -12,7 +12,7 @@ struct Case {
     annotations: Vec<(String, String)>,
     mounts: Vec<(&'static str, &'static str)>,
     privileged: bool,
-    door: Door,
+    entry: EntryPoint,
     config: Config,
 }
 
@@ -26,7 +26,7 @@ fn env(env: &[(&str, &str)]) -> Case {
         annotations: Vec::new(),
         mounts: Vec::new(),
         privileged: false,
-        door: Door::Runtime,
+        entry: EntryPoint::Runtime,
         config: Config::default(),
     }
 }
@@ -78,7 +78,7 @@ impl Case {
             annotations: &self.annotations,
             mounts: &mounts,
             privileged: self.privileged,
-            door: self.door,
+            entry: self.entry,
         };
         let result = parse(&inputs, &self.config);
         let empty = result.as_ref().is_ok_and(|r| r.is_empty() && r.notes.is_empty());
@@ -174,10 +174,10 @@ fn quirk_03_none_never_means_all() {
 
 /// toolkit-features 12, quirk 10: the vendor's default mode ignores capabilities, requirements and MIG rights.
 #[test]
-fn quirk_10_capabilities_requirements_and_mig_rights_count_at_every_door() {
-    for door in [Door::Hook, Door::Runtime, Door::Cdi] {
+fn quirk_10_capabilities_requirements_and_mig_rights_count_at_every_entry_point() {
+    for entry in [EntryPoint::Hook, EntryPoint::Runtime, EntryPoint::Cdi] {
         let case = Case {
-            door,
+            entry,
             ..devices("0")
                 .privileged()
                 .and("NVIDIA_DRIVER_CAPABILITIES", "utility")
@@ -495,7 +495,7 @@ fn annotations_by_prefix() {
     assert_eq!(request.notes.len(), 1);
     // A hook never takes annotations: whoever runs hooks does not mean them by it.
     let hook = Case {
-        door: Door::Hook,
+        entry: EntryPoint::Hook,
         ..annotations(&[("cdi.k8s.io/a", "nvidia.com/gpu=0")])
     };
     assert!(hook.ok().is_empty());
@@ -612,7 +612,7 @@ fn under_crio_only_what_the_kubelet_gave_is_the_engines_word() {
             annotations: &spec.annotations(),
             mounts: &mounts,
             privileged: spec.is_privileged(),
-            door: Door::Runtime,
+            entry: EntryPoint::Runtime,
         };
         let config = Config::parse(CLOSED, std::path::Path::new("test"), Dialect::Nvoci).unwrap();
         parse(&inputs, &config).unwrap()
@@ -739,9 +739,9 @@ fn cdi_mode_takes_words_as_names() {
 }
 
 #[test]
-fn the_cdi_door_has_its_devices_already() {
+fn the_cdi_entry_point_has_its_devices_already() {
     let case = Case {
-        door: Door::Cdi,
+        entry: EntryPoint::Cdi,
         ..devices("void")
     };
     let request = case.ok();
@@ -749,7 +749,7 @@ fn the_cdi_door_has_its_devices_already() {
     assert_eq!(request.provenance, Provenance::Cdi);
     assert_eq!(request.capabilities, Capabilities::ALL);
     let case = Case {
-        door: Door::Cdi,
+        entry: EntryPoint::Cdi,
         ..devices("void").and("NVIDIA_DRIVER_CAPABILITIES", "compute")
     };
     assert_eq!(case.ok().capabilities, Capabilities::COMPUTE);

@@ -6,8 +6,8 @@
 over_jq() { echo ".mounts += [{destination: \"$1\", type: \"tmpfs\", source: \"tmpfs\", options: [\"mode=755\"]}, {destination: \"/mnt/data\", type: \"bind\", source: \"$2\", options: [\"rbind\", \"rw\"]}]"; }
 # The loader's own configuration must be nothing that the volume has.
 lead_over() { link_abs mnt/data "$1"; link_abs etc "$1"; }
-doors='prestart createRuntime createContainer door'
-over() { JQ=$(over_jq "$1" $canary/volume) WAYS=$doors EXPECT=gpu BITE='' TOUCHES='(OPEN|READ|OPEN,READ) /canary/volume(/.*)? by .*'; }
+entries='prestart createRuntime createContainer entry'
+over() { JQ=$(over_jq "$1" $canary/volume) WAYS=$entries EXPECT=gpu BITE='' TOUCHES='(OPEN|READ|OPEN,READ) /canary/volume(/.*)? by .*'; }
 t_80_shm() { over /dev/shm; JQ=$(volume_jq /mnt/data); trick() { lead_over /dev/shm; }; }
 t_80_run() { over /run; trick() { lead_over /run; }; }
 t_80_tmp() { over /tmp; trick() { lead_over /tmp; }; }

@@ -24,7 +24,7 @@ t_65_not_json() { asks_alone; JQ=$(in_pod "$(crio '')" '{"io.kubernetes.cri-o.An
 # In the sandbox CRI-O writes the pod's annotations over its own.
 t_65_sandbox() { asks_alone; JQ=$(annotated "$(crio "${everything:1:-1}")" "$everything"); }
 # What a device plugin gave is given, and no more.
-t_65_plugin() { asks_alone; JQ=$(in_pod "$(crio '"cdi.k8s.io/nvidia-device-plugin_1": "nvidia.com/gpu=0"')" '{"cdi.k8s.io/nvidia-device-plugin_1": "nvidia.com/gpu=0"}' "$everything"); WAYS=door EXPECT=gpu BITE=''; }
+t_65_plugin() { asks_alone; JQ=$(in_pod "$(crio '"cdi.k8s.io/nvidia-device-plugin_1": "nvidia.com/gpu=0"')" '{"cdi.k8s.io/nvidia-device-plugin_1": "nvidia.com/gpu=0"}' "$everything"); WAYS=entry EXPECT=gpu BITE=''; }
 # An image's annotations under Podman, which adds its own marker only where the image has none.
 t_66_image() { asks_alone; JQ=$(annotated '{"io.container.manager": "libpod"}' "$everything"); }
 t_66_image_as_crio() { asks_alone; JQ=$(annotated "$(crio "${everything:1:-1}")" "$containerd" "$everything"); }
@@ -33,7 +33,7 @@ t_66_no_engine() { asks_alone; JQ=$(annotated "$everything"); }
 
 # other_kind KIND: its specification on the host gives GPU 1, the container asks for GPU 0 by a variable that is accepted.
 other_kind() { # KIND
-  KIND=$1 WAYS=door EXPECT=gpu BITE=''
+  KIND=$1 WAYS=entry EXPECT=gpu BITE=''
   trick() {
     kubelets
     mkdir -p /etc/cdi
@@ -45,8 +45,8 @@ t_65_management() { other_kind management.nvidia.com/gpu; JQ=$(in_pod "$containe
 t_66_image_vendor() { other_kind evil.com/dev; JQ=$(annotated '{"io.container.manager": "libpod", "cdi.k8s.io/mine": "evil.com/dev=all"}' "$first"); }
 t_66_image_class() { other_kind nvidia.com/dev; JQ=$(annotated '{"cdi.k8s.io/mine": "nvidia.com/dev=all"}' "$first"); }
 # This host has no such channel, so a request that is granted fails.
-t_65_imex() { JQ=$(in_pod "$(crio '')" '{"cdi.k8s.io/i": "nvidia.com/imex-channel=0"}' "$first"); trick() { kubelets; }; WAYS=door EXPECT=gpu BITE=''; }
-t_66_imex_gds() { JQ=$(annotated '{"cdi.k8s.io/i": "nvidia.com/imex-channel=0,nvidia.com/gds=all,nvidia.com/mofed=all"}' "$first"); WAYS=door EXPECT=gpu BITE=''; }
+t_65_imex() { JQ=$(in_pod "$(crio '')" '{"cdi.k8s.io/i": "nvidia.com/imex-channel=0"}' "$first"); trick() { kubelets; }; WAYS=entry EXPECT=gpu BITE=''; }
+t_66_imex_gds() { JQ=$(annotated '{"cdi.k8s.io/i": "nvidia.com/imex-channel=0,nvidia.com/gds=all,nvidia.com/mofed=all"}' "$first"); WAYS=entry EXPECT=gpu BITE=''; }
 
 # forged PATH: a file system of a user's, with a record that says what an injection says, is a volume at PATH.
 forged() { # PATH

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # what a case sets is read by `inside`
 # The attacker is another user of the host, uid 1000, or a container that has the host's /tmp as a volume: he puts links, directories and
 # sockets where nvoci looks for the driver's files and its daemons' sockets, and a container of his reaches what nvoci binds.
-injected='createRuntime createContainer door'
+injected='createRuntime createContainer entry'
 
 # The container tells which sockets it reaches, what it can write, and what nvoci warned of.
 teller() {

@@ -1,0 +1,288 @@
+//! `nvidia-ctk config`: the toolkit's config.toml, shown or with keys set. Comments and order stay.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use toml_edit::{Array, DocumentMut, Item, Table, value};
+
+use crate::cmd::cli::{Command, Page, Words, argument, flag};
+use crate::cmd::print;
+use crate::config::{Config, Dialect, VENDOR_PATH};
+use crate::engine::toml::{MAX_MEMORY, memory_of};
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::sys::root::Root;
+
+#[derive(Default)]
+pub(super) struct Options {
+    file: Option<PathBuf>,
+    sets: Vec<String>,
+    output: Option<PathBuf>,
+    in_place: bool,
+    default: bool,
+}
+
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvidia-ctk config",
+        summary: "show the NVIDIA Container Toolkit's config.toml, or set keys",
+        about: &[
+            "Shows /etc/nvidia-container-runtime/config.toml (or the defaults where it is missing) with \
+                  keys set. Nothing is written without --in-place or --output. `nvoci config` shows the keys \
+                  that have an effect.",
+        ],
+        arguments: &[argument("[default]", "the defaults, whatever the file says").values(&["default"])],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("config", "the file")
+            .short('c')
+            .aliases(&["config-file"])
+            .path("FILE", |o: &mut Options, file| o.file = Some(file)),
+        flag("set", "set a key; the items of a list are separated by `:`")
+            .repeatable()
+            .text("KEY[=VALUE]", |o, set| {
+                o.sets.push(set);
+                Ok(())
+            }),
+        flag("in-place", "write the file itself")
+            .short('i')
+            .switch(|o| o.in_place = true),
+        flag("output", "write another file")
+            .short('o')
+            .path("FILE", |o, file| o.output = Some(file)),
+    ],
+    words: Words::One(|o, word| {
+        let known = ["default", "create-default", "generate-default"];
+        if !known.iter().any(|name| word == *name) {
+            return Err(format!("there is no command `{}`", word.display()));
+        }
+        o.default = true;
+        Ok(())
+    }),
+    ..Command::of(run)
+};
+
+/// The largest file that is read, in bytes.
+const MAX: u64 = 256 << 10;
+
+/// Keys whose values are lists.
+const LISTS: &[&str] = &[
+    "nvidia-container-cli.environment",
+    "nvidia-container-runtime.modes.cdi.annotation-prefixes",
+    "nvidia-container-runtime.modes.cdi.spec-dirs",
+    "nvidia-container-runtime.modes.jit-cdi.nvcdi-disable-hooks",
+    "nvidia-container-runtime.modes.jit-cdi.nvcdi-feature-flags",
+    "nvidia-container-runtime.runtimes",
+];
+
+/// The defaults of the toolkit's keys that have an effect here.
+const DEFAULT: &str = "\
+# Keys of the NVIDIA Container Toolkit, as nvoci reads them; nvoci's own file is /etc/nvoci/config.toml.
+disable-require = false
+supported-driver-capabilities = \"compat32,compute,display,graphics,ngx,utility,video\"
+#swarm-resource = \"DOCKER_RESOURCE_GPU\"
+#accept-nvidia-visible-devices-envvar-when-unprivileged = true
+#accept-nvidia-visible-devices-as-volume-mounts = false
+
+[nvidia-container-cli]
+load-kmods = true
+#ldcache = \"/etc/ld.so.cache\"
+#no-cgroups = false
+#root = \"/run/nvidia/driver\"
+
+[nvidia-container-runtime]
+#debug = \"/var/log/nvidia-container-runtime.log\"
+log-level = \"info\"
+mode = \"auto\"
+runtimes = [\"runc\", \"crun\"]
+
+[nvidia-container-runtime.modes.cdi]
+annotation-prefixes = [\"cdi.k8s.io/\"]
+default-kind = \"nvidia.com/gpu\"
+spec-dirs = [\"/etc/cdi\", \"/var/run/cdi\"]
+
+[nvidia-container-runtime.modes.csv]
+mount-spec-path = \"/etc/nvidia-container-runtime/host-files-for-container.d\"
+
+[nvidia-container-runtime.modes.legacy]
+cuda-compat-mode = \"ldconfig\"
+";
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Code::Usage`] for an unknown key, [`Code::Config`] for a value that it cannot have; the file is then as it was.
+fn run(options: Options) -> Result<ExitCode> {
+    let Options {
+        file,
+        sets,
+        output,
+        in_place,
+        default,
+    } = options;
+    let file = file.unwrap_or_else(|| PathBuf::from(VENDOR_PATH));
+    let file = std::path::absolute(file).context(Code::Usage, || "--config")?;
+    let text = if default { DEFAULT.to_owned() } else { read(&file)? };
+    let text = with(&text, &sets, &file)?;
+    match (in_place, output) {
+        (true, _) => write(&file, &text)?,
+        (false, Some(output)) => {
+            write(
+                &std::path::absolute(output).context(Code::Usage, || "--output")?,
+                &text,
+            )?;
+        }
+        (false, None) => print(&text)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &Path) -> Result<String> {
+    let what = || file.display().to_string();
+    let root = Root::open("/").context(Code::Config, what)?;
+    match root.read_text(file, MAX) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(DEFAULT.to_owned()),
+        read => read.context(Code::Config, what),
+    }
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    let what = || file.display().to_string();
+    let root = Root::open("/").context(Code::Config, what)?;
+    if let Some(dir) = file.parent() {
+        root.mkdir_all(dir, 0o755).context(Code::Config, what)?;
+    }
+    let (dir, name) = root.parent_of(file).context(Code::Config, what)?;
+    dir.write_file_durably(&name, 0o644, text.as_bytes())
+        .context(Code::Config, what)
+}
+
+/// `text` with keys set; what it says then must be a configuration.
+fn with(text: &str, sets: &[String], file: &Path) -> Result<String> {
+    let broken = |e: toml_edit::TomlError| {
+        Error::new(Code::Config, file.display().to_string(), e.message().to_owned())
+    };
+    if memory_of(text) > MAX_MEMORY {
+        let why = "it has too many keys and values";
+        return Err(Error::new(Code::TooLarge, file.display().to_string(), why));
+    }
+    let mut document: DocumentMut = text.parse().map_err(broken)?;
+    // Each key that nobody knows is one warning; those of before stay.
+    let known = Config::parse(text, file, Dialect::Nvidia)?.warnings.len();
+    for set in sets {
+        let (key, new) = set
+            .split_once('=')
+            .map_or((set.as_str(), None), |(key, new)| (key, Some(new)));
+        let item = match new {
+            None | Some("true") => value(true),
+            Some("false") => value(false),
+            Some(list) if LISTS.contains(&key) => value(
+                list.split([':', ','])
+                    .filter(|w| !w.is_empty())
+                    .collect::<Array>(),
+            ),
+            Some(text) => value(text),
+        };
+        place(&mut document, key, item)?;
+        let parsed = Config::parse(&document.to_string(), file, Dialect::Nvidia)?;
+        if parsed.warnings.len() > known {
+            return Err(COMMAND.usage_error(format!("--set {key}: there is no such key")));
+        }
+    }
+    Ok(document.to_string())
+}
+
+/// Puts `item` at a dotted key; tables are made on the way.
+fn place(document: &mut DocumentMut, key: &str, item: Item) -> Result<()> {
+    let mut table: &mut Table = document.as_table_mut();
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        let below = table.entry(part).or_insert_with(|| {
+            let mut table = Table::new();
+            table.set_implicit(true);
+            Item::Table(table)
+        });
+        table = below
+            .as_table_mut()
+            .ok_or_else(|| COMMAND.usage_error(format!("--set {key}: `{part}` is not a table")))?;
+    }
+    match table.get_mut(last) {
+        // The comments around a value belong to it.
+        Some(Item::Value(old)) => {
+            if let Item::Value(mut new) = item {
+                *new.decor_mut() = old.decor().clone();
+                *old = new;
+            }
+        }
+        _ => drop(table.insert(last, item)),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str, sets: &[&str]) -> Result<String> {
+        let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+        with(text, &sets, Path::new("/x"))
+    }
+
+    #[test]
+    fn keys_are_set_and_the_rest_stays() {
+        let text = "# mine\ndisable-require = false # why\n\n[nvidia-container-cli]\nload-kmods = true\n";
+        let new = set(
+            text,
+            &[
+                "disable-require",
+                "nvidia-container-cli.root=/run/nvidia/driver",
+                "nvidia-container-runtime.runtimes=crun:runc",
+            ],
+        )
+        .unwrap();
+        assert!(new.starts_with("# mine\ndisable-require = true # why\n"), "{new}");
+        assert!(
+            new.contains("load-kmods = true\nroot = \"/run/nvidia/driver\""),
+            "{new}"
+        );
+        assert!(
+            new.contains("[nvidia-container-runtime]\nruntimes = [\"crun\", \"runc\"]"),
+            "{new}"
+        );
+        assert_eq!(set(text, &[]).unwrap(), text);
+    }
+
+    #[test]
+    fn the_defaults_are_the_defaults() {
+        let parsed = Config::parse(DEFAULT, Path::new("/x"), Dialect::Nvidia).unwrap();
+        assert!(
+            parsed.warnings.is_empty() && parsed.ignored.is_empty(),
+            "{parsed:?}"
+        );
+        let theirs: Vec<_> = parsed
+            .settings()
+            .into_iter()
+            .map(|(key, value, _)| (key, value))
+            .collect();
+        let ours: Vec<_> = Config::default()
+            .settings()
+            .into_iter()
+            .map(|(key, value, _)| (key, value))
+            .collect();
+        assert_eq!(theirs, ours);
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_are_refused() {
+        for bad in [
+            "c=1",
+            "nvidia-container-cli.bogus=1",
+            "disable-require=maybe",
+            "disable-require.x=1",
+            "nvidia-container-runtime.mode=x",
+        ] {
+            assert!(set("disable-require = false\n", &[bad]).is_err(), "{bad}");
+        }
+    }
+}

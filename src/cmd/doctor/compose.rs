@@ -1,0 +1,42 @@
+//! `nvoci doctor compose`.
+
+use std::process::ExitCode;
+
+use super::{STATUS, Subject, read_text, show};
+use crate::cmd::cli::{Command, Page, Words, argument, flag};
+use crate::cmd::print;
+use crate::doctor::Severity;
+use crate::doctor::compose::{MAX_SIZE, STANZA, report};
+use crate::error::Result;
+use crate::sys::budget::Budget;
+
+pub(super) static COMMAND: Command<Subject> = Command {
+    page: Page {
+        name: "nvoci doctor compose",
+        summary: "find in a Compose file what keeps a service from its GPU",
+        about: &[
+            "Reads a Compose file and reports whether its services get the GPUs that they are meant to \
+                  have; where one does not, a stanza that does is printed.",
+        ],
+        arguments: &[argument("FILE", "the Compose file; `-` is standard input")],
+        exit: STATUS,
+        ..Page::EMPTY
+    },
+    flags: &[flag("json", "print one JSON document").switch(|o| o.json = true)],
+    words: Words::One(|o, name| {
+        o.name = Some(name);
+        Ok(())
+    }),
+    ..Command::of(run)
+};
+
+fn run(Subject { name, json: as_json }: Subject) -> Result<ExitCode> {
+    let file = name.ok_or_else(|| COMMAND.usage_error("no Compose file was named"))?;
+    let (name, text) = read_text(&file, MAX_SIZE)?;
+    let report = report(&name, &text, &Budget::default())?;
+    let status = show(&report, as_json)?;
+    if !as_json && report.verdict() > Severity::Ok {
+        print(&format!("\nA stanza that gives a service all GPUs:\n\n{STANZA}"))?;
+    }
+    Ok(status)
+}

@@ -1,0 +1,79 @@
+//! `nvoci doctor dockerfile`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use super::{STATUS, Subject, read_text, show};
+use crate::cmd::cli::{Command, Page, Words, argument, flag};
+use crate::compat::driver;
+use crate::compat::gpu::Product;
+use crate::doctor::dockerfile::{MAX_SIZE, Wanted, report};
+use crate::error::Result;
+use crate::sys::budget::Budget;
+
+#[derive(Default)]
+pub(super) struct Options {
+    file: Subject,
+    wanted: Wanted,
+    build_args: BTreeMap<String, String>,
+}
+
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci doctor dockerfile",
+        summary: "find in a Dockerfile what keeps the image from its GPU",
+        about: &[
+            "Reads a Dockerfile and reports what will keep the image from computing on a GPU. Nothing is \
+                  built or pulled.",
+        ],
+        arguments: &[argument("FILE", "the Dockerfile; `-` is standard input")],
+        exit: STATUS,
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("build-arg", "a value for an ARG, as for `docker build`")
+            .repeatable()
+            .text("NAME=VALUE", |o, pair| {
+                let (name, value) = pair
+                    .split_once('=')
+                    .ok_or_else(|| format!("`{pair}` is not NAME=VALUE"))?;
+                o.build_args.insert(name.to_owned(), value.to_owned());
+                Ok(())
+            }),
+        flag("driver", "judge against this driver: 535.183.01").text("VERSION", |o, version| {
+            let parsed = driver::version(&version);
+            o.wanted.driver = Some(parsed.ok_or_else(|| format!("`{version}` is not a driver's version"))?);
+            Ok(())
+        }),
+        flag("wsl", "the driver is the one of Windows").switch(|o| o.wanted.windows = true),
+        flag("gpu", "judge against this GPU: sm_86, 8.6, or its name").text("GPU", |o, gpu| {
+            let product: Result<Product, _> = gpu.parse();
+            let product = product.map_err(|_| format!("`{gpu}` is not a GPU that nvoci knows"))?;
+            (o.wanted.sm, o.wanted.class) = (Some(product.sm), product.class);
+            Ok(())
+        }),
+        flag("json", "print one JSON document").switch(|o| o.file.json = true),
+    ],
+    words: Words::One(|o, name| {
+        o.file.name = Some(name);
+        Ok(())
+    }),
+    ..Command::of(run)
+};
+
+fn run(options: Options) -> Result<ExitCode> {
+    let Options {
+        file,
+        wanted,
+        build_args,
+    } = options;
+    let name = file
+        .name
+        .ok_or_else(|| COMMAND.usage_error("no Dockerfile was named"))?;
+    if wanted.driver.is_none() && (wanted.sm.is_some() || wanted.windows) {
+        return Err(COMMAND.usage_error("--gpu and --wsl need --driver"));
+    }
+    let (name, text) = read_text(&name, MAX_SIZE)?;
+    let report = report(&name, &text, &build_args, wanted, &Budget::default())?;
+    show(&report, file.json)
+}

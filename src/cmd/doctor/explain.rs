@@ -1,0 +1,112 @@
+//! `nvoci doctor explain`.
+
+use std::process::ExitCode;
+
+use super::{read_text, show};
+use crate::cmd::cli::{Command, Page, Words, argument, flag};
+use crate::cmd::print;
+use crate::doctor::Report;
+use crate::doctor::explain::{explain, unseen};
+use crate::error::Result;
+
+/// The longest log that is taken from standard input, in bytes.
+const MAX_LOG: u64 = 16 << 20;
+
+#[derive(Default)]
+pub(super) struct Options {
+    json: bool,
+    no_host: bool,
+    words: Vec<String>,
+}
+
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci doctor explain",
+        summary: "explain an error: `nvoci doctor explain \"Error 803\"`",
+        usage: &[
+            "nvoci doctor explain [OPTIONS] TEXT...",
+            "nvoci doctor explain [OPTIONS] -",
+        ],
+        about: &[
+            "Explains an error: the likeliest cause first, how to tell it from the others, and what to \
+                  do. Where the host could be the cause it is checked too.",
+        ],
+        arguments: &[
+            argument(
+                "TEXT...",
+                "the error as it was printed, any number of lines; or a number (803), a name \
+                       (cudaErrorInsufficientDriver, NVML 18) or one of nvoci's own codes (NVOCI-2003)",
+            ),
+            argument("-", "the text is on standard input"),
+        ],
+        exit: &[
+            ("0", "the error is known"),
+            ("1", "it is not, or the host has warnings"),
+            ("2", "this host has a failure"),
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("no-host", "do not check this host: the error is another's").switch(|o| o.no_host = true),
+        flag("json", "print one JSON document").switch(|o| o.json = true),
+    ],
+    words: Words::Many(|o, word| {
+        o.words.push(word.to_string_lossy().into_owned());
+        Ok(())
+    }),
+    ..Command::of(|options| run(&options))
+};
+
+fn run(options: &Options) -> Result<ExitCode> {
+    let (as_json, with_host) = (options.json, !options.no_host);
+    let text = match options.words.as_slice() {
+        [] => return Err(COMMAND.usage_error("no text was given; `-` reads standard input")),
+        [only] if only == "-" => read_text(only.as_ref(), MAX_LOG)?.1,
+        words => words.join(" "),
+    };
+    let explained = explain(&text);
+    let mut report = explained.report;
+    let with_host = with_host && explained.areas.contains(&"host");
+    let others: Vec<String> = explained
+        .areas
+        .iter()
+        .filter(|area| !with_host || **area != "host")
+        .map(|area| command(area))
+        .collect();
+    if !others.is_empty() {
+        report.fact("look further", others.join("; "));
+    }
+    if !with_host {
+        return show(&report, as_json);
+    }
+    let host = host_report();
+    if as_json {
+        report.facts.extend(host.facts);
+        report.findings.extend(host.findings);
+        return show(&report, true);
+    }
+    // What the error means stands first, however bad the host is.
+    show(&report, false)?;
+    print("\n")?;
+    show(&host, false)
+}
+
+/// What a person types to look at an area.
+fn command(area: &str) -> String {
+    let subject = match area {
+        "image" => " IMAGE",
+        "container" => " ID",
+        "dockerfile" | "compose" => " FILE",
+        _ => "",
+    };
+    format!("nvoci doctor {area}{subject}")
+}
+
+/// The findings about this host, or that it could not be checked.
+fn host_report() -> Report {
+    super::host::check().unwrap_or_else(|e| {
+        let mut report = Report::new("host");
+        report.add(unseen(e.why()).fix(e.fix_text()));
+        report
+    })
+}

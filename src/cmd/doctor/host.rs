@@ -1,0 +1,60 @@
+//! `nvoci doctor host`.
+
+use std::process::ExitCode;
+
+use super::show;
+use crate::cmd::cli::{Command, Page, flag};
+use crate::cmd::inject::kept_gpus;
+use crate::cmd::{load_config, locations};
+use crate::config::Config;
+use crate::doctor::Report;
+use crate::doctor::host::{self, Look};
+use crate::error::{Code, IoContext as _, Result};
+use crate::host::{Host, Roots};
+use crate::sys::root::Root;
+
+/// Its value is whether to print JSON.
+pub(super) static COMMAND: Command<bool> = Command {
+    page: Page {
+        name: "nvoci doctor host",
+        summary: "check driver, device nodes and kernel (the default)",
+        about: &[
+            "Checks the driver, the device nodes and their surroundings: GPUs without a driver, module \
+                  against libraries, a pending reboot, uvm, permissions, SELinux, secure boot, persistence, \
+                  fabric manager, WSL2 link by link, CDI specifications, the policy file, known-vulnerable \
+                  runtimes and toolkits. Works without root, and reports what it could not check.",
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[flag("json", "print one JSON document").switch(|json| *json = true)],
+    ..Command::of(run)
+};
+
+pub(super) fn run(as_json: bool) -> Result<ExitCode> {
+    show(&check()?, as_json)
+}
+
+/// The findings about this host.
+///
+/// # Errors
+/// As of [`Host::discover`].
+pub(super) fn check() -> Result<Report> {
+    let config = load_config(None);
+    // A broken policy is a finding; the rest is looked at by the defaults.
+    let defaults = Config::default();
+    let locations = locations(config.as_ref().unwrap_or(&defaults));
+    let system = Root::open("/").context(Code::System, || "open /")?;
+    let roots = match Roots::open(&locations) {
+        Ok(roots) => roots,
+        Err(e) => return Ok(host::unreachable(&e)),
+    };
+    let found = Host::discover(&roots, &locations)?;
+    let look = Look {
+        roots: &roots,
+        host: &found,
+        believed: &Host::begin(&roots, &mut kept_gpus()).gpus,
+        config: &config,
+        system: &system,
+    };
+    Ok(host::report(&look))
+}

@@ -1,0 +1,25 @@
+//! `nvoci doctor --last`.
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::cmd::print;
+use crate::doctor::last;
+use crate::error::{Code, IoContext as _, Result};
+use crate::sys::root::Root;
+
+/// So many refusals are shown when no number is given.
+pub(super) const DEFAULT: usize = 1;
+
+/// Shows the last `count` refusals.
+pub(super) fn run(count: usize, as_json: bool) -> Result<ExitCode> {
+    let system = Root::open("/").context(Code::System, || "open /")?;
+    let refusals = last::refusals(&system, count)?;
+    if as_json {
+        print(&format!("{:#}\n", last::to_json(&refusals)))?;
+    } else {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        print(&last::to_text(&refusals, now.as_secs()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

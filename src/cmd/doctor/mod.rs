@@ -1,0 +1,130 @@
+//! `nvoci doctor`: which area looks, and how its report is shown.
+//!
+//! Each area is a module with its own table and `run`; what they share (reading a file, showing a report) is here.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use crate::cmd::cli::{Command, Group, Page, Words, argument, flag};
+use crate::doctor::Report;
+use crate::doctor::render::wants_colour;
+use crate::error::{Code, Error, IoContext as _, Result};
+
+mod compose;
+mod container;
+mod dockerfile;
+mod engine;
+mod explain;
+mod host;
+mod image;
+mod last;
+
+#[derive(Default)]
+pub(super) struct Options {
+    json: bool,
+    last: bool,
+    count: Option<usize>,
+}
+
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci doctor",
+        summary: "find the broken link of the chain, its cause, and the one fix",
+        usage: &[
+            "nvoci doctor [AREA] [OPTIONS]",
+            "nvoci doctor --last [N] [--json]",
+        ],
+        about: &[
+            "Names the broken link of the chain from the driver to the framework, its cause, and the one \
+                  fix. Only reads. `nvoci doctor AREA --help` explains each area.",
+        ],
+        arguments: &[argument("N", "so many refusals (default 1)")],
+        exit: STATUS,
+        ..Page::EMPTY
+    },
+    commands: &[Group {
+        heading: "Areas",
+        commands: &[
+            &host::COMMAND,
+            &engine::COMMAND,
+            &container::COMMAND,
+            &image::COMMAND,
+            &dockerfile::COMMAND,
+            &compose::COMMAND,
+            &explain::COMMAND,
+        ],
+    }],
+    flags: &[
+        flag(
+            "last",
+            "the last refusals on this host: why a container did not start",
+        )
+        .switch(|o| o.last = true),
+        flag(
+            "json",
+            "print one JSON document: verdict and findings, with stable keys",
+        )
+        .switch(|o| o.json = true),
+    ],
+    words: Words::One(|o, number| {
+        let number = number.to_string_lossy();
+        let count = number.parse();
+        o.count = Some(count.map_err(|_| format!("`{number}` is no number of refusals"))?);
+        Ok(())
+    }),
+    ..Command::of(run)
+};
+
+/// The exit statuses of a report.
+const STATUS: &[(&str, &str)] = &[
+    ("0", "all is well"),
+    ("1", "warnings"),
+    ("2", "something cannot work"),
+];
+
+fn run(Options { json, last, count }: Options) -> Result<ExitCode> {
+    match count {
+        count if last => last::run(count.unwrap_or(last::DEFAULT), json),
+        Some(_) => Err(COMMAND.usage_error("a number goes with --last")),
+        None => host::run(json),
+    }
+}
+
+/// The arguments of an area that reads one file.
+#[derive(Default)]
+struct Subject {
+    name: Option<OsString>,
+    json: bool,
+}
+
+/// A text that a person names, `-` for standard input, and its name for the report.
+fn read_text(file: &OsStr, max: u64) -> Result<(String, String)> {
+    let name = file.to_string_lossy().into_owned();
+    let mut bytes = Vec::new();
+    let read = if name == "-" {
+        std::io::stdin().take(max + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(file).and_then(|f| f.take(max + 1).read_to_end(&mut bytes))
+    };
+    read.context(Code::File, || name.clone())?;
+    if bytes.len() as u64 > max {
+        return Err(Error::new(
+            Code::File,
+            name,
+            format!("it is larger than {max} bytes"),
+        ));
+    }
+    Ok((name, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Shows a report; the exit status is its verdict.
+fn show(report: &Report, as_json: bool) -> Result<ExitCode> {
+    if as_json {
+        super::print(&format!("{:#}\n", report.to_json()))?;
+    } else {
+        super::print(&report.to_text(wants_colour()))?;
+    }
+    Ok(ExitCode::from(report.status()))
+}

@@ -1,0 +1,427 @@
+//! The hook: called by the low-level runtime while it makes a container, with the state on standard input.
+//!
+//! | stage | mount namespace | process id in the state |
+//! |---|---|---|
+//! | `prestart`, `createRuntime` | the runtime's; the container's is entered | the container's first process |
+//! | `createContainer` | the container's already, the host's root still in sight | 0, 1 or -1: never used |
+
+mod bundle;
+pub(super) mod devices;
+pub(super) mod rehearsal;
+pub mod steps;
+
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use self::steps::{Call, Requested};
+use super::cli::{Command, Page, Words, argument, flag};
+use super::inject::{self, Look};
+use crate::apply::record::{self, Errors};
+use crate::apply::{Grant, Grants, PreflightFinding, Record, image};
+use crate::config::{Config, Preflight};
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::findings::{Finding, Severity};
+use crate::host::Roots;
+use crate::oci::{DeviceKind, Spec, State};
+use crate::plan::{Device, Plan};
+use crate::preflight;
+use crate::preflight::libcuda::DRIVER_DIR;
+use crate::request::{DeviceRequest, EntryPoint, Request};
+use crate::sys::ns::{MountNs, root_of};
+use crate::sys::process;
+use crate::sys::root::{Node, Root};
+
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci hook",
+        summary: "run as an OCI hook: prestart, createRuntime or createContainer",
+        usage: &[
+            "nvoci hook [prestart|createRuntime|createContainer]",
+            "nvidia-container-runtime-hook [-config FILE] [-debug] prestart",
+        ],
+        about: &[
+            "Gives a container the host's GPUs while the runtime creates it.",
+            "runc, crun, youki or an engine calls it as an OCI hook, with the container's state on standard \
+             input; nobody needs to call it by hand. The container gets what its NVIDIA_VISIBLE_DEVICES and \
+             NVIDIA_DRIVER_CAPABILITIES request; `nvoci plan BUNDLE` shows it.",
+            "A container that requests nothing is left alone. A request that cannot be met stops the \
+             container with one line on standard error, which is kept in \
+             /run/nvoci/errors/<container id>.json as well.",
+        ],
+        arguments: &[
+            argument("STAGE", "the hook's name in the container's definition").values(&[
+                "prestart",
+                "createRuntime",
+                "createContainer",
+            ]),
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("config", "use another configuration").path("FILE", |o, file| o.config = Some(file)),
+        flag("debug", "print the record of the injection").switch(|o| o.debug = true),
+        flag(
+            "devices-in-spec",
+            "the runtime makes the device nodes and their rules",
+        )
+        .hidden()
+        .switch(|o| {
+            o.devices_in_spec = true;
+        }),
+        flag("cdi", "a CDI specification names this hook")
+            .hidden()
+            .switch(|o| o.cdi = true),
+        flag(
+            "devices",
+            "the specification names no devices: it was made before the driver",
+        )
+        .values(&["all"])
+        .hidden()
+        .text("", |o, value| {
+            if value != "all" {
+                return Err(format!("`{value}` is not `all`"));
+            }
+            o.all_devices = true;
+            Ok(())
+        }),
+        flag("version", "print the version").shows(super::VERSION),
+    ],
+    words: Words::One(|o, stage| {
+        o.stage = match stage.to_str() {
+            Some("prestart" | "createRuntime") => Stage::Outside,
+            Some("createContainer") => Stage::Inside,
+            Some("poststart" | "poststop" | "startContainer") => Stage::Other,
+            _ => return Err(format!("`{}` is not a stage", stage.display())),
+        };
+        Ok(())
+    }),
+    one_dash: true,
+    ..Command::of(|options| run(&options))
+};
+
+/// Where in a container's life the hook was called.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Stage {
+    /// In the runtime's namespaces.
+    Outside,
+    /// In the container's namespaces.
+    Inside,
+    /// The command line names none.
+    #[default]
+    Missing,
+    /// Nothing is to be done then.
+    Other,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    stage: Stage,
+    config: Option<PathBuf>,
+    debug: bool,
+    /// The runtime makes the device nodes and their rules.
+    devices_in_spec: bool,
+    /// A CDI specification called: the engine has given the devices already.
+    cdi: bool,
+    /// Or it has not: the specification was made before there was a driver.
+    all_devices: bool,
+}
+
+impl Options {
+    /// Where the request reached us.
+    fn entry(&self) -> EntryPoint {
+        match (self.cdi, self.devices_in_spec) {
+            (true, _) => EntryPoint::Cdi,
+            // Our runtime entry put the devices into the spec, and took annotations for a request too.
+            (false, true) => EntryPoint::Runtime,
+            (false, false) => EntryPoint::Hook,
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<ExitCode> {
+    let started = Instant::now();
+    if options.stage == Stage::Missing {
+        return Err(COMMAND.usage_error("no stage was given: prestart, createRuntime or createContainer"));
+    }
+    if options.stage == Stage::Other {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if std::io::stdin().is_terminal() {
+        return Err(Error::new(
+            Code::State,
+            "container state",
+            "standard input is a terminal, not a state",
+        ));
+    }
+    process::isolate().context(Code::System, || "cutting off what was inherited")?;
+    // runc starts a hook and then takes its time to write the state.
+    let config = super::load_config(options.config.as_deref());
+    let look = match &config {
+        Ok(config) if options.devices_in_spec => Some(Look::begin(config)),
+        _ => None,
+    };
+    let state = State::read(std::io::stdin().lock().by_ref())?;
+    // Opened before the container's mount namespace is entered: later, /run is another one.
+    let run = record::run_dir().ok();
+    let call = Call {
+        options,
+        state: &state,
+        started,
+    };
+    let result = inject(call, config, look, run.as_ref());
+    match &result {
+        Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
+        Ok(None) => log::debug!("{}: asks for nothing", state.id),
+        Err(error) => log::error!("{}: {error}", state.id),
+    }
+    if let (Err(error), Some(run)) = (&result, &run) {
+        // What is kept on the host is root's, not the container's root's.
+        let _ = process::make_files_as(0, 0);
+        // The refusal itself is what counts; that it could not be kept as well changes nothing.
+        let _ = Errors::below(run).and_then(|errors| errors.keep(&state.id, error));
+    }
+    if let Some(record) = result? {
+        inject::warn(&record.warnings);
+        if options.debug {
+            inject::say(&format!("{record:?}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the steps in the only order that compiles; `None` where the container requests nothing.
+fn inject(
+    call: Call<'_>,
+    config: Result<Config>,
+    look: Option<Result<Look>>,
+    run: Option<&Node>,
+) -> Result<Option<Record>> {
+    // Kept for the whole call: memory that is freed early is mapped and unmapped again and again.
+    let defaults = Config::default();
+    let Some(requested) = Requested::read(call, config, &defaults, look, run)? else {
+        return Ok(None);
+    };
+    let applied = requested.plan()?.open()?.enter()?.apply()?;
+    Ok(Some(applied.keep()))
+}
+
+/// Keeps what a container was given; of two injections the first counts.
+pub(super) fn keep(grants: &Grants, record: &Record, mut grant: Grant) {
+    if record.already_there {
+        return;
+    }
+    grant.driver_dir.clone_from(&record.driver_dir);
+    // Without it `doctor container --fix` refuses, and all else works.
+    if let Err(e) = grants.keep(&grant) {
+        log::warn!("{}: its grant cannot be kept: {e}", Escaped(&grant.container));
+    }
+}
+
+/// The request that this call of the hook is to meet, if there is one.
+fn request_of(spec: &Spec, config: &Config, options: &Options) -> Result<Option<Request>> {
+    let entry = options.entry();
+    let Some(mut request) = inject::request_of(spec, config, entry)? else {
+        return Ok(None);
+    };
+    // With the runtime entry they are in the definition by now.
+    if entry == EntryPoint::Hook && !request.cdi.is_empty() {
+        return Err(only_an_engine(&request));
+    }
+    if options.all_devices {
+        request.devices = DeviceRequest::All;
+    }
+    Ok(Some(request))
+}
+
+/// The plan, the host that it is for, and the devices that the container's cgroup does not allow yet.
+fn planned(
+    look: Look,
+    request: Request,
+    spec: &Spec,
+    config: &Config,
+    options: &Options,
+) -> Result<(Plan, Roots, Vec<Device>)> {
+    if options.cdi && options.devices_in_spec {
+        let engine = inject::Engine::of(spec, options.stage == Stage::Inside);
+        return inject::prepare_granted(look, request, spec, config, engine);
+    }
+    let (mut plan, host) = inject::prepare(look, &request, config)?;
+    let to_allow = if options.devices_in_spec {
+        Vec::new()
+    } else {
+        plan.devices.clone()
+    };
+    if options.entry() == EntryPoint::Hook && !plan.env.is_empty() {
+        plan.warnings.push(
+            "[[extra]] env: a hook comes too late for variables; use the runtime entry or a CDI specification"
+                .to_owned(),
+        );
+    }
+    Ok((plan, host, to_allow))
+}
+
+/// Goes where the container's files are, as its root user, and gives up what work there does not need. `pid` is a process of
+/// a container that this one is outside of, `namespace` the one to enter.
+pub(super) fn go_inside(pid: Option<i32>, namespace: Option<MountNs>) -> Result<()> {
+    if let Some(pid) = pid {
+        let what = || "the container's user namespace";
+        if let Some((uid, gid)) = root_of(pid).context(Code::NotAContainer, what)? {
+            process::make_files_as(uid, gid).context(Code::System, what)?;
+        }
+    }
+    if let Some(namespace) = namespace {
+        namespace
+            .enter()
+            .context(Code::Mount, || "entering the container's mount namespace")?;
+    }
+    process::confine();
+    Ok(())
+}
+
+/// Whether the container can compute, as far as a few of its files tell. Nothing of it has changed yet, or no more than that
+/// the driver directory is there.
+fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Finding> {
+    if policy == Preflight::Off || plan.devices.is_empty() {
+        return Vec::new();
+    }
+    let container = preflight::Container {
+        root,
+        env: &spec.env(),
+        driver_dir: image::likely_dir(plan).unwrap_or(Path::new(DRIVER_DIR)),
+    };
+    let gpus = plan.gpus.iter().map(|gpu| gpu.name.clone());
+    let target = preflight::target(&plan.driver_version, plan.wsl, gpus);
+    preflight::check(&container, &target)
+}
+
+/// A finding as the reader of the image sends it.
+fn sent(finding: &Finding) -> PreflightFinding {
+    PreflightFinding {
+        is_failure: finding.severity == Severity::Fail,
+        subject: finding.subject.clone(),
+        cause: finding.cause.clone(),
+        fix: finding.fix.clone(),
+        line: finding.to_string(),
+    }
+}
+
+/// No read-only mount stops such a container: it mounts the file system of the host's library writable, or sets the host's
+/// `core_pattern`.
+const REMOUNTS: &str = "the container has CAP_SYS_ADMIN and no user namespace: it can make the host's driver files writable \
+    (`mount -o remount,bind,rw`) and change them; start it without CAP_SYS_ADMIN (`--privileged` has it) or in a user namespace";
+
+/// Findings become warnings, or with `enforce` the first of them an error.
+///
+/// # Errors
+/// [`Code::Preflight`].
+fn judge(findings: Vec<PreflightFinding>, policy: Preflight) -> Result<Vec<String>> {
+    match findings.first() {
+        // What may work is no reason to refuse.
+        Some(worst) if policy == Preflight::Enforce && worst.is_failure => {
+            Err(Error::new(Code::Preflight, &worst.subject, &worst.cause).fix(&worst.fix))
+        }
+        _ => Ok(findings.into_iter().map(|finding| finding.line).collect()),
+    }
+}
+
+/// The container's mount namespace.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    /// As the kernel numbers it.
+    pub(super) id: (u64, u64),
+    /// To enter; `None` when the caller is in it already.
+    pub(super) enter: Option<MountNs>,
+}
+
+impl Namespace {
+    /// That of a process, to be entered.
+    pub(super) fn outside(namespace: MountNs) -> Self {
+        Self {
+            id: namespace.id(),
+            enter: Some(namespace),
+        }
+    }
+
+    /// The caller's own.
+    pub(super) fn inside(own: (u64, u64)) -> Self {
+        Self { id: own, enter: None }
+    }
+}
+
+fn container_namespace(state: &State, stage: Stage) -> Result<Namespace> {
+    if stage == Stage::Inside {
+        return inside_a_container().map(Namespace::inside);
+    }
+    let own = MountNs::own().context(Code::System, || "reading the own mount namespace")?;
+    let pid = state
+        .pid
+        .ok_or_else(|| not_a_container("the state names no process"))?;
+    let namespace = MountNs::of(pid)
+        .map_err(|e| Error::io(Code::NotAContainer, format!("process {pid} of the state"), &e))?;
+    if namespace.is(&own) {
+        return Err(not_a_container(
+            "the container's process is in the hook's own mount namespace",
+        ));
+    }
+    Ok(Namespace::outside(namespace))
+}
+
+/// The number of the own mount namespace of a createContainer hook, which must not be the host's.
+pub(super) fn inside_a_container() -> Result<(u64, u64)> {
+    let own = MountNs::own_id().context(Code::System, || "reading the own mount namespace")?;
+    // The host's first process, as long as the host's /proc is in sight; a nested engine may not
+    // look there, and then the rootfs itself must show that this is a container.
+    match MountNs::id_of_first_process() {
+        Ok(host) if host == own => Err(not_a_container("the hook runs in the host's mount namespace")),
+        _ => Ok(own),
+    }
+}
+
+fn not_a_container(why: &str) -> Error {
+    Error::new(Code::NotAContainer, "the container's mount namespace", why)
+}
+
+/// A specification's edits are made to the definition, before there is a container.
+fn only_an_engine(request: &Request) -> Error {
+    let names: Vec<String> = request.cdi.iter().map(ToString::to_string).collect();
+    Error::new(
+        Code::Cdi,
+        format!("CDI device {}", names.join(", ")),
+        "only a CDI specification says what it is, and a hook comes too late to apply one",
+    )
+    .fix("give it to the engine (`--device`), use the runtime nvoci-runtime, or set `mode = \"auto\"` in /etc/nvoci/config.toml")
+}
+
+/// Whether the runtime has made a device's node by now, as the definition says: before `createContainer` hooks it has.
+fn made_by_runtime(spec: &Spec, stage: Stage) -> impl Fn(&Device) -> bool {
+    let made = if stage == Stage::Inside {
+        spec.linux_devices()
+    } else {
+        Vec::new()
+    };
+    move |device| {
+        made.iter().any(|m| {
+            m.kind == DeviceKind::Char
+                && Path::new(&m.path) == device.path
+                && (m.major, m.minor) == (device.number.major, device.number.minor)
+        })
+    }
+}
+
+/// Where the definition mounts anything.
+pub(super) fn destinations(spec: &Spec) -> Vec<PathBuf> {
+    let mounts = spec.mounts();
+    mounts.iter().map(|m| PathBuf::from(&m.destination)).collect()
+}
+
+/// Where the definition mounts a tmpfs.
+pub(super) fn tmpfs_destinations(spec: &Spec) -> Vec<PathBuf> {
+    let tmpfs = |m: &crate::oci::Mount| m.typ.as_deref() == Some("tmpfs") && !m.is_bind();
+    spec.mounts()
+        .iter()
+        .filter(|m| tmpfs(m))
+        .map(|m| PathBuf::from(&m.destination))
+        .collect()
+}

@@ -1,0 +1,365 @@
+//! The hook's order, as types: each step consumes the one before, so a step out of order does not compile.
+//!
+//! | step | holds | mount namespace | rights | has changed |
+//! |---|---|---|---|---|
+//! | [`Requested`] | definition, configuration, request, the container's namespace | the runtime's | root's | nothing |
+//! | [`Planned`] | plan, the host's directories as descriptors, devices to allow | the runtime's | capabilities that the rest needs | missing nodes and modules of the host, if the policy says so |
+//! | [`Opened`] | the driver's files as detached mounts, the child that reads the image | the runtime's | as before | the container's device rules |
+//! | [`Entered`] | the same, without the container's namespace | the container's | confined: four capabilities, files as the container's root | as before |
+//! | [`Applied`] | the record | the container's | as before | the container's driver directory, links and loader files |
+//!
+//! "The runtime's" is the container's already in a `createContainer` hook, which enters none.
+//!
+//! Two arguments of SECURITY.md rest on this order. Everything of the host is opened before anything of the container is
+//! looked at: [`Planned::open`] consumes the host's directories, so [`Entered`] has no way to them. And the container is
+//! looked at confined: only [`Opened::enter`] makes an [`Entered`], and only that one can apply.
+//!
+//! ```
+//! use nvoci::cmd::hook::steps::{Applied, Requested};
+//!
+//! fn in_order(requested: Requested<'_>) -> nvoci::error::Result<Applied<'_>> {
+//!     requested.plan()?.open()?.enter()?.apply()
+//! }
+//! ```
+//!
+//! A container that nobody has entered is not changed:
+//!
+//! ```compile_fail,E0599
+//! use nvoci::cmd::hook::steps::{Applied, Requested};
+//!
+//! fn apply_before_enter(requested: Requested<'_>) -> nvoci::error::Result<Applied<'_>> {
+//!     requested.plan()?.open()?.apply()
+//! }
+//! ```
+//!
+//! The driver's files are opened before the container is entered:
+//!
+//! ```compile_fail,E0599
+//! use nvoci::cmd::hook::steps::{Applied, Requested};
+//!
+//! fn enter_before_open(requested: Requested<'_>) -> nvoci::error::Result<Applied<'_>> {
+//!     requested.plan()?.enter()?.apply()
+//! }
+//! ```
+//!
+//! Inside, nothing of the host can be opened any more:
+//!
+//! ```compile_fail,E0382
+//! use nvoci::cmd::hook::steps::{Opened, Planned};
+//!
+//! fn open_again(planned: Planned<'_>) -> nvoci::error::Result<Opened<'_>> {
+//!     let _inside = planned.open()?.enter()?;
+//!     planned.open()
+//! }
+//! ```
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::{
+    Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside,
+    judge, keep, made_by_runtime, planned, preflight, request_of, sent, tmpfs_destinations,
+};
+use crate::apply::rootfs::{Target, apply};
+use crate::apply::{Container, Grant, Grants, Image, Record, Sources};
+use crate::cmd::inject::Look;
+use crate::cmd::{config_for, log};
+use crate::config::{Config, Preflight};
+use crate::error::Result;
+use crate::host::Roots;
+use crate::oci::{Spec, State};
+use crate::plan::{Device, Plan};
+use crate::request::{Capabilities, Request};
+use crate::sys::cgroup::DeviceCgroup;
+use crate::sys::ns::in_user_namespace;
+use crate::sys::process;
+use crate::sys::root::Node;
+
+/// How the hook was called.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call<'a> {
+    pub(super) options: &'a Options,
+    pub(super) state: &'a State,
+    pub(super) started: Instant,
+}
+
+impl Call<'_> {
+    /// The container's first process, for a hook that is outside of the container.
+    fn outside(self) -> Option<i32> {
+        (self.options.stage == Stage::Outside)
+            .then_some(self.state.pid)
+            .flatten()
+    }
+}
+
+/// What every step holds.
+#[derive(Debug)]
+struct Job<'a> {
+    call: Call<'a>,
+    spec: Spec,
+    rootfs: PathBuf,
+    /// Opened before the container's mount namespace is entered: later, /run is another one.
+    grants: Option<Grants>,
+}
+
+/// A container that requests GPUs. Nothing is changed.
+#[derive(Debug)]
+pub struct Requested<'a> {
+    job: Job<'a>,
+    namespace: Namespace,
+    config: Config,
+    request: Request,
+    look: Option<Result<Look>>,
+}
+
+impl<'a> Requested<'a> {
+    /// Reads the definition; `None` where it requests nothing. `defaults` stand in for a configuration that cannot be read,
+    /// `look` has begun where the definition is known to request something, `run` is nvoci's directory below `/run`.
+    ///
+    /// # Errors
+    /// When the definition cannot be read, its request is refused, or there is no container to enter.
+    pub(super) fn read(
+        call: Call<'a>,
+        config: Result<Config>,
+        defaults: &Config,
+        look: Option<Result<Look>>,
+        run: Option<&Node>,
+    ) -> Result<Option<Self>> {
+        let Call { options, state, .. } = call;
+        let inside = options.stage == Stage::Inside;
+        let known = config.as_ref().unwrap_or(defaults);
+        let (bundle, spec) = bundle::open(state, inside, known)?;
+        let Some(config) = config_for(config, &spec, options.entry())? else {
+            return Ok(None);
+        };
+        log::start(&config);
+        let Some(request) = request_of(&spec, &config, options)? else {
+            return Ok(None);
+        };
+        let rootfs = spec.root_path(bundle.path())?;
+        let namespace = container_namespace(state, options.stage)?;
+        let own_times = inside && spec.has_time_namespace();
+        let grants = run.filter(|_| !own_times).and_then(|run| Grants::below(run).ok());
+        let job = Job {
+            call,
+            spec,
+            rootfs,
+            grants,
+        };
+        Ok(Some(Self {
+            job,
+            namespace,
+            config,
+            request,
+            look,
+        }))
+    }
+
+    /// Looks at the host, plans, and drops the capabilities that only that needed.
+    ///
+    /// # Errors
+    /// When the host cannot meet the request.
+    pub fn plan(self) -> Result<Planned<'a>> {
+        let Self {
+            job,
+            namespace,
+            config,
+            request,
+            look,
+        } = self;
+        let policy = if request.capabilities.intersects(Capabilities::COMPUTE) {
+            *config.preflight
+        } else {
+            Preflight::Off
+        };
+        let look = look.unwrap_or_else(|| Look::begin(&config))?;
+        let (mut plan, host, to_allow) = planned(look, request, &job.spec, &config, job.call.options)?;
+        if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
+            plan.warnings.push(REMOUNTS.to_owned());
+        }
+        process::drop_capabilities();
+        Ok(Planned {
+            job,
+            namespace,
+            plan,
+            host,
+            to_allow,
+            policy,
+        })
+    }
+}
+
+/// A plan, and the host that it is for.
+#[derive(Debug)]
+pub struct Planned<'a> {
+    job: Job<'a>,
+    namespace: Namespace,
+    plan: Plan,
+    host: Roots,
+    to_allow: Vec<Device>,
+    policy: Preflight,
+}
+
+impl<'a> Planned<'a> {
+    /// Opens the driver's files, lets a child read the image meanwhile, and allows the devices in the container's cgroup.
+    /// Afterwards nothing of the host is within reach but those files.
+    ///
+    /// # Errors
+    /// When a file of the driver is missing, there can be no child, or the cgroup refuses the devices.
+    pub fn open(self) -> Result<Opened<'a>> {
+        let Self {
+            job,
+            namespace,
+            mut plan,
+            host,
+            to_allow,
+            policy,
+        } = self;
+        let outside = job.call.outside();
+        // Before there is a child that may be in the container's cgroup as well.
+        let cgroup =
+            (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
+        // It reads while the driver's files are opened here.
+        let image = Image::open(&job.rootfs, namespace.enter.as_ref(), &plan, |root| {
+            let found = preflight(&plan, &job.spec, root, policy);
+            found.iter().map(sent).collect()
+        })?;
+        let sources = Sources::open(&plan, &host, made_by_runtime(&job.spec, job.call.options.stage))?;
+        if let Some(cgroup) = cgroup {
+            let rules = job.spec.device_rules();
+            let warning = devices::allow(cgroup, outside, &rules, &to_allow, &host)?;
+            plan.warnings.extend(warning);
+        }
+        Ok(Opened {
+            job,
+            namespace,
+            plan,
+            policy,
+            image,
+            sources,
+        })
+    }
+}
+
+/// Everything of the host that the container gets, and the child that reads the image.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    job: Job<'a>,
+    namespace: Namespace,
+    plan: Plan,
+    policy: Preflight,
+    image: Image,
+    sources: Sources,
+}
+
+impl<'a> Opened<'a> {
+    /// Enters the container, confines the process, and waits for the image's file system. With `preflight = "enforce"` also
+    /// for the findings: what may end in a refusal is received while nothing has changed in the container.
+    ///
+    /// # Errors
+    /// When the container cannot be entered, its rootfs is unsafe, its file system does not answer, or preflight refuses it.
+    pub fn enter(self) -> Result<Entered<'a>> {
+        let Self {
+            job,
+            namespace: Namespace { id, enter },
+            mut plan,
+            policy,
+            mut image,
+            sources,
+        } = self;
+        go_inside(job.call.outside(), enter)?;
+        // What is wrong with the rootfs itself is said first.
+        Container::open_root(&job.rootfs)?;
+        image.answers()?;
+        let pending = if policy == Preflight::Enforce {
+            plan.warnings.extend(judge(image.findings()?, policy)?);
+            None
+        } else {
+            Some(policy)
+        };
+        Ok(Entered {
+            job,
+            namespace: id,
+            plan,
+            pending,
+            image,
+            sources,
+        })
+    }
+}
+
+/// A confined process in the container.
+#[derive(Debug)]
+pub struct Entered<'a> {
+    job: Job<'a>,
+    /// As the kernel numbers it.
+    namespace: (u64, u64),
+    plan: Plan,
+    /// The policy for findings that are received when they are needed.
+    pending: Option<Preflight>,
+    image: Image,
+    sources: Sources,
+}
+
+impl<'a> Entered<'a> {
+    /// Applies the plan to the container's rootfs.
+    ///
+    /// # Errors
+    /// As of [`apply`].
+    pub fn apply(self) -> Result<Applied<'a>> {
+        let Self {
+            job,
+            namespace,
+            plan,
+            pending,
+            image,
+            sources,
+        } = self;
+        let target = Target {
+            tmpfs: tmpfs_destinations(&job.spec),
+            mounts: Some(destinations(&job.spec)),
+            host: None,
+            mount_label: job.spec.mount_label().map(str::to_owned),
+            rootfs: job.rootfs.clone(),
+        };
+        let findings = |image: &mut Image| match pending {
+            Some(policy) => judge(image.findings()?, policy),
+            None => Ok(Vec::new()),
+        };
+        let record = apply(&plan, sources, &target, image, findings, job.call.started)?;
+        Ok(Applied {
+            job,
+            namespace,
+            plan,
+            record,
+        })
+    }
+}
+
+/// A container that has its GPUs.
+#[derive(Debug)]
+pub struct Applied<'a> {
+    job: Job<'a>,
+    namespace: (u64, u64),
+    plan: Plan,
+    record: Record,
+}
+
+impl Applied<'_> {
+    /// Keeps what the container was given, for `doctor container`.
+    pub fn keep(self) -> Record {
+        let Self {
+            job,
+            namespace,
+            plan,
+            record,
+        } = self;
+        if let Some(grants) = &job.grants {
+            let left_alone = plan.no_cgroups && !job.call.options.devices_in_spec;
+            let devices = if left_alone { &[] } else { plan.devices.as_slice() };
+            let grant = Grant::new(&job.call.state.id, namespace, Some(&job.spec), devices);
+            keep(grants, &record, grant);
+        }
+        record
+    }
+}

@@ -1,0 +1,252 @@
+//! The ways in: one module per command, wiring only.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::vec::IntoIter;
+
+use self::cli::{Command, Foreign, Group, Page, Table as _, flag};
+use crate::config::Config;
+use crate::error::{Class, Code, IoContext as _, Result};
+use crate::host::Locations;
+use crate::oci::Spec;
+use crate::request::{EntryPoint, wants_gpu_fast};
+use crate::sys::process;
+use crate::sys::program::Program;
+
+pub mod cdi;
+pub mod cdi_hook;
+mod cli;
+pub mod config;
+pub mod container_cli;
+pub mod ctk;
+pub mod doctor;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod hook;
+mod inject;
+pub mod install;
+pub mod ldconfig;
+pub mod list;
+mod log;
+mod mig;
+pub mod plan;
+pub mod ps;
+mod reload;
+pub mod runtime;
+mod texts;
+mod wiring;
+
+/// `nvoci`.
+static COMMAND: Command<()> = Command {
+    page: Page {
+        name: "nvoci",
+        summary: "give OCI containers the host's NVIDIA GPUs",
+        about: &[
+            "nvoci gives OCI containers the host's NVIDIA GPUs.",
+            "`nvoci COMMAND --help` explains each command.",
+        ],
+        sections: &[
+            (
+                "Other names",
+                &[
+                    "The same program answers to nvidia-container-runtime-hook, nvidia-container-toolkit, \
+                   nvidia-container-runtime (.cdi, .legacy), nvidia-cdi-hook, nvidia-container-cli, nvidia-ctk \
+                   and nvoci-runtime when called by these names.",
+                ],
+            ),
+            (
+                "Errors",
+                &["Errors are one line: what: why; fix: what to do [NVOCI-code]."],
+            ),
+        ],
+        ..Page::EMPTY
+    },
+    commands: &[
+        Group {
+            heading: "For people",
+            commands: &[
+                &list::COMMAND,
+                &plan::COMMAND,
+                &cdi::COMMAND,
+                &doctor::COMMAND,
+                &ps::COMMAND,
+                &config::COMMAND,
+                &install::INSTALL,
+                &install::UNINSTALL,
+                &ldconfig::COMMAND,
+            ],
+        },
+        Group {
+            heading: "For engines",
+            commands: &[&hook::COMMAND, &RUNTIME, &cdi_hook::COMMAND],
+        },
+        Group {
+            heading: "For packages",
+            commands: &[&VERSION_COMMAND, &texts::COMMAND],
+        },
+    ],
+    flags: &[flag("version", "print the version").short('V').shows(VERSION)],
+    ..Command::of(|()| {
+        print(&cli::help(&COMMAND))?;
+        Ok(ExitCode::SUCCESS)
+    })
+};
+
+/// `nvoci version`, for `nvoci --version`.
+static VERSION_COMMAND: Command<()> = Command {
+    page: Page {
+        name: "nvoci version",
+        summary: "print the version",
+        hidden: true,
+        ..Page::EMPTY
+    },
+    ..Command::of(|()| {
+        print(VERSION)?;
+        Ok(ExitCode::SUCCESS)
+    })
+};
+
+/// What `--version` prints.
+const VERSION: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"), "\n");
+
+static RUNTIME: Foreign = Foreign {
+    page: Page {
+        name: "nvoci runtime",
+        summary: "run as an OCI runtime in front of runc or crun",
+        usage: &["nvoci runtime [RUNC'S ARGUMENTS]"],
+        about: &[
+            "Takes runc's command line. On create and run it edits config.json of the bundle; everything \
+                  else goes to runc or crun as it is. Engines start it as nvoci-runtime. `--help` is the \
+                  low-level runtime's own.",
+        ],
+        ..Page::EMPTY
+    },
+    run: |args| Ok(runtime("nvoci-runtime", args)),
+};
+
+/// Runs the entry point that `args` (with the program's name first) lead to.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    process::set_umask();
+    inroot::set_label("nvoci");
+    let mut args = args.into_iter().collect::<Vec<OsString>>().into_iter();
+    let name = args.next().unwrap_or_default();
+    let name = Path::new(&name)
+        .file_name()
+        .unwrap_or(OsStr::new("nvoci"))
+        .to_string_lossy()
+        .into_owned();
+    // Packages that wrap a program keep the original as NAME.real.
+    let name = name.strip_suffix(".real").unwrap_or(&name).to_owned();
+    let vendor = name.starts_with("nvidia-");
+    match by_name(&name, args) {
+        Ok(code) => code,
+        Err(e) => {
+            inject::say(&e.to_string());
+            // The vendor's programs know 1 and, for a wrong command line, 2.
+            let status = if vendor && e.code().class() != Class::Usage {
+                1
+            } else {
+                e.code().class().status()
+            };
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// Privilege is never decided here: a name only chooses which command line is understood.
+fn by_name(name: &str, args: IntoIter<OsString>) -> Result<ExitCode> {
+    match name {
+        "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::COMMAND.start(args),
+        "nvidia-cdi-hook" => cdi_hook::COMMAND.start(args),
+        "nvidia-ctk" => ctk::run(args),
+        "nvidia-container-cli" => container_cli::run(args),
+        "nvoci-runtime"
+        | "nvidia-container-runtime"
+        | "nvidia-container-runtime.cdi"
+        | "nvidia-container-runtime.legacy" => Ok(runtime(name, args)),
+        _ => COMMAND.start(args),
+    }
+}
+
+/// The runtime entry reports its own failures, where engines look for them.
+fn runtime(name: &str, args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    runtime::run(OsStr::new(name), &args, &wiring::Injection)
+}
+
+/// Writes `text` to standard output.
+///
+/// # Errors
+/// When it cannot be written whole, as to a full file system. A reader that has closed the pipe (`| head`) is no error.
+fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// [`print`] for content that is not text.
+fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    // What stays in the buffer is flushed when the process exits, and an error then is lost.
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context(Code::System, || "write to standard output"),
+    }
+}
+
+/// `name` of this installation: beside this program where nvoci-runtime lies there too (a tarball's prefix), else where
+/// packages put it. Root executes later what is written down of it, so it is proven.
+///
+/// # Errors
+/// As of [`Program::prove`]; the message names the path.
+fn installed(name: &str) -> Result<Program> {
+    Program::prove(&installation(name))
+}
+
+/// Where packages put programs.
+const PACKAGED: &str = "/usr/bin";
+
+/// The path that [`installed`] proves.
+fn installation(name: &str) -> PathBuf {
+    let here = std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(Path::to_path_buf))
+        .filter(|dir| dir.join("nvoci-runtime").exists())
+        .unwrap_or_else(|| Path::new(PACKAGED).to_path_buf());
+    here.join(name)
+}
+
+/// Where the configuration says that the driver is.
+fn locations(config: &Config) -> Locations {
+    Locations {
+        driver_root: config.driver_root.value.clone(),
+        dev_root: config.dev_root.value.clone(),
+        library_dirs: config.library_dirs.value.clone(),
+        ldcache: config.ldcache.value.clone(),
+        mps_dir: config.mps_dir.value.clone(),
+        mps_user: *config.mps_user,
+        csv_dir: config.csv_dir.value.clone(),
+        site_devices: config.extra.iter().flat_map(|e| e.devices.clone()).collect(),
+        ..Locations::default()
+    }
+}
+
+/// The configuration for a container whose spec may not ask for anything.
+///
+/// A broken file must not stop containers that have nothing to do with GPUs, so it is an error only if
+/// the built-in policy sees a request.
+fn config_for(loaded: Result<Config>, spec: &Spec, entry: EntryPoint) -> Result<Option<Config>> {
+    match loaded {
+        Ok(config) => Ok(Some(config)),
+        Err(e) => {
+            let defaults = Config::default();
+            let wants = inject::with_inputs(spec, entry, |i| wants_gpu_fast(i, &defaults));
+            if wants { Err(e) } else { Ok(None) }
+        }
+    }
+}
+
+/// The host's configuration, or the file that a person named.
+fn load_config(named: Option<&Path>) -> Result<Config> {
+    named.map_or_else(Config::load, Config::load_file)
+}

@@ -1,0 +1,231 @@
+//! `nvoci plan`: what a container would get, and why, without changing anything.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::cli::{Command, Page, Words, argument, flag};
+use super::inject;
+use crate::config::Config;
+use crate::error::{Escaped, Result};
+use crate::host::{Host, Locations, Roots};
+use crate::plan::{Forward, LinkAt, Plan, plan};
+use crate::request::{self, EntryPoint, Inputs};
+use crate::sys::budget::Budget;
+use crate::vocabulary::or_empty;
+
+#[derive(Default)]
+pub(super) struct Options {
+    json: bool,
+    privileged: bool,
+    config: Option<PathBuf>,
+    bundle: Option<PathBuf>,
+    env: Vec<(String, String)>,
+}
+
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci plan",
+        summary: "show what a bundle, or a set of variables, would get and why",
+        usage: &[
+            "nvoci plan [OPTIONS] BUNDLE",
+            "nvoci plan [OPTIONS] NAME=VALUE...",
+        ],
+        about: &["Shows what a container would get, and why. Changes nothing."],
+        arguments: &[
+            argument("BUNDLE", "a directory with an OCI config.json"),
+            argument(
+                "NAME=VALUE...",
+                "the container's variables, such as NVIDIA_VISIBLE_DEVICES=0 and \
+                       NVIDIA_DRIVER_CAPABILITIES=compute,graphics",
+            ),
+        ],
+        exit: &[
+            ("0", "the request can be met, or there is none"),
+            (
+                "other",
+                "that of the error with which the container would be refused",
+            ),
+        ],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("json", "print one JSON document, with stable keys").switch(|o| o.json = true),
+        flag("privileged", "plan as if the container had CAP_SYS_ADMIN").switch(|o| o.privileged = true),
+        flag("config", "use another configuration").path("FILE", |o, file| o.config = Some(file)),
+    ],
+    words: Words::Many(|o, word| {
+        match word.to_str().and_then(|w| w.split_once('=')) {
+            Some((name, value)) => o.env.push((name.to_owned(), value.to_owned())),
+            None if o.bundle.is_none() => o.bundle = Some(word.into()),
+            None => return Err("more than one bundle was given".to_owned()),
+        }
+        Ok(())
+    }),
+    ..Command::of(|options| run(&options))
+};
+
+fn run(options: &Options) -> Result<ExitCode> {
+    match (options.bundle.is_some(), options.env.is_empty()) {
+        (false, true) => return Err(COMMAND.usage_error("neither a bundle nor variables were given")),
+        (true, false) => return Err(COMMAND.usage_error("either a bundle or variables, not both")),
+        _ => {}
+    }
+    let config = super::load_config(options.config.as_deref())?;
+    super::print(&shown(options, &config, &super::locations(&config))?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the command prints, on a host at `locations`.
+fn shown(options: &Options, config: &Config, locations: &Locations) -> Result<String> {
+    let request = if let Some(path) = &options.bundle {
+        let (_, spec) = inject::open_bundle(path, None, config, &Budget::default())?;
+        let request = inject::with_inputs(&spec, EntryPoint::Hook, |inputs| request::parse(inputs, config))?;
+        if !request.is_empty() {
+            spec.whole()?;
+        }
+        request
+    } else {
+        let privileged = options.privileged;
+        let inputs = Inputs {
+            env: &options.env,
+            annotations: &[],
+            mounts: &[],
+            privileged,
+            entry: EntryPoint::Hook,
+        };
+        request::parse(&inputs, config)?
+    };
+    if request.is_empty() {
+        return Ok(if options.json {
+            format!("{}\n", json!({"gpu": false, "notes": request.notes}))
+        } else {
+            let notes = request.notes.iter();
+            let notes: String = notes.map(|n| format!("note: {}\n", Escaped(n))).collect();
+            format!("This container asks for no GPU and gets nothing.\n{notes}")
+        });
+    }
+    let roots = Roots::open(locations)?;
+    let host = Host::discover(&roots, locations)?;
+    let plan = plan(&request, &host, config)?;
+    Ok(if options.json {
+        format!("{:#}\n", to_json(&plan))
+    } else {
+        to_text(&plan)
+    })
+}
+
+/// What `nvoci plan` prints for a bundle, on a host at `locations`.
+pub(super) fn of_bundle(bundle: &Path, json: bool, config: &Config, locations: &Locations) -> Result<String> {
+    let options = Options {
+        json,
+        bundle: Some(bundle.to_owned()),
+        ..Options::default()
+    };
+    shown(&options, config, locations)
+}
+
+fn to_text(plan: &Plan) -> String {
+    let mut out = String::new();
+    let dir = plan
+        .driver_dirs
+        .first()
+        .map_or_else(String::new, |d| d.display().to_string());
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "Driver {}, in the container at {dir} if that is free",
+        plan.driver_version
+    );
+    for g in &plan.gpus {
+        let _ = write!(out, "GPU {}: {}", g.index, Escaped(&g.name));
+        let _ = match g.pci {
+            None => writeln!(out),
+            Some(pci) => writeln!(out, " ({}, {pci})", or_empty(g.uuid)),
+        };
+    }
+    let _ = writeln!(out, "\nDevice nodes");
+    for d in &plan.devices {
+        let number = d.number.to_string();
+        let _ = writeln!(out, "  {:<34} {number:<9} {}", d.path.display(), d.reason);
+    }
+    let _ = writeln!(out, "\nFiles");
+    for f in &plan.files {
+        let at = f.dir().join(&f.name).display().to_string();
+        let _ = writeln!(out, "  {at:<52} {:<28} {}", f.reason, f.source.display());
+    }
+    for t in &plan.texts {
+        let _ = writeln!(out, "  {:<52} {}", t.at.display(), t.reason);
+    }
+    if !plan.trees.is_empty() {
+        let _ = writeln!(out, "\nDirectories at the same path as on the host");
+    }
+    for t in &plan.trees {
+        let _ = writeln!(out, "  {:<52} {}", t.at.display(), t.reason);
+    }
+    let _ = writeln!(out, "\nLinks in the image, where the name is free");
+    for l in &plan.rootfs_links {
+        let at = match &l.at {
+            LinkAt::Path(p) => p.display().to_string(),
+            LinkAt::LibDir(p) => format!("(library directory)/{}", p.display()),
+        };
+        let _ = writeln!(out, "  {at:<52} {}", Path::new(&dir).join(&l.to).display());
+    }
+    if !plan.env.is_empty() {
+        let _ = writeln!(
+            out,
+            "\nVariables (runtime entry and CDI; a hook comes too late for them)"
+        );
+    }
+    for (name, value) in &plan.env {
+        let _ = writeln!(out, "  {name}={}", Escaped(value));
+    }
+    for w in &plan.warnings {
+        let _ = writeln!(out, "\nwarning: {}", Escaped(w));
+    }
+    out
+}
+
+fn to_json(plan: &Plan) -> Value {
+    json!({
+        "gpu": true,
+        "driver": plan.driver_version,
+        "driverDirs": plan.driver_dirs,
+        "gpus": plan.gpus.iter().map(|g| json!({
+            "index": g.index, "minor": g.minor, "uuid": or_empty(g.uuid), "pci": or_empty(g.pci), "name": g.name,
+        })).collect::<Vec<_>>(),
+        "devices": plan.devices.iter().map(|d| json!({
+            "path": d.path, "major": d.number.major, "minor": d.number.minor, "reason": d.reason,
+        })).collect::<Vec<_>>(),
+        "files": plan.files.iter().map(|f| json!({
+            "source": f.source, "place": f.dir(), "name": f.name, "soname": f.soname,
+            "required": f.required, "reason": f.reason,
+        })).collect::<Vec<_>>(),
+        "texts": plan.texts.iter().map(|t| json!({
+            "at": t.at, "text": t.text, "reason": t.reason,
+            "without": t.without.as_ref().map(|w| json!({"libraries": w.libraries, "text": w.text})),
+        })).collect::<Vec<_>>(),
+        "directories": plan.trees.iter().map(|t| json!({
+            "source": t.source, "at": t.at, "reason": t.reason,
+        })).collect::<Vec<_>>(),
+        "links": plan.links.iter().map(|l| json!({"at": l.at, "target": l.target})).collect::<Vec<_>>(),
+        "rootfsLinks": plan.rootfs_links.iter().map(|l| json!({
+            "at": match &l.at { LinkAt::Path(p) | LinkAt::LibDir(p) => p },
+            "inLibraryDirectory": matches!(l.at, LinkAt::LibDir(_)),
+            "to": l.to, "elsewhere": l.elsewhere,
+        })).collect::<Vec<_>>(),
+        "env": plan.env.iter().map(|(k, v)| (k.clone(), json!(v))).collect::<serde_json::Map<_, _>>(),
+        "cudaCompat": match &plan.forward {
+            Forward::Allowed => json!("allowed"),
+            Forward::Off => json!("off"),
+            Forward::Refused(why) => json!({"refused": why}),
+        },
+        "visiblePci": plan.visible_pci.as_ref().map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "warnings": plan.warnings,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! What the runtime entry needs from the rest of the program.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use super::inject::{self, Look};
+use super::runtime::{Flavor, Make, Target, Wiring};
+use crate::apply;
+use crate::apply::record::Errors;
+use crate::cdi::registry::Trust;
+use crate::cdi::{Registry, edit};
+use crate::config::{Config, Mode};
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::oci::Spec;
+use crate::request::{DeviceRequest, EntryPoint, Request};
+use crate::sys::budget::Budget;
+use crate::sys::program::Program;
+
+/// Edits a spec as the host's configuration says.
+#[derive(Debug)]
+pub(super) struct Injection;
+
+impl Wiring for Injection {
+    fn config(&self) -> Result<Config> {
+        Config::load()
+    }
+
+    fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()> {
+        super::log::start(config);
+        edit_spec(config, make.flavor, Look::begin, spec, make.budget)
+    }
+
+    fn record(&self, target: Option<&Target>, error: &Error) {
+        log::error!("{}: {error}", target.map_or("", |t| &t.id));
+        if let (Some(target), Ok(errors)) = (target, Errors::open()) {
+            // The refusal itself is what counts; that it could not be kept as well changes nothing.
+            let _ = errors.keep(&target.id, error);
+        }
+    }
+}
+
+/// Gives `spec` the devices that it requests, those of CDI specifications included, and the hook that brings the files.
+/// `look` begins to look at the host, once a request needs it.
+pub(super) fn edit_spec(
+    config: &Config,
+    flavor: Flavor,
+    look: impl FnOnce(&Config) -> Result<Look>,
+    spec: &mut Spec,
+    budget: &Budget,
+) -> Result<()> {
+    let config = &flavored(config, flavor);
+    let Some(request) = inject::request_of(spec, config, EntryPoint::Runtime)? else {
+        return Ok(());
+    };
+    if !request.cdi.is_empty() {
+        cdi_devices(&request, config, spec, budget)?;
+    }
+    if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
+        inject::warn(&request.notes);
+        return Ok(());
+    }
+    let plan = inject::prepare_definition(look(config)?, &request, config)?;
+    inject::warn(&plan.warnings);
+    apply::spec::apply(&plan, *config.additional_gids, &hook_path()?, spec)
+}
+
+/// The vendor's names of this program say how device names are understood, whatever the configuration says.
+fn flavored(config: &Config, flavor: Flavor) -> Cow<'_, Config> {
+    let mode = match flavor {
+        Flavor::Configured => return Cow::Borrowed(config),
+        Flavor::Cdi => Mode::Cdi,
+        Flavor::Legacy => Mode::Auto,
+    };
+    let mut config = config.clone();
+    config.mode.value = mode;
+    Cow::Owned(config)
+}
+
+/// Gives the devices that only a specification on disk can explain, as an engine would.
+fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec, budget: &Budget) -> Result<()> {
+    let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root, budget);
+    let edits = edit::edits_of(&registry, &request.cdi, &config.cdi_spec_dirs)?;
+    let nvidia = request.cdi.iter().any(|name| name.vendor == "nvidia.com");
+    if nvidia {
+        // Or another hook of ours or the vendor's would give the driver once more. The specification's own
+        // come after this.
+        apply::spec::remove_other_hooks(spec);
+    }
+    edit::apply(&edits, spec)?;
+    if nvidia {
+        spec.set_env("NVIDIA_VISIBLE_DEVICES", "void")?;
+    }
+    Ok(())
+}
+
+/// This program where it is installed, or, if that path is no more (an upgrade at this very moment) or somebody else could
+/// replace it before the hook is executed, where packages put it.
+///
+/// # Errors
+/// [`Code::LooseProgram`](crate::error::Code::LooseProgram) when that is not there either.
+fn hook_path() -> Result<PathBuf> {
+    let own = std::env::current_exe().context(Code::System, || "the path of this program");
+    let proven = own.and_then(|own| Program::prove(&own));
+    let proven = proven.or_else(|why| Program::prove(Path::new(apply::spec::HOOK_PATH)).map_err(|_| why));
+    proven.map(|program| program.path().to_owned())
+}
