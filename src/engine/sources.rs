@@ -139,8 +139,8 @@ fn new_drop_in(
     version: i64,
     replaced: Option<&(PathBuf, Value)>,
 ) -> Result<(String, Option<String>)> {
-    let mut e = Editor::open(shown, Format::Toml, &header("containerd"))?;
-    e.set(&["version"], &json!(version))?;
+    let begun = format!("{}version = {version}\n", header("containerd"));
+    let mut e = Editor::open(shown, Format::Toml, &begun)?;
     let plugin = ["plugins", containerd::plugin(version)];
     let table = replaced.and_then(|(file, value)| Some((file, lookup(value, &plugin)?)));
     let Some((file, table)) = table else {

@@ -130,10 +130,13 @@ fn globals(mut args: IntoIter<OsString>) -> Result<(Option<OsString>, Vec<OsStri
     let mut config = None;
     let mut words: Vec<OsString> = Vec::new();
     while let Some(word) = args.next() {
-        let text = word.to_string_lossy();
+        let Some(text) = word.to_str() else {
+            words.push(word);
+            continue;
+        };
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
-            None => (&*text, None),
+            None => (text, None),
         };
         // `-d` may be another option after a command's name, and a hook reads its own.
         let before = words.is_empty();

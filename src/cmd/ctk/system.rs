@@ -9,6 +9,7 @@ use crate::cmd::{load_config, locations, print, variables};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::create::{Done, Options, Steps, create, has_char_link};
 use crate::host::{Host, Locations, NodeKind, Roots};
+use crate::sys::owned;
 use crate::sys::root::Root;
 
 pub(super) static COMMAND: Command<()> = Command {
@@ -202,6 +203,8 @@ fn links(host: &Host) -> impl Iterator<Item = (String, String)> {
 fn link(dir: &Path, host: &Host) -> Result<String> {
     let what = || format!("directory {}", dir.display());
     let dir = std::path::absolute(dir).context(Code::Usage, what)?;
+    // What is not there yet is made, but only where nobody else decides what the path leads to.
+    owned::find_lasting(&dir)?;
     let root = Root::open("/").context(Code::System, || "open /")?;
     let opened = root.mkdir_all(&dir, 0o755).context(Code::DeviceNode, what)?;
     let mut out = String::new();
