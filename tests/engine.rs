@@ -404,7 +404,8 @@ fn the_cdi_specification_stays_while_an_engine_needs_it() {
 
 const DROP_IN: &str = "/etc/containerd/conf.d/99-nvidia.toml";
 
-/// Registers with a drop-in beside the main file `main`; the drop-in, the main file, and what came of it.
+/// Registers with a drop-in beside the main file `main`; the drop-in, the main file, and what came
+/// of it.
 fn with_drop_in(main: &str, other: &str) -> (Machine, String, String) {
     let case = Case {
         name: "drop-in".to_owned(),

@@ -1,5 +1,5 @@
-//! Commands that worked with the vendor's tools, under the vendor's names: what each does, and its exit status.
-//! `docs/migration.md` has the table that is run here.
+//! Commands that worked with the vendor's tools, under the vendor's names: what each does, and its
+//! exit status. `docs/migration.md` has the table that is run here.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
@@ -16,7 +16,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// nvoci names no file of a specification below a directory in which another user can replace it, as `/tmp`.
+    /// nvoci names no file of a specification below a directory in which another user can replace
+    /// it, as `/tmp`.
     fn new() -> Self {
         let dir = tempfile::tempdir_in("/var/lib").or_else(|_| tempfile::tempdir());
         Self { dir: dir.unwrap() }
@@ -130,8 +131,8 @@ fn a_transformed_specification_declares_the_version_that_it_needs() {
     assert!(!back.contains("hostPath: /run"), "{back}");
 }
 
-/// The GPU operator's container toolkit, and its MIG manager after each change: two transformations in a row, the first of
-/// which may change nothing.
+/// The GPU operator's container toolkit, and its MIG manager after each change: two transformations
+/// in a row, the first of which may change nothing.
 #[test]
 fn the_pipes_of_mig_manager_and_gpu_operator_write_what_engines_read() {
     for (driver, target, dev, dev_target) in [
@@ -566,7 +567,8 @@ fn abbreviations_of_nvidia_container_cli_are_options() {
     assert!(ran.err.contains("may be any of"), "{}", ran.err);
 }
 
-/// Each row of the table of commands in `docs/migration.md` whose status is a number: the command exits with it here.
+/// Each row of the table of commands in `docs/migration.md` whose status is a number: the command
+/// exits with it here.
 #[test]
 fn the_commands_of_the_migration_guide_exit_as_it_says() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migration.md");

@@ -3,7 +3,7 @@
 //! | host | devices |
 //! |---|---|
 //! | one GPU, or several that are no Jetson's | one, index 0: every `dev` entry of the files |
-//! | an integrated GPU and others (Thor, or an Orin with a card) | one a GPU: the integrated one, index 0, by the files; the others by the driver |
+//! | Thor, or an Orin with a card | one a GPU: the integrated one (0) by the files, the others by the driver |
 //!
 //! Source: `nvidia-ctk cdi generate --mode=csv` 1.20 (`facts/toolkit-features.md` 5.9).
 
@@ -174,8 +174,8 @@ mod tests {
 
     const LISTS: &str = "etc/nvidia-container-runtime/host-files-for-container.d";
 
-    /// A Thor with a card, or with `name` another board with GPUs at bus 1 and 3; `None` where this process may not make
-    /// device nodes.
+    /// A Thor with a card, or with `name` another board with GPUs at bus 1 and 3; `None` where this
+    /// process may not make device nodes.
     fn board(name: &str) -> Option<TestHost> {
         let host = TestHost::bare();
         host.module("580.95.05", 0);

@@ -264,7 +264,8 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// What `enable-cuda-compat` needs to know: an Orin's libraries are elsewhere, and of its driver CUDA's version counts.
+    /// The options of `enable-cuda-compat`. An Orin's images have the libraries elsewhere, and of
+    /// its driver the CUDA version counts.
     fn csv_compat(&self, edits: &mut Edits, mixed: bool) {
         let driver = self
             .host

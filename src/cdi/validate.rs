@@ -10,13 +10,14 @@ use crate::request::{CdiName, split_kind};
 /// Bytes of all annotations of one object, as Kubernetes limits them.
 const MAX_ANNOTATIONS: usize = 256 << 10;
 
-/// A specification that engines take. Nothing else can be written ([`emit`](super::emit)), so whoever edits one cannot
-/// leave it with the version that it had before.
+/// A specification that engines take. [`emit`](super::emit) writes nothing else, so no edit can
+/// leave a specification with the version that it had before.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Valid(CdiSpec);
 
 impl Valid {
-    /// Raises the declared version to the one that the content needs, and checks the rest. A higher version stays.
+    /// Raises the declared version to the one that the content needs, and checks the rest. A higher
+    /// version stays.
     ///
     /// # Errors
     /// As of [`validate`].

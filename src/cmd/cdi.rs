@@ -308,7 +308,7 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
 /// Writes a specification: to a file that is there as a whole or not at all, or to standard output.
 ///
 /// # Errors
-/// [`Code::Cdi`] and [`Code::TooLarge`] where a reader would not take what is to be written.
+/// [`Code::Cdi`] and [`Code::TooLarge`] where a reader would refuse the text.
 fn write(spec: &Valid, format: Format, output: Option<&Path>) -> Result<()> {
     let text = match format {
         Format::Yaml => emit::yaml(spec),

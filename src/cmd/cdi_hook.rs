@@ -147,8 +147,9 @@ enum Start {
 
 /// Reads what stands before a hook's options.
 ///
-/// A specification may be of a newer toolkit, so an option that is not known is no error before a hook that is not known
-/// either. Before a known one it is: the hook would be skipped, and the container start without its libraries.
+/// A specification may be of a newer toolkit, so an unknown option before an unknown hook is no
+/// error. Before one of [`by_name`] it is: else the hook would be skipped, and the container would
+/// start without its libraries.
 fn start(parser: &mut Parser) -> Result<Start> {
     let mut unknown = None;
     let name = loop {
@@ -188,7 +189,8 @@ fn start(parser: &mut Parser) -> Result<Start> {
     })
 }
 
-/// Options that stand before a hook's name or after it. They decide how much the vendor's program logs.
+/// Options that stand before a hook's name or after it. They decide how much the vendor's program
+/// logs.
 fn is_global(option: &str) -> bool {
     ["--debug", "-d", "--quiet"].contains(&option)
 }

@@ -287,7 +287,7 @@ fn is_own(root: &Path) -> bool {
     }
 }
 
-/// Does one engine's files; the report, and what is to be done for it to take effect.
+/// Changes one engine's files. Returns the report, and the restart that makes it take effect.
 fn registered(
     verb: Verb,
     asked: &Asked,

@@ -151,8 +151,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// The exit status of an error, by the name that the program was called by.
 ///
-/// The vendor's programs exit with 1. Those of Go's flag package exit with 2 for a wrong command line, and `nvidia-ctk`
-/// with 3 for a command that it does not have.
+/// The vendor's programs exit with 1. Those of Go's flag package exit with 2 for a wrong command
+/// line, and `nvidia-ctk` with 3 for a command that it does not have.
 fn status(name: &str, e: &Error) -> u8 {
     let usage = e.code().class() == Class::Usage;
     match name {

@@ -1,7 +1,8 @@
-//! The variables that stand for options of the vendor's programs on a command line that a person typed.
+//! The variables that stand for options of the vendor's programs on a command line that a person
+//! typed.
 //!
-//! Nothing else of nvoci reads a variable for its configuration, so an engine's or a container's environment changes
-//! nothing: `integration/gates` allows this file alone.
+//! Nothing else of nvoci reads a variable for its configuration, so an engine's or a container's
+//! environment changes nothing: `integration/gates` allows this file alone.
 
 /// The variables, by their first letters: `NVIDIA_CTK_*` of `nvidia-ctk cdi`.
 const PREFIX: &str = "NVIDIA_CTK_";
@@ -17,7 +18,8 @@ const OF_SYSTEM: &[(&str, &str)] = &[
     ("NVIDIA_DRIVER_ROOT", "DRIVER_ROOT"),
 ];
 
-/// The value of a variable that a command's table names; `None` for one that no program of the vendor's reads.
+/// The value of a variable that a command's table names; `None` for one that no program of the
+/// vendor's reads.
 pub(super) fn of(name: &str) -> Option<String> {
     let read = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     if name.starts_with(PREFIX) {

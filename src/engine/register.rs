@@ -68,6 +68,8 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
     if let Some(text) = &job.spec {
         spec::install(job, place, text, &mut record, &mut report)?;
     }
+    // Two files of one engine may have one fault.
+    report.warnings.dedup();
     Ok(report)
 }
 

@@ -54,8 +54,8 @@ fn plan_one(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
 
 /// containerd's drop-in with the runtime, and the main file that imports its directory.
 ///
-/// containerd before 2.0 takes a plugin's whole table from the last file that has one, so there the drop-in begins as a copy
-/// of it. The main file is written last: what it imports is there by then.
+/// containerd before 2.0 takes a plugin's whole table from the last file that has one, so there the
+/// drop-in begins as a copy of it. The main file is written last: what it imports is there by then.
 fn with_drop_in(job: &Job, main: &Path, drop_in: &Path) -> Result<Vec<(Stored, Edit)>> {
     let root = &job.root;
     let mut files = vec![main.to_owned()];
@@ -132,8 +132,8 @@ fn with_drop_in(job: &Job, main: &Path, drop_in: &Path) -> Result<Vec<(Stored, E
     Ok(all)
 }
 
-/// The beginning of a drop-in: its version, and the CRI plugin's table of the file `replaced` where containerd would no
-/// longer read it, with a warning of that.
+/// The beginning of a drop-in: its version, and the CRI plugin's table of the file `replaced` where
+/// containerd would no longer read it, with a warning of that.
 fn new_drop_in(
     shown: &str,
     version: i64,

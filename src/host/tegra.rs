@@ -4,8 +4,8 @@
 //! symbolic link. Blanks do not count, a path may have wildcards, and what a line names is often not there: one
 //! set of files serves several boards. Source: the toolkit's csv mode (its `internal/platform-support/tegra/csv`).
 //!
-//! Only where NVML is not to be had: a driver with it is found as on every other host. A person may name CSV files
-//! ([`Choice`]); then they are read wherever they are.
+//! Only where NVML is not to be had: a driver with it is found as on every other host. A person may
+//! name CSV files ([`Choice`]); then they are read wherever they are.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -35,8 +35,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Whether a pattern covers the link at `path`: the whole path, or with `**/` before it the name. As in a shell, `*`
-    /// covers no `/`.
+    /// Whether a pattern covers the link at `path`: the whole path, or with `**/` before it the
+    /// name. As in a shell, `*` covers no `/`.
     fn ignores(&self, path: &Path) -> bool {
         let fits = |pattern: &OsStr, name: &OsStr| glob::matches(pattern.as_bytes(), name.as_bytes());
         self.ignored.iter().any(|pattern| {
@@ -154,6 +154,11 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
         // A person means paths of the host, wherever the driver's root is.
         Some(Choice { files, .. }) => match Root::open("/") {
             Ok(root) => {
+                if files.len() > MAX_FILES {
+                    finder
+                        .host
+                        .warn(format!("only the first {MAX_FILES} CSV files are read"));
+                }
                 for file in files.iter().take(MAX_FILES) {
                     finder.file(&Walk::new(&root, Path::new("/")), file, true);
                 }

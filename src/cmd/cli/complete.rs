@@ -1,5 +1,5 @@
-//! Completions for bash, zsh and fish: the script finds the command that the words lead to, then offers its flags,
-//! subcommands and arguments, or a flag's values.
+//! Completions for bash, zsh and fish: the script finds the command that the words lead to, then
+//! offers its flags, subcommands and arguments, or a flag's values.
 
 use super::Entry;
 use super::help::value_of;

@@ -113,7 +113,8 @@ const SHORT: &[(&str, char, &str)] = &[
     ("list", 'l', "libraries"),
 ];
 
-/// Long options of each command, as [`SHORT`]; those of [`CAPABILITIES`] and [`WITHOUT`] come to them.
+/// Long options of each command, as [`SHORT`]; those of [`CAPABILITIES`] and [`WITHOUT`] come to
+/// them.
 const LONG: &[(&str, &[&str])] = &[
     (
         "",
@@ -161,7 +162,8 @@ const LONG: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The option that `name` is, or the only one that begins with it: getopt_long takes an abbreviation.
+/// The option that `name` is, or the only one that begins with it: getopt_long takes an
+/// abbreviation.
 ///
 /// # Errors
 /// [`Code::Usage`] where several begin with it. One that none begins with is left to the command.

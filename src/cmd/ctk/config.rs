@@ -125,8 +125,8 @@ enum New {
     Items(Vec<String>),
 }
 
-/// The settings of all `--set`. A comma separates them, but for a list: there a piece that is no setting is one more item,
-/// so that `runtimes=crun,runc` works, which the toolkit refuses.
+/// The settings of all `--set`. A comma separates them, but for a list: there a piece that is no
+/// setting is one more item, so that `runtimes=crun,runc` works, which the toolkit refuses.
 fn settings(sets: &[String], separator: &str) -> Vec<Setting> {
     let mut all: Vec<Setting> = Vec::new();
     let split = |text: &str| -> Vec<String> {
@@ -135,7 +135,7 @@ fn settings(sets: &[String], separator: &str) -> Vec<Setting> {
     };
     for set in sets {
         let mut of_this = 0;
-        for piece in set.split(',') {
+        for piece in set.split(',').filter(|piece| !piece.is_empty()) {
             let last = if of_this > 0 { all.last_mut() } else { None };
             let new = match (piece.split_once('='), last) {
                 (
@@ -277,7 +277,7 @@ fn with(text: &str, sets: &[Setting], file: &Path) -> Result<String> {
         };
         place(&mut document, key, item)?;
         let parsed = Config::parse(&document.to_string(), file, Dialect::Nvidia)?;
-        // A list may hold names that only a newer toolkit knows.
+        // A list may hold names of a newer toolkit.
         if parsed.warnings.len() > known && !LISTS.contains(&key.as_str()) {
             return Err(COMMAND.usage_error(format!("--set {key}: there is no such key")));
         }
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn a_comma_separates_settings_and_a_separator_the_items_of_a_list() {
         const RUNTIMES: &str = "nvidia-container-runtime.runtimes";
-        let both = set("", &["disable-require=1,nvidia-container-cli.root=/d"]).unwrap();
+        let both = set("", &["disable-require=1,nvidia-container-cli.root=/d,"]).unwrap();
         assert!(both.contains("disable-require = true\n"), "{both}");
         assert!(both.contains("root = \"/d\""), "{both}");
         for (line, separator) in [("crun:runc", ":"), ("crun;runc", ";"), ("crun,runc", ":")] {

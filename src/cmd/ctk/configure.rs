@@ -99,8 +99,8 @@ pub(super) static COMMAND: Command<Configure> = Command {
     ..Command::of(run)
 };
 
-/// Where the vendor's program reads the present configuration. nvoci reads files with their imports, and has the program
-/// check the result.
+/// Where the vendor's program reads the present configuration. nvoci reads files with their
+/// imports, and has the program check the result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Source {
     Command,
@@ -222,7 +222,8 @@ fn write_hook(asked: &Configure) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A hooks directory's file, format 1.0.0. A hook without an environment gets the image's from an old runc.
+/// A hooks directory's file, format 1.0.0. A hook without an environment gets the image's from an
+/// old runc.
 fn hook_of(path: &Path) -> String {
     let hook = json!({
         "version": "1.0.0",

@@ -203,7 +203,7 @@ fn links(host: &Host) -> impl Iterator<Item = (String, String)> {
 fn link(dir: &Path, host: &Host) -> Result<String> {
     let what = || format!("directory {}", dir.display());
     let dir = std::path::absolute(dir).context(Code::Usage, what)?;
-    // What is not there yet is made, but only where nobody else decides what the path leads to.
+    // Refused where a user other than root decides what the path leads to.
     owned::find_lasting(&dir)?;
     let root = Root::open("/").context(Code::System, || "open /")?;
     let opened = root.mkdir_all(&dir, 0o755).context(Code::DeviceNode, what)?;
@@ -270,7 +270,7 @@ mod tests {
             0
         );
         assert_eq!(host.path().join("dev/nvidia-uvm").exists(), before);
-        // What is there stays.
+        // Existing links stay.
         assert_eq!(work(&asked, &host.locations()).unwrap(), "");
     }
 }
