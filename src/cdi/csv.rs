@@ -177,9 +177,14 @@ mod tests {
     /// A Thor with a card, or with `name` another board with GPUs at bus 1 and 3; `None` where this
     /// process may not make device nodes.
     fn board(name: &str) -> Option<TestHost> {
+        board_of(&[(1, 0, name), (3, 1, "RTX Pro 6000")])
+    }
+
+    /// A board with GPUs at these buses, of these minor numbers and names.
+    fn board_of(gpus: &[(u8, u8, &str)]) -> Option<TestHost> {
         let host = TestHost::bare();
         host.module("580.95.05", 0);
-        for (bus, minor, name) in [(1, 0, name), (3, 1, "RTX Pro 6000")] {
+        for (bus, minor, name) in gpus {
             host.file(
                 &format!("proc/driver/nvidia/gpus/0000:0{bus}:00.0/information"),
                 format!(
@@ -272,6 +277,31 @@ mod tests {
         );
         one.ids = vec!["2".to_owned()];
         assert_eq!(made(&host, &one).unwrap_err().code(), Code::UnknownDevice);
+    }
+
+    #[test]
+    fn an_orins_own_gpu_comes_before_its_card() {
+        let Some(host) = board_of(&[(3, 1, "RTX Pro 6000")]) else {
+            return;
+        };
+        host.file("etc/nv_tegra_release", "# R36\n");
+        let (spec, _) = made(&host, &options(&[Naming::TypeIndex])).unwrap();
+        let names: Vec<&str> = spec.devices.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(names, ["gpu0", "gpu1", "all"]);
+        let nodes = shown(&spec);
+        assert!(
+            !nodes[0].contains("/dev/nvidia1") && nodes[0].contains("/dev/nvmap"),
+            "{nodes:?}"
+        );
+        assert!(
+            nodes[1].contains("/dev/nvidia1") && nodes[1].contains("/dev/nvmap"),
+            "{nodes:?}"
+        );
+        // Alone it is one device.
+        let Some(host) = board_of(&[]) else { return };
+        host.file("etc/nv_tegra_release", "# R36\n");
+        let (spec, warnings) = made(&host, &options(&[Naming::Index])).unwrap();
+        assert_eq!(spec.devices.len(), 2, "{warnings:?}");
     }
 
     #[test]
