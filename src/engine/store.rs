@@ -139,7 +139,10 @@ pub fn backup(root: &Root, path: &Path, stored: &Stored) -> Result<Option<String
 }
 
 /// The path that the symbolic links at `path` lead to.
-fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// [`Code::UnsafeOwner`] for a link of another user's, [`Code::Engine`] for too many.
+pub(crate) fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
     let mut path = Path::new("/").join(path);
     for _ in 0..40 {
         refuse_foreign_links(root, &path)?;
