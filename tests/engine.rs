@@ -635,3 +635,22 @@ fn what_fails_at_a_later_file_leaves_the_earlier_ones_as_they_were() {
     register::install(&machine.job, &machine.place).unwrap_err();
     assert!(machine.tree() == before);
 }
+
+#[test]
+fn a_path_that_a_record_cannot_name_is_refused() {
+    use std::os::unix::ffi::OsStringExt as _;
+    for engine in [Engine::Containerd, Engine::Crio] {
+        let case = Case {
+            name: "bytes".to_owned(),
+            engine,
+            before: None,
+            settings: Settings::default(),
+            after: PathBuf::new(),
+        };
+        let mut machine = case.machine();
+        machine.place.config = std::ffi::OsString::from_vec(b"/etc/\xff/x.toml".to_vec()).into();
+        let before = machine.tree();
+        register::install(&machine.job, &machine.place).unwrap_err();
+        assert!(machine.tree() == before);
+    }
+}

@@ -40,6 +40,10 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
         store::load(&job.root, Path::new(SPEC))?;
     }
     for (stored, edit) in &edits {
+        if stored.path.to_str().is_none() {
+            let why = "its path is not UTF-8 text, so a record of the change could not name it";
+            return Err(Error::new(Code::Engine, stored.path.display().to_string(), why));
+        }
         report.warnings.extend(edit.warnings.iter().cloned());
         warn_of_owner(job, stored, &mut report);
     }
