@@ -283,7 +283,8 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
             "this host has no such device",
         ));
     }
-    // They may be the cause of what is refused next.
+    // They may be the cause of what is refused next. Several files may have one fault.
+    host.warnings.dedup();
     inject::warn(&host.warnings);
     let (spec, left_out) = if explicitly {
         explicit(&host, &roots, &options, asked.mode.unwrap_or(Mode::Gpus))?
