@@ -1,4 +1,4 @@
-//! Loading a kernel module: the only place in `host` that starts a program.
+//! Loads kernel modules. No other code of `host` starts a program.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -9,14 +9,15 @@ use std::process::{Command, Stdio};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::{Node, Root};
 
-/// Loads `module` with the program that the kernel itself would use (`/proc/sys/kernel/modprobe`).
+/// Loads `module` with the kernel's own helper program (`/proc/sys/kernel/modprobe`).
 ///
-/// The program must be root's and writable by nobody else. It is started by descriptor, under its own
-/// name (it is usually a link to `kmod`, which goes by that name), with `PATH=/sbin` as its whole
-/// environment and nothing to read or write.
+/// The program must belong to root and be writable by nobody else. nvoci executes it by descriptor,
+/// with its path as `argv[0]` (it is usually a link to `kmod`, which reads that name), with
+/// `PATH=/sbin` as its whole environment and `/dev/null` as its standard streams.
 ///
 /// # Errors
-/// [`Code::UnsafeOwner`] when the program is not root's alone, [`Code::System`] when it is missing or fails.
+/// [`Code::UnsafeOwner`] if another user could change the program, [`Code::System`] if it is missing
+/// or fails.
 pub fn load(proc: &Root, module: &str) -> Result<()> {
     let what = || format!("load kernel module {module}");
     let path = proc
@@ -55,7 +56,7 @@ fn check(program: &Node, path: &Path) -> Result<()> {
     Err(Error::new(
         Code::UnsafeOwner,
         path.display().to_string(),
-        "it is not a program that only root can change",
+        "users other than root could change this program",
     ))
 }
 

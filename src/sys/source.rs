@@ -4,8 +4,7 @@
 //! is the only constructor. It goes from the root directory component by component:
 //!
 //! - Every directory belongs to root, and neither group nor others may write to it. In a directory
-//!   with the sticky bit
-//!   (`/tmp`) an entry counts only if it belongs to root and is not a link.
+//!   with the sticky bit (`/tmp`) an entry counts only if it belongs to root and is not a link.
 //! - A symbolic link on the way belongs to root and is in a directory that only root can write to.
 //! - The inode has the type, owner and mode that [`Use::rule`] requires.
 //!
