@@ -1,5 +1,5 @@
-//! The parts of the documentation that the code knows: they are what the code says, or a test fails.
-//! `NVOCI_BLESS=1 cargo test documents` writes them anew.
+//! Generates parts of the documentation from the code, such as the table of error codes. A test
+//! fails if a part is stale; `NVOCI_BLESS=1 cargo test documents` writes the parts.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::config;
 use crate::doctor::all_checks;
 use crate::error::Code;
 
-/// A file's part between `<!-- made: NAME -->` and `<!-- end -->` must be `text`.
+/// Checks that a file's part between `<!-- made: NAME -->` and `<!-- end -->` is `text`.
 fn part(file: &str, name: &str, text: &str) {
     let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
     let whole = std::fs::read_to_string(&path).unwrap();
@@ -28,7 +28,7 @@ fn part(file: &str, name: &str, text: &str) {
     }
 }
 
-/// A cell of a table: no bar may end it.
+/// A cell of a table; it may hold no bar.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }

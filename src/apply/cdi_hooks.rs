@@ -20,7 +20,7 @@ use super::message::Message;
 use super::message::Scanned;
 use super::{loader, procfs};
 use crate::compat::forward::HostDriver;
-use crate::error::{Code, Error, IoContext as _, Result};
+use crate::error::{Code, Error, IoContext as _, Result, counted};
 use crate::ldso::{self, CacheOutcome, Change, FirstDir, Flavor, How, Links, Run, Update, Warnings};
 use crate::plan::forbid_node_making;
 use crate::sys::budget::Budget;
@@ -310,7 +310,8 @@ fn make_links(container: &Container, changes: &[Change], budget: &Budget) -> Vec
         if let Err(e) = afford(budget, "the links") {
             let left = changes.len() - at;
             warnings.add(format_args!(
-                "{left} links in the container are left out: {}",
+                "{} left out: {}",
+                counted(left, "link in the container was", "links in the container were"),
                 e.why()
             ));
             break;
@@ -502,7 +503,7 @@ mod tests {
         });
         let warnings = make_links(&container, &changes, &spent);
         assert!(
-            warnings[0].contains("links in the container are left out"),
+            warnings[0].contains("links in the container were left out"),
             "{warnings:?}"
         );
         assert!(made() < 20, "{}", made());

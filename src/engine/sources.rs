@@ -1,4 +1,4 @@
-//! The other files that an engine reads besides the one that is edited.
+//! Reads the files of an engine besides the edited one, such as containerd's imports.
 
 use std::path::{Path, PathBuf};
 
@@ -14,24 +14,24 @@ use super::job::Job;
 use super::model::Engine;
 use super::place::Place;
 use super::store::{self, Stored};
-use super::{ask, containerd, crio, docker, podman, toml};
+use super::{containerd, crio, docker, exec, podman, toml};
 
-/// No engine reads more files than this.
+/// The most files of one engine.
 const MAX_FILES: usize = 256;
-/// Patterns of all imports: each may list a directory.
+/// The most patterns in all imports: each may list a directory.
 const MAX_PATTERNS: usize = 1024;
 
 /// Chooses the file, reads it and plans the edit.
 ///
 /// # Errors
-/// [`Code::Engine`] when a file cannot be read or is not valid.
+/// [`Code::Engine`] if a file cannot be read or is not valid.
 pub(super) fn plan(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
     let root = &job.root;
     let s = &job.settings;
     let mut target = place.config.clone();
     let mut seen = None;
     if job.engine == Engine::Containerd {
-        (target, seen) = last_word(job, &place.config)?;
+        (target, seen) = deciding_file(job, &place.config)?;
     }
     let stored = store::load(root, &target)?;
     let shown = stored.path.display().to_string();
@@ -45,11 +45,11 @@ pub(super) fn plan(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
     Ok((stored, edit))
 }
 
-/// The file whose word on the CRI runtimes is last, and the table that takes effect today.
+/// The file that decides on the CRI runtimes, and the effective table.
 ///
-/// containerd up to 1.7 takes the whole plugin table of the last file that has one; from 2.0 on tables are
-/// merged key by key, and the main file serves unless a later one names our runtime.
-fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
+/// containerd up to 1.7 takes the whole plugin table of the last file that has one. From 2.0 on it
+/// merges tables key by key, and the main file is edited unless a later one has our runtime.
+fn deciding_file(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
     let mut files = vec![main.to_owned()];
     files.extend(imports(&job.root, main)?);
     if files.len() == 1 {
@@ -94,10 +94,11 @@ fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
     Ok((path.clone(), seen))
 }
 
-/// The files that containerd's main file imports, in the order in which it reads them, main file excluded.
+/// The files that containerd's main file imports, in the order in which it reads them, without the
+/// main file.
 ///
 /// # Errors
-/// [`Code::Engine`] when one is not valid or there are too many.
+/// [`Code::Engine`] if one is not valid or there are too many.
 pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     let mut queue = vec![main.to_owned()];
     let mut next = 0;
@@ -130,7 +131,8 @@ pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     Ok(queue)
 }
 
-/// The files that an import names; `*` is understood in the last component, where it is used.
+/// The files of an import. A `*` is expanded in the last component only, where real configurations
+/// have it.
 pub(super) fn expand(root: &Root, pattern: &Path) -> Vec<PathBuf> {
     let name = pattern.file_name().unwrap_or_default().to_string_lossy();
     if !name.contains('*') {
@@ -154,7 +156,7 @@ pub(super) fn expand(root: &Root, pattern: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether `name` fits `pattern`, in which `*` stands for anything.
+/// Whether `name` matches `pattern`, in which `*` stands for any text.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
@@ -188,7 +190,7 @@ pub(crate) fn parse(root: &Root, path: &Path) -> Result<Value> {
     parse_within(root, path, &budget())
 }
 
-/// For all files of one engine: many small ones cost no more than a large one.
+/// One budget for all files of an engine, so that many small ones cost no more than a large one.
 fn budget() -> Budget {
     Budget::new(Limits {
         kept: toml::MAX_MEMORY as u64,
@@ -216,10 +218,10 @@ pub(crate) fn overlay(all: &mut Value, table: &Value) {
     }
 }
 
-/// The major version of the containerd that is installed here.
+/// The major version of the installed containerd.
 fn major() -> Option<u32> {
     let program = Program::find("containerd")?;
-    let answer = ask::run(&program, &["--version"], &[], std::time::Duration::from_secs(5)).ok()?;
+    let answer = exec::run(&program, &["--version"], &[], std::time::Duration::from_secs(5)).ok()?;
     // containerd github.com/containerd/containerd/v2 2.1.9 ...
     let version = answer.stdout.split_whitespace().nth(2)?;
     version.trim_start_matches('v').split('.').next()?.parse().ok()

@@ -1,4 +1,4 @@
-//! Where a device is on the PCI bus.
+//! Addresses on the PCI bus.
 
 use core::fmt;
 use core::str::FromStr;
@@ -23,7 +23,7 @@ pub struct PciAddress {
 }
 
 impl PciAddress {
-    /// Parses what a person writes, `[domain:]bus:device.function`: leading zeros and domain 0 may be left out.
+    /// Parses a person's form, `[domain:]bus:device.function`, without leading zeros and domain 0.
     pub fn from_short(text: &str) -> Option<Self> {
         let (address, function) = text.rsplit_once('.')?;
         let (front, device) = address.rsplit_once(':')?;
@@ -49,8 +49,8 @@ impl PciAddress {
 impl FromStr for PciAddress {
     type Err = Malformed;
 
-    /// Of the full form that sysfs, `/proc/driver/nvidia/gpus` and NVML print: `0000:06:00.0`, with four to eight digits of
-    /// domain, in any case.
+    /// Parses the full form of sysfs, `/proc/driver/nvidia/gpus` and NVML: `0000:06:00.0`, with four
+    /// to eight digits of domain, in any case.
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let domain = text.split(':').next().unwrap_or_default().len();
         let full = (4..=8).contains(&domain) && text.len() == domain + ":06:00.0".len();
