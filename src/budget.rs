@@ -8,7 +8,8 @@
 //!
 //! let budget = Budget::new(Limits { kept: 10, ..Limits::DEFAULT });
 //! assert!(budget.keep(8).is_ok());
-//! assert_eq!(budget.keep(8).unwrap_err().to_string(), "it needs more than 10 bytes of memory or scratch space");
+//! let exceeded = budget.keep(8).unwrap_err().to_string();
+//! assert_eq!(exceeded, "it needs more than 10 bytes of memory or scratch space");
 //! ```
 
 use core::cell::Cell;

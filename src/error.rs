@@ -1,8 +1,8 @@
 //! The one error type of the program: the failed thing, the reason, the fix, and a stable code.
 //!
 //! Every text for a person goes through [`Error`]'s `Display`, so it is one line, `what: why; fix:
-//! what to do [NVOCI-code]`, such as `device 3: no such device; fix: request one of … [NVOCI-3001]`.
-//! Parts of it may come from an image, so control characters are escaped.
+//! what to do [NVOCI-code]`, such as `device 3: no such device; fix: request one of …
+//! [NVOCI-3001]`. Parts of it may come from an image, so control characters are escaped.
 
 use core::fmt;
 use std::io;

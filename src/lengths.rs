@@ -76,7 +76,8 @@ pub(crate) fn each(good: &[u8], fields: &[Field], most: usize, parse: impl Fn(&[
     check(&input, &|| format!("{} bytes of itself", input.len()));
 }
 
-/// Runs `parse` on a text with `@` replaced by each extreme, and by signed, fractional, quoted and very long numbers.
+/// Runs `parse` on a text with `@` replaced by each extreme, and by signed, fractional, quoted and
+/// very long numbers.
 pub(crate) fn each_number(text: &str, most: usize, parse: impl Fn(&str)) {
     let numbers = EXTREMES
         .iter()

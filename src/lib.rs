@@ -1,9 +1,9 @@
 //! nvoci gives OCI containers the host's NVIDIA GPUs, on native Linux and on WSL2.
 //!
 //! ```text
-//!            config.json, env, annotations, mounts ──► Request ─┐
-//! /proc, /dev, ld.so.cache, driver root, /usr/lib/wsl ─► Host ──┼──► Plan ──► apply: rootfs | OCI spec
-//!                                       config.toml ──► Config ─┘
+//!         config.json, env, annotations, mounts ──► Request ─┐
+//! /proc, /dev, ld.so.cache, driver, /usr/lib/wsl ──► Host ───┼──► Plan ──► apply: rootfs, spec
+//!                                    config.toml ──► Config ─┘
 //! ```
 //!
 //!

@@ -1,4 +1,5 @@
-//! The one binary. Its name on the command line selects the entry point, or else its first argument.
+//! The one binary. Its name on the command line selects the entry point, or else its first
+//! argument.
 
 use std::process::ExitCode;
 

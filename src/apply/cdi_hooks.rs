@@ -1,9 +1,9 @@
 //! The work of the vendor's CDI hooks, done by descriptors inside the rootfs. Nothing is executed.
 //!
-//! The runtime calls each hook in a process of its own, after it has mounted the driver's files. For
-//! example, `update-ldcache --folder /usr/lib64` writes a `conf.d` file and a new cache. If a hook's
-//! work fails it warns, since the container may still work. It fails only where the image would lead
-//! it outside the rootfs.
+//! The runtime calls each hook in a process of its own, after it has mounted the driver's files.
+//! For example, `update-ldcache --folder /usr/lib64` writes a `conf.d` file and a new cache. If a
+//! hook's work fails it warns, since the container may still work. It fails only where the image
+//! would lead it outside the rootfs.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -92,8 +92,8 @@ impl CdiHook {
     }
 }
 
-/// Runs a hook in the container's mount namespace. `image` is the result of [`CdiHook::read`] there.
-/// Returns warnings.
+/// Runs a hook in the container's mount namespace. `image` is the result of [`CdiHook::read`]
+/// there. Returns warnings.
 ///
 /// # Errors
 /// [`Code::UnsafePath`] if a link or special file of the image is on the way and must not be
@@ -286,8 +286,8 @@ fn update_ldcache(container: &Container, image: Option<Image>, budget: &Budget) 
     Ok(warnings)
 }
 
-/// Makes the scan's links in directories that are the container's own. New links come first, so that
-/// the target of a stale one exists by the time it is checked.
+/// Makes the scan's links in directories that are the container's own. New links come first, so
+/// that the target of a stale one exists by the time it is checked.
 fn make_links(container: &Container, changes: &[Change], budget: &Budget) -> Vec<String> {
     let (new, stale): (Vec<&Change>, Vec<&Change>) =
         changes.iter().partition(|change| change.target.is_some());
@@ -545,8 +545,8 @@ mod tests {
         assert_eq!(fs::read_to_string(conf).unwrap(), "/usr/local/cuda-12.9/compat\n");
     }
 
-    /// toolkit-features 12, quirk 13: each call of the vendor's hook left a file in ld.so.conf.d and
-    /// a directory in /run.
+    /// toolkit-features 12, quirk 13: each call of the vendor's hook left a file in ld.so.conf.d
+    /// and a directory in /run.
     #[test]
     fn quirk_13_a_second_call_leaves_nothing_more() {
         let root = root();

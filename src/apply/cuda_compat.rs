@@ -1,5 +1,5 @@
-//! Finds an image's CUDA forward-compatibility libraries. [`crate::compat::forward`] decides whether
-//! they suit the host's driver.
+//! Finds an image's CUDA forward-compatibility libraries. [`crate::compat::forward`] decides
+//! whether they suit the host's driver.
 //!
 //! If they do, the driver directory's links (`libcuda.so.1`) lead to the image's files. So both the
 //! loader's cache and `LD_LIBRARY_PATH`, which official CUDA images set to the driver directory,

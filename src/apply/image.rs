@@ -4,15 +4,15 @@
 //! ```text
 //!  parent                                      child
 //!  ──────                                      ─────
-//!  Image::open ──────────────────────────────► enter the container's mount namespace, drop all rights
+//!  Image::open ──────────────────────────────► enter the container's namespace, drop all rights
 //!  open and clone the driver's files           look up the place of the driver directory
 //!  enter the container's mount namespace
 //!  wait_ready ◄─────────────────────────────── Message::Ready
 //!  attach the driver directory                 preflight: Message::Findings
 //!  send_driver_dir ──────────────────────────► find CUDA compatibility and missing libraries
-//!  bind the driver's files                     Message::Seen; then extend or rebuild the loader's cache
-//!  recv_findings, recv_seen, recv_cache ◄───── for the likely driver directory: Message::Cache (again
-//!                                              if the driver directory is elsewhere)
+//!  bind the driver's files                     Message::Seen; then extend or rebuild the cache
+//!  recv_findings, recv_seen, recv_cache ◄───── for the likely driver directory: Message::Cache
+//!                                              (again if the driver directory is elsewhere)
 //! ```
 //!
 //! Each side waits only for a message that it needs: waking a process takes as long as binding ten
@@ -20,8 +20,8 @@
 //! answers stops only the child.
 //!
 //! The parent trusts the child's messages no more than the image itself ([`super::message`]
-//! validates them). A value of one becomes a warning, the target of a link, or the content of a file
-//! in that image.
+//! validates them). A value of one becomes a warning, the target of a link, or the content of a
+//! file in that image.
 
 use std::io;
 use std::path::{Path, PathBuf};

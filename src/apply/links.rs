@@ -69,8 +69,8 @@ fn make(dirs: &mut OwnDirs<'_>, at: &Path, target: &Path) -> std::io::Result<Mad
     }
 }
 
-/// Binds a driver file over a regular file of the image, or over the file in the same directory that
-/// links lead to, as in `libcuda.so.1 -> libcuda.so.470.57.02`.
+/// Binds a driver file over a regular file of the image, or over the file in the same directory
+/// that links lead to, as in `libcuda.so.1 -> libcuda.so.470.57.02`.
 fn cover(container: &Container, dir: &DriverDir, at: &Path, file: &Path) -> std::io::Result<()> {
     const MAX_LINKS: usize = 4;
     let (parent, name) = split(at)?;

@@ -1,9 +1,9 @@
 //! The messages between the process that reads an image and its parent.
 //!
-//! The child parses untrusted bytes, so the parent validates each message as if an attacker had sent
-//! it. It bounds the length before it parses, the lists while it parses, and checks each value
-//! before it builds a [`Message`]. For example, a link's name must be one component. [`Wire`] is the
-//! form in the pipe; it borrows from the received bytes.
+//! The child parses untrusted bytes, so the parent validates each message as if an attacker had
+//! sent it. It bounds the length before it parses, the lists while it parses, and checks each value
+//! before it builds a [`Message`]. For example, a link's name must be one component. [`Wire`] is
+//! the form in the pipe; it borrows from the received bytes.
 
 use core::fmt;
 use core::marker::PhantomData;

@@ -13,8 +13,8 @@
 //!                                  record, seal
 //! ```
 //!
-//! Everything on the left happens before nvoci touches the container, so a host that cannot meet the
-//! request leaves the container unchanged.
+//! Everything on the left happens before nvoci touches the container, so a host that cannot meet
+//! the request leaves the container unchanged.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -48,8 +48,8 @@ pub struct Target {
     pub mount_label: Option<String>,
 }
 
-/// Applies `plan`. The caller is in the container's mount namespace, where it opened `image` for the
-/// same plan. `first` receives the preflight's findings and returns them as warnings.
+/// Applies `plan`. The caller is in the container's mount namespace, where it opened `image` for
+/// the same plan. `first` receives the preflight's findings and returns them as warnings.
 ///
 /// # Errors
 /// If a part that the request needs fails. The runtime then gives up the container, and the kernel

@@ -15,8 +15,8 @@ pub const HOOK_PATH: &str = "/usr/bin/nvoci";
 /// Programs that inject a second time; Docker's `--gpus` and hooks directories add them.
 const HOOK_NAMES: [&str; 2] = ["nvidia-container-runtime-hook", "nvidia-container-toolkit"];
 
-/// The hook's arguments at a stage. With `--devices-in-spec` the hook leaves device nodes and cgroup
-/// rules to the runtime.
+/// The hook's arguments at a stage. With `--devices-in-spec` the hook leaves device nodes and
+/// cgroup rules to the runtime.
 fn hook_args(stage: Stage) -> Vec<String> {
     ["nvoci", "hook", "--devices-in-spec", stage.key()]
         .map(str::to_owned)

@@ -2,8 +2,8 @@
 //! configuration versions 1 to 4.
 //!
 //! nvoci edits the file that decides on the CRI plugin, and adds no drop-in. containerd before 2.0
-//! replaces a plugin's whole table by that of a later import, so a drop-in would copy the user's CRI
-//! settings and hide later changes to them. With version 1 imports are not merged at all, and
+//! replaces a plugin's whole table by that of a later import, so a drop-in would copy the user's
+//! CRI settings and hide later changes to them. With version 1 imports are not merged at all, and
 //! containerd 2.3 refuses a drop-in of a higher version than the main file.
 
 use serde_json::{Map, Value, json};
@@ -183,8 +183,8 @@ fn has_legacy_default(table: &Value) -> bool {
 
 /// Whether an entry `name` removes the built-in runc, which containerd still needs.
 ///
-/// Before 2.0 the first runtime of a file replaces the built-in table with runc. The CRI plugin then
-/// fails, because its default runtime is missing.
+/// Before 2.0 the first runtime of a file replaces the built-in table with runc. The CRI plugin
+/// then fails, because its default runtime is missing.
 fn hides_runc(table: &Value, name: &str) -> bool {
     let runtimes = table.get("runtimes").and_then(Value::as_object);
     let default = text(table, "default_runtime_name");
@@ -225,8 +225,8 @@ fn base<'a>(table: &'a Value, name: &str) -> Option<&'a Map<String, Value>> {
 }
 
 /// Adds missing `patterns` to the list. Without the list the CRI plugin keeps a container's
-/// annotations to itself; with it those of a device plugin or a kubelet reach the runtime, but never
-/// a pod's own.
+/// annotations to itself; with it those of a device plugin or a kubelet reach the runtime, but
+/// never a pod's own.
 fn with_patterns(list: Option<&Value>, patterns: &[String]) -> Value {
     let mut list = list.and_then(Value::as_array).cloned().unwrap_or_default();
     for pattern in patterns {

@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 /// Lines of unchanged text around a change.
 const CONTEXT: usize = 3;
 
-/// The unified diff from `before` (`None`: no such file) to `after` (`None`: removed); empty if they
-/// are equal.
+/// The unified diff from `before` (`None`: no such file) to `after` (`None`: removed); empty if
+/// they are equal.
 ///
-/// Edits are few and local, so it strips the common head and tail and matches the rest line by line.
-/// A changed middle of some thousand lines is shown as replaced.
+/// Edits are few and local, so it strips the common head and tail and matches the rest line by
+/// line. A changed middle of some thousand lines is shown as replaced.
 pub fn unified(file: &str, before: Option<&str>, after: Option<&str>) -> String {
     if before == after {
         return String::new();

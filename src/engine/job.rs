@@ -61,7 +61,7 @@ impl Outcome {
 /// The report on a job, for people and for `--json`.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What it came to.
+    /// The outcome.
     pub outcome: Outcome,
     /// The files concerned.
     pub files: Vec<PathBuf>,

@@ -25,8 +25,8 @@ pub fn plan(file: &str, current: Option<&str>, s: &Settings) -> Result<Edit> {
 /// request for a GPU.
 ///
 /// The stage is `createRuntime`, since a `createContainer` hook may be unable to read the bundle of
-/// a container with a user namespace, and under crun it is. The environment is not empty, since runc
-/// before 1.3 would pass the image's.
+/// a container with a user namespace, and under crun it is. The environment is not empty, since
+/// runc before 1.3 would pass the image's.
 pub fn hook(binary: &str) -> String {
     let hook = json!({
         "version": "1.0.0",

@@ -122,7 +122,8 @@ fn host_daemons() -> Vec<Daemon> {
         .collect()
 }
 
-/// Whether dockerd started before the hook that `--gpus` needs was installed; `None` without a hook.
+/// Whether dockerd started before the hook that `--gpus` needs was installed; `None` without a
+/// hook.
 fn started_before_hook(daemon: &Daemon) -> Option<bool> {
     let age = daemon.age()?;
     let newest = ["nvidia-container-runtime-hook", "nvidia-cdi-hook"]

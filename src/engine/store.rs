@@ -2,8 +2,8 @@
 //! /var/lib/nvoci/install/docker.json.
 //!
 //! A temporary file in the same directory, with the old one's mode and owner, replaces a file once
-//! it is on the disk; a symbolic link stays and its target is replaced. All paths are resolved below
-//! a [`Root`], so `--root` works on an image's directory in the same way.
+//! it is on the disk; a symbolic link stays and its target is replaced. All paths are resolved
+//! below a [`Root`], so `--root` works on an image's directory in the same way.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -94,7 +94,8 @@ fn trusted(root: &Root) -> [u32; 3] {
     [0, own, rustix::fs::fstat(root).map_or(own, |stat| stat.st_uid)]
 }
 
-/// Refuses a symbolic link of another user on the way to `path`, since that user chooses its target.
+/// Refuses a symbolic link of another user on the way to `path`, since that user chooses its
+/// target.
 fn refuse_foreign_links(root: &Root, path: &Path) -> Result<()> {
     let trusted = trusted(root);
     for part in path.ancestors() {

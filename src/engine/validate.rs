@@ -68,7 +68,8 @@ const ALSO_FLAGS: [(&str, &str); 3] = [
     ("feature", "features"),
 ];
 
-/// Checks the candidate alone: no argument of another process is passed to a program that root runs.
+/// Checks the candidate alone: no argument of another process is passed to a program that root
+/// runs.
 fn docker(program: &Program, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
     if job.session.user.is_none() {
         flags_in_the_way(&flags::daemons(Engine::Docker).running, &job.settings, file)?;
@@ -93,8 +94,8 @@ fn docker(program: &Program, job: &Job, candidate: &Path, file: &Path) -> Result
     Err(refused("dockerd --validate", file, answer.complaint()))
 }
 
-/// Refuses a setting that the running dockerd also has as a flag, which dockerd would report only at
-/// its next start.
+/// Refuses a setting that the running dockerd also has as a flag, which dockerd would report only
+/// at its next start.
 fn flags_in_the_way(running: &[Running], settings: &Settings, file: &Path) -> Result<()> {
     let written = |key: &str| match key {
         "default-runtime" => settings.set_as_default,

@@ -5,8 +5,8 @@ use core::fmt;
 /// One check. Each area has a table of them, from which the reference of codes is generated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Check {
-    /// The number behind `NVOCI-`: 71xx host, 72xx engine, 73xx image, 74xx container, 75xx Dockerfile, 76xx Compose,
-    /// 77xx preflight, 78xx explain.
+    /// The number behind `NVOCI-`: 71xx host, 72xx engine, 73xx image, 74xx container, 75xx
+    /// Dockerfile, 76xx Compose, 77xx preflight, 78xx explain.
     pub number: u16,
     /// A short name for people and scripts: `host.version-mismatch`.
     pub name: &'static str,

@@ -10,7 +10,7 @@ use crate::error::{Escaped, shown};
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
-    /// Checked and right; shown so that a reader knows what was checked.
+    /// Checked and right; shown so that a reader sees the check.
     Ok,
     /// Nothing is wrong, or the check was not possible.
     Info,

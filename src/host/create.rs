@@ -1,9 +1,9 @@
 //! Loads missing kernel modules and makes missing device nodes.
 //!
 //! The kernel does not make NVIDIA's nodes. Their first user does, through a setuid helper of the
-//! driver, or `nvidia-persistenced` does. So a fresh host often lacks `/dev/nvidia-uvm`. nvoci makes
-//! them only if the configuration has `load-kmods`, never in a user namespace or on WSL2, and never
-//! changes or replaces an existing file.
+//! driver, or `nvidia-persistenced` does. So a fresh host often lacks `/dev/nvidia-uvm`. nvoci
+//! makes them only if the configuration has `load-kmods`, never in a user namespace or on WSL2, and
+//! never changes or replaces an existing file.
 
 use core::fmt;
 use std::io;
@@ -206,7 +206,8 @@ fn make(roots: &Roots, node: &DeviceNode) -> io::Result<()> {
 fn set_owner(made: &Node, node: &DeviceNode) -> io::Result<()> {
     let owner = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
     rustix::fs::chownat(made, "", Some(owner.0), Some(owner.1), AtFlags::EMPTY_PATH)?;
-    // An O_PATH descriptor has no fchmod; its entry in our own /proc/self/fd leads to the same inode.
+    // An O_PATH descriptor has no fchmod; its entry in our own /proc/self/fd leads to the same
+    // inode.
     let fd = format!("{}", made.as_fd().as_raw_fd());
     rustix::fs::chmodat(own_fds()?, fd, Mode::from_raw_mode(node.mode), AtFlags::empty())?;
     Ok(())

@@ -1,10 +1,11 @@
 //! Caches the kernel module's `information` of each GPU between starts.
 //!
-//! The module reads it from the GPU's firmware: 0.22 ms each on an H200, twice a start. Model, UUID,
-//! minor number and exclusion do not change while the module holds the GPU. Each time it takes the
-//! GPU, sysfs makes a new inode for `bus/pci/drivers/nvidia/<address>`, so an entry is valid for
-//! that inode. Kernels before 4.14 reuse inode numbers, and boots repeat them, so an entry also has
-//! the inode's time. If the kernel drops and recreates the inode, only the cache is lost.
+//! The module reads it from the GPU's firmware: 0.22 ms each on an H200, twice a start. Model,
+//! UUID, minor number and exclusion do not change while the module holds the GPU. Each time it
+//! takes the GPU, sysfs makes a new inode for `bus/pci/drivers/nvidia/<address>`, so an entry is
+//! valid for that inode. Kernels before 4.14 reuse inode numbers, and boots repeat them, so an
+//! entry also has the inode's time. If the kernel drops and recreates the inode, only the cache is
+//! lost.
 
 use super::Roots;
 

@@ -16,8 +16,8 @@ use crate::sys::root::{Node, Root};
 /// `PATH=/sbin` as its whole environment and `/dev/null` as its standard streams.
 ///
 /// # Errors
-/// [`Code::UnsafeOwner`] if another user could change the program, [`Code::System`] if it is missing
-/// or fails.
+/// [`Code::UnsafeOwner`] if another user could change the program, [`Code::System`] if it is
+/// missing or fails.
 pub fn load(proc: &Root, module: &str) -> Result<()> {
     let what = || format!("load kernel module {module}");
     let path = proc

@@ -3,8 +3,8 @@
 //! The driver root's `ld.so.cache` lists nearly all of them, so on an ordinary host nvoci reads no
 //! directory. If the cache lacks `libcuda` or `libnvidia-ml` of the kernel module's version, nvoci
 //! reads the configured directories, then those of distributions, installers and Kubernetes. A file
-//! belongs to the driver if its real name ends in the driver's version (`libcuda.so.580.159.04`), or
-//! if NVIDIA gives it a version of its own ([`OWN_VERSION`]).
+//! belongs to the driver if its real name ends in the driver's version (`libcuda.so.580.159.04`),
+//! or if NVIDIA gives it a version of its own ([`OWN_VERSION`]).
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -165,8 +165,9 @@ pub(super) struct Facts {
     pub(super) soname: Option<String>,
 }
 
-/// A library's facts from the host's own cache, if they are unambiguous. ldconfig has read the file,
-/// and its soname is the name in the cache. Reading a dozen large files is most of a cold discovery.
+/// A library's facts from the host's own cache, if they are unambiguous. ldconfig has read the
+/// file, and its soname is the name in the cache. Reading a dozen large files is most of a cold
+/// discovery.
 fn cached_facts(entry: &Entry<'_>) -> Option<Facts> {
     let arch = Arch::native();
     let bits = match entry.flags {

@@ -5,8 +5,8 @@
 //! container does not have. In a container the loader finds the driver's libraries first by soname,
 //! so nvoci keeps only the name.
 //!
-//! Formats: "Vulkan Loader and Driver Interface", libglvnd's `EGL/icd_enumeration.md`, the external platform
-//! interface of `eglexternalplatform`, and the OpenCL extension `cl_khr_icd`.
+//! Formats: "Vulkan Loader and Driver Interface", libglvnd's `EGL/icd_enumeration.md`, the external
+//! platform interface of `eglexternalplatform`, and the OpenCL extension `cl_khr_icd`.
 
 use serde_json::Value;
 

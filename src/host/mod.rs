@@ -1,14 +1,14 @@
 //! Discovers the host's driver, libraries, GPUs and device nodes.
 //!
 //! It only reads (but for [`create`], which an administrator enables), and always through a
-//! [`Root`]. So a driver below `/run/nvidia/driver` and a recorded host in a test use the same code.
-//! A missing driver is a fact and not an error: such a machine has an empty [`Host`], and
+//! [`Root`]. So a driver below `/run/nvidia/driver` and a recorded host in a test use the same
+//! code. A missing driver is a fact and not an error: such a machine has an empty [`Host`], and
 //! [`Host::check_versions`] reports the error.
 //!
 //! | module | facts | from |
 //! |---|---|---|
 //! | [`driver`] | kernel module, majors, GPUs, MIG devices | procfs |
-//! | [`kept`] | what the module said of GPUs before | a file of ours |
+//! | [`kept`] | the module's texts of GPUs from an earlier start | a file of ours |
 //! | [`libs`] | libraries and their version | the driver root's `ld.so.cache`, else its directories |
 //! | [`files`] | binaries, firmware, configuration, sockets | fixed places below the driver root |
 //! | [`nodes`] | device nodes | the dev root, numbers checked against procfs |
@@ -112,12 +112,12 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// Opens the directories in `loc`. It follows symbolic links on the way, since the administrator
-    /// chose the paths.
+    /// Opens the directories in `loc`. It follows symbolic links on the way, since the
+    /// administrator chose the paths.
     ///
     /// # Errors
-    /// [`Code::NoDriver`] if the driver root or the dev root is not a directory, [`Code::System`] if
-    /// there is no procfs.
+    /// [`Code::NoDriver`] if the driver root or the dev root is not a directory, [`Code::System`]
+    /// if there is no procfs.
     pub fn open(loc: &Locations) -> Result<Self> {
         let host = Root::open("/").context(Code::System, || "open /")?;
         let driver = host.subroot(&loc.driver_root).context(Code::NoDriver, || {
@@ -353,7 +353,8 @@ pub struct DriverFile {
     /// Its kind.
     pub kind: FileKind,
     /// The file name: for libraries and binaries the real one (`libcuda.so.580.159.04`), for
-    /// configuration the standard one; for sockets and directories their service (`nvidia-persistenced`).
+    /// configuration the standard one; for sockets and directories their service
+    /// (`nvidia-persistenced`).
     pub name: String,
     /// The path from the driver root with all links resolved: `/usr/lib64/libcuda.so.580.159.04`.
     pub path: PathBuf,
@@ -523,9 +524,9 @@ impl Host {
         host
     }
 
-    /// The second part of [`Host::discover`]. A container's start waits for each lookup, so `wanted`
-    /// selects libraries and programs by name; the libraries that give the driver's version are
-    /// always read.
+    /// The second part of [`Host::discover`]. A container's start waits for each lookup, so
+    /// `wanted` selects libraries and programs by name; the libraries that give the driver's
+    /// version are always read.
     ///
     /// # Errors
     /// As of [`Host::discover`].
@@ -568,7 +569,8 @@ impl Host {
         self.platform = self.guess_platform(roots);
     }
 
-    /// The driver's version: the kernel module's, or on WSL2 that of Windows' driver if it is known.
+    /// The driver's version: the kernel module's, or on WSL2 that of Windows' driver if it is
+    /// known.
     pub fn driver_version(&self) -> Option<String> {
         match &self.wsl {
             Some(wsl) => wsl.version(),

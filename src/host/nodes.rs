@@ -271,8 +271,8 @@ impl Finder<'_> {
         self.nodes.len() > before
     }
 
-    /// Adds a node if it is the expected device. Otherwise, if the kernel has the device, adds it as
-    /// not present.
+    /// Adds a node if it is the expected device. Otherwise, if the kernel has the device, adds it
+    /// as not present.
     fn add_expected(&mut self, expected: &Expected<'_>, known: bool) {
         let path = Path::new("/dev").join(expected.path);
         match self.stat(expected.path) {

@@ -1,9 +1,9 @@
 //! Jetson boards: CSV files list the driver's files by path, since they have no common version.
 //!
-//! A line is `TYPE, PATH`, such as `lib, /usr/lib/aarch64-linux-gnu/tegra/libcuda.so`. The types are
-//! `dev` (device node), `dir` (directory), `lib` (library or other file) and `sym` (symbolic link).
-//! Blanks are ignored and a path may have wildcards. One set of files serves several boards, so many
-//! of the paths do not exist. Source: the toolkit's csv mode
+//! A line is `TYPE, PATH`, such as `lib, /usr/lib/aarch64-linux-gnu/tegra/libcuda.so`. The types
+//! are `dev` (device node), `dir` (directory), `lib` (library or other file) and `sym` (symbolic
+//! link). Blanks are ignored and a path may have wildcards. One set of files serves several boards,
+//! so many of the paths do not exist. Source: the toolkit's csv mode
 //! (`internal/platform-support/tegra/csv`). A board with NVML is discovered like any other host.
 
 use std::collections::BTreeSet;

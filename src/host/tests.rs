@@ -112,7 +112,8 @@ const CORE: &[(&str, &str)] = &[
     ("libnvidia-ptxjitcompiler", "libnvidia-ptxjitcompiler.so.1"),
 ];
 
-/// Debian's packages: every version in a directory of its own, `/usr/lib/<triple>/<soname>` an alternative.
+/// Debian's packages: every version in a directory of its own, `/usr/lib/<triple>/<soname>` an
+/// alternative.
 fn debian(kernel: &str) -> TestHost {
     let host = TestHost::bare();
     let lib = "/usr/lib/x86_64-linux-gnu";

@@ -48,9 +48,9 @@ impl Bundle {
     /// only `interest` ([`Spec::is_digest`]).
     ///
     /// # Errors
-    /// [`Code::Bundle`] if the directory or the file is missing, or the file is not a regular one or
-    /// not a JSON object of at most 128 levels. [`Code::TooLarge`] if it is larger than 64 MiB, or
-    /// the texts of interest exceed `budget`.
+    /// [`Code::Bundle`] if the directory or the file is missing, or the file is not a regular one
+    /// or not a JSON object of at most 128 levels. [`Code::TooLarge`] if it is larger than 64 MiB,
+    /// or the texts of interest exceed `budget`.
     pub fn open(path: &Path, interest: Interest<'_>, budget: &Budget) -> Result<(Self, Spec)> {
         Self::open_config(path, &path.join(CONFIG), interest, budget)
     }

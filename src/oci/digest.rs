@@ -1,8 +1,8 @@
 //! Streams a large config.json and keeps only the fields that decide whether it requests GPUs, such
 //! as `NVIDIA_VISIBLE_DEVICES` in `process.env`.
 //!
-//! An engine's largest definitions have some hundred KiB, and a document of a few MiB is parsed as a
-//! value. A larger one is an experiment that the runtime must accept or refuse: nvoci takes no
+//! An engine's largest definitions have some hundred KiB, and a document of a few MiB is parsed as
+//! a value. A larger one is an experiment that the runtime must accept or refuse: nvoci takes no
 //! memory for it as root, and changes nothing unless it requests a GPU.
 
 use core::cell::{Cell, RefCell};

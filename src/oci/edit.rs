@@ -1,6 +1,6 @@
 //! The edits of a [`Spec`]. An edit replaces the entry of the same identity (a variable's name, a
-//! device's path, a hook's path and arguments), so a second call changes nothing. The spec counts as
-//! changed only if its content changed.
+//! device's path, a hook's path and arguments), so a second call changes nothing. The spec counts
+//! as changed only if its content changed.
 
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,8 @@ impl Spec {
         Ok(())
     }
 
-    /// Adds a supplementary group id, as an id in the container. A spec without a process stays as it is.
+    /// Adds a supplementary group id, as an id in the container. A spec without a process stays as
+    /// it is.
     pub fn add_additional_gid(&mut self, gid: u32) -> Result<()> {
         if self.has_process() && !self.process_user().additional_gids.contains(&gid) {
             self.put(&["process", "user", "additionalGids"], gid.into(), |_| false)?;

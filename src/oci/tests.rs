@@ -1,5 +1,5 @@
-//! Reads each field of a definition's elements with values of every type, and documents that engines
-//! wrote.
+//! Reads each field of a definition's elements with values of every type, and documents that
+//! engines wrote.
 
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,9 @@
 //! The table of driver artefacts by capability, such as `libcuda.so` for `compute` and `video`.
 //!
-//! Sources: the behaviour of libnvidia-container 1.17 to 1.20 and of the toolkit's CDI generator for
-//! the same versions, the `DT_NEEDED` entries of the 535, 550 and 580 drivers. A driver may gain
-//! libraries. One that is not in the table comes with every capability but `utility`, since leaving
-//! out a library that another one loads would break CUDA silently.
+//! Sources: the behaviour of libnvidia-container 1.17 to 1.20 and of the toolkit's CDI generator
+//! for the same versions, the `DT_NEEDED` entries of the 535, 550 and 580 drivers. A driver may
+//! gain libraries. One that is not in the table comes with every capability but `utility`, since
+//! leaving out a library that another one loads would break CUDA silently.
 
 use crate::request::Capabilities as C;
 
@@ -104,7 +104,8 @@ pub const BINARIES: &[Row] = &[
     row("nvidia-xconfig", C::DISPLAY),
 ];
 
-/// The capabilities that a library of this file name needs; `None` if it never belongs in a container.
+/// The capabilities that a library of this file name needs; `None` if it never belongs in a
+/// container.
 pub fn library(file_name: &str) -> Option<C> {
     const UNKNOWN: C = BOTH.with(C::NGX);
     if NEVER.iter().any(|stem| has_stem(file_name, stem)) {

@@ -142,12 +142,12 @@ const MANIFESTS: &[(ConfigKind, &str, &str)] = &[
 /// Read in the drivers 535.261.03, 550.163.01 and 580.159.04. Older drivers have at least 1.1.
 const VULKAN: &[(u32, &str)] = &[(580, "1.4.312"), (550, "1.3.277"), (535, "1.3.242"), (0, "1.1.0")];
 
-/// The X11 libraries that `libGLX_nvidia` needs. In a headless image without them the manifest names
-/// `libEGL_nvidia`, as NVIDIA's installer does on a system without X11.
+/// The X11 libraries that `libGLX_nvidia` needs. In a headless image without them the manifest
+/// names `libEGL_nvidia`, as NVIDIA's installer does on a system without X11.
 const X11: &[&str] = &["libX11.so.6", "libXext.so.6"];
 
-/// A configuration file of the host's driver. `texts` has the manifests so far: a driver has one for
-/// Vulkan.
+/// A configuration file of the host's driver. `texts` has the manifests so far: a driver has one
+/// for Vulkan.
 pub(super) fn config_file(file: &DriverFile, kind: ConfigKind, capabilities: C, texts: &[Text]) -> Part {
     let place = LOOKUPS.iter().find(|l| l.kind == kind);
     let Some(place) = place.filter(|l| capabilities.intersects(l.wanted_by)) else {
@@ -229,8 +229,8 @@ fn optimus(soname: &str, version: &str) -> String {
 }
 
 /// The profile `EGLVisibleDGPUDevices`. Without it EGL and Vulkan open every GPU that the kernel
-/// module drives, and fail on one whose node is missing. The number has the driver's own format, not
-/// JSON's.
+/// module drives, and fail on one whose node is missing. The number has the driver's own format,
+/// not JSON's.
 ///
 /// Source: libnvidia-container's and the toolkit's `10-container.conf`.
 pub(super) fn application_profile(gpus: &[GpuRef], capabilities: C) -> Part {

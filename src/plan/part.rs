@@ -65,8 +65,8 @@ impl Part {
         }
     }
 
-    /// Adds a link, if there is none at its path. If two libraries share a stem (libnvidia-nvvm.so.4
-    /// and its versioned twin), the first keeps the name.
+    /// Adds a link, if there is none at its path. If two libraries share a stem
+    /// (libnvidia-nvvm.so.4 and its versioned twin), the first keeps the name.
     pub(super) fn add_link(&mut self, link: Link) {
         if !self.links.iter().any(|l| l.at == link.at) {
             self.links.push(link);

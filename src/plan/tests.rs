@@ -1,4 +1,5 @@
-//! Compares the plan of a recorded host with the vendor's tool: each missing file has a reason here.
+//! Compares the plan of a recorded host with the vendor's tool: each missing file has a reason
+//! here.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -169,7 +169,8 @@ impl Caller {
         } else {
             Vec::new()
         };
-        // If the process has executed another program meanwhile, the command line is not this one's.
+        // If the process has executed another program meanwhile, the command line is not this
+        // one's.
         if self.identify(&dir, name)?.ok().as_ref() != Some(&identity) {
             return Err(Errno::SRCH.into());
         }
@@ -295,8 +296,8 @@ fn open(dir: &Root, link: &str, flags: OFlags) -> io::Result<Node> {
     Node::from_fd(rustix::fs::openat(dir.as_fd(), link, flags, Mode::empty())?)
 }
 
-/// Real, effective, saved and file system uid. The kernel escapes a line break in the process's name
-/// (proc(5)).
+/// Real, effective, saved and file system uid. The kernel escapes a line break in the process's
+/// name (proc(5)).
 fn uids(status: &[u8]) -> Option<[u32; 4]> {
     let status = procfs::status(status)?;
     Some([status.ruid, status.euid, status.suid, status.fuid])

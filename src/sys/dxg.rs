@@ -3,8 +3,8 @@
 //! Numbers and layouts are those of microsoft/libdxg (`d3dkmthk.h`, MIT) and of the uapi header of
 //! Microsoft's kernel; the assertions below compare them with figures taken from there. The kernel
 //! compares the whole command word, so it answers a struct of a wrong size with `ENOTTY`, like an
-//! unknown number. The device's state belongs to the process that opened it: open it after any fork,
-//! and pass the descriptor to nobody.
+//! unknown number. The device's state belongs to the process that opened it: open it after any
+//! fork, and pass the descriptor to nobody.
 
 use std::ffi::c_void;
 use std::io;
@@ -326,8 +326,8 @@ impl Adapter<'_> {
         path_of(|room| self.registry(room))
     }
 
-    /// One `DRIVER_STORE_PATH` query with room for `room` more bytes. Returns status, size and bytes
-    /// of the value.
+    /// One `DRIVER_STORE_PATH` query with room for `room` more bytes. Returns status, size and
+    /// bytes of the value.
     fn registry(&self, room: u32) -> io::Result<(u32, u32, Vec<u8>)> {
         let mut data = vec![0; size_of::<QueryRegistry>() + room as usize];
         let mut put = |at: usize, value: u32| data[at..at + 4].copy_from_slice(&value.to_ne_bytes());

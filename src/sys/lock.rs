@@ -1,7 +1,7 @@
 //! Lets one `nvoci install` or `uninstall` run at a time.
 //!
-//! The lock is `flock` on a file that only root can open, since any process that can open a file can
-//! lock it for ever. The kernel releases the lock when its holder ends, however that happens.
+//! The lock is `flock` on a file that only root can open, since any process that can open a file
+//! can lock it for ever. The kernel releases the lock when its holder ends, however that happens.
 
 use std::ffi::OsStr;
 use std::io;

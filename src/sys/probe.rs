@@ -97,8 +97,8 @@ fn parse(status: &[u8]) -> Option<Identity> {
 /// # Errors
 /// If no child can be made, or it cannot take the process's rights.
 pub fn open_as(pid: u32, nodes: &[Node]) -> io::Result<Vec<Option<Errno>>> {
-    // An ordinary user can join no other cgroup and become no other user; then the user's own rights
-    // count.
+    // An ordinary user can join no other cgroup and become no other user; then the user's own
+    // rights count.
     let privileged = rustix::process::geteuid().is_root();
     let stance = if privileged {
         let pid_number = i32::try_from(pid).map_err(|_| Errno::SRCH)?;
@@ -132,11 +132,12 @@ fn open(node: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::fs::open(path, flags, Mode::empty()).map(drop)
 }
 
-/// The bytes that a forked child sends within the limit: error numbers, 0 for none, of `prepare` and
-/// then of each node.
+/// The bytes that a forked child sends within the limit: error numbers, 0 for none, of `prepare`
+/// and then of each node.
 fn in_child(prepare: impl FnOnce() -> io::Result<()>, nodes: &[Node]) -> io::Result<Vec<u8>> {
     let (mut ours, mut theirs) = UnixStream::pair()?;
-    // SAFETY: the child makes system calls and allocates, which musl's fork allows; it leaves by _exit.
+    // SAFETY: the child makes system calls and allocates, which musl's fork allows; it leaves by
+    // _exit.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(io::Error::last_os_error());
@@ -153,7 +154,7 @@ fn in_child(prepare: impl FnOnce() -> io::Result<()>, nodes: &[Node]) -> io::Res
             && nodes
                 .iter()
                 .all(|n| send(open(n.as_fd()).err().map_or(0, Errno::raw_os_error)));
-        // SAFETY: ends the child without running what the parent registered for its own end.
+        // SAFETY: ends the child without running the parent's exit handlers.
         unsafe { libc::_exit(0) }
     }
     drop(theirs);

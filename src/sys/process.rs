@@ -19,9 +19,9 @@ use super::root::own_fds_are_open;
 use super::seccomp;
 
 /// Drops everything that the process inherited and a hook must not use. Closes descriptors above
-/// standard error, opens missing standard ones on `/dev/null`, and sets working directory, umask and
-/// `no_new_privs`. Clears "dumpable", so that no other process of this user may trace this one in a
-/// container's namespace.
+/// standard error, opens missing standard ones on `/dev/null`, and sets working directory, umask
+/// and `no_new_privs`. Clears "dumpable", so that no other process of this user may trace this one
+/// in a container's namespace.
 ///
 /// # Errors
 /// Those of the kernel; `EBUSY` if this process has opened the directory of its descriptors, which
@@ -46,8 +46,8 @@ fn cut_off() -> io::Result<()> {
 /// The umask that this process was started with.
 static INHERITED: OnceLock<Mode> = OnceLock::new();
 
-/// Sets the umask so that files get the mode that the program gives them. Otherwise a caller's umask
-/// could make a CDI specification unreadable, or writable for others. An ordinary user's own
+/// Sets the umask so that files get the mode that the program gives them. Otherwise a caller's
+/// umask could make a CDI specification unreadable, or writable for others. An ordinary user's own
 /// restrictions stay.
 pub fn set_umask() {
     let ours = Mode::from_raw_mode(0o022);
@@ -196,7 +196,8 @@ pub fn drop_capabilities() {
     // it.
     let _ = clear_ambient_capability_set();
     for number in 0..u64::BITS {
-        // The kernel has no capability of this number or a higher one, or the process may drop none.
+        // The kernel has no capability of this number or a higher one, or the process may drop
+        // none.
         if remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)).is_err() {
             break;
         }
@@ -304,8 +305,8 @@ pub(super) fn bound(resource: Resource, most: u64) {
     }
 }
 
-/// Keeps the capabilities for entering a mount namespace, cloning a mount and becoming another user,
-/// and that of [`keep_to_read`].
+/// Keeps the capabilities for entering a mount namespace, cloning a mount and becoming another
+/// user, and that of [`keep_to_read`].
 pub(super) fn keep_to_enter() {
     keep(NEEDED_TO_ENTER);
 }

@@ -31,8 +31,8 @@ pub fn read(path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The first `max` bytes of a file of `/proc`, for display. If its process ends meanwhile, the bytes
-/// read so far.
+/// The first `max` bytes of a file of `/proc`, for display. If its process ends meanwhile, the
+/// bytes read so far.
 pub fn read_most(path: impl AsRef<Path>, max: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(USUAL);
     if let Ok(file) = File::open(path) {

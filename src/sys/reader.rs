@@ -137,8 +137,8 @@ impl Reader {
     ///
     /// # Errors
     /// `ETIMEDOUT` after the time limit, `EFBIG` if the kernel killed the child at its limit of
-    /// processor time or memory, `UnexpectedEof` if the child ended without a message, `InvalidData`
-    /// for a message that is too long.
+    /// processor time or memory, `UnexpectedEof` if the child ended without a message,
+    /// `InvalidData` for a message that is too long.
     pub fn recv(&mut self, max: usize) -> io::Result<Vec<u8>> {
         let received = self.port.recv(max);
         match received.as_ref().map_err(io::Error::kind) {

@@ -71,8 +71,8 @@ const REFUSED: &[c_long] = &[
     libc::SYS_mknod,
 ];
 
-/// The only calls of a child that parses an image: reading files, and memory. It can send, ignore or
-/// block no signal and change no timer, since its time limit is one.
+/// The only calls of a child that parses an image: reading files, and memory. It can send, ignore
+/// or block no signal and change no timer, since its time limit is one.
 const READING: &[c_long] = &[
     libc::SYS_openat2,
     libc::SYS_openat,
@@ -256,8 +256,8 @@ fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
 #[cfg(test)]
 /// Whether `f` holds in a child process, so that changes to the process stay there.
 pub(super) fn in_child(f: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child makes system calls and ends; it uses nothing that another thread of the test
-    // may hold.
+    // SAFETY: the child makes system calls and ends; it uses nothing that another thread of the
+    // test may hold.
     match unsafe { libc::fork() } {
         0 => {
             // A panic would unwind into the harness's thread, and the process would end with status

@@ -6,9 +6,10 @@
 //! D-Bus calls on systemd's own socket. systemd keeps it below `/run/systemd/transient` until the
 //! unit ends.
 //!
-//! The unit is found by the container's cgroup, never by the definition (`linux.cgroupsPath` is only
-//! text if the runtime does not use systemd). The unit's control group must hold nothing but the
-//! container's cgroup. crun's `container` cgroup is below its scope, whose rules hold for it too.
+//! The unit is found by the container's cgroup, never by the definition (`linux.cgroupsPath` is
+//! only text if the runtime does not use systemd). The unit's control group must hold nothing but
+//! the container's cgroup. crun's `container` cgroup is below its scope, whose rules hold for it
+//! too.
 //!
 //! The wire format is little-endian D-Bus (dbus.freedesktop.org/doc/dbus-specification.html); the
 //! calls are those of `org.freedesktop.systemd1`(5), unchanged since systemd 230.
@@ -379,7 +380,8 @@ mod tests {
         let mut body = Body::default();
         body.signature("a(ss)");
         body.array(8, |a| a.text("ab"));
-        // Signature, padding to 4, the array's length, padding to 8, the string's length, its bytes.
+        // Signature, padding to 4, the array's length, padding to 8, the string's length, its
+        // bytes.
         assert_eq!(body.0, b"\x05a(ss)\0\0\x07\0\0\0\0\0\0\0\x02\0\0\0ab\0");
     }
 }

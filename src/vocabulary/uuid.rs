@@ -90,7 +90,8 @@ impl fmt::Display for UuidStart {
 impl FromStr for UuidStart {
     type Err = Malformed;
 
-    /// Parses 1 to 36 characters: hexadecimal digits in any case, with dashes at a UUID's positions.
+    /// Parses 1 to 36 characters: hexadecimal digits in any case, with dashes at a UUID's
+    /// positions.
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let len = u8::try_from(text.len()).map_err(|_| Malformed)?;
         if !(1..=LEN).contains(&len) {

@@ -332,7 +332,6 @@ mod tests {
             ),
             // The quotes and spaces of a key that other headers write differently: containerd's own
             // file has single quotes, its documentation double ones.
-            // single quotes, its documentation double ones.
             ("[p.'x'.a]\n[p.\"x\".b]\n", "[p.'x'.a]\n[p.'x'.b]\n"),
             ("[ p . x ]\n[p.x.b]\n", "[ p . x ]\n[p . x.b]\n"),
             // Line ends, and a missing one at the end.

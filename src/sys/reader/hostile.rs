@@ -1,5 +1,5 @@
-//! Runs an attacker's code as the reading child and lists what it can reach, for each measure that a
-//! kernel or an outer container may lack.
+//! Runs an attacker's code as the reading child and lists everything that it can reach, for each
+//! measure that a kernel or an outer container may lack.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -255,8 +255,8 @@ fn leaks(without: &[c_long], outside: bool) -> Option<Vec<String>> {
         if outside {
             world.host.enter().unwrap();
         }
-        // A hook opens its procfs in the namespace in which it was started; another test has done so
-        // in another one.
+        // A hook opens its procfs in the namespace in which it was started; another test has done
+        // so in another one.
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let own = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).unwrap();
         use_as_own_fds(&own).unwrap();

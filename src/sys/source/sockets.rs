@@ -1,5 +1,5 @@
-//! Finds sockets in a directory of data: a read-only mount does not stop a container from connecting
-//! to one.
+//! Finds sockets in a directory of data: a read-only mount does not stop a container from
+//! connecting to one.
 
 use std::ffi::OsStr;
 use std::io;
