@@ -35,7 +35,7 @@ fn cell(text: &str) -> String {
 
 #[test]
 fn error_codes() {
-    let mut text = "| code | exit | what it means | what to do |\n|---|---|---|---|\n".to_owned();
+    let mut text = "| code | exit | meaning | fix |\n|---|---|---|---|\n".to_owned();
     for code in Code::ALL {
         let _ = writeln!(
             text,
@@ -50,7 +50,7 @@ fn error_codes() {
 
 #[test]
 fn checks_of_the_doctor() {
-    let mut text = "| code | name | what it means |\n|---|---|---|\n".to_owned();
+    let mut text = "| code | name | meaning |\n|---|---|---|\n".to_owned();
     for check in all_checks() {
         let _ = writeln!(text, "| {check} | {} | {} |", check.name, cell(check.summary));
     }
@@ -59,7 +59,7 @@ fn checks_of_the_doctor() {
 
 #[test]
 fn configuration_keys() {
-    let mut text = "| key | default | what it is |\n|---|---|---|\n".to_owned();
+    let mut text = "| key | default | meaning |\n|---|---|---|\n".to_owned();
     for [key, default, what] in config::rows() {
         let _ = writeln!(text, "| `{key}` | `{default}` | {} |", cell(&what));
     }

@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(processes, ["0 processes", "1 process", "2 processes"]);
     }
 
-    /// A person who reads only the fix must know what to do.
+    /// The fix must be of use to a person who reads nothing else.
     #[test]
     fn each_default_fix_is_an_instruction_of_its_own() {
         for code in Code::ALL {

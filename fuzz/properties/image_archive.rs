@@ -163,7 +163,7 @@ fn entry(out: &mut Vec<u8>, name: &[u8], kind: u8, link: &[u8], content: &[u8]) 
     out.resize(out.len().next_multiple_of(512), 0);
 }
 
-/// Gives each block that looks like a header its correct checksum.
+/// Gives each header block its correct checksum.
 fn with_checksums(mut tar: Vec<u8>) -> Vec<u8> {
     for block in tar.chunks_exact_mut(512).filter(|b| &b[257..262] == b"ustar") {
         block[148..156].fill(b' ');

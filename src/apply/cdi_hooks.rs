@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_a_scan_wants_end_with_the_budget() {
+    fn a_scans_links_end_with_the_budget() {
         let root = root();
         let container = Container::open(root.path(), Mounts::default()).unwrap();
         let change = |i: u32| Change {

@@ -25,7 +25,7 @@ pub struct Container {
     made_for_it: Vec<u64>,
 }
 
-/// The mounts of a rootfs, as far as the caller knows them.
+/// The caller's facts about the mounts of a rootfs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mounts<'a> {
     /// Places at which the definition mounts a tmpfs.

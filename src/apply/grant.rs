@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_read_again() {
+    fn a_kept_grant_is_read_back() {
         let grant = Grant {
             container: "a\"b\n".to_owned(),
             namespace: (4, 4_026_532_001),

@@ -87,9 +87,9 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = [0; 256];
-            let n = stream.read(&mut asked).unwrap();
-            assert!(asked[..n].starts_with(b"GET /info HTTP/1.0\r\n"));
+            let mut request = [0; 256];
+            let n = stream.read(&mut request).unwrap();
+            assert!(request[..n].starts_with(b"GET /info HTTP/1.0\r\n"));
             let _ = stream.write_all(answer);
         });
         let got = get(&socket, "/info");

@@ -44,7 +44,7 @@ pub fn start(name: &str) -> Result<Export> {
         None => (ENGINES.to_vec(), name),
     };
     let what = format!("image {name}");
-    // It becomes an argument and must not look like an option.
+    // It becomes an argument and must not be taken for an option.
     if reference.is_empty() || reference.starts_with('-') || reference.contains(char::is_whitespace) {
         return Err(Error::new(
             Code::File,

@@ -182,7 +182,7 @@ fn with_containerd(
                 "containerd reads the file and does not find the runtime",
             )
             .fix(
-                "another file overrides it; name the last one that configures the CRI plugin with --config",
+                "pass the last file that configures the CRI plugin: `--config FILE`; it overrides this one",
             ));
         }
     }

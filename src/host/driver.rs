@@ -143,7 +143,7 @@ fn gpus(roots: &Roots, host: &mut Host, kept: &mut Kept) -> Vec<Gpu> {
         };
         match gpu(pci, &info) {
             Some(gpu) => {
-                // The module knows the UUID once the GPU has been used.
+                // The module has the UUID once the GPU has been used.
                 if let Some(binding) = binding.filter(|_| gpu.uuid.is_some()) {
                     kept.add(binding, info);
                 }
@@ -185,7 +185,7 @@ fn gpu(pci: PciAddress, info: &str) -> Option<Gpu> {
                 .take(128)
                 .collect::<String>()
                 .clone_into(&mut gpu.name),
-            // The module prints question marks until it knows the UUID.
+            // The module prints question marks until it has the UUID.
             "GPU UUID" => gpu.uuid = value.parse().ok(),
             "Device Minor" => gpu.minor = value.parse().ok()?,
             "GPU Excluded" | "GPU Blacklisted" => gpu.excluded = value.eq_ignore_ascii_case("yes"),

@@ -209,7 +209,7 @@ pub struct Gpu {
     pub index: u32,
     /// The minor number: the `0` of `/dev/nvidia0`.
     pub minor: u32,
-    /// `None` until the GPU is initialised for the first time, since the kernel does not know it.
+    /// `None` until the GPU is initialised for the first time, since the kernel does not have it.
     pub uuid: Option<GpuUuid>,
     /// Its PCI address.
     pub pci: PciAddress,
@@ -296,7 +296,7 @@ pub struct DeviceNode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// `false`: the kernel knows the device, but `/dev` has no node of it.
+    /// `false`: the kernel has the device, but `/dev` has no node of it.
     pub present: bool,
     /// Symbolic links to it that programs open: `/dev/dri/by-path/...`.
     pub links: Vec<PathBuf>,

@@ -637,7 +637,7 @@ fn a_gpus_text_is_valid_until_the_module_takes_the_gpu_again() {
     let bound = "sys/bus/pci/drivers/nvidia/0000:01:00.0";
     host.link(bound, "../device");
 
-    // Nor is a text whose UUID the module does not know yet.
+    // Nor is a text without a UUID.
     set_text("A", unknown);
     assert_eq!(discover_with(&host, ""), ("A".to_owned(), None));
     set_text("A", known);

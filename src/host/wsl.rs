@@ -2,7 +2,7 @@
 //!
 //! | part | path | origin |
 //! |---|---|---|
-//! | the device | `/dev/dxg` | Microsoft's kernel; knows the adapters and the driver of each |
+//! | the device | `/dev/dxg` | Microsoft's kernel; lists the adapters and the driver of each |
 //! | loader stubs, `libdxcore.so` | `/usr/lib/wsl/lib` | copied together when the virtual machine starts |
 //! | the driver proper | `/usr/lib/wsl/drivers/<package>` | Windows' driver store: packages of every vendor, old ones too |
 //!
@@ -201,7 +201,7 @@ impl Wsl {
             ),
             Fault::StoreGone(path) => (
                 format!(
-                    "Windows names the driver package {}, which is not there: the driver was replaced while WSL was running",
+                    "Windows names the driver package {}, which does not exist: the driver was replaced while WSL was running",
                     path.display()
                 ),
                 SHUTDOWN,

@@ -1,7 +1,7 @@
 //! The runtime's input: the bundle with its config.json, and the state on a hook's standard input.
 //!
 //! config.json is a JSON value with typed views and edits and not a set of structs. So nvoci writes
-//! back every field that it does not know, such as a capability of a later specification.
+//! back every unknown field, such as a capability of a later specification.
 
 pub mod bundle;
 mod digest;

@@ -206,7 +206,7 @@ pub(super) fn node(host: &Host, kind: NodeKind, reason: &str) -> Result<Device> 
     }
 }
 
-/// The path of a node that the kernel does not know.
+/// The usual path of a node that the kernel does not list.
 fn unknown_path(kind: NodeKind) -> String {
     match kind {
         NodeKind::Cap(minor) => format!("/dev/nvidia-caps/nvidia-cap{minor}"),
@@ -231,7 +231,7 @@ pub(super) fn present(host: &Host, path: &Path, reason: &str) -> Option<Device> 
     Some(Device::of(node, reason))
 }
 
-/// A node that the container can do without. If the kernel knows it but `/dev` lacks it, a warning.
+/// A node that the container can do without. If the kernel lists it but `/dev` lacks it, a warning.
 fn optional(host: &Host, kind: NodeKind, reason: &str) -> Part {
     let mut part = Part::default();
     match host.node(kind) {

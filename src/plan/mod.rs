@@ -92,7 +92,7 @@ pub struct GpuRef {
     pub index: u32,
     /// The minor number of `/dev/nvidiaN`.
     pub minor: u32,
-    /// Its UUID, if the kernel module knows it.
+    /// Its UUID, if the kernel module has it.
     pub uuid: Option<GpuUuid>,
     /// Its PCI address; `None` on WSL2 and on a Jetson.
     pub pci: Option<PciAddress>,

@@ -198,7 +198,7 @@ impl Caller {
         let visible = namespace(dir, "ns/user");
         if matches!(&visible, Err(e) if e.kind() == io::ErrorKind::PermissionDenied) {
             if self.uid == 0 {
-                let why = "this nvoci may not look at its program".to_owned();
+                let why = "this nvoci may not read the link to its program".to_owned();
                 return Ok(Err((uid, Fault::Program, why)));
             }
             // An ordinary user may read no more of a process of root's.

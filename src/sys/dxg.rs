@@ -446,7 +446,7 @@ mod tests {
         }
         let utf16 = |_: u32| Ok((STATUS_SUCCESS, 6, vec![b'C', 0, b':', 0, 0, 0xd8]));
         assert!(path_of(utf16).is_err());
-        let says = |room: u32| {
+        let reports = |room: u32| {
             let status = if room == 0 {
                 STATUS_OVERFLOW
             } else {
@@ -454,7 +454,7 @@ mod tests {
             };
             Ok((status, 6, b"C\0:\0\0\0".to_vec()))
         };
-        assert_eq!(path_of(says).unwrap(), "C:");
+        assert_eq!(path_of(reports).unwrap(), "C:");
     }
 
     #[test]

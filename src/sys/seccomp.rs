@@ -224,7 +224,7 @@ fn filter(calls: &[c_long], listed: Verdict) -> io::Result<Vec<sock_filter>> {
 }
 
 /// Finds the verdict by binary search. The kernel runs a new filter once for every call number, to
-/// know which calls it need not filter: a linear search takes longer than all other steps of the
+/// learn which calls it need not filter: a linear search takes longer than all other steps of the
 /// confinement.
 ///
 /// # Errors

@@ -73,10 +73,10 @@ impl Source {
         if self.lasting && root_lasts() {
             return Ok(&self.path);
         }
-        let why = "a user other than root can put a link there later, and a static specification is followed by name";
+        let why = "a user other than root can make a link there later, and a static specification is opened by name";
         Err(
             Error::new(Code::UnsafeOwner, self.path.display().to_string(), why)
-                .fix("use a specification without --static: its hook binds what it has checked"),
+                .fix("use a specification without --static: its hook binds the file that it has checked"),
         )
     }
 }
@@ -367,7 +367,7 @@ impl<'r> Walk<'r> {
             // it.
             let found = owned::find(&self.at)?;
             if found.is_none_or(|found| found.id() != (stat.st_dev, stat.st_ino)) {
-                let why = "it was replaced while it was looked at".to_owned();
+                let why = "it was replaced during the check".to_owned();
                 return Err(Error::new(Code::UnsafeOwner, shown(&self.at), why));
             }
         }
@@ -528,7 +528,7 @@ impl<'r> Walk<'r> {
         if opened.id() == id {
             return Ok(());
         }
-        Err(self.refused(path, "it was replaced while it was looked at".to_owned()))
+        Err(self.refused(path, "it was replaced during the check".to_owned()))
     }
 
     /// Proves a directory by its attributes. It calls `open` if the directory must be held and

@@ -227,7 +227,7 @@ pub(super) struct Insn {
 
 /// The devices that a list of rules allows under every runtime.
 ///
-/// The runtimes read one list differently, and a hook does not know which of them made the
+/// The runtimes read one list differently, and a hook cannot find out which of them made the
 /// container:
 ///
 /// | | runc (libcontainer's device emulator) | crun (`bpf_program_append_dev`) |

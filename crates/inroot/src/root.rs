@@ -797,7 +797,7 @@ pub fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
 /// it.
 pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let wanted = rustix::fs::StatxFlags::MNT_ID;
-    // The kernel knows the number itself, so no file system is queried.
+    // The kernel has the number itself, so no file system is queried.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     if let Ok(stat) = rustix::fs::statx(fd, c"", flags, wanted)
         && stat.stx_mask & wanted.bits() != 0
