@@ -57,7 +57,7 @@ impl Image {
     ///
     /// # Errors
     /// [`Code::System`] if no child can be started. A rootfs that is missing makes
-    /// [`Self::wait_ready`] fail with [`Code::Image`]; [`Container::open`] reports its reason.
+    /// [`Self::wait_ready`] fail with [`Code::Image`]; [`Container::open_root`] reports its reason.
     pub fn open(
         rootfs: &Path,
         namespace: Option<&MountNs>,

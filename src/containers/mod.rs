@@ -165,7 +165,7 @@ pub struct Named {
     pub id: String,
     /// A process of it.
     pub pid: u32,
-    /// The least trusted process that can have chosen the name.
+    /// The possible author of the name.
     pub named_by: NamedBy,
 }
 

@@ -14,7 +14,7 @@ pub enum Severity {
     Ok,
     /// Nothing is wrong, or the check was not possible.
     Info,
-    /// Works now, but may stop when something changes.
+    /// Works, at least until something changes.
     Warn,
     /// Cannot work.
     Fail,

@@ -238,7 +238,8 @@ impl<'r> Walk<'r> {
                 self.taken(HostPlace::Node(&node), node.stat(), &dir.path, dir.lasting, take)
             }
             Place::Other(dir, mut entry, real) => {
-                // A site's file may be a user's in root's directory; the driver's files may not.
+                // A site may name a mount point, which could be a user's FUSE; the driver's files
+                // are none.
                 if wanted == Use::Site && entry.stat.st_dev != dir.id.0 && entry.held.is_none() {
                     *entry = self.held_file(&dir, &real)?;
                 }

@@ -2,7 +2,7 @@
 //!
 //! The kernel walks a path that an image or another user controls with the directory as its root.
 //! So an absolute symbolic link or a `..` stays inside, and a `/proc` magic link is refused:
-//! `Root::open(rootfs)?.resolve("/etc/ld.so.cache")` is always the image's. The result is an
+//! `Root::open(rootfs)?.resolve("/etc/ld.so.cache")` is always below `rootfs`. The result is an
 //! `O_PATH` descriptor and never a string for a second lookup.
 //!
 //! | call | Linux | fallback |

@@ -25,8 +25,8 @@ pub fn room_behind(additions: &[Addition]) -> usize {
 /// hardware-specific directories, which the loader would prefer.
 ///
 /// Entries move towards the front, and the strings, most of the file, stay in place: reading a
-/// large cache takes less time than allocating pages for a second copy. Entries that exist are not
-/// added, so a restarted container keeps its cache.
+/// large cache takes less time than allocating pages for a second copy. Strings that exist are not
+/// added again, so a restarted container keeps its cache.
 ///
 /// # Errors
 /// The reason why the cache cannot be extended: it is broken, has an old or mixed format, has

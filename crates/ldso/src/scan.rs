@@ -77,7 +77,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Applies it in `dir`, the node of its directory in `root`. It replaces a link only by a link,
+    /// Applies it in `dir`, the node of its directory in `root`. It replaces only a link,
     /// removes only a link without a target, and leaves all else.
     ///
     /// # Errors
