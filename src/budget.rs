@@ -1,7 +1,8 @@
 //! Limits the memory, entries and processor time of one command on foreign input.
 //!
 //! Every reader of foreign input takes a `&Budget` and charges it *before* it allocates, unpacks or
-//! loops. A command has one budget, so that a thousand small inputs cost no more than a large one:
+//! loops. A command has one budget, so that a thousand small inputs cost no more than a large one.
+//! A charge fails with [`Exceeded`] once its limit is reached:
 //!
 //! ```
 //! use nvoci::budget::{Budget, Limits};

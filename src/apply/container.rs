@@ -46,7 +46,7 @@ impl Container {
         let what = || format!("rootfs {}", path.display());
         let own = mount_id(root.as_fd()).context(Code::System, what)?;
         let real = root.path().context(Code::System, what)?;
-        let table = MountTable::own().context(Code::System, || "the list of mounts")?;
+        let table = MountTable::own().context(Code::System, || "/proc/self/mountinfo")?;
         if mounts.by_runtime && table.is_covered(&real, own) {
             let why = "a volume is mounted over it, where a link of the image led";
             return Err(Error::new(Code::UnsafeRootfs, what(), why)

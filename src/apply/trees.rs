@@ -50,7 +50,7 @@ pub(super) fn attach_trees(
         })?;
     }
     for way in ways {
-        seal(&way, Restrict::FILE).context(Code::Mount, || "directory in the container")?;
+        seal(&way, Restrict::FILE).context(Code::Mount, || "driver package directory in the container")?;
     }
     Ok(warnings)
 }

@@ -170,7 +170,7 @@ pub struct Dxg {
     fd: OwnedFd,
 }
 
-/// An adapter that is open until it is dropped.
+/// An adapter that is open until it is dropped. Its queries fail with the kernel's error.
 #[derive(Debug)]
 pub struct Adapter<'a> {
     dxg: &'a Dxg,

@@ -1,4 +1,5 @@
-//! Mount namespaces: identify the one of a process, and enter it.
+//! Mount namespaces: identify the one of a process, and enter it. Errors are the kernel's, unless a
+//! function lists others.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};

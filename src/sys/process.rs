@@ -365,6 +365,9 @@ pub fn parent_args() -> io::Result<Vec<OsString>> {
 
 /// Makes later files belong to the root of a container's user namespace. A file system of that
 /// namespace refuses an inode of a user that it does not map.
+///
+/// # Errors
+/// `EPERM` if the kernel does not take the ids.
 pub fn make_files_as(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: changes a number of this thread and reports only the previous one.
     unsafe { libc::setfsgid(gid) };

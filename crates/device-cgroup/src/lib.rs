@@ -116,6 +116,9 @@ impl DeviceCgroup {
     }
 
     /// Moves the caller into this cgroup, whose filter then applies to it.
+    ///
+    /// # Errors
+    /// Those of writing `cgroup.procs`.
     pub fn join(&self) -> io::Result<()> {
         let file = rustix::fs::openat(
             &self.dir,

@@ -118,6 +118,9 @@ impl OwnCgroup {
 
     /// Allows `ours` in addition to the container's present devices. `spec` are the rules of its
     /// `linux.resources.devices`, in order; only v2 needs them.
+    ///
+    /// # Errors
+    /// Those of writing `devices.allow`, or of `bpf(2)`: `EPERM` without the capabilities.
     pub fn allow(&self, spec: &[DeviceRule], ours: &[DeviceRule]) -> io::Result<Allowed> {
         let dir = &self.0.dir;
         match self.0.hierarchy {

@@ -9,7 +9,7 @@
 //!
 //! `mount(2)` with `MS_BIND | MS_RDONLY` in one call ignores everything but `MS_BIND`, so the
 //! fallback always remounts; see mount(2), "Remounting an existing mount" and "Creating a bind
-//! mount".
+//! mount". Errors are the kernel's, unless a function lists others.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;

@@ -3,6 +3,8 @@
 //! An image's links decide where a runtime's mounts end up, so a path does not identify the mount
 //! there. A tmpfs's device number does: a bind of the host's tmpfs has the device number of the
 //! host's own mount.
+//!
+//! Reading a list fails with the kernel's error, or with `EFBIG` if it exceeds 64 MiB.
 
 use std::borrow::Cow;
 use std::io::{self, Read as _};

@@ -8,6 +8,9 @@
 //! | call | Linux | fallback |
 //! |---|---|---|
 //! | `openat2(RESOLVE_IN_ROOT)` | 5.6 | libpathrs's `O_PATH` walk, component by component |
+//!
+//! Errors are the kernel's, unless a function lists others: `ENOENT` for a missing path, `ELOOP`
+//! for more than 40 links or a magic link.
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};

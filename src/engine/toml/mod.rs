@@ -2,8 +2,8 @@
 //!
 //! `toml_edit::Document` parses and has the position of each key and value; an edit replaces,
 //! inserts or cuts text there. `DocumentMut` is not used: it changes text that nobody edited
-//! (`what_a_document_written_back_loses` below). A value with dotted keys or in an array of tables
-//! is not edited.
+//! (`a_document_written_back_changes_other_text` below). A value with dotted keys or in an array of
+//! tables is not edited.
 
 mod index;
 mod layout;
@@ -322,7 +322,7 @@ mod tests {
 
     /// The reason for editing text: `DocumentMut` may be used once all of these are equal.
     #[test]
-    fn what_a_document_written_back_loses() {
+    fn a_document_written_back_changes_other_text() {
         for (text, written) in [
             // The order of dotted keys, in tables and in inline tables.
             ("a.x = 1\nb = 2\na.y = 3\n", "a.x = 1\na.y = 3\nb = 2\n"),
