@@ -1,8 +1,9 @@
 //! The one error type of the program: the failed thing, the reason, the fix, and a stable code.
 //!
-//! Every text for a person goes through [`Error`]'s `Display`, so it is one line, `what: why; fix:
-//! what to do [NVOCI-code]`, such as `device 3: no such device; fix: request one of …
-//! [NVOCI-3001]`. Parts of it may come from an image, so control characters are escaped.
+//! Every text for a person goes through [`Error`]'s `Display`, so it is one line,
+//! `what: why; fix: what to do [NVOCI-code]`, such as
+//! `device 3: no such device; fix: … [NVOCI-3001]`. Parts of it may come from an image, so control
+//! characters are escaped.
 
 use core::fmt;
 use std::io;
@@ -109,7 +110,7 @@ codes! {
     #[doc = "The host's WSL2 GPU support is incomplete."]
     Wsl = 2005, Host, "update the NVIDIA driver on Windows, then run `wsl --shutdown`";
     #[doc = "A requested GPU does not exist."]
-    UnknownDevice = 3001, Request, "request one of the devices that `nvoci list` shows";
+    UnknownDevice = 3001, Request, "ask for one of the devices that exist; `nvoci list` shows them";
     #[doc = "NVIDIA_DRIVER_CAPABILITIES names an unknown or unsupported capability."]
     Capability = 3002, Request, "use compute, utility, graphics, video, display, ngx, compat32 or all";
     #[doc = "An NVIDIA_REQUIRE_* condition is not met by this host."]

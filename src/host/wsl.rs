@@ -201,7 +201,7 @@ impl Wsl {
             ),
             Fault::StoreGone(path) => (
                 format!(
-                    "Windows names the driver package {}, which does not exist: the driver was replaced while WSL was running",
+                    "Windows names the driver package {}, which is not there: the driver was replaced while WSL was running",
                     path.display()
                 ),
                 SHUTDOWN,
