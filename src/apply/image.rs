@@ -19,7 +19,7 @@
 //! files. The parent touches nothing of the image before the child has, so a file system that never
 //! answers stops only the child.
 //!
-//! The parent trusts the child's messages no more than the image itself ([`super::message`]
+//! The parent trusts the child's messages no more than the image itself (`message.rs`
 //! validates them). A value of one becomes a warning, the target of a link, or the content of a
 //! file in that image.
 
@@ -53,7 +53,7 @@ impl Image {
     /// Starts to read the image at `rootfs` for `plan`, in the mount namespace `namespace` or the
     /// caller's own. The messages are due in this order: [`Self::wait_ready`],
     /// [`Self::recv_findings`] (the result of `preflight`, which runs in the child),
-    /// [`Self::recv_seen`], [`Self::recv_cache`].
+    /// `recv_seen`, `recv_cache`.
     ///
     /// # Errors
     /// [`Code::System`] if no child can be started. A rootfs that is missing makes

@@ -4,7 +4,7 @@
 //! directory. If the cache lacks `libcuda` or `libnvidia-ml` of the kernel module's version, nvoci
 //! reads the configured directories, then those of distributions, installers and Kubernetes. A file
 //! belongs to the driver if its real name ends in the driver's version (`libcuda.so.580.159.04`),
-//! or if NVIDIA gives it a version of its own ([`OWN_VERSION`]).
+//! or if NVIDIA gives it a version of its own (`OWN_VERSION`).
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

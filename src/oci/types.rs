@@ -48,7 +48,7 @@ impl Stage {
 pub struct Hook {
     /// The program, absolute.
     pub path: String,
-    /// Its arguments, argv[0] first; empty if the entry has none.
+    /// Its arguments, `argv[0]` first; empty if the entry has none.
     pub args: Vec<String>,
     /// Its environment as `K=V`. If it is empty the runtime chooses one, possibly the image's.
     pub env: Vec<String>,
@@ -64,7 +64,7 @@ pub struct HookSpec {
 }
 
 impl HookSpec {
-    /// A hook that runs `path` with `args` (argv[0] first) and the environment variable `key`.
+    /// A hook that runs `path` with `args` (`argv[0]` first) and the environment variable `key`.
     pub fn new(path: impl Into<String>, args: Vec<String>, key: &str, value: &str) -> Self {
         Self {
             hook: Hook {

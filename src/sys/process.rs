@@ -190,7 +190,7 @@ const fn union(each: &[CapabilitySet]) -> CapabilitySet {
     all
 }
 
-/// Drops every capability that [`NEEDED`] does not list, and the whole bounding set.
+/// Drops every capability that `NEEDED` does not list, and the whole bounding set.
 pub fn drop_capabilities() {
     // An error is no harm: a process that may not drop a capability does not have the right to use
     // it.

@@ -15,7 +15,7 @@ const DIRS: [&str; 6] = [
     "/sbin",
     "/bin",
 ];
-/// [`DIRS`] as the `PATH` of programs that nvoci starts.
+/// `DIRS` as the `PATH` of programs that nvoci starts.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The path of a program that nobody but root (or the user who runs this) can have put there or can

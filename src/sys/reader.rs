@@ -12,7 +12,7 @@
 //! | user | 65534, if the caller may change its user |
 //! | capabilities | `CAP_DAC_READ_SEARCH`: a rootfs belongs to any user |
 //! | descriptors | two pipes, the clone, its own descriptor directory |
-//! | system calls | those for reading files and for memory ([`super::seccomp`]) |
+//! | system calls | those for reading files and for memory (`seccomp.rs`) |
 //! | bounds | 20 s, kept by SIGKILL; 8 s of processor time; 512 MB of memory, no byte into a file, no core |
 //!
 //! The timer starts first, and the child touches nothing of the image before all this is in force,

@@ -6,7 +6,7 @@
 //! - Every directory belongs to root, and neither group nor others may write to it. In a directory
 //!   with the sticky bit (`/tmp`) an entry counts only if it belongs to root and is not a link.
 //! - A symbolic link on the way belongs to root and is in a directory that only root can write to.
-//! - The inode has the type, owner and mode that [`Use::rule`] requires.
+//! - The inode has the type, owner and mode that `Use::rule` requires.
 //!
 //! For example, `/usr/lib/libcuda.so.1` takes one call for each new directory, two for the link and
 //! one for its target. Each directory is proved once. If root alone can change a directory and all
