@@ -109,6 +109,8 @@ codes! {
     DeviceNode = 2004, Host, "run `nvidia-modprobe -u -c 0`; `nvoci list` shows the nodes that exist";
     #[doc = "The host's WSL2 GPU support is incomplete."]
     Wsl = 2005, Host, "update the NVIDIA driver on Windows, then run `wsl --shutdown`";
+    #[doc = "SELinux would keep the container's processes from the GPUs' device nodes."]
+    Selinux = 2006, Host, "load nvoci's policy module, `semodule -i /usr/share/nvoci/selinux/nvoci.cil`, or start the container with `--security-opt label=disable`";
     #[doc = "A requested GPU does not exist."]
     UnknownDevice = 3001, Request, "ask for one of the devices that exist; `nvoci list` shows them";
     #[doc = "NVIDIA_DRIVER_CAPABILITIES names an unknown or unsupported capability."]

@@ -1,7 +1,7 @@
 //! A CDI specification in both formats: an accepted one is written and read back unchanged.
 
 use nvoci::cdi::read::{Format, parse};
-use nvoci::cdi::{emit, validate::validate};
+use nvoci::cdi::{Valid, emit, validate::validate};
 use nvoci::sys::budget::Budget;
 
 use crate::count::reached;
@@ -22,9 +22,11 @@ pub(crate) fn check(input: &[u8]) {
     };
     reached("accepted");
     validate(&spec).expect("an accepted specification is valid");
+    let valid = Valid::of(spec.clone()).expect("an accepted specification can be written");
+    assert_eq!(*valid.spec(), spec);
     for (text, format) in [
-        (emit::yaml(&spec), Format::Yaml),
-        (emit::json(&spec), Format::Json),
+        (emit::yaml(&valid), Format::Yaml),
+        (emit::json(&valid), Format::Json),
     ] {
         let again = parse(text.as_bytes(), format, "again", &Budget::default())
             .expect("the written text can be read");

@@ -79,6 +79,13 @@ impl Sources {
         }
         Ok(sources)
     }
+
+    /// Each device with the SELinux label of the host's node, or `None` where the runtime has made
+    /// the node. The labels are read through the host's `/proc`, so call this before it is hidden.
+    pub fn labelled_devices(&self) -> impl Iterator<Item = (&Device, Option<String>)> {
+        let mounts = self.devices.iter();
+        mounts.map(|(device, mount)| (device, mount.as_ref().and_then(Detached::selinux_label)))
+    }
 }
 
 /// The warning for an optional file.

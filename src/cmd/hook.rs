@@ -8,6 +8,7 @@
 mod bundle;
 pub(super) mod devices;
 pub(super) mod rehearsal;
+mod selinux;
 pub mod steps;
 
 use std::io::{IsTerminal as _, Read as _};

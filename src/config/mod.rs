@@ -156,7 +156,7 @@ settings! {
     load_kmods: bool = true, "load-kmods";
     /// Whether missing nodes of IMEX channels are made.
     create_imex_channels: bool = true, "create-imex-channels";
-    /// Whether the device cgroup is left alone.
+    /// Whether the hook leaves the device cgroup alone. The runtime and CDI name devices in the definition, whose rules stay.
     no_cgroups: bool = false, "no-cgroups";
     /// Whether an unprivileged container may ask for GPUs by variables.
     accept_envvar_unprivileged: bool = true, "accept-envvar-unprivileged";

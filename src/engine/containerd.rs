@@ -1,7 +1,8 @@
 //! containerd's config.toml: a runtime of the CRI plugin, such as `runtimes.nvidia`, for
 //! configuration versions 1 to 4.
 //!
-//! nvoci edits the file that decides on the CRI plugin, and adds no drop-in. containerd before 2.0
+//! nvoci edits the file that decides on the CRI plugin, and adds no drop-in unless a
+//! person names one (`sources::with_drop_in`). containerd before 2.0
 //! replaces a plugin's whole table by that of a later import, so a drop-in would copy the user's
 //! CRI settings and hide later changes to them. With version 1 imports are not merged at all, and
 //! containerd 2.3 refuses a drop-in of a higher version than the main file.
@@ -18,7 +19,7 @@ const ANNOTATIONS: &str = "container_annotations";
 const LINUX_V1: &str = "io.containerd.runtime.v1.linux";
 
 /// The name of the CRI plugin's runtime table for the `version` of a file.
-fn plugin(version: i64) -> &'static str {
+pub(super) fn plugin(version: i64) -> &'static str {
     match version {
         ..=1 => "cri",
         2 => "io.containerd.grpc.v1.cri",

@@ -31,6 +31,26 @@ pub struct Options {
     pub imex_channels: Vec<u32>,
 }
 
+/// The kinds of things to make.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Steps {
+    /// Missing kernel modules are loaded.
+    pub modules: bool,
+    /// Missing device nodes are made.
+    pub nodes: bool,
+    /// Missing links below `/dev/char` are made.
+    pub links: bool,
+}
+
+impl Steps {
+    /// All kinds.
+    pub const ALL: Self = Self {
+        modules: true,
+        nodes: true,
+        links: true,
+    };
+}
+
 /// The outcome of one attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -59,6 +79,11 @@ impl fmt::Display for Done {
 /// Loads missing modules, makes missing nodes and updates `host`. Returns the outcomes in order; a
 /// failure does not stop the rest.
 pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Done> {
+    create(roots, host, opts, Steps::ALL)
+}
+
+/// [`create_missing`], with some of its steps.
+pub fn create(roots: &Roots, host: &mut Host, opts: &Options, steps: Steps) -> Vec<Done> {
     let mut done = Vec::new();
     if !opts.load_kmods
         || matches!(host.platform, Platform::Wsl2 | Platform::Tegra)
@@ -67,7 +92,9 @@ pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Don
     {
         return done;
     }
-    load_modules(roots, host, opts, &mut done);
+    if steps.modules {
+        load_modules(roots, host, opts, &mut done);
+    }
     if !done.is_empty() {
         host.refresh(roots);
     }
@@ -76,7 +103,12 @@ pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Don
         return done;
     }
     let made_from = done.len();
-    for node in wanted(host, opts) {
+    let nodes = if steps.nodes {
+        wanted(host, opts)
+    } else {
+        Vec::new()
+    };
+    for node in nodes {
         match make(roots, &node) {
             Ok(()) => done.push(Done::Node(node.path)),
             Err(e) => done.push(Done::Failed(format!(
@@ -88,7 +120,9 @@ pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Don
     if done.len() > made_from {
         host.refresh(roots);
     }
-    char_links(roots, host, &mut done);
+    if steps.links {
+        char_links(roots, host, &mut done);
+    }
     done
 }
 
@@ -213,25 +247,29 @@ fn set_owner(made: &Node, node: &DeviceNode) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the node is one of the driver's own, for which no udev rule makes a link.
+pub fn has_char_link(kind: NodeKind) -> bool {
+    matches!(
+        kind,
+        NodeKind::Ctl
+            | NodeKind::Gpu(_)
+            | NodeKind::Uvm
+            | NodeKind::UvmTools
+            | NodeKind::Modeset
+            | NodeKind::Cap(_)
+            | NodeKind::ImexChannel(_)
+    )
+}
+
 /// Makes `/dev/char/MAJOR:MINOR` links. systemd finds a device rule's node there, and without one
 /// drops the rule at `daemon-reload`. udev makes them for nodes of the kernel but not for NVIDIA's.
 fn char_links(roots: &Roots, host: &Host, done: &mut Vec<Done>) {
     let Ok(dir) = roots.dev.resolve("char") else {
         return;
     };
-    for node in host.nodes.iter().filter(|n| n.present) {
-        let own = matches!(
-            node.kind,
-            NodeKind::Ctl
-                | NodeKind::Gpu(_)
-                | NodeKind::Uvm
-                | NodeKind::UvmTools
-                | NodeKind::Modeset
-                | NodeKind::Cap(_)
-                | NodeKind::ImexChannel(_)
-        );
+    for node in host.nodes.iter().filter(|n| n.present && has_char_link(n.kind)) {
         let name = node.number.to_string();
-        if !own || dir.child(&name).is_ok() {
+        if dir.child(&name).is_ok() {
             continue;
         }
         let target = Path::new("..").join(node.path.strip_prefix("/dev").unwrap_or(&node.path));

@@ -169,7 +169,7 @@ fn slot<'a>(map: &'a mut Map<String, Value>, key: &str, empty: impl FnOnce() -> 
 }
 
 /// The components of a path without `.`, `//` and a trailing slash, for comparison.
-fn clean(path: &str) -> Vec<String> {
+pub(crate) fn clean(path: &str) -> Vec<String> {
     let parts = path.split('/').filter(|p| !p.is_empty() && *p != ".");
     parts.map(str::to_owned).collect()
 }

@@ -28,7 +28,7 @@ use rustix::mount::{
 };
 
 use super::label;
-use super::root::{Node, Root, own_fds};
+use super::root::{Node, Root, own_fds, selinux_label};
 pub use super::root::{duplicate, mount_id};
 
 /// The restrictions of a mount.
@@ -214,6 +214,14 @@ impl Detached {
     /// Whether its mount point must be a directory.
     pub fn is_dir(&self) -> bool {
         self.is_dir
+    }
+
+    /// The SELinux label of the mounted inode; `None` for a new tmpfs or a kernel without labels.
+    pub fn selinux_label(&self) -> Option<String> {
+        match &self.source {
+            Source::Tree(fd) | Source::Bind(fd, _) => selinux_label(fd.as_fd()),
+            Source::NewTree(_) | Source::Tmpfs(_) => None,
+        }
     }
 
     /// Attaches the mount at `name` in `parent` and returns the mount's root.

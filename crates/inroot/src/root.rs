@@ -818,6 +818,24 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
         .ok_or_else(|| Errno::IO.into())
 }
 
+/// The SELinux label of a descriptor's inode, `user:role:type:level`; `None` if the kernel or the
+/// file system has none. The caller's own `/proc` must still be visible.
+///
+/// Source: `security.selinux` of xattr(7), which ends with a NUL.
+pub fn selinux_label(fd: BorrowedFd<'_>) -> Option<String> {
+    /// The kernel accepts a page at most; the policy's longest names have some 100 characters.
+    const MAX_LABEL: usize = 4096;
+    // An O_PATH descriptor has no attributes (fgetxattr gives EBADF), but the link to it does.
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let mut label = vec![0; MAX_LABEL];
+    let length = rustix::fs::getxattr(path, c"security.selinux", &mut label).ok()?;
+    label.truncate(length);
+    while label.last() == Some(&0) {
+        label.pop();
+    }
+    String::from_utf8(label).ok().filter(|label| !label.is_empty())
+}
+
 /// A second descriptor of the same file; the standard library sets its flag in a separate call.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
