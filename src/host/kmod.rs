@@ -107,7 +107,9 @@ impl Kernel<'_> {
             let path = line.split(':').next().unwrap_or(line);
             let file = path.rsplit('/').next().unwrap_or(path);
             let stem = file.split(".ko").next().unwrap_or(file).replace('_', "-");
-            stem.starts_with("nvidia") && stem.ends_with(own)
+            // `nvidiafb` and other drivers of the kernel's own are no `nvidia`.
+            let branded = !own.is_empty() && stem.starts_with("nvidia-") && stem.ends_with(own);
+            stem == module || branded
         })
     }
 }
@@ -273,6 +275,12 @@ mod tests {
             let loaded = format!("module/{}/refcnt", module.name.replace('-', "_"));
             assert!(why("/bin/false", module, (&loaded, "0")).contains("the kernel has it"));
         }
+        let nvidia = Module {
+            name: "nvidia",
+            needed: true,
+        };
+        let others = "kernel/drivers/video/fbdev/nvidia/nvidiafb.ko\nkernel/x/nvidia-wmi-ec-backlight.ko\n";
+        assert!(load_on(&host("/bin/false", &[(builtin, others)]), nvidia).is_err());
         assert!(why("", MODESET, ("x", "")).contains("kernel.modprobe"));
         let disabled = ("sys/kernel/modules_disabled", "1\n");
         assert!(why("/bin/false", MODESET, disabled).contains("modules_disabled"));
