@@ -56,7 +56,7 @@ pub(super) fn edit_spec(
         cdi_devices(&request, config, spec, budget)?;
     }
     if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
-        // Where the plan brings devices as well, its hook reads the variable once more.
+        // Only here: where a plan follows, its hook reads the variable once more.
         if request.cdi.iter().any(|name| name.vendor == "nvidia.com") {
             spec.set_env("NVIDIA_VISIBLE_DEVICES", "void")?;
         }
@@ -89,9 +89,13 @@ const MAKE_MANAGEMENT: &str = "`nvoci cdi generate --mode=management --vendor=ma
 fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec, budget: &Budget) -> Result<()> {
     let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root, budget);
     let edits = edit::edits_of(&registry, &request.cdi, &config.cdi_spec_dirs).map_err(|e| {
-        let mut names = request.cdi.iter();
-        let missing = names.any(|name| name.has_kind(MANAGEMENT) && registry.find(name).is_none());
-        if missing { e.fix(MAKE_MANAGEMENT) } else { e }
+        let there = registry.devices();
+        let missing = |name: &CdiName| name.has_kind(MANAGEMENT) && !there.contains_key(&name.to_string());
+        if request.cdi.iter().any(missing) {
+            e.fix(MAKE_MANAGEMENT)
+        } else {
+            e
+        }
     })?;
     if request.cdi.iter().any(CdiName::is_nvidias) {
         // Or another hook of ours or the vendor's would give the driver once more. The specification's own

@@ -98,12 +98,6 @@ fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>
     if roots.driver_path != Path::new("/") {
         return;
     }
-    let in_kernel = |name: &str| {
-        roots
-            .sys
-            .as_ref()
-            .is_some_and(|sys| sys.exists(format!("module/{name}")))
-    };
     let mut missing = Vec::new();
     if host.kernel.is_none() {
         if !has_nvidia_display(roots) {
@@ -120,8 +114,12 @@ fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>
             needed: true,
         });
     }
+    let modeset = roots
+        .sys
+        .as_ref()
+        .is_some_and(|sys| sys.exists("module/nvidia_modeset"));
     // Vulkan and OpenGL without a display work without it.
-    if opts.modeset && !in_kernel("nvidia_modeset") {
+    if opts.modeset && !modeset {
         missing.push(Module {
             name: "nvidia-modeset",
             needed: false,

@@ -263,16 +263,17 @@ impl Finder<'_> {
                 }
                 wrapper.get_or_insert((path, file));
             }
-            let (program, left_out) = match (program, wrapper) {
-                (None, Some((path, file))) => (self.wrapped(&file, name), Some(path)),
-                (program, _) => (program, None),
-            };
-            match (program, left_out) {
-                (Some((path, found)), _) => self.push(FileKind::Binary, name, path, found),
-                (None, Some(path)) => self
-                    .host
-                    .warn(format!("{}: not an ELF program, left out", path.display())),
-                (None, None) => {}
+            if program.is_none()
+                && let Some((path, script)) = wrapper
+            {
+                program = self.wrapped(&script, name);
+                if program.is_none() {
+                    self.host
+                        .warn(format!("{}: not an ELF program, left out", path.display()));
+                }
+            }
+            if let Some((path, found)) = program {
+                self.push(FileKind::Binary, name, path, found);
             }
         }
     }

@@ -505,16 +505,14 @@ fn not_for_variables(name: &str, item: &str, refused: Refused) -> Error {
             "a CDI device of a kind for privileged containers, which this one is not"
         }
         Refused::Gated => "a CDI device that an unprivileged container may not ask for by a variable",
-        Refused::Unprivileged | Refused::Setting | Refused::Enforced => {
-            "a device that an unprivileged container may not ask for"
-        }
+        Refused::Unprivileged => "a device that an unprivileged container may not ask for",
     };
     let fix = match refused {
         Refused::KindUnprivileged => {
             "start the container with CAP_SYS_ADMIN (`--privileged`), or list the kind in `accept-cdi-kinds` of \
              /etc/nvoci/config.toml"
         }
-        Refused::Kind | Refused::Gated | Refused::Unprivileged | Refused::Setting | Refused::Enforced => {
+        Refused::Kind | Refused::Gated | Refused::Unprivileged => {
             "ask for nvidia.com/gpu devices, give the device to the engine (`--device`), or list the kind in \
              `accept-cdi-kinds` of /etc/nvoci/config.toml"
         }

@@ -71,8 +71,6 @@ pub(super) enum Wish<'a> {
     Gated,
     /// A device that only a CDI specification explains.
     Named(&'a CdiName),
-    /// A value of its own for one of the host's settings.
-    Setting(Choice),
 }
 
 /// Why a wish is not granted.
@@ -86,10 +84,6 @@ pub(super) enum Refused {
     Kind,
     /// The CDI kind is accepted from privileged containers.
     KindUnprivileged,
-    /// The setting is not a container's to choose.
-    Setting,
-    /// The administrator enforces the check.
-    Enforced,
 }
 
 impl Refused {
@@ -109,7 +103,24 @@ impl Refused {
                 "its CDI kind is one that a privileged container (CAP_SYS_ADMIN, no user namespace of its own) may ask \
                  for (`accept-cdi-kinds-privileged`), and this one is unprivileged"
             }
-            Self::Setting => {
+        }
+    }
+}
+
+/// Why a setting stays as the host has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kept {
+    /// It is not a container's to choose.
+    NotListed,
+    /// The administrator enforces the check.
+    Enforced,
+}
+
+impl Kept {
+    /// The reason, for a note.
+    pub(super) const fn why(self) -> &'static str {
+        match self {
+            Self::NotListed => {
                 "`container-settings` of /etc/nvoci/config.toml does not let a container choose it"
             }
             Self::Enforced => {
@@ -149,21 +160,25 @@ impl<'a> Policy<'a> {
                 self.privileged.then_some(()).ok_or(Refused::KindUnprivileged)
             }
             Wish::Named(_) => Err(Refused::Kind),
-            Wish::Setting(choice) if choice.is_in(self.config) => Ok(()),
-            // Whatever is listed: the list is about what a container may have, the check about what may run.
-            Wish::Setting(Choice::Preflight(_)) if *self.config.preflight == Preflight::Enforce => {
-                Err(Refused::Enforced)
-            }
-            Wish::Setting(choice) if self.config.container_settings.iter().any(|a| a.covers(choice)) => {
-                Ok(())
-            }
-            Wish::Setting(_) => Err(Refused::Setting),
         }
     }
 
     /// What `from` chooses by the variable or annotation `name`, where it may.
-    pub(super) fn chosen(&self, from: Provenance, name: &str, choice: Choice) -> Result<Chosen, Refused> {
-        self.granted(from, Wish::Setting(choice))?;
+    pub(super) fn chosen(&self, from: Provenance, name: &str, choice: Choice) -> Result<Chosen, Kept> {
+        let config = self.config;
+        if !choice.is_in(config) {
+            // Whatever is listed: the list is about what a container may have, the check about what may run.
+            if matches!(choice, Choice::Preflight(_)) && *config.preflight == Preflight::Enforce {
+                return Err(Kept::Enforced);
+            }
+            if !config
+                .container_settings
+                .iter()
+                .any(|allowed| allowed.covers(choice))
+            {
+                return Err(Kept::NotListed);
+            }
+        }
         Ok(Chosen {
             choice,
             name: name.to_owned(),

@@ -10,7 +10,7 @@ use crate::config::{Choice, Config};
 use super::limits::{self, excerpt};
 use super::provenance::{Authors, Chosen, Policy};
 use super::variables::{SETTING, Variables};
-use super::{Inputs, Provenance, ignored};
+use super::{Inputs, Provenance};
 
 /// The beginning of the annotations' names.
 const ANNOTATION: &str = "nvoci.dev/";
@@ -47,8 +47,10 @@ pub(super) fn chosen(
                     chosen.extend((!choice.is_in(config)).then_some(one));
                     break;
                 }
-                Err(refused) => {
-                    limits::note(notes, || ignored(&format!("{name}={}", choice.value()), refused));
+                Err(kept) => {
+                    limits::note(notes, || {
+                        format!("ignored {name}={}: {}", choice.value(), kept.why())
+                    });
                 }
             }
         }
