@@ -103,11 +103,17 @@ fn variable(key: &str) -> String {
 
 /// One note for all names that are no setting's, or an image could push the other notes out.
 fn unknown(inputs: &Inputs<'_>, variables: &Variables<'_>, notes: &mut Vec<String>) {
-    let known = |name: &str, of: fn(&str) -> String| Choice::KEYS.iter().any(|key| of(key) == name);
+    let known: Vec<String> = Choice::KEYS
+        .iter()
+        .flat_map(|key| [annotation(key), variable(key)])
+        .collect();
+    let unknown = |name: &&str| !known.iter().any(|known| known == name);
     let annotations = inputs.annotations.iter().map(|(name, _)| name.as_str());
-    let annotations = annotations.filter(|name| is_annotation(name) && !known(name, annotation));
-    let set = variables.with_prefix(SETTING).map(|(name, _)| name);
-    let set = set.filter(|name| !known(name, variable));
+    let annotations = annotations.filter(|name| is_annotation(name)).filter(unknown);
+    let set = variables
+        .with_prefix(SETTING)
+        .map(|(name, _)| name)
+        .filter(unknown);
     let mut names = annotations.chain(set);
     if let Some(first) = names.next() {
         let others = match names.count() {
