@@ -937,3 +937,28 @@ fn another_root_moves_whole_components() {
     );
     assert_eq!(spec, same);
 }
+
+#[test]
+fn a_device_given_twice_is_given_once() {
+    let mount = |to: &str, options: &[&str]| Mount {
+        host_path: "/usr/lib/x".into(),
+        container_path: to.into(),
+        options: options.iter().map(|&o| o.to_owned()).collect(),
+        ..Mount::default()
+    };
+    let edits = Edits {
+        mounts: vec![
+            mount("/usr/lib/x", &["rw"]),
+            mount("/usr/lib//x/", &["ro"]),
+            mount("/usr/lib/y", &["ro"]),
+        ],
+        ..Edits::default()
+    };
+    let mut once = Spec::parse(br#"{"ociVersion":"1.0.2","root":{"path":"r"}}"#).unwrap();
+    edit::apply(&edits, &mut once).unwrap();
+    let mut twice = Spec::parse(&once.to_bytes()).unwrap();
+    edit::apply(&edits, &mut twice).unwrap();
+    assert_eq!(once.value(), twice.value());
+    let places: Vec<_> = once.mounts().into_iter().map(|m| m.destination).collect();
+    assert_eq!(places, ["/usr/lib//x/", "/usr/lib/y"]);
+}
