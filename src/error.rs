@@ -120,6 +120,8 @@ codes! {
     Privilege = 3005, Request, "grant CAP_SYS_ADMIN, or make the request through the engine";
     #[doc = "The preflight check found that the container cannot compute."]
     Preflight = 3006, Request, "see the finding, or set `preflight = \"warn\"`";
+    #[doc = "A limit on GPU memory is not enforced. A warning: the container starts."]
+    MemoryLimit = 3007, Request, "divide the GPU by MIG, or set CUDA_MPS_PINNED_DEVICE_MEM_LIMIT for clients of MPS";
     #[doc = "The rootfs path is unsafe."]
     UnsafeRootfs = 4001, Refused, "the bundle's root.path must name the container's own root directory";
     #[doc = "A file that is to be trusted is not owned by root or is writable by others."]
