@@ -123,6 +123,8 @@ codes! {
     Privilege = 3005, Request, "grant CAP_SYS_ADMIN, or make the request through the engine";
     #[doc = "The preflight check found that the container cannot compute."]
     Preflight = 3006, Request, "run `nvoci doctor image` on the image, or set `preflight = \"warn\"` in /etc/nvoci/config.toml";
+    #[doc = "A limit on GPU memory is not enforced. A warning: the container starts."]
+    MemoryLimit = 3007, Request, "divide the GPU by MIG, or set CUDA_MPS_PINNED_DEVICE_MEM_LIMIT for clients of MPS";
     #[doc = "The rootfs path is unsafe."]
     UnsafeRootfs = 4001, Refused, "set the bundle's root.path to the container's own root directory";
     #[doc = "A file that nvoci must trust is not owned by root or is writable by others."]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 
+use super::kmod::{Kernel, Loading, Module};
 use super::pci::Bus;
 use super::{DeviceNode, Host, NodeKind, Platform, Roots, kmod};
 use crate::sys::ns::in_user_namespace;
@@ -136,30 +137,49 @@ fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>
         if !has_nvidia_display(roots) {
             return;
         }
-        missing.push("nvidia");
+        missing.push(Module {
+            name: NVIDIA,
+            needed: true,
+        });
     }
     if opts.uvm && host.majors.get("nvidia-uvm").is_none() {
-        missing.push("nvidia-uvm");
+        missing.push(Module {
+            name: "nvidia-uvm",
+            needed: true,
+        });
     }
     let modeset = roots
         .sys
         .as_ref()
         .is_some_and(|sys| sys.exists("module/nvidia_modeset"));
+    // Vulkan and OpenGL without a display work without it.
     if opts.modeset && !modeset {
-        missing.push("nvidia-modeset");
+        missing.push(Module {
+            name: "nvidia-modeset",
+            needed: false,
+        });
     }
+    let kernel = Kernel {
+        proc: &roots.proc,
+        sys: roots.sys.as_ref(),
+        root: &roots.driver,
+    };
     for module in missing {
-        match kmod::load(&roots.proc, module) {
-            Ok(()) => done.push(Done::Loaded(module)),
+        match kmod::load(kernel, module) {
+            Ok(Loading::Loaded) => done.push(Done::Loaded(module.name)),
+            Ok(Loading::LeftOut(why)) => log::debug!("kernel module {}: {why}", module.name),
             Err(e) => {
                 done.push(Done::Failed(e.to_string()));
-                if module == "nvidia" {
+                if module.name == NVIDIA {
                     return;
                 }
             }
         }
     }
 }
+
+/// The module without which there are no others.
+const NVIDIA: &str = "nvidia";
 
 /// Whether a GPU of NVIDIA's is on the PCI bus.
 fn has_nvidia_display(roots: &Roots) -> bool {

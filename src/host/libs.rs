@@ -218,7 +218,7 @@ impl Candidate {
     }
 }
 
-/// A file of the driver that was located up.
+/// A file of the driver that was found.
 pub(super) enum Located {
     /// By a path that root alone can change, so that a bind needs no second lookup.
     Proved(Traced),

@@ -339,10 +339,15 @@ fn x_module(file: &host::DriverFile) -> Part {
     part
 }
 
-/// A program, and a link to it in `/usr/bin`.
+/// A program, and a link to it in `/usr/bin`. The link covers the image's own file, which is of
+/// another driver, or a script with a path of the host that the image was made for.
 fn binary(file: &host::DriverFile, because: Capabilities) -> Part {
     let file = DriverFile::of(file, Place::Bin, format!("program for {because}"));
-    linked(file, |name| Path::new("/usr/bin").join(name))
+    let mut part = linked(file, |name| Path::new("/usr/bin").join(name));
+    for link in &mut part.rootfs_links {
+        link.cover = true;
+    }
+    part
 }
 
 /// A file of firmware, in a directory of the driver's version.

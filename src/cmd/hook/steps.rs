@@ -168,7 +168,7 @@ impl<'a> Requested<'a> {
             look,
         } = self;
         let policy = if request.capabilities.intersects(Capabilities::COMPUTE) {
-            *config.preflight
+            *request.settle(&config).preflight
         } else {
             Preflight::Off
         };
