@@ -67,7 +67,7 @@ pub struct Report {
     pub outcome: Outcome,
     /// The files concerned.
     pub files: Vec<PathBuf>,
-    /// The engine's files as they are to be, in the order in which they are written.
+    /// The new texts of the engine's files, in the order in which they are written.
     pub results: Vec<String>,
     /// The unified diff of all files.
     pub diff: String,

@@ -186,7 +186,7 @@ fn warn_of_owner(job: &Job, stored: &Stored, report: &mut Report) {
 
 fn warn_of_runtime(job: &Job, report: &mut Report) {
     let runtime = &job.settings.runtime_path;
-    // A name is looked up by the engine, and was found before.
+    // The engine searches its PATH for a plain name, which was found before.
     if runtime.contains('/') && !job.root.exists(runtime) {
         report.warnings.push(format!(
             "{runtime}: does not exist; containers that use the runtime fail until it does"

@@ -152,7 +152,7 @@ fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>
         .sys
         .as_ref()
         .is_some_and(|sys| sys.exists("module/nvidia_modeset"));
-    // Vulkan and OpenGL without a display work without it.
+    // Without nvidia-modeset, Vulkan and OpenGL still work off-screen.
     if opts.modeset && !modeset {
         missing.push(Module {
             name: "nvidia-modeset",
@@ -178,7 +178,7 @@ fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>
     }
 }
 
-/// The module without which there are no others.
+/// The module that all others of the driver depend on.
 const NVIDIA: &str = "nvidia";
 
 /// Whether a GPU of NVIDIA's is on the PCI bus.

@@ -284,7 +284,7 @@ mod tests {
         assert!(why("", MODESET, ("x", "")).contains("kernel.modprobe"));
         let disabled = ("sys/kernel/modules_disabled", "1\n");
         assert!(why("/bin/false", MODESET, disabled).contains("modules_disabled"));
-        // Without a module that the request needs there is always a reason and a fix.
+        // A needed module that cannot be loaded is always an error with a fix.
         let e = load_on(&host("/bin/false", &[dep, disabled]), UVM).unwrap_err();
         assert!(e.to_string().contains("fix: run `modprobe nvidia-uvm`"), "{e}");
         let e = load_on(&host("", &[]), UVM).unwrap_err();

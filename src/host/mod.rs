@@ -67,7 +67,7 @@ pub struct Locations {
     pub mps_user: Option<u32>,
     /// The directory of a Jetson's CSV files, from the driver root.
     pub csv_dir: PathBuf,
-    /// The CSV files that a person names. They are read on every host, a Jetson or not.
+    /// The CSV files that the user names. nvoci reads them on any host, a Jetson or not.
     pub csv: Option<tegra::Choice>,
     /// Nodes that a site adds, by their paths in a container.
     pub site_devices: Vec<PathBuf>,

@@ -151,7 +151,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
                 finder.file(&roots.walk(), &loc.csv_dir.join(name), true);
             }
         }
-        // A person means paths of the host, wherever the driver's root is.
+        // The user's paths are of the host, whichever directory the driver's root is.
         Some(Choice { files, .. }) => match Root::open("/") {
             Ok(root) => {
                 if files.len() > MAX_FILES {

@@ -65,7 +65,7 @@ impl Program {
     /// The program that an engine's file names: by its path, or by a name that the engine looks up.
     ///
     /// # Errors
-    /// As of [`Program::prove`].
+    /// Those of [`Program::prove`].
     pub fn named(text: &str) -> Result<Self> {
         if text.contains('/') || text.is_empty() {
             return Self::prove(Path::new(text));
