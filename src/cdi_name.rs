@@ -17,13 +17,14 @@ pub struct CdiName {
 }
 
 impl CdiName {
-    /// Reads `vendor/class=device`; `None` when it is not a valid CDI name.
+    /// Parses `vendor/class=device`; `None` if it is not a valid CDI name.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, device) = text.split_once('=')?;
         Self::of_kind(kind, device)
     }
 
-    /// The device `device` of `kind` (`vendor/class`); `None` when the two do not make a valid CDI name.
+    /// The device `device` of `kind` (`vendor/class`); `None` if the two do not make a valid CDI
+    /// name.
     pub fn of_kind(kind: &str, device: &str) -> Option<Self> {
         let (vendor, class) = split_kind(kind)?;
         is_device(device).then(|| Self {
@@ -36,6 +37,19 @@ impl CdiName {
     /// Whether the name is of the kind `vendor/class`.
     pub fn is_kind(&self, vendor: &str, class: &str) -> bool {
         self.vendor == vendor && self.class == class
+    }
+
+    /// Whether the name is of `kind`, `vendor/class`.
+    pub fn has_kind(&self, kind: &str) -> bool {
+        kind.split_once('/')
+            .is_some_and(|(vendor, class)| self.is_kind(vendor, class))
+    }
+
+    /// Whether the kind is NVIDIA's: of the vendor `nvidia.com`, or of one below it such as
+    /// `management.nvidia.com`.
+    pub fn is_nvidias(&self) -> bool {
+        let rest = self.vendor.strip_suffix("nvidia.com");
+        rest.is_some_and(|below| below.is_empty() || below.ends_with('.'))
     }
 }
 
@@ -79,7 +93,11 @@ mod tests {
     #[test]
     fn names() {
         let name = CdiName::parse("nvidia.com/gpu=0:1").unwrap();
-        assert!(name.is_kind("nvidia.com", "gpu"));
+        assert!(name.is_kind("nvidia.com", "gpu") && name.has_kind("nvidia.com/gpu") && name.is_nvidias());
+        assert!(!name.has_kind("nvidia.com/pgpu") && !name.has_kind("nvidia.com"));
+        let is_nvidias = |text: &str| CdiName::parse(text).unwrap().is_nvidias();
+        assert!(is_nvidias("management.nvidia.com/gpu=all"));
+        assert!(!is_nvidias("evilnvidia.com/gpu=all") && !is_nvidias("nvidia.com.evil/gpu=all"));
         assert_eq!(name.to_string(), "nvidia.com/gpu=0:1");
         for bad in [
             "nvidia.com/gpu",

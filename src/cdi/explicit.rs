@@ -401,8 +401,8 @@ impl Maker<'_> {
         });
     }
 
-    /// Adds the hook that makes links, each `TARGET::LINK`. One that the hook could not read would keep every container
-    /// from starting.
+    /// Adds the hook that makes links, each `TARGET::LINK`. One that the hook could not read would
+    /// keep every container from starting.
     fn links(&self, edits: &mut Edits, links: &[String]) {
         let is_plain = |link: &&String| {
             let odd = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;

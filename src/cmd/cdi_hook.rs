@@ -18,7 +18,7 @@ use crate::apply::{Container, Mounts};
 use crate::compat::forward::DEFAULT_DIR;
 use crate::config::CudaCompat;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::oci::{Bundle, Interest, State};
+use crate::oci::State;
 use crate::sys::budget::Budget;
 use crate::sys::process;
 
@@ -121,8 +121,7 @@ fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
 
 fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
     let budget = Budget::default();
-    let (bundle, spec) = Bundle::open(&state.bundle, Interest::NOTHING, &budget)?;
-    let rootfs = spec.root_path(bundle.path())?;
+    let (rootfs, spec) = super::hook::bundle::rootfs(state, &budget)?;
     super::hook::inside_a_container()?;
     process::drop_capabilities();
     let image = hook.read(&rootfs)?;

@@ -242,8 +242,8 @@ fn read(file: &Path) -> Result<String> {
     }
 }
 
-/// Writes a file in place of the old one, whose mode stays. A link of root's stays too, and one of another user's is
-/// refused: it would lead root to write where that user wants.
+/// Writes a file in place of the old one, whose mode stays. A link of root's stays too, and one of
+/// another user's is refused: it would lead root to write where that user wants.
 pub(super) fn write(file: &Path, text: &str) -> Result<()> {
     let what = || file.display().to_string();
     let root = Root::open("/").context(Code::Config, what)?;

@@ -130,7 +130,8 @@ fn run(asked: &Asked) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses a directory that a person names and in which a user other than root decides where the nodes are made.
+/// Refuses a directory that a person names and in which a user other than root decides where the
+/// nodes are made.
 fn prove_dev(roots: &Roots) -> Result<()> {
     owned::find_lasting(&roots.dev_path).map(drop)
 }

@@ -19,11 +19,11 @@ const OPTIONAL: [&str; 3] = ["/dev/dri", "/dev/nvidia-modeset", "/dev/nvidia-uvm
 /// What the module of the packages is for.
 const MODULE: (&str, &str) = ("container_t", "xserver_misc_device_t");
 
-/// Refuses a container whose processes the policy would keep from a device that it needs. Returns a warning for each
-/// other denied device.
+/// Refuses a container whose processes the policy would keep from a device that it needs. Returns a
+/// warning for each other denied device.
 ///
-/// A node that the runtime has made has the label of the container's files. In a user namespace runtimes bind the
-/// host's node instead, and nothing is known of its label here.
+/// A node that the runtime has made has the label of the container's files. In a user namespace
+/// runtimes bind the host's node instead, and nothing is known of its label here.
 ///
 /// # Errors
 /// [`Code::Selinux`].
@@ -108,7 +108,8 @@ mod tests {
     const PROCESS: &str = "u:r:container_t:s0";
     const NODE: &str = "u:object_r:device_t:s0";
 
-    /// A policy that denies everything on labels as long as [`NODE`]: what is behind the question is the answer.
+    /// A policy that denies everything on labels as long as [`NODE`]: what is behind the question
+    /// is the answer.
     fn denying() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
         let fs = dir.path().join("fs/selinux");
