@@ -107,7 +107,7 @@ fn write_all(
     Ok(())
 }
 
-/// Gives the files back their content, and the record what it said.
+/// Gives the files back their content, and the record its old content.
 fn roll_back(job: &Job, place: &Place, before: &Record, record: &Record, touched: &[Stored]) -> Result<()> {
     if job.dry_run {
         return Ok(());

@@ -73,7 +73,7 @@ impl Program {
         Self::first_in(&DIRS.map(Path::new), text)
     }
 
-    /// The first program of that name in `dirs`, none of which lets anybody else put one before it.
+    /// The first program of that name in `dirs`. Fails where another user can put one before it.
     fn first_in(dirs: &[&Path], name: &str) -> Result<Self> {
         for dir in dirs {
             match Self::prove(&dir.join(name)) {
