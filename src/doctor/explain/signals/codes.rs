@@ -1,0 +1,377 @@
+//! Errors of CUDA, of NVML and of ours: their numbers in the syntax of what prints them, their names, their messages.
+
+use crate::compat::errors;
+
+use super::Signals;
+use crate::doctor::explain::text::{Text, is_word};
+
+const CUDA: &str = include_str!("cuda-messages.tsv");
+const NVML: &str = include_str!("nvml-messages.tsv");
+
+/// Numbers and names that are looked at: a log of errors repeats them.
+const TRIES: usize = 2000;
+
+/// An error that the text names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::doctor::explain) enum Named {
+    /// Of CUDA, by its number.
+    Cuda(u32),
+    /// Of NVML, by its number.
+    Nvml(u32),
+    /// `NVOCI-2003`: an error or a check.
+    Own(u16),
+}
+
+impl Named {
+    /// As entries call it: `cuda:35`.
+    pub(in crate::doctor::explain) fn key(self) -> String {
+        match self {
+            Self::Cuda(number) => format!("cuda:{number}"),
+            Self::Nvml(number) => format!("nvml:{number}"),
+            Self::Own(number) => format!("nvoci:{number}"),
+        }
+    }
+}
+
+/// What CUDA calls itself directly before the number or the message of an error.
+const CUDA_SAYS: &[&str] = &[
+    "cuda",
+    "cuda err",
+    "cuda error",
+    "cuda error code",
+    "cuda error no",
+    "cuda error number",
+    "cuda failure",
+    "cuda driver error",
+    "cuda runtime error",
+    "cuda runtime api error",
+    "cuda initialization",
+    "cuda initialization error",
+    "cuda initialization failure with error",
+    "cuda driver library init failure",
+    "cuda driver library failed to get device context",
+    "cuinit",
+    "cuinit err",
+    "cuinit error",
+    "cuinit failed",
+    "cuinit failed with",
+    "cuinit returned",
+    "cuinit results in",
+    "initialize cuda",
+    "cudasuccess",
+    "curesult",
+    "cudaerror",
+    "cudaerror_t",
+];
+
+/// What NVML calls itself directly before the message of an error.
+const NVML_SAYS: &[&str] = &[
+    "nvml",
+    "nvml error",
+    "nvml err",
+    "nvml.init",
+    "nvmlinit",
+    "nvmlinit failed",
+    "nvml with error",
+    "nvml library; err",
+    "nvml failed",
+    "nvml returned",
+    "nvml initialization",
+    "nvml initialization error",
+    "nvml initialization failed",
+];
+
+/// Words before a number that make it the number of an error, where CUDA or NVML is named nearby.
+const ERRORS: &[&str] = &[
+    "error", "err", "code", "failed", "failure", "returned", "status", "result", "ret", "return",
+];
+
+/// Words whose number is that of a process, a protocol or a line.
+const OTHERS: &[&str] = &[
+    "exit", "exited", "exitcode", "http", "https", "rc", "curl", "errno", "signal", "line", "port", "pid", "thread",
+    "rank", "apt", "dpkg", "npm", "make", "mysql", "sql", "ldconfig", "process", "ninja", "gcc", "ld", "cmake", "os",
+];
+
+/// Names of functions of CUDA begin with these.
+const CUDA_CALLS: &[&str] = &["cuda", "cuinit", "cudevice", "cuctx", "cumem", "cumodule", "cudriver", "culaunch"];
+
+/// Adds what the text names.
+pub(super) fn find(text: &Text, signals: &mut Signals) {
+    words(text, signals);
+    for (table, of) in [(CUDA, Named::Cuda as fn(u32) -> Named), (NVML, Named::Nvml)] {
+        for (number, _, messages) in rows(table) {
+            for message in messages.split('|').filter(|m| *m != "-") {
+                if let Some(at) = place(text, message, number, of(0)) {
+                    signals.name(of(number), at..at + message.len());
+                }
+            }
+        }
+    }
+}
+
+/// Number, names and messages of the rows of a table.
+fn rows(table: &'static str) -> impl Iterator<Item = (u32, &'static str, &'static str)> {
+    table.lines().filter(|l| !l.starts_with('#')).filter_map(|line| {
+        let mut cells = line.split('\t');
+        Some((cells.next()?.parse().ok()?, cells.next()?, cells.next()?))
+    })
+}
+
+/// Where the text holds the message as CUDA or NVML prints it.
+fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<usize> {
+    let generic = message.strip_prefix('!');
+    let words = generic.unwrap_or(message);
+    if !text.may_hold(words) {
+        return None;
+    }
+    let is_nvml = matches!(of, Named::Nvml(_));
+    text.flat().match_indices(words).take(TRIES).map(|(at, _)| at).find(|at| {
+        if generic.is_none() {
+            return words.contains("cuda") || is_nvml || super::is_about_gpus(text);
+        }
+        if is_nvml {
+            return after_nvml(text, *at);
+        }
+        // `UNKNOWN ERROR (303)`: the number says which.
+        let numbered = text.after(at + words.len(), 4).starts_with(" (") && number == 999;
+        after_cuda(text, *at) && !numbered
+    })
+}
+
+/// Whether CUDA names itself directly before `at`: `CUDA error: `, `failed call to cuInit: CUDA_ERROR_UNKNOWN: `.
+fn after_cuda(text: &Text, at: usize) -> bool {
+    let lead = trimmed(text.before(at, 64));
+    let lead = lead.rsplit_once("(").filter(|(_, n)| n.parse::<u32>().is_ok()).map_or(lead, |(l, _)| trimmed(l));
+    CUDA_SAYS.iter().any(|says| ends_with_words(lead, says)) || {
+        let last = lead.rsplit(|c| !is_word(c)).next().unwrap_or_default();
+        last.starts_with("cuda_error") || (last.starts_with("cudaerror") && last.len() > 9)
+    }
+}
+
+/// Whether NVML names itself directly before `at`: `Failed to initialize NVML: `.
+fn after_nvml(text: &Text, at: usize) -> bool {
+    let lead = trimmed(text.before(at, 64));
+    let last = lead.rsplit(|c| !is_word(c)).next().unwrap_or_default();
+    NVML_SAYS.iter().any(|says| ends_with_words(lead, says))
+        || ["nvmlerror", "nvml_error", "nvmldevice"].iter().any(|name| last.starts_with(name))
+}
+
+/// Without the punctuation between a word and its number.
+fn trimmed(text: &str) -> &str {
+    text.trim_end_matches([' ', ':', '=', '(', ')', '[', '#', '\'', '"', '-', '`', '.', ','])
+}
+
+/// Whether the last words of `text` are `words`.
+fn ends_with_words(text: &str, words: &str) -> bool {
+    text.strip_suffix(words).is_some_and(|t| !t.ends_with(is_word))
+}
+
+/// Names, and numbers with what stands around them.
+fn words(text: &Text, signals: &mut Signals) {
+    let flat = text.flat();
+    let few = flat.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).take(4).count();
+    let mut tries = 0;
+    let mut at = 0;
+    for word in flat.split(|c| !is_word(c)) {
+        let start = at;
+        at += word.len() + text.flat().get(at + word.len()..).and_then(|t| t.chars().next()).map_or(0, char::len_utf8);
+        let is_number = word.len() <= 5 && word.bytes().next().is_some_and(|b| b.is_ascii_digit());
+        let is_name = word.starts_with("cuda") || word.starts_with("nvml");
+        if !is_number && !is_name {
+            continue;
+        }
+        tries += 1;
+        if tries > TRIES {
+            return;
+        }
+        let range = start..start + word.len();
+        if is_name {
+            if let Some(named) = by_name(word) {
+                signals.name(named, range);
+            }
+        } else if let Ok(number) = word.parse() {
+            let named = by_number(text, &range, number, few);
+            if named.is_empty() && number > 0 && of_cuda(text, &range) {
+                signals.add("cuda:other", range.clone(), vec![("number", number.to_string())]);
+            }
+            for named in named {
+                signals.name(named, range.clone());
+            }
+        }
+    }
+}
+
+/// What a number is the number of.
+fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
+    let lead = trimmed(text.before(at.start, 64));
+    let last: Vec<&str> = lead.rsplit(|c| !is_word(c)).filter(|w| !w.is_empty()).take(4).collect();
+    let own = || u16::try_from(number).ok().filter(|n| *n >= 1000).map(Named::Own);
+    if last.first() == Some(&"nvoci") {
+        return own().into_iter().collect();
+    }
+    if few == 1 {
+        // Nothing but the number: whatever has it.
+        return cuda(number).into_iter().chain(nvml(number)).chain(own()).collect();
+    }
+    let is_error = last.first().is_some_and(|w| ERRORS.contains(w));
+    if last.iter().any(|w| OTHERS.contains(w)) {
+        return Vec::new();
+    }
+    let near = |names: &[&str]| {
+        lead.split(|c| !is_word(c)).any(|w| names.iter().any(|n| w.starts_with(n)))
+    };
+    if last.first() == Some(&"nvml") || (is_error && near(&["nvml"])) {
+        return nvml(number).into_iter().collect();
+    }
+    let after = text.after(at.end, 48);
+    // `[100] Call to cuInit`; `Error 802: system not yet initialized`.
+    let call = after.trim_start_matches([']', ' ']).starts_with("call to cu");
+    let message = || says(after.trim_start_matches([' ', ':', ')', '-', '(', ',']), number);
+    // A code that its name stands behind is that name's: `code=30(cudaErrorUnknown)`.
+    if after.trim_start_matches(' ').starts_with("(cuda") {
+        return Vec::new();
+    }
+    // `CUDA 12` alone is a version, unless it is all that was typed.
+    let by_cuda = of_cuda(text, at) || (few <= 2 && last.first() == Some(&"cuda"));
+    let unknown = ends_with_words(lead, "unknown error") && near(&["cuinit"]);
+    let typed = few <= 3 && is_error;
+    if by_cuda || call || unknown || typed || (is_error && (near(CUDA_CALLS) || message())) {
+        return cuda(number).into_iter().collect();
+    }
+    Vec::new()
+}
+
+type Range = std::ops::Range<usize>;
+
+/// Whether CUDA prints the number as that of an error.
+fn of_cuda(text: &Text, at: &Range) -> bool {
+    let lead = trimmed(text.before(at.start, 64));
+    CUDA_SAYS.iter().skip(1).any(|says| ends_with_words(lead, says))
+}
+
+/// Whether `text` begins with a message of that error, or with as much of one as there is.
+fn says(text: &str, number: u32) -> bool {
+    rows(CUDA).filter(|(n, ..)| *n == number).any(|(_, _, messages)| {
+        messages.split('|').any(|message| {
+            let message = message.trim_start_matches('!');
+            let same = message.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+            same >= 12 || same == message.len()
+        })
+    })
+}
+
+/// An error by the name that the headers or the bindings of Python give it.
+fn by_name(word: &str) -> Option<Named> {
+    let is = |name: &&str| name.eq_ignore_ascii_case(word);
+    if let Some(name) = word.strip_prefix("nvml_error_") {
+        let known = |k: &errors::Known| k.names.iter().flatten().any(|n| n.eq_ignore_ascii_case(name));
+        return errors::nvml().find(known).map(|k| Named::Nvml(k.number));
+    }
+    if let Some(name) = word.strip_prefix("nvmlerror_") {
+        return rows(NVML).find(|(_, names, _)| names.eq_ignore_ascii_case(name)).map(|(n, ..)| Named::Nvml(n));
+    }
+    let headers = errors::cuda().find(|k| k.names.iter().flatten().any(is)).map(|k| k.number);
+    headers
+        .or_else(|| rows(CUDA).find(|(_, names, _)| names.split(',').any(|n| is(&n))).map(|(n, ..)| n))
+        .map(Named::Cuda)
+}
+
+/// Numbers before CUDA 10.1 whose errors have others now.
+const OLD: &[(u32, u32)] = &[(8, 98), (10, 101), (30, 999), (38, 100), (39, 214), (48, 209), (59, 710), (71, 801), (77, 700)];
+
+fn cuda(number: u32) -> Option<Named> {
+    let number = OLD.iter().find(|(old, _)| *old == number).map_or(number, |(_, new)| *new);
+    let known = errors::cuda().any(|k| k.number == number) || rows(CUDA).any(|(n, ..)| n == number);
+    known.then_some(Named::Cuda(number))
+}
+
+fn nvml(number: u32) -> Option<Named> {
+    errors::nvml().any(|k| k.number == number).then_some(Named::Nvml(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(text: &str) -> Vec<String> {
+        let mut signals = Signals::default();
+        find(&Text::new(text), &mut signals);
+        signals.named().iter().map(|n| n.key()).collect()
+    }
+
+    #[test]
+    fn numbers_and_names() {
+        for (text, expected) in [
+            ("803", &["cuda:803"][..]),
+            ("18", &["nvml:18"]),
+            ("3", &["cuda:3", "nvml:3"]),
+            ("2003", &["nvoci:2003"]),
+            ("nvoci-2003", &["nvoci:2003"]),
+            ("... [nvoci-7101]", &["nvoci:7101"]),
+            ("nvml 18", &["nvml:18"]),
+            ("nvml error: 18", &["nvml:18"]),
+            ("cudaerrorinsufficientdriver", &["cuda:35"]),
+            ("cuda_error_no_device", &["cuda:100"]),
+            ("nvml_error_lib_rm_version_mismatch", &["nvml:18"]),
+            ("pynvml.NVMLError_NoPermission: x", &["nvml:4"]),
+            ("cuda error 3: initialization error", &["cuda:3"]),
+            ("error 804: forward compatibility", &["cuda:804"]),
+            ("cuinit failed: 999", &["cuda:999"]),
+            ("code=209(cudaerrornokernelimagefordevice)", &["cuda:209"]),
+            ("code=30(cudaErrorUnknown) \"cudaGetDeviceCount()\"", &["cuda:999"]),
+            ("cuda 100", &["cuda:100"]),
+            ("cuda runtime error (30) : unknown error at THC.cu:50", &["cuda:999"]),
+            ("error == cudaSuccess (46 vs. 0)", &["cuda:46"]),
+            ("failed call to cuInit: UNKNOWN ERROR (303)", &["cuda:303"]),
+            ("CUDA 10.2 and CUDA 12", &[]),
+            ("[100] Call to cuInit results in", &["cuda:100"]),
+            ("cuda driver library init failure: 205", &[]),
+            ("cuInit err: 802", &["cuda:802"]),
+            ("CUDA error: device-side assert triggered", &["cuda:710"]),
+            // Neither is an error of CUDA's.
+            ("exit status 1", &[]),
+            ("ldconfig failed with error code: 1", &[]),
+            ("driver version 535.104.05", &[]),
+            ("line 100", &[]),
+            ("exited with code 35", &[]),
+            ("HTTP 804", &[]),
+            ("HTTP error 804", &[]),
+            ("rc=1", &[]),
+            ("cudnn installer exited with code 35", &[]),
+            ("curl: (35) OpenSSL error", &[]),
+            ("worker: error 803 of the upstream server", &[]),
+            ("mount: operation not permitted", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(keys(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn messages_without_numbers() {
+        for (text, expected) in [
+            ("no CUDA-capable device is detected", &["cuda:100"][..]),
+            ("failed to initialize CUDA: unknown error", &["cuda:999"]),
+            ("failed call to cuInit: CUDA_ERROR_UNKNOWN: unknown error", &["cuda:999"]),
+            ("Failed to initialize NVML: Unknown Error", &["nvml:999"]),
+            ("nvml error: driver not loaded", &["nvml:9"]),
+            ("NVML Shared Library Not Found", &["nvml:12"]),
+            ("unknown error", &[]),
+            ("CUDA is fine. postgres: unknown error", &[]),
+            ("driver not loaded", &[]),
+        ] {
+            assert_eq!(keys(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn tables_are_whole() {
+        for table in [CUDA, NVML] {
+            let lines = table.lines().filter(|l| !l.starts_with('#')).count();
+            assert_eq!(rows(table).count(), lines);
+            for (_, _, messages) in rows(table) {
+                assert_eq!(messages, messages.to_lowercase());
+            }
+        }
+    }
+}

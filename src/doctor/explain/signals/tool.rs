@@ -1,0 +1,66 @@
+//! The messages of `nvidia-container-cli`: `CLASS error: DETAIL`.
+
+use super::Signals;
+use crate::doctor::explain::text::Text;
+
+/// Messages that are looked at: an engine repeats them.
+const TRIES: usize = 200;
+
+/// Its classes of errors.
+const CLASSES: &[&str] = &[
+    "initialization",
+    "requirement",
+    "mount",
+    "device",
+    "ldcache",
+    "container",
+    "detection",
+    "permission",
+    "input",
+    "configuration",
+];
+
+/// Adds the class and the detail of each message.
+pub(super) fn find(text: &Text, signals: &mut Signals) {
+    let at = ["nvidia-container-cli", "libnvidia-container", "nvc_container"];
+    for name in at {
+        for (at, _) in text.flat().match_indices(name).take(TRIES) {
+            let Some((start, class)) = class(text, at) else {
+                continue;
+            };
+            let from = start + class.len() + " error: ".len();
+            let detail = text.after(from, 160);
+            let end = [": unknown", "\"", "'", " nvidia-container", " error response"]
+                .iter()
+                .filter_map(|stop| detail.find(stop))
+                .min()
+                .unwrap_or(detail.len());
+            let detail = text.kept(from..from + end).trim_end_matches(['.', ' ', ':']).to_owned();
+            signals.add(format!("cli:{class}"), start..from + end, vec![("detail", detail)]);
+        }
+    }
+}
+
+/// The class of the message that the program's name at `at` begins.
+fn class(text: &Text, at: usize) -> Option<(usize, &'static str)> {
+    let rest = text.after(at, 64);
+    let (_, message) = rest.split_once(": ")?;
+    let class = CLASSES.iter().find(|c| message.strip_prefix(**c).is_some_and(|m| m.starts_with(" error: ")))?;
+    Some((at + rest.len() - message.len(), class))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_and_details() {
+        let text = Text::new("stderr: nvidia-container-cli.real: mount error: stat failed: /x: no such file\\n\": unknown");
+        let mut signals = Signals::default();
+        find(&text, &mut signals);
+        let signal = signals.get("cli:mount").unwrap();
+        assert_eq!(signal.slots, [("detail", "stat failed: /x: no such file".to_owned())]);
+        find(&Text::new("nvidia-container-cli: fine"), &mut signals);
+        assert_eq!(signals.found.len(), 1);
+    }
+}
