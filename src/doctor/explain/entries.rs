@@ -16,7 +16,7 @@ const ENTRIES: &[&str] = &[
 
 /// Signals begin with these; what else stands in a `match` is text.
 const KEYS: &[&str] = &[
-    "about:", "cli:", "cuda:", "dri:", "lib:", "libc:", "link:", "node:", "nvml:", "short:", "symbol:", "tegra:", "xid:",
+    "about:", "cli:", "cuda:", "dri:", "gpu:", "lib:", "libc:", "link:", "node:", "nvml:", "short:", "symbol:", "tegra:", "xid:",
 ];
 
 /// What a signal weighs against text.

@@ -168,8 +168,8 @@ fn by_code(named: Named) -> Option<Finding> {
         return own(number).map(|(severity, summary, fix)| Finding::new(&KNOWN, severity, name(named), summary).fix(fix));
     }
     known(named).map(|known| {
-        let cause = known.in_container.unwrap_or(known.meaning);
-        Finding::new(&KNOWN, Severity::Fail, name(named), cause)
+        let place = known.in_container.map_or_else(String::new, |c| format!(": {c}"));
+        Finding::new(&KNOWN, Severity::Fail, name(named), format!("{}{place}", known.meaning))
     })
 }
 

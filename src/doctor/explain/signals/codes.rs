@@ -33,67 +33,25 @@ impl Named {
     }
 }
 
-/// What CUDA calls itself directly before the number or the message of an error.
-const CUDA_SAYS: &[&str] = &[
-    "cuda",
-    "cuda err",
-    "cuda error",
-    "cuda error code",
-    "cuda error no",
-    "cuda error number",
-    "cuda failure",
-    "cuda driver error",
-    "cuda runtime error",
-    "cuda runtime api error",
-    "cuda initialization",
-    "cuda initialization error",
-    "cuda initialization failure with error",
-    "cuda driver library init failure",
-    "cuda driver library failed to get device context",
-    "cuinit",
-    "cuinit err",
-    "cuinit error",
-    "cuinit failed",
-    "cuinit failed with",
-    "cuinit returned",
-    "cuinit results in",
-    "initialize cuda",
-    "cudasuccess",
-    "curesult",
-    "cudaerror",
-    "cudaerror_t",
+/// Words that stand between a name of CUDA's or NVML's and the number or message of its error:
+/// `cuda driver library init failure: 205`, `failed call to cuInit: UNKNOWN ERROR (303)`.
+const BETWEEN: &[&str] = &[
+    "and", "api", "be", "call", "check", "code", "context", "could", "device", "driver", "due", "err", "error", "errors",
+    "exception", "fail", "failed", "failure", "get", "has", "in", "init", "initialization", "initialize", "initializing",
+    "initialized", "is", "library", "msg", "no", "not", "number", "ret", "result", "results", "return", "returned",
+    "returns", "runtime", "status", "to", "unexpected", "unknown", "value", "was", "with",
 ];
 
-/// What NVML calls itself directly before the message of an error.
-const NVML_SAYS: &[&str] = &[
-    "nvml",
-    "nvml error",
-    "nvml err",
-    "nvml.init",
-    "nvmlinit",
-    "nvmlinit failed",
-    "nvml with error",
-    "nvml library; err",
-    "nvml failed",
-    "nvml returned",
-    "nvml initialization",
-    "nvml initialization error",
-    "nvml initialization failed",
-];
-
-/// Words before a number that make it the number of an error, where CUDA or NVML is named nearby.
+/// Words before a number that make it the number of an error.
 const ERRORS: &[&str] = &[
-    "error", "err", "code", "failed", "failure", "returned", "status", "result", "ret", "return",
+    "error", "err", "code", "fail", "failed", "failure", "returned", "status", "result", "ret", "return", "results",
 ];
 
-/// Words whose number is that of a process, a protocol or a line.
-const OTHERS: &[&str] = &[
-    "exit", "exited", "exitcode", "http", "https", "rc", "curl", "errno", "signal", "line", "port", "pid", "thread",
-    "rank", "apt", "dpkg", "npm", "make", "mysql", "sql", "ldconfig", "process", "ninja", "gcc", "ld", "cmake", "os",
-];
+/// Names of CUDA's that are an error's number by themselves.
+const NUMBERED: &[&str] = &["curesult", "cudasuccess", "gpuassert", "cudaerror", "cudaerror_t", "cuinit"];
 
-/// Names of functions of CUDA begin with these.
-const CUDA_CALLS: &[&str] = &["cuda", "cuinit", "cudevice", "cuctx", "cumem", "cumodule", "cudriver", "culaunch"];
+/// Words of a short text whose number is that of a process or a protocol.
+const OTHERS: &[&str] = &["exit", "exited", "http", "https", "rc", "curl", "errno", "signal", "line", "port", "npm", "status"];
 
 /// Adds what the text names.
 pub(super) fn find(text: &Text, signals: &mut Signals) {
@@ -129,41 +87,58 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
         if generic.is_none() {
             return words.contains("cuda") || is_nvml || super::is_about_gpus(text);
         }
-        if is_nvml {
-            return after_nvml(text, *at);
-        }
         // `UNKNOWN ERROR (303)`: the number says which.
-        let numbered = text.after(at + words.len(), 4).starts_with(" (") && number == 999;
-        after_cuda(text, *at) && !numbered
+        let numbered = number == 999 && text.after(at + words.len(), 4).starts_with(" (");
+        let leader = leader(text, *at);
+        !numbered && leader.is_some_and(|l| if is_nvml { l.is_nvml() } else { l.is_cuda() })
     })
 }
 
-/// Whether CUDA names itself directly before `at`: `CUDA error: `, `failed call to cuInit: CUDA_ERROR_UNKNOWN: `.
-fn after_cuda(text: &Text, at: usize) -> bool {
-    let lead = trimmed(text.before(at, 64));
-    let lead = lead.rsplit_once("(").filter(|(_, n)| n.parse::<u32>().is_ok()).map_or(lead, |(l, _)| trimmed(l));
-    CUDA_SAYS.iter().any(|says| ends_with_words(lead, says)) || {
-        let last = lead.rsplit(|c| !is_word(c)).next().unwrap_or_default();
-        last.starts_with("cuda_error") || (last.starts_with("cudaerror") && last.len() > 9)
+/// Who prints the number or the message at a place.
+struct Leader<'t> {
+    name: &'t str,
+    /// Whether a word between says that it is an error.
+    error: bool,
+}
+
+impl Leader<'_> {
+    fn is_cuda(&self) -> bool {
+        self.name.contains("cuda")
+            || ["cuinit", "curesult", "gpuassert", "cucheck"].iter().any(|n| self.name.starts_with(n))
+    }
+
+    fn is_nvml(&self) -> bool {
+        self.name.contains("nvml")
     }
 }
 
-/// Whether NVML names itself directly before `at`: `Failed to initialize NVML: `.
-fn after_nvml(text: &Text, at: usize) -> bool {
-    let lead = trimmed(text.before(at, 64));
-    let last = lead.rsplit(|c| !is_word(c)).next().unwrap_or_default();
-    NVML_SAYS.iter().any(|says| ends_with_words(lead, says))
-        || ["nvmlerror", "nvml_error", "nvmldevice"].iter().any(|name| last.starts_with(name))
+/// The last word before `at` that is not of [`BETWEEN`], if no sentence ends between.
+fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
+    let lead = text.before(at, 96);
+    let mut error = false;
+    let mut end = lead.len();
+    loop {
+        let rest = lead.get(..end)?;
+        let trimmed = rest.trim_end_matches(|c| !is_word(c));
+        let separator = rest.get(trimmed.len()..)?;
+        if separator.contains(". ") || separator.contains(['!', '?']) {
+            return None;
+        }
+        let start = trimmed.rfind(|c| !is_word(c)).map_or(0, |i| i + trimmed.get(i..).and_then(|t| t.chars().next()).map_or(1, char::len_utf8));
+        let name = trimmed.get(start..).filter(|n| !n.is_empty())?;
+        error |= ERRORS.contains(&name);
+        if !BETWEEN.contains(&name) && !name.bytes().all(|b| b.is_ascii_digit()) {
+            // A directory is nobody who prints an error.
+            let path = trimmed.get(..start)?.ends_with('/');
+            return (!path).then_some(Leader { name, error });
+        }
+        end = start;
+    }
 }
 
 /// Without the punctuation between a word and its number.
 fn trimmed(text: &str) -> &str {
     text.trim_end_matches([' ', ':', '=', '(', ')', '[', '#', '\'', '"', '-', '`', '.', ','])
-}
-
-/// Whether the last words of `text` are `words`.
-fn ends_with_words(text: &str, words: &str) -> bool {
-    text.strip_suffix(words).is_some_and(|t| !t.ends_with(is_word))
 }
 
 /// Names, and numbers with what stands around them.
@@ -176,7 +151,9 @@ fn words(text: &Text, signals: &mut Signals) {
         let start = at;
         at += word.len() + text.flat().get(at + word.len()..).and_then(|t| t.chars().next()).map_or(0, char::len_utf8);
         let is_number = word.len() <= 5 && word.bytes().next().is_some_and(|b| b.is_ascii_digit());
-        let is_name = word.starts_with("cuda") || word.starts_with("nvml");
+        // go-nvml prints `ERROR_LIBRARY_NOT_FOUND`.
+        let is_go = word.starts_with("error_") && text.before(start, 64).contains("nvml");
+        let is_name = word.starts_with("cuda") || word.starts_with("nvml") || is_go;
         if !is_number && !is_name {
             continue;
         }
@@ -203,7 +180,12 @@ fn words(text: &Text, signals: &mut Signals) {
 
 /// What a number is the number of.
 fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
-    let lead = trimmed(text.before(at.start, 64));
+    let lead = text.before(at.start, 64);
+    // `CUresult(-1)` is no error that has a name.
+    if lead.strip_suffix('-').is_some_and(|l| !l.ends_with(is_word)) {
+        return Vec::new();
+    }
+    let lead = trimmed(lead);
     let last: Vec<&str> = lead.rsplit(|c| !is_word(c)).filter(|w| !w.is_empty()).take(4).collect();
     let own = || u16::try_from(number).ok().filter(|n| *n >= 1000).map(Named::Own);
     if last.first() == Some(&"nvoci") {
@@ -214,28 +196,22 @@ fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
         return cuda(number).into_iter().chain(nvml(number)).chain(own()).collect();
     }
     let is_error = last.first().is_some_and(|w| ERRORS.contains(w));
-    if last.iter().any(|w| OTHERS.contains(w)) {
-        return Vec::new();
-    }
-    let near = |names: &[&str]| {
-        lead.split(|c| !is_word(c)).any(|w| names.iter().any(|n| w.starts_with(n)))
-    };
-    if last.first() == Some(&"nvml") || (is_error && near(&["nvml"])) {
+    let leader = leader(text, at.start);
+    if last.first() == Some(&"nvml") || leader.as_ref().is_some_and(|l| l.is_nvml() && l.error) {
         return nvml(number).into_iter().collect();
     }
     let after = text.after(at.end, 48);
-    // `[100] Call to cuInit`; `Error 802: system not yet initialized`.
-    let call = after.trim_start_matches([']', ' ']).starts_with("call to cu");
-    let message = || says(after.trim_start_matches([' ', ':', ')', '-', '(', ',']), number);
     // A code that its name stands behind is that name's: `code=30(cudaErrorUnknown)`.
     if after.trim_start_matches(' ').starts_with("(cuda") {
         return Vec::new();
     }
-    // `CUDA 12` alone is a version, unless it is all that was typed.
-    let by_cuda = of_cuda(text, at) || (few <= 2 && last.first() == Some(&"cuda"));
-    let unknown = ends_with_words(lead, "unknown error") && near(&["cuinit"]);
-    let typed = few <= 3 && is_error;
-    if by_cuda || call || unknown || typed || (is_error && (near(CUDA_CALLS) || message())) {
+    let by_cuda = leader.is_some_and(|l| l.is_cuda() && (l.error || NUMBERED.contains(&l.name)));
+    // `[100] Call to cuInit`; `Error 802: system not yet initialized`.
+    let call = after.trim_start_matches([']', ' ']).starts_with("call to cu");
+    let message = is_error && says(after.trim_start_matches([' ', ':', ')', '-', '(', ',']), number);
+    // A person who types what is to be explained: `error 803`, `CUDA 100`.
+    let typed = few <= 3 && !last.iter().any(|w| OTHERS.contains(w)) && (is_error || last == ["cuda"]);
+    if by_cuda || call || message || typed {
         return cuda(number).into_iter().collect();
     }
     Vec::new()
@@ -245,8 +221,7 @@ type Range = std::ops::Range<usize>;
 
 /// Whether CUDA prints the number as that of an error.
 fn of_cuda(text: &Text, at: &Range) -> bool {
-    let lead = trimmed(text.before(at.start, 64));
-    CUDA_SAYS.iter().skip(1).any(|says| ends_with_words(lead, says))
+    leader(text, at.start).is_some_and(|l| l.is_cuda() && (l.error || NUMBERED.contains(&l.name)))
 }
 
 /// Whether `text` begins with a message of that error, or with as much of one as there is.
@@ -263,7 +238,7 @@ fn says(text: &str, number: u32) -> bool {
 /// An error by the name that the headers or the bindings of Python give it.
 fn by_name(word: &str) -> Option<Named> {
     let is = |name: &&str| name.eq_ignore_ascii_case(word);
-    if let Some(name) = word.strip_prefix("nvml_error_") {
+    if let Some(name) = word.strip_prefix("nvml_error_").or_else(|| word.strip_prefix("error_")) {
         let known = |k: &errors::Known| k.names.iter().flatten().any(|n| n.eq_ignore_ascii_case(name));
         return errors::nvml().find(known).map(|k| Named::Nvml(k.number));
     }
@@ -327,6 +302,7 @@ mod tests {
             ("[100] Call to cuInit results in", &["cuda:100"]),
             ("cuda driver library init failure: 205", &[]),
             ("cuInit err: 802", &["cuda:802"]),
+            ("failed call to cuInit: CUresult(-1)", &[]),
             ("CUDA error: device-side assert triggered", &["cuda:710"]),
             // Neither is an error of CUDA's.
             ("exit status 1", &[]),
@@ -340,6 +316,11 @@ mod tests {
             ("cudnn installer exited with code 35", &[]),
             ("curl: (35) OpenSSL error", &[]),
             ("worker: error 803 of the upstream server", &[]),
+            ("CUDA Driver UNAVAILABLE (cuInit(0) returned 804)", &["cuda:804"]),
+            ("cuda driver library failed to get device context 801", &["cuda:801"]),
+            ("cudaGetDeviceCount failed: code 34", &["cuda:34"]),
+            ("cuda-installer failed with exit code 100", &[]),
+            ("CUDA driver version 100", &[]),
             ("mount: operation not permitted", &[]),
             ("", &[]),
         ] {
@@ -355,6 +336,11 @@ mod tests {
             ("failed call to cuInit: CUDA_ERROR_UNKNOWN: unknown error", &["cuda:999"]),
             ("Failed to initialize NVML: Unknown Error", &["nvml:999"]),
             ("nvml error: driver not loaded", &["nvml:9"]),
+            ("nvml init failed: Unknown Error", &["nvml:999"]),
+            ("failed to create NVML: ERROR_LIBRARY_NOT_FOUND", &["nvml:12"]),
+            ("GPUassert: unknown error", &["cuda:999"]),
+            ("cu->cuInit(0) failed -> unknown error", &["cuda:999"]),
+            ("/usr/local/cuda: operation not permitted", &[]),
             ("NVML Shared Library Not Found", &["nvml:12"]),
             ("unknown error", &[]),
             ("CUDA is fine. postgres: unknown error", &[]),

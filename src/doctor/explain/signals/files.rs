@@ -45,6 +45,51 @@ pub(super) fn find(text: &Text, signals: &mut Signals) {
         }
     }
     xids(text, signals);
+    absent(text, signals);
+}
+
+/// What is said behind a GPU that is not there.
+const ABSENT: &[&str] = &[
+    "not available",
+    "unavailable",
+    "not found",
+    "not detected",
+    "not recognized",
+    "not visible",
+    "required",
+    "could not be found",
+    "was found",
+    "were found",
+    "found",
+    "detected",
+    "available",
+    "on this machine",
+    "on this system",
+];
+
+/// `CUDA unavailable`, `no NVIDIA GPU detected`, `could not find any GPU`.
+fn absent(text: &Text, signals: &mut Signals) {
+    for name in ["gpu", "cuda", "nvidia device"] {
+        for (at, _) in text.flat().match_indices(name).take(TRIES) {
+            let lead = text.before(at, 40);
+            let is_part = lead.ends_with(|c: char| is_word(c) || matches!(c, '-' | '/' | '.'));
+            let rest = text.after(at + name.len(), 40);
+            let rest = rest.trim_start_matches("s ").trim_start();
+            let rest = ["devices ", "device ", "support ", "was ", "were ", "is ", "are "]
+                .iter()
+                .fold(rest, |rest, word| rest.strip_prefix(word).unwrap_or(rest));
+            // `no GPU found`, but `GPU not found`.
+            let lead = lead.trim_end_matches(' ');
+            let lead = ["nvidia", "cuda", "compatible", "usable", "supported"]
+                .iter()
+                .fold(lead, |lead, word| lead.strip_suffix(word).map_or(lead, |l| l.trim_end_matches([' ', '-'])));
+            let none = [" no", " any", " without", "without a", ":no"].iter().any(|n| lead.ends_with(n)) || lead == "no";
+            let said = ABSENT.iter().position(|words| rest.starts_with(words));
+            if !is_part && said.is_some_and(|i| i < 8 || none) {
+                signals.add("gpu:absent", at..at + name.len(), Vec::new());
+            }
+        }
+    }
 }
 
 /// `NVRM: Xid (PCI:0000:44:00): 79, …`: the driver's own numbers.
@@ -86,6 +131,12 @@ mod tests {
             ("NVRM: Xid (PCI:0000:44:00): 79, GPU has fallen off the bus", &["xid:lost"]),
             ("Xid 31", &["xid:application"]),
             ("taxid: x", &[]),
+            ("AssertionError: CUDA unavailable, invalid device 0 requested", &["gpu:absent"]),
+            ("Could not find any GPU on this machine", &["gpu:absent"]),
+            ("no NVIDIA GPU detected", &["gpu:absent"]),
+            ("Num GPUs Available: 1", &[]),
+            ("2 GPUs found", &[]),
+            ("GPU 0 detected", &[]),
         ] {
             let mut signals = Signals::default();
             find(&Text::new(text), &mut signals);

@@ -98,45 +98,16 @@ const LIBRARIES: &[(&str, &str)] = &[
 
 /// What stands before the name of a library that was not loaded.
 const NOT_LOADED: &[&str] = &[
-    "could not load dynamic library",
-    "could not load library",
-    "could not load the library",
-    "couldn't load",
-    "cannot load",
-    "can't load",
-    "failed to load",
-    "failed to load library",
-    "failed to open",
-    "failed to find",
-    "failed to dlopen",
-    "unable to load",
-    "unable to load library",
-    "unable to load cuda runtime",
-    "unable to find",
-    "unable to locate",
-    "unable to open",
-    "could not open",
-    "could not find",
-    "could not find library",
-    "couldn't find",
-    "cannot find",
-    "can't find",
-    "cannot open",
-    "cannot open shared library",
-    "error loading",
-    "error loading shared library",
-    "error loading library",
     "load library failed",
-    "missing library",
-    "missing",
-    "dlopen",
-    "dlopen failed",
     "loadlibrary failed",
+    "dlopen failed",
     "trying to load",
     "which depends on",
     "library not loaded",
     "library not found",
     "no such library",
+    "missing library",
+    "missing",
 ];
 
 /// What stands behind the name of a library that was not loaded.
@@ -255,13 +226,25 @@ fn state(text: &Text, start: usize, end: usize) -> Option<&'static str> {
     if BROKEN.iter().any(|b| after.starts_with(b)) {
         return Some("short");
     }
+    // What NVIDIA's toolkit looks for and can do without: `Could not locate X: pattern X not found`.
+    if after.starts_with(": pattern ") || text.before(start, 16).ends_with(": pattern ") {
+        return None;
+    }
     // The directories before the name, quotes and brackets.
     let path = text.before(start, 200);
     let path = path.rsplit([' ', '\'', '"', '`', '(']).next().unwrap_or_default();
     let lead = text.before(start - path.len().min(start), 64);
     let lead = lead.trim_end_matches([' ', ':', '\'', '"', '`', '(', '<', '{', '[']);
-    let before = NOT_LOADED.iter().any(|n| lead.ends_with(n));
+    let before = NOT_LOADED.iter().any(|n| lead.ends_with(n)) || is_refused(lead);
     (before || NOT_FOUND.iter().any(|n| after.starts_with(n))).then_some("lib")
+}
+
+/// Whether the words before the name are those of a failure to load it: `Couldn't open CUDA library`.
+fn is_refused(lead: &str) -> bool {
+    let words = || lead.rsplit(' ').take(6).map(|w| w.trim_end_matches([':', ',']));
+    let any = |of: &[&str]| words().any(|w| of.contains(&w));
+    any(&["not", "couldn't", "cannot", "can't", "failed", "failure", "unable", "error"])
+        && any(&["load", "loading", "open", "opening", "find", "locate", "dlopen", "import"])
 }
 
 fn symbols(text: &Text, signals: &mut Signals) {
@@ -379,9 +362,11 @@ mod tests {
             ("Error loading \"C:\\x\\onnxruntime_providers_cuda.dll\" which depends on \"cudnn64_9.dll\" which is missing",
                 &["lib:onnx", "lib:cuda"]),
             ("libnvinfer.so.7.1.3 file too short", &["short:tensorrt"]),
+            ("Couldn't open CUDA library libcuda.so.1. LD_LIBRARY_PATH: /x", &["lib:libcuda"]),
             ("libtinfo.so.6: cannot open shared object file", &[]),
             ("Successfully opened dynamic library libcudnn.so.8", &[]),
             ("/usr/lib/libcuda.so.1 is a link", &[]),
+            ("Could not locate libnvidia-egl-gbm.so.1: pattern libnvidia-egl-gbm.so.1 not found", &[]),
         ] {
             assert_eq!(keys(text), expected, "{text}");
         }
