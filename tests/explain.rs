@@ -79,8 +79,8 @@ fn real_texts() {
     for case in cases() {
         let half = case.half();
         let score = case.score();
-        let count = [case.kind, "ALL", if case.entries.is_empty() { "NOT GPU" } else { "GPU" }];
-        for kind in count {
+        let about = if case.entries.is_empty() { "NOT GPU" } else { "GPU" };
+        for kind in [case.kind, "ALL", about] {
             let count = counts[half].entry(kind).or_default();
             match &score {
                 Score::Right { severity } => {
@@ -109,5 +109,126 @@ fn real_texts() {
                 c.right, c.wrong, c.unknown, c.severity
             );
         }
+        let all = counts["ALL"];
+        let texts = all.right + all.wrong + all.unknown;
+        assert!(texts >= 130, "half {half} has {texts} texts");
+        assert!(all.right * 100 >= texts * 95, "half {half}: {all:?}");
+        assert!(all.severity * 100 >= texts * 95, "half {half}: {all:?}");
+        assert_eq!(counts["NOT GPU"].wrong, 0, "half {half}");
+    }
+}
+
+/// The text as engines, terminals and logs show it. Each must be explained as the text itself is.
+fn wrapped(text: &str) -> [String; 6] {
+    let quoted = text.replace('"', "\\\"").replace('\n', "\\n");
+    let words: Vec<&str> = text.split(' ').collect();
+    let narrow: Vec<String> = words.chunks(7).map(|words| words.join(" ")).collect();
+    [
+        format!(
+            "docker: Error response from daemon: OCI runtime create failed: runc create failed: {text}: unknown.\n"
+        ),
+        format!(
+            "container init caused \\\"error running hook: exit status 1, stdout: , stderr: {quoted}\\\\n\\\"\": unknown"
+        ),
+        text.lines()
+            .map(|line| format!("app-1  | 2024-05-01T10:00:00Z {line}\n"))
+            .collect(),
+        text.to_uppercase(),
+        narrow.join("\r\n    "),
+        format!(
+            "Traceback (most recent call last):\n  File \"/app/main.py\", line 100, in <module>\n    main()\n{text}\n"
+        ),
+    ]
+}
+
+#[test]
+fn wrappers_change_nothing() {
+    let first = |text: &str| explain(text).report.findings[0].subject.clone();
+    let mut changed = 0;
+    let mut all = 0;
+    for case in cases() {
+        let plain = first(case.text);
+        for text in wrapped(case.text) {
+            all += 1;
+            let now = first(&text);
+            if now != plain {
+                changed += 1;
+                println!("{plain} -> {now}: {text}");
+            }
+        }
+    }
+    assert!(changed * 100 <= all, "{changed} of {all}");
+}
+
+/// The next of a row of numbers (splitmix64).
+fn next(state: &mut u64) -> usize {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    usize::try_from((z ^ (z >> 31)) >> 33).unwrap()
+}
+
+/// A text that is damaged: cut, doubled, shuffled, with bytes of any kind in it.
+fn mutated(texts: &[&str], state: &mut u64) -> String {
+    const BYTES: &[&str] = &[
+        "\u{0}",
+        "\u{1b}[",
+        "\\",
+        "\\n",
+        "\"",
+        "\u{e4}",
+        "\u{1f600}",
+        "*",
+        "<",
+        ">",
+        "(",
+        ")",
+        ": ",
+        "\n",
+        "#012",
+        "&&",
+        "99999",
+        "-1",
+        ".so",
+        "lib",
+        "cuda",
+        "xid",
+        "/dev/nvidia",
+        "\u{130}",
+        "\u{fb01}",
+        "\u{2502}",
+        "%",
+        "error ",
+    ];
+    let mut chars: Vec<char> = texts[next(state) % texts.len()].chars().collect();
+    for _ in 0..=next(state) % 8 {
+        let at = next(state) % (chars.len() + 1);
+        let end = (at + next(state) % 40).min(chars.len());
+        match next(state) % 6 {
+            0 => drop(chars.drain(at..end)),
+            1 => drop(chars.splice(at..at, BYTES[next(state) % BYTES.len()].chars())),
+            2 => drop(chars.splice(at..at, chars[at..end].to_vec())),
+            3 => chars.truncate(at),
+            4 => chars.rotate_left(at),
+            _ => drop(chars.splice(at..at, texts[next(state) % texts.len()].chars())),
+        }
+    }
+    chars.into_iter().collect()
+}
+
+#[test]
+fn damaged_texts_are_explained_too() {
+    let texts: Vec<&str> = cases().map(|c| c.text).collect();
+    let mut state = 22;
+    for _ in 0..2000 {
+        let text = mutated(&texts, &mut state);
+        let explained = explain(&text);
+        let findings = &explained.report.findings;
+        assert!(!findings.is_empty() && findings.len() <= 80, "{text}");
+        // What the text holds is shown bounded, and JSON can hold it.
+        assert!(findings.iter().all(|f| f.cause.len() < 2000), "{text}");
+        assert!(explained.report.to_json().to_string().len() < 100_000, "{text}");
+        let _ = explained.report.to_text(false);
     }
 }

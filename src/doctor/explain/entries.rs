@@ -16,7 +16,8 @@ const ENTRIES: &[&str] = &[
 
 /// Signals begin with these; what else stands in a `match` is text.
 const KEYS: &[&str] = &[
-    "about:", "cli:", "cuda:", "dri:", "gpu:", "lib:", "libc:", "link:", "node:", "nvml:", "short:", "symbol:", "tegra:", "xid:",
+    "about:", "cli:", "cuda:", "dri:", "gpu:", "lib:", "libc:", "link:", "node:", "nvml:", "program:",
+    "short:", "symbol:", "tegra:", "xid:",
 ];
 
 /// What a signal weighs against text.
@@ -61,7 +62,10 @@ pub(super) struct Entry {
 
 /// All entries in the order of the files.
 pub(super) fn all() -> impl Iterator<Item = Entry> {
-    ENTRIES.iter().flat_map(|file| file.split("\n\n")).filter_map(entry)
+    ENTRIES
+        .iter()
+        .flat_map(|file| file.split("\n\n"))
+        .filter_map(entry)
 }
 
 fn entry(block: &'static str) -> Option<Entry> {
@@ -105,9 +109,15 @@ fn entry(block: &'static str) -> Option<Entry> {
 impl Entry {
     /// What of the text is this entry's, if anything is: the alternative that says most.
     pub(super) fn matched(&self, text: &Text, signals: &Signals) -> Option<Found> {
-        let mut all: Vec<Found> = self.matches.iter().filter_map(|m| all_of(m, text, signals)).collect();
+        let mut all: Vec<Found> = self
+            .matches
+            .iter()
+            .filter_map(|m| all_of(m, text, signals))
+            .collect();
         // Of equal ones the first; slots may be filled by any.
-        let best = (0..all.len()).rev().max_by_key(|i| all.get(*i).map_or(0, |f| f.weight))?;
+        let best = (0..all.len())
+            .rev()
+            .max_by_key(|i| all.get(*i).map_or(0, |f| f.weight))?;
         let mut found = all.swap_remove(best);
         found.slots.extend(all.into_iter().flat_map(|f| f.slots));
         let excluded = self.not.iter().any(|m| all_of(m, text, signals).is_some());
@@ -121,7 +131,11 @@ impl Entry {
 
     /// How bad the error is.
     pub(super) fn severity(&self) -> Severity {
-        let by_rank = if self.rank == Rank::Harmless { Severity::Ok } else { Severity::Fail };
+        let by_rank = if self.rank == Rank::Harmless {
+            Severity::Ok
+        } else {
+            Severity::Fail
+        };
         self.severity.unwrap_or(by_rank)
     }
 }
@@ -132,7 +146,11 @@ fn all_of(alternative: &'static str, text: &Text, signals: &Signals) -> Option<F
     for condition in alternative.split(" && ") {
         let found = if KEYS.iter().any(|k| condition.starts_with(k)) {
             let signal = signals.get(condition)?;
-            let weight = if condition.starts_with("about:") { 0 } else { SIGNAL };
+            let weight = if condition.starts_with("about:") {
+                0
+            } else {
+                SIGNAL
+            };
             Found {
                 at: signal.at.clone(),
                 slots: signal.slots.clone(),
@@ -201,6 +219,9 @@ mod tests {
         let found = |m| all_of(m, &text, &signals);
         assert!(found("lib:cuda && about:gpu && cannot open").is_some());
         assert!(found("lib:cuda && lib:libcuda").is_none());
-        assert_eq!(found("lib:cuda").unwrap().slots, [("lib", "libcudnn.so.8".to_owned())]);
+        assert_eq!(
+            found("lib:cuda").unwrap().slots,
+            [("lib", "libcudnn.so.8".to_owned())]
+        );
     }
 }

@@ -94,15 +94,21 @@ pub fn explain(text: &str) -> Explanation {
 
 /// The entries that match, the nearest to the cause first; of equal ones that which says most, then the file's order.
 fn ranked(text: &Text, signals: &Signals) -> Vec<(Entry, Found)> {
-    let mut matched: Vec<(Entry, Found)> =
-        entries::all().filter_map(|e| e.matched(text, signals).map(|f| (e, f))).collect();
+    let mut matched: Vec<(Entry, Found)> = entries::all()
+        .filter_map(|e| e.matched(text, signals).map(|f| (e, f)))
+        .collect();
     matched.sort_by(|(a, f), (b, g)| b.rank.cmp(&a.rank).then(g.weight.cmp(&f.weight)));
     matched
 }
 
 fn finding(entry: &Entry, found: &Found, text: &Text) -> Finding {
-    let mut finding = Finding::new(&KNOWN, entry.severity(), entry.name, fill(entry.cause, &found.slots))
-        .fix(fill(entry.fix, &found.slots));
+    let mut finding = Finding::new(
+        &KNOWN,
+        entry.severity(),
+        entry.name,
+        fill(entry.cause, &found.slots),
+    )
+    .fix(fill(entry.fix, &found.slots));
     if !entry.tell.is_empty() {
         finding = finding.evidence(format!("to tell: {}", entry.tell));
     }
@@ -144,9 +150,18 @@ fn what(named: Named) -> Option<String> {
     if let Named::Own(number) = named {
         return own(number).map(|(_, summary, _)| summary);
     }
-    let prefix = if matches!(named, Named::Nvml(_)) { "NVML_ERROR_" } else { "" };
+    let prefix = if matches!(named, Named::Nvml(_)) {
+        "NVML_ERROR_"
+    } else {
+        ""
+    };
     known(named).map(|known| {
-        let names: Vec<String> = known.names.iter().flatten().map(|n| format!("{prefix}{n}")).collect();
+        let names: Vec<String> = known
+            .names
+            .iter()
+            .flatten()
+            .map(|n| format!("{prefix}{n}"))
+            .collect();
         format!("{}: {}", names.join(", "), known.meaning)
     })
 }
@@ -154,7 +169,11 @@ fn what(named: Named) -> Option<String> {
 /// Severity, summary and fix of one of our own codes.
 fn own(number: u16) -> Option<(Severity, String, String)> {
     if let Some(code) = Code::ALL.iter().find(|c| c.number() == number) {
-        return Some((Severity::Fail, code.summary().trim().to_owned(), code.default_fix().to_owned()));
+        return Some((
+            Severity::Fail,
+            code.summary().trim().to_owned(),
+            code.default_fix().to_owned(),
+        ));
     }
     all_checks().find(|c| c.number == number).map(|check| {
         let fix = format!("its finding says what to do; the check is `{}`", check.name);
@@ -165,11 +184,17 @@ fn own(number: u16) -> Option<(Severity, String, String)> {
 
 fn by_code(named: Named) -> Option<Finding> {
     if let Named::Own(number) = named {
-        return own(number).map(|(severity, summary, fix)| Finding::new(&KNOWN, severity, name(named), summary).fix(fix));
+        return own(number)
+            .map(|(severity, summary, fix)| Finding::new(&KNOWN, severity, name(named), summary).fix(fix));
     }
     known(named).map(|known| {
         let place = known.in_container.map_or_else(String::new, |c| format!(": {c}"));
-        Finding::new(&KNOWN, Severity::Fail, name(named), format!("{}{place}", known.meaning))
+        Finding::new(
+            &KNOWN,
+            Severity::Fail,
+            name(named),
+            format!("{}{place}", known.meaning),
+        )
     })
 }
 

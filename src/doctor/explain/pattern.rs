@@ -83,7 +83,9 @@ pub(super) fn find(text: &Text, pattern: &'static str) -> Option<Found> {
     text.flat()
         .rmatch_indices(first)
         .take(TRIES)
-        .find_map(|(start, _)| follow(text, start + first.len(), rest).map(|(end, slots)| (start..end, slots)))
+        .find_map(|(start, _)| {
+            follow(text, start + first.len(), rest).map(|(end, slots)| (start..end, slots))
+        })
         .map(|(at, slots)| Found { at, slots, weight })
 }
 
@@ -94,7 +96,10 @@ fn follow(text: &Text, mut at: usize, pieces: &[Piece]) -> Option<(usize, Vec<Sl
     while let Some(piece) = pieces.next() {
         match (piece, pieces.peek()) {
             (Piece::Literal(literal), _) => {
-                at = text.after(at, literal.len()).starts_with(literal).then_some(at + literal.len())?;
+                at = text
+                    .after(at, literal.len())
+                    .starts_with(literal)
+                    .then_some(at + literal.len())?;
             }
             (Piece::Gap, Some(Piece::Literal(literal))) => {
                 at += text.after(at, GAP + literal.len()).find(literal)?;
@@ -104,7 +109,9 @@ fn follow(text: &Text, mut at: usize, pieces: &[Piece]) -> Option<(usize, Vec<Sl
                 let window = text.after(at, SLOT);
                 let end = match next {
                     Some(Piece::Literal(literal)) => text.after(at, SLOT + literal.len()).find(literal)?,
-                    _ => window.find([' ', ',', ')', '"', '\'', ';', ']']).unwrap_or(window.len()),
+                    _ => window
+                        .find([' ', ',', ')', '"', '\'', ';', ']'])
+                        .unwrap_or(window.len()),
                 };
                 let value = text.kept(at..at + end);
                 if value.trim().is_empty() || value.trim().contains(' ') {
@@ -166,17 +173,29 @@ mod tests {
     fn slots() {
         let slots = |text, pattern| found(text, pattern).map(|f| f.slots);
         let is = |name, value: &str| Some(vec![(name, value.to_owned())]);
-        assert_eq!(slots("Got Compute 8.6, please", "got compute <have>, please"), is("have", "8.6"));
-        assert_eq!(slots("got compute 8.6 please", "got compute <have>"), is("have", "8.6"));
+        assert_eq!(
+            slots("Got Compute 8.6, please", "got compute <have>, please"),
+            is("have", "8.6")
+        );
+        assert_eq!(
+            slots("got compute 8.6 please", "got compute <have>"),
+            is("have", "8.6")
+        );
         assert_eq!(slots("symbol: X_Y", "symbol: <symbol>"), is("symbol", "X_Y"));
-        assert_eq!(slots("got compute a b, please", "got compute <have>, please"), None);
+        assert_eq!(
+            slots("got compute a b, please", "got compute <have>, please"),
+            None
+        );
         assert_eq!(slots("a < b > c", "a < b > c"), Some(Vec::new()));
     }
 
     #[test]
     fn filled() {
         let slots = [("lib", "libcuda.so.1".to_owned())];
-        assert_eq!(fill("<lib|a library> is missing", &slots), "libcuda.so.1 is missing");
+        assert_eq!(
+            fill("<lib|a library> is missing", &slots),
+            "libcuda.so.1 is missing"
+        );
         assert_eq!(fill("<lib|a library> is missing", &[]), "a library is missing");
         assert_eq!(fill("a < b, <x> and <", &slots), "a < b, <x> and <");
     }

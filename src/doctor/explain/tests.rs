@@ -371,11 +371,20 @@ fn what_is_not_known_is_said() {
 fn the_status_is_that_of_the_error() {
     for (text, status) in [
         ("Error 803", 2),
-        ("nvidia-container-cli: initialization error: nvml error: driver not loaded", 2),
+        (
+            "nvidia-container-cli: initialization error: nvml error: driver not loaded",
+            2,
+        ),
         ("License Status : Unlicensed (Restricted)", 1),
-        ("WARNING: The NVIDIA Driver was not detected.  GPU functionality will not be available.", 1),
+        (
+            "WARNING: The NVIDIA Driver was not detected.  GPU functionality will not be available.",
+            1,
+        ),
         ("successful NUMA node read from SysFS had negative value (-1)", 0),
-        ("dxcore initialization failed, continuing assuming a non-WSL environment", 0),
+        (
+            "dxcore initialization failed, continuing assuming a non-WSL environment",
+            0,
+        ),
         ("x: y; fix: z [NVOCI-3003]", 2),
     ] {
         assert_eq!(explain(text).report.status(), status, "{text}");
@@ -395,10 +404,23 @@ fn an_error_stands_before_harmless_lines() {
 #[test]
 fn a_finding_shows_what_the_text_holds() {
     let report = explain("ImportError: /x/libfoo.so: undefined symbol: _ZN3c104cuda9SetDeviceEi").report;
-    assert!(report.findings[0].cause.contains("_ZN3c104cuda9SetDeviceEi"), "{}", report.findings[0].cause);
-    let report = explain("expecting compute 8.6 got compute 7.5, please: The engine plan file is generated on an \
-        incompatible device, expecting compute 8.6 got compute 7.5, please rebuild.").report;
-    assert!(report.findings[0].cause.contains("(compute 7.5) than this one (8.6)"), "{}", report.findings[0].cause);
+    assert!(
+        report.findings[0].cause.contains("_ZN3c104cuda9SetDeviceEi"),
+        "{}",
+        report.findings[0].cause
+    );
+    let report = explain(
+        "expecting compute 8.6 got compute 7.5, please: The engine plan file is generated on an \
+        incompatible device, expecting compute 8.6 got compute 7.5, please rebuild.",
+    )
+    .report;
+    assert!(
+        report.findings[0]
+            .cause
+            .contains("(compute 7.5) than this one (8.6)"),
+        "{}",
+        report.findings[0].cause
+    );
 }
 
 #[test]

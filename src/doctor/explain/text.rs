@@ -55,7 +55,11 @@ impl Text {
         let start = self.flat.get(..floor(&self.flat, range.start.saturating_sub(40)));
         let start = match start {
             Some("") | None => 0,
-            Some(s) => self.flat.get(s.len()..range.start).and_then(|t| t.find(' ')).map_or(range.start, |i| s.len() + i + 1),
+            Some(s) => self
+                .flat
+                .get(s.len()..range.start)
+                .and_then(|t| t.find(' '))
+                .map_or(range.start, |i| s.len() + i + 1),
         };
         let rest = self.flat.get(floor(&self.flat, end)..).unwrap_or_default();
         let end = floor(&self.flat, end) + rest.find(' ').unwrap_or(rest.len()).min(80);
@@ -122,9 +126,9 @@ impl Words {
     }
 
     fn place(word: &str) -> (usize, u64) {
-        let hash = word
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash = word.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+        });
         let bit = (hash ^ (hash >> 32)) % Self::BITS;
         (usize::try_from(bit / 64).unwrap_or_default(), 1 << (bit % 64))
     }
@@ -205,7 +209,10 @@ mod tests {
             ("  a \n\n b\t", "a b"),
             ("\u{1b}[31mRed\u{1b}[0m", "red"),
             ("\u{1b}[", ""),
-            (r#"caused \\\"error\\\\n\\\"\": unknown"#, r#"caused "error "": unknown"#),
+            (
+                r#"caused \\\"error\\\\n\\\"\": unknown"#,
+                r#"caused "error "": unknown"#,
+            ),
             (r"c:\new\temp", r"c:\new\temp"),
             (r"line\nNext", "line next"),
             ("but#012NVRM: this", "but nvrm: this"),

@@ -36,22 +36,76 @@ impl Named {
 /// Words that stand between a name of CUDA's or NVML's and the number or message of its error:
 /// `cuda driver library init failure: 205`, `failed call to cuInit: UNKNOWN ERROR (303)`.
 const BETWEEN: &[&str] = &[
-    "and", "api", "be", "call", "check", "code", "context", "could", "device", "driver", "due", "err", "error", "errors",
-    "exception", "fail", "failed", "failure", "get", "has", "in", "init", "initialization", "initialize", "initializing",
-    "initialized", "is", "library", "msg", "no", "not", "number", "ret", "result", "results", "return", "returned",
-    "returns", "runtime", "status", "to", "unexpected", "unknown", "value", "was", "with",
+    "and",
+    "api",
+    "be",
+    "call",
+    "check",
+    "code",
+    "context",
+    "could",
+    "device",
+    "driver",
+    "due",
+    "err",
+    "error",
+    "errors",
+    "exception",
+    "fail",
+    "failed",
+    "failure",
+    "get",
+    "has",
+    "in",
+    "init",
+    "initialization",
+    "initialize",
+    "initializing",
+    "initialized",
+    "is",
+    "library",
+    "management",
+    "msg",
+    "no",
+    "not",
+    "number",
+    "ret",
+    "result",
+    "results",
+    "return",
+    "returned",
+    "returns",
+    "runtime",
+    "status",
+    "to",
+    "unexpected",
+    "unknown",
+    "value",
+    "vram",
+    "was",
+    "with",
 ];
 
 /// Words before a number that make it the number of an error.
 const ERRORS: &[&str] = &[
-    "error", "err", "code", "fail", "failed", "failure", "returned", "status", "result", "ret", "return", "results",
+    "error", "err", "code", "fail", "failed", "failure", "returned", "status", "result", "ret", "return",
+    "results",
 ];
 
 /// Names of CUDA's that are an error's number by themselves.
-const NUMBERED: &[&str] = &["curesult", "cudasuccess", "gpuassert", "cudaerror", "cudaerror_t", "cuinit"];
+const NUMBERED: &[&str] = &[
+    "curesult",
+    "cudasuccess",
+    "gpuassert",
+    "cudaerror",
+    "cudaerror_t",
+    "cuinit",
+];
 
 /// Words of a short text whose number is that of a process or a protocol.
-const OTHERS: &[&str] = &["exit", "exited", "http", "https", "rc", "curl", "errno", "signal", "line", "port", "npm", "status"];
+const OTHERS: &[&str] = &[
+    "exit", "exited", "http", "https", "rc", "curl", "errno", "signal", "line", "port", "npm", "status",
+];
 
 /// Adds what the text names.
 pub(super) fn find(text: &Text, signals: &mut Signals) {
@@ -83,15 +137,19 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
         return None;
     }
     let is_nvml = matches!(of, Named::Nvml(_));
-    text.flat().match_indices(words).take(TRIES).map(|(at, _)| at).find(|at| {
-        if generic.is_none() {
-            return words.contains("cuda") || is_nvml || super::is_about_gpus(text);
-        }
-        // `UNKNOWN ERROR (303)`: the number says which.
-        let numbered = number == 999 && text.after(at + words.len(), 4).starts_with(" (");
-        let leader = leader(text, *at);
-        !numbered && leader.is_some_and(|l| if is_nvml { l.is_nvml() } else { l.is_cuda() })
-    })
+    text.flat()
+        .match_indices(words)
+        .take(TRIES)
+        .map(|(at, _)| at)
+        .find(|at| {
+            if generic.is_none() {
+                return words.contains("cuda") || is_nvml || super::is_about_gpus(text);
+            }
+            // `UNKNOWN ERROR (303)`: the number says which.
+            let numbered = number == 999 && text.after(at + words.len(), 4).starts_with(" (");
+            let leader = leader(text, *at);
+            !numbered && leader.is_some_and(|l| if is_nvml { l.is_nvml() } else { l.is_cuda() })
+        })
 }
 
 /// Who prints the number or the message at a place.
@@ -104,7 +162,9 @@ struct Leader<'t> {
 impl Leader<'_> {
     fn is_cuda(&self) -> bool {
         self.name.contains("cuda")
-            || ["cuinit", "curesult", "gpuassert", "cucheck"].iter().any(|n| self.name.starts_with(n))
+            || ["cuinit", "curesult", "gpuassert", "cucheck"]
+                .iter()
+                .any(|n| self.name.starts_with(n))
     }
 
     fn is_nvml(&self) -> bool {
@@ -124,7 +184,12 @@ fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
         if separator.contains(". ") || separator.contains(['!', '?']) {
             return None;
         }
-        let start = trimmed.rfind(|c| !is_word(c)).map_or(0, |i| i + trimmed.get(i..).and_then(|t| t.chars().next()).map_or(1, char::len_utf8));
+        let start = trimmed.rfind(|c| !is_word(c)).map_or(0, |i| {
+            i + trimmed
+                .get(i..)
+                .and_then(|t| t.chars().next())
+                .map_or(1, char::len_utf8)
+        });
         let name = trimmed.get(start..).filter(|n| !n.is_empty())?;
         error |= ERRORS.contains(&name);
         if !BETWEEN.contains(&name) && !name.bytes().all(|b| b.is_ascii_digit()) {
@@ -144,12 +209,21 @@ fn trimmed(text: &str) -> &str {
 /// Names, and numbers with what stands around them.
 fn words(text: &Text, signals: &mut Signals) {
     let flat = text.flat();
-    let few = flat.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).take(4).count();
+    let few = flat
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|w| !w.is_empty())
+        .take(4)
+        .count();
     let mut tries = 0;
     let mut at = 0;
     for word in flat.split(|c| !is_word(c)) {
         let start = at;
-        at += word.len() + text.flat().get(at + word.len()..).and_then(|t| t.chars().next()).map_or(0, char::len_utf8);
+        at += word.len()
+            + text
+                .flat()
+                .get(at + word.len()..)
+                .and_then(|t| t.chars().next())
+                .map_or(0, char::len_utf8);
         let is_number = word.len() <= 5 && word.bytes().next().is_some_and(|b| b.is_ascii_digit());
         // go-nvml prints `ERROR_LIBRARY_NOT_FOUND`.
         let is_go = word.starts_with("error_") && text.before(start, 64).contains("nvml");
@@ -186,14 +260,22 @@ fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
         return Vec::new();
     }
     let lead = trimmed(lead);
-    let last: Vec<&str> = lead.rsplit(|c| !is_word(c)).filter(|w| !w.is_empty()).take(4).collect();
+    let last: Vec<&str> = lead
+        .rsplit(|c| !is_word(c))
+        .filter(|w| !w.is_empty())
+        .take(4)
+        .collect();
     let own = || u16::try_from(number).ok().filter(|n| *n >= 1000).map(Named::Own);
     if last.first() == Some(&"nvoci") {
         return own().into_iter().collect();
     }
     if few == 1 {
         // Nothing but the number: whatever has it.
-        return cuda(number).into_iter().chain(nvml(number)).chain(own()).collect();
+        return cuda(number)
+            .into_iter()
+            .chain(nvml(number))
+            .chain(own())
+            .collect();
     }
     let is_error = last.first().is_some_and(|w| ERRORS.contains(w));
     let leader = leader(text, at.start);
@@ -229,7 +311,11 @@ fn says(text: &str, number: u32) -> bool {
     rows(CUDA).filter(|(n, ..)| *n == number).any(|(_, _, messages)| {
         messages.split('|').any(|message| {
             let message = message.trim_start_matches('!');
-            let same = message.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+            let same = message
+                .bytes()
+                .zip(text.bytes())
+                .take_while(|(a, b)| a == b)
+                .count();
             same >= 12 || same == message.len()
         })
     })
@@ -238,30 +324,56 @@ fn says(text: &str, number: u32) -> bool {
 /// An error by the name that the headers or the bindings of Python give it.
 fn by_name(word: &str) -> Option<Named> {
     let is = |name: &&str| name.eq_ignore_ascii_case(word);
-    if let Some(name) = word.strip_prefix("nvml_error_").or_else(|| word.strip_prefix("error_")) {
+    if let Some(name) = word
+        .strip_prefix("nvml_error_")
+        .or_else(|| word.strip_prefix("error_"))
+    {
         let known = |k: &errors::Known| k.names.iter().flatten().any(|n| n.eq_ignore_ascii_case(name));
         return errors::nvml().find(known).map(|k| Named::Nvml(k.number));
     }
     if let Some(name) = word.strip_prefix("nvmlerror_") {
-        return rows(NVML).find(|(_, names, _)| names.eq_ignore_ascii_case(name)).map(|(n, ..)| Named::Nvml(n));
+        return rows(NVML)
+            .find(|(_, names, _)| names.eq_ignore_ascii_case(name))
+            .map(|(n, ..)| Named::Nvml(n));
     }
-    let headers = errors::cuda().find(|k| k.names.iter().flatten().any(is)).map(|k| k.number);
+    let headers = errors::cuda()
+        .find(|k| k.names.iter().flatten().any(is))
+        .map(|k| k.number);
     headers
-        .or_else(|| rows(CUDA).find(|(_, names, _)| names.split(',').any(|n| is(&n))).map(|(n, ..)| n))
+        .or_else(|| {
+            rows(CUDA)
+                .find(|(_, names, _)| names.split(',').any(|n| is(&n)))
+                .map(|(n, ..)| n)
+        })
         .map(Named::Cuda)
 }
 
 /// Numbers before CUDA 10.1 whose errors have others now.
-const OLD: &[(u32, u32)] = &[(8, 98), (10, 101), (30, 999), (38, 100), (39, 214), (48, 209), (59, 710), (71, 801), (77, 700)];
+const OLD: &[(u32, u32)] = &[
+    (8, 98),
+    (10, 101),
+    (30, 999),
+    (38, 100),
+    (39, 214),
+    (48, 209),
+    (59, 710),
+    (71, 801),
+    (77, 700),
+];
 
 fn cuda(number: u32) -> Option<Named> {
-    let number = OLD.iter().find(|(old, _)| *old == number).map_or(number, |(_, new)| *new);
+    let number = OLD
+        .iter()
+        .find(|(old, _)| *old == number)
+        .map_or(number, |(_, new)| *new);
     let known = errors::cuda().any(|k| k.number == number) || rows(CUDA).any(|(n, ..)| n == number);
     known.then_some(Named::Cuda(number))
 }
 
 fn nvml(number: u32) -> Option<Named> {
-    errors::nvml().any(|k| k.number == number).then_some(Named::Nvml(number))
+    errors::nvml()
+        .any(|k| k.number == number)
+        .then_some(Named::Nvml(number))
 }
 
 #[cfg(test)]
@@ -293,9 +405,15 @@ mod tests {
             ("error 804: forward compatibility", &["cuda:804"]),
             ("cuinit failed: 999", &["cuda:999"]),
             ("code=209(cudaerrornokernelimagefordevice)", &["cuda:209"]),
-            ("code=30(cudaErrorUnknown) \"cudaGetDeviceCount()\"", &["cuda:999"]),
+            (
+                "code=30(cudaErrorUnknown) \"cudaGetDeviceCount()\"",
+                &["cuda:999"],
+            ),
             ("cuda 100", &["cuda:100"]),
-            ("cuda runtime error (30) : unknown error at THC.cu:50", &["cuda:999"]),
+            (
+                "cuda runtime error (30) : unknown error at THC.cu:50",
+                &["cuda:999"],
+            ),
             ("error == cudaSuccess (46 vs. 0)", &["cuda:46"]),
             ("failed call to cuInit: UNKNOWN ERROR (303)", &["cuda:303"]),
             ("CUDA 10.2 and CUDA 12", &[]),
@@ -317,7 +435,10 @@ mod tests {
             ("curl: (35) OpenSSL error", &[]),
             ("worker: error 803 of the upstream server", &[]),
             ("CUDA Driver UNAVAILABLE (cuInit(0) returned 804)", &["cuda:804"]),
-            ("cuda driver library failed to get device context 801", &["cuda:801"]),
+            (
+                "cuda driver library failed to get device context 801",
+                &["cuda:801"],
+            ),
             ("cudaGetDeviceCount failed: code 34", &["cuda:34"]),
             ("cuda-installer failed with exit code 100", &[]),
             ("CUDA driver version 100", &[]),
@@ -333,7 +454,10 @@ mod tests {
         for (text, expected) in [
             ("no CUDA-capable device is detected", &["cuda:100"][..]),
             ("failed to initialize CUDA: unknown error", &["cuda:999"]),
-            ("failed call to cuInit: CUDA_ERROR_UNKNOWN: unknown error", &["cuda:999"]),
+            (
+                "failed call to cuInit: CUDA_ERROR_UNKNOWN: unknown error",
+                &["cuda:999"],
+            ),
             ("Failed to initialize NVML: Unknown Error", &["nvml:999"]),
             ("nvml error: driver not loaded", &["nvml:9"]),
             ("nvml init failed: Unknown Error", &["nvml:999"]),

@@ -31,13 +31,23 @@ pub(super) fn find(text: &Text, signals: &mut Signals) {
     for (prefix, kind) in NODES {
         for (at, _) in text.flat().match_indices(prefix).take(TRIES) {
             let rest = text.after(at, 120);
-            let name = rest.split(|c: char| !is_word(c) && !matches!(c, '/' | '-')).next().unwrap_or_default();
+            let name = rest
+                .split(|c: char| !is_word(c) && !matches!(c, '/' | '-'))
+                .next()
+                .unwrap_or_default();
             let after = rest.get(name.len()..).unwrap_or_default();
             let near = after.get(..60).unwrap_or(after);
             // Another node's error stands behind that node.
             let near = near.split("/dev/").next().unwrap_or_default();
-            let error = ERRORS.iter().find(|(words, _)| near.contains(words)).map(|(_, state)| *state);
-            let state = error.or_else(|| near.trim_start_matches(['\'', '"', ' ']).starts_with("failed").then_some("gone"));
+            let error = ERRORS
+                .iter()
+                .find(|(words, _)| near.contains(words))
+                .map(|(_, state)| *state);
+            let state = error.or_else(|| {
+                near.trim_start_matches(['\'', '"', ' '])
+                    .starts_with("failed")
+                    .then_some("gone")
+            });
             if let Some(state) = state {
                 let slots = vec![("node", text.kept(at..at + name.len()).to_owned())];
                 signals.add(format!("{kind}:{state}"), at..at + name.len(), slots);
@@ -82,8 +92,14 @@ fn absent(text: &Text, signals: &mut Signals) {
             let lead = lead.trim_end_matches(' ');
             let lead = ["nvidia", "cuda", "compatible", "usable", "supported"]
                 .iter()
-                .fold(lead, |lead, word| lead.strip_suffix(word).map_or(lead, |l| l.trim_end_matches([' ', '-'])));
-            let none = [" no", " any", " without", "without a", ":no"].iter().any(|n| lead.ends_with(n)) || lead == "no";
+                .fold(lead, |lead, word| {
+                    lead.strip_suffix(word)
+                        .map_or(lead, |l| l.trim_end_matches([' ', '-']))
+                });
+            let none = [" no", " any", " without", "without a", ":no"]
+                .iter()
+                .any(|n| lead.ends_with(n))
+                || lead == "no";
             let said = ABSENT.iter().position(|words| rest.starts_with(words));
             if !is_part && said.is_some_and(|i| i < 8 || none) {
                 signals.add("gpu:absent", at..at + name.len(), Vec::new());
@@ -111,7 +127,11 @@ fn xids(text: &Text, signals: &mut Signals) {
                 "79" => "lost",
                 _ => "other",
             };
-            signals.add(format!("xid:{family}"), at..at + found.len(), vec![("xid", number.to_owned())]);
+            signals.add(
+                format!("xid:{family}"),
+                at..at + found.len(),
+                vec![("xid", number.to_owned())],
+            );
         }
     }
 }
@@ -123,15 +143,27 @@ mod tests {
     #[test]
     fn nodes_and_xids() {
         for (text, expected) in [
-            ("stat failed: /dev/nvidiactl: no such file or directory", &["node:missing"][..]),
+            (
+                "stat failed: /dev/nvidiactl: no such file or directory",
+                &["node:missing"][..],
+            ),
             ("open /dev/nvidia0: Operation not permitted", &["node:denied"]),
             ("Opening channel /dev/nvhost-nvdec failed", &["tegra:gone"]),
-            ("failed to open /dev/dri/renderD129: Permission denied", &["dri:denied"]),
+            (
+                "failed to open /dev/dri/renderD129: Permission denied",
+                &["dri:denied"],
+            ),
             ("crw-rw-rw- 1 root root 195, 0 /dev/nvidia0", &[]),
-            ("NVRM: Xid (PCI:0000:44:00): 79, GPU has fallen off the bus", &["xid:lost"]),
+            (
+                "NVRM: Xid (PCI:0000:44:00): 79, GPU has fallen off the bus",
+                &["xid:lost"],
+            ),
             ("Xid 31", &["xid:application"]),
             ("taxid: x", &[]),
-            ("AssertionError: CUDA unavailable, invalid device 0 requested", &["gpu:absent"]),
+            (
+                "AssertionError: CUDA unavailable, invalid device 0 requested",
+                &["gpu:absent"],
+            ),
             ("Could not find any GPU on this machine", &["gpu:absent"]),
             ("no NVIDIA GPU detected", &["gpu:absent"]),
             ("Num GPUs Available: 1", &[]),

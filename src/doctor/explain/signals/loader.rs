@@ -1,6 +1,5 @@
 //! What a dynamic loader or linker complains about: libraries, symbols, versions of the C library.
 
-
 use super::Signals;
 use crate::doctor::explain::text::{Text, is_word};
 
@@ -117,6 +116,7 @@ const NOT_FOUND: &[&str] = &[
     ": no such file",
     ": not found",
     " => not found",
+    " cannot open",
     " not found",
     " cannot be found",
     " cannot found",
@@ -137,7 +137,13 @@ const NOT_FOUND: &[&str] = &[
 ];
 
 /// What stands behind the name of a file that is no library.
-const BROKEN: &[&str] = &[": file too short", " file too short", ": invalid elf header", ": wrong elf class", " is empty"];
+const BROKEN: &[&str] = &[
+    ": file too short",
+    " file too short",
+    ": invalid elf header",
+    ": wrong elf class",
+    " is empty",
+];
 
 /// Symbols by what their names begin with or hold: which library lacks them.
 const SYMBOLS: &[(&str, &str)] = &[
@@ -167,8 +173,26 @@ const SYMBOLS: &[(&str, &str)] = &[
 
 /// Functions of the CUDA driver begin with these.
 const DRIVER_CALLS: &[&str] = &[
-    "cuinit", "cudevice", "cuctx", "cumem", "cumodule", "culaunch", "custream", "cuevent", "cuget", "cufunc", "culink",
-    "cuarray", "cugraph", "cudriver", "cupointer", "cuipc", "culibrary", "cukernel", "cumulticast", "cugreen",
+    "cuinit",
+    "cudevice",
+    "cuctx",
+    "cumem",
+    "cumodule",
+    "culaunch",
+    "custream",
+    "cuevent",
+    "cuget",
+    "cufunc",
+    "culink",
+    "cuarray",
+    "cugraph",
+    "cudriver",
+    "cupointer",
+    "cuipc",
+    "culibrary",
+    "cukernel",
+    "cumulticast",
+    "cugreen",
 ];
 
 /// Adds what the text names.
@@ -186,7 +210,14 @@ fn libraries(text: &Text, signals: &mut Signals) {
     let flat = text.flat();
     for suffix in [".so", ".dll"] {
         for (at, _) in flat.match_indices(suffix).take(TRIES) {
-            let start = at - text.before(at, 64).chars().rev().take_while(|c| is_name(*c)).map(char::len_utf8).sum::<usize>();
+            let start = at
+                - text
+                    .before(at, 64)
+                    .chars()
+                    .rev()
+                    .take_while(|c| is_name(*c))
+                    .map(char::len_utf8)
+                    .sum::<usize>();
             let end = at + suffix.len() + digits(text.after(at + suffix.len(), 32));
             let name = flat.get(start..end).unwrap_or_default();
             let Some(owner) = owner(name) else {
@@ -200,7 +231,11 @@ fn libraries(text: &Text, signals: &mut Signals) {
     }
     for (at, found) in flat.match_indices("cannot find -l").take(TRIES) {
         let start = at + found.len();
-        let name = text.after(start, 32).split(|c| !is_name(c)).next().unwrap_or_default();
+        let name = text
+            .after(start, 32)
+            .split(|c| !is_name(c))
+            .next()
+            .unwrap_or_default();
         let owner = owner(&format!("lib{name}."));
         if let Some(owner) = owner {
             let slots = vec![("lib", format!("lib{}.so", text.kept(start..start + name.len())))];
@@ -211,12 +246,17 @@ fn libraries(text: &Text, signals: &mut Signals) {
 
 /// Bytes of a version: `.12.4`.
 fn digits(text: &str) -> usize {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     text.get(..end).unwrap_or_default().trim_end_matches('.').len()
 }
 
 fn owner(name: &str) -> Option<&'static str> {
-    LIBRARIES.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, owner)| *owner)
+    LIBRARIES
+        .iter()
+        .find(|(prefix, _)| name.starts_with(prefix))
+        .map(|(_, owner)| *owner)
 }
 
 /// What is said of the library at that place: `lib` it is missing, `short` it is no library.
@@ -243,18 +283,31 @@ fn state(text: &Text, start: usize, end: usize) -> Option<&'static str> {
 fn is_refused(lead: &str) -> bool {
     let words = || lead.rsplit(' ').take(6).map(|w| w.trim_end_matches([':', ',']));
     let any = |of: &[&str]| words().any(|w| of.contains(&w));
-    any(&["not", "couldn't", "cannot", "can't", "failed", "failure", "unable", "error"])
-        && any(&["load", "loading", "open", "opening", "find", "locate", "dlopen", "import"])
+    any(&[
+        "not", "couldn't", "cannot", "can't", "failed", "failure", "unable", "error",
+    ]) && any(&[
+        "load", "loading", "open", "opening", "find", "locate", "dlopen", "import",
+    ])
 }
 
 fn symbols(text: &Text, signals: &mut Signals) {
     let flat = text.flat();
-    for lead in ["undefined symbol", "undefined reference to", ": symbol ", "entry point not found", "symbol not found"] {
+    for lead in [
+        "undefined symbol",
+        "undefined reference to",
+        ": symbol ",
+        "entry point not found",
+        "symbol not found",
+    ] {
         for (at, _) in flat.match_indices(lead).take(TRIES) {
             let skipped = text.after(at + lead.len(), 8);
             let skip = skipped.len() - skipped.trim_start_matches([' ', ':', '`', '\'', '"', '(']).len();
             let start = at + lead.len() + skip;
-            let name = text.after(start, 300).split(|c| !is_word(c)).next().unwrap_or_default();
+            let name = text
+                .after(start, 300)
+                .split(|c| !is_word(c))
+                .next()
+                .unwrap_or_default();
             let Some(owner) = symbol_owner(name) else {
                 continue;
             };
@@ -279,10 +332,18 @@ fn complaining(text: &Text, at: usize) -> Option<String> {
 }
 
 fn symbol_owner(name: &str) -> Option<&'static str> {
-    let held = SYMBOLS.iter().find(|(part, _)| name.contains(part)).map(|(_, owner)| *owner);
+    let held = SYMBOLS
+        .iter()
+        .find(|(part, _)| name.contains(part))
+        .map(|(_, owner)| *owner);
     let plain = name.trim_start_matches('_');
     held.or_else(|| plain.starts_with("cuda").then_some("cuda-library"))
-        .or_else(|| DRIVER_CALLS.iter().any(|call| plain.starts_with(call)).then_some("driver"))
+        .or_else(|| {
+            DRIVER_CALLS
+                .iter()
+                .any(|call| plain.starts_with(call))
+                .then_some("driver")
+        })
 }
 
 /// Programs and libraries of NVIDIA's container tools, which run on the host.
@@ -298,14 +359,47 @@ const HOST_TOOLS: &[&str] = &[
 ];
 
 /// Where libraries of the host are in a container.
-const INJECTED: &[&str] = &["/.singularity.d/libs/", "/tegra/", "libnvidia", "libcuda.so", "_nvidia.so", "libnvrm", "/usr/local/nvidia/lib", "nvidia-smi", "libnvcuvid", "/usr/lib/wsl/"];
+const INJECTED: &[&str] = &[
+    "/.singularity.d/libs/",
+    "/tegra/",
+    "libnvidia",
+    "libcuda.so",
+    "_nvidia.so",
+    "libnvrm",
+    "/usr/local/nvidia/lib",
+    "nvidia-smi",
+    "libnvcuvid",
+    "/usr/lib/wsl/",
+];
 
 /// What builds for CUDA in an image have in their paths.
-const BUILT: &[&str] = &["cuda", "torch", "nvidia", "onnxruntime", "flash_attn", "vllm", "triton", "bitsandbytes", "tensorrt", "jaxlib", "tensorflow", "libcu", "libnv", "ollama", "llama"];
+const BUILT: &[&str] = &[
+    "cuda",
+    "torch",
+    "nvidia",
+    "onnxruntime",
+    "flash_attn",
+    "vllm",
+    "triton",
+    "bitsandbytes",
+    "tensorrt",
+    "jaxlib",
+    "tensorflow",
+    "libcu",
+    "libnv",
+    "ollama",
+    "llama",
+];
 
 /// Whose C library lacks a version: that of the host, or of the image.
 fn versions(text: &Text, signals: &mut Signals) {
-    for lead in ["version `glibc", "version 'glibc", "version glibc", "version `cxxabi", "version 'cxxabi"] {
+    for lead in [
+        "version `glibc",
+        "version 'glibc",
+        "version glibc",
+        "version `cxxabi",
+        "version 'cxxabi",
+    ] {
         for (at, _) in text.flat().match_indices(lead).take(TRIES) {
             let version_at = at + "version ".len();
             let version = text.after(version_at, 40).trim_start_matches(['`', '\'']);
@@ -313,7 +407,11 @@ fn versions(text: &Text, signals: &mut Signals) {
             let version = version.split(|c| !is_name(c)).next().unwrap_or_default();
             let rest = text.after(version_start + version.len(), 24 + 300);
             let required = rest.split_once("(required by ").map_or("", |(before, path)| {
-                if before.len() > 20 { "" } else { path.split([')', ' ']).next().unwrap_or_default() }
+                if before.len() > 20 {
+                    ""
+                } else {
+                    path.split([')', ' ']).next().unwrap_or_default()
+                }
             });
             // `PROGRAM: LIBC: version …`
             let program = text.before(at, 300);
@@ -329,7 +427,10 @@ fn versions(text: &Text, signals: &mut Signals) {
             } else {
                 continue;
             };
-            let mut slots = vec![("version", text.kept(version_start..version_start + version.len()).to_owned())];
+            let mut slots = vec![(
+                "version",
+                text.kept(version_start..version_start + version.len()).to_owned(),
+            )];
             if !required.is_empty() {
                 slots.push(("file", required.to_owned()));
             }
@@ -351,22 +452,48 @@ mod tests {
     #[test]
     fn libraries_that_are_not_loaded() {
         for (text, expected) in [
-            ("OSError: libcuda.so.1: cannot open shared object file: No such file", &["lib:libcuda"][..]),
-            ("Could not load dynamic library 'libcudnn.so.8'; dlerror: libcudnn.so.8: cannot open", &["lib:cuda"]),
-            ("Could not load library libcudnn_ops_infer.so.8. Error:", &["lib:cuda"]),
-            ("[h264_nvenc @ 0x55] Cannot load libnvidia-encode.so.1", &["lib:video"]),
-            ("load library failed: libnvidia-ml.so.1: cannot open", &["lib:nvml"]),
-            ("Error loading shared library libcublasLt.so.12: No such file", &["lib:cuda"]),
+            (
+                "OSError: libcuda.so.1: cannot open shared object file: No such file",
+                &["lib:libcuda"][..],
+            ),
+            (
+                "Could not load dynamic library 'libcudnn.so.8'; dlerror: libcudnn.so.8: cannot open",
+                &["lib:cuda"],
+            ),
+            (
+                "Could not load library libcudnn_ops_infer.so.8. Error:",
+                &["lib:cuda"],
+            ),
+            (
+                "[h264_nvenc @ 0x55] Cannot load libnvidia-encode.so.1",
+                &["lib:video"],
+            ),
+            (
+                "load library failed: libnvidia-ml.so.1: cannot open",
+                &["lib:nvml"],
+            ),
+            (
+                "Error loading shared library libcublasLt.so.12: No such file",
+                &["lib:cuda"],
+            ),
             ("/usr/bin/ld: cannot find -lnvcuvid", &["link:video"]),
             ("/usr/bin/ld: cannot find -lcuda", &["link:libcuda"]),
-            ("Error loading \"C:\\x\\onnxruntime_providers_cuda.dll\" which depends on \"cudnn64_9.dll\" which is missing",
-                &["lib:onnx", "lib:cuda"]),
+            (
+                "Error loading \"C:\\x\\onnxruntime_providers_cuda.dll\" which depends on \"cudnn64_9.dll\" which is missing",
+                &["lib:onnx", "lib:cuda"],
+            ),
             ("libnvinfer.so.7.1.3 file too short", &["short:tensorrt"]),
-            ("Couldn't open CUDA library libcuda.so.1. LD_LIBRARY_PATH: /x", &["lib:libcuda"]),
+            (
+                "Couldn't open CUDA library libcuda.so.1. LD_LIBRARY_PATH: /x",
+                &["lib:libcuda"],
+            ),
             ("libtinfo.so.6: cannot open shared object file", &[]),
             ("Successfully opened dynamic library libcudnn.so.8", &[]),
             ("/usr/lib/libcuda.so.1 is a link", &[]),
-            ("Could not locate libnvidia-egl-gbm.so.1: pattern libnvidia-egl-gbm.so.1 not found", &[]),
+            (
+                "Could not locate libnvidia-egl-gbm.so.1: pattern libnvidia-egl-gbm.so.1 not found",
+                &[],
+            ),
         ] {
             assert_eq!(keys(text), expected, "{text}");
         }
@@ -375,10 +502,19 @@ mod tests {
     #[test]
     fn symbols_by_the_library_that_lacks_them() {
         for (text, expected) in [
-            ("libcusparse.so.12: undefined symbol: __nvJitLinkComplete_12_4, version", &["symbol:nvjitlink"][..]),
-            ("x.so: undefined symbol: _ZN3c104cuda9SetDeviceEi", &["symbol:torch"]),
+            (
+                "libcusparse.so.12: undefined symbol: __nvJitLinkComplete_12_4, version",
+                &["symbol:nvjitlink"][..],
+            ),
+            (
+                "x.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
+                &["symbol:torch"],
+            ),
             ("undefined symbol: \"ncclCommWindowRegister\"", &["symbol:nccl"]),
-            ("libc10_cuda.so: undefined symbol: cudaGetDriverEntryPointByVersion", &["symbol:cuda-library"]),
+            (
+                "libc10_cuda.so: undefined symbol: cudaGetDriverEntryPointByVersion",
+                &["symbol:cuda-library"],
+            ),
             ("undefined reference to `cuInit'", &["symbol:driver"]),
             ("undefined symbol: PyObject_Vectorcall", &[]),
             ("undefined symbol: cursor_open", &[]),
@@ -390,14 +526,26 @@ mod tests {
     #[test]
     fn whose_c_library_is_too_old() {
         for (text, expected) in [
-            ("nvidia-container-cli: /lib/libc.so.6: version `GLIBC_ABI_DT_RELR' not found (required by /lib/libdl.so.2)",
-                &["libc:toolkit"][..]),
-            ("x: /lib/libc.so.6: version `GLIBC_2.34' not found (required by /.singularity.d/libs/libGLX.so.0)",
-                &["libc:injected"]),
-            ("ImportError: /lib/libc.so.6: version `GLIBC_2.32' not found (required by /x/flash_attn_2_cuda.so)",
-                &["libc:image"]),
-            ("node: /lib64/libc.so.6: version `GLIBC_2.28' not found (required by node)", &[]),
-            ("cmake: /lib/libm.so.6: version `GLIBC_2.29' not found (required by /usr/lib/libxml2.so.2)", &[]),
+            (
+                "nvidia-container-cli: /lib/libc.so.6: version `GLIBC_ABI_DT_RELR' not found (required by /lib/libdl.so.2)",
+                &["libc:toolkit"][..],
+            ),
+            (
+                "x: /lib/libc.so.6: version `GLIBC_2.34' not found (required by /.singularity.d/libs/libGLX.so.0)",
+                &["libc:injected"],
+            ),
+            (
+                "ImportError: /lib/libc.so.6: version `GLIBC_2.32' not found (required by /x/flash_attn_2_cuda.so)",
+                &["libc:image"],
+            ),
+            (
+                "node: /lib64/libc.so.6: version `GLIBC_2.28' not found (required by node)",
+                &[],
+            ),
+            (
+                "cmake: /lib/libm.so.6: version `GLIBC_2.29' not found (required by /usr/lib/libxml2.so.2)",
+                &[],
+            ),
         ] {
             assert_eq!(keys(text), expected, "{text}");
         }

@@ -75,8 +75,24 @@ impl Signals {
 
 /// Words that no text has that is not about GPUs.
 const ABOUT: &[&str] = &[
-    "nvidia", "cuda", "cudnn", "nvml", "nvrm", "tensorrt", "nccl", "cuinit", "cublas", "gpu", "nvcc", "nvenc", "nvdec",
-    "cuvid", "nvjitlink", "nvhost", "nvmap", "nvoci",
+    "nvidia",
+    "cuda",
+    "cudnn",
+    "nvml",
+    "nvrm",
+    "tensorrt",
+    "nccl",
+    "cuinit",
+    "cublas",
+    "gpu",
+    "nvcc",
+    "nvenc",
+    "nvdec",
+    "cuvid",
+    "nvjitlink",
+    "nvhost",
+    "nvmap",
+    "nvoci",
 ];
 
 fn is_about_gpus(text: &Text) -> bool {
