@@ -221,7 +221,7 @@ fn mutated(texts: &[&str], state: &mut u64) -> String {
 fn damaged_texts_are_explained_too() {
     let texts: Vec<&str> = cases().map(|c| c.text).collect();
     let mut state = 22;
-    for _ in 0..2000 {
+    for _ in 0..1000 {
         let text = mutated(&texts, &mut state);
         let explained = explain(&text);
         let findings = &explained.report.findings;

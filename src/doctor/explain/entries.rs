@@ -1,5 +1,7 @@
 //! The entries of `entries/*.txt`: texts that people paste, and what they mean.
 
+use std::sync::LazyLock;
+
 use super::Severity;
 use super::pattern::{self, Found};
 use super::signals::Signals;
@@ -61,11 +63,12 @@ pub(super) struct Entry {
 }
 
 /// All entries in the order of the files.
-pub(super) fn all() -> impl Iterator<Item = Entry> {
-    ENTRIES
-        .iter()
-        .flat_map(|file| file.split("\n\n"))
-        .filter_map(entry)
+pub(super) fn all() -> impl Iterator<Item = &'static Entry> {
+    static ALL: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+        let blocks = ENTRIES.iter().flat_map(|file| file.split("\n\n"));
+        blocks.filter_map(entry).collect()
+    });
+    ALL.iter()
 }
 
 fn entry(block: &'static str) -> Option<Entry> {

@@ -49,21 +49,24 @@ pub fn explain(text: &str) -> Explanation {
         }
     }
     let ranked = ranked(&text, &signals);
-    let best = ranked.first().map_or(Rank::Harmless, |(entry, _)| entry.rank);
-    // An error that has a number and no entry is still the error, not what follows from it.
-    let codes = |report: &mut Report, explained: &[Entry]| {
-        for named in signals.named() {
-            if !explained.iter().any(|e| e.names(&named.key())) {
-                report.findings.extend(by_code(*named));
-            }
-        }
+    let shown = ranked.get(..MAX_CAUSES).unwrap_or(&ranked);
+    let without_entry: Vec<Finding> = signals
+        .named()
+        .iter()
+        .filter(|named| !shown.iter().any(|(entry, _)| entry.names(&named.key())))
+        .filter_map(|named| by_code(*named))
+        .collect();
+    let has_cause = shown.first().is_some_and(|(entry, _)| entry.rank == Rank::Cause);
+    // An error that has a number and no entry is still the error, before what only follows from it.
+    let (before, after) = if has_cause {
+        (Vec::new(), without_entry)
+    } else {
+        (without_entry, Vec::new())
     };
-    let shown: Vec<(Entry, Found)> = ranked.into_iter().take(MAX_CAUSES).collect();
-    let entries: Vec<Entry> = shown.iter().map(|(e, _)| e.clone()).collect();
-    if best < Rank::Cause {
-        codes(&mut report, &entries);
+    for finding in before {
+        report.add(finding);
     }
-    for (entry, found) in &shown {
+    for (entry, found) in shown {
         // What is only known in general says nothing beside what is known.
         if entry.rank == Rank::General && !report.findings.is_empty() {
             continue;
@@ -75,8 +78,8 @@ pub fn explain(text: &str) -> Explanation {
         }
         report.add(finding(entry, found, &text));
     }
-    if best == Rank::Cause {
-        codes(&mut report, &entries);
+    for finding in after {
+        report.add(finding);
     }
     if report.findings.is_empty() {
         report.add(
@@ -93,8 +96,8 @@ pub fn explain(text: &str) -> Explanation {
 }
 
 /// The entries that match, the nearest to the cause first; of equal ones that which says most, then the file's order.
-fn ranked(text: &Text, signals: &Signals) -> Vec<(Entry, Found)> {
-    let mut matched: Vec<(Entry, Found)> = entries::all()
+fn ranked(text: &Text, signals: &Signals) -> Vec<(&'static Entry, Found)> {
+    let mut matched: Vec<(&Entry, Found)> = entries::all()
         .filter_map(|e| e.matched(text, signals).map(|f| (e, f)))
         .collect();
     matched.sort_by(|(a, f), (b, g)| b.rank.cmp(&a.rank).then(g.weight.cmp(&f.weight)));

@@ -136,16 +136,8 @@ pub(super) fn fill(text: &str, slots: &[Slot]) -> String {
             let value = slots.iter().find(|(n, _)| *n == name).map_or(words, |(_, v)| v);
             Some((value, after))
         });
-        match filled {
-            Some((value, after)) => {
-                out.push_str(value);
-                rest = after;
-            }
-            None => {
-                out.push('<');
-                rest = after;
-            }
-        }
+        out.push_str(filled.map_or("<", |(value, _)| value));
+        rest = filled.map_or(after, |(_, after)| after);
     }
     out.push_str(rest);
     out

@@ -326,11 +326,11 @@ fn every_error_and_check_of_ours_is_explained() {
 
 #[test]
 fn every_cuda_and_nvml_error_is_explained() {
-    for known in crate::compat::errors::cuda() {
+    for known in errors::cuda() {
         let report = explain(&format!("CUDA error {}: x", known.number)).report;
         assert_eq!(report.findings[0].check, &KNOWN, "{}", known.number);
     }
-    for known in crate::compat::errors::nvml() {
+    for known in errors::nvml() {
         assert_eq!(
             explain(&format!("NVML {}", known.number)).report.findings[0].check,
             &KNOWN
