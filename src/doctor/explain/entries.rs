@@ -129,7 +129,10 @@ impl Entry {
 
     /// Whether an alternative names the error: `cuda:35`.
     pub(super) fn names(&self, code: &str) -> bool {
-        self.matches.contains(&code)
+        // With `&&` it is the first of several.
+        self.matches
+            .iter()
+            .any(|of| of.split(" && ").next() == Some(code))
     }
 
     /// How bad the error is.

@@ -146,7 +146,8 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
                 return words.contains("cuda") || is_nvml || super::is_about_gpus(text);
             }
             // `UNKNOWN ERROR (303)`: the number says which.
-            let numbered = number == 999 && text.after(at + words.len(), 4).starts_with(" (");
+            let after = text.after(at + words.len(), 4).strip_prefix(" (");
+            let numbered = number == 999 && after.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()));
             let leader = leader(text, *at);
             !numbered && leader.is_some_and(|l| if is_nvml { l.is_nvml() } else { l.is_cuda() })
         })
@@ -178,7 +179,7 @@ fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
     let mut error = false;
     let mut end = lead.len();
     loop {
-        let rest = lead.get(..end)?;
+        let rest = without_arguments(lead.get(..end)?);
         let trimmed = rest.trim_end_matches(|c| !is_word(c));
         let separator = rest.get(trimmed.len()..)?;
         if separator.contains(". ") || separator.contains(['!', '?']) {
@@ -199,6 +200,27 @@ fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
         }
         end = start;
     }
+}
+
+/// Without the arguments of a call at the end: `error in cudaMemGetInfo(&free, &total): unknown error`.
+fn without_arguments(text: &str) -> &str {
+    let call = text.trim_end_matches([' ', ':', ',', '-', '=']);
+    let mut depth = 0_u32;
+    for (at, c) in call.char_indices().rev() {
+        match c {
+            ')' => depth += 1,
+            '(' if depth == 1 => {
+                return call
+                    .get(..at)
+                    .filter(|name| name.ends_with(is_word))
+                    .unwrap_or(text);
+            }
+            _ if depth == 0 => return text,
+            '(' => depth -= 1,
+            _ => {}
+        }
+    }
+    text
 }
 
 /// Without the punctuation between a word and its number.
