@@ -147,7 +147,8 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
             }
             // `UNKNOWN ERROR (303)`: the number says which.
             let after = text.after(at + words.len(), 4).strip_prefix(" (");
-            let numbered = number == 999 && after.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()));
+            let numbered =
+                number == 999 && after.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()));
             let leader = leader(text, *at);
             !numbered && leader.is_some_and(|l| if is_nvml { l.is_nvml() } else { l.is_cuda() })
         })
