@@ -341,3 +341,26 @@ proptest::proptest! {
         report_of(&text, wanted);
     }
 }
+
+#[test]
+fn corpus() {
+    use crate::compat::gpu::Product;
+    use crate::doctor::image::tests::score;
+    let (halves, wrong) = score(include_str!("corpus.txt"), |case| {
+        let product: Option<Product> = case.gpu().map(|name| name.parse().unwrap());
+        let wanted = Wanted {
+            driver: case.driver(),
+            windows: false,
+            sm: product.map(|p| p.sm),
+            class: product.and_then(|p| p.class),
+        };
+        report_of(&case.body, wanted)
+    });
+    assert!(
+        halves[0].0 == halves[0].1 && halves[1].0 >= SCORED,
+        "{halves:?}\n{wrong}"
+    );
+}
+
+/// Right ones of the half that no rule was written with.
+const SCORED: usize = 24;
