@@ -239,3 +239,20 @@ fn corpus() {
 
 /// Right ones of the half that no rule was written with.
 const SCORED: usize = 9;
+
+/// No text panics or takes long.
+#[test]
+fn mutated_files() {
+    use crate::doctor::image::tests::{Random, cases};
+    let cases = cases(include_str!("corpus.txt"));
+    let mut random = Random::new(22);
+    for at in 0..2000 {
+        let text = random.mutated(cases[at % cases.len()].body.as_bytes());
+        let text = String::from_utf8_lossy(&text);
+        let start = std::time::Instant::now();
+        report("compose.yaml", &text, &Budget::default())
+            .unwrap()
+            .to_text(false);
+        assert!(start.elapsed().as_secs() < 1, "{text}");
+    }
+}

@@ -182,6 +182,9 @@ impl<'a> Loader<'a> {
         if let Some(dir) = beside.iter().find(|dir| self.has(dir, soname)) {
             return Place::Beside(dir.clone());
         }
+        if !environment.site.has_dir("nvidia") && by_record(&environment.site, soname) {
+            return Place::Beside(environment.site.path.join("nvidia"));
+        }
         let named = |path: &&PathBuf| path.file_name() == Some(OsStr::new(soname)) && self.files.exists(path);
         if let Some(path) = self.all.iter().find(named) {
             return Place::Elsewhere(path.parent().unwrap_or(Path::new("/")).to_owned());
@@ -284,6 +287,20 @@ impl<'a> Loader<'a> {
             })
         })
     }
+}
+
+/// Whether pip's records name a package that brings a library, of a tree without the package's own files.
+fn by_record(site: &Site, soname: &str) -> bool {
+    [11, 12, 13].into_iter().any(|cuda| {
+        let name = libraries::pip(soname, cuda).unwrap_or_default().replace('-', "_");
+        site.package(&name).is_some_and(|package| {
+            // Of cuDNN each CUDA has several majors.
+            let major = soname
+                .strip_prefix("libcudnn.so.")
+                .and_then(|v| v.split('.').next());
+            major.is_none_or(|major| package.version.split('.').next() == Some(major))
+        })
+    })
 }
 
 /// An older library that comes first.

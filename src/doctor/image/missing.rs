@@ -25,6 +25,7 @@ pub(super) fn of_framework(
     loader: &Loader<'_>,
 ) -> Option<Finding> {
     let mut all: Vec<Missing> = Vec::new();
+    let mut found = 0;
     for load in &framework.loads {
         for wanted in &load.wants {
             if all.iter().any(|m| m.soname == wanted.soname) {
@@ -32,7 +33,9 @@ pub(super) fn of_framework(
             }
             let place = loader.find(load, &wanted.soname, environment);
             let loads_itself = framework.loads_beside && matches!(place, Place::Beside(_));
-            if place != Place::Found && !loads_itself {
+            if place == Place::Found || loads_itself {
+                found += 1;
+            } else {
                 all.push(Missing {
                     soname: wanted.soname.clone(),
                     vital: wanted.vital,
@@ -46,13 +49,14 @@ pub(super) fn of_framework(
         .frameworks
         .iter()
         .any(|f| f.package == "torch" && matches!(f.build, Build::Cuda(_)));
-    let worst = all
-        .iter()
-        .map(|m| severity(m, environment, loader, torch))
-        .max()?;
-    let first = all
-        .iter()
-        .find(|m| severity(m, environment, loader, torch) == worst)?;
+    let badness = |m: &&Missing| severity(m, environment, loader, torch);
+    let first = all.iter().rev().max_by_key(badness)?;
+    // PyTorch's wheels come with all of them: without any, this is a part of an image. And PyTorch reports it.
+    let worst = if framework.package == "torch" && found == 0 {
+        Severity::Info
+    } else {
+        badness(&first)
+    };
     let mut finding = Finding::new(
         &MISSING,
         worst,
