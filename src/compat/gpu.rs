@@ -346,7 +346,7 @@ fn words(name: &str) -> Vec<&str> {
 fn with_brand<'a>(words: &[&'a str]) -> Vec<Vec<&'a str>> {
     let brands: &[&[&str]] = match words.first().and_then(|w| w.split_at_checked(1)) {
         Some(("A" | "a", model)) if is_workstation(model) => &[&[], &["RTX"]],
-        Some(("P" | "p", model)) if is_workstation(model) => &[&[], &["Quadro"]],
+        Some(("K" | "k" | "M" | "m" | "P" | "p", model)) if is_workstation(model) => &[&[], &["Quadro"]],
         _ => &[&[], &["GeForce"], &["GeForce", "RTX"], &["GeForce", "GTX"]],
     };
     let mut all: Vec<Vec<&str>> = brands.iter().map(|brand| [*brand, words].concat()).collect();

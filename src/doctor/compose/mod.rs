@@ -163,7 +163,12 @@ fn check_service(
         asks = true;
     }
     variables(name, service, &environment, asks, report);
-    if let Some(given) = given(reserved.as_ref(), gpus.as_ref()) {
+    let by_variable = || {
+        visible
+            .filter(|_| runtime.is_some() && reserved.is_none())
+            .and_then(listed)
+    };
+    if let Some(given) = given(reserved.as_ref(), gpus.as_ref()).or_else(by_variable) {
         indices(name, service, &environment, given, report);
     }
     if !asks && (gpu_image || visible.is_some_and(|v| !matches!(v, "" | "void" | "none"))) {
@@ -370,6 +375,17 @@ fn environment(service: &Node<'_>, budget: &Budget) -> Result<BTreeMap<String, S
     Ok(found)
 }
 
+/// Whether an id is of one whole GPU.
+fn is_gpu(id: &str) -> bool {
+    id.starts_with("GPU-") || !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// How many GPUs `NVIDIA_VISIBLE_DEVICES` lists, if it lists them.
+fn listed(value: &str) -> Option<usize> {
+    let ids = value.split(',').map(str::trim);
+    ids.clone().all(is_gpu).then(|| ids.count())
+}
+
 /// How many GPUs the service is given, where that is a number.
 fn given(reserved: Option<&Node<'_>>, gpus: Option<&Node<'_>>) -> Option<usize> {
     let mut number = 0_usize;
@@ -378,11 +394,7 @@ fn given(reserved: Option<&Node<'_>>, gpus: Option<&Node<'_>>) -> Option<usize> 
         let more = match (ids, device.get("count")) {
             (Some(ids), _) => {
                 // `all`, and a GPU's parts or several of them, may be more than one device.
-                let plain = |id: &Node<'_>| {
-                    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-                    id.text()
-                        .is_some_and(|text| digits(text) || text.starts_with("GPU-"))
-                };
+                let plain = |id: &Node<'_>| id.text().is_some_and(is_gpu);
                 ids.iter().all(plain).then_some(ids.len())?
             }
             (None, Some(count)) => count.text()?.parse().ok()?,
@@ -454,15 +466,13 @@ fn variables(
             "leave the variable out",
         );
     }
-    if environment
-        .get("CUDA_VISIBLE_DEVICES")
-        .is_some_and(|v| v.is_empty() || v == "-1")
-        && asks
-    {
+    // What CUDA does not understand ends its list.
+    let none = |v: &String| matches!(v.trim(), "" | "-1" | "all" | "NoDevFiles" | "none" | "void");
+    if environment.get("CUDA_VISIBLE_DEVICES").is_some_and(none) && asks {
         add(
             "CUDA_VISIBLE_DEVICES",
             Severity::Warn,
-            "is empty or -1: CUDA sees no GPU (error 100)",
+            "names no GPU: CUDA sees none (error 100)",
             "leave the variable out",
         );
     }

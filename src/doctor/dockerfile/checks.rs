@@ -93,7 +93,7 @@ fn packages(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<()
                 "it belongs on the host and does nothing in an image, except in one that starts containers itself",
             )
             .fix("leave it out"),
-            Kind::CondaEnvironment | Kind::Framework | Kind::Libraries => continue,
+            Kind::CondaEnvironment | Kind::Framework | Kind::Libraries | Kind::Removed => continue,
         };
         report.add(at(finding, &i.line));
     }
@@ -162,9 +162,10 @@ fn indices(stage: Stage<'_>, report: &mut Report) {
 
 /// onnxruntime and onnxruntime-gpu are installed into one directory.
 fn onnxruntimes(stage: Stage<'_>, report: &mut Report) {
-    let mut both = ["onnxruntime", "onnxruntime-gpu"]
-        .map(|name| stage.installs().filter(move |i| i.what == name).last());
-    if let [Some(cpu), Some(_)] = &mut both {
+    let named = |name: &str| stage.installs().filter(|i| i.what == name).last();
+    if let (Some(cpu), Some(_)) = (named("onnxruntime"), named("onnxruntime-gpu"))
+        && !stage.installs().any(|i| i.kind == Kind::Removed)
+    {
         report.add(at(
             Finding::new(
                 &TWICE,
@@ -540,35 +541,79 @@ fn build_time(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), E
     Ok(())
 }
 
-/// Architectures that the image's own kernels are compiled for, by the variables that compilers read.
-pub(super) fn compiled(stage: Stage<'_>, sm: Sm) -> Option<Finding> {
+/// The architectures that the image's own kernels are compiled for, by what its compilers are given.
+pub(super) fn compiled(model: &Model, sm: Sm, budget: &Budget) -> Result<Option<Finding>, Exceeded> {
     const VARIABLES: [&str; 2] = ["TORCH_CUDA_ARCH_LIST", "CUDAARCHS"];
-    VARIABLES.iter().find_map(|name| {
-        let (value, line) = stage.variable(name)?;
-        let mut listed = 0;
-        for word in value.split([' ', ';', ',']).filter(|word| !word.is_empty()) {
-            let word = word.to_ascii_lowercase();
-            let with_ptx = word.strip_suffix("+ptx").or_else(|| word.strip_suffix("-virtual"));
-            let plain = word.strip_suffix("-real").unwrap_or(&word);
-            let (code, ptx) = (with_ptx.unwrap_or(plain), with_ptx.is_some());
-            // A name of a series, or a variable: not known.
-            let code: Sm = code.parse().ok()?;
-            if code.runs_on(sm) || ptx && code.compiles_for(sm) {
-                return None;
-            }
-            listed += 1;
+    const OPTION: &str = "CMAKE_CUDA_ARCHITECTURES=";
+    let Some(last) = model.last() else {
+        return Ok(None);
+    };
+    for name in VARIABLES {
+        if let Some(value) = last.value(name, budget)?
+            && !has_code(value, sm)
+        {
+            let line = last
+                .variable(name)
+                .map_or(String::new(), |(_, line)| format!("line {line}: "));
+            return Ok(Some(no_code(name, sm).evidence(format!("{line}{name}={value}"))));
         }
-        (listed > 0).then(|| {
-            Finding::new(
-                &TARGET,
-                Severity::Warn,
-                *name,
-                format!("kernels that are compiled in the image have no code for {sm}: \"no kernel image is available\""),
-            )
-            .fix(format!("add {}.{} to it, or +PTX to the last one", sm.number() / 10, sm.number() % 10))
-            .evidence(format!("line {line}: {name}={value}"))
-        })
-    })
+    }
+    for step in model
+        .steps
+        .iter()
+        .filter(|step| step.instruction.keyword == "RUN")
+    {
+        budget.scan(step.text.len())?;
+        let Some((_, rest)) = step.text.split_once(OPTION) else {
+            continue;
+        };
+        let rest = rest.trim_start_matches(['"', '\'']);
+        let end = rest.find([' ', '"', '\'', '\n']).unwrap_or(rest.len());
+        if !has_code(&rest[..end], sm) {
+            let finding = no_code("CMAKE_CUDA_ARCHITECTURES", sm);
+            return step_at(finding, step, OPTION, budget).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a list of architectures has code for a GPU: `7.0 8.6+PTX`, `80-real;90-virtual`. What is not understood may.
+fn has_code(list: &str, sm: Sm) -> bool {
+    let words = list.split([' ', ';', ',']).filter(|word| !word.is_empty());
+    let mut listed = 0;
+    for word in words {
+        let word = word.to_ascii_lowercase();
+        let with_ptx = word
+            .strip_suffix("+ptx")
+            .or_else(|| word.strip_suffix("-virtual"));
+        let plain = word.strip_suffix("-real").unwrap_or(&word);
+        // CMake's numbers without a suffix are for both.
+        let ptx = with_ptx.is_some() || plain == word && word.bytes().all(|b| b.is_ascii_digit());
+        let Ok(code) = with_ptx.unwrap_or(plain).parse::<Sm>() else {
+            return true;
+        };
+        if code.runs_on(sm) || ptx && code.compiles_for(sm) {
+            return true;
+        }
+        listed += 1;
+    }
+    listed == 0
+}
+
+fn no_code(name: &str, sm: Sm) -> Finding {
+    Finding::new(
+        &TARGET,
+        Severity::Warn,
+        name,
+        format!(
+            "kernels that are compiled in the image have no code for {sm}: \"no kernel image is available\""
+        ),
+    )
+    .fix(format!(
+        "add {}.{} to it, or PTX of the last one",
+        sm.number() / 10,
+        sm.number() % 10
+    ))
 }
 
 /// Whether a build of PyTorch has code for the target's GPU; `None` when it has, or when that is not known.

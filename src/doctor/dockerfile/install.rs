@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Framework,
     /// Libraries of CUDA that frameworks need from the image.
     Libraries,
+    /// A package that is uninstalled.
+    Removed,
 }
 
 /// One thing that is installed.
@@ -94,6 +96,10 @@ pub(super) fn of(instruction: &Instruction, text: &str, budget: &Budget) -> Resu
                 if let Some(kind) = system_package(name, word) {
                     found.push(new(kind, word)?);
                 }
+            }
+        } else if rest.contains(&"uninstall") {
+            for word in rest.iter().filter(|w| **w == "onnxruntime") {
+                found.push(new(Kind::Removed, word)?);
             }
         } else if let Some(what) = installer(&words) {
             found.push(new(Kind::Driver, what)?);

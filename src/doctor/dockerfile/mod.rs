@@ -115,13 +115,14 @@ fn examine(
     }
     checks::run(&model, &mut report, budget)?;
     if let Some(target) = wanted.target() {
-        judged(last, &target, &mut report, budget)?;
+        judged(&model, last, &target, &mut report, budget)?;
     }
     Ok(report)
 }
 
 /// Whether what the last stage brings runs on the target.
 fn judged(
+    model: &model::Model,
     stage: model::Stage<'_>,
     target: &Target,
     report: &mut Report,
@@ -143,7 +144,9 @@ fn judged(
             .unwrap_or_else(|| verdict(&subject, cuda, target, package.as_ref()));
         report.add(finding.evidence(base.line.to_string()));
     }
-    if let Some(finding) = target.sm.and_then(|sm| checks::compiled(stage, sm)) {
+    if let Some(sm) = target.sm
+        && let Some(finding) = checks::compiled(model, sm, budget)?
+    {
         report.add(finding);
     }
     for i in stage.installs() {

@@ -178,7 +178,7 @@ impl<'a> Stage<'a> {
     }
 
     /// A variable that its instructions may use.
-    fn value(self, name: &str, budget: &Budget) -> Result<Option<&'a str>, Exceeded> {
+    pub(super) fn value(self, name: &str, budget: &Budget) -> Result<Option<&'a str>, Exceeded> {
         for stage in self.chain() {
             budget.step()?;
             if let Some((value, _)) = stage.env.get(name) {
@@ -256,26 +256,39 @@ impl Model {
     }
 
     /// Notes what `COPY` brings into the last stage.
-    fn copy(&mut self, text: &str) {
+    fn copy(&mut self, text: &str, budget: &Budget) -> Result<(), Exceeded> {
         let all = copied(text);
         let Some(from) = all.iter().find_map(|w| w.strip_prefix("--from=")) else {
-            return;
+            return Ok(());
         };
         let sources: Vec<&String> = all.iter().filter(|w| !w.starts_with("--")).collect();
         let Some((_, sources)) = sources.split_last() else {
-            return;
+            return Ok(());
         };
         let place = self.place(from).filter(|at| at + 1 < self.stages.len());
+        let mut packages = sources.iter().any(|source| has_packages(source));
+        if let Some(place) = place.filter(|_| !packages) {
+            // `/app` of a stage that makes `/app/.venv`.
+            let names: Vec<String> = sources
+                .iter()
+                .map(|source| source.trim_end_matches('/'))
+                .filter(|source| source.starts_with('/'))
+                .flat_map(|source| [".venv", "venv", "env"].map(|name| format!("{source}/{name}")))
+                .collect();
+            for step in self.steps.iter().filter(|step| step.stage == Some(place)) {
+                budget.scan(step.text.len() * names.len())?;
+                packages |= names.iter().any(|name| step.text.contains(name));
+            }
+        }
         let Some(last) = self.stages.last_mut() else {
-            return;
+            return Ok(());
         };
         let of_cuda = |s: &&&String| ["cuda", "cudnn", "cublas"].iter().any(|word| s.contains(word));
         last.copies_cuda |= sources.iter().any(|s| of_cuda(&s)) || is_whole(sources);
-        if let Some(place) = place
-            && sources.iter().any(|source| has_packages(source))
-        {
+        if let Some(place) = place.filter(|_| packages) {
             last.copied.insert(place);
         }
+        Ok(())
     }
 
     /// The stage of `FROM text`.
@@ -347,7 +360,7 @@ pub(super) fn build(
             }
             ("SHELL", Some(stage)) => stage.shell = Some(text.clone()),
             ("ENTRYPOINT" | "CMD", Some(stage)) => stage.starts.push(text.clone()),
-            ("COPY", Some(_)) => model.copy(&text),
+            ("COPY", Some(_)) => model.copy(&text, budget)?,
             ("RUN", Some(stage)) => stage.installs.extend(install::of(&instruction, &text, budget)?),
             _ => {}
         }

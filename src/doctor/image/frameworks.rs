@@ -173,7 +173,7 @@ const KNOWN: &[Known] = &[
     Known {
         name: "DALI",
         package: "nvidia-dali",
-        dir: "nvidia/dali",
+        dir: "nvidia",
         read: dali,
         ..Known::NONE
     },
@@ -307,10 +307,7 @@ fn info(files: &Files<'_>, path: &Path) -> Option<ElfInfo> {
 pub fn find(files: &Files<'_>, site: &Site, conda: Option<&Site>) -> Vec<Framework> {
     KNOWN
         .iter()
-        .filter(|known| match known.dir.split_once('/') {
-            Some((first, _)) => site.has_dir(first) && files.exists(site.path.join(known.dir)),
-            None => site.has_dir(known.dir),
-        })
+        .filter(|known| site.has_dir(known.dir))
         .filter_map(|known| {
             let look = Look {
                 files,

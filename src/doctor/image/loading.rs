@@ -25,8 +25,12 @@ use crate::ldso::{Flavor, Warnings, abi, conf, dirs, flavor};
 const MAX_DIRS: usize = 64;
 /// Entries of a directory that are listed.
 const MAX_ENTRIES: usize = 1 << 16;
+/// Libraries that one library needs of CUDA; the largest real ones need about a dozen.
+const MAX_WANTS: usize = 64;
 /// Directories below `nvidia/` of one environment.
 const MAX_PIP: usize = 64;
+/// What the search in one directory costs, in bytes that are scanned.
+const SCANNED: usize = 256;
 /// Memory that a name needs, about.
 const RECORD: u64 = 128;
 
@@ -51,7 +55,10 @@ impl Load {
             .filter_map(text)
             .filter(|name| libraries::is_cuda(name));
         Self {
-            wants: wants.map(|soname| Opened { soname, vital: true }).collect(),
+            wants: wants
+                .take(MAX_WANTS)
+                .map(|soname| Opened { soname, vital: true })
+                .collect(),
             ..Self::opened(library, Some(info), Vec::new())
         }
     }
@@ -175,7 +182,9 @@ impl<'a> Loader<'a> {
             // conda's own programs have it as their DT_RPATH.
             dirs.push(environment.prefix.join("lib"));
         }
-        if dirs.iter().any(|dir| self.has(dir, soname)) {
+        // Without a budget there is no verdict; see `report`.
+        let spent = self.files.budget.scan(dirs.len() * SCANNED).is_err();
+        if spent || dirs.iter().any(|dir| self.has(dir, soname)) {
             return Place::Found;
         }
         let beside = self.beside(&environment.site);

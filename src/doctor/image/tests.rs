@@ -286,6 +286,15 @@ fn make(body: &str, dir: &Path) -> Option<ImageConfig> {
     config
 }
 
+fn target_of(case: &Case<'_>) -> Target {
+    let gpus = case.gpu().into_iter().map(|name| Gpu::named(name).unwrap());
+    Target {
+        driver: case.driver(),
+        platform: Platform::Linux,
+        gpus: gpus.collect(),
+    }
+}
+
 fn report_of(case: &Case<'_>) -> Report {
     let dir = tempfile::tempdir().unwrap();
     let config = make(&case.body, dir.path());
@@ -296,15 +305,7 @@ fn report_of(case: &Case<'_>) -> Report {
         notes: Vec::new(),
         scratch: None,
     };
-    let target = Target {
-        driver: case.driver(),
-        platform: Platform::Linux,
-        gpus: case
-            .gpu()
-            .into_iter()
-            .map(|name| Gpu::named(name).unwrap())
-            .collect(),
-    };
+    let target = target_of(case);
     let budget = Budget::default();
     let report = report(&image, &target, &budget, &mut Silent);
     budget.check().unwrap();
@@ -322,6 +323,66 @@ fn corpus() {
 
 /// Right ones of the half that no rule was written with.
 const SCORED: usize = 24;
+
+/// An archive keeps enough: of each root it gives the findings that the directory gives.
+#[test]
+fn archives_give_the_same() {
+    use super::tar::tests::{archive, entry};
+    use std::os::unix::ffi::OsStrExt as _;
+    for case in cases(include_str!("tests/corpus.txt")) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = make(&case.body, dir.path()).unwrap_or_default();
+        let target = target_of(&case);
+        let mut entries: Vec<Vec<u8>> = Vec::new();
+        for path in files_below(dir.path()) {
+            let name = path
+                .strip_prefix(dir.path())
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            for (at, _) in name.match_indices('/') {
+                entries.push(entry(&name[..=at], b'5', "", b""));
+            }
+            entries.push(match std::fs::read_link(&path) {
+                Ok(link) => entry(
+                    &name,
+                    b'2',
+                    std::str::from_utf8(link.as_os_str().as_bytes()).unwrap(),
+                    b"",
+                ),
+                Err(_) => entry(&name, b'0', "", &std::fs::read(&path).unwrap()),
+            });
+        }
+        let env: Vec<String> = config
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let json = serde_json::json!({ "architecture": config.architecture, "config": { "Env": env } });
+        let manifest = serde_json::json!([{ "Config": "c.json", "Layers": ["l.tar"] }]);
+        let saved = archive(&[
+            entry("l.tar", b'0', "", &archive(&entries)),
+            entry("c.json", b'0', "", json.to_string().as_bytes()),
+            entry("manifest.json", b'0', "", manifest.to_string().as_bytes()),
+        ]);
+        let directory = Image {
+            title: case.name.to_owned(),
+            root: Root::open(dir.path()).unwrap(),
+            config: Some(config),
+            notes: Vec::new(),
+            scratch: None,
+        };
+        let packed = archive::read(saved.as_slice(), case.name, &Budget::default(), &mut Silent).unwrap();
+        let of = |image: &Image| {
+            let budget = Budget::default();
+            let report = report(image, &target, &budget, &mut Silent);
+            budget.check().unwrap();
+            report.to_text(false)
+        };
+        assert_eq!(of(&packed), of(&directory), "{}", case.name);
+    }
+}
 
 /// A deterministic source of numbers.
 pub(in crate::doctor) struct Random(u64);
@@ -381,15 +442,14 @@ impl Random {
     }
 }
 
-/// All files below a directory.
+/// All files and links below a directory.
 fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         match entry.file_type().unwrap() {
             kind if kind.is_dir() => all.extend(files_below(&entry.path())),
-            kind if kind.is_file() => all.push(entry.path()),
-            _ => {}
+            _ => all.push(entry.path()),
         }
     }
     all.sort();
@@ -405,7 +465,8 @@ fn mutated_images() {
     for case in &cases {
         let dir = tempfile::tempdir().unwrap();
         let config = make(&case.body, dir.path());
-        let files = files_below(dir.path());
+        let mut files = files_below(dir.path());
+        files.retain(|path| !path.is_symlink());
         for _ in 0..each {
             let path = &files[random.below(files.len())];
             let bytes = std::fs::read(path).unwrap();
@@ -432,4 +493,38 @@ fn mutated_images() {
             assert!(start.elapsed().as_secs() < 1, "{}", case.name);
         }
     }
+}
+
+/// Many libraries that need many others, searched in many directories, end with the budget at the latest.
+#[test]
+fn many_libraries_end_soon() {
+    let names: Vec<String> = (0..1000).map(|n| format!("libcublas.so.{n}")).collect();
+    let words = format!("needed={},libcudart.so.12", names.join(","));
+    let path: Vec<String> = (0..80).map(|n| format!("/d{n}")).collect();
+    let mut body = format!("env LD_LIBRARY_PATH={}\n", path.join(":"));
+    for n in 0..70 {
+        body.push_str(&format!(
+            "lib n{n}/libggml-cuda.so {words} runpath={}\n",
+            path.join(":")
+        ));
+        body.push_str(&format!("files d{n} libcufft.so.{n}\n"));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = Image {
+        title: String::new(),
+        config: make(&body, dir.path()),
+        root: Root::open(dir.path()).unwrap(),
+        notes: Vec::new(),
+        scratch: None,
+    };
+    let target = Target {
+        driver: None,
+        platform: Platform::Linux,
+        gpus: Vec::new(),
+    };
+    let budget = Budget::default();
+    let start = std::time::Instant::now();
+    let report = report(&image, &target, &budget, &mut Silent);
+    assert!(start.elapsed().as_secs() < 4, "{:?}", start.elapsed());
+    assert!(budget.check().is_err() || report.verdict() == Severity::Fail);
 }
