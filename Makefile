@@ -70,10 +70,15 @@ bench: build
 counts: build
 	integration/counts/run
 
+# test-machines  what needs a kernel of its own: SELinux enforcing, in user-mode Linux
 # hostile-long   what CI takes a sample of: 10,000 starts against a race, 1,000 creates, every fault
 # reproducible   the release binary, built twice and compared
+# book           the documentation as HTML in target/book, by mdBook, with its links checked
 # sbom           what is in it, as CycloneDX
-.PHONY: hostile-long reproducible sbom
+.PHONY: test-machines hostile-long reproducible book sbom
+test-machines: build
+	integration/machines/run
+
 hostile-long: build
 	integration/world/make
 	HOSTILE_LONG=1 integration/hostile/run
@@ -81,6 +86,9 @@ hostile-long: build
 
 reproducible:
 	integration/reproducible $(TARGET)
+
+book:
+	integration/docs/book
 
 sbom:
 	@integration/sbom $(TARGET)

@@ -37,6 +37,18 @@ impl CdiName {
     pub fn is_kind(&self, vendor: &str, class: &str) -> bool {
         self.vendor == vendor && self.class == class
     }
+
+    /// Whether the name is of `kind`, `vendor/class`.
+    pub fn has_kind(&self, kind: &str) -> bool {
+        kind.split_once('/')
+            .is_some_and(|(vendor, class)| self.is_kind(vendor, class))
+    }
+
+    /// Whether the kind is NVIDIA's: of the vendor `nvidia.com`, or one below it such as `management.nvidia.com`.
+    pub fn is_nvidias(&self) -> bool {
+        let rest = self.vendor.strip_suffix("nvidia.com");
+        rest.is_some_and(|below| below.is_empty() || below.ends_with('.'))
+    }
 }
 
 impl fmt::Display for CdiName {
@@ -79,7 +91,11 @@ mod tests {
     #[test]
     fn names() {
         let name = CdiName::parse("nvidia.com/gpu=0:1").unwrap();
-        assert!(name.is_kind("nvidia.com", "gpu"));
+        assert!(name.is_kind("nvidia.com", "gpu") && name.has_kind("nvidia.com/gpu") && name.is_nvidias());
+        assert!(!name.has_kind("nvidia.com/pgpu") && !name.has_kind("nvidia.com"));
+        let is_nvidias = |text: &str| CdiName::parse(text).unwrap().is_nvidias();
+        assert!(is_nvidias("management.nvidia.com/gpu=all"));
+        assert!(!is_nvidias("evilnvidia.com/gpu=all") && !is_nvidias("nvidia.com.evil/gpu=all"));
         assert_eq!(name.to_string(), "nvidia.com/gpu=0:1");
         for bad in [
             "nvidia.com/gpu",

@@ -106,6 +106,8 @@ codes! {
     DeviceNode = 2004, Host, "run `nvidia-modprobe -u -c 0`; `nvoci list` shows which nodes are there";
     #[doc = "The host's WSL2 GPU support is incomplete."]
     Wsl = 2005, Host, "update the NVIDIA driver on Windows, then run `wsl --shutdown`";
+    #[doc = "SELinux would keep the container's processes from the GPUs' device nodes."]
+    Selinux = 2006, Host, "load nvoci's policy module, `semodule -i /usr/share/nvoci/selinux/nvoci.cil`, or start the container with `--security-opt label=disable`";
     #[doc = "A GPU that was asked for does not exist."]
     UnknownDevice = 3001, Request, "ask for one of the devices that exist; `nvoci list` shows them";
     #[doc = "NVIDIA_DRIVER_CAPABILITIES names an unknown or unsupported capability."]
@@ -118,6 +120,8 @@ codes! {
     Privilege = 3005, Request, "grant CAP_SYS_ADMIN, or make the request through the engine";
     #[doc = "The preflight check found that the container cannot compute."]
     Preflight = 3006, Request, "see the finding, or set `preflight = \"warn\"`";
+    #[doc = "A limit on GPU memory is not enforced. A warning: the container starts."]
+    MemoryLimit = 3007, Request, "divide the GPU by MIG, or set CUDA_MPS_PINNED_DEVICE_MEM_LIMIT for clients of MPS";
     #[doc = "The rootfs path is unsafe."]
     UnsafeRootfs = 4001, Refused, "the bundle's root.path must name the container's own root directory";
     #[doc = "A file that is to be trusted is not owned by root or is writable by others."]

@@ -68,6 +68,7 @@ impl Case {
             root,
             session: Session::default(),
             config: None,
+            drop_in: None,
             spec: None,
             dry_run: false,
         };
@@ -363,6 +364,7 @@ fn the_cdi_specification_stays_while_an_engine_needs_it() {
         root: Root::open(dir.path()).unwrap(),
         session: Session::default(),
         config: None,
+        drop_in: None,
         spec: Some(spec.to_owned()),
         dry_run: false,
     };
@@ -398,4 +400,100 @@ fn the_cdi_specification_stays_while_an_engine_needs_it() {
     fs::write(&file, "one, changed").unwrap();
     assert_eq!(install(Engine::Docker, "two").warnings.len(), 1);
     assert_eq!(fs::read_to_string(&file).unwrap(), "one, changed");
+}
+
+const DROP_IN: &str = "/etc/containerd/conf.d/99-nvidia.toml";
+
+/// Registers with a drop-in beside the main file `main`; the drop-in, the main file, and what came
+/// of it.
+fn with_drop_in(main: &str, other: &str) -> (Machine, String, String) {
+    let case = Case {
+        name: "drop-in".to_owned(),
+        engine: Engine::Containerd,
+        before: (!main.is_empty()).then(|| main.as_bytes().to_vec()),
+        settings: Settings::default(),
+        after: PathBuf::new(),
+    };
+    let mut machine = case.machine();
+    machine.job.drop_in = Some(PathBuf::from(DROP_IN));
+    if !other.is_empty() {
+        let at = machine.dir.path().join("etc/containerd/conf.d/50-site.toml");
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, other).unwrap();
+    }
+    assert_eq!(machine.install(), Outcome::Registered);
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    let drop_in = read(&machine.dir.path().join(DROP_IN.trim_start_matches('/')));
+    let main = read(&machine.file);
+    (machine, drop_in, main)
+}
+
+#[test]
+fn a_drop_in_gets_the_runtime_and_the_main_file_an_import() {
+    let main = "version = 3\n\n[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 'x'\n\n\
+        [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nSystemdCgroup = true\n";
+    let (machine, drop_in, after) = with_drop_in(main, "");
+    assert!(
+        after.contains("imports = [\"/etc/containerd/conf.d/*.toml\"]"),
+        "{after}"
+    );
+    assert!(!after.contains("nvidia"), "{after}");
+    assert!(drop_in.contains("version = 3"), "{drop_in}");
+    assert!(
+        drop_in.contains("BinaryName = \"/usr/bin/nvoci-runtime\""),
+        "{drop_in}"
+    );
+    assert!(drop_in.contains("SystemdCgroup = true"), "{drop_in}");
+    // It is merged, so nothing else is in it.
+    assert!(!drop_in.contains("snapshotter"), "{drop_in}");
+    let before = machine.tree();
+    assert_eq!(machine.install(), Outcome::AlreadyRegistered);
+    assert!(machine.tree() == before);
+    assert_eq!(machine.uninstall(), Outcome::Removed);
+    assert_eq!(fs::read_to_string(&machine.file).unwrap(), main);
+    assert!(!machine.dir.path().join("etc/containerd/conf.d").exists());
+}
+
+#[test]
+fn a_drop_in_that_replaces_the_table_begins_as_a_copy_of_it() {
+    let main = "version = 2\nimports = [\"conf.d/*.toml\"]\n[plugins.\"io.containerd.grpc.v1.cri\"]\n\
+        sandbox_image = \"pause:1\"\n";
+    let other = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"pause:2\"\n";
+    let (machine, drop_in, after) = with_drop_in(main, other);
+    assert_eq!(after, main);
+    assert!(drop_in.contains("sandbox_image = \"pause:2\""), "{drop_in}");
+    assert!(
+        drop_in.contains("BinaryName = \"/usr/bin/nvoci-runtime\""),
+        "{drop_in}"
+    );
+    assert_eq!(machine.uninstall(), Outcome::Removed);
+    assert_eq!(fs::read_to_string(&machine.file).unwrap(), main);
+}
+
+#[test]
+fn a_drop_in_beside_no_main_file_makes_both() {
+    let (machine, drop_in, after) = with_drop_in("", "");
+    assert!(drop_in.contains("version = 2"), "{drop_in}");
+    assert!(
+        after.contains("version = 2") && after.contains("imports"),
+        "{after}"
+    );
+    assert_eq!(machine.uninstall(), Outcome::Removed);
+    assert!(!machine.file.exists());
+}
+
+#[test]
+fn a_main_file_of_version_1_takes_no_drop_in() {
+    let case = Case {
+        name: "v1".to_owned(),
+        engine: Engine::Containerd,
+        before: Some(b"[plugins.cri]\nsandbox_image = \"x\"\n".to_vec()),
+        settings: Settings::default(),
+        after: PathBuf::new(),
+    };
+    let mut machine = case.machine();
+    machine.job.drop_in = Some(PathBuf::from(DROP_IN));
+    let before = machine.tree();
+    assert!(register::install(&machine.job, &machine.place).is_err());
+    assert!(machine.tree() == before);
 }

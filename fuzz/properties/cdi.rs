@@ -1,7 +1,7 @@
 //! A CDI specification, in both formats: what is accepted is written and read back as it was.
 
 use nvoci::cdi::read::{Format, parse};
-use nvoci::cdi::{emit, validate::validate};
+use nvoci::cdi::{Valid, emit, validate::validate};
 use nvoci::sys::budget::Budget;
 
 use crate::count::reached;
@@ -22,9 +22,11 @@ pub(crate) fn check(input: &[u8]) {
     };
     reached("accepted");
     validate(&spec).expect("what was accepted is valid");
+    let valid = Valid::of(spec.clone()).expect("what was accepted can be written");
+    assert_eq!(*valid.spec(), spec);
     for (text, format) in [
-        (emit::yaml(&spec), Format::Yaml),
-        (emit::json(&spec), Format::Json),
+        (emit::yaml(&valid), Format::Yaml),
+        (emit::json(&valid), Format::Json),
     ] {
         let again = parse(text.as_bytes(), format, "again", &Budget::default())
             .expect("what was written can be read");

@@ -10,7 +10,7 @@ use nvoci::cdi::check::Engine;
 use nvoci::cdi::read::{Format, parse};
 use nvoci::cdi::registry::{Standing, Trust};
 use nvoci::cdi::transform::Side;
-use nvoci::cdi::{Registry, edit, emit};
+use nvoci::cdi::{Registry, Valid, edit, emit};
 use nvoci::cmd::fuzzing;
 use nvoci::cmd::runtime::Flavor;
 use nvoci::config::Config;
@@ -87,12 +87,13 @@ fn transform(file: &Path, way: u8) {
     match fuzzing::cdi_transform(file, Path::new("/usr"), Path::new(to), side) {
         Ok(Some(spec)) => {
             reached("accepted");
+            let Ok(valid) = Valid::of(spec) else { return };
             for (text, format) in [
-                (emit::yaml(&spec), Format::Yaml),
-                (emit::json(&spec), Format::Json),
+                (emit::yaml(&valid), Format::Yaml),
+                (emit::json(&valid), Format::Json),
             ] {
                 match parse(text.as_bytes(), format, "again", &Budget::default()) {
-                    Ok(again) => assert_eq!(again, spec, "{text}"),
+                    Ok(again) => assert_eq!(again, *valid.spec(), "{text}"),
                     // A longer root can make a path too long.
                     Err(e) => check_error(&e),
                 }

@@ -79,6 +79,13 @@ impl Sources {
         }
         Ok(sources)
     }
+
+    /// Each device with the SELinux label of the host's node, or `None` where the runtime has made the node. The host's
+    /// `/proc` must still be in sight.
+    pub fn labelled_devices(&self) -> impl Iterator<Item = (&Device, Option<String>)> {
+        let mounts = self.devices.iter();
+        mounts.map(|(device, mount)| (device, mount.as_ref().and_then(Detached::selinux_label)))
+    }
 }
 
 /// What is said of a file that a container can do without.

@@ -4,6 +4,7 @@
 //! at once. Unlike the engines' library an environment variable is replaced, never there twice. Mounts are not mapped to
 //! the ids of a user namespace: what is given are root's files, which everybody may read as they are.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -11,7 +12,7 @@ use rustix::fs::FileType;
 use super::registry::Registry;
 use super::types::{DeviceNode, Edits, Hook};
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::oci::{Access, DeviceKind, DeviceRule, DeviceSpec, HookSpec, Mount, RuleKind, Spec, Stage};
+use crate::oci::{Access, DeviceKind, DeviceRule, DeviceSpec, HookSpec, Mount, RuleKind, Spec, Stage, clean};
 use crate::request::CdiName;
 use crate::sys::root::Root;
 
@@ -66,7 +67,16 @@ pub fn apply(edits: &Edits, spec: &mut Spec) -> Result<()> {
             Error::new(Code::Cdi, "CDI device", why).fix("give the device to the engine (`--device`)")
         );
     }
-    for mount in &edits.mounts {
+    // Of two mounts on one place the later one counts. The earlier one must not move what the definition has there already, or
+    // giving a device twice would change the order of the mounts.
+    let last: HashMap<_, _> = (0..)
+        .zip(&edits.mounts)
+        .map(|(i, m)| (clean(&m.container_path), i))
+        .collect();
+    for (i, mount) in (0..).zip(&edits.mounts) {
+        if last.get(&clean(&mount.container_path)) != Some(&i) {
+            continue;
+        }
         spec.add_mount(&Mount {
             destination: mount.container_path.clone(),
             source: Some(mount.host_path.clone()),

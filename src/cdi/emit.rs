@@ -3,19 +3,20 @@
 use serde_json::{Map, Value, json};
 
 use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook, IntelRdt, Mount};
+use super::validate::Valid;
 
 /// As YAML, beginning with `---`.
-pub fn yaml(spec: &CdiSpec) -> String {
+pub fn yaml(spec: &Valid) -> String {
     let mut out = String::from("---\n");
-    if let Value::Object(map) = value(spec) {
+    if let Value::Object(map) = value(spec.spec()) {
         yaml_map(&mut out, &map, 0, false);
     }
     out
 }
 
 /// As one line of JSON.
-pub fn json(spec: &CdiSpec) -> String {
-    format!("{}\n", value(spec))
+pub fn json(spec: &Valid) -> String {
+    format!("{}\n", value(spec.spec()))
 }
 
 /// The document. The order of keys is that of the specification's own structures.

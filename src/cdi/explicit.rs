@@ -4,15 +4,18 @@
 //! What is in it, and how it is sorted, is what `nvidia-ctk cdi generate` 1.20 writes.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use super::csv;
 use super::generate::{
     CHMOD, Explicit, Numbers, Options, VOID, control_nodes, depth_first, edits_of, entry, finish,
     gpu_devices, wsl_device,
 };
 use super::types::{CdiSpec, Device, Edits, Hook, Mount};
 use crate::error::{Code, Error, IoContext as _, Result};
+use crate::host::tegra::{self, EntryKind};
 use crate::host::{Bits, ConfigKind, DriverFile, FileKind, Host, NodeKind, Platform, Roots};
 use crate::plan::{catalogue, is_required};
 use crate::sys::root::Root;
@@ -23,6 +26,8 @@ use crate::sys::source::{Source, Use, Walk};
 pub enum Mode {
     /// GPUs, one device each.
     Gpus,
+    /// What a Jetson's CSV files name.
+    Csv,
     /// Every node of the driver as one device: for containers that manage the driver.
     Management,
     /// GPUDirect Storage.
@@ -73,6 +78,11 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
             }
             spec.edits.device_nodes = control_nodes(host, roots, Numbers::Now);
             maker.driver_files(&mut spec.edits, mode)?;
+        }
+        Mode::Csv => {
+            let outcome = csv::devices(&mut spec, host, roots, options)?;
+            maker.warnings.borrow_mut().extend(outcome.warning);
+            maker.csv_files(&mut spec.edits, outcome.mixed)?;
         }
         Mode::Management => {
             host.check_versions()?;
@@ -210,6 +220,99 @@ impl Maker<'_> {
             self.hook(edits, &["update-application-profile"]);
         }
         Ok(())
+    }
+
+    /// Each file of the CSV files at its own path, and their links.
+    fn csv_files(&self, edits: &mut Edits, mixed: bool) -> Result<()> {
+        let host = Root::open("/").context(Code::System, || "open /")?;
+        let on_host = Walk::new(&host, Path::new("/"));
+        let entries = self.host.tegra.iter().flat_map(|t| &t.entries);
+        let mut libraries = Vec::new();
+        let mut links = Vec::new();
+        for entry in entries {
+            match &entry.kind {
+                EntryKind::Device => {}
+                EntryKind::Library(path) => {
+                    let found = self.walk.find(path, Use::File);
+                    self.optional(edits, path, found, path);
+                    libraries.extend(self.host.files.iter().filter(|f| f.path == *path));
+                    if entry.at != *path {
+                        links.extend(self.chain(&entry.at));
+                    }
+                }
+                EntryKind::Place { found: path, .. } => {
+                    let found = on_host.find(path, Use::Site);
+                    self.optional(edits, &entry.at, found, &entry.at);
+                }
+                EntryKind::Link(_) => links.extend(self.chain(&entry.at)),
+            }
+        }
+        let release = Path::new("/etc/nv_tegra_release");
+        if host.exists(release) {
+            let found = on_host.find(release, Use::Site);
+            self.optional(edits, release, found, release);
+        }
+        sort(&mut edits.mounts);
+        edits.mounts.dedup();
+        let named = libraries.into_iter().map(|file| (file, file.soname())).collect();
+        links.extend(self.links_beside(named));
+        let mut seen = BTreeSet::new();
+        links.retain(|link| seen.insert(link.clone()));
+        self.links(edits, &links);
+        self.csv_compat(edits, mixed);
+        self.ldcache(edits);
+        Ok(())
+    }
+
+    /// The options of `enable-cuda-compat`. An Orin's images have the libraries elsewhere, and of
+    /// its driver the CUDA version counts.
+    fn csv_compat(&self, edits: &mut Edits, mixed: bool) {
+        let driver = self
+            .host
+            .driver_version()
+            .map(|v| format!("--host-driver-version={v}"));
+        let cuda = self
+            .host
+            .cuda()
+            .map(|known| format!("--host-cuda-version={}", known.cuda));
+        let version = if mixed { driver.or(cuda) } else { cuda.or(driver) };
+        let orin = tegra::is_orin(self.roots).then_some(csv::ORIN_COMPAT);
+        let dir = self.choice.csv_compat.as_deref().or(orin);
+        let dir = dir.map(|dir| format!("--cuda-compat-container-root={dir}"));
+        if let Some(version) = version {
+            let words: Vec<&str> = ["enable-cuda-compat", &version]
+                .into_iter()
+                .chain(dir.as_deref())
+                .collect();
+            self.hook(edits, &words);
+        }
+    }
+
+    /// The links from `path` to a file, one a step.
+    fn chain(&self, path: &Path) -> Vec<String> {
+        const MAX_STEPS: usize = 16;
+        let mut links = Vec::new();
+        let mut at = path.to_owned();
+        for _ in 0..MAX_STEPS {
+            let Ok(target) = self.roots.driver.read_link(&at) else {
+                break;
+            };
+            links.push(format!("{}::{}", target.display(), at.display()));
+            let dir = at.parent().unwrap_or_else(|| Path::new("/"));
+            at = tegra::lexical(&dir.join(target));
+        }
+        links
+    }
+
+    /// Adds a mount, or a warning where it may not be named.
+    fn optional(&self, edits: &mut Edits, name: &Path, found: Result<Source>, at: &Path) {
+        match found.and_then(|source| mount(&source, at, &READ_ONLY)) {
+            Ok(mount) => edits.mounts.push(mount),
+            Err(e) => {
+                let text = format!("{} was left out: {e}", name.display());
+                self.warnings.borrow_mut().push(text);
+            }
+        }
     }
 
     /// The driver store keeps its place; only `nvidia-smi` is looked for elsewhere.
@@ -395,6 +498,11 @@ impl Maker<'_> {
 
     /// The links beside the libraries: by soname, and, where the host has it, without a version.
     fn library_links(&self) -> Vec<String> {
+        let files = self.libraries().filter(|(.., subdir)| *subdir != Some("xorg"));
+        self.links_beside(files.map(|(file, soname, _)| (file, soname)).collect())
+    }
+
+    fn links_beside(&self, mut files: Vec<(&DriverFile, Option<&str>)>) -> Vec<String> {
         const FIXED: [(&str, Option<&str>, &str); 3] = [
             ("libcuda.so.", Some("libcuda.so.1"), "libcuda.so"),
             ("libGLX_nvidia.so.", None, "libGLX_indirect.so.0"),
@@ -405,12 +513,8 @@ impl Maker<'_> {
             ),
         ];
         let mut links: Vec<String> = Vec::new();
-        let mut files: Vec<_> = self
-            .libraries()
-            .filter(|(.., subdir)| *subdir != Some("xorg"))
-            .collect();
-        files.sort_by_key(|(f, ..)| &f.path);
-        for (file, soname, _) in files {
+        files.sort_by_key(|(f, _)| &f.path);
+        for (file, soname) in files {
             let dir = file.path.parent().unwrap_or_else(|| Path::new("/"));
             let mut add = |target: &str, name: &str| {
                 let link = format!("{target}::{}", dir.join(name).display());

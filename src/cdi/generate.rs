@@ -90,6 +90,10 @@ pub struct Explicit {
     pub no_sockets: bool,
     /// What the hook that updates the loader's cache is told to run. Ours runs nothing.
     pub ldconfig: Option<String>,
+    /// In mode csv, where the image has its CUDA compatibility libraries.
+    pub csv_compat: Option<String>,
+    /// In mode csv, whether all GPUs are one device.
+    pub csv_single: bool,
 }
 
 impl Explicit {
@@ -220,6 +224,13 @@ pub(super) fn gpu_devices(
             }
         }
     }
+    all.device_nodes
+        .sort_by(|a, b| depth_first(&a.path).cmp(&depth_first(&b.path)));
+    spec.devices = named(devices, all, options);
+}
+
+/// The devices by name, then `all` if it is wanted; or the device that gives nothing.
+pub(super) fn named(mut devices: Vec<(String, Edits)>, all: Edits, options: &Options) -> Vec<Device> {
     devices.retain(|(name, _)| !name.is_empty());
     devices.sort_by(|a, b| a.0.cmp(&b.0));
     devices.dedup_by(|a, b| a.0 == b.0);
@@ -231,18 +242,16 @@ pub(super) fn gpu_devices(
         };
         devices = vec![(NONE.to_owned(), edits)];
     } else if options.all && !all.is_empty() {
-        all.device_nodes
-            .sort_by(|a, b| depth_first(&a.path).cmp(&depth_first(&b.path)));
         devices.push(("all".to_owned(), all));
     }
-    spec.devices = devices
+    devices
         .into_iter()
         .map(|(name, edits)| Device {
             name,
             edits,
             ..Device::default()
         })
-        .collect();
+        .collect()
 }
 
 /// WSL2 has one node for all GPUs; which of them a program uses is not a matter of nodes there.
@@ -278,7 +287,7 @@ pub(super) fn depth_first(path: &str) -> (usize, &str) {
     (path.matches('/').count(), path)
 }
 
-fn gpu_nodes<'h>(host: &'h Host, gpu: &Gpu) -> Vec<&'h HostNode> {
+pub(super) fn gpu_nodes<'h>(host: &'h Host, gpu: &Gpu) -> Vec<&'h HostNode> {
     let mut nodes: Vec<&HostNode> = present(host, NodeKind::Gpu(gpu.minor)).into_iter().collect();
     if !nodes.is_empty() {
         let dri = |n: &&HostNode| n.present && matches!(n.kind, NodeKind::Dri { pci, .. } if pci == gpu.pci);

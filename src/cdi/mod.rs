@@ -5,16 +5,17 @@
 //! | [`types`] | a specification as plain data |
 //! | [`version`] | the versions, and which one a content needs |
 //! | [`mod@read`], [`emit`] | YAML and JSON, strictly and within limits; the same bytes for the same data |
-//! | [`validate`] | what the engines' own library refuses |
+//! | [`validate`] | what the engines' own library refuses; the type that alone can be written |
 //! | [`registry`] | the directories: priorities, conflicts, names |
 //! | [`edit`] | a container's definition, edited as an engine would |
-//! | [`generate`], [`explicit`] | specifications for this host |
+//! | [`generate`], [`explicit`], [`csv`] | specifications for this host |
 //! | [`check`], [`transform`] | what is wrong with one; another root |
 //!
 //! A specification is trusted like configuration, since its hooks run as root: only files that root alone can have
 //! written are applied. Source of all formats: CDI's SPEC.md 1.1.0 and the behaviour of its Go library.
 
 pub mod check;
+pub mod csv;
 pub mod edit;
 pub mod emit;
 pub mod explicit;
@@ -32,4 +33,5 @@ pub mod version;
 
 pub use registry::Registry;
 pub use types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount};
+pub use validate::Valid;
 pub use version::Version;

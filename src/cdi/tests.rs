@@ -16,6 +16,7 @@ use super::read::{self, Format};
 use super::registry::{Registry, Standing, Trust};
 use super::tree::Tree;
 use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount};
+use super::validate::Valid;
 use super::version::Version;
 use super::{check, edit, emit, transform};
 use crate::error::{Code, Result};
@@ -324,7 +325,7 @@ fn the_dynamic_form_names_no_file_no_version_and_no_number() {
     transform::root(&mut spec, host.path(), Path::new(""), transform::Side::Host);
     let names: Vec<&str> = spec.devices.iter().map(|d| d.name.as_str()).collect();
     assert_eq!(names, ["0", "GPU-fff409e8-6d09-4804-74aa-d9624af686c0", "all"]);
-    let text = emit::yaml(&spec);
+    let text = emit::yaml(&Valid::of(spec.clone()).unwrap());
     for word in ["580", "lib", "major", "minor", "195", "mounts"] {
         assert!(!text.contains(word), "{word} in\n{text}");
     }
@@ -568,13 +569,14 @@ fn what_is_written_is_read_again() {
         edits: Edits::default(),
     });
     for spec in specs {
-        let yaml = emit::yaml(&spec);
+        let valid = Valid::of(spec.clone()).unwrap();
+        let yaml = emit::yaml(&valid);
         assert_eq!(
             parse(yaml.as_bytes(), Format::Yaml, "yaml").unwrap(),
             spec,
             "{yaml}"
         );
-        let json = emit::json(&spec);
+        let json = emit::json(&valid);
         assert_eq!(parse(json.as_bytes(), Format::Json, "json").unwrap(), spec);
         assert_eq!(json.lines().count(), 1);
     }
@@ -658,7 +660,8 @@ fn readers_refuse_what_engines_refuse() {
     let mount = |text: &str| format!("{SMALL}containerEdits: {{mounts: [{{{text}}}]}}\n");
     refused(&mount("hostPath: /x"), "containerPath is missing");
     refused(&mount("hostPath: x, containerPath: /y"), "not absolute");
-    let json = emit::json(&parse(SMALL.as_bytes(), Format::Yaml, "x").unwrap());
+    let small = parse(SMALL.as_bytes(), Format::Yaml, "x").unwrap();
+    let json = emit::json(&Valid::of(small).unwrap());
     let double = json.replace("\"kind\"", "\"kind\":\"a.b/cd\",\"kind\"");
     assert!(parse(double.as_bytes(), Format::Json, "x").is_err());
 }
@@ -936,4 +939,29 @@ fn another_root_moves_whole_components() {
         transform::Side::Host,
     );
     assert_eq!(spec, same);
+}
+
+#[test]
+fn a_device_given_twice_is_given_once() {
+    let mount = |to: &str, options: &[&str]| Mount {
+        host_path: "/usr/lib/x".into(),
+        container_path: to.into(),
+        options: options.iter().map(|&o| o.to_owned()).collect(),
+        ..Mount::default()
+    };
+    let edits = Edits {
+        mounts: vec![
+            mount("/usr/lib/x", &["rw"]),
+            mount("/usr/lib//x/", &["ro"]),
+            mount("/usr/lib/y", &["ro"]),
+        ],
+        ..Edits::default()
+    };
+    let mut once = Spec::parse(br#"{"ociVersion":"1.0.2","root":{"path":"r"}}"#).unwrap();
+    edit::apply(&edits, &mut once).unwrap();
+    let mut twice = Spec::parse(&once.to_bytes()).unwrap();
+    edit::apply(&edits, &mut twice).unwrap();
+    assert_eq!(once.value(), twice.value());
+    let places: Vec<_> = once.mounts().into_iter().map(|m| m.destination).collect();
+    assert_eq!(places, ["/usr/lib//x/", "/usr/lib/y"]);
 }

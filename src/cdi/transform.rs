@@ -14,7 +14,8 @@ pub enum Side {
     Container,
 }
 
-/// Replaces `from` by `to` where a path begins with it, whole components only. The version stays as it is.
+/// Replaces `from` by `to` where a path begins with it, whole components only. The version is
+/// [`Valid`](super::validate::Valid)'s matter: a host path that differs needs 0.5.0.
 pub fn root(spec: &mut CdiSpec, from: &Path, to: &Path, side: Side) {
     let all = spec
         .devices

@@ -10,6 +10,29 @@ use crate::request::{CdiName, split_kind};
 /// Bytes of all annotations of one object, as Kubernetes limits them.
 const MAX_ANNOTATIONS: usize = 256 << 10;
 
+/// A specification that engines take. [`emit`](super::emit) writes nothing else, so no edit can
+/// leave a specification with the version that it had before.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Valid(CdiSpec);
+
+impl Valid {
+    /// Raises the declared version to the one that the content needs, and checks the rest. A higher
+    /// version stays.
+    ///
+    /// # Errors
+    /// As of [`validate`].
+    pub fn of(mut spec: CdiSpec) -> Result<Self, String> {
+        spec.version = spec.version.max(Version::needed_by(&spec));
+        validate(&spec)?;
+        Ok(Self(spec))
+    }
+
+    /// The specification.
+    pub const fn spec(&self) -> &CdiSpec {
+        &self.0
+    }
+}
+
 /// Checks a specification; the error says which part is wrong and why.
 pub fn validate(spec: &CdiSpec) -> Result<(), String> {
     if split_kind(&spec.kind).is_none() {

@@ -10,12 +10,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::cli::{Command, Flag, Group, Page, Words, flag};
-use super::{inject, mig};
+use super::{inject, mig, variables};
+use crate::cdi::csv::DISPLAY;
 use crate::cdi::explicit::{Mode, explicit};
 use crate::cdi::generate::{self, Naming, Options, dynamic};
 use crate::cdi::read::{self, Format};
 use crate::cdi::registry::{Standing, Trust, spec_file};
-use crate::cdi::{CdiSpec, Registry, check, emit, transform, validate};
+use crate::cdi::{CdiSpec, Registry, Valid, check, emit, transform};
 use crate::config::Config;
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::{Host, Platform, Roots, create};
@@ -60,6 +61,7 @@ static LIST: Command<Shown> = Command {
         ..Page::EMPTY
     },
     flags: SHOWN,
+    variables: variables::of,
     ..Command::of(list)
 };
 
@@ -75,16 +77,20 @@ static CHECK: Command<Shown> = Command {
         ..Page::EMPTY
     },
     flags: SHOWN,
+    variables: variables::of,
     ..Command::of(check_all)
 };
 
 const SHOWN: &[Flag<Shown>] = &[
     flag("spec-dir", "a directory in place of the configured ones")
-        .repeatable()
-        .value("DIR", |o, dir| {
-            o.dirs.push(options::absolute(&dir)?);
+        .variable("NVIDIA_CTK_CDI_SPEC_DIRS")
+        .list("DIR", |o, dir| {
+            o.dirs.push(options::absolute(dir.as_ref())?);
             Ok(())
         }),
+    flag("config", "use another configuration")
+        .variable("NVIDIA_CTK_CONFIG")
+        .path("FILE", |o, file| o.config = Some(file)),
     flag("json", "print JSON").switch(|o| o.json = true),
 ];
 
@@ -144,17 +150,19 @@ fn generate(asked: &Generate) -> Result<ExitCode> {
         .value
         .extend(asked.library_dirs.iter().cloned());
     let spec = build(asked, &config, hook_of(asked)?)?;
-    let format = asked
-        .format
-        .or_else(|| Format::of(asked.output.as_deref()?))
-        .unwrap_or(Format::Yaml);
+    let of_name = asked.output.as_deref().and_then(Format::of);
+    if let (Some(output), Some(named), Some(format)) = (&asked.output, of_name, asked.format)
+        && named != format
+    {
+        // Engines go by the name, and YAML in x.json is broken to them.
+        inject::warn(&[format!(
+            "{} is written in the format of its name, and not as --format says",
+            output.display()
+        )]);
+    }
+    let format = of_name.or(asked.format).unwrap_or(Format::Yaml);
     write(&spec, format, asked.output.as_deref())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// A variable that stands for an option of `nvoci cdi generate`.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 /// What `nvoci cdi generate` prints, for containers whose hook is the program `hook`.
@@ -215,7 +223,7 @@ fn hook_of(asked: &Generate) -> Result<String> {
 }
 
 /// Looks at the host and makes its specification.
-fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<CdiSpec> {
+fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> {
     let vendor = asked.vendor.as_deref().unwrap_or("nvidia.com");
     let class = asked.class.as_deref().unwrap_or("gpu");
     let kind = format!("{vendor}/{class}");
@@ -226,9 +234,17 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<CdiSpec
         );
         return Err(Error::new(Code::Usage, "CDI kind", why).fix("choose another --vendor or --class"));
     }
-    let locations = super::locations(config);
+    let mut locations = super::locations(config);
+    if asked.mode == Some(Mode::Csv) {
+        locations.site_devices.push(PathBuf::from(DISPLAY));
+        locations.csv = Some(asked.csv.clone());
+    }
     let roots = Roots::open(&locations)?;
     let mut host = Host::discover(&roots, &locations)?;
+    if asked.only_wsl && host.platform != Platform::Wsl2 {
+        let why = "this host is not WSL2, and another mode was not asked for";
+        return Err(Error::new(Code::Wsl, "CDI mode wsl", why).fix("leave --mode out"));
+    }
     if asked.create_nodes {
         let wanted = create::Options {
             load_kmods: *config.load_kmods,
@@ -286,16 +302,19 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<CdiSpec
             node.gid
         )]);
     }
-    validate::validate(&spec).map_err(|why| Error::new(Code::Cdi, "the specification of this host", why))?;
-    Ok(spec)
+    Valid::of(spec).map_err(|why| Error::new(Code::Cdi, "the specification of this host", why))
 }
 
 /// Writes a specification: to a file that is there as a whole or not at all, or to standard output.
-fn write(spec: &CdiSpec, format: Format, output: Option<&Path>) -> Result<()> {
+///
+/// # Errors
+/// [`Code::Cdi`] and [`Code::TooLarge`] where a reader would refuse the text.
+fn write(spec: &Valid, format: Format, output: Option<&Path>) -> Result<()> {
     let text = match format {
         Format::Yaml => emit::yaml(spec),
         Format::Json => emit::json(spec),
     };
+    read::parse(text.as_bytes(), format, "to be written", &Budget::default())?;
     let Some(output) = output else {
         return super::print(&text);
     };
@@ -317,6 +336,7 @@ fn write(spec: &CdiSpec, format: Format, output: Option<&Path>) -> Result<()> {
 /// Which directories' specifications are shown, and how.
 #[derive(Default)]
 struct Shown {
+    config: Option<PathBuf>,
     dirs: Vec<PathBuf>,
     json: bool,
 }
@@ -325,7 +345,8 @@ impl Shown {
     /// The configured directories, where none is named.
     fn with_dirs(mut self) -> Result<Self> {
         if self.dirs.is_empty() {
-            self.dirs.clone_from(&Config::load()?.cdi_spec_dirs);
+            let config = super::load_config(self.config.as_deref())?;
+            self.dirs.clone_from(&config.cdi_spec_dirs);
         }
         Ok(self)
     }
@@ -402,6 +423,7 @@ pub(super) fn rehearse(dirs: &[PathBuf], json: bool, engines: &[check::Engine]) 
     let asked = Shown {
         dirs: dirs.to_vec(),
         json,
+        ..Shown::default()
     };
     let (list, warnings) = listed(&asked);
     let (check, bad) = checked(&asked, engines);
@@ -482,10 +504,14 @@ fn transform_root(asked: Transform) -> Result<ExitCode> {
         None => from_standard_input()?,
     };
     transform::root(&mut spec, &from, &to, side);
+    let spec = Valid::of(spec)
+        .map_err(|why| Error::new(Code::Cdi, "the transformed specification", why).fix(TRANSFORM_FIX))?;
     let format = output.as_deref().and_then(Format::of).unwrap_or(format);
     write(&spec, format, output.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }
+
+const TRANSFORM_FIX: &str = "give absolute paths to --from and --to; nothing was written";
 
 fn from_file(file: &Path) -> Result<(CdiSpec, Format)> {
     let file = std::path::absolute(file).context(Code::Usage, || "--input")?;
@@ -523,12 +549,16 @@ mod tests {
         assert_eq!(line(&finding), r"error: /etc/cdi/\u{1b}[2J\n.json: \u{7}");
     }
 
-    /// toolkit-features 12, quirk 12: `x.yml` became `x.yml.yaml`, and the name decided against `--format`.
+    /// toolkit-features 12, quirk 12: `x.yml` became `x.yml.yaml`.
     #[test]
     fn quirk_12_a_file_has_the_name_and_the_format_that_were_asked_for() {
         let dir = tempfile::tempdir().unwrap();
+        let text =
+            "cdiVersion: 0.5.0\nkind: a.b/cd\ndevices:\n- name: 0\n  containerEdits:\n    env: [A=1]\n";
+        let spec = read::parse(text.as_bytes(), Format::Yaml, "x", &Budget::default()).unwrap();
+        let spec = Valid::of(spec).unwrap();
         for (name, format, start) in [("x.yml", Format::Yaml, "---\n"), ("y.yaml", Format::Json, "{")] {
-            write(&CdiSpec::default(), format, Some(&dir.path().join(name))).unwrap();
+            write(&spec, format, Some(&dir.path().join(name))).unwrap();
             let text = std::fs::read_to_string(dir.path().join(name)).unwrap();
             assert!(text.starts_with(start), "{text}");
         }

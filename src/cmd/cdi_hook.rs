@@ -2,15 +2,15 @@
 //!
 //! A hook that is not known must not keep a container from starting: specifications outlive programs.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::vec::IntoIter;
 
-use lexopt::Arg;
+use lexopt::{Arg, Parser};
 
-use super::cli::{Foreign, Page, argument, help};
+use super::cli::{Foreign, Page, argument, help, switched};
 use super::inject;
 use crate::apply::cdi_hooks::{CdiHook, run as run_hook};
 use crate::apply::record::Errors;
@@ -18,7 +18,7 @@ use crate::apply::{Container, Mounts};
 use crate::compat::forward::DEFAULT_DIR;
 use crate::config::CudaCompat;
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::oci::{Bundle, Interest, State};
+use crate::oci::State;
 use crate::sys::budget::Budget;
 use crate::sys::process;
 
@@ -27,14 +27,15 @@ pub(super) static COMMAND: Foreign = Foreign {
         name: "nvoci cdi-hook",
         summary: "run as the hooks that the vendor's CDI specifications name",
         usage: &[
-            "nvoci cdi-hook [--debug] [--quiet] HOOK [OPTIONS]",
-            "nvidia-cdi-hook [--debug] [--quiet] HOOK [OPTIONS]",
+            "nvoci cdi-hook [--debug[=BOOL]] [--quiet[=BOOL]] HOOK [OPTIONS]",
+            "nvidia-cdi-hook [--debug[=BOOL]] [--quiet[=BOOL]] HOOK [OPTIONS]",
         ],
         about: &[
             "The hooks that CDI specifications made by the NVIDIA Container Toolkit name.",
             "A runtime calls them at createContainer, with the container's state on standard input (or in the \
-             file that --container-spec names). Nothing is executed and nothing on a volume is changed. An \
-             unknown hook does nothing.",
+             file that --container-spec names). Nothing is executed and nothing on a volume is changed.",
+            "An unknown hook does nothing, with a warning: a specification may be newer than nvoci. An unknown option \
+             of a known hook is an error. --debug and --quiet have no effect, and may stand after the hook too.",
         ],
         arguments: &[
             argument("create-symlinks", "--link TARGET::LINK..."),
@@ -63,28 +64,22 @@ pub(super) static COMMAND: Foreign = Foreign {
 const MAX_ITEMS: usize = 4096;
 
 /// Runs a hook.
-fn run(mut args: IntoIter<OsString>) -> Result<ExitCode> {
-    let name = loop {
-        let word = args.next();
-        match word.as_deref().and_then(OsStr::to_str) {
-            Some("--debug" | "-d" | "--quiet") => {}
-            Some("--help" | "-h" | "help") => {
-                super::print(&help(&COMMAND))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Some("--version" | "-v") => {
-                super::print(concat!(
-                    "NVIDIA CDI Hook version ",
-                    env!("CARGO_PKG_VERSION"),
-                    "\n"
-                ))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Some(name) => break name.to_owned(),
-            None => {
-                inject::warn(&["no CDI hook was named, and nothing is done".to_owned()]);
-                return Ok(ExitCode::SUCCESS);
-            }
+fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
+    let mut parser = Parser::from_args(args);
+    let shown = |text: &str| super::print(text).map(|()| ExitCode::SUCCESS);
+    let name = match start(&mut parser)? {
+        Start::Help => return shown(&help(&COMMAND)),
+        Start::Name(name) => name,
+        Start::Nothing => {
+            inject::warn(&["no CDI hook was named, and nothing is done".to_owned()]);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Start::Version => {
+            return shown(concat!(
+                "NVIDIA CDI Hook version ",
+                env!("CARGO_PKG_VERSION"),
+                "\n"
+            ));
         }
     };
     let Some(mut hook) = by_name(&name) else {
@@ -93,12 +88,8 @@ fn run(mut args: IntoIter<OsString>) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let mut parser = lexopt::Parser::from_args(args);
     let state_file = match options(&mut parser, &mut hook)? {
-        Input::Help => {
-            super::print(&help(&COMMAND))?;
-            return Ok(ExitCode::SUCCESS);
-        }
+        Input::Help => return shown(&help(&COMMAND)),
         Input::Standard => None,
         Input::File(path) => Some(path),
     };
@@ -130,8 +121,7 @@ fn run(mut args: IntoIter<OsString>) -> Result<ExitCode> {
 
 fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
     let budget = Budget::default();
-    let (bundle, spec) = Bundle::open(&state.bundle, Interest::NOTHING, &budget)?;
-    let rootfs = spec.root_path(bundle.path())?;
+    let (rootfs, spec) = super::hook::bundle::rootfs(state, &budget)?;
     super::hook::inside_a_container()?;
     process::drop_capabilities();
     let image = hook.read(&rootfs)?;
@@ -143,6 +133,79 @@ fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
     };
     let container = Container::open(&rootfs, mounts)?;
     run_hook(hook, &container, image, &budget)
+}
+
+/// What stands before a hook's options.
+enum Start {
+    Help,
+    /// A hook's name, or a word in the place of one.
+    Name(String),
+    Nothing,
+    Version,
+}
+
+/// Reads what stands before a hook's options.
+///
+/// A specification may be of a newer toolkit, so an unknown option before an unknown hook is no
+/// error. Before one of [`by_name`] it is: else the hook would be skipped, and the container would
+/// start without its libraries.
+fn start(parser: &mut Parser) -> Result<Start> {
+    let mut unknown = None;
+    let name = loop {
+        let arg = parser.next().map_err(|e| usage(&e.to_string()))?;
+        let option = match arg {
+            None => break None,
+            Some(Arg::Value(word)) => break Some(word.to_string_lossy().into_owned()),
+            Some(Arg::Long("help") | Arg::Short('h')) => return Ok(Start::Help),
+            Some(Arg::Long("version") | Arg::Short('v')) => return Ok(Start::Version),
+            Some(Arg::Long(name)) => format!("--{name}"),
+            Some(Arg::Short(short)) => format!("-{short}"),
+        };
+        if is_global(&option) {
+            switch(&option, parser)?;
+        } else {
+            parser.optional_value();
+            unknown.get_or_insert(option);
+        }
+    };
+    if let Some(option) = unknown {
+        // What stands in the place of the name may be the option's value.
+        let after = parser.raw_args().map_err(|e| usage(&e.to_string()))?;
+        let after = after.map(|word| word.to_string_lossy().into_owned());
+        if name
+            .iter()
+            .cloned()
+            .chain(after)
+            .any(|word| by_name(&word).is_some())
+        {
+            return Err(usage(&format!("there is no option `{option}`")));
+        }
+    }
+    Ok(match name.as_deref() {
+        None => Start::Nothing,
+        Some("help") => Start::Help,
+        Some(name) => Start::Name(name.to_owned()),
+    })
+}
+
+/// Options that stand before a hook's name or after it. They decide how much the vendor's program
+/// logs.
+fn is_global(option: &str) -> bool {
+    ["--debug", "-d", "--quiet"].contains(&option)
+}
+
+/// Reads the value of a switch: none, `=true`, or the word `true`, which is no hook.
+fn switch(option: &str, parser: &mut Parser) -> Result<()> {
+    let mut value = parser.optional_value();
+    if value.is_none()
+        && let Some(mut words) = parser.try_raw_args()
+    {
+        value = words.next_if(|word| word == "true" || word == "false");
+    }
+    if let Some(value) = value {
+        switched(&value.to_string_lossy()).map_err(|why| usage(&format!("{option}: {why}")))?;
+    }
+    Ok(())
 }
 
 fn by_name(name: &str) -> Option<CdiHook> {
@@ -175,7 +238,7 @@ enum Input {
 }
 
 /// Reads a hook's options.
-fn options(parser: &mut lexopt::Parser, hook: &mut CdiHook) -> Result<Input> {
+fn options(parser: &mut Parser, hook: &mut CdiHook) -> Result<Input> {
     let mut state = Input::Standard;
     let mut count = 0;
     while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
@@ -185,9 +248,17 @@ fn options(parser: &mut lexopt::Parser, hook: &mut CdiHook) -> Result<Input> {
         }
         let name = match arg {
             Arg::Long("help") | Arg::Short('h') => return Ok(Input::Help),
+            Arg::Short('d') => {
+                switch("-d", parser)?;
+                continue;
+            }
             Arg::Long(name) => name.to_owned(),
             other => return Err(usage(&other.unexpected().to_string())),
         };
+        if is_global(&format!("--{name}")) {
+            switch(&format!("--{name}"), parser)?;
+            continue;
+        }
         let value = parser.value().map_err(|e| usage(&e.to_string()))?;
         let text = value
             .to_str()
@@ -262,7 +333,7 @@ mod tests {
 
     fn parse(name: &str, words: &[&str]) -> Result<CdiHook> {
         let mut hook = by_name(name).unwrap();
-        options(&mut lexopt::Parser::from_args(words), &mut hook).map(|_| hook)
+        options(&mut Parser::from_args(words), &mut hook).map(|_| hook)
     }
 
     #[test]
@@ -322,8 +393,57 @@ mod tests {
             &["--quiet"],
             &["brand-new", "--flag", "x"],
             &["create-symlinks"],
+            &["--new", "brand-new", "--flag"],
+            &["--new=x"],
         ] {
             assert_eq!(run(words).unwrap(), ExitCode::SUCCESS, "{words:?}");
         }
+    }
+
+    fn started(words: &[&str]) -> Option<String> {
+        match start(&mut Parser::from_args(words)).ok()? {
+            Start::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_global_option_is_not_a_hooks_name() {
+        for words in [
+            &["--debug=true", "update-ldcache"][..],
+            &["--debug", "true", "update-ldcache"],
+            &["--debug", "update-ldcache"],
+            &["-d", "--quiet=false", "update-ldcache"],
+            &["-d=1", "--quiet", "false", "update-ldcache", "--unknown"],
+        ] {
+            assert_eq!(started(words).as_deref(), Some("update-ldcache"), "{words:?}");
+        }
+        for words in [
+            &["--debug=true"][..],
+            &["--quiet=false"],
+            &["-d"],
+            &["--debug", "false"],
+            &["--debug"],
+        ] {
+            let all: Vec<&str> = words.iter().chain(&["--folder", "/x"]).copied().collect();
+            assert!(parse("update-ldcache", &all).is_ok(), "{all:?}");
+            let all: Vec<&str> = ["--folder=/x"].iter().chain(words).copied().collect();
+            assert!(parse("update-ldcache", &all).is_ok(), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_of_a_known_hook_is_an_error() {
+        for words in [
+            &["--foo", "update-ldcache"][..],
+            &["--foo=1", "update-ldcache"],
+            &["--foo", "value", "update-ldcache", "--folder", "/x"],
+            &["-x", "chmod"],
+            &["--debug=maybe", "update-ldcache"],
+        ] {
+            assert!(start(&mut Parser::from_args(words)).is_err(), "{words:?}");
+        }
+        assert!(parse("update-ldcache", &["--foo", "/x"]).is_err());
+        assert!(parse("update-ldcache", &["--debug=2"]).is_err());
     }
 }

@@ -68,7 +68,9 @@ fn text(config: &Config) -> String {
         lines.push(match origin {
             Origin::Default => format!("{setting:<60} # default"),
             Origin::File(from) if from == key => format!("{setting:<60} # set"),
-            Origin::File(from) => format!("{setting:<60} # from {from}"),
+            Origin::File(from) | Origin::Container { name: from, .. } => {
+                format!("{setting:<60} # from {from}")
+            }
         });
     }
     for extra in &config.extra {

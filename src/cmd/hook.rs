@@ -5,9 +5,10 @@
 //! | `prestart`, `createRuntime` | the runtime's; the container's is entered | the container's first process |
 //! | `createContainer` | the container's already, the host's root still in sight | 0, 1 or -1: never used |
 
-mod bundle;
+pub(super) mod bundle;
 pub(super) mod devices;
 pub(super) mod rehearsal;
+mod selinux;
 pub mod steps;
 
 use std::io::{IsTerminal as _, Read as _};

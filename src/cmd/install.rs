@@ -99,6 +99,11 @@ const FLAGS: &[Flag<Asked>] = &[
     flag("config", "edit this file in place of the usual one (one engine)").path("FILE", |o, file| {
         o.config = Some(file);
     }),
+    flag(
+        "drop-in",
+        "containerd: write the runtime to FILE and import its directory; crio: write FILE",
+    )
+    .path("FILE", |o, file| o.drop_in = Some(file)),
     flag("root", "work below DIR, as if it were /").path("DIR", |o, dir| o.root = dir),
     flag(
         "runtime-name",
@@ -116,8 +121,9 @@ const FLAGS: &[Flag<Asked>] = &[
         "runtime-path",
         "the runtime's binary (default /usr/bin/nvoci-runtime)",
     )
+    .more("For docker also a name, which dockerd looks up.")
     .text("FILE", |o, file| {
-        if !file.starts_with('/') {
+        if !file.starts_with('/') && (file.is_empty() || file.contains('/')) {
             return Err(format!("`{file}` is not an absolute path"));
         }
         o.runtime_path = Some(file);
@@ -136,6 +142,7 @@ pub(super) struct Asked {
     settings: Settings,
     runtime_path: Option<String>,
     config: Option<PathBuf>,
+    drop_in: Option<PathBuf>,
     root: PathBuf,
     dry_run: bool,
     restart: bool,
@@ -149,6 +156,7 @@ impl Default for Asked {
             settings: Settings::default(),
             runtime_path: None,
             config: None,
+            drop_in: None,
             root: PathBuf::from("/"),
             dry_run: false,
             restart: false,
@@ -199,12 +207,43 @@ pub(super) fn rehearse(verb: Verb, args: impl Iterator<Item = OsString>) -> Resu
     engines.map(|e| one(verb, &asked, *e, &budget)).collect()
 }
 
+/// The files that a `--dry-run` would leave, and what it warns of.
+pub(super) struct Results {
+    pub(super) texts: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What `nvoci install` with these arguments would write, and nothing is written.
+pub(super) fn results(args: impl Iterator<Item = OsString>) -> Result<Vec<Results>> {
+    let Some(mut asked) = INSTALL.parse(args)? else {
+        return Ok(Vec::new());
+    };
+    asked.dry_run = true;
+    let asked = asked.checked(Verb::Install)?;
+    let budget = Budget::default();
+    let mut all = Vec::new();
+    for engine in &asked.engines {
+        let (report, _) = registered(Verb::Install, &asked, *engine, &budget)?;
+        all.push(Results {
+            texts: report.results,
+            warnings: report.warnings,
+        });
+    }
+    Ok(all)
+}
+
 impl Asked {
     /// Options that go together, with the runtime's path.
     fn checked(mut self, verb: Verb) -> Result<Self> {
         let command = verb.command();
         match self.runtime_path.take() {
-            Some(path) => self.settings.runtime_path = path,
+            Some(path) => {
+                if !path.starts_with('/') && self.engines.iter().any(|e| *e != Engine::Docker) {
+                    let why = format!("--runtime-path: `{path}` is a name, which docker alone looks up");
+                    return Err(command.usage_error(why));
+                }
+                self.settings.runtime_path = path;
+            }
             None if is_own(&self.root) => {
                 self.settings.runtime_path = super::installation("nvoci-runtime").display().to_string();
             }
@@ -216,6 +255,21 @@ impl Asked {
         }
         if self.config.is_some() && self.engines.len() > 1 {
             return Err(command.usage_error("--config goes with one engine"));
+        }
+        if let Some(file) = &self.drop_in {
+            let takes = |e: &Engine| matches!(e, Engine::Containerd | Engine::Crio);
+            if self.engines.len() > 1 || !self.engines.iter().all(takes) {
+                return Err(
+                    command.usage_error("a drop-in goes with containerd or crio, and with one engine")
+                );
+            }
+            if !file.is_absolute() {
+                return Err(command.usage_error("a drop-in is an absolute path"));
+            }
+            let main = Path::new("/etc/crio/crio.conf");
+            if self.engines == [Engine::Crio] && self.config.as_deref().is_some_and(|config| config != main) {
+                return Err(command.usage_error("of crio's files only the drop-in can be chosen beside it"));
+            }
         }
         if self.restart && (self.dry_run || !is_own(&self.root)) {
             return Err(command.usage_error("--restart does not go with --dry-run or --root"));
@@ -233,15 +287,22 @@ fn is_own(root: &Path) -> bool {
     }
 }
 
-/// Does one engine; the answer as JSON and as text.
-fn one(verb: Verb, asked: &Asked, engine: Engine, budget: &Budget) -> Result<(Value, String)> {
+/// Changes one engine's files. Returns the report, and the restart that makes it take effect.
+fn registered(
+    verb: Verb,
+    asked: &Asked,
+    engine: Engine,
+    budget: &Budget,
+) -> Result<(Report, Option<Activation>)> {
     let root = Root::open(&asked.root).context(Code::Usage, || asked.root.display().to_string())?;
     let live = is_own(&asked.root);
     let session = Session {
         live,
         user: if live { user()? } else { None },
     };
-    let config = match &asked.config {
+    // Nothing but its drop-in is written of CRI-O's files.
+    let crio = asked.drop_in.as_ref().filter(|_| engine == Engine::Crio);
+    let config = match crio.or(asked.config.as_ref()) {
         // A relative path is the caller's own when the root is, else it is one below the root.
         Some(file) if live => {
             Some(std::path::absolute(file).context(Code::Usage, || file.display().to_string())?)
@@ -266,7 +327,7 @@ fn one(verb: Verb, asked: &Asked, engine: Engine, budget: &Budget) -> Result<(Va
         settings.annotations = patterns.collect();
     }
     let spec = if verb == Verb::Install && live && session.user.is_none() && config.is_none() {
-        specification(Path::new(&settings.runtime_path), budget)
+        specification(&settings.runtime_path, budget)
     } else {
         None
     };
@@ -277,6 +338,7 @@ fn one(verb: Verb, asked: &Asked, engine: Engine, budget: &Budget) -> Result<(Va
         root,
         session,
         config,
+        drop_in: asked.drop_in.clone(),
         dry_run: asked.dry_run,
     };
     let report = match verb {
@@ -285,6 +347,12 @@ fn one(verb: Verb, asked: &Asked, engine: Engine, budget: &Budget) -> Result<(Va
     }?;
     let activation = (report.outcome.changed() && live)
         .then(|| restart::plan(engine, &place, &job.session, &report.keys, verb == Verb::Install));
+    Ok((report, activation))
+}
+
+/// Does one engine; the answer as JSON and as text.
+fn one(verb: Verb, asked: &Asked, engine: Engine, budget: &Budget) -> Result<(Value, String)> {
+    let (report, activation) = registered(verb, asked, engine, budget)?;
     let mut text = describe(engine, asked, &report, activation.as_ref());
     let mut acted = false;
     if let Some(activation) = activation
@@ -303,7 +371,7 @@ fn one(verb: Verb, asked: &Asked, engine: Engine, budget: &Budget) -> Result<(Va
 
 /// The CDI specification of this host, if none names its GPUs yet. What keeps it from being made keeps no engine from being
 /// registered.
-fn specification(runtime_path: &Path, budget: &Budget) -> Option<String> {
+fn specification(runtime_path: &str, budget: &Budget) -> Option<String> {
     let registry = Registry::load(&Config::default().cdi_spec_dirs, Trust::Anyone, budget);
     let theirs = registry.devices().iter().any(|(name, standing)| {
         let elsewhere = match standing {
@@ -313,9 +381,8 @@ fn specification(runtime_path: &Path, budget: &Budget) -> Option<String> {
         elsewhere && name.starts_with("nvidia.com/gpu=")
     });
     // A runtime that cannot be registered is refused later, and needs no warning here.
-    if theirs || Program::prove(runtime_path).is_err() {
-        return None;
-    }
+    let runtime_path = Program::named(runtime_path).ok().filter(|_| !theirs)?;
+    let runtime_path = runtime_path.path();
     let hook = Program::prove(&runtime_path.with_file_name("nvoci"));
     match hook.and_then(|hook| super::cdi::of_this_host(&hook)) {
         Ok(text) => Some(text),
@@ -456,7 +523,11 @@ mod tests {
             "lxc",
             "docker podman --config /x",
             "docker --runtime-name a/b",
-            "docker --runtime-path nvoci",
+            "docker --runtime-path bin/nvoci",
+            "containerd --runtime-path nvoci",
+            "docker --drop-in /x.json",
+            "containerd crio --drop-in /x.toml",
+            "containerd --drop-in x.toml",
             "docker --restart --dry-run",
             "docker --frobnicate",
         ] {

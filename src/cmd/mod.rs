@@ -8,7 +8,7 @@ use std::vec::IntoIter;
 
 use self::cli::{Command, Foreign, Group, Page, Table as _, flag};
 use crate::config::Config;
-use crate::error::{Class, Code, IoContext as _, Result};
+use crate::error::{Class, Code, Error, IoContext as _, Result};
 use crate::host::Locations;
 use crate::oci::Spec;
 use crate::request::{EntryPoint, wants_gpu_fast};
@@ -36,6 +36,7 @@ pub mod ps;
 mod reload;
 pub mod runtime;
 mod texts;
+mod variables;
 mod wiring;
 
 /// `nvoci`.
@@ -139,19 +140,26 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         .into_owned();
     // Packages that wrap a program keep the original as NAME.real.
     let name = name.strip_suffix(".real").unwrap_or(&name).to_owned();
-    let vendor = name.starts_with("nvidia-");
     match by_name(&name, args) {
         Ok(code) => code,
         Err(e) => {
             inject::say(&e.to_string());
-            // The vendor's programs know 1 and, for a wrong command line, 2.
-            let status = if vendor && e.code().class() != Class::Usage {
-                1
-            } else {
-                e.code().class().status()
-            };
-            ExitCode::from(status)
+            ExitCode::from(status(&name, &e))
         }
+    }
+}
+
+/// The exit status of an error, by the name that the program was called by.
+///
+/// The vendor's programs exit with 1. Those of Go's flag package exit with 2 for a wrong command
+/// line, and `nvidia-ctk` with 3 for a command that it does not have.
+fn status(name: &str, e: &Error) -> u8 {
+    let usage = e.code().class() == Class::Usage;
+    match name {
+        "nvidia-ctk" if usage && e.why() == cli::NO_SUCH_COMMAND => 3,
+        "nvidia-cdi-hook" | "nvidia-ctk" => 1,
+        _ if name.starts_with("nvidia-") && !usage => 1,
+        _ => e.code().class().status(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{Escaped, Result};
 use crate::host::{Host, Locations, Roots};
 use crate::plan::{Forward, LinkAt, Plan, plan};
-use crate::request::{self, EntryPoint, Inputs};
+use crate::request::{self, Chosen, EntryPoint, Inputs};
 use crate::sys::budget::Budget;
 use crate::vocabulary::or_empty;
 
@@ -146,6 +146,13 @@ fn to_text(plan: &Plan) -> String {
             Some(pci) => writeln!(out, " ({}, {pci})", or_empty(g.uuid)),
         };
     }
+    if !plan.settings.is_empty() {
+        let _ = writeln!(out, "\nSettings of this container");
+    }
+    for s in &plan.settings {
+        let setting = format!("{} = {}", s.choice().key(), s.choice().value());
+        let _ = writeln!(out, "  {setting:<34} {} ({})", Escaped(s.name()), s.by().name());
+    }
     let _ = writeln!(out, "\nDevice nodes");
     for d in &plan.devices {
         let number = d.number.to_string();
@@ -189,7 +196,7 @@ fn to_text(plan: &Plan) -> String {
 }
 
 fn to_json(plan: &Plan) -> Value {
-    json!({
+    let mut all = json!({
         "gpu": true,
         "driver": plan.driver_version,
         "driverDirs": plan.driver_dirs,
@@ -224,7 +231,12 @@ fn to_json(plan: &Plan) -> Value {
         },
         "visiblePci": plan.visible_pci.as_ref().map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>()),
         "warnings": plan.warnings,
-    })
+    });
+    if !plan.settings.is_empty() {
+        let one = |s: &Chosen| json!({"key": s.choice().key(), "value": s.choice().value(), "name": s.name(), "by": s.by().name()});
+        all["settings"] = plan.settings.iter().map(one).collect();
+    }
+    all
 }
 
 #[cfg(test)]

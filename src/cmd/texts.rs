@@ -1,11 +1,10 @@
 //! `nvoci texts`: the man page and the completions, for `packaging/stage`.
 
-pub(super) mod complete;
 pub(super) mod man;
 
 use std::process::ExitCode;
 
-use super::cli::{Command, Page, Table, Words, argument, flag};
+use super::cli::{Command, Page, Words, argument, complete, entries, flag};
 use crate::cmd::print;
 
 #[derive(Default)]
@@ -48,20 +47,3 @@ pub(in crate::cmd) static COMMAND: Command<Options> = Command {
         Ok(ExitCode::SUCCESS)
     })
 };
-
-/// A command, and the commands below it.
-pub(super) struct Entry {
-    pub(super) table: &'static dyn Table,
-    /// Those that are shown.
-    pub(super) below: Vec<&'static dyn Table>,
-}
-
-/// `table` and all commands below it that are shown, each before its subcommands.
-pub(super) fn entries(table: &'static dyn Table) -> Vec<Entry> {
-    let all = table.commands().iter().flat_map(|group| group.commands).copied();
-    let below: Vec<&dyn Table> = all.filter(|t| !t.page().hidden).collect();
-    let deeper: Vec<Entry> = below.iter().flat_map(|t| entries(*t)).collect();
-    let mut entries = vec![Entry { table, below }];
-    entries.extend(deeper);
-    entries
-}

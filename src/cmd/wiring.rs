@@ -12,7 +12,7 @@ use crate::cdi::{Registry, edit};
 use crate::config::{Config, Mode};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::Spec;
-use crate::request::{DeviceRequest, EntryPoint, Request};
+use crate::request::{CdiName, DeviceRequest, EntryPoint, Request};
 use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 
@@ -56,6 +56,10 @@ pub(super) fn edit_spec(
         cdi_devices(&request, config, spec, budget)?;
     }
     if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
+        // Only here: where a plan follows, its hook reads the variable once more.
+        if request.cdi.iter().any(|name| name.vendor == "nvidia.com") {
+            spec.set_env("NVIDIA_VISIBLE_DEVICES", "void")?;
+        }
         inject::warn(&request.notes);
         return Ok(());
     }
@@ -76,21 +80,29 @@ fn flavored(config: &Config, flavor: Flavor) -> Cow<'_, Config> {
     Cow::Owned(config)
 }
 
+/// The kind of the devices with which a GPU is configured, and what writes its specification.
+const MANAGEMENT: &str = "management.nvidia.com/gpu";
+const MAKE_MANAGEMENT: &str = "`nvoci cdi generate --mode=management --vendor=management.nvidia.com --class=gpu \
+    --output /var/run/cdi/management.nvidia.com-gpu.yaml` writes the one for this host";
+
 /// Gives the devices that only a specification on disk can explain, as an engine would.
 fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec, budget: &Budget) -> Result<()> {
     let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root, budget);
-    let edits = edit::edits_of(&registry, &request.cdi, &config.cdi_spec_dirs)?;
-    let nvidia = request.cdi.iter().any(|name| name.vendor == "nvidia.com");
-    if nvidia {
+    let edits = edit::edits_of(&registry, &request.cdi, &config.cdi_spec_dirs).map_err(|e| {
+        let there = registry.devices();
+        let missing = |name: &CdiName| name.has_kind(MANAGEMENT) && !there.contains_key(&name.to_string());
+        if request.cdi.iter().any(missing) {
+            e.fix(MAKE_MANAGEMENT)
+        } else {
+            e
+        }
+    })?;
+    if request.cdi.iter().any(CdiName::is_nvidias) {
         // Or another hook of ours or the vendor's would give the driver once more. The specification's own
         // come after this.
         apply::spec::remove_other_hooks(spec);
     }
-    edit::apply(&edits, spec)?;
-    if nvidia {
-        spec.set_env("NVIDIA_VISIBLE_DEVICES", "void")?;
-    }
-    Ok(())
+    edit::apply(&edits, spec)
 }
 
 /// This program where it is installed, or, if that path is no more (an upgrade at this very moment) or somebody else could

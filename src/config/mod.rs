@@ -4,6 +4,7 @@
 //! else the defaults. Never a path from the environment. The file and every directory on the way to it
 //! must belong to root alone. Each value knows its [`Origin`]; `nvoci config` prints them.
 
+mod choice;
 mod extra;
 mod value;
 mod vendor;
@@ -19,6 +20,7 @@ use crate::capabilities::Capabilities;
 use crate::error::{Code, Error, IoContext, Result};
 use crate::sys::owned;
 
+pub use choice::{Allowance, Choice};
 pub use extra::{Extra, ExtraFile};
 pub use value::{CudaCompat, Kind, Layout, LogLevel, Mode, Preflight};
 
@@ -40,6 +42,13 @@ pub enum Origin {
     Default,
     /// This key of the configuration file.
     File(String),
+    /// The container itself.
+    Container {
+        /// The variable or annotation.
+        name: String,
+        /// Who can have written it, by a stable name.
+        by: &'static str,
+    },
 }
 
 /// A value and where it comes from.
@@ -156,7 +165,7 @@ settings! {
     load_kmods: bool = true, "load-kmods";
     /// Whether missing nodes of IMEX channels are made.
     create_imex_channels: bool = true, "create-imex-channels";
-    /// Whether the device cgroup is left alone.
+    /// Whether the hook leaves the device cgroup alone. The runtime and CDI name devices in the definition, whose rules stay.
     no_cgroups: bool = false, "no-cgroups";
     /// Whether an unprivileged container may ask for GPUs by variables.
     accept_envvar_unprivileged: bool = true, "accept-envvar-unprivileged";
@@ -164,6 +173,8 @@ settings! {
     accept_gated_unprivileged: bool = false, "accept-gated-unprivileged";
     /// CDI kinds (`vendor/class`) that containers may ask for by variables and annotations as they may for GPUs, besides `nvidia.com/gpu`.
     accept_cdi_kinds: Vec<Kind> = Vec::new(), "accept-cdi-kinds";
+    /// CDI kinds that privileged containers (CAP_SYS_ADMIN, no user namespace of their own) may ask for as well.
+    accept_cdi_kinds_privileged: Vec<Kind> = vec![Kind::management()], "accept-cdi-kinds-privileged";
     /// Whether GPUs can be asked for by mounts of `/dev/null`.
     accept_volume_mounts: bool = false, "accept-volume-mounts";
     /// Beginnings of the annotations that hold CDI device names.
@@ -188,6 +199,8 @@ settings! {
     preflight: Preflight = Preflight::Warn, "preflight";
     /// Whether an image's newer CUDA compatibility libraries are used.
     cuda_compat: CudaCompat = CudaCompat::Auto, "cuda-compat";
+    /// What a container may choose for itself, by a variable `NVOCI_<KEY>` or an annotation `nvoci.dev/<key>`: `key=value`, or `key` for every value.
+    container_settings: Vec<Allowance> = Allowance::narrowing(), "container-settings";
     /// How device names are understood.
     mode: Mode = Mode::Auto, "mode";
     /// Low-level runtimes by name or absolute path, in order of preference. Never empty.
@@ -299,6 +312,7 @@ impl Config {
         let origin = |origin: &Origin| match origin {
             Origin::Default => json!({ "kind": "default" }),
             Origin::File(key) => json!({ "kind": "file", "key": key }),
+            Origin::Container { name, by } => json!({ "kind": "container", "name": name, "by": by }),
         };
         let settings: serde_json::Map<String, Json> = self
             .settings()
@@ -391,7 +405,7 @@ fn nonempty<T>(setting: &Setting<Vec<T>>, key: &str) -> Result<(), (String, Bad)
 fn wrong(origin: &Origin, key: &str, got: String, expected: &str) -> (String, Bad) {
     let key = match origin {
         Origin::File(key) => key,
-        Origin::Default => key,
+        Origin::Default | Origin::Container { .. } => key,
     };
     (key.to_owned(), Bad::new(got, expected))
 }

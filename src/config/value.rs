@@ -152,6 +152,11 @@ impl Deref for Kind {
 }
 
 impl Kind {
+    /// The kind of the devices with which a GPU is configured rather than used.
+    pub(super) fn management() -> Self {
+        Self("management.nvidia.com/gpu".to_owned())
+    }
+
     fn of(item: &Item, text: &str) -> Result<Self, Bad> {
         split_kind(text).ok_or_else(|| Bad::item(item, KIND))?;
         Ok(Self(text.to_owned()))

@@ -1,7 +1,8 @@
 //! containerd's config.toml: a runtime of the CRI plugin, for configuration versions 1 to 4.
 //!
 //! The file that already has the last word on the CRI plugin is edited in place; there is no drop-in
-//! of our own. containerd before 2.0 replaces a plugin's whole table by that of a later import, so a
+//! of our own, unless a person names one (`sources::with_drop_in`).
+//! containerd before 2.0 replaces a plugin's whole table by that of a later import, so a
 //! drop-in would have to carry a copy of the user's CRI settings and hide every later change to
 //! them; with version 1 imports are not merged at all (the toolkit's drop-in there has no effect),
 //! and containerd 2.3 refuses a drop-in of a higher version than the main file. Editing in place is right for all of them.
@@ -18,7 +19,7 @@ const ANNOTATIONS: &str = "container_annotations";
 const LINUX_V1: &str = "io.containerd.runtime.v1.linux";
 
 /// The name of the CRI plugin's runtime table for the `version` of a file.
-fn plugin(version: i64) -> &'static str {
+pub(super) fn plugin(version: i64) -> &'static str {
     match version {
         ..=1 => "cri",
         2 => "io.containerd.grpc.v1.cri",

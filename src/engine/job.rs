@@ -22,6 +22,8 @@ pub struct Job {
     pub session: Session,
     /// The file to edit in place of the usual one.
     pub config: Option<PathBuf>,
+    /// Of containerd, the file that gets the runtime and that the main file imports.
+    pub drop_in: Option<PathBuf>,
     /// The CDI specification that is to be there; none where it is not known or not wanted.
     pub spec: Option<String>,
     /// Change nothing.
@@ -65,6 +67,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// The files concerned.
     pub files: Vec<PathBuf>,
+    /// The engine's files as they are to be, in the order in which they are written.
+    pub results: Vec<String>,
     /// The unified diff of all files.
     pub diff: String,
     /// One line a value that was set.
@@ -84,6 +88,7 @@ impl Report {
         Self {
             outcome,
             files: Vec::new(),
+            results: Vec::new(),
             diff: String::new(),
             changes: Vec::new(),
             keys: Vec::new(),

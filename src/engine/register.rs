@@ -25,13 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn install(job: &Job, place: &Place) -> Result<Report> {
     // No engine's file names a program that root must not execute.
     if job.session.live {
-        Program::prove(Path::new(&job.settings.runtime_path))?;
+        Program::named(&job.settings.runtime_path)?;
     }
     let _lock = lock(job)?;
     let mut report = Report::new(Outcome::AlreadyRegistered);
     report.warnings.extend(place.notes.iter().cloned());
     let mut record = Record::load(&job.root, &place.state, job.engine)?;
-    let (stored, edit) = sources::plan(job, place)?;
+    let edits = sources::plan(job, place)?;
     // What is in the way of the later files is found before the first is written.
     if let Some(hook) = &place.hook {
         store::load(&job.root, hook)?;
@@ -39,16 +39,25 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
     if job.spec.is_some() {
         store::load(&job.root, Path::new(SPEC))?;
     }
-    report.warnings.extend(edit.warnings.iter().cloned());
-    warn_before(job, &stored, &mut report);
+    for (stored, edit) in &edits {
+        report.warnings.extend(edit.warnings.iter().cloned());
+        warn_of_owner(job, stored, &mut report);
+    }
+    warn_of_runtime(job, &mut report);
 
-    if edit.changes.is_empty() {
-        report.files.push(stored.path.clone());
-    } else {
+    for (stored, edit) in edits {
+        report.results.push(edit.text.clone());
+        if edit.changes.is_empty() {
+            report.files.push(stored.path.clone());
+            continue;
+        }
         report.outcome = Outcome::Registered;
         report.add_file(&stored.path, stored.text.as_deref(), Some(&edit.text));
-        report.changes = edit.changes.iter().map(super::edit::Change::describe).collect();
-        report.keys = edit.changes.iter().map(|c| c.path.clone()).collect();
+        let changes = edit.changes.iter();
+        report
+            .changes
+            .extend(changes.clone().map(super::edit::Change::describe));
+        report.keys.extend(changes.map(|c| c.path.clone()));
         if !job.dry_run {
             write_edit(job, place, &stored, edit, &mut record, &mut report)?;
         }
@@ -59,6 +68,8 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
     if let Some(text) = &job.spec {
         spec::install(job, place, text, &mut record, &mut report)?;
     }
+    // Two files of one engine may have one fault.
+    report.warnings.dedup();
     Ok(report)
 }
 
@@ -160,7 +171,7 @@ fn lock(job: &Job) -> Result<Option<Lock>> {
     }
 }
 
-fn warn_before(job: &Job, stored: &Stored, report: &mut Report) {
+fn warn_of_owner(job: &Job, stored: &Stored, report: &mut Report) {
     let dir = stored.path.parent().unwrap_or(&stored.path);
     let lasting = || !job.session.live || owned::find_lasting(dir).is_ok();
     if job.session.user.is_none() && (stored.loose || !lasting()) {
@@ -169,8 +180,12 @@ fn warn_before(job: &Job, stored: &Stored, report: &mut Report) {
             stored.path.display()
         ));
     }
+}
+
+fn warn_of_runtime(job: &Job, report: &mut Report) {
     let runtime = &job.settings.runtime_path;
-    if !job.root.exists(runtime) {
+    // A name is looked up by the engine, and was found before.
+    if runtime.contains('/') && !job.root.exists(runtime) {
         report.warnings.push(format!(
             "{runtime}: does not exist; containers that use the runtime fail until it does"
         ));

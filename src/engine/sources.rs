@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Result};
 use crate::sys::budget::{Budget, Limits};
 use crate::sys::program::Program;
 use crate::sys::root::Root;
 
-use super::edit::{Edit, Editor, Format};
+use super::edit::{Edit, Editor, Format, lookup};
 use super::job::Job;
-use super::model::Engine;
+use super::model::{Engine, header};
 use super::place::Place;
 use super::store::{self, Stored};
 use super::{ask, containerd, crio, docker, podman, toml};
@@ -21,11 +21,18 @@ const MAX_FILES: usize = 256;
 /// Patterns of all imports: each may list a directory.
 const MAX_PATTERNS: usize = 1024;
 
-/// Chooses the file, reads it and plans the edit.
+/// Chooses the files, reads them and plans the edits, in the order in which they are to be written.
 ///
 /// # Errors
 /// [`Code::Engine`] when a file cannot be read or is not valid.
-pub(super) fn plan(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
+pub(super) fn plan(job: &Job, place: &Place) -> Result<Vec<(Stored, Edit)>> {
+    match &job.drop_in {
+        Some(file) if job.engine == Engine::Containerd => with_drop_in(job, &place.config, file),
+        _ => Ok(vec![plan_one(job, place)?]),
+    }
+}
+
+fn plan_one(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
     let root = &job.root;
     let s = &job.settings;
     let mut target = place.config.clone();
@@ -45,6 +52,109 @@ pub(super) fn plan(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
     Ok((stored, edit))
 }
 
+/// containerd's drop-in with the runtime, and the main file that imports its directory.
+///
+/// containerd before 2.0 takes a plugin's whole table from the last file that has one, so there the
+/// drop-in begins as a copy of it. The main file is written last: what it imports is there by then.
+fn with_drop_in(job: &Job, main: &Path, drop_in: &Path) -> Result<Vec<(Stored, Edit)>> {
+    let root = &job.root;
+    let mut files = vec![main.to_owned()];
+    files.extend(imports(root, main)?);
+    files.retain(|file| file != drop_in);
+    let mut parsed = Vec::new();
+    for path in files {
+        let value = parse(root, &path)?;
+        parsed.push((path, value));
+    }
+    let (_, of_main) = parsed.first().ok_or_else(|| {
+        Error::new(
+            Code::Engine,
+            main.display().to_string(),
+            "it is the drop-in itself",
+        )
+    })?;
+    let known = containerd::version(of_main);
+    if known == Some(1) {
+        let why = "it is of version 1, whose imports containerd does not merge";
+        return Err(Error::new(Code::Engine, main.display().to_string(), why)
+            .fix("run `containerd config migrate` and keep what it prints, or leave the drop-in out"));
+    }
+    let version = known.unwrap_or(2);
+    let merges = version > 2 || merging(job, &parsed);
+    let last = parsed.iter().rfind(|(_, v)| containerd::has_cri(v));
+    let seen = if merges {
+        Some(overlaid(&parsed))
+    } else {
+        last.and_then(|(_, v)| containerd::cri(v)).cloned()
+    };
+
+    let stored = store::load(root, drop_in)?;
+    let shown = stored.path.display().to_string();
+    let replaced = last.filter(|_| !merges);
+    let (text, copied) = match &stored.text {
+        Some(text) => (text.clone(), None),
+        None => new_drop_in(&shown, version, replaced)?,
+    };
+    let mut edit = containerd::plan(&shown, Some(&text), seen.as_ref(), &job.settings)?;
+    edit.warnings.extend(copied);
+    let mut all = vec![(stored, edit)];
+
+    let stored = store::load(root, main)?;
+    let mut e = Editor::open(
+        &stored.path.display().to_string(),
+        Format::Toml,
+        stored.text.as_deref().unwrap_or_default(),
+    )?;
+    if known.is_none() {
+        e.set(&["version"], &json!(version))?;
+    }
+    let mut patterns = of_main
+        .get("imports")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let dir = store::parent(main);
+    let covered = patterns
+        .iter()
+        .filter_map(Value::as_str)
+        .any(|p| covers(&dir.join(p), drop_in));
+    if !covered {
+        let toml = drop_in.extension().is_some_and(|e| e == "toml");
+        let pattern = if toml {
+            store::parent(drop_in).join("*.toml")
+        } else {
+            drop_in.to_owned()
+        };
+        patterns.push(json!(pattern.to_string_lossy()));
+        e.set(&["imports"], &Value::Array(patterns))?;
+    }
+    all.push((stored, e.finish(Vec::new())));
+    Ok(all)
+}
+
+/// The beginning of a drop-in: its version, and the CRI plugin's table of the file `replaced` where
+/// containerd would no longer read it, with a warning of that.
+fn new_drop_in(
+    shown: &str,
+    version: i64,
+    replaced: Option<&(PathBuf, Value)>,
+) -> Result<(String, Option<String>)> {
+    let begun = format!("{}version = {version}\n", header("containerd"));
+    let mut e = Editor::open(shown, Format::Toml, &begun)?;
+    let plugin = ["plugins", containerd::plugin(version)];
+    let table = replaced.and_then(|(file, value)| Some((file, lookup(value, &plugin)?)));
+    let Some((file, table)) = table else {
+        return Ok((e.text(), None));
+    };
+    e.set(&plugin, table)?;
+    let warning = format!(
+        "{shown}: begins as a copy of [plugins.\"{}\"] of {}; later changes there have no effect on this containerd",
+        plugin[1],
+        file.display()
+    );
+    Ok((e.text(), Some(warning)))
+}
+
 /// The file whose word on the CRI runtimes is last, and the table that takes effect today.
 ///
 /// containerd up to 1.7 takes the whole plugin table of the last file that has one; from 2.0 on tables are
@@ -60,10 +170,7 @@ fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
         let value = parse(&job.root, &path)?;
         parsed.push((path, value));
     }
-    let versioned = parsed
-        .iter()
-        .any(|(_, v)| containerd::version(v).is_some_and(|v| v > 2));
-    let merges = versioned || job.session.live && major() >= Some(2);
+    let merges = merging(job, &parsed);
     let name = job.settings.name.as_str();
     let decides = |v: &Value| {
         if !merges {
@@ -83,15 +190,28 @@ fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
         return Ok((main.to_owned(), None));
     };
     let seen = if merges {
-        let mut all = Value::Null;
-        for table in parsed.iter().filter_map(|(_, v)| containerd::cri(v)) {
-            overlay(&mut all, table);
-        }
-        Some(all)
+        Some(overlaid(&parsed))
     } else {
         containerd::cri(value).cloned()
     };
     Ok((path.clone(), seen))
+}
+
+/// Whether containerd merges its files key by key: from 2.0 on.
+fn merging(job: &Job, parsed: &[(PathBuf, Value)]) -> bool {
+    let versioned = parsed
+        .iter()
+        .any(|(_, v)| containerd::version(v).is_some_and(|v| v > 2));
+    versioned || job.session.live && major() >= Some(2)
+}
+
+/// The CRI plugin's tables of all files, merged.
+fn overlaid(parsed: &[(PathBuf, Value)]) -> Value {
+    let mut all = Value::Null;
+    for table in parsed.iter().filter_map(|(_, v)| containerd::cri(v)) {
+        overlay(&mut all, table);
+    }
+    all
 }
 
 /// The files that containerd's main file imports, in the order in which it reads them, main file excluded.
@@ -152,6 +272,17 @@ pub(super) fn expand(root: &Root, pattern: &Path) -> Vec<PathBuf> {
         .collect();
     found.sort();
     found
+}
+
+/// Whether an import names a file that need not be there.
+fn covers(pattern: &Path, file: &Path) -> bool {
+    let name = |path: &Path| {
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    pattern.parent() == file.parent() && matches(&name(pattern), &name(file))
 }
 
 /// Whether `name` fits `pattern`, in which `*` stands for anything.

@@ -203,6 +203,7 @@ fn with_import(job: &Job, main: &Path, text: &str, file: &Path, candidate: &Path
     let mut e = Editor::open(&main.display().to_string(), Format::Toml, text)?;
     let dir = store::parent(main);
     let mut all = Vec::new();
+    let mut replaced = false;
     for pattern in e
         .value()
         .get("imports")
@@ -211,13 +212,15 @@ fn with_import(job: &Job, main: &Path, text: &str, file: &Path, candidate: &Path
         .flatten()
     {
         for found in sources::expand(&job.root, &dir.join(pattern.as_str().unwrap_or_default())) {
-            let found = if found == file {
-                candidate.to_owned()
-            } else {
-                found
-            };
+            let is_it = found == file;
+            replaced |= is_it;
+            let found = if is_it { candidate } else { &found };
             all.push(json!(found.to_string_lossy()));
         }
+    }
+    // A drop-in that is new.
+    if !replaced {
+        all.push(json!(candidate.to_string_lossy()));
     }
     e.set(&["imports"], &Value::Array(all))?;
     Ok(e.text())

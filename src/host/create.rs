@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 
+use super::kmod::{Kernel, Loading, Module};
 use super::pci::Bus;
 use super::{DeviceNode, Host, NodeKind, Platform, Roots, kmod};
 use crate::sys::ns::in_user_namespace;
@@ -29,6 +30,26 @@ pub struct Options {
     pub modeset: bool,
     /// IMEX channels that a container asked for.
     pub imex_channels: Vec<u32>,
+}
+
+/// Which of the three kinds of things are made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Steps {
+    /// Missing kernel modules are loaded.
+    pub modules: bool,
+    /// Missing device nodes are made.
+    pub nodes: bool,
+    /// Missing links below `/dev/char` are made.
+    pub links: bool,
+}
+
+impl Steps {
+    /// Everything.
+    pub const ALL: Self = Self {
+        modules: true,
+        nodes: true,
+        links: true,
+    };
 }
 
 /// One thing that was tried.
@@ -59,6 +80,11 @@ impl fmt::Display for Done {
 /// Loads missing modules and makes missing nodes; `host` then knows of them. Returns what was done, in
 /// order; a failure does not stop the rest.
 pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Done> {
+    create(roots, host, opts, Steps::ALL)
+}
+
+/// [`create_missing`], with some of its steps.
+pub fn create(roots: &Roots, host: &mut Host, opts: &Options, steps: Steps) -> Vec<Done> {
     let mut done = Vec::new();
     if !opts.load_kmods
         || matches!(host.platform, Platform::Wsl2 | Platform::Tegra)
@@ -67,7 +93,9 @@ pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Don
     {
         return done;
     }
-    load_modules(roots, host, opts, &mut done);
+    if steps.modules {
+        load_modules(roots, host, opts, &mut done);
+    }
     if !done.is_empty() {
         host.refresh(roots);
     }
@@ -76,7 +104,12 @@ pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Don
         return done;
     }
     let made_from = done.len();
-    for node in wanted(host, opts) {
+    let nodes = if steps.nodes {
+        wanted(host, opts)
+    } else {
+        Vec::new()
+    };
+    for node in nodes {
         match make(roots, &node) {
             Ok(()) => done.push(Done::Node(node.path)),
             Err(e) => done.push(Done::Failed(format!(
@@ -88,7 +121,9 @@ pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Don
     if done.len() > made_from {
         host.refresh(roots);
     }
-    char_links(roots, host, &mut done);
+    if steps.links {
+        char_links(roots, host, &mut done);
+    }
     done
 }
 
@@ -102,30 +137,49 @@ fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>
         if !has_nvidia_display(roots) {
             return;
         }
-        missing.push("nvidia");
+        missing.push(Module {
+            name: NVIDIA,
+            needed: true,
+        });
     }
     if opts.uvm && host.majors.get("nvidia-uvm").is_none() {
-        missing.push("nvidia-uvm");
+        missing.push(Module {
+            name: "nvidia-uvm",
+            needed: true,
+        });
     }
     let modeset = roots
         .sys
         .as_ref()
         .is_some_and(|sys| sys.exists("module/nvidia_modeset"));
+    // Vulkan and OpenGL without a display work without it.
     if opts.modeset && !modeset {
-        missing.push("nvidia-modeset");
+        missing.push(Module {
+            name: "nvidia-modeset",
+            needed: false,
+        });
     }
+    let kernel = Kernel {
+        proc: &roots.proc,
+        sys: roots.sys.as_ref(),
+        root: &roots.driver,
+    };
     for module in missing {
-        match kmod::load(&roots.proc, module) {
-            Ok(()) => done.push(Done::Loaded(module)),
+        match kmod::load(kernel, module) {
+            Ok(Loading::Loaded) => done.push(Done::Loaded(module.name)),
+            Ok(Loading::LeftOut(why)) => log::debug!("kernel module {}: {why}", module.name),
             Err(e) => {
                 done.push(Done::Failed(e.to_string()));
-                if module == "nvidia" {
+                if module.name == NVIDIA {
                     return;
                 }
             }
         }
     }
 }
+
+/// The module without which there are no others.
+const NVIDIA: &str = "nvidia";
 
 /// Whether a GPU of NVIDIA's is on the PCI bus.
 fn has_nvidia_display(roots: &Roots) -> bool {
@@ -212,25 +266,29 @@ fn set_owner(made: &Node, node: &DeviceNode) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the node is one of the driver's own, for which no udev rule makes a link.
+pub fn has_char_link(kind: NodeKind) -> bool {
+    matches!(
+        kind,
+        NodeKind::Ctl
+            | NodeKind::Gpu(_)
+            | NodeKind::Uvm
+            | NodeKind::UvmTools
+            | NodeKind::Modeset
+            | NodeKind::Cap(_)
+            | NodeKind::ImexChannel(_)
+    )
+}
+
 /// `/dev/char/MAJOR:MINOR` links: systemd looks a device rule's node up there, and forgets the rule on
 /// `daemon-reload` when there is none. udev makes them for nodes of the kernel, not for NVIDIA's.
 fn char_links(roots: &Roots, host: &Host, done: &mut Vec<Done>) {
     let Ok(dir) = roots.dev.resolve("char") else {
         return;
     };
-    for node in host.nodes.iter().filter(|n| n.present) {
-        let own = matches!(
-            node.kind,
-            NodeKind::Ctl
-                | NodeKind::Gpu(_)
-                | NodeKind::Uvm
-                | NodeKind::UvmTools
-                | NodeKind::Modeset
-                | NodeKind::Cap(_)
-                | NodeKind::ImexChannel(_)
-        );
+    for node in host.nodes.iter().filter(|n| n.present && has_char_link(n.kind)) {
         let name = node.number.to_string();
-        if !own || dir.child(&name).is_ok() {
+        if dir.child(&name).is_ok() {
             continue;
         }
         let target = Path::new("..").join(node.path.strip_prefix("/dev").unwrap_or(&node.path));

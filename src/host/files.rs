@@ -25,6 +25,10 @@ const BINARIES: &[&str] = &[
     "nvidia-xconfig",
 ];
 
+/// The longest script that is read for the program that it executes, in bytes, and the most paths of one that are tried.
+const MAX_WRAPPER: u64 = 4096;
+const MAX_WRAPPED: usize = 4;
+
 /// Looked at after the `bin` beside the driver's own libraries.
 const BIN_DIRS: &[&str] = &[
     "/usr/bin",
@@ -241,23 +245,59 @@ impl Finder<'_> {
         });
     }
 
-    /// A script of that name is a wrapper whose interpreter and target a container does not have.
+    /// A script of that name is a wrapper whose interpreter and target a container does not have. The program that it
+    /// executes is the last place that is looked at.
     fn binaries(&mut self, wanted: &dyn Fn(&str) -> bool) {
         let beside = self.beside("bin");
         let dirs = self.open_dirs(beside.into_iter().chain(BIN_DIRS.iter().map(PathBuf::from)));
         for name in BINARIES.iter().filter(|name| wanted(name)) {
+            let mut wrapper = None;
+            let mut program = None;
             for (dir, node) in &dirs {
                 let Some((path, file)) = self.lookup(dir, node.as_ref(), name) else {
                     continue;
                 };
-                if file.is_file() && file.open(&self.walk).is_ok_and(is_elf) {
-                    self.push(FileKind::Binary, name, path, dir.join(name));
+                if self.is_program(&file) {
+                    program = Some((path, dir.join(name)));
                     break;
                 }
-                self.host
-                    .warn(format!("{}: not an ELF program, left out", path.display()));
+                wrapper.get_or_insert((path, file));
+            }
+            if program.is_none()
+                && let Some((path, script)) = wrapper
+            {
+                program = self.wrapped(&script, name);
+                if program.is_none() {
+                    self.host
+                        .warn(format!("{}: not an ELF program, left out", path.display()));
+                }
+            }
+            if let Some((path, found)) = program {
+                self.push(FileKind::Binary, name, path, found);
             }
         }
+    }
+
+    fn is_program(&self, file: &Looked) -> bool {
+        file.is_file() && file.open(&self.walk).is_ok_and(is_elf)
+    }
+
+    /// The program `name` that a short script names by an absolute path: where that leads, and the path. A script that
+    /// somebody other than root may have written is not read.
+    fn wrapped(&self, script: &Looked, name: &str) -> Option<(PathBuf, PathBuf)> {
+        let Looked::Proved(_) = script else {
+            return None;
+        };
+        let text = script.read(&self.walk, MAX_WRAPPER).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let words = text
+            .split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ';' | '=' | ':' | '(' | ')' | '`'))
+            .map(Path::new);
+        let named = words.filter(|path| path.is_absolute() && path.ends_with(name));
+        named.take(MAX_WRAPPED).find_map(|path| {
+            let (real, file) = self.lookup(path.parent()?, None, name)?;
+            self.is_program(&file).then(|| (real, path.to_owned()))
+        })
     }
 
     /// The kernel's own search path for firmware, and the driver's directory.

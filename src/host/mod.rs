@@ -67,6 +67,8 @@ pub struct Locations {
     pub mps_user: Option<u32>,
     /// The directory of a Jetson's CSV files, from the driver root.
     pub csv_dir: PathBuf,
+    /// The CSV files that a person names. They are read on every host, a Jetson or not.
+    pub csv: Option<tegra::Choice>,
     /// Nodes that a site adds, by their paths in a container.
     pub site_devices: Vec<PathBuf>,
     /// The mounted procfs.
@@ -85,6 +87,7 @@ impl Default for Locations {
             mps_dir: "/tmp/nvidia-mps".into(),
             mps_user: None,
             csv_dir: "/etc/nvidia-container-runtime/host-files-for-container.d".into(),
+            csv: None,
             site_devices: Vec::new(),
             proc_root: "/proc".into(),
             sys_root: "/sys".into(),
@@ -365,6 +368,14 @@ pub struct DriverFile {
 }
 
 impl DriverFile {
+    /// A library's `DT_SONAME`.
+    pub fn soname(&self) -> Option<&str> {
+        match &self.kind {
+            FileKind::Library { soname, .. } => soname.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The directory where the host's own programs look for it.
     pub fn dir_hint(&self) -> PathBuf {
         libs::parent(&self.found)
@@ -543,7 +554,8 @@ impl Host {
         if host.wsl.is_none() {
             libs::find(roots, loc, &mut host, wanted);
         }
-        if host.user_version.is_none() && host.wsl.is_none() && tegra::is(roots) {
+        let jetson = || host.user_version.is_none() && host.wsl.is_none() && tegra::is(roots);
+        if loc.csv.is_some() || jetson() {
             tegra::find(roots, loc, &mut host);
         }
         nodes::find(roots, &loc.site_devices, &mut host);

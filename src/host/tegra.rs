@@ -4,15 +4,19 @@
 //! symbolic link. Blanks do not count, a path may have wildcards, and what a line names is often not there: one
 //! set of files serves several boards. Source: the toolkit's csv mode (its `internal/platform-support/tegra/csv`).
 //!
-//! Only where NVML is not to be had: a driver with it is found as on every other host.
+//! Only where NVML is not to be had: a driver with it is found as on every other host. A person may
+//! name CSV files ([`Choice`]); then they are read wherever they are.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::libs::{Facts, below, facts, parent};
 use super::{DriverFile, FileKind, Host, Locations, Roots};
 use crate::ldso::glob::{self, Allowance};
-use crate::sys::root::Node;
+use crate::sys::root::{Node, Root};
+use crate::sys::source::Walk;
 
 /// The files that are read unless a container asks for all of them.
 const BASE: &[&str] = &["l4t.csv", "drivers.csv", "devices.csv"];
@@ -20,6 +24,34 @@ const BASE: &[&str] = &["l4t.csv", "drivers.csv", "devices.csv"];
 const MAX_FILES: usize = 64;
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_LINES: usize = 4096;
+
+/// The CSV files that a person names, and the lines that are left out.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Choice {
+    /// Paths of the host. Empty: the base files of [`Locations::csv_dir`].
+    pub files: Vec<PathBuf>,
+    /// Patterns of the links that are left out.
+    pub ignored: Vec<String>,
+}
+
+impl Choice {
+    /// Whether a pattern covers the link at `path`: the whole path, or with `**/` before it the
+    /// name. As in a shell, `*` covers no `/`.
+    fn ignores(&self, path: &Path) -> bool {
+        let fits = |pattern: &OsStr, name: &OsStr| glob::matches(pattern.as_bytes(), name.as_bytes());
+        self.ignored.iter().any(|pattern| {
+            if let Some(pattern) = pattern.strip_prefix("**/") {
+                return path
+                    .file_name()
+                    .is_some_and(|name| fits(OsStr::new(pattern), name));
+            }
+            let (patterns, names) = (Path::new(pattern).components(), path.components());
+            let (patterns, names): (Vec<_>, Vec<_>) = (patterns.collect(), names.collect());
+            let mut pairs = patterns.iter().zip(&names);
+            patterns.len() == names.len() && pairs.all(|(p, n)| fits(p.as_os_str(), n.as_os_str()))
+        })
+    }
+}
 
 /// What the CSV files name and the host has.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -89,34 +121,50 @@ pub(super) fn is(roots: &Roots) -> bool {
         })
 }
 
+/// Whether the board is an Orin, by the compatible names of its device tree.
+pub fn is_orin(roots: &Roots) -> bool {
+    const PATH: &str = "firmware/devicetree/base/compatible";
+    let names = roots
+        .sys
+        .as_ref()
+        .and_then(|sys| sys.read_kernel(PATH, 4096).ok());
+    names.is_some_and(|names| names.split(|b| *b == 0).any(|name| name == b"nvidia,tegra234"))
+}
+
 /// Reads the CSV files and looks for what they name.
 pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     let Ok(base) = roots.driver.path() else { return };
-    let files = match roots.driver.read_dir(&loc.csv_dir, MAX_FILES) {
-        Ok(files) => files,
-        Err(e) => {
-            return host.warn(format!(
-                "{}: {e}; nothing says what this Jetson's driver is",
-                loc.csv_dir.display()
-            ));
-        }
-    };
-    let mut names: Vec<String> = files
-        .into_iter()
-        .filter_map(|e| e.name.into_string().ok())
-        .filter(|n| n.len() > 4 && n.to_ascii_lowercase().ends_with(".csv"))
-        .collect();
-    names.sort_unstable();
+    let default = Choice::default();
     let mut finder = Finder {
         roots,
         base,
         patterns: Allowance::default(),
         seen: BTreeSet::new(),
         found: Tegra::default(),
+        choice: loc.csv.as_ref().unwrap_or(&default),
         host,
     };
-    for name in &names {
-        finder.file(&loc.csv_dir.join(name), BASE.contains(&name.as_str()));
+    match &loc.csv {
+        None => finder.directory(&loc.csv_dir),
+        Some(Choice { files, .. }) if files.is_empty() => {
+            for name in BASE {
+                finder.file(&roots.walk(), &loc.csv_dir.join(name), true);
+            }
+        }
+        // A person means paths of the host, wherever the driver's root is.
+        Some(Choice { files, .. }) => match Root::open("/") {
+            Ok(root) => {
+                if files.len() > MAX_FILES {
+                    finder
+                        .host
+                        .warn(format!("only the first {MAX_FILES} CSV files are read"));
+                }
+                for file in files.iter().take(MAX_FILES) {
+                    finder.file(&Walk::new(&root, Path::new("/")), file, true);
+                }
+            }
+            Err(e) => finder.host.warn(format!("open /: {e}")),
+        },
     }
     let found = finder.found;
     host.tegra = Some(found);
@@ -128,12 +176,35 @@ struct Finder<'a> {
     patterns: Allowance,
     seen: BTreeSet<PathBuf>,
     found: Tegra,
+    choice: &'a Choice,
     host: &'a mut Host,
 }
 
 impl Finder<'_> {
-    fn file(&mut self, path: &Path, base: bool) {
-        let bytes = match self.roots.walk().read(path, MAX_BYTES) {
+    /// All files of a Jetson's directory.
+    fn directory(&mut self, dir: &Path) {
+        let files = match self.roots.driver.read_dir(dir, MAX_FILES) {
+            Ok(files) => files,
+            Err(e) => {
+                return self.host.warn(format!(
+                    "{}: {e}; nothing says what this Jetson's driver is",
+                    dir.display()
+                ));
+            }
+        };
+        let mut names: Vec<String> = files
+            .into_iter()
+            .filter_map(|e| e.name.into_string().ok())
+            .filter(|n| n.len() > 4 && n.to_ascii_lowercase().ends_with(".csv"))
+            .collect();
+        names.sort_unstable();
+        for name in &names {
+            self.file(&self.roots.walk(), &dir.join(name), BASE.contains(&name.as_str()));
+        }
+    }
+
+    fn file(&mut self, walk: &Walk<'_>, path: &Path, base: bool) {
+        let bytes = match walk.read(path, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(e) => return self.host.warn(e.to_string()),
         };
@@ -153,7 +224,8 @@ impl Finder<'_> {
             let before = self.found.entries.len();
             let mut known = false;
             for path in paths {
-                if self.seen.contains(&path) {
+                let left_out = kind.trim() == "sym" && self.choice.ignores(&path);
+                if left_out || self.seen.contains(&path) {
                     known = true;
                 } else if let Some(kind) = self.entry(kind.trim(), &path) {
                     self.seen.insert(path.clone());
@@ -258,7 +330,7 @@ impl Finder<'_> {
 }
 
 /// `/a/b/../c` as `/a/c`: a link's text, which is made anew in the container.
-fn lexical(path: &Path) -> PathBuf {
+pub fn lexical(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {
@@ -270,4 +342,31 @@ fn lexical(path: &Path) -> PathBuf {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_with_two_stars_covers_a_name_and_another_the_whole_path() {
+        let covers = |pattern: &str, path: &str| {
+            let choice = Choice {
+                ignored: vec![pattern.to_owned()],
+                ..Choice::default()
+            };
+            choice.ignores(Path::new(path))
+        };
+        for (pattern, path, wanted) in [
+            ("**/libfoo.so*", "/usr/lib/libfoo.so.1", true),
+            ("**/libfoo.so", "/usr/lib/libfoo.so.1", false),
+            ("**/lib/libfoo.so", "/usr/lib/libfoo.so", false),
+            ("/usr/lib/*", "/usr/lib/libfoo.so", true),
+            ("/usr/*", "/usr/lib/libfoo.so", false),
+            ("libfoo.so", "/usr/lib/libfoo.so", false),
+            ("", "/usr/lib/libfoo.so", false),
+        ] {
+            assert_eq!(covers(pattern, path), wanted, "{pattern} {path}");
+        }
+    }
 }

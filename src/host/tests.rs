@@ -542,6 +542,49 @@ fn sockets_are_sockets_and_wrappers_no_programs() {
     assert!(found.warnings.iter().any(|w| w.contains("nvidia-debugdump")));
 }
 
+/// Cloud images keep the driver in a directory of its own and put a script where programs look.
+#[test]
+fn the_program_that_a_wrapper_executes_is_found() {
+    let real = "opt/vendor/tools/nvidia-smi";
+    let found = |script: &str| {
+        let host = debian("535.247.01");
+        for at in ["usr/bin/nvidia-smi", "etc/alternatives/nvidia--nvidia-smi"] {
+            let _ = std::fs::remove_file(host.path().join(at));
+        }
+        host.library(real, None, 64);
+        host.file("opt/vendor/tools/nvidia-smi-plus", "x");
+        host.file("usr/bin/nvidia-smi", script);
+        let found = host.discover();
+        let warned = found.warnings.iter().any(|w| w.contains("nvidia-smi"));
+        let path = path_of(&found, "nvidia-smi").map(Path::to_path_buf);
+        assert_eq!(path.is_none(), warned, "{script}: {:?}", found.warnings);
+        path
+    };
+    let want = Some(Path::new("/").join(real));
+    for script in [
+        "#!/bin/sh\nexec /opt/vendor/tools/nvidia-smi \"$@\"\n",
+        "#!/bin/bash\nLD_LIBRARY_PATH=/x:/y '/opt/vendor/tools/nvidia-smi' $@",
+        "#!/bin/sh\n/usr/bin/nvidia-smi; /gone/nvidia-smi || $(/opt/vendor/tools/nvidia-smi)\n",
+    ] {
+        assert_eq!(found(script), want, "{script}");
+    }
+    let long = format!(
+        "#!/bin/sh\n{}\nexec /opt/vendor/tools/nvidia-smi\n",
+        "#".repeat(5000)
+    );
+    let many = format!("{}/opt/vendor/tools/nvidia-smi", "/gone/nvidia-smi ".repeat(9));
+    for script in [
+        "#!/bin/sh\nexec tools/nvidia-smi\n",
+        "#!/bin/sh\nexec /opt/vendor/tools/nvidia-smi-plus\n",
+        "#!/bin/sh\nexec /usr/bin/nvidia-smi\n",
+        &long,
+        &many,
+        "",
+    ] {
+        assert_eq!(found(script), None, "{script:.60}");
+    }
+}
+
 /// toolkit-features 12, quirk 9: there, the directory of the MPS daemon was looked for as a file.
 #[test]
 fn quirk_09_the_directory_of_mps_is_found() {

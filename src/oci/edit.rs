@@ -165,7 +165,7 @@ fn slot<'a>(map: &'a mut Map<String, Value>, key: &str, empty: impl FnOnce() -> 
 }
 
 /// A path without `.`, `//` and a trailing slash, to compare two of them.
-fn clean(path: &str) -> Vec<String> {
+pub(crate) fn clean(path: &str) -> Vec<String> {
     let parts = path.split('/').filter(|p| !p.is_empty() && *p != ".");
     parts.map(str::to_owned).collect()
 }

@@ -14,6 +14,7 @@ pub mod types;
 
 pub use bundle::{Bundle, CONFIG, whole_in};
 pub use digest::Interest;
+pub(crate) use edit::clean;
 pub use spec::Spec;
 pub use state::State;
 pub use types::{Access, DeviceKind, DeviceRule, DeviceSpec, Hook, HookSpec, Mount, RuleKind, Stage, User};

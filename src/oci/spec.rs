@@ -176,6 +176,11 @@ impl Spec {
         self.text(&["linux", "mountLabel"]).filter(|l| !l.is_empty())
     }
 
+    /// `process.selinuxLabel`, the SELinux context of the container's processes.
+    pub fn process_label(&self) -> Option<&str> {
+        self.text(&["process", "selinuxLabel"]).filter(|l| !l.is_empty())
+    }
+
     /// `linux.cgroupsPath`.
     pub fn cgroups_path(&self) -> Option<&str> {
         self.text(&["linux", "cgroupsPath"]).filter(|l| !l.is_empty())

@@ -14,8 +14,8 @@ const MAX: u64 = 1 << 20;
 
 /// A container's state, as runc, crun, youki, gVisor or an old Docker tells it.
 ///
-/// Of the other fields no more than the type is checked. Only `bundle` is certain. `pid` is what the runtime said: 1 (runc) or 0 (crun) in a createContainer hook,
-/// -1 from gVisor.
+/// Of the other fields no more than the type is checked. Only `bundle` is certain. `pid` is what the runtime said: 1 (runc)
+/// or 0 (crun) in a createContainer hook, -1 from gVisor.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct State {
     /// The container's id; empty when the runtime gave none.
@@ -24,6 +24,8 @@ pub struct State {
     pub pid: Option<i32>,
     /// The bundle directory, absolute.
     pub bundle: PathBuf,
+    /// The rootfs, absolute, if the runtime gives it; crun's `rootfs` is the definition's text and says nothing.
+    pub root: Option<PathBuf>,
 }
 
 impl State {
@@ -65,14 +67,16 @@ impl State {
         if !bundle.is_absolute() {
             return Err(broken("its bundle is not an absolute path"));
         }
-        for unread in ["ociVersion", "status", "root"] {
+        for unread in ["ociVersion", "status"] {
             text(map, unread)?;
         }
+        let root = text(map, "root")?.map(PathBuf::from);
         check_annotations(map)?;
         Ok(Self {
             id: text(map, "id")?.unwrap_or_default(),
             pid: pid(map)?,
             bundle,
+            root: root.filter(|root| root.is_absolute()),
         })
     }
 }
@@ -194,6 +198,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((crun.pid, crun.id.as_str()), (Some(0), "c2"));
+        assert_eq!(crun.root, None);
 
         let gvisor =
             read(r#"{"ociVersion":"1.0.2","id":"c","status":"creating","pid":-1,"bundle":"/b","annotations":null}"#)
@@ -209,6 +214,7 @@ mod tests {
         let docker = read(r#"{"version":"0.5","id":"d","pid":1,"root":"/r","bundlePath":"/old"}"#).unwrap();
         assert_eq!(docker.bundle, PathBuf::from("/old"));
         assert_eq!(docker.pid, Some(1));
+        assert_eq!(docker.root, Some(PathBuf::from("/r")));
     }
 
     #[test]
@@ -233,6 +239,7 @@ mod tests {
             r#"{"bundle":"/b","pid":1.5}"#,
             r#"{"bundle":"/b","pid":4294967297}"#,
             r#"{"bundle":"/b","id":["x"]}"#,
+            r#"{"bundle":"/b","root":["/r"]}"#,
             r#"{"bundle":"/b","annotations":[]}"#,
             r#"{"bundle":"/b","annotations":{"a":1}}"#,
             r#"{"bundle":"/b","bundle":"/c"}"#,

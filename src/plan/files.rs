@@ -334,10 +334,15 @@ fn x_module(file: &host::DriverFile) -> Part {
     part
 }
 
-/// A program, and the link by which it is found.
+/// A program, and the link by which it is found. An image's own is of another driver, or a script that executes a
+/// path of the machine that the image was made for, so the host's covers it.
 fn binary(file: &host::DriverFile, because: Capabilities) -> Part {
     let file = DriverFile::of(file, Place::Bin, format!("program for {because}"));
-    linked(file, |name| Path::new("/usr/bin").join(name))
+    let mut part = linked(file, |name| Path::new("/usr/bin").join(name));
+    for link in &mut part.rootfs_links {
+        link.cover = true;
+    }
+    part
 }
 
 /// A file of firmware, in a directory of the driver's version.

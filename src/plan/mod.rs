@@ -21,7 +21,7 @@ use crate::compat::gpu::class_of_name;
 use crate::config::{Config, CudaCompat, Layout};
 use crate::error::Result;
 use crate::host::Host;
-use crate::request::{Capabilities, Request};
+use crate::request::{Capabilities, Chosen, Request};
 use crate::vocabulary::{GpuUuid, PciAddress};
 
 pub use devices::Device;
@@ -62,6 +62,8 @@ pub struct Plan {
     pub visible_pci: Option<Vec<PciAddress>>,
     /// Whether newer libraries of the image may come before the driver's.
     pub forward: Forward,
+    /// The settings that the container has for itself, which the plan follows.
+    pub settings: Vec<Chosen>,
     /// Variables of the container; a hook comes too late for them.
     pub env: Vec<(String, String)>,
     /// Whether the device cgroup is left to the engine.
@@ -104,6 +106,7 @@ pub struct GpuRef {
 /// unmet requirement.
 pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     host.check_versions()?;
+    let config = &*request.settle(config);
     let driver_version = host.driver_version().unwrap_or_else(|| "unknown".to_owned());
     let mut all = Part {
         warnings: [&*request.notes, &*host.warnings].concat(),
@@ -149,6 +152,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
         driver_dirs: config.driver_dirs.value.clone(),
         native_layout: *config.layout == Layout::Native,
         ipc_sockets: *config.ipc_sockets,
+        settings: request.settings.clone(),
         env,
         no_cgroups: *config.no_cgroups,
         warnings,

@@ -501,11 +501,22 @@ fn not_a_cdi_name(name: &str, text: &str) -> Error {
 fn not_for_variables(name: &str, item: &str, refused: Refused) -> Error {
     let why = match refused {
         Refused::Kind => "a CDI device of another kind, which a variable cannot ask for",
+        Refused::KindUnprivileged => {
+            "a CDI device of a kind for privileged containers, which this one is not"
+        }
         Refused::Gated => "a CDI device that an unprivileged container may not ask for by a variable",
         Refused::Unprivileged => "a device that an unprivileged container may not ask for",
     };
-    let fix = "ask for nvidia.com/gpu devices, give the device to the engine (`--device`), or list the kind in \
-               `accept-cdi-kinds` of /etc/nvoci/config.toml";
+    let fix = match refused {
+        Refused::KindUnprivileged => {
+            "start the container with CAP_SYS_ADMIN (`--privileged`), or list the kind in `accept-cdi-kinds` of \
+             /etc/nvoci/config.toml"
+        }
+        Refused::Kind | Refused::Gated | Refused::Unprivileged => {
+            "ask for nvidia.com/gpu devices, give the device to the engine (`--device`), or list the kind in \
+             `accept-cdi-kinds` of /etc/nvoci/config.toml"
+        }
+    };
     let why = format!("`{}` is {why}", excerpt(item));
     Error::new(Code::Malformed, name, why).fix(fix)
 }

@@ -8,7 +8,8 @@
 //! |---|---|---|
 //! | GPUs | volume mounts, else annotations, else the environment | `accept-envvar-unprivileged`, or CAP_SYS_ADMIN |
 //! | GDS, MOFED, GDRCopy, NVSwitch, IMEX | a mount or annotation of that kind, or the environment | `accept-gated-unprivileged`, or CAP_SYS_ADMIN |
-//! | CDI devices of other kinds | the same | a row of `accept-cdi-kinds`, then as for GPUs |
+//! | CDI devices of other kinds | the same | a row of `accept-cdi-kinds`, then as for GPUs; of `accept-cdi-kinds-privileged`, CAP_SYS_ADMIN |
+//! | its own settings | `nvoci.dev/<key>` annotations, else `NVOCI_<KEY>` variables | a row of `container-settings` |
 //! | MIG config and monitor | the environment | CAP_SYS_ADMIN |
 //!
 //! [`provenance`] says which annotations are the engine's word, and decides what is granted.
@@ -20,14 +21,17 @@ mod provenance;
 mod require;
 mod select;
 mod selector;
+mod settings;
 mod variables;
+
+use std::borrow::Cow;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
 pub use crate::capabilities::Capabilities;
 pub use crate::cdi_name::{CdiName, split_kind};
-pub use provenance::Provenance;
+pub use provenance::{Chosen, Provenance};
 pub use require::{Facts, Requirement, evaluate_all};
 pub use select::{GpuView, Selected, needs_mig_uuids, select};
 pub use selector::Selector;
@@ -96,6 +100,8 @@ pub struct Request {
     pub cdi: Vec<CdiName>,
     /// On a Jetson: use every CSV file, not only the base ones (`NVIDIA_REQUIRE_JETPACK=csv-mounts=all`).
     pub jetpack_all: bool,
+    /// The settings that the container has for itself; empty where it has what is configured.
+    pub settings: Vec<Chosen>,
     /// Who asked.
     pub provenance: Provenance,
     /// What was ignored and why, for the record and for people.
@@ -106,6 +112,11 @@ impl Request {
     /// Whether the container is to be left alone.
     pub fn is_empty(&self) -> bool {
         matches!(self.devices, DeviceRequest::Nothing | DeviceRequest::Void) && self.cdi.is_empty()
+    }
+
+    /// `config` with the container's own settings: what counts for this container.
+    pub fn settle<'c>(&self, config: &'c Config) -> Cow<'c, Config> {
+        settings::settle(&self.settings, config)
     }
 
     fn of(asked: Asked, notes: Vec<String>) -> Self {
@@ -119,6 +130,7 @@ impl Request {
             gated: asked.gated,
             cdi: asked.cdi,
             jetpack_all: false,
+            settings: Vec::new(),
             provenance: asked.provenance,
             notes,
         }
@@ -182,7 +194,7 @@ pub fn reads_variable(name: &str, config: &Config) -> bool {
 
 /// Whether a request may be read from the annotation `key`.
 pub fn reads_annotation(key: &str, config: &Config) -> bool {
-    devices::reads_annotation(key, config)
+    settings::is_annotation(key) || devices::reads_annotation(key, config)
 }
 
 /// Whether a mount of this source is read: it asks for a device, or shows who wrote the annotations.
@@ -200,6 +212,9 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     let mut notes = Vec::new();
     let asked = devices::asked(inputs, &variables, config, &mut notes)?;
     let mut request = Request::of(asked, notes);
+    if !request.is_empty() {
+        memory_limits(&variables, &mut request.notes);
+    }
     if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
         return Ok(request);
     }
@@ -224,7 +239,9 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
         notes,
     )?;
 
-    let granted = Policy::of(inputs, config).granted(Provenance::Env, Wish::Gated);
+    let policy = Policy::of(inputs, config);
+    request.settings = settings::chosen(inputs, &variables, policy, config, notes);
+    let granted = policy.granted(Provenance::Env, Wish::Gated);
     gate(&mut request.gated, &variables, granted, notes);
     if *config.ignore_imex_channel_requests {
         request.imex = ImexRequest::Nothing;
@@ -296,6 +313,16 @@ fn requirements_of(variables: &Variables<'_>, notes: &mut Vec<String>) -> Result
         }
     }
     Ok(requirements)
+}
+
+/// Warns of variables that limit a container's GPU memory, which needs NVIDIA's driver 615 and its NVML.
+fn memory_limits(variables: &Variables<'_>, notes: &mut Vec<String>) {
+    for name in ["NVIDIA_GPU_MEMORY_REQUEST", "NVIDIA_GPU_MEMORY_LIMIT"] {
+        if variables.get(name).is_some_and(|value| !value.trim().is_empty()) {
+            let why = "nvoci does not limit GPU memory: the container can use all of its GPUs' memory";
+            limits::note(notes, || Error::new(Code::MemoryLimit, name, why).to_string());
+        }
+    }
 }
 
 /// Whether the container has one of the rights over all MIG devices.

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{Config, Mode};
+use crate::config::{Choice, Config, Mode, Preflight};
 
 use super::{CdiName, Inputs, MountView};
 
@@ -82,6 +82,8 @@ pub(super) enum Refused {
     Gated,
     /// The CDI kind is not.
     Kind,
+    /// The CDI kind is accepted from privileged containers.
+    KindUnprivileged,
 }
 
 impl Refused {
@@ -96,6 +98,33 @@ impl Refused {
             Self::Kind => {
                 "its CDI kind is not one that a container may ask for (the administrator lists it in \
                  `accept-cdi-kinds`, or gives the device to the engine)"
+            }
+            Self::KindUnprivileged => {
+                "its CDI kind is one that a privileged container (CAP_SYS_ADMIN, no user namespace of its own) may ask \
+                 for (`accept-cdi-kinds-privileged`), and this one is unprivileged"
+            }
+        }
+    }
+}
+
+/// Why a setting stays as the host has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kept {
+    /// It is not a container's to choose.
+    NotListed,
+    /// The administrator enforces the check.
+    Enforced,
+}
+
+impl Kept {
+    /// The reason, for a note.
+    pub(super) const fn why(self) -> &'static str {
+        match self {
+            Self::NotListed => {
+                "`container-settings` of /etc/nvoci/config.toml does not let a container choose it"
+            }
+            Self::Enforced => {
+                "the administrator has set `preflight = \"enforce\"`, which no container can lower"
             }
         }
     }
@@ -127,16 +156,75 @@ impl<'a> Policy<'a> {
             Wish::Named(name) if self.lists(name) => self.granted(from, Wish::Gpus),
             Wish::Named(_) if from == Provenance::VolumeMount => Ok(()),
             Wish::Named(name) if from.is_engines() && is_device_plugins(name) => Ok(()),
+            Wish::Named(name) if self.lists_privileged(name) => {
+                self.privileged.then_some(()).ok_or(Refused::KindUnprivileged)
+            }
             Wish::Named(_) => Err(Refused::Kind),
         }
+    }
+
+    /// What `from` chooses by the variable or annotation `name`, where it may.
+    pub(super) fn chosen(&self, from: Provenance, name: &str, choice: Choice) -> Result<Chosen, Kept> {
+        let config = self.config;
+        if !choice.is_in(config) {
+            // Whatever is listed: the list is about what a container may have, the check about what may run.
+            if matches!(choice, Choice::Preflight(_)) && *config.preflight == Preflight::Enforce {
+                return Err(Kept::Enforced);
+            }
+            if !config
+                .container_settings
+                .iter()
+                .any(|allowed| allowed.covers(choice))
+            {
+                return Err(Kept::NotListed);
+            }
+        }
+        Ok(Chosen {
+            choice,
+            name: name.to_owned(),
+            by: from,
+        })
     }
 
     /// Whether the administrator accepts the kind from everybody who may ask for GPUs. With `mode = "cdi"`
     /// words are names of the default kind, so that one is accepted.
     fn lists(&self, name: &CdiName) -> bool {
-        let is = |kind: &str| kind.split_once('/') == Some((&name.vendor, &name.class));
-        self.config.accept_cdi_kinds.iter().any(|kind| is(kind))
-            || (*self.config.mode == Mode::Cdi && is(&self.config.default_kind))
+        self.config
+            .accept_cdi_kinds
+            .iter()
+            .any(|kind| name.has_kind(kind))
+            || (*self.config.mode == Mode::Cdi && name.has_kind(&self.config.default_kind))
+    }
+
+    /// Whether the administrator accepts the kind from privileged containers.
+    fn lists_privileged(&self, name: &CdiName) -> bool {
+        let mut kinds = self.config.accept_cdi_kinds_privileged.iter();
+        kinds.any(|kind| name.has_kind(kind))
+    }
+}
+
+/// A container's own value of a setting, which policy has granted, and who wrote it. Only [`Policy::chosen`] makes one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Chosen {
+    choice: Choice,
+    name: String,
+    by: Provenance,
+}
+
+impl Chosen {
+    /// The setting and its value.
+    pub fn choice(&self) -> Choice {
+        self.choice
+    }
+
+    /// The variable or annotation.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Who can have written it.
+    pub fn by(&self) -> Provenance {
+        self.by
     }
 }
 

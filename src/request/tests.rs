@@ -659,13 +659,17 @@ fn kinds_that_only_a_specification_explains() {
             let request = case.ok();
             assert!(request.is_empty() && request.notes.len() == 1, "{request:?}");
             assert!(request.notes[0].contains("accept-cdi-kinds"));
-            assert!(case.privileged().ok().is_empty());
+            let privileged = names(&case.privileged().ok());
+            assert_eq!(
+                privileged.is_empty(),
+                !value.starts_with("management."),
+                "{privileged:?}"
+            );
         }
         assert_eq!(names(&annotations(&[annotation]).config(listed).ok()), [value]);
         let closed = format!("{CLOSED}\n{listed}");
         assert!(annotations(&[annotation]).config(&closed).ok().is_empty());
         assert_eq!(devices(value).code(), Code::Malformed);
-        assert_eq!(devices(value).privileged().code(), Code::Malformed);
         assert_eq!(names(&devices(value).config(listed).ok()), [value]);
         assert!(devices(value).config(&closed).ok().is_empty());
         let mixed = devices(&format!("0,{value}")).config(listed).ok();
@@ -674,6 +678,10 @@ fn kinds_that_only_a_specification_explains() {
             (1, list(&[Selector::Index(0)]))
         );
     }
+    assert_eq!(
+        devices("example.com/nic=eth0").privileged().code(),
+        Code::Malformed
+    );
     // The device plugin's own specifications are the engine's word, and nobody else's.
     let plugins = ("cdi.k8s.io/a", "k8s.device-plugin.nvidia.com/gpu=GPU-0");
     assert_eq!(names(&in_pod(&[plugins, containerd]).ok()), [plugins.1]);
@@ -789,6 +797,69 @@ fn hostile_device_lists_are_refused() {
         "٣",
     ] {
         assert_eq!(devices(bad).code(), Code::Malformed, "{bad:.40}");
+    }
+}
+
+/// The vendor's hook of 1.20.1 sets such a limit; nobody may believe that nvoci does.
+#[test]
+fn a_memory_limit_is_no_silent_one() {
+    for name in ["NVIDIA_GPU_MEMORY_REQUEST", "NVIDIA_GPU_MEMORY_LIMIT"] {
+        let request = devices("0").and(name, "4096").ok();
+        assert!(
+            request
+                .notes
+                .iter()
+                .any(|n| n.contains(name) && n.contains("[NVOCI-3007]"))
+        );
+        let by_kind =
+            devices("k8s.gpu.nvidia.com/claim=a").config("accept-cdi-kinds = [\"k8s.gpu.nvidia.com/claim\"]");
+        assert_eq!(by_kind.and(name, "x").ok().notes.len(), 1);
+        assert!(devices("void").and(name, "1").ok().notes.is_empty());
+        assert!(devices("0").and(name, " ").ok().notes.is_empty());
+    }
+}
+
+#[test]
+fn kinds_of_privileged_containers() {
+    let management = "management.nvidia.com/gpu=all";
+    let names = |case: Case| case.ok().cdi.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let refused = |case: Case| case.run().unwrap_err().to_string();
+    assert_eq!(names(devices(management).privileged()), [management]);
+    assert_eq!(
+        names(devices(management).privileged().config("mode = \"cdi\"")),
+        [management]
+    );
+    let line = refused(devices(management));
+    assert!(
+        line.contains("CAP_SYS_ADMIN") && line.contains("--privileged"),
+        "{line}"
+    );
+    // Each list stands for itself.
+    let other = "accept-cdi-kinds = [\"nvidia.com/pgpu\"]";
+    assert_eq!(
+        names(devices(management).privileged().config(other)),
+        [management]
+    );
+    assert_eq!(
+        names(devices("nvidia.com/pgpu=0").config(other)),
+        ["nvidia.com/pgpu=0"]
+    );
+    assert!(refused(devices(management).config(other)).contains("NVOCI-3004"));
+    let none = "accept-cdi-kinds-privileged = []";
+    assert!(refused(devices(management).privileged().config(none)).contains("accept-cdi-kinds"));
+    // A part that is not granted refuses the whole variable, and `void` is nothing.
+    assert!(refused(devices(&format!("0,{management}"))).contains("NVOCI-3004"));
+    assert!(
+        devices(&format!("void,{management}"))
+            .privileged()
+            .ok()
+            .is_empty()
+    );
+    for look_alike in ["management.nvidia.com/gpus=all", "xmanagement.nvidia.com/gpu=all"] {
+        assert!(
+            refused(devices(look_alike).privileged()).contains("NVOCI-3004"),
+            "{look_alike}"
+        );
     }
 }
 

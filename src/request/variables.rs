@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+/// The beginning of the variables with which a container chooses settings for itself.
+pub(super) const SETTING: &str = "NVOCI_";
+
 /// The variables that a request can be made with. The last of two equal names counts.
 pub(super) struct Variables<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Variables<'a> {
-    /// Picks `CUDA_VERSION`, everything called `NVIDIA_…`, and the names of `more`.
+    /// Picks `CUDA_VERSION`, everything called `NVIDIA_…` or `NVOCI_…`, and the names of `more`.
     pub(super) fn gather(env: &'a [(String, String)], more: &[String]) -> Self {
         let picked = env.iter().filter(|(name, _)| Self::matters(name, more));
         Self(
@@ -18,7 +21,19 @@ impl<'a> Variables<'a> {
 
     /// Whether a variable is one of them.
     pub(super) fn matters(name: &str, more: &[String]) -> bool {
-        name.starts_with("NVIDIA_") || name == "CUDA_VERSION" || more.iter().any(|m| m == name)
+        name.starts_with("NVIDIA_")
+            || name.starts_with(SETTING)
+            || name == "CUDA_VERSION"
+            || more.iter().any(|m| m == name)
+    }
+
+    /// Those whose names begin with `prefix`, by name.
+    pub(super) fn with_prefix<'v>(
+        &'v self,
+        prefix: &'v str,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> + 'v {
+        let all = self.0.iter().map(|(&name, &value)| (name, value));
+        all.filter(move |(name, _)| name.starts_with(prefix))
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {

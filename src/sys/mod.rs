@@ -14,6 +14,7 @@ pub mod program;
 pub mod reader;
 pub mod scratch;
 mod seccomp;
+pub mod selinux;
 pub mod source;
 pub mod systemd;
 

@@ -61,6 +61,20 @@ impl Program {
             .find_map(|d| Self::prove(&Path::new(d).join(name)).ok())
     }
 
+    /// The program that an engine's file names: by its path, or by a name that the engine looks up.
+    ///
+    /// # Errors
+    /// As of [`Program::prove`].
+    pub fn named(text: &str) -> Result<Self> {
+        if text.contains('/') || text.is_empty() {
+            return Self::prove(Path::new(text));
+        }
+        Self::find(text).ok_or_else(|| {
+            let why = "no directory of the host's programs has it where only root can write";
+            Error::new(Code::NoProgram, text, why)
+        })
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0

@@ -27,7 +27,7 @@ use rustix::mount::{
 };
 
 use super::label;
-use super::root::{Node, Root, own_fds};
+use super::root::{Node, Root, own_fds, selinux_label};
 pub use super::root::{duplicate, mount_id};
 
 /// What a mount forbids.
@@ -210,6 +210,14 @@ impl Detached {
     /// Whether it takes a directory as its place.
     pub fn is_dir(&self) -> bool {
         self.is_dir
+    }
+
+    /// The SELinux label of what it shows. `None` for a new tmpfs, and where the kernel has no labels.
+    pub fn selinux_label(&self) -> Option<String> {
+        match &self.source {
+            Source::Tree(fd) | Source::Bind(fd, _) => selinux_label(fd.as_fd()),
+            Source::NewTree(_) | Source::Tmpfs(_) => None,
+        }
     }
 
     /// Attaches the mount on `name` in `parent` and returns the mount's root.

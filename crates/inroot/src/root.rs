@@ -798,6 +798,24 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
         .ok_or_else(|| Errno::IO.into())
 }
 
+/// The SELinux label of the inode behind a descriptor, `user:role:type:level`; `None` where the kernel
+/// or the file system has none. The caller's own `/proc` must still be in sight.
+///
+/// Source: `security.selinux` of xattr(7), which ends with a NUL.
+pub fn selinux_label(fd: BorrowedFd<'_>) -> Option<String> {
+    /// The policy's longest names are some 100 characters; a page is what the kernel itself takes.
+    const MAX_LABEL: usize = 4096;
+    // A descriptor of a path has no attributes (fgetxattr gives EBADF), but the link to it does.
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let mut label = vec![0; MAX_LABEL];
+    let length = rustix::fs::getxattr(path, c"security.selinux", &mut label).ok()?;
+    label.truncate(length);
+    while label.last() == Some(&0) {
+        label.pop();
+    }
+    String::from_utf8(label).ok().filter(|label| !label.is_empty())
+}
+
 /// A second descriptor of the same file; the standard library's sets its flag in a call of its own.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)

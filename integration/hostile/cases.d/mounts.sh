@@ -24,6 +24,7 @@ t_55_etc_ro() { JQ=$(share_jq /etc etc ro rshared); trick() { shared_etc; }; EXP
 t_55_nested() { JQ="$(share_jq /etc etc rprivate) | $(share_jq /etc/ld.so.cache cache ro rshared)"; trick() { shared_etc; cp "$R/etc/ld.so.cache" $share/cache; }; EXPECT=gpu BITE=''; }
 t_56_file() { JQ=$(share_jq /dev/nvidia0 node rshared); trick() { fresh_share; : >$share/node; }; EXPECT=gpu BITE=''; }
 t_57_library() { POLICY=$native; JQ=$(share_jq /$lib/libcuda.so.1 cuda rshared); trick() { fresh_share; echo stub >$share/cuda; place_of $lib/libcuda.so.1; }; EXPECT=gpu BITE=''; }
+t_57_program() { JQ=$(share_jq /usr/bin/nvidia-smi smi rshared); trick() { fresh_share; echo own >$share/smi; place_of usr/bin/nvidia-smi; }; EXPECT=gpu BITE=''; }
 # The mounts of CDI are the runtime's own, but for the one that our small hook makes.
 t_57_cache() { JQ=$(share_jq /etc/ld.so.cache cache rshared); WAYS="$stages cdi"; trick() { fresh_share; cp "$R/etc/ld.so.cache" $share/cache; }; EXPECT=gpu BITE=''; }
 # runc makes no mount below /proc; crun does.

@@ -113,3 +113,76 @@ t_14_users_own_admin() {
   POLICY=$closed EXPECT=nogpu WAYS=createRuntime BITE=''
   trick() { chown 100000:100000 "$R" "$R/etc"; mkdir -p "$R/usr/local"; chown 100000:100000 "$R/usr/local"; }
 }
+
+# What a container chooses for itself: `NVOCI_<KEY>` and `nvoci.dev/<key>` are an image's to write.
+chooses() { ENVS=(NVIDIA_VISIBLE_DEVICES=0 "$@"); WAYS=$requests EXPECT=gpu BITE=''; } # NAME=VALUE...
+every_key='container-settings = ["cuda-compat", "ipc-sockets", "layout", "no-cgroups", "preflight"]'
+lists='.process.args = ["/bin/ls", "-R", "/usr/local/nvidia"]'
+roots_mps() { install -d -m 755 /tmp/nvidia-mps; : >/tmp/nvidia-mps/control; }
+cpu_only() { mkdir -p "$R/opt/conda/lib/python3.10/site-packages/torch"; printf "__version__ = '2.0.1'\ncuda = None\n" >"$R/opt/conda/lib/python3.10/site-packages/torch/version.py"; }
+t_87_cgroups() { chooses NVOCI_NO_CGROUPS=false; POLICY='no-cgroups = true' WAYS=createRuntime EXPECT=nogpu; }
+t_87_sockets() {
+  chooses NVOCI_IPC_SOCKETS=true
+  POLICY='ipc-sockets = false' EXPECT=started JQ="$lists | .annotations = {\"nvoci.dev/ipc-sockets\": \"true\", \"io.container.manager\": \"libpod\"}"
+  trick() { roots_mps; }
+  check() { ! grep -q nvidia-mps "$CASE_DIR/start.out" || fail "the image gave itself the daemon's pipes"; }
+  undo() { rm -rf /tmp/nvidia-mps; }
+}
+# The same host and image where nothing is forbidden and nothing chosen, and where the image wants less.
+t_87_sockets_given() { t_87_sockets; ENVS=(NVIDIA_VISIBLE_DEVICES=0) POLICY='' JQ=$lists; check() { grep -q nvidia-mps "$CASE_DIR/start.out" || fail "no pipes: nothing is proved"; }; }
+t_87_sockets_less() { t_87_sockets; ENVS=(NVIDIA_VISIBLE_DEVICES=0 NVOCI_IPC_SOCKETS=false) POLICY='' JQ=$lists; }
+t_87_enforce() { chooses NVOCI_PREFLIGHT=off; POLICY='preflight = "enforce"' EXPECT=refused; trick() { cpu_only; }; }
+t_87_enforce_listed() { t_87_enforce; POLICY+=$'\n'$every_key; JQ='.annotations = {"nvoci.dev/preflight": "warn"}'; }
+t_87_stricter() { chooses NVOCI_PREFLIGHT=enforce; EXPECT=refused; trick() { cpu_only; }; }
+t_87_layout() {
+  chooses NVOCI_LAYOUT=native
+  JQ='.annotations = {"nvoci.dev/layout": "native"}'
+  check() { [ ! -e "$R/$lib/libcuda.so.1" ] && [ ! -L "$R/$lib/libcuda.so.1" ] || fail "the image chose its layout"; }
+}
+t_87_layout_listed() { t_87_layout; POLICY='container-settings = ["layout=native"]'; check() { [ -L "$R/$lib/libcuda.so.1" ] || fail "what is listed was not chosen"; }; }
+t_87_words() { chooses "NVOCI_LAYOUT=$(printf '\033')[31m" NVOCI_DRIVER_ROOT=/tmp NVOCI_MODE=cdi "NVOCI_PREFLIGHT=$(many o 90000)"; check() { short_words; no_control "$CASE_DIR/said"; }; }
+
+# Kinds of privileged containers: management.nvidia.com/gpu is on the host and gives GPU 1.
+manages() { # VALUE [KIND]
+  other_kind "${2:-management.nvidia.com/gpu}"
+  ENVS=(NVIDIA_VISIBLE_DEVICES="$1") EXPECT=refused
+}
+admin='.process.capabilities |= map_values(. + ["CAP_SYS_ADMIN"] | unique)'
+t_88_unprivileged() { manages management.nvidia.com/gpu=all; }
+t_88_mixed() { manages 0,management.nvidia.com/gpu=all; }
+t_88_users_own_admin() {
+  manages management.nvidia.com/gpu=all
+  JQ=".linux.namespaces += [{type: \"user\"}] | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}] | .linux.gidMappings = .linux.uidMappings | $admin"
+}
+t_88_other_kind() { manages evil.com/dev=all evil.com/dev; JQ=$admin; }
+t_88_turned_off() { manages management.nvidia.com/gpu=all; JQ=$admin POLICY='accept-cdi-kinds-privileged = []'; }
+# A kind that is listed, beside a GPU of the host: the variable that names both is read once more by the hook, which brings the driver.
+t_88_beside() { manages 0,nvidia.com/pgpu=all nvidia.com/pgpu; POLICY='accept-cdi-kinds = ["nvidia.com/pgpu"]'; with_driver /usr/local/nvidia; EXPECT=started; }
+# The administrator's container gets what the specification gives, as with the vendor's runtime.
+t_88_privileged() { manages management.nvidia.com/gpu=all; JQ=$admin EXPECT=started; check() { has "$CASE_DIR/start.out" "dev /dev/nvidia1 $allowed" "the management device does not open" '/dev/nvidia1'; }; }
+t_88_no_specification() {
+  manages management.nvidia.com/gpu=all
+  JQ=$admin
+  trick() { :; }
+  check() { grep -q 'nvoci cdi generate --mode=management' "$CASE_DIR/said" || fail "the fix names no command: $(tail -n 1 "$CASE_DIR/said" | cut -c1-300)"; }
+}
+
+# An image's own program where the driver's belongs: a script for another machine, or a trap.
+smi=usr/bin/nvidia-smi
+programs() { WAYS=$requests EXPECT=gpu BITE='' ENVS=(NVIDIA_VISIBLE_DEVICES=0 NVIDIA_DRIVER_CAPABILITIES=all); }
+t_89_script() {
+  programs
+  ASK="--hash /$smi --hash /usr/local/nvidia/bin/nvidia-smi"
+  trick() { fresh $smi; printf '#!/bin/sh\nexec /opt/cloud/nvidia-smi "$@"\n' >"$R/$smi"; chmod 755 "$R/$smi"; }
+  check() {
+    [ "$(awk '/^hash/ { print $3 }' "$CASE_DIR/start.out" | sort -u | wc -l)" = 1 ] || fail "the container's nvidia-smi is the image's: $(grep ^hash "$CASE_DIR/start.out" | tr '\n' '|')"
+    grep -q /opt/cloud "$R/$smi" || fail "the image's own file was changed"
+  }
+}
+t_89_script_native() { t_89_script; POLICY=$native; }
+t_89_link() { programs; trick() { link_abs $smi $canary/nvidia-smi; }; }
+t_89_relative() { programs; trick() { link_abs $smi ../../../../canary/nvidia-smi; }; }
+t_89_fifo() { programs; trick() { fresh $smi; mkfifo "$R/$smi"; }; }
+t_89_directory() { programs; trick() { fresh $smi; mkdir "$R/$smi"; }; }
+t_89_bin() { programs; EXPECT=any; trick() { mv "$R/usr/bin" "$R/usr/own"; link_abs usr/bin $canary/bin; }; }
+t_89_hardlink() { programs; JQ='.root.path = "/plainroot"' WAYS=createRuntime; trick() { plain_root; ln -f $canary/nvidia-smi "/plainroot/$smi"; }; TOUCHES='ATTRIB /canary/nvidia-smi by .*'; }

@@ -9,6 +9,8 @@ use crate::cdi::explicit::Mode;
 use crate::cdi::generate::{CHMOD, Explicit, Naming};
 use crate::cdi::read::Format;
 use crate::cmd::cli::{Command, Page, flag};
+use crate::cmd::variables;
+use crate::host::tegra;
 
 /// What is to be generated.
 #[derive(Default)]
@@ -17,6 +19,10 @@ pub(super) struct Generate {
     pub(super) format: Option<Format>,
     pub(super) explicit: bool,
     pub(super) mode: Option<Mode>,
+    /// The host must be WSL2.
+    pub(super) only_wsl: bool,
+    /// Mode csv alone.
+    pub(super) csv: tegra::Choice,
     pub(super) naming: Vec<Naming>,
     pub(super) no_all: bool,
     pub(super) vendor: Option<String>,
@@ -74,23 +80,28 @@ pub(super) static GENERATE: Command<Generate> = Command {
         flag("static", "name every driver file, for gVisor, toolbx and Kata")
             .more("Right for one driver version.")
             .switch(|g| g.explicit = true),
-        flag("mode", "auto, management, gds, mofed, gdrcopy, nvswitch or imex")
-            .values(&[
-                "auto",
-                "management",
-                "gds",
-                "mofed",
-                "gdrcopy",
-                "nvswitch",
-                "imex",
-            ])
-            .more("All but auto are static.")
-            .aliases(&["discovery-mode"])
-            .variable("NVIDIA_CTK_CDI_GENERATE_MODE")
-            .text("MODE", |g, word| {
-                g.mode = mode_of(&word)?;
-                Ok(())
-            }),
+        flag(
+            "mode",
+            "auto, csv, management, gds, mofed, gdrcopy, nvswitch or imex",
+        )
+        .values(&[
+            "auto",
+            "csv",
+            "management",
+            "gds",
+            "mofed",
+            "gdrcopy",
+            "nvswitch",
+            "imex",
+        ])
+        .more("All but auto are static.")
+        .aliases(&["discovery-mode"])
+        .variable("NVIDIA_CTK_CDI_GENERATE_MODE")
+        .text("MODE", |g, word| {
+            g.only_wsl = word.eq_ignore_ascii_case("wsl");
+            g.mode = mode_of(&word)?;
+            Ok(())
+        }),
         flag(
             "device-name-strategy",
             "how devices are named (default index and uuid)",
@@ -171,10 +182,12 @@ pub(super) static GENERATE: Command<Generate> = Command {
         .switch(|g| {
             g.create_nodes = true;
         }),
-        flag("config", "use another configuration").value("FILE", |g, file| {
-            g.config = Some(absolute(&file)?);
-            Ok(())
-        }),
+        flag("config", "use another configuration")
+            .variable("NVIDIA_CTK_CONFIG")
+            .value("FILE", |g, file| {
+                g.config = Some(absolute(&file)?);
+                Ok(())
+            }),
         // A path may hold a comma (toolkit-features 12, quirk 5).
         flag("library-search-path", "find the driver's libraries there first")
             .repeatable()
@@ -190,6 +203,34 @@ pub(super) static GENERATE: Command<Generate> = Command {
                 warn("--config-search-path has no effect: the driver's own places are searched");
                 Ok(())
             }),
+        flag("csv.file", "with mode csv: read this list")
+            .more("Default: devices.csv, drivers.csv and l4t.csv of the configured directory.")
+            .group(CSV)
+            .variable("NVIDIA_CTK_CDI_GENERATE_CSV_FILES")
+            .list("FILE", |g, file| {
+                g.csv.files.push(absolute(file.as_ref())?);
+                Ok(())
+            }),
+        flag(
+            "csv.ignore-pattern",
+            "leave links out whose path fits, or with **/ whose name fits",
+        )
+        .group(CSV)
+        .variable("NVIDIA_CTK_CDI_GENERATE_CSV_IGNORE_PATTERNS")
+        .list("PATTERN", |g, pattern| {
+            g.csv.ignored.push(pattern.to_owned());
+            Ok(())
+        }),
+        flag(
+            "csv.compat-container-root",
+            "where images have CUDA's compatibility libraries (default on Orin: /usr/local/cuda/compat_orin)",
+        )
+        .group(CSV)
+        .variable("NVIDIA_CTK_CDI_GENERATE_CSV_CONTAINER_COMPAT_ROOT")
+        .text("DIR", |g, dir| {
+            g.only_explicit.csv_compat = Some(dir).filter(|dir| !dir.is_empty());
+            Ok(())
+        }),
         flag("disable-hook", "leave a hook out")
             .aliases(&["disable-hooks"])
             .group(STATIC)
@@ -212,6 +253,7 @@ pub(super) static GENERATE: Command<Generate> = Command {
             "feature-flag",
             "`disable-ipc-discoverer` leaves the daemons' sockets out",
         )
+        .more("`disable-multiple-csv-devices` makes one device in mode csv.")
         .aliases(&["feature-flags"])
         .group(STATIC)
         .variable("NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS")
@@ -220,12 +262,15 @@ pub(super) static GENERATE: Command<Generate> = Command {
             Ok(())
         }),
     ],
-    variables: super::variable,
+    variables: variables::of,
     ..Command::of(|mut asked: Generate| {
         asked.settle();
         super::generate(&asked)
     })
 };
+
+/// The heading of the flags of mode csv.
+const CSV: &str = "Lists of a Jetson's driver files, without effect in other modes";
 
 /// The heading of the flags that make the specification static.
 const STATIC: &str = "Hooks and mounts of the static form, which these imply";
@@ -279,6 +324,8 @@ impl Generate {
         if flag == "disable-ipc-discoverer" {
             self.explicit = true;
             self.only_explicit.no_sockets = true;
+        } else if flag == "disable-multiple-csv-devices" {
+            self.only_explicit.csv_single = true;
         } else if !NO_EFFECT.contains(&flag) {
             warn(&format!("the feature flag `{flag}` has no effect"));
         }
@@ -297,6 +344,7 @@ pub(super) fn absolute(value: &OsStr) -> Result<PathBuf, String> {
 fn mode_of(word: &str) -> Result<Option<Mode>, String> {
     Ok(Some(match word.to_ascii_lowercase().as_str() {
         "auto" | "nvml" | "wsl" => return Ok(None),
+        "csv" => Mode::Csv,
         "management" => Mode::Management,
         "gds" => Mode::Gds,
         "mofed" => Mode::Mofed,
@@ -371,6 +419,7 @@ mod tests {
             "--enable-hook all",
             "--format toml",
             "--mode vfio",
+            "--csv.file",
             "--device-name-strategy pci",
             "--hook-path nvidia-cdi-hook",
             "--frobnicate",

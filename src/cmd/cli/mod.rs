@@ -13,6 +13,7 @@
 //!
 //! Tables are static data: a start builds nothing and reads only the rows of the command that runs.
 
+pub(super) mod complete;
 pub(super) mod help;
 mod parse;
 mod suggest;
@@ -27,6 +28,7 @@ use std::vec::IntoIter;
 use self::parse::Next;
 use crate::error::{Code, Error, Result};
 pub(super) use help::help;
+pub(super) use parse::{NO_SUCH_COMMAND, switched};
 
 /// A command's texts.
 #[derive(Clone, Copy)]
@@ -503,4 +505,21 @@ impl Table for Foreign {
     fn check(&self, _: &[String]) -> Result<()> {
         Ok(())
     }
+}
+
+/// A command, and the commands below it.
+pub(super) struct Entry {
+    pub(super) table: &'static dyn Table,
+    /// Those that are shown.
+    pub(super) below: Vec<&'static dyn Table>,
+}
+
+/// `table` and all commands below it that are shown, each before its subcommands.
+pub(super) fn entries(table: &'static dyn Table) -> Vec<Entry> {
+    let all = table.commands().iter().flat_map(|group| group.commands).copied();
+    let below: Vec<&dyn Table> = all.filter(|t| !t.page().hidden).collect();
+    let deeper: Vec<Entry> = below.iter().flat_map(|t| entries(*t)).collect();
+    let mut entries = vec![Entry { table, below }];
+    entries.extend(deeper);
+    entries
 }

@@ -44,7 +44,13 @@ pub(super) fn parse(
         };
         let value = match kind {
             Kind::Nothing => Given::On(true),
-            Kind::Optional => Given::On(parser.optional_value().is_none_or(|v| v != "false")),
+            Kind::Optional => {
+                let on = match parser.optional_value() {
+                    Some(value) => switched(&utf8(value).map_err(|why| page.usage_error(why))?),
+                    None => Ok(true),
+                };
+                Given::On(on.map_err(|why| page.usage_error(format!("{shown}: {why}")))?)
+            }
             Kind::Shows(text) => {
                 print(text)?;
                 return Ok(false);
@@ -67,7 +73,7 @@ pub(super) fn parse(
             continue;
         };
         let stored = match kind {
-            Kind::Optional => target.store(index, Given::On(matches!(text.as_str(), "true" | "1"))),
+            Kind::Optional => switched(&text).and_then(|on| target.store(index, Given::On(on))),
             // A variable holds several, so a comma cannot be part of one.
             Kind::Value if repeatable => {
                 items(&text).try_for_each(|item| target.store(index, Given::Value(item.into())))
@@ -122,6 +128,9 @@ fn suggesting(
     }
 }
 
+/// The reason of an error for a command that does not exist.
+pub(in crate::cmd) const NO_SUCH_COMMAND: &str = "there is no such command";
+
 /// Which command runs on which arguments.
 pub(super) enum Next {
     /// A text was printed in place.
@@ -148,7 +157,7 @@ pub(super) fn dispatch(table: &dyn Table, mut args: IntoIter<OsString>) -> Resul
     }
     let page = table.page();
     let what = format!("`{} {word}`", page.name);
-    let error = Error::new(Code::Usage, what, "there is no such command");
+    let error = Error::new(Code::Usage, what, NO_SUCH_COMMAND);
     let error = error.fix(format!("see `{} --help`", page.name));
     let known = all().map(|table| table.page()).filter(|page| !page.hidden);
     Err(suggesting(page, error, "", &word, known.map(Page::word)))
@@ -157,6 +166,15 @@ pub(super) fn dispatch(table: &dyn Table, mut args: IntoIter<OsString>) -> Resul
 /// The items of a list.
 pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// A switch's value, as Go's programs take it.
+pub(in crate::cmd) fn switched(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(format!("`{other}` is neither true nor false")),
+    }
 }
 
 pub(super) fn utf8(value: OsString) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! Rules for every table: the program's and the vendor's.
 
 use super::*;
-use crate::cmd::texts::{complete, entries, man};
+use crate::cmd::texts::man;
 use crate::cmd::{COMMAND, ctk};
 
 fn all() -> Vec<&'static dyn Table> {

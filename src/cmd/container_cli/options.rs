@@ -113,7 +113,85 @@ const SHORT: &[(&str, char, &str)] = &[
     ("list", 'l', "libraries"),
 ];
 
-/// One argument, with short options spelled out.
+/// Long options of each command, as [`SHORT`]; those of [`CAPABILITIES`] and [`WITHOUT`] come to
+/// them.
+const LONG: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "debug",
+            "ldcache",
+            "load-kmods",
+            "no-create-imex-channels",
+            "no-pivot",
+            "root",
+            "user",
+            "version",
+        ],
+    ),
+    (
+        "configure",
+        &[
+            "cuda-compat-mode",
+            "device",
+            "imex-channel",
+            "ldconfig",
+            "mig-config",
+            "mig-monitor",
+            "no-cgroups",
+            "no-cntlibs",
+            "no-devbind",
+            "pid",
+            "require",
+        ],
+    ),
+    ("info", &["csv"]),
+    (
+        "list",
+        &[
+            "binaries",
+            "compat32",
+            "device",
+            "firmwares",
+            "imex-channel",
+            "ipcs",
+            "libraries",
+            "mig-config",
+            "mig-monitor",
+        ],
+    ),
+];
+
+/// The option that `name` is, or the only one that begins with it: getopt_long takes an
+/// abbreviation.
+///
+/// # Errors
+/// [`Code::Usage`] where several begin with it. One that none begins with is left to the command.
+fn spelled_out(command: &str, name: &str) -> Result<String> {
+    let of_command = LONG
+        .iter()
+        .filter(|(of, _)| *of == command)
+        .flat_map(|(_, names)| *names);
+    let mut all: Vec<&str> = of_command.copied().chain(["help", "usage"]).collect();
+    if command == "configure" {
+        all.extend(CAPABILITIES.iter().map(|(name, _)| *name));
+    }
+    if matches!(command, "configure" | "list") {
+        all.extend(WITHOUT.iter().map(|(name, _)| *name));
+    }
+    let fits: Vec<&str> = all.iter().copied().filter(|n| n.starts_with(name)).collect();
+    match fits.as_slice() {
+        [one] => Ok((*one).to_owned()),
+        [] => Ok(name.to_owned()),
+        several if several.contains(&name) => Ok(name.to_owned()),
+        several => Err(usage(format!(
+            "--{name} may be any of --{}",
+            several.join(", --")
+        ))),
+    }
+}
+
+/// One argument, with short options and abbreviations spelled out.
 enum Word {
     Option(String),
     Value(OsString),
@@ -122,7 +200,7 @@ enum Word {
 fn next(parser: &mut Parser, command: &str) -> Result<Option<Word>> {
     Ok(match parser.next().map_err(|e| usage(e.to_string()))? {
         None => None,
-        Some(Arg::Long(name)) => Some(Word::Option(name.to_owned())),
+        Some(Arg::Long(name)) => Some(Word::Option(spelled_out(command, name)?)),
         Some(Arg::Short(c)) => {
             let long = SHORT
                 .iter()
@@ -409,6 +487,64 @@ mod tests {
         assert!(charliecloud.binaries && charliecloud.libraries && !charliecloud.ipcs);
         assert_eq!(charliecloud.wish.device_list(), "none");
         assert!(list("list -l -b -i -f").ipcs);
+    }
+
+    #[test]
+    fn an_option_may_be_abbreviated_as_getopt_takes_it() {
+        for (short, long) in [
+            ("list --dev=0 --lib", "list --device=0 --libraries"),
+            ("info --cs", "info --csv"),
+            ("--load info", "--load-kmods info"),
+            (
+                "--ro /d --ld /c --use=0:0 info",
+                "--root /d --ldcache /c --user=0:0 info",
+            ),
+            (
+                "configure --comput --ut --gr --no-cg --p 7 --cuda=disabled /r",
+                "configure --compute --utility --graphics --no-cgroups --pid 7 --cuda-compat-mode=disabled /r",
+            ),
+            (
+                "list --no-g --mig-c=all --comp",
+                "list --no-gsp-firmware --mig-config=all --compat32",
+            ),
+            ("--he", "--help"),
+        ] {
+            assert_eq!(of(short).unwrap(), of(long).unwrap(), "{short}");
+        }
+        for several in [
+            "--u info",
+            "configure --comp /r",
+            "list --no",
+            "--l info",
+            "configure --mig=1 /r",
+            "list --foo",
+        ] {
+            assert!(of(several).is_err(), "{several}");
+        }
+    }
+
+    #[test]
+    fn every_long_option_is_taken() {
+        for (command, names) in LONG {
+            let shared = WITHOUT
+                .iter()
+                .filter(|_| matches!(*command, "configure" | "list"));
+            for name in names.iter().copied().chain(shared.map(|(name, _)| *name)) {
+                let value = match name {
+                    "pid" => "=1",
+                    "cuda-compat-mode" => "=mount",
+                    "debug" | "ldcache" | "root" | "device" | "imex-channel" | "ldconfig" | "mig-config"
+                    | "mig-monitor" | "require" => "=x",
+                    _ => "",
+                };
+                let line = match *command {
+                    "" => format!("--{name}{value} info"),
+                    "configure" => format!("configure --{name}{value} /r"),
+                    other => format!("{other} --{name}{value}"),
+                };
+                assert!(of(&line).is_ok(), "{line}");
+            }
+        }
     }
 
     #[test]

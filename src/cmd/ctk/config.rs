@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
-use crate::cmd::cli::{Command, Page, Words, argument, flag};
+use crate::cmd::cli::{Command, Page, Words, argument, flag, switched};
 use crate::cmd::print;
 use crate::config::{Config, Dialect, VENDOR_PATH};
 use crate::engine::toml::{MAX_MEMORY, memory_of};
@@ -16,6 +16,7 @@ use crate::sys::root::Root;
 pub(super) struct Options {
     file: Option<PathBuf>,
     sets: Vec<String>,
+    separator: Option<String>,
     output: Option<PathBuf>,
     in_place: bool,
     default: bool,
@@ -38,12 +39,27 @@ pub(super) static COMMAND: Command<Options> = Command {
             .short('c')
             .aliases(&["config-file"])
             .path("FILE", |o: &mut Options, file| o.file = Some(file)),
-        flag("set", "set a key; the items of a list are separated by `:`")
-            .repeatable()
-            .text("KEY[=VALUE]", |o, set| {
-                o.sets.push(set);
-                Ok(())
-            }),
+        flag(
+            "set",
+            "set a key; `,` separates settings, and `:` the items of a list",
+        )
+        .more("`features.NAME=nil` takes a feature out.")
+        .repeatable()
+        .text("KEY[=VALUE]", |o, set| {
+            o.sets.push(set);
+            Ok(())
+        }),
+        flag(
+            "set-list-separator",
+            "what separates the items of a list (default `:`)",
+        )
+        .text("TEXT", |o, text| {
+            if text.is_empty() {
+                return Err("it is empty".to_owned());
+            }
+            o.separator = Some(text);
+            Ok(())
+        }),
         flag("in-place", "write the file itself")
             .short('i')
             .switch(|o| o.in_place = true),
@@ -74,6 +90,77 @@ const LISTS: &[&str] = &[
     "nvidia-container-runtime.modes.jit-cdi.nvcdi-feature-flags",
     "nvidia-container-runtime.runtimes",
 ];
+
+/// Keys that are true or false, beside the features.
+const SWITCHES: &[&str] = &[
+    "accept-nvidia-visible-devices-as-volume-mounts",
+    "accept-nvidia-visible-devices-envvar-when-unprivileged",
+    "disable-require",
+    "nvidia-container-cli.load-kmods",
+    "nvidia-container-cli.no-cgroups",
+    "nvidia-container-cli.no-pivot",
+    "nvidia-container-runtime-hook.skip-mode-detection",
+];
+
+/// The table whose keys are true, false or missing.
+const FEATURES: &str = "features.";
+
+fn is_switch(key: &str) -> bool {
+    key.starts_with(FEATURES) || SWITCHES.contains(&key)
+}
+
+/// One `KEY[=VALUE]` of `--set`.
+#[derive(Debug, Eq, PartialEq)]
+struct Setting {
+    key: String,
+    new: New,
+}
+
+/// What a key is set to.
+#[derive(Debug, Eq, PartialEq)]
+enum New {
+    /// The key alone was named.
+    True,
+    Text(String),
+    Items(Vec<String>),
+}
+
+/// The settings of all `--set`. A comma separates them, but for a list: there a piece that is no
+/// setting is one more item, so that `runtimes=crun,runc` works, which the toolkit refuses.
+fn settings(sets: &[String], separator: &str) -> Vec<Setting> {
+    let mut all: Vec<Setting> = Vec::new();
+    let split = |text: &str| -> Vec<String> {
+        let items = text.split(separator).filter(|item| !item.is_empty());
+        items.map(str::to_owned).collect()
+    };
+    for set in sets {
+        let mut of_this = 0;
+        for piece in set.split(',').filter(|piece| !piece.is_empty()) {
+            let last = if of_this > 0 { all.last_mut() } else { None };
+            let new = match (piece.split_once('='), last) {
+                (
+                    None,
+                    Some(Setting {
+                        new: New::Items(items),
+                        ..
+                    }),
+                ) if !is_switch(piece) => {
+                    items.extend(split(piece));
+                    continue;
+                }
+                (None, _) => (piece, New::True),
+                (Some((key, value)), _) if LISTS.contains(&key) => (key, New::Items(split(value))),
+                (Some((key, value)), _) => (key, New::Text(value.to_owned())),
+            };
+            of_this += 1;
+            all.push(Setting {
+                key: new.0.to_owned(),
+                new: new.1,
+            });
+        }
+    }
+    all
+}
 
 /// The defaults of the toolkit's keys that have an effect here.
 const DEFAULT: &str = "\
@@ -116,6 +203,7 @@ fn run(options: Options) -> Result<ExitCode> {
     let Options {
         file,
         sets,
+        separator,
         output,
         in_place,
         default,
@@ -123,7 +211,11 @@ fn run(options: Options) -> Result<ExitCode> {
     let file = file.unwrap_or_else(|| PathBuf::from(VENDOR_PATH));
     let file = std::path::absolute(file).context(Code::Usage, || "--config")?;
     let text = if default { DEFAULT.to_owned() } else { read(&file)? };
-    let text = with(&text, &sets, &file)?;
+    let text = with(
+        &text,
+        &settings(&sets, separator.as_deref().unwrap_or(":")),
+        &file,
+    )?;
     match (in_place, output) {
         (true, _) => write(&file, &text)?,
         (false, Some(output)) => {
@@ -146,7 +238,7 @@ fn read(file: &Path) -> Result<String> {
     }
 }
 
-fn write(file: &Path, text: &str) -> Result<()> {
+pub(super) fn write(file: &Path, text: &str) -> Result<()> {
     let what = || file.display().to_string();
     let root = Root::open("/").context(Code::Config, what)?;
     if let Some(dir) = file.parent() {
@@ -158,7 +250,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
 }
 
 /// `text` with keys set; what it says then must be a configuration.
-fn with(text: &str, sets: &[String], file: &Path) -> Result<String> {
+fn with(text: &str, sets: &[Setting], file: &Path) -> Result<String> {
     let broken = |e: toml_edit::TomlError| {
         Error::new(Code::Config, file.display().to_string(), e.message().to_owned())
     };
@@ -169,27 +261,42 @@ fn with(text: &str, sets: &[String], file: &Path) -> Result<String> {
     let mut document: DocumentMut = text.parse().map_err(broken)?;
     // Each key that nobody knows is one warning; those of before stay.
     let known = Config::parse(text, file, Dialect::Nvidia)?.warnings.len();
-    for set in sets {
-        let (key, new) = set
-            .split_once('=')
-            .map_or((set.as_str(), None), |(key, new)| (key, Some(new)));
+    for Setting { key, new } in sets {
         let item = match new {
-            None | Some("true") => value(true),
-            Some("false") => value(false),
-            Some(list) if LISTS.contains(&key) => value(
-                list.split([':', ','])
-                    .filter(|w| !w.is_empty())
-                    .collect::<Array>(),
-            ),
-            Some(text) => value(text),
+            New::True => value(true),
+            New::Text(text) if is_switch(key) => {
+                if text == "nil" && key.starts_with(FEATURES) {
+                    remove(&mut document, key);
+                    continue;
+                }
+                let on = switched(text).map_err(|why| COMMAND.usage_error(format!("--set {key}: {why}")))?;
+                value(on)
+            }
+            New::Text(text) => value(text),
+            New::Items(items) => value(items.iter().collect::<Array>()),
         };
         place(&mut document, key, item)?;
         let parsed = Config::parse(&document.to_string(), file, Dialect::Nvidia)?;
-        if parsed.warnings.len() > known {
+        // A list may hold names of a newer toolkit.
+        if parsed.warnings.len() > known && !LISTS.contains(&key.as_str()) {
             return Err(COMMAND.usage_error(format!("--set {key}: there is no such key")));
         }
     }
     Ok(document.to_string())
+}
+
+/// Takes a dotted key out, if it is there.
+fn remove(document: &mut DocumentMut, key: &str) {
+    let mut table: &mut Table = document.as_table_mut();
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        match table.get_mut(part).and_then(Item::as_table_mut) {
+            Some(below) => table = below,
+            None => return,
+        }
+    }
+    table.remove(last);
 }
 
 /// Puts `item` at a dotted key; tables are made on the way.
@@ -226,7 +333,7 @@ mod tests {
 
     fn set(text: &str, sets: &[&str]) -> Result<String> {
         let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-        with(text, &sets, Path::new("/x"))
+        with(text, &settings(&sets, ":"), Path::new("/x"))
     }
 
     #[test]
@@ -279,10 +386,64 @@ mod tests {
             "c=1",
             "nvidia-container-cli.bogus=1",
             "disable-require=maybe",
+            "disable-require=yes",
+            "disable-require=nil",
+            "features.no-such-feature=true",
+            "features.ignore-imex-channel-requests=yes",
             "disable-require.x=1",
             "nvidia-container-runtime.mode=x",
         ] {
             assert!(set("disable-require = false\n", &[bad]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_switch_takes_what_go_takes() {
+        for word in ["True", "1", "T", "t", "TRUE", "true"] {
+            let new = set("", &[&format!("disable-require={word}")]).unwrap();
+            assert_eq!(new, "disable-require = true\n", "{word}");
+        }
+        for word in ["False", "0", "f"] {
+            let new = set("", &[&format!("nvidia-container-cli.load-kmods={word}")]).unwrap();
+            assert!(new.contains("load-kmods = false"), "{new}");
+        }
+    }
+
+    #[test]
+    fn nil_takes_a_feature_out() {
+        let text = "[features]\nignore-imex-channel-requests = true\nallow-ldconfig-from-container = false\n";
+        let new = set(text, &["features.ignore-imex-channel-requests=nil"]).unwrap();
+        assert_eq!(new, "[features]\nallow-ldconfig-from-container = false\n");
+        assert_eq!(
+            set("", &["features.ignore-imex-channel-requests=nil"]).unwrap(),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_comma_separates_settings_and_a_separator_the_items_of_a_list() {
+        const RUNTIMES: &str = "nvidia-container-runtime.runtimes";
+        let both = set("", &["disable-require=1,nvidia-container-cli.root=/d,"]).unwrap();
+        assert!(both.contains("disable-require = true\n"), "{both}");
+        assert!(both.contains("root = \"/d\""), "{both}");
+        for (line, separator) in [("crun:runc", ":"), ("crun;runc", ";"), ("crun,runc", ":")] {
+            let sets = [format!("{RUNTIMES}={line}")];
+            let new = with("", &settings(&sets, separator), Path::new("/x")).unwrap();
+            assert!(new.contains("runtimes = [\"crun\", \"runc\"]"), "{line}: {new}");
+        }
+        let sets = [format!("{RUNTIMES}=/opt/a:b/crun,disable-require")];
+        let new = with("", &settings(&sets, ";"), Path::new("/x")).unwrap();
+        assert!(new.contains("runtimes = [\"/opt/a:b/crun\"]"), "{new}");
+        assert!(new.contains("disable-require = true"), "{new}");
+    }
+
+    #[test]
+    fn names_of_newer_hooks_are_kept() {
+        const HOOKS: &str = "nvidia-container-runtime.modes.jit-cdi.nvcdi-disable-hooks";
+        let new = set("", &[&format!("{HOOKS}=chmod:newname")]).unwrap();
+        assert!(
+            new.contains("nvcdi-disable-hooks = [\"chmod\", \"newname\"]"),
+            "{new}"
+        );
     }
 }

@@ -1,21 +1,24 @@
 //! `nvidia-ctk`: the command line of the NVIDIA Container Toolkit, for scripts and tools that call it.
 
 mod config;
+mod configure;
 mod system;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::vec::IntoIter;
 
-use super::cli::{Command, Foreign, Group, Page, Table, flag, help};
-use super::{cdi, cdi_hook, install, print};
+use super::cli::{
+    Command, Foreign, Group, Page, Table, Words, argument, complete, entries, flag, help, switched,
+};
+use super::{cdi, cdi_hook, print};
 use crate::error::Result;
 
 pub(super) static COMMAND: Command<()> = Command {
     page: Page {
         name: "nvidia-ctk",
         summary: "nvoci, called by the name of the NVIDIA Container Toolkit's program",
-        usage: &["nvidia-ctk [--debug] [--quiet] COMMAND"],
+        usage: &["nvidia-ctk [--debug[=BOOL]] [--quiet[=BOOL]] [--config FILE] COMMAND"],
         about: &[
             "nvoci answers to this name so that scripts and tools that call it keep working; `nvoci --help` \
                   lists its own commands.",
@@ -24,13 +27,22 @@ pub(super) static COMMAND: Command<()> = Command {
     },
     commands: &[Group {
         heading: "Commands",
-        commands: &[&RUNTIME, &cdi::COMMAND, &config::COMMAND, &system::COMMAND, &HOOK],
+        commands: &[
+            &RUNTIME,
+            &cdi::COMMAND,
+            &config::COMMAND,
+            &system::COMMAND,
+            &HOOK,
+            &INFO,
+            &COMPLETION,
+        ],
     }],
     flags: &[
         flag("debug", "accepted without effect")
             .short('d')
-            .switch(|()| {}),
-        flag("quiet", "accepted without effect").switch(|()| {}),
+            .toggle(|(), _| {}),
+        flag("quiet", "accepted without effect").toggle(|(), _| {}),
+        flag("config", "the configuration that `cdi` uses").text("FILE", |(), _| Ok(())),
         flag("version", "print the version").short('v').shows(concat!(
             "NVIDIA Container Toolkit CLI version ",
             env!("CARGO_PKG_VERSION"),
@@ -57,107 +69,93 @@ static RUNTIME: Command<()> = Command {
     },
     commands: &[Group {
         heading: "Commands",
-        commands: &[&CONFIGURE],
+        commands: &[&configure::COMMAND],
     }],
     ..Command::of(|()| show_help(&RUNTIME))
 };
 
-static CONFIGURE: Command<Configure> = Command {
+static INFO: Command<()> = Command {
     page: Page {
-        name: "nvidia-ctk runtime configure",
-        summary: "the same as `nvoci install`",
-        about: &["Registers nvoci with an engine, as `nvoci install` does."],
+        name: "nvidia-ctk info",
+        summary: "print this text",
+        hidden: true,
         ..Page::EMPTY
     },
-    flags: &[
-        flag("runtime", "the engine (default docker)")
-            .values(&["docker", "containerd", "crio"])
-            .text("", |o: &mut Configure, engine| {
-                if !matches!(engine.as_str(), "docker" | "containerd" | "crio") {
-                    return Err(format!("`{engine}` is not docker, containerd or crio"));
-                }
-                o.engine = engine;
-                Ok(())
-            }),
-        flag("config", "edit this file in place of the engine's usual one").path("FILE", |o, file| {
-            o.options.extend(["--config".into(), file.into()]);
-        }),
-        flag("nvidia-runtime-name", "the runtime's name (default nvidia)").text("NAME", |o, name| {
-            o.options.extend(["--runtime-name".into(), name.into()]);
-            Ok(())
-        }),
-        flag(
-            "nvidia-runtime-path",
-            "the runtime's absolute path (default nvoci's own)",
-        )
-        .aliases(&["runtime-path"])
-        .text("FILE", |o, path| {
-            // The vendor's own default, a bare name, is ours.
-            if path != "nvidia-container-runtime" {
-                o.options.extend(["--runtime-path".into(), path.into()]);
-            }
-            Ok(())
-        }),
-        flag("nvidia-set-as-default", "make it the engine's default runtime")
-            .aliases(&["set-as-default"])
-            .toggle(|o, on| o.set(on, "--set-as-default")),
-        flag("cdi.enabled", "turn the engine's CDI support on")
-            .aliases(&["cdi.enable", "enable-cdi"])
-            .toggle(|o, on| o.set(on, "--cdi")),
-        flag("dry-run", "show the change and make none").toggle(|o, on| o.set(on, "--dry-run")),
-        flag("config-mode", "`config-file` alone is supported").text("MODE", |_, mode| match mode.as_str() {
-            "" | "config-file" | "config" => Ok(()),
-            _ => Err(format!(
-                "`{mode}` is not supported; `nvoci install podman` writes a hooks directory's file"
-            )),
-        }),
-        flag("config-source", "accepted without effect").text("SOURCE", |_, _| Ok(())),
-        flag("executable-path", "accepted without effect").text("FILE", |_, _| Ok(())),
-        flag("drop-in-config", "accepted without effect").text("FILE", |_, _| Ok(())),
-        flag("nvidia-runtime-hook-path", "accepted without effect").text("FILE", |_, _| Ok(())),
-    ],
-    ..Command::of(|asked| install::INSTALL.start(asked.into_args().into_iter()))
+    ..Command::of(|()| show_help(&INFO))
 };
 
-/// The arguments of `nvoci install`.
-struct Configure {
-    engine: String,
-    options: Vec<OsString>,
-}
-
-impl Default for Configure {
-    fn default() -> Self {
-        Self {
-            engine: "docker".to_owned(),
-            options: Vec::new(),
-        }
-    }
-}
-
-impl Configure {
-    fn set(&mut self, on: bool, ours: &str) {
-        if on {
-            self.options.push(ours.into());
-        }
-    }
-
-    fn into_args(self) -> Vec<OsString> {
-        let mut args = self.options;
-        args.push(self.engine.into());
-        args
-    }
-}
+static COMPLETION: Command<Option<String>> = Command {
+    page: Page {
+        name: "nvidia-ctk completion",
+        summary: "print a shell's completions",
+        arguments: &[argument("bash|zsh|fish", "").values(&["bash", "zsh", "fish"])],
+        ..Page::EMPTY
+    },
+    words: Words::One(|shell, word| {
+        *shell = word.into_string().ok();
+        Ok(())
+    }),
+    ..Command::of(|shell| {
+        let all = entries(&COMMAND);
+        print(&match shell.as_deref() {
+            Some("bash") => complete::bash(&all),
+            Some("fish") => complete::fish(&all),
+            Some("zsh") => complete::zsh(&all),
+            _ => return Err(COMPLETION.usage_error("name one: bash, zsh or fish")),
+        })?;
+        Ok(ExitCode::SUCCESS)
+    })
+};
 
 /// Runs the command line after the program's name.
-pub(super) fn run(mut args: IntoIter<OsString>) -> Result<ExitCode> {
-    let before = |word: &OsString| ["--debug", "-d", "--quiet"].iter().any(|option| word == option);
-    while args.as_slice().first().is_some_and(before) {
-        args.next();
-    }
-    if args.as_slice().first().is_some_and(|word| word == "h") {
+///
+/// Debug and quiet decide how much the vendor's program logs, before or after a command's name;
+/// `--config` is for `cdi` alone, which has an option of that name.
+pub(super) fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
+    let (config, mut args) = globals(args)?;
+    if args.first().is_some_and(|word| word == "h") {
         return show_help(&COMMAND);
     }
-    COMMAND.start(args)
+    if let (Some(config), [cdi, command, ..]) = (config, args.as_slice())
+        && cdi == "cdi"
+        && (command == "generate" || command == "list")
+    {
+        args.splice(2..2, ["--config".into(), config]);
+    }
+    COMMAND.start(args.into_iter())
+}
+
+/// The value of `--config` before the command, and the words without options of the whole program.
+fn globals(mut args: IntoIter<OsString>) -> Result<(Option<OsString>, Vec<OsString>)> {
+    let mut config = None;
+    let mut words: Vec<OsString> = Vec::new();
+    while let Some(word) = args.next() {
+        let Some(text) = word.to_str() else {
+            words.push(word);
+            continue;
+        };
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        // `-d` may be another option after a command's name, and a hook reads its own.
+        let before = words.is_empty();
+        let hook = words.first().is_some_and(|word| word == "hook");
+        match name {
+            "--debug" | "--quiet" if !hook => {
+                let on = value.map_or(Ok(true), switched);
+                on.map_err(|why| COMMAND.usage_error(format!("{name}: {why}")))?;
+            }
+            "-d" if before => {}
+            "--config" if before => {
+                let missing = || COMMAND.usage_error("missing argument for option '--config'");
+                let next = value.map(OsString::from).or_else(|| args.next());
+                config = Some(next.ok_or_else(missing)?);
+            }
+            _ => words.push(word),
+        }
+    }
+    Ok((config, words))
 }
 
 fn show_help(table: &dyn Table) -> Result<ExitCode> {
@@ -169,46 +167,35 @@ fn show_help(table: &dyn Table) -> Result<ExitCode> {
 mod tests {
     use super::*;
 
-    fn installed(line: &str) -> Result<String> {
-        let asked = CONFIGURE.parse(line.split_whitespace().map(OsString::from))?;
-        let options = asked.unwrap_or_default().into_args();
-        Ok(options
-            .iter()
-            .map(|o| o.to_string_lossy())
-            .collect::<Vec<_>>()
-            .join(" "))
+    fn split(line: &str) -> Result<(Option<String>, String)> {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        let (config, words) = globals(args.into_iter())?;
+        let words: Vec<String> = words.iter().map(|w| w.to_string_lossy().into_owned()).collect();
+        Ok((config.map(|c| c.to_string_lossy().into_owned()), words.join(" ")))
     }
 
     #[test]
-    fn runtime_configure_becomes_install() {
-        for (theirs, ours) in [
-            ("", "docker"),
-            ("--runtime=docker --set-as-default", "--set-as-default docker"),
+    fn options_of_the_whole_program_stand_before_a_command_or_after_it() {
+        for (line, config, words) in [
+            ("--debug=true cdi list", None, "cdi list"),
+            ("--debug -d --quiet=false cdi list --debug=0", None, "cdi list"),
+            ("--config /x --debug cdi list", Some("/x"), "cdi list"),
+            ("--config=/x config", Some("/x"), "config"),
+            ("config --config /x", None, "config --config /x"),
             (
-                "--runtime=containerd --cdi.enabled --dry-run",
-                "--cdi --dry-run containerd",
+                "hook --debug=true update-ldcache",
+                None,
+                "hook --debug=true update-ldcache",
             ),
-            (
-                "--runtime crio --config /etc/crio/x.conf",
-                "--config /etc/crio/x.conf crio",
-            ),
-            (
-                "--nvidia-runtime-path=nvidia-container-runtime --set-as-default=false",
-                "docker",
-            ),
-            (
-                "--nvidia-runtime-path=/opt/x --nvidia-runtime-name=gpu",
-                "--runtime-path /opt/x --runtime-name gpu docker",
-            ),
-            (
-                "--config-source=command --executable-path=/usr/bin/containerd",
-                "docker",
-            ),
+            ("--frobnicate cdi", None, "--frobnicate cdi"),
         ] {
-            assert_eq!(installed(theirs).unwrap(), ours, "{theirs}");
+            assert_eq!(
+                split(line).unwrap(),
+                (config.map(str::to_owned), words.to_owned()),
+                "{line}"
+            );
         }
-        for bad in ["--runtime=podman", "--config-mode=oci-hook", "--bogus", "word"] {
-            assert!(installed(bad).is_err(), "{bad}");
-        }
+        assert!(split("--config").is_err());
+        assert!(split("--debug=maybe cdi list").is_err());
     }
 }

@@ -1,14 +1,16 @@
 //! `nvidia-ctk system`: the driver's device nodes, and the links by which systemd finds them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cmd::cli::{Command, Flag, Group, Page, flag};
 use crate::cmd::inject::warn;
-use crate::cmd::{load_config, locations, print};
-use crate::error::{Code, Error, Result};
-use crate::host::create::{Done, Options, create_missing};
-use crate::host::{Host, NodeKind, Roots};
+use crate::cmd::{load_config, locations, print, variables};
+use crate::error::{Code, Error, IoContext as _, Result};
+use crate::host::create::{Done, Options, Steps, create, has_char_link};
+use crate::host::{Host, Locations, NodeKind, Roots};
+use crate::sys::owned;
+use crate::sys::root::Root;
 
 pub(super) static COMMAND: Command<()> = Command {
     page: Page {
@@ -30,8 +32,15 @@ static NODES: Command<Asked> = Command {
         about: ABOUT,
         ..Page::EMPTY
     },
-    flags: FLAGS,
-    ..Command::of(run)
+    flags: &[
+        DRIVER_ROOT,
+        DEV_ROOT,
+        DRY_RUN,
+        LOAD,
+        flag("control-devices", "accepted: all nodes are made").toggle(|_, _| {}),
+    ],
+    variables: variables::of,
+    ..Command::of(|asked| run(&asked))
 };
 
 static LINKS: Command<Asked> = Command {
@@ -41,8 +50,27 @@ static LINKS: Command<Asked> = Command {
         about: ABOUT,
         ..Page::EMPTY
     },
-    flags: FLAGS,
-    ..Command::of(run)
+    flags: &[
+        DRIVER_ROOT,
+        DEV_ROOT,
+        DRY_RUN,
+        LOAD,
+        flag("dev-char-path", "make the links in DIR instead of /dev/char")
+            .more("They lead to /dev/nvidia0 and so on, whatever the root directories are.")
+            .variable("DEV_CHAR_PATH")
+            .path("DIR", |o, dir| o.links = Some(dir)),
+        flag("create-device-nodes", "`=false`: make links alone")
+            .variable("CREATE_DEVICE_NODES")
+            .toggle(|o, on| o.no_nodes = !on),
+        flag(
+            "create-all",
+            "accepted: every node that the driver knows gets its link",
+        )
+        .variable("CREATE_ALL")
+        .toggle(|_, _| {}),
+    ],
+    variables: variables::of,
+    ..Command::of(|asked| run(&asked))
 };
 
 const ABOUT: &[&str] = &[
@@ -51,78 +79,104 @@ const ABOUT: &[&str] = &[
      links stay.",
 ];
 
-const FLAGS: &[Flag<Asked>] = &[
-    flag("driver-root", "the driver's root directory (default /)")
-        .aliases(&["root"])
-        .path("DIR", |o: &mut Asked, dir| o.driver_root = Some(dir)),
-    flag(
-        "dev-root",
-        "the root directory of the nodes (default: the driver's)",
-    )
-    .path("DIR", |o: &mut Asked, dir| o.dev_root = Some(dir)),
-    flag("dry-run", "print what is missing and make nothing").switch(|o: &mut Asked| o.dry_run = true),
-    flag("control-devices", "accepted: it is always done").switch(|_| {}),
-    flag("load-kernel-modules", "accepted: it is always done").switch(|_| {}),
-    flag("create-all", "accepted: it is always done").switch(|_| {}),
-    flag("create-device-nodes", "accepted: it is always done").switch(|_| {}),
-];
+const DRIVER_ROOT: Flag<Asked> = flag("driver-root", "the driver's root directory (default /)")
+    .aliases(&["root"])
+    .variable("NVIDIA_DRIVER_ROOT")
+    .path("DIR", |o, dir| o.driver_root = Some(dir));
+
+const DEV_ROOT: Flag<Asked> = flag(
+    "dev-root",
+    "the root directory of the nodes (default: the driver's)",
+)
+.variable("NVIDIA_DEV_ROOT")
+.path("DIR", |o, dir| o.dev_root = Some(dir));
+
+const DRY_RUN: Flag<Asked> = flag("dry-run", "print what is missing and make nothing")
+    .variable("DRY_RUN")
+    .toggle(|o, on| o.dry_run = on);
+
+const LOAD: Flag<Asked> = flag("load-kernel-modules", "`=false`: load no kernel module")
+    .variable("LOAD_KERNEL_MODULES")
+    .toggle(|o, on| o.no_modules = !on);
 
 #[derive(Default)]
 struct Asked {
     driver_root: Option<PathBuf>,
     dev_root: Option<PathBuf>,
+    /// The directory of the links in place of `/dev/char`.
+    links: Option<PathBuf>,
     dry_run: bool,
+    no_modules: bool,
+    no_nodes: bool,
 }
 
 /// Runs the command.
 ///
 /// # Errors
 /// [`Code::NoDriver`] where no module is loaded; [`Code::DeviceNode`] when something could not be made.
-fn run(asked: Asked) -> Result<ExitCode> {
+fn run(asked: &Asked) -> Result<ExitCode> {
     let mut config = load_config(None)?;
-    if let Some(root) = asked.driver_root {
-        config.driver_root.value = root;
+    if let Some(root) = &asked.driver_root {
+        config.driver_root.value.clone_from(root);
     }
     if asked.dev_root.is_some() {
-        config.dev_root.value = asked.dev_root;
+        config.dev_root.value.clone_from(&asked.dev_root);
     }
     let locations = locations(&config);
-    let roots = Roots::open(&locations)?;
-    let mut host = Host::discover(&roots, &locations)?;
-    let mut out = String::new();
+    print(&work(asked, &locations)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was made, a line each.
+fn work(asked: &Asked, locations: &Locations) -> Result<String> {
+    let roots = Roots::open(locations)?;
+    let mut host = Host::discover(&roots, locations)?;
     if asked.dry_run {
-        for node in host.nodes.iter().filter(|n| !n.present) {
-            out += &format!(
+        let nodes = host.nodes.iter().filter(|n| !n.present && !asked.no_nodes);
+        let nodes = nodes.map(|n| {
+            format!(
                 "would make {} c {} mode {:04o}\n",
-                node.path.display(),
-                node.number,
-                node.mode
-            );
+                n.path.display(),
+                n.number,
+                n.mode
+            )
+        });
+        let mut out: String = nodes.collect();
+        if let Some(dir) = &asked.links {
+            for (name, target) in links(&host) {
+                out += &format!("would link {} -> {target}\n", dir.join(name).display());
+            }
         }
-        print(&out)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(out);
     }
-    let everything = Options {
+    let mut out = String::new();
+    let mut failed = Vec::new();
+    let wanted = Options {
         load_kmods: true,
         uvm: true,
         modeset: true,
         imex_channels: Vec::new(),
     };
-    let done = create_missing(&roots, &mut host, &everything);
-    let (failed, made): (Vec<&Done>, Vec<&Done>) = done.iter().partition(|d| matches!(d, Done::Failed(_)));
-    for what in made {
-        out += &format!("{what}\n");
+    let steps = Steps {
+        modules: !asked.no_modules,
+        nodes: !asked.no_nodes,
+        links: asked.links.is_none(),
+    };
+    for done in create(&roots, &mut host, &wanted, steps) {
+        match done {
+            Done::Failed(why) => failed.push(why),
+            made => out += &format!("{made}\n"),
+        }
     }
-    print(&out)?;
     if host.kernel.is_none() {
-        return Err(Error::new(
-            Code::NoDriver,
-            "NVIDIA driver",
-            "no kernel module is loaded",
-        ));
+        let why = "no kernel module is loaded";
+        return Err(Error::new(Code::NoDriver, "NVIDIA driver", why));
     }
-    for why in &failed {
-        warn(&[why.to_string()]);
+    if let Some(dir) = &asked.links {
+        out += &link(dir, &host)?;
+    }
+    for why in failed {
+        warn(&[why]);
     }
     // A machine without a display has no nvidia-modeset.
     let missing = host
@@ -130,11 +184,93 @@ fn run(asked: Asked) -> Result<ExitCode> {
         .iter()
         .find(|n| !n.present && n.kind != NodeKind::Modeset);
     match missing {
-        Some(node) => Err(Error::new(
+        Some(node) if !asked.no_nodes => Err(Error::new(
             Code::DeviceNode,
             node.path.display().to_string(),
             "it could not be made",
         )),
-        None => Ok(ExitCode::SUCCESS),
+        _ => Ok(out),
+    }
+}
+
+/// The names and targets of the links: `195:0`, `/dev/nvidia0`.
+fn links(host: &Host) -> impl Iterator<Item = (String, String)> {
+    let nodes = host.nodes.iter().filter(|n| n.present && has_char_link(n.kind));
+    nodes.map(|n| (n.number.to_string(), n.path.display().to_string()))
+}
+
+/// Makes the links in a directory that a person names.
+fn link(dir: &Path, host: &Host) -> Result<String> {
+    let what = || format!("directory {}", dir.display());
+    let dir = std::path::absolute(dir).context(Code::Usage, what)?;
+    // Refused where a user other than root decides what the path leads to.
+    owned::find_lasting(&dir)?;
+    let root = Root::open("/").context(Code::System, || "open /")?;
+    let opened = root.mkdir_all(&dir, 0o755).context(Code::DeviceNode, what)?;
+    let mut out = String::new();
+    for (name, target) in links(host) {
+        if opened.child(&name).is_ok() {
+            continue;
+        }
+        let shown = format!("{} -> {target}", dir.join(&name).display());
+        let made = rustix::fs::symlinkat(&target, &opened, name.as_str()).map_err(std::io::Error::from);
+        made.context(Code::DeviceNode, || format!("link {shown}"))?;
+        out += &format!("linked {shown}\n");
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testhost::TestHost;
+
+    #[test]
+    fn links_are_made_in_the_directory_that_is_named_and_nowhere_else() {
+        let host = TestHost::bare();
+        host.module("550.163.01", 1);
+        std::fs::create_dir(host.path().join("dev/char")).unwrap();
+        if !(host.device("nvidia0", 195, 0, 0o666) && host.device("nvidiactl", 195, 255, 0o666)) {
+            return;
+        }
+        let links = host.path().join("host-dev-char");
+        let asked = Asked {
+            links: Some(links.clone()),
+            no_modules: true,
+            no_nodes: true,
+            ..Asked::default()
+        };
+        let before = host.path().join("dev/nvidia-uvm").exists();
+        let dry = Asked {
+            dry_run: true,
+            ..Asked {
+                links: asked.links.clone(),
+                no_nodes: true,
+                ..Asked::default()
+            }
+        };
+        assert!(
+            work(&dry, &host.locations())
+                .unwrap()
+                .contains("195:0 -> /dev/nvidia0\n")
+        );
+        assert!(!links.exists());
+        let out = work(&asked, &host.locations()).unwrap();
+        assert!(out.contains("195:0 -> /dev/nvidia0\n"), "{out}");
+        assert_eq!(
+            std::fs::read_link(links.join("195:0")).unwrap(),
+            Path::new("/dev/nvidia0")
+        );
+        assert_eq!(
+            std::fs::read_link(links.join("195:255")).unwrap(),
+            Path::new("/dev/nvidiactl")
+        );
+        assert_eq!(
+            std::fs::read_dir(host.path().join("dev/char")).unwrap().count(),
+            0
+        );
+        assert_eq!(host.path().join("dev/nvidia-uvm").exists(), before);
+        // Existing links stay.
+        assert_eq!(work(&asked, &host.locations()).unwrap(), "");
     }
 }

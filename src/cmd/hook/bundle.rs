@@ -1,13 +1,15 @@
 //! Where the bundle is.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
 
 use crate::cmd::inject::open_bundle;
 use crate::cmd::runtime::{CommandLine, Target};
 use crate::config::Config;
 use crate::error::Result;
-use crate::oci::{Bundle, Spec, State};
+use crate::oci::{Bundle, Interest, Spec, State};
 use crate::sys::budget::Budget;
 use crate::sys::ns::in_user_namespace;
 use crate::sys::process::parent_words;
@@ -32,6 +34,30 @@ pub(super) fn open(state: &State, inside: bool, config: &Config) -> Result<(Bund
         return Err(refused);
     };
     open_bundle(&target.bundle, target.config.as_deref(), config, &budget)
+}
+
+/// The rootfs, and what there is of the definition, for a hook that needs no request.
+///
+/// In a container's user namespace the engine's directories may be closed to the hook. As the last resort the state's
+/// `root` is the rootfs of a definition without anything else, under the same rules as the definition's own `root.path`;
+/// whoever opens it checks it as it checks every rootfs. A definition that can be read decides, whatever the state says.
+///
+/// # Errors
+/// As of [`Bundle::open`] and [`Spec::root_path`].
+pub(in crate::cmd) fn rootfs(state: &State, budget: &Budget) -> Result<(PathBuf, Spec)> {
+    let refused = match Bundle::open(&state.bundle, Interest::NOTHING, budget) {
+        Ok((bundle, spec)) => return Ok((spec.root_path(bundle.path())?, spec)),
+        Err(e) => e,
+    };
+    let out_of_reach = matches!(refused.os(), Some(libc::EACCES | libc::EPERM | libc::ENOENT));
+    let root = state.root.as_ref().and_then(|root| root.to_str());
+    match root {
+        Some(root) if out_of_reach => {
+            let spec = Spec::parse(json!({ "root": { "path": root } }).to_string().as_bytes())?;
+            Ok((spec.root_path(Path::new("/"))?, spec))
+        }
+        _ => Err(refused),
+    }
 }
 
 /// What a runtime's command line says of the container `id`, if it says it without regard to its working directory.
@@ -81,6 +107,36 @@ mod tests {
             assert_eq!(refused.code(), Code::Bundle);
             assert!(refused.what().contains(bundle), "{refused}");
         }
+    }
+
+    #[test]
+    fn the_states_root_is_the_last_resort() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = dir.path().join("b");
+        let of = |bundle: &Path, root: &str| {
+            let text = json!({"ociVersion": "1.0", "id": "c1", "bundle": bundle, "root": root}).to_string();
+            rootfs(&State::read(text.as_bytes()).unwrap(), &Budget::default()).map(|(path, _)| path)
+        };
+        let code = |bundle: &Path, root: &str| of(bundle, root).unwrap_err().code();
+        assert_eq!(of(&bundle, "/run/r//x/.").unwrap(), Path::new("/run/r/x"));
+        assert_eq!(code(&bundle, "rootfs"), Code::Bundle);
+        for bad in ["/", "/.", "/a/../b", "/..", "/a\0b"] {
+            assert_eq!(code(&bundle, bad), Code::UnsafeRootfs, "{bad:?}");
+        }
+        // A definition that is there decides, also where it is broken or unsafe.
+        std::fs::create_dir(&bundle).unwrap();
+        assert_eq!(of(&bundle, "/run/r").unwrap(), Path::new("/run/r"));
+        let config = bundle.join("config.json");
+        for (text, want) in [
+            (r#"{"root":{"path":"/"}}"#, Code::UnsafeRootfs),
+            ("{}", Code::Bundle),
+            ("[", Code::Bundle),
+        ] {
+            std::fs::write(&config, text).unwrap();
+            assert_eq!(code(&bundle, "/run/r"), want, "{text}");
+        }
+        std::fs::write(&config, r#"{"root":{"path":"mine"}}"#).unwrap();
+        assert_eq!(of(&bundle, "/run/r").unwrap(), bundle.join("mine"));
     }
 
     #[test]

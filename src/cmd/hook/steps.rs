@@ -58,7 +58,7 @@ use std::time::Instant;
 
 use super::{
     Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside,
-    judge, keep, made_by_runtime, planned, preflight, request_of, sent, tmpfs_destinations,
+    judge, keep, made_by_runtime, planned, preflight, request_of, selinux, sent, tmpfs_destinations,
 };
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Container, Grant, Grants, Image, Record, Sources};
@@ -168,7 +168,7 @@ impl<'a> Requested<'a> {
             look,
         } = self;
         let policy = if request.capabilities.intersects(Capabilities::COMPUTE) {
-            *config.preflight
+            *request.settle(&config).preflight
         } else {
             Preflight::Off
         };
@@ -225,6 +225,7 @@ impl<'a> Planned<'a> {
             found.iter().map(sent).collect()
         })?;
         let sources = Sources::open(&plan, &host, made_by_runtime(&job.spec, job.call.options.stage))?;
+        selinux::check(&job.spec, host.sys.as_ref(), sources.labelled_devices())?;
         if let Some(cgroup) = cgroup {
             let rules = job.spec.device_rules();
             let warning = devices::allow(cgroup, outside, &rules, &to_allow, &host)?;

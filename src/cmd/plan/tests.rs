@@ -613,3 +613,59 @@ fn what_a_site_adds() {
         &[(VISIBLE, "0"), (CAPABILITIES, "utility")],
     );
 }
+
+#[test]
+fn a_containers_own_settings_are_followed_and_shown() {
+    let Some(host) = server(1) else { return };
+    host.file("tmp/nvidia-mps/control", "");
+    let config = "container-settings = [\"layout=native\", \"ipc-sockets=false\", \"cuda-compat=off\"]";
+    let config = Config::parse(config, Path::new("/etc/nvoci/config.toml"), Dialect::Nvoci).unwrap();
+    let locations = Locations {
+        driver_root: host.path().to_owned(),
+        ..host.locations()
+    };
+    let with = |json, own: &[(&str, &str)]| {
+        let env = own.iter().chain(&[(VISIBLE, "0")]);
+        let options = Options {
+            json,
+            env: env.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..Options::default()
+        };
+        shown(&options, &config, &locations).unwrap()
+    };
+    let json = |own: &[(&str, &str)]| serde_json::from_str::<Value>(&with(true, own)).unwrap();
+    let in_libraries = |plan: &Value| {
+        let links = plan["rootfsLinks"].as_array().unwrap();
+        links
+            .iter()
+            .any(|link| link["inLibraryDirectory"] == true && link["at"] == "libcuda.so.1")
+    };
+    let plain = json(&[]);
+    assert!(plain.get("settings").is_none() && !in_libraries(&plain));
+    assert!(plain.to_string().contains("nvidia-mps") && plain["cudaCompat"] == "allowed");
+
+    let own = json(&[
+        ("NVOCI_LAYOUT", "native"),
+        ("NVOCI_IPC_SOCKETS", "false"),
+        ("NVOCI_CUDA_COMPAT", "off"),
+        ("NVOCI_PREFLIGHT", "off"),
+    ]);
+    assert!(in_libraries(&own) && own["cudaCompat"] == "off");
+    assert!(!own.to_string().contains("nvidia-mps"));
+    assert_eq!(
+        own["settings"],
+        json!([
+            {"key": "cuda-compat", "value": "off", "name": "NVOCI_CUDA_COMPAT", "by": "env"},
+            {"key": "ipc-sockets", "value": "false", "name": "NVOCI_IPC_SOCKETS", "by": "env"},
+            {"key": "layout", "value": "native", "name": "NVOCI_LAYOUT", "by": "env"},
+        ])
+    );
+    assert!(own["warnings"].to_string().contains("NVOCI_PREFLIGHT=off"));
+    let text = with(false, &[("NVOCI_LAYOUT", "native")]);
+    let line = text.lines().find(|line| line.contains("NVOCI_LAYOUT")).unwrap();
+    assert!(
+        line.contains("layout = native") && line.ends_with("(env)"),
+        "{line}"
+    );
+    assert!(!with(false, &[]).contains("Settings of this container"));
+}

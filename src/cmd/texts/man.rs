@@ -1,8 +1,7 @@
 //! nvoci(1), in the macros of man(7).
 
-use super::{Entry, entries};
 use crate::cmd::cli::help::{explanation, groups, term, usage};
-use crate::cmd::cli::{Doc, Table};
+use crate::cmd::cli::{Doc, Entry, Table, entries};
 use crate::cmd::{VERSION, container_cli, ctk};
 
 /// Files that nvoci reads and writes.

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use super::{CGROUPS, Finding, LEAK, Look, NESTED, SELINUX, Severity};
+use crate::error::Code;
 use crate::sys::ns::in_user_namespace;
 use crate::sys::procfs;
+use crate::sys::root::selinux_label;
+use crate::sys::selinux::{DEVICE, Policy};
 
 /// Firmware's variable, with the GUID of the global variables (UEFI 2.10, 3.3).
 const SECURE_BOOT: &str = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -27,34 +31,47 @@ pub(super) fn secure_boot(look: &Look<'_>) -> Option<bool> {
     Some(bytes.get(4) == Some(&1))
 }
 
+/// The type that container-selinux and the reference policy give to a container's processes.
+const CONTAINER: &str = "system_u:system_r:container_t:s0";
+/// Booleans of container-selinux that let containers use devices.
+const BOOLEANS: [&str; 2] = ["container_use_devices", "container_use_xserver_devices"];
+
 fn selinux(look: &Look<'_>) -> Option<Finding> {
-    let sys = look.roots.sys.as_ref()?;
-    let enforcing = sys.read_text("fs/selinux/enforce", 16).ok()?.trim() == "1";
-    if !enforcing {
-        return None;
-    }
-    // A boolean's file holds its present and its pending value.
-    let on = |name: &str| {
-        sys.read_text(format!("fs/selinux/booleans/{name}"), 16)
-            .is_ok_and(|t| t.starts_with('1'))
+    let policy = Policy::enforcing(look.roots.sys.as_ref()?)?;
+    let node = look.roots.dev.resolve("nvidiactl").ok();
+    let label = node.and_then(|node| selinux_label(node.as_fd()));
+    let denied = label
+        .as_deref()
+        .map(|label| policy.denied(CONTAINER, label, DEVICE));
+    let (is_allowed, why) = match (label, denied) {
+        (Some(label), Some(Ok(denied))) => {
+            let (to, on) = (
+                "a container's processes (container_t)",
+                format!("the GPUs' nodes ({label})"),
+            );
+            (
+                denied.is_empty(),
+                format!("enforcing, and denies {} to {to} on {on}", denied.join(", ")),
+            )
+        }
+        // The policy has no such type, or may not be asked.
+        _ => (
+            BOOLEANS.iter().any(|name| policy.boolean(name) == Some(true)),
+            "enforcing, and its policy keeps containers with a label from GPU nodes".to_owned(),
+        ),
     };
-    if on("container_use_devices") || on("container_use_xserver_devices") {
-        return Some(Finding::new(
-            &SELINUX,
-            Severity::Ok,
-            "SELinux",
-            "enforcing, and containers may use devices",
-        ));
+    if is_allowed {
+        let cause = "enforcing, and containers may use devices";
+        return Some(Finding::new(&SELINUX, Severity::Ok, "SELinux", cause));
     }
-    Some(
-        Finding::new(
-            &SELINUX,
-            Severity::Warn,
-            "SELinux",
-            "enforcing, and its policy keeps containers with a label from GPU nodes: NVML says `Insufficient Permissions`",
-        )
-        .fix("`setsebool -P container_use_devices 1`, or start containers with `--security-opt label=disable`"),
-    )
+    let fix = match policy.boolean(BOOLEANS[0]) {
+        Some(_) => {
+            "`setsebool -P container_use_devices 1`, or start containers with `--security-opt label=disable`"
+        }
+        None => Code::Selinux.default_fix(),
+    };
+    let why = format!("{why}: NVML gives `Insufficient Permissions`");
+    Some(Finding::new(&SELINUX, Severity::Warn, "SELinux", &why).fix(fix))
 }
 
 /// Marks that container managers leave for those inside.

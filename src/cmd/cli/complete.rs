@@ -1,16 +1,17 @@
-//! Completions for bash, zsh and fish: the script finds the command that the words lead to, then offers its flags,
-//! subcommands and arguments, or a flag's values.
+//! Completions for bash, zsh and fish: the script finds the command that the words lead to, then
+//! offers its flags, subcommands and arguments, or a flag's values.
 
 use super::Entry;
-use crate::cmd::cli::help::value_of;
-use crate::cmd::cli::{Doc, Table};
+use super::help::value_of;
+use super::{Doc, Table};
 
 /// bash: no descriptions.
 pub(in crate::cmd) fn bash(all: &[Entry]) -> String {
+    let program = program(all);
     let mut values = String::new();
     let mut words = String::new();
     for entry in all {
-        let name = entry.table.page().name;
+        let name = named(program, entry);
         let patterns = |doc: &Doc| -> Vec<String> { names(doc).map(|n| format!("'{name} {n}'")).collect() };
         let (listed, free): (Vec<&Doc>, Vec<&Doc>) = shown(entry.table)
             .filter(|d| takes_value(d))
@@ -33,8 +34,8 @@ pub(in crate::cmd) fn bash(all: &[Entry]) -> String {
     }
     format!(
         "# nvoci(1) completion, made by `nvoci texts bash`\n\
-         _nvoci() {{\n\
-         \x20 local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} at=nvoci i words\n\
+         {ident}() {{\n\
+         \x20 local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} at={program} i words\n\
          \x20 COMPREPLY=()\n\
          \x20 for ((i = 1; i < COMP_CWORD; i++)); do\n\
          \x20   case \"$at ${{COMP_WORDS[i]}}\" in\n\
@@ -54,16 +55,18 @@ pub(in crate::cmd) fn bash(all: &[Entry]) -> String {
          \x20 esac\n\
          \x20 COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n\
          }}\n\
-         complete -o default -F _nvoci nvoci\n",
+         complete -o default -F {ident} {program}\n",
         paths(all, "'", " | "),
+        ident = format_args!("_{}", program.replace('-', "_")),
     )
 }
 
 /// zsh.
 pub(in crate::cmd) fn zsh(all: &[Entry]) -> String {
+    let program = program(all);
     let mut cases = String::new();
     for entry in all {
-        cases += &format!("  '{}')\n", entry.table.page().name);
+        cases += &format!("  '{}')\n", named(program, entry));
         if !entry.below.is_empty() {
             let rows = entry.below.iter().map(|t| t.page());
             let rows: Vec<String> = rows
@@ -105,9 +108,9 @@ pub(in crate::cmd) fn zsh(all: &[Entry]) -> String {
         cases += &format!("    _arguments {}\n    ;;\n", specs.join(" \\\n      "));
     }
     format!(
-        "#compdef nvoci\n\
+        "#compdef {program}\n\
          # nvoci(1) completion, made by `nvoci texts zsh`\n\
-         local at=nvoci\n\
+         local at={program}\n\
          local -a commands\n\
          while (( CURRENT > 2 )); do\n\
          \x20 case \"$at $words[2]\" in\n\
@@ -122,10 +125,12 @@ pub(in crate::cmd) fn zsh(all: &[Entry]) -> String {
 
 /// fish.
 pub(in crate::cmd) fn fish(all: &[Entry]) -> String {
+    let program = program(all);
+    let at = format!("__{}_at", program.replace('-', "_"));
     let mut out = format!(
         "# nvoci(1) completion, made by `nvoci texts fish`\n\
-         function __nvoci_at\n\
-         \x20   set -l at nvoci\n\
+         function {at}\n\
+         \x20   set -l at {program}\n\
          \x20   for word in (commandline -opc)[2..-1]\n\
          \x20       contains -- \"$at $word\" {}; or break\n\
          \x20       set at \"$at $word\"\n\
@@ -135,7 +140,7 @@ pub(in crate::cmd) fn fish(all: &[Entry]) -> String {
         paths(all, "'", " ")
     );
     for entry in all {
-        let start = format!("complete -c nvoci -n '__nvoci_at {}'", entry.table.page().name);
+        let start = format!("complete -c {program} -n '{at} {}'", named(program, entry));
         if !entry.below.is_empty() {
             out += &format!("{start} -f\n");
         }
@@ -160,6 +165,18 @@ pub(in crate::cmd) fn fish(all: &[Entry]) -> String {
         }
     }
     out
+}
+
+/// The program's name: the first command's.
+fn program(all: &[Entry]) -> &'static str {
+    all.first().map_or("nvoci", |entry| entry.table.page().name)
+}
+
+/// A command's words below `program`: `nvidia-ctk cdi` is a command of nvoci's too.
+fn named(program: &str, entry: &Entry) -> String {
+    let name = entry.table.page().name;
+    name.split_once(' ')
+        .map_or_else(|| program.to_owned(), |(_, words)| format!("{program} {words}"))
 }
 
 /// The flags that are shown.
@@ -189,7 +206,7 @@ fn paths(all: &[Entry], quote: &str, between: &str) -> String {
     let names = all
         .iter()
         .skip(1)
-        .map(|e| format!("{quote}{}{quote}", e.table.page().name));
+        .map(|e| format!("{quote}{}{quote}", named(program(all), e)));
     names.collect::<Vec<_>>().join(between)
 }
 

@@ -1,0 +1,403 @@
+//! The settings that a container chooses for itself: annotations `nvoci.dev/<key>`, variables `NVOCI_<KEY>`.
+//!
+//! Whoever can write a variable is often the author of the image, so what is chosen counts only where
+//! [`super::provenance`] grants it. What it does not grant leaves a note, and the container starts without it.
+
+use std::borrow::Cow;
+
+use crate::config::{Choice, Config};
+
+use super::limits::{self, excerpt};
+use super::provenance::{Authors, Chosen, Policy};
+use super::variables::{SETTING, Variables};
+use super::{Inputs, Provenance};
+
+/// The beginning of the annotations' names.
+const ANNOTATION: &str = "nvoci.dev/";
+
+/// Whether an annotation chooses a setting.
+pub(super) fn is_annotation(key: &str) -> bool {
+    key.starts_with(ANNOTATION)
+}
+
+/// What the container chooses and may have: of each key the first that is granted, the annotation before the variable.
+/// What is configured already needs no right and changes nothing, so whoever starts a container can undo its image's
+/// choice.
+pub(super) fn chosen(
+    inputs: &Inputs<'_>,
+    variables: &Variables<'_>,
+    policy: Policy<'_>,
+    config: &Config,
+    notes: &mut Vec<String>,
+) -> Vec<Chosen> {
+    let mut chosen = Vec::new();
+    for key in Choice::KEYS {
+        for Wished { name, value, by } in wishes(key, inputs, variables) {
+            let Some(Ok(choice)) = Choice::parse(key, value) else {
+                limits::note(notes, || {
+                    let expected = Choice::parse(key, value)
+                        .and_then(Result::err)
+                        .unwrap_or_default();
+                    format!("ignored {name}=`{}`: expected {expected}", excerpt(value))
+                });
+                continue;
+            };
+            match policy.chosen(by, &name, choice) {
+                Ok(one) => {
+                    chosen.extend((!choice.is_in(config)).then_some(one));
+                    break;
+                }
+                Err(kept) => {
+                    limits::note(notes, || {
+                        format!("ignored {name}={}: {}", choice.value(), kept.why())
+                    });
+                }
+            }
+        }
+    }
+    unknown(inputs, variables, notes);
+    chosen
+}
+
+/// The configuration with what was chosen.
+pub(super) fn settle<'c>(chosen: &[Chosen], config: &'c Config) -> Cow<'c, Config> {
+    let mut config = Cow::Borrowed(config);
+    for one in chosen {
+        one.choice().set(config.to_mut(), one.name(), one.by().name());
+    }
+    config
+}
+
+/// A value that an annotation or a variable gives to a key.
+struct Wished<'a> {
+    name: String,
+    value: &'a str,
+    by: Provenance,
+}
+
+/// The annotation for `key`, then the variable. Of a name that occurs twice the last counts.
+fn wishes<'a>(key: &str, inputs: &Inputs<'a>, variables: &Variables<'a>) -> Vec<Wished<'a>> {
+    let name = annotation(key);
+    let annotated = inputs.annotations.iter().rev().find(|(found, _)| *found == name);
+    let annotated = annotated.map(|(_, value)| Wished {
+        by: Authors::of(inputs).provenance(&name, value),
+        name,
+        value,
+    });
+    let name = variable(key);
+    let set = variables.get(&name).map(|value| Wished {
+        name,
+        value,
+        by: Provenance::Env,
+    });
+    annotated.into_iter().chain(set).collect()
+}
+
+fn annotation(key: &str) -> String {
+    format!("{ANNOTATION}{key}")
+}
+
+fn variable(key: &str) -> String {
+    format!("{SETTING}{}", key.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// One note for all names that are no setting's, or an image could push the other notes out.
+fn unknown(inputs: &Inputs<'_>, variables: &Variables<'_>, notes: &mut Vec<String>) {
+    let known: Vec<String> = Choice::KEYS
+        .iter()
+        .flat_map(|key| [annotation(key), variable(key)])
+        .collect();
+    let unknown = |name: &&str| !known.iter().any(|known| known == name);
+    let annotations = inputs.annotations.iter().map(|(name, _)| name.as_str());
+    let annotations = annotations.filter(|name| is_annotation(name)).filter(unknown);
+    let set = variables
+        .with_prefix(SETTING)
+        .map(|(name, _)| name)
+        .filter(unknown);
+    let mut names = annotations.chain(set);
+    if let Some(first) = names.next() {
+        let others = match names.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        limits::note(notes, || {
+            let keys = Choice::KEYS.join(", ");
+            format!(
+                "ignored {}{others}: a container can choose {keys}",
+                excerpt(first)
+            )
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Dialect, Layout, Origin, Preflight};
+    use crate::request::{EntryPoint, MountView, Request, parse};
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
+    }
+
+    fn config(text: &str) -> Config {
+        Config::parse(text, std::path::Path::new("test"), Dialect::Nvoci).unwrap()
+    }
+
+    /// The request of a container with GPU 0, and these variables and annotations, at `entry`.
+    fn at(entry: EntryPoint, env: &[(&str, &str)], annotations: &[(&str, &str)], config: &Config) -> Request {
+        let mut env = pairs(env);
+        env.push(("NVIDIA_VISIBLE_DEVICES".to_owned(), "0".to_owned()));
+        let source = "/var/lib/kubelet/pods/4811a2ec-9576-4426-a2d3-299dc1ced75f/etc-hosts";
+        let mounts = [MountView {
+            source,
+            destination: "/etc/hosts",
+        }];
+        let annotations = pairs(annotations);
+        let inputs = Inputs {
+            env: &env,
+            annotations: &annotations,
+            mounts: &mounts,
+            privileged: true,
+            entry,
+        };
+        parse(&inputs, config).unwrap()
+    }
+
+    fn of(env: &[(&str, &str)], annotations: &[(&str, &str)], config: &Config) -> Request {
+        at(EntryPoint::Hook, env, annotations, config)
+    }
+
+    fn shown(request: &Request) -> Vec<String> {
+        let one = |c: &Chosen| format!("{} {} {}", c.choice(), c.name(), c.by().name());
+        request.settings.iter().map(one).collect()
+    }
+
+    #[test]
+    fn less_is_granted_and_more_is_not() {
+        let default = Config::default();
+        let less = [
+            ("NVOCI_CUDA_COMPAT", "off"),
+            ("NVOCI_IPC_SOCKETS", "false"),
+            ("NVOCI_NO_CGROUPS", "true"),
+            ("NVOCI_PREFLIGHT", "enforce"),
+        ];
+        let request = of(&less, &[], &default);
+        assert_eq!(request.notes, Vec::<String>::new());
+        assert_eq!(
+            shown(&request),
+            [
+                "cuda-compat=off NVOCI_CUDA_COMPAT env",
+                "ipc-sockets=false NVOCI_IPC_SOCKETS env",
+                "no-cgroups=true NVOCI_NO_CGROUPS env",
+                "preflight=enforce NVOCI_PREFLIGHT env",
+            ]
+        );
+        let settled = request.settle(&default);
+        assert!(!*settled.ipc_sockets && *settled.no_cgroups && *settled.preflight == Preflight::Enforce);
+        let by = |origin: &Origin| matches!(origin, Origin::Container { by: "env", .. });
+        assert_eq!(
+            settled
+                .settings()
+                .iter()
+                .filter(|(.., origin)| by(origin))
+                .count(),
+            4
+        );
+
+        // The same container on a host where the administrator has set all of it: an image can take nothing back.
+        let strict =
+            config("cuda-compat = \"off\"\nipc-sockets = false\nno-cgroups = true\npreflight = \"enforce\"");
+        for (name, value) in [
+            ("NVOCI_CUDA_COMPAT", "auto"),
+            ("NVOCI_IPC_SOCKETS", "true"),
+            ("NVOCI_NO_CGROUPS", "false"),
+            ("NVOCI_PREFLIGHT", "warn"),
+            ("NVOCI_PREFLIGHT", "off"),
+            ("NVOCI_LAYOUT", "native"),
+        ] {
+            let request = of(&[(name, value)], &[], &strict);
+            assert_eq!(request.settings, [], "{name}={value}");
+            assert_eq!(request.notes.len(), 1, "{:?}", request.notes);
+            assert!(
+                request.notes[0].contains(&format!("{name}={value}")),
+                "{:?}",
+                request.notes
+            );
+            assert_eq!(*request.settle(&strict), strict);
+        }
+    }
+
+    /// Neither a list of every key nor a proven annotation lowers an enforced check.
+    #[test]
+    fn enforce_is_a_floor() {
+        let keys = Choice::KEYS
+            .iter()
+            .map(|key| format!("{key:?}"))
+            .collect::<Vec<_>>();
+        let all = format!("container-settings = [{}]\n", keys.join(", "));
+        let enforced = config(&format!("{all}preflight = \"enforce\""));
+        let engine = ("io.kubernetes.cri.container-type", "container");
+        for value in ["off", "warn"] {
+            let request = of(
+                &[("NVOCI_PREFLIGHT", value)],
+                &[("nvoci.dev/preflight", value), engine],
+                &enforced,
+            );
+            assert_eq!(request.settings, []);
+            assert!(request.notes.iter().all(|n| n.contains("enforce")) && request.notes.len() == 2);
+        }
+        let open = config(&all);
+        assert_eq!(
+            *of(&[("NVOCI_PREFLIGHT", "off")], &[], &open)
+                .settle(&open)
+                .preflight,
+            Preflight::Off
+        );
+        assert_eq!(
+            *of(&[("NVOCI_LAYOUT", "native")], &[], &open).settle(&open).layout,
+            Layout::Native
+        );
+    }
+
+    #[test]
+    fn annotations_come_first_and_have_an_author() {
+        let open = config("container-settings = [\"layout\", \"ipc-sockets=false\"]");
+        let engine = ("io.kubernetes.cri.container-type", "container");
+        let native = ("nvoci.dev/layout", "native");
+        assert_eq!(
+            shown(&of(&[], &[native], &open)),
+            ["layout=native nvoci.dev/layout author-annotation"]
+        );
+        assert_eq!(
+            shown(&of(&[], &[native, engine], &open)),
+            ["layout=native nvoci.dev/layout annotation"]
+        );
+        // What is configured already undoes what an image says, and what is refused hides nothing.
+        assert_eq!(
+            shown(&of(
+                &[("NVOCI_LAYOUT", "native")],
+                &[("nvoci.dev/layout", "private")],
+                &open
+            )),
+            [""; 0]
+        );
+        let refused = of(
+            &[("NVOCI_IPC_SOCKETS", "false")],
+            &[("nvoci.dev/ipc-sockets", "yes")],
+            &open,
+        );
+        assert_eq!(shown(&refused), ["ipc-sockets=false NVOCI_IPC_SOCKETS env"]);
+        // The last of two equal names counts, as for whoever sets a variable of the image anew.
+        let twice = [("NVOCI_LAYOUT", "native"), ("NVOCI_LAYOUT", "private")];
+        assert_eq!(of(&twice, &[], &open).settings, []);
+        for entry in [EntryPoint::Hook, EntryPoint::Runtime, EntryPoint::Cdi] {
+            assert_eq!(
+                at(entry, &[("NVOCI_LAYOUT", "native")], &[native], &open)
+                    .settings
+                    .len(),
+                1,
+                "{entry:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_setting_leaves_one_note() {
+        let default = Config::default();
+        let many: Vec<(String, String)> = (0..500)
+            .map(|i| (format!("NVOCI_X{i}"), "1".to_owned()))
+            .collect();
+        let mut env: Vec<(&str, &str)> = many.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        env.extend([("NVOCI_", ""), ("NVOCI_layout", "native"), ("NVOCI_MODE", "cdi")]);
+        let request = of(
+            &env,
+            &[("nvoci.dev/driver-root", "/evil"), ("nvoci.dev/", "")],
+            &default,
+        );
+        assert_eq!(
+            (request.settings.len(), request.notes.len()),
+            (0, 1),
+            "{:?}",
+            request.notes
+        );
+        assert!(
+            request.notes[0].contains("nvoci.dev/driver-root and 504 more"),
+            "{:?}",
+            request.notes
+        );
+        let long = "a".repeat(100_000);
+        let odd = of(
+            &[("NVOCI_LAYOUT", &long)],
+            &[("nvoci.dev/ipc-sockets", "\u{1b}[31m\n")],
+            &default,
+        );
+        assert_eq!((odd.settings.len(), odd.notes.len()), (0, 2));
+        assert!(
+            odd.notes.iter().all(|n| n.len() < 300 && !n.contains('\u{1b}')),
+            "{:?}",
+            odd.notes
+        );
+        // A container without a request has no settings either.
+        let none = parse(
+            &Inputs {
+                env: &pairs(&[("NVOCI_LAYOUT", "native")]),
+                annotations: &[],
+                mounts: &[],
+                privileged: false,
+                entry: EntryPoint::Hook,
+            },
+            &default,
+        );
+        assert!(none.unwrap().is_empty());
+    }
+
+    fn any_choice() -> impl Strategy<Value = (&'static str, &'static str)> {
+        prop::sample::select(vec![
+            ("cuda-compat", "auto"),
+            ("cuda-compat", "off"),
+            ("ipc-sockets", "true"),
+            ("ipc-sockets", "false"),
+            ("no-cgroups", "true"),
+            ("no-cgroups", "false"),
+            ("preflight", "off"),
+            ("preflight", "warn"),
+            ("preflight", "enforce"),
+            ("layout", "native"),
+            ("layout", "private"),
+        ])
+    }
+
+    proptest! {
+        /// Whatever is configured and whatever an image and a pod choose: by the default list no container gets more.
+        #[test]
+        fn nobody_widens(
+            own in prop::collection::vec(any_choice(), 0..5),
+            env in prop::collection::vec(any_choice(), 0..5),
+            annotations in prop::collection::vec(any_choice(), 0..5),
+        ) {
+            let mut host = Config::default();
+            for (key, value) in own {
+                Choice::parse(key, value).unwrap().unwrap().set(&mut host, "x", "test");
+            }
+            let env: Vec<(String, &str)> = env.iter().map(|(k, v)| (variable(k), *v)).collect();
+            let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+            let annotations: Vec<(String, &str)> = annotations.iter().map(|(k, v)| (annotation(k), *v)).collect();
+            let annotations: Vec<(&str, &str)> = annotations.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+            let request = of(&env, &annotations, &host);
+            let got = request.settle(&host);
+            prop_assert!(!*got.ipc_sockets || *host.ipc_sockets);
+            prop_assert!(*got.no_cgroups || !*host.no_cgroups);
+            prop_assert_eq!(*got.layout, *host.layout);
+            let rank = |config: &Config| match *config.preflight {
+                Preflight::Off => 0,
+                Preflight::Warn => 1,
+                Preflight::Enforce => 2,
+            };
+            prop_assert!(rank(&got) >= rank(&host));
+            prop_assert!(got.cuda_compat.name() == "off" || host.cuda_compat.name() == "auto");
+        }
+    }
+}
