@@ -140,7 +140,7 @@ fn judged(
         let oldest = known.and_then(|known| known.oldest);
         let finding = release
             .and_then(|release| checks::architecture(release, cuda, target))
-            .or_else(|| too_old(&subject, oldest, cuda, target))
+            .or_else(|| too_old(&subject, oldest, cuda, target).map(|f| milder(f, stage)))
             .unwrap_or_else(|| verdict(&subject, cuda, target, package.as_ref()));
         report.add(finding.evidence(base.line.to_string()));
     }
@@ -178,6 +178,14 @@ fn package(cuda: Cuda) -> Option<Package> {
         version: toolkit::driver_for(cuda, Platform::Linux)?,
         note: None,
     })
+}
+
+/// Of a base image: its CUDA does not matter to frameworks that bring their own.
+fn milder(mut finding: Finding, stage: model::Stage<'_>) -> Finding {
+    if stage.installs().any(|i| i.cuda.is_some()) {
+        finding.severity = Severity::Warn;
+    }
+    finding
 }
 
 /// A GPU that is older than the software: than a framework supports, or than CUDA has code for.

@@ -405,6 +405,13 @@ impl Contents<'_> {
 
     /// What frameworks are built for.
     fn devices(&self, report: &mut Report, target: &Target) {
+        let vital = !self.frameworks().any(|(_, f)| matches!(f.build, Build::Cuda(_)));
+        if let Some(cuda) = self.toolkit.cuda
+            && let Some(finding) =
+                verdict::toolkit(cuda, "CUDA toolkit", &self.toolkit.evidence, target, vital)
+        {
+            report.add(finding);
+        }
         let cuda = self
             .frameworks()
             .any(|(_, f)| matches!(f.build, Build::Cuda(_)) && f.package != "bitsandbytes");

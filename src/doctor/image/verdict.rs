@@ -136,13 +136,51 @@ fn service(framework: &Framework, target: &Target, sm: Sm) -> Option<Service> {
     let found = match &framework.code {
         Some(code) => of_code(code, framework, target, sm),
         None if !framework.declared.is_empty() => of_list(framework, target, sm, built),
-        // By its toolkit alone no more can be told.
-        None => return ended,
+        None => match of_wheel(framework, built, sm) {
+            Some(found) => found,
+            // By its toolkit alone no more can be told.
+            None => return ended,
+        },
     };
     Some(match (found, ended) {
         (Service::None, Some(ended)) => ended,
         (found, _) => found,
     })
+}
+
+/// By the table of PyTorch's wheels, of a tree without their libraries. Other builds have other versions.
+fn of_wheel(framework: &Framework, built: Option<Cuda>, sm: Sm) -> Option<Service> {
+    let public = framework.version.split('+').next()?;
+    let numeric = public.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if framework.package != "torch" || !numeric || sm.is_tegra() {
+        return None;
+    }
+    let release = framework.version.parse().ok()?;
+    let wheel = torch::builds(release)
+        .into_iter()
+        .find(|b| Some(b.cuda) == built)?;
+    if wheel.archs.is_empty() {
+        None
+    } else if wheel.archs.iter().any(|arch| arch.runs_on(sm)) {
+        Some(Service::Machine)
+    } else if wheel.ptx.is_some_and(|ptx| ptx.compiles_for(sm)) {
+        Some(Service::Ptx)
+    } else {
+        Some(Service::None)
+    }
+}
+
+/// The image's own CUDA where it has no code for a GPU any more.
+pub fn toolkit(cuda: Cuda, subject: &str, evidence: &str, target: &Target, vital: bool) -> Option<Finding> {
+    let mut gpus = target.gpus.iter();
+    let (gpu, last) = gpus.find_map(|gpu| Some((gpu, gpu.sm?.ended_before(cuda)?)))?;
+    let severity = if vital { Severity::Fail } else { Severity::Warn };
+    let cause = format!("the image's CUDA {cuda} has no code for {gpu}; the last one is {last}");
+    Some(
+        Finding::new(&ARCHITECTURE, severity, subject, cause)
+            .fix(format!("use an image of CUDA {last} or older"))
+            .evidence(evidence),
+    )
 }
 
 /// By the fat binaries of its libraries.
