@@ -195,6 +195,10 @@ impl Libraries {
             return None;
         }
         let base = stage.base();
+        // Nothing of CUDA can be loaded there at all.
+        if base.is_musl() {
+            return None;
+        }
         if base.is_plain() {
             return Some(Self {
                 cuda: None,

@@ -363,7 +363,7 @@ fn corpus() {
 }
 
 /// Right ones of the half that no rule was written with.
-const SCORED: usize = 24;
+const SCORED: usize = 25;
 
 /// No text panics or takes long.
 #[test]

@@ -594,18 +594,21 @@ fn onnxruntime(look: &Look<'_>) -> Option<Said> {
     let version = look.package(&["onnxruntime_gpu", "onnxruntime"])?.version.clone();
     let text = look.text(INFO).unwrap_or_default();
     let said = assignment(&text, "cuda_version").flatten();
+    let of_cpu = assignment(&text, "package_name").flatten() == Some("onnxruntime");
     let (build, evidence) = match said {
         Some(cuda) => (
             Build::Cuda(cuda.parse().ok()),
             look.evidence(INFO, format_args!("cuda_version = {cuda}")),
         ),
-        None if look.exists(PROVIDER) => {
+        // The other build's provider stays where it was.
+        None if !of_cpu && look.exists(PROVIDER) => {
             let major = cudart_of(look, PROVIDER);
             (
                 Build::Cuda(major.map(|major| Cuda { major, minor: 0 })),
                 look.evidence(PROVIDER, "the CUDA provider is there"),
             )
         }
+        None if of_cpu => (Build::Cpu, look.evidence(INFO, "package_name = onnxruntime")),
         None => (
             Build::Cpu,
             look.evidence("capi", "no libonnxruntime_providers_cuda.so"),

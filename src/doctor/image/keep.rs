@@ -6,7 +6,7 @@ use std::io;
 
 use super::fatbin::{CONTAINER_HEADER, ENTRY_HEADER, Entry, MAX_HEADERS, container};
 use super::frameworks::{ARCH_LIST, MAX_ARCH_LIST};
-use super::pairs::PAIRED;
+use super::pairs::{ONNXRUNTIME, PAIRED};
 use super::scratch::Out;
 use super::tar::Forward;
 use super::walk::is_driver_library;
@@ -56,6 +56,7 @@ pub fn of(path: &[u8]) -> Keep {
         b"libtensorflow_framework.so.2" | b"libtensorflow_cc.so.2" | b"xla_cuda_plugin.so" => Keep::Dynamic,
         b"__init__.py" if ends("paddle/version/") => TEXT,
         b"METADATA" if is_paired(dir) => TEXT,
+        b"RECORD" if is_record_of(dir, b"onnxruntime") => TEXT,
         b"libtorch_cpu.so" | b"libtorch_hip.so" | b"nvcc" | b"tritonserver" => Keep::Size,
         _ if ends("etc/ld.so.conf.d/") || name.ends_with(b".path") && ends("etc/") => TEXT,
         _ if ends("conda-meta/") => Keep::Size,
@@ -63,7 +64,7 @@ pub fn of(path: &[u8]) -> Keep {
         _ if starts("_C.") && ends("vllm/") => Keep::Headers,
         _ if starts("ld-linux") || starts("ld-musl") || starts("libc-2.") => Keep::Whole(16 << 20),
         _ if is_cuda(name) || starts("libnvinfer.so.") || starts("libctranslate2.so.") => Keep::Size,
-        _ if starts("libbitsandbytes_") || is_driver_library(name) => Keep::Size,
+        _ if starts(ONNXRUNTIME) || starts("libbitsandbytes_") || is_driver_library(name) => Keep::Size,
         _ if starts("python") && ends("bin/") => Keep::Size,
         _ => Keep::Nothing,
     }
@@ -76,10 +77,16 @@ fn is_cuda(name: &[u8]) -> bool {
 
 /// Whether a directory is the record of a package whose requirements are read.
 fn is_paired(dir: &[u8]) -> bool {
+    PAIRED
+        .iter()
+        .any(|(known, _)| is_record_of(dir, [known.as_bytes(), b"-"].concat().as_slice()))
+}
+
+/// Whether a directory is the record of a package whose name begins so.
+fn is_record_of(dir: &[u8], begin: &[u8]) -> bool {
     let record = dir.strip_suffix(b"/").unwrap_or(dir);
     let record = record.rsplit(|b| *b == b'/').next().unwrap_or_default();
-    let name = record.split(|b| *b == b'-').next().unwrap_or_default();
-    record.ends_with(b".dist-info") && PAIRED.iter().any(|(known, _)| known.as_bytes() == name)
+    record.ends_with(b".dist-info") && record.starts_with(begin)
 }
 
 /// Bytes at the front and at the end of a library that are kept.

@@ -419,7 +419,8 @@ impl Contents<'_> {
             match framework.build {
                 // The other build's record says more.
                 Build::Cpu
-                    if pairs::onnxruntimes(environment).is_some() && framework.package == "onnxruntime" => {}
+                    if pairs::onnxruntimes(environment, self.files).is_some()
+                        && framework.package == "onnxruntime" => {}
                 Build::Cpu | Build::Rocm => {
                     let vital = !cuda
                         && environment.on_path != Some(false)
@@ -702,7 +703,7 @@ impl Contents<'_> {
         }
         for environment in &self.environments {
             pairs::check(environment, self.files, |finding| report.add(finding));
-            if let Some(finding) = pairs::onnxruntimes(environment) {
+            if let Some(finding) = pairs::onnxruntimes(environment, self.files) {
                 report.add(finding);
             }
             if let Some(finding) = missing::older_first(environment, &loader) {

@@ -23,6 +23,9 @@ pub(super) const PAIRED: &[(&str, Severity)] = &[
     ("xformers", Severity::Warn),
 ];
 
+/// How the library of ONNX Runtime's Python package is called, in both builds.
+pub(super) const ONNXRUNTIME: &str = "onnxruntime_pybind11_state";
+
 /// Adds what does not fit together in `environment`.
 pub(super) fn check(environment: &Environment, files: &Files<'_>, mut add: impl FnMut(Finding)) {
     let Some(torch) = environment.frameworks.iter().find(|f| f.package == "torch") else {
@@ -152,7 +155,7 @@ fn other_build(package: &Package, torch: &Framework) -> Option<String> {
 }
 
 /// onnxruntime and onnxruntime-gpu share a directory: the one that was installed last has its files there.
-pub(super) fn onnxruntimes(environment: &Environment) -> Option<Finding> {
+pub(super) fn onnxruntimes(environment: &Environment, files: &Files<'_>) -> Option<Finding> {
     let both = ["onnxruntime", "onnxruntime_gpu"].map(|name| environment.site.package(name));
     let [Some(cpu), Some(gpu)] = both else {
         return None;
@@ -161,7 +164,8 @@ pub(super) fn onnxruntimes(environment: &Environment) -> Option<Finding> {
         .frameworks
         .iter()
         .find(|f| f.package == "onnxruntime")?;
-    let (severity, what) = if installed.build == Build::Cpu {
+    let is_last = |package: &Package| is_last(package, environment, files);
+    let (severity, what) = if installed.build == Build::Cpu || is_last(cpu) && !is_last(gpu) {
         (
             Severity::Fail,
             "the files are those of the CPU build: it computes on the CPU",
@@ -169,7 +173,7 @@ pub(super) fn onnxruntimes(environment: &Environment) -> Option<Finding> {
     } else {
         (
             Severity::Warn,
-            "the files are those of the GPU build now; a reinstallation of the other one replaces them",
+            "the one that was installed last has its files there, and may be the one for the CPU",
         )
     };
     Some(
@@ -185,6 +189,20 @@ pub(super) fn onnxruntimes(environment: &Environment) -> Option<Finding> {
         .evidence(&installed.evidence)
         .fix("`pip uninstall -y onnxruntime onnxruntime-gpu`, then `pip install onnxruntime-gpu`"),
     )
+}
+
+/// Whether the library that both have is of the size that the record of `package` names.
+fn is_last(package: &Package, environment: &Environment, files: &Files<'_>) -> bool {
+    let site = &environment.site.path;
+    let record = site.join(format!("{}-{}.dist-info/RECORD", package.name, package.version));
+    let text = files.read_text(record, MAX_TEXT).unwrap_or_default();
+    let line = text.lines().find(|line| line.contains(ONNXRUNTIME));
+    let size = line.and_then(|line| {
+        let name = line.split(',').next()?;
+        let size: i64 = line.rsplit(',').next()?.trim().parse().ok()?;
+        Some((files.resolve(site.join(name))?.stat().st_size, size))
+    });
+    size.is_some_and(|(real, named)| real == named)
 }
 
 #[cfg(test)]

@@ -322,7 +322,7 @@ fn corpus() {
 }
 
 /// Right ones of the half that no rule was written with.
-const SCORED: usize = 24;
+const SCORED: usize = 25;
 
 /// An archive keeps enough: of each root it gives the findings that the directory gives.
 #[test]
