@@ -137,6 +137,12 @@ fn fix(framework: &Framework, first: &Missing, all: &[Missing]) -> String {
         Build::Cuda(Some(cuda)) => cuda.major,
         _ => 12,
     };
+    let version = framework.version.split('+').next().unwrap_or_default();
+    match framework.package {
+        "tensorflow" if cuda >= 12 => return format!("`pip install \"tensorflow[and-cuda]=={version}\"`"),
+        "jax" => return format!("`pip install \"jax[cuda{cuda}]=={version}\"`"),
+        _ => {}
+    }
     let absent = all
         .iter()
         .filter(|m| matches!(m.place, Place::Nowhere | Place::Other(_)));

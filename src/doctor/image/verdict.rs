@@ -222,14 +222,12 @@ fn of_list(framework: &Framework, target: &Target, sm: Sm, built: Option<Cuda>) 
     let compiles = built.zip(native).is_some_and(|(built, native)| built <= native);
     let each = framework.declared.iter().filter_map(|text| {
         let code: Sm = text.parse().ok()?;
-        Some(if text.starts_with("compute_") {
-            if compiles && code.compiles_for(sm) {
-                Service::Ptx
-            } else {
-                Service::None
-            }
-        } else if code.runs_on(sm) {
+        // TensorFlow's `compute_80` is machine code and PTX (its configure.py); PyTorch's is PTX alone.
+        let machine = framework.package == "tensorflow" || !text.starts_with("compute_");
+        Some(if machine && code.runs_on(sm) {
             Service::Machine
+        } else if text.starts_with("compute_") && compiles && code.compiles_for(sm) {
+            Service::Ptx
         } else {
             Service::None
         })
