@@ -215,7 +215,7 @@ pub fn report(image: &Image, target: &Target, budget: &Budget, progress: &mut dy
     contents.loader(&mut report, target);
     contents.variables(&mut report, target);
     contents.python(&mut report);
-    contents.libraries(&mut report);
+    contents.libraries(&mut report, target);
     contents.platform(&mut report, target);
     contents.libc(&mut report);
     contents.limits(&mut report);
@@ -691,13 +691,22 @@ impl Contents<'_> {
     }
 
     /// What frameworks load, and what was built for one another.
-    fn libraries(&self, report: &mut Report) {
+    fn libraries(&self, report: &mut Report, target: &Target) {
+        // JetPack 4, which is for these, mounts the host's CUDA into containers.
+        let by_host = target
+            .gpus
+            .iter()
+            .filter_map(|gpu| gpu.sm)
+            .any(|sm| sm.is_tegra() && sm.number() <= 72);
         let loader = Loader::new(self.files, self.image.config.as_ref(), &self.found);
         for (environment, framework) in self.frameworks() {
             if self.files.budget.check().is_err() {
                 return;
             }
-            if let Some(finding) = missing::of_framework(framework, environment, &loader) {
+            if let Some(mut finding) = missing::of_framework(framework, environment, &loader) {
+                if by_host {
+                    finding.severity = Severity::Info;
+                }
                 report.add(finding);
             }
         }
