@@ -74,8 +74,26 @@ const MANAGERS: &[(&str, &[&str])] = &[
     ("zypper", &["install", "in"]),
 ];
 
+/// The variables that name pip's and uv's indices.
+#[derive(Debug, Default)]
+pub(super) struct Indices {
+    pub(super) main: Option<String>,
+    pub(super) extra: Option<String>,
+}
+
+impl Indices {
+    /// The variables of each, the first that is set counts.
+    pub(super) const MAIN: [&str; 3] = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"];
+    pub(super) const EXTRA: [&str; 2] = ["PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"];
+}
+
 /// What `instruction` installs; `text` is its text with variables replaced.
-pub(super) fn of(instruction: &Instruction, text: &str, budget: &Budget) -> Result<Vec<Install>, Exceeded> {
+pub(super) fn of(
+    instruction: &Instruction,
+    text: &str,
+    indices: &Indices,
+    budget: &Budget,
+) -> Result<Vec<Install>, Exceeded> {
     let mut found = Vec::new();
     for command in shell_commands(text) {
         let words: Vec<&str> = program(&command);
@@ -104,7 +122,7 @@ pub(super) fn of(instruction: &Instruction, text: &str, budget: &Budget) -> Resu
         } else if let Some(what) = installer(&words) {
             found.push(new(Kind::Driver, what)?);
         } else if let Some(rest) = pip(name, rest) {
-            let index = Index::of(rest, name == "uv");
+            let index = Index::of(rest, indices, name == "uv");
             let mut after_option = false;
             for word in rest {
                 // The word after `-r` or `-c` is a file, that after `-i` an index.
@@ -294,6 +312,16 @@ fn takes_value(word: &str) -> bool {
     )
 }
 
+/// The build that one of PyTorch's indices holds: `cu118`, `cpu`.
+fn tag_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("download.pytorch.org/whl")?;
+    rest.trim_end_matches("/torch_stable.html")
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .filter(|tag| *tag == "cpu" || tag.starts_with("cu"))
+}
+
 /// Which of PyTorch's indices pip is given: `cu118`, `cpu`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Index<'a> {
@@ -304,17 +332,13 @@ struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    fn of(words: &[&'a str], is_uv: bool) -> Self {
-        let mut index = Self::default();
+    fn of(words: &[&'a str], indices: &'a Indices, is_uv: bool) -> Self {
+        let mut index = Self {
+            main: indices.main.as_deref().and_then(tag_of),
+            extra: indices.extra.as_deref().and_then(tag_of),
+        };
         for (at, word) in words.iter().enumerate() {
-            let tag = word.contains("download.pytorch.org/whl").then(|| {
-                word.trim_end_matches("/torch_stable.html")
-                    .trim_end_matches('/')
-                    .rsplit('/')
-                    .next()
-                    .filter(|t| *t == "cpu" || t.starts_with("cu"))
-            });
-            let Some(Some(tag)) = tag else { continue };
+            let Some(tag) = tag_of(word) else { continue };
             let before = at
                 .checked_sub(1)
                 .and_then(|at| words.get(at))
@@ -375,7 +399,9 @@ fn framework<'a>(word: &'a str, index: &Index<'_>) -> Option<Wheel<'a>> {
         .map_or("", |(e, _)| e);
     let version = word.split_once("==").map(|(_, v)| v.trim_end_matches(".*"));
     let number: Option<Version> = version.and_then(|v| v.split(['+', ';', ',']).next()?.parse().ok());
-    let pinned_or_newest = version.is_none() || number.is_some();
+    // `>=2.10,<2.11` and its like name neither a release nor the newest one.
+    let bounded = ["<", "~=", "!=", "==="].iter().any(|sign| rest.contains(sign));
+    let pinned_or_newest = !bounded && (version.is_none() || number.is_some());
     let plain = Wheel {
         kind: Kind::Framework,
         what: name,

@@ -132,7 +132,8 @@ fn judged(
     let known = base.known();
     let package = base
         .cuda()
-        .filter(|_| known.is_some_and(|known| known.compat))
+        // Whether they work depends on what the GPU is sold as.
+        .filter(|_| target.class.is_some() && known.is_some_and(|known| known.compat))
         .and_then(package);
     if let Some(cuda) = base.cuda() {
         let subject = format!("the base image {}", base.name);

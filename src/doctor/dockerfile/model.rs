@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::install::{self, Install};
+use super::install::{self, Indices, Install};
 use super::parse::{Instruction, Line, TEXT, expand, words};
 use crate::compat::{Cuda, image};
 use crate::sys::budget::{Budget, Exceeded};
@@ -330,6 +330,10 @@ pub(super) fn build(
             None => Ok(global.get(name).map(String::as_str)),
         };
         let text = expand(&instruction.text, value_of, budget)?;
+        let indices = match stage.filter(|_| instruction.keyword == "RUN") {
+            Some(stage) => indices(stage, budget)?,
+            None => Indices::default(),
+        };
         if instruction.keyword == "FROM" {
             model.push(&text, instruction.first_line());
         }
@@ -361,7 +365,11 @@ pub(super) fn build(
             ("SHELL", Some(stage)) => stage.shell = Some(text.clone()),
             ("ENTRYPOINT" | "CMD", Some(stage)) => stage.starts.push(text.clone()),
             ("COPY", Some(_)) => model.copy(&text, budget)?,
-            ("RUN", Some(stage)) => stage.installs.extend(install::of(&instruction, &text, budget)?),
+            ("RUN", Some(stage)) => {
+                stage
+                    .installs
+                    .extend(install::of(&instruction, &text, &indices, budget)?);
+            }
             _ => {}
         }
         let stage = model.stages.len().checked_sub(1);
@@ -372,6 +380,22 @@ pub(super) fn build(
         });
     }
     Ok(model)
+}
+
+/// The indices that a stage's variables name.
+fn indices(stage: Stage<'_>, budget: &Budget) -> Result<Indices, Exceeded> {
+    let first = |names: &[&str]| {
+        for name in names {
+            if let Some(value) = stage.value(name, budget)? {
+                return Ok(Some(value.to_owned()));
+            }
+        }
+        Ok(None)
+    };
+    Ok(Indices {
+        main: first(&Indices::MAIN)?,
+        extra: first(&Indices::EXTRA)?,
+    })
 }
 
 /// The words of `COPY`, whose paths may be a JSON array.
