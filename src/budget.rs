@@ -1,14 +1,16 @@
-//! How much of this machine one command may spend on input that somebody else wrote.
+//! Limits the memory, entries and processor time of one command on foreign input.
 //!
-//! Every reader of foreign input takes a `&Budget` and charges it *before* it allocates, unpacks or loops. The
-//! budget is one per command, so that a thousand small inputs cost no more than a large one:
+//! Every reader of foreign input takes a `&Budget` and charges it *before* it allocates, unpacks or
+//! loops. A command has one budget, so that a thousand small inputs cost no more than a large one.
+//! A charge fails with [`Exceeded`] once its limit is reached:
 //!
 //! ```
-//! use nvoci::sys::budget::{Budget, Limits};
+//! use nvoci::budget::{Budget, Limits};
 //!
 //! let budget = Budget::new(Limits { kept: 10, ..Limits::DEFAULT });
 //! assert!(budget.keep(8).is_ok());
-//! assert_eq!(budget.keep(8).unwrap_err().to_string(), "it needs more than 10 bytes of memory or scratch space");
+//! let exceeded = budget.keep(8).unwrap_err().to_string();
+//! assert_eq!(exceeded, "it needs more than 10 bytes of memory or scratch space");
 //! ```
 
 use core::cell::Cell;
@@ -18,12 +20,12 @@ use std::io;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The bounds of one command.
+/// The limits of one command.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes that are kept in memory or in a scratch directory, all in all.
+    /// Bytes that are kept in memory or in a scratch directory, in total.
     pub kept: u64,
-    /// Bytes that come out of decompression or alias expansion, all in all.
+    /// Bytes from decompression or alias expansion, in total.
     pub unpacked: u64,
     /// Entries: files of an archive, nodes of a document, lines, directory entries.
     pub entries: u64,
@@ -49,12 +51,12 @@ impl Limits {
     };
 }
 
-/// Bytes that one byte of input may unpack to, on average: layers of images have 2 to 4.
+/// Bytes to which one byte of input may unpack on average; layers of images have 2 to 4.
 const RATIO: u64 = 16;
 /// Bytes of input that allow one more second of processor time.
 const BYTES_PER_SECOND: u64 = 32 << 20;
 
-/// What has been spent of some [`Limits`]. Shared by reference between all readers of one command.
+/// The amounts used of some [`Limits`]. All readers of one command share it by reference.
 #[derive(Debug)]
 pub struct Budget {
     limits: Limits,
@@ -62,18 +64,18 @@ pub struct Budget {
     unpacked: Cell<u64>,
     entries: Cell<u64>,
     steps: Cell<u32>,
-    /// Bytes of input that were allowed for.
+    /// Bytes of input for which the limits were raised.
     allowed: Cell<u64>,
-    /// The first bound that was reached.
+    /// The first limit that was reached.
     exceeded: Cell<Option<Exceeded>>,
     started: Duration,
 }
 
-/// The clock is read once in so many steps: reading it is a system call.
+/// The number of steps between readings of the clock: each is a system call.
 const STEPS: u32 = 1024;
 
 impl Budget {
-    /// A budget of which nothing is spent.
+    /// An unused budget.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -87,7 +89,7 @@ impl Budget {
         }
     }
 
-    /// Allows for `bytes` of input that exist: the blocks of a file, never what a header claims.
+    /// Raises the limits for `bytes` of input that exist: a file's blocks, never a header's claim.
     pub fn allow(&self, bytes: u64) {
         self.allowed.set(self.allowed.get().saturating_add(bytes));
     }
@@ -97,7 +99,7 @@ impl Budget {
         self.charge(&self.kept, bytes, Resource::Kept)
     }
 
-    /// Takes `bytes` back that were charged and are free again.
+    /// Returns `bytes` that were charged and are free again.
     pub fn release(&self, bytes: u64) {
         self.kept.set(self.kept.get().saturating_sub(bytes));
     }
@@ -107,18 +109,19 @@ impl Budget {
         self.charge(&self.unpacked, bytes, Resource::Unpacked)
     }
 
-    /// Charges one entry and, now and then, compares the processor time.
+    /// Charges one entry and sometimes checks the processor time.
     pub fn entry(&self) -> Result<(), Exceeded> {
         self.charge(&self.entries, 1, Resource::Entries)?;
         self.step()
     }
 
-    /// One turn of a loop whose length the input decides; now and then compares the processor time.
+    /// Charges one iteration of a loop whose length the input decides, and sometimes checks the
+    /// processor time.
     pub fn step(&self) -> Result<(), Exceeded> {
         self.steps(1)
     }
 
-    /// A search through `bytes` bytes, which costs as much as a few [`Budget::step`]s.
+    /// Charges a search through `bytes` bytes like the corresponding number of [`Budget::step`]s.
     pub fn scan(&self, bytes: usize) -> Result<(), Exceeded> {
         /// Bytes that are compared in the time of one step.
         const STEP: usize = 1024;
@@ -135,8 +138,8 @@ impl Budget {
         self.check()
     }
 
-    /// Compares the processor time now, and fails if any bound was reached before: a reader that stopped in silence
-    /// does not turn half an input into a verdict.
+    /// Checks the processor time, and fails if any limit was reached before. So a reader that
+    /// stopped silently does not turn half an input into a verdict.
     pub fn check(&self) -> Result<(), Exceeded> {
         if let Some(exceeded) = self.exceeded.get() {
             return Err(exceeded);
@@ -188,7 +191,7 @@ impl Default for Budget {
     }
 }
 
-/// The processor time that this process has used; in unit tests, which run side by side, this thread.
+/// The processor time of this process; in unit tests, which run in parallel, of this thread.
 fn processor_time() -> Duration {
     // Miri has no such clock.
     if cfg!(miri) {
@@ -202,7 +205,7 @@ fn processor_time() -> Duration {
     clock_gettime(clock).try_into().unwrap_or(Duration::ZERO)
 }
 
-/// What a budget bounds.
+/// A resource that a budget limits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Resource {
     /// [`Limits::cpu`].
@@ -218,9 +221,9 @@ pub enum Resource {
 /// The input needs more than its reader may spend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Exceeded {
-    /// What there is not enough of.
+    /// The resource.
     pub resource: Resource,
-    /// How much of it there was: bytes, entries or milliseconds.
+    /// Its limit: bytes, entries or milliseconds.
     pub limit: u64,
 }
 
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_exists_allows_for_more_and_a_bound_that_was_reached_is_not_forgotten() {
+    fn existing_input_raises_the_limits_and_a_reached_limit_stays_reached() {
         let limits = Limits {
             unpacked: 10,
             ..Limits::DEFAULT

@@ -1,9 +1,9 @@
-//! Driver capabilities: which parts of the driver a container wants.
+//! Driver capabilities: the parts of the driver that a container needs.
 
 use core::fmt;
 use core::ops::{BitAnd, BitOr, BitOrAssign};
 
-/// A set of driver capabilities, as `NVIDIA_DRIVER_CAPABILITIES` names them.
+/// A set of driver capabilities, such as `compute,utility` in `NVIDIA_DRIVER_CAPABILITIES`.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct Capabilities(u8);
 
@@ -37,7 +37,7 @@ impl Capabilities {
     pub const VIDEO: Self = Self(1 << 6);
     /// Every capability.
     pub const ALL: Self = Self((1 << 7) - 1);
-    /// What a container gets that names none.
+    /// The set for a container that names none.
     pub const DEFAULT: Self = Self(Self::COMPUTE.0 | Self::UTILITY.0);
 
     /// The capability called `name` (ASCII case is ignored); `all` is every one.
@@ -73,20 +73,20 @@ impl Capabilities {
         self.0 == 0
     }
 
-    /// What is in either set.
+    /// The capabilities in either set.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What is in this set and not in `other`.
+    /// The capabilities of this set that are not in `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// The set with what its members cannot work without: the video libraries need the compute ones,
-    /// and a display needs the graphics ones (as nvidia-container-cli expands `--video` and `--display`).
+    /// Adds the capabilities that members need: the video libraries need the compute ones, and a
+    /// display needs the graphics ones (as nvidia-container-cli expands `--video` and `--display`).
     #[must_use]
     pub const fn with_implied(self) -> Self {
         let mut all = self.0;

@@ -17,13 +17,14 @@ pub struct CdiName {
 }
 
 impl CdiName {
-    /// Reads `vendor/class=device`; `None` when it is not a valid CDI name.
+    /// Parses `vendor/class=device`; `None` if it is not a valid CDI name.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, device) = text.split_once('=')?;
         Self::of_kind(kind, device)
     }
 
-    /// The device `device` of `kind` (`vendor/class`); `None` when the two do not make a valid CDI name.
+    /// The device `device` of `kind` (`vendor/class`); `None` if the two do not make a valid CDI
+    /// name.
     pub fn of_kind(kind: &str, device: &str) -> Option<Self> {
         let (vendor, class) = split_kind(kind)?;
         is_device(device).then(|| Self {
@@ -44,7 +45,8 @@ impl CdiName {
             .is_some_and(|(vendor, class)| self.is_kind(vendor, class))
     }
 
-    /// Whether the kind is NVIDIA's: of the vendor `nvidia.com`, or one below it such as `management.nvidia.com`.
+    /// Whether the kind is NVIDIA's: of the vendor `nvidia.com`, or of one below it such as
+    /// `management.nvidia.com`.
     pub fn is_nvidias(&self) -> bool {
         let rest = self.vendor.strip_suffix("nvidia.com");
         rest.is_some_and(|below| below.is_empty() || below.ends_with('.'))

@@ -1,5 +1,5 @@
-//! The parts of the documentation that the code knows: they are what the code says, or a test fails.
-//! `NVOCI_BLESS=1 cargo test documents` writes them anew.
+//! Generates parts of the documentation from the code, such as the table of error codes. A test
+//! fails if a part is stale; `NVOCI_BLESS=1 cargo test documents` writes the parts.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::config;
 use crate::doctor::all_checks;
 use crate::error::Code;
 
-/// A file's part between `<!-- made: NAME -->` and `<!-- end -->` must be `text`.
+/// Checks that a file's part between `<!-- made: NAME -->` and `<!-- end -->` is `text`.
 fn part(file: &str, name: &str, text: &str) {
     let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
     let whole = std::fs::read_to_string(&path).unwrap();
@@ -28,14 +28,14 @@ fn part(file: &str, name: &str, text: &str) {
     }
 }
 
-/// A cell of a table: no bar may end it.
+/// A cell of a table; it may hold no bar.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
 #[test]
 fn error_codes() {
-    let mut text = "| code | exit | what it means | what to do |\n|---|---|---|---|\n".to_owned();
+    let mut text = "| code | exit | meaning | fix |\n|---|---|---|---|\n".to_owned();
     for code in Code::ALL {
         let _ = writeln!(
             text,
@@ -50,7 +50,7 @@ fn error_codes() {
 
 #[test]
 fn checks_of_the_doctor() {
-    let mut text = "| code | name | what it means |\n|---|---|---|\n".to_owned();
+    let mut text = "| code | name | meaning |\n|---|---|---|\n".to_owned();
     for check in all_checks() {
         let _ = writeln!(text, "| {check} | {} | {} |", check.name, cell(check.summary));
     }
@@ -59,7 +59,7 @@ fn checks_of_the_doctor() {
 
 #[test]
 fn configuration_keys() {
-    let mut text = "| key | default | what it is |\n|---|---|---|\n".to_owned();
+    let mut text = "| key | default | meaning |\n|---|---|---|\n".to_owned();
     for [key, default, what] in config::rows() {
         let _ = writeln!(text, "| `{key}` | `{default}` | {} |", cell(&what));
     }

@@ -1,8 +1,9 @@
-//! One error type for the whole program: what failed, why, what to do, and a stable code.
+//! The one error type of the program: the failed thing, the reason, the fix, and a stable code.
 //!
-//! Everything a person sees goes through [`Error`]'s `Display`, so it is always one line,
-//! `what: why; fix: what to do [NVOCI-code]`, with control characters escaped: parts of the text may
-//! come from an image.
+//! Every text for a person goes through [`Error`]'s `Display`, so it is one line,
+//! `what: why; fix: what to do [NVOCI-code]`, such as
+//! `device 3: no such device; fix: … [NVOCI-3001]`. Parts of it may come from an image, so control
+//! characters are escaped.
 
 use core::fmt;
 use std::io;
@@ -16,21 +17,22 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The kind of failure, which decides the exit status.
 ///
-/// crun throws a hook's standard error away, so the status alone must tell the classes apart.
+/// crun discards a hook's standard error, so the status alone must distinguish the classes.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Class {
     /// The command line was wrong. Exit status 2.
     Usage,
-    /// Input that was handed to us (state, bundle, configuration) is broken. Exit status 10.
+    /// A state, bundle or configuration file is broken. Exit status 10.
     Input,
-    /// The host lacks what is needed, or contradicts itself. Exit status 11.
+    /// The host lacks a part that the request needs, or its parts do not fit together. Exit status
+    /// 11.
     Host,
-    /// The container asked for something that cannot be given. Exit status 12.
+    /// The request of the container cannot be met. Exit status 12.
     Request,
-    /// Refused because doing it would be unsafe. Exit status 13.
+    /// Refused as unsafe. Exit status 13.
     Refused,
-    /// The kernel or the file system said no. Exit status 14.
+    /// The kernel or the file system refused a call. Exit status 14.
     System,
     /// An engine's configuration could not be changed. Exit status 15.
     Engine,
@@ -53,7 +55,8 @@ impl Class {
 
 macro_rules! codes {
     ($(#[doc = $doc:literal] $name:ident = $number:literal, $class:ident, $fix:literal;)*) => {
-        /// A stable error code. Its number never changes meaning; documentation is keyed by it.
+        /// A stable error code. Its number never changes meaning; the documentation is ordered by
+        /// it.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         #[non_exhaustive]
         pub enum Code { $(#[doc = $doc] $name,)* }
@@ -68,7 +71,7 @@ macro_rules! codes {
             /// The class, which decides the exit status.
             pub const fn class(self) -> Class { match self { $(Self::$name => Class::$class,)* } }
 
-            /// What to do when the place that raised the error knows nothing better.
+            /// The fix, unless the place that raised the error sets its own.
             pub const fn default_fix(self) -> &'static str { match self { $(Self::$name => $fix,)* } }
 
             /// One line of documentation, for the error-code reference.
@@ -83,32 +86,32 @@ codes! {
     #[doc = "The command line could not be understood."]
     Usage = 1001, Usage, "see `nvoci --help`";
     #[doc = "The OCI state on standard input is broken."]
-    State = 1101, Input, "the runtime must hand an OCI state document to the hook on standard input";
+    State = 1101, Input, "start the hook from an OCI runtime, which writes the container's state to its standard input";
     #[doc = "The bundle or its config.json is missing or broken."]
-    Bundle = 1102, Input, "check the bundle directory and its config.json";
+    Bundle = 1102, Input, "correct the bundle directory or the config.json that the message names";
     #[doc = "nvoci's configuration could not be read or holds an invalid value."]
-    Config = 1103, Input, "correct the configuration file; `nvoci config` shows the effective one";
-    #[doc = "A file that was to be read is broken or too large."]
-    File = 1104, Input, "check the file";
+    Config = 1103, Input, "correct that file; `nvoci config` shows the effective configuration";
+    #[doc = "A file is broken or too large."]
+    File = 1104, Input, "replace the file by a complete one";
     #[doc = "A CDI specification is invalid."]
-    Cdi = 1105, Input, "run `nvoci cdi check`";
+    Cdi = 1105, Input, "run `nvoci cdi check`, which names each fault";
     #[doc = "The image's files could not be read in time, or broke the process that reads them."]
-    Image = 1106, Input, "inspect the image and the container's volumes; `nvoci doctor image` reads the same files";
+    Image = 1106, Input, "run `nvoci doctor image` on the image, and check the container's volumes";
     #[doc = "The input needs more memory, entries or processor time than a command spends on one."]
     TooLarge = 1107, Input, "make the input smaller, or remove the part that the message names";
     #[doc = "The host has no NVIDIA driver."]
-    NoDriver = 2001, Host, "install the NVIDIA driver and load its kernel module, then `nvidia-smi` on the host must work";
+    NoDriver = 2001, Host, "install the NVIDIA driver and run `modprobe nvidia`; `nvidia-smi` must work on the host";
     #[doc = "The driver's user-space libraries were not found."]
     NoLibraries = 2002, Host, "install the driver's user-space libraries, or set `driver-root` or `library-dirs` in /etc/nvoci/config.toml";
     #[doc = "Kernel module and user-space libraries are of different versions."]
-    VersionMismatch = 2003, Host, "reboot, or unload and reload the NVIDIA kernel modules, so that both are of one version";
+    VersionMismatch = 2003, Host, "reboot the host, or unload and reload the NVIDIA kernel modules";
     #[doc = "A device node is missing or has the wrong number."]
-    DeviceNode = 2004, Host, "run `nvidia-modprobe -u -c 0`; `nvoci list` shows which nodes are there";
+    DeviceNode = 2004, Host, "run `nvidia-modprobe -u -c 0`; `nvoci list` shows the nodes that exist";
     #[doc = "The host's WSL2 GPU support is incomplete."]
     Wsl = 2005, Host, "update the NVIDIA driver on Windows, then run `wsl --shutdown`";
     #[doc = "SELinux would keep the container's processes from the GPUs' device nodes."]
     Selinux = 2006, Host, "load nvoci's policy module, `semodule -i /usr/share/nvoci/selinux/nvoci.cil`, or start the container with `--security-opt label=disable`";
-    #[doc = "A GPU that was asked for does not exist."]
+    #[doc = "A requested GPU does not exist."]
     UnknownDevice = 3001, Request, "ask for one of the devices that exist; `nvoci list` shows them";
     #[doc = "NVIDIA_DRIVER_CAPABILITIES names an unknown or unsupported capability."]
     Capability = 3002, Request, "use compute, utility, graphics, video, display, ngx, compat32 or all";
@@ -119,35 +122,35 @@ codes! {
     #[doc = "The container lacks the privilege that the request needs."]
     Privilege = 3005, Request, "grant CAP_SYS_ADMIN, or make the request through the engine";
     #[doc = "The preflight check found that the container cannot compute."]
-    Preflight = 3006, Request, "see the finding, or set `preflight = \"warn\"`";
+    Preflight = 3006, Request, "run `nvoci doctor image` on the image, or set `preflight = \"warn\"` in /etc/nvoci/config.toml";
     #[doc = "A limit on GPU memory is not enforced. A warning: the container starts."]
     MemoryLimit = 3007, Request, "divide the GPU by MIG, or set CUDA_MPS_PINNED_DEVICE_MEM_LIMIT for clients of MPS";
     #[doc = "The rootfs path is unsafe."]
-    UnsafeRootfs = 4001, Refused, "the bundle's root.path must name the container's own root directory";
-    #[doc = "A file that is to be trusted is not owned by root or is writable by others."]
-    UnsafeOwner = 4002, Refused, "chown the file to root and remove write permission for group and others";
-    #[doc = "A path of the image leads somewhere it must not."]
-    UnsafePath = 4003, Refused, "inspect the image: a symbolic link or special file stands where a directory or file is needed";
-    #[doc = "The hook was not started where a container is being made."]
+    UnsafeRootfs = 4001, Refused, "set the bundle's root.path to the container's own root directory";
+    #[doc = "A file that nvoci must trust is not owned by root or is writable by others."]
+    UnsafeOwner = 4002, Refused, "make root its owner (`chown root`) and remove the write permission of others (`chmod go-w`)";
+    #[doc = "A path of the image leads out of it or to a file of the wrong type."]
+    UnsafePath = 4003, Refused, "replace the symbolic link or special file in the image by a plain directory or file";
+    #[doc = "The hook was not started for a container that is being made."]
     NotAContainer = 4004, Refused, "register the hook at prestart, createRuntime or createContainer of a runtime with mount namespaces";
     #[doc = "A system call failed."]
-    System = 5001, System, "see the cause";
+    System = 5001, System, "run `nvoci doctor`, which checks this host";
     #[doc = "A mount could not be made."]
-    Mount = 5002, System, "see the cause; the hook needs CAP_SYS_ADMIN over the container's mount namespace";
+    Mount = 5002, System, "give the hook CAP_SYS_ADMIN over the container's mount namespace";
     #[doc = "The device cgroup could not be changed."]
-    Cgroup = 5003, System, "see the cause; set `no-cgroups = true` if the engine manages devices itself";
+    Cgroup = 5003, System, "set `no-cgroups = true` in /etc/nvoci/config.toml if the engine manages devices itself";
     #[doc = "The low-level runtime was not found or could not be started."]
     Runtime = 5004, System, "install runc or crun, or set `runtimes` in /etc/nvoci/config.toml";
     #[doc = "The container's device cgroup is not its own and refuses the GPUs."]
-    SharedCgroup = 5201, Refused, "let the engine make a cgroup for the container, or allow the GPUs in the one that it is in";
+    SharedCgroup = 5201, Refused, "let the engine make a cgroup for the container, or allow the GPUs in its present one";
     #[doc = "An engine's configuration could not be read, changed or validated."]
-    Engine = 6001, Engine, "see the cause; the engine's configuration is as it was";
-    #[doc = "A running daemon was started with a configuration file that nvoci does not edit unasked."]
-    DaemonFile = 6002, Engine, "name the file yourself: `--config FILE`";
+    Engine = 6001, Engine, "correct the file or program that the message names, then run this again; the engine's configuration is unchanged";
+    #[doc = "A running daemon was started with a configuration file that nvoci edits only with `--config`."]
+    DaemonFile = 6002, Engine, "pass the file: `--config FILE`";
     #[doc = "The program that would be registered does not exist."]
-    NoProgram = 6003, Engine, "install nvoci's package, or name the program: `--runtime-path FILE`";
-    #[doc = "Somebody other than root could replace the program that would be registered."]
-    LooseProgram = 6004, Engine, "install nvoci where every directory belongs to root and only root can write, then run that one";
+    NoProgram = 6003, Engine, "install nvoci's package, or pass the program: `--runtime-path FILE`";
+    #[doc = "Users other than root could replace the program that would be registered."]
+    LooseProgram = 6004, Engine, "install nvoci in directories that only root can write to, and run that copy";
     #[doc = "Another nvoci is changing engines' configurations."]
     Busy = 6005, Engine, "wait until the other `nvoci install` or `nvoci uninstall` has ended, then run this again";
 }
@@ -158,7 +161,7 @@ impl fmt::Display for Code {
     }
 }
 
-/// What failed, why, what to do about it, and a stable [`Code`].
+/// An error: subject, reason, fix, and a stable [`Code`].
 #[derive(Clone, Debug)]
 pub struct Error(Box<Inner>);
 
@@ -183,8 +186,8 @@ impl Error {
         }))
     }
 
-    /// An error from the operating system; keeps the `errno` for [`Error::os`]. A budget that is exceeded has a code
-    /// of its own, however many readers handed the error on.
+    /// An error from the operating system; keeps the `errno` for [`Error::os`]. An exceeded budget
+    /// becomes [`Code::TooLarge`], whatever code the reader gives.
     pub fn io(code: Code, what: impl Into<String>, cause: &io::Error) -> Self {
         let of_budget = cause
             .get_ref()
@@ -212,17 +215,17 @@ impl Error {
         self.0.os
     }
 
-    /// What failed.
+    /// The thing that failed: a file, a variable, a device.
     pub fn what(&self) -> &str {
         &self.0.what
     }
 
-    /// Why it failed.
+    /// The reason.
     pub fn why(&self) -> &str {
         &self.0.why
     }
 
-    /// What to do about it.
+    /// The fix: one command or one edit.
     pub fn fix_text(&self) -> &str {
         self.0.fix.as_deref().unwrap_or_else(|| self.0.code.default_fix())
     }
@@ -244,7 +247,7 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {}
 
 impl Exceeded {
-    /// The error for a person; `what` is the input.
+    /// The error for a person; `what` is the name of the input.
     pub fn of(self, what: impl Into<String>) -> Error {
         Error::new(Code::TooLarge, what, self.to_string())
     }
@@ -269,7 +272,7 @@ impl From<ldso::cache::Broken> for Error {
 
 /// Adds context to an [`io::Result`].
 pub trait IoContext<T> {
-    /// Turns an [`io::Error`] into an [`Error`] with `code`; `what` is made only on failure.
+    /// Turns an [`io::Error`] into an [`Error`] with `code`. It calls `what` only on failure.
     fn context<S: Into<String>>(self, code: Code, what: impl FnOnce() -> S) -> Result<T>;
 }
 
@@ -277,6 +280,11 @@ impl<T> IoContext<T> for io::Result<T> {
     fn context<S: Into<String>>(self, code: Code, what: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|e| Error::io(code, what(), &e))
     }
+}
+
+/// A number with its noun: `1 process`, `2 processes`.
+pub fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// The text of an [`io::Error`] without Rust's "(os error N)" tail.
@@ -299,6 +307,25 @@ mod tests {
         assert!(!line.contains('\n') && !line.contains('\u{1b}'));
         assert!(line.ends_with("[NVOCI-3001]"), "{line}");
         assert!(line.contains("; fix: "));
+    }
+
+    #[test]
+    fn numbers_have_their_nouns() {
+        let processes = [0, 1, 2].map(|n| counted(n, "process", "processes"));
+        assert_eq!(processes, ["0 processes", "1 process", "2 processes"]);
+    }
+
+    /// The fix must be of use to a person who reads nothing else.
+    #[test]
+    fn each_default_fix_is_an_instruction_of_its_own() {
+        for code in Code::ALL {
+            let fix = code.default_fix();
+            assert!(
+                !fix.contains("the cause") && !fix.contains("the finding"),
+                "{code}: {fix}"
+            );
+            assert!(fix.len() > 15 && !fix.ends_with('.'), "{code}: {fix}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod formats;
 
 use crate::sys::peak::peak;
 
-/// What a length, an offset or a count may be to do harm, whatever its width.
+/// Values of a length, an offset or a count that can do harm, for fields of any width.
 pub(crate) const EXTREMES: [u64; 19] = [
     0,
     1,
@@ -27,7 +27,7 @@ pub(crate) const EXTREMES: [u64; 19] = [
     u64::MAX,
 ];
 
-/// What is too large for a parser that reads all of it.
+/// A size too large for a parser that reads all of its input.
 pub(crate) const LARGE: usize = 11 << 20;
 
 /// A field of an input: its place and its width in bytes.
@@ -42,8 +42,8 @@ impl Field {
     }
 }
 
-/// Runs `parse` on `good`, then with each field at each extreme, alone and two at once, and then on inputs above 10 MiB
-/// that begin with `good`. It must not panic, nor allocate more than `most` bytes.
+/// Runs `parse` on `good`, with each field at each extreme, alone and in pairs, and on inputs above
+/// 10 MiB that begin with `good`. It must not panic or allocate more than `most` bytes.
 pub(crate) fn each(good: &[u8], fields: &[Field], most: usize, parse: impl Fn(&[u8])) {
     let check = |input: &[u8], what: &dyn Fn() -> String| {
         let bytes = peak(|| parse(input));
@@ -76,7 +76,8 @@ pub(crate) fn each(good: &[u8], fields: &[Field], most: usize, parse: impl Fn(&[
     check(&input, &|| format!("{} bytes of itself", input.len()));
 }
 
-/// Runs `parse` on a text with `@` replaced by each extreme, and by signed, fractional, quoted and very long numbers.
+/// Runs `parse` on a text with `@` replaced by each extreme, and by signed, fractional, quoted and
+/// very long numbers.
 pub(crate) fn each_number(text: &str, most: usize, parse: impl Fn(&str)) {
     let numbers = EXTREMES
         .iter()

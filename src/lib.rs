@@ -1,32 +1,33 @@
 //! nvoci gives OCI containers the host's NVIDIA GPUs, on native Linux and on WSL2.
 //!
 //! ```text
-//!            config.json, env, annotations, mounts ──► Request ─┐
-//! /proc, /dev, ld.so.cache, driver root, /usr/lib/wsl ─► Host ──┼──► Plan ──► apply: rootfs | OCI spec
-//!                                       config.toml ──► Config ─┘
+//!         config.json, env, annotations, mounts ──► Request ─┐
+//! /proc, /dev, ld.so.cache, driver, /usr/lib/wsl ──► Host ───┼──► Plan ──► apply: rootfs, spec
+//!                                    config.toml ──► Config ─┘
 //! ```
 //!
-//! | module | what it is | its one rule |
+//!
+//! | module | contents | its one rule |
 //! |---|---|---|
 //! | [`cmd`] | the commands | wiring only |
-//! | [`request`] | what the container asks for, and with what right | no I/O; every value bounded |
-//! | [`host`] | what the host has | reads only, through a [`sys::root::Root`]; knows nothing of containers |
-//! | [`plan`] | what the container gets | pure: no I/O |
-//! | [`apply`] | the rootfs, the OCI spec | the only code that changes anything |
-//! | [`cdi`] | CDI specifications: reading, writing, making them | strict in what it takes, the lowest version in what it writes |
-//! | [`engine`] | the engines' configuration files | gives back what it took |
-//! | [`oci`] | bundle, state, config.json | loses nothing it does not know |
-//! | [`doctor`] | checks of host, engines, images, containers | looks, never changes |
-//! | [`preflight`], [`findings`] | what keeps a container from computing; findings and reports | below hook and doctor |
-//! | [`compat`] | what works with what: tables with sources | pure; what it does not know is unknown |
-//! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | nothing is executed |
-//! | [`containers`] | what runs, as the kernel tells it | reads only; asks no engine |
+//! | [`request`] | a container's request and its rights | no I/O; every value bounded |
+//! | [`host`] | discovery of driver, GPUs and device nodes | reads only, through a [`sys::root::Root`] |
+//! | [`plan`] | the contents of one container | pure: no I/O |
+//! | [`apply`] | the changes to rootfs and OCI spec | no other module changes a container |
+//! | [`cdi`] | CDI specifications: read, check, write | reads strictly, writes the lowest version |
+//! | [`engine`] | the engines' configuration files | reverts only its own edits |
+//! | [`oci`] | bundle, state, config.json | keeps unknown fields |
+//! | [`doctor`] | checks of host, engines, images, containers | reads only, except with `--fix` |
+//! | [`preflight`], [`findings`] | checks of an image at its start; reports | below hook and doctor |
+//! | [`compat`] | compatibility tables with sources | pure; an unknown version has no verdict |
+//! | [`ldso`] | ELF, ld.so.conf, ld.so.cache | executes nothing |
+//! | [`containers`] | running containers, from the kernel | reads only; queries no engine |
 //! | [`config`] | the policy | a root-owned file, never the environment |
-//! | [`vocabulary`] | device numbers, PCI addresses, UUIDs: the types that all modules share | parses strictly; imports `sys::root` alone |
-//! | [`sys`] | in-root paths, mounts, namespaces, device cgroup | the only `unsafe` |
+//! | [`vocabulary`] | device numbers, PCI addresses, UUIDs | parses strictly; imports `sys::root` alone |
+//! | [`sys`] | namespaces, processes, sources of mounts | the only `unsafe` of `src/` |
 //!
-//! Trust: the host's root, root-owned configuration and the structure of config.json are trusted. Every
-//! inode of the rootfs and every string that came from the image (environment, annotations) is not.
+//! Trust: nvoci trusts the host's root, root-owned configuration and the structure of config.json.
+//! It trusts no inode of the rootfs and no string of the image (environment, annotations).
 
 pub mod apply;
 pub mod budget;

@@ -1,4 +1,5 @@
-//! The one binary. Which entry point runs depends on the name it was called by, else on its first word.
+//! The one binary. Its name on the command line selects the entry point, or else its first
+//! argument.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Dockerfiles, Compose files and pasted errors, which are anybody's.
+//! Fuzzes Dockerfiles, Compose files and pasted errors, which any user may write.
 #![no_main]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! A CDI specification, in both formats: what is accepted is written and read back as it was.
+//! A CDI specification in both formats: an accepted one is written and read back unchanged.
 
 use nvoci::cdi::read::{Format, parse};
 use nvoci::cdi::{Valid, emit, validate::validate};
@@ -6,7 +6,7 @@ use nvoci::sys::budget::Budget;
 
 use crate::count::reached;
 
-/// Must hold for every input. The first byte chooses the format.
+/// Holds for every input. The first byte chooses the format.
 pub(crate) fn check(input: &[u8]) {
     reached("run");
     let Some((&first, bytes)) = input.split_first() else {
@@ -21,15 +21,15 @@ pub(crate) fn check(input: &[u8]) {
         return;
     };
     reached("accepted");
-    validate(&spec).expect("what was accepted is valid");
-    let valid = Valid::of(spec.clone()).expect("what was accepted can be written");
+    validate(&spec).expect("an accepted specification is valid");
+    let valid = Valid::of(spec.clone()).expect("an accepted specification can be written");
     assert_eq!(*valid.spec(), spec);
     for (text, format) in [
         (emit::yaml(&valid), Format::Yaml),
         (emit::json(&valid), Format::Json),
     ] {
         let again = parse(text.as_bytes(), format, "again", &Budget::default())
-            .expect("what was written can be read");
+            .expect("the written text can be read");
         assert_eq!(again, spec, "{text}");
     }
 }

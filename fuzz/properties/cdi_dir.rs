@@ -1,7 +1,8 @@
-//! `nvoci cdi list`, `check` and `transform` on directories of specifications, and each device of them given to a container.
+//! `nvoci cdi list`, `check` and `transform` on directories of specifications, each of whose
+//! devices a container gets.
 //!
-//! Each part is a file: its name (with `2/` before it in the second directory), a line end, its content. With an odd first
-//! byte the content is lines of [`document`].
+//! Each part is a file: its name (with `2/` before it in the second directory), a line end, its
+//! content. With an odd first byte the content is lines of [`document`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +23,10 @@ use serde_json::{Map, Value, json};
 use crate::count::reached;
 use crate::world::{self, check_error, check_text};
 
-/// Files of one input, devices of it that are given.
+/// The most files of one input, and the most devices that a container gets.
 const MAX: usize = 8;
 
-/// Must hold for every input. The second byte chooses what is shown.
+/// Holds for every input. The second byte chooses the output.
 pub(crate) fn check(input: &[u8]) {
     let Some((&[form, way], rest)) = input.split_first_chunk::<2>() else {
         return;
@@ -66,14 +67,14 @@ pub(crate) fn check(input: &[u8]) {
         ("containerd", "1.7.13"),
     ];
     let engines: Vec<Engine> = engines.iter().filter_map(|(p, v)| Engine::of(p, v)).collect();
-    let said = fuzzing::cdi(&dirs, way & 1 == 1, &engines);
+    let shown = fuzzing::cdi(&dirs, way & 1 == 1, &engines);
     if way & 1 == 1 {
-        for text in [&said.list, &said.check] {
+        for text in [&shown.list, &shown.check] {
             let _: Value = serde_json::from_str(text).expect("--json is JSON");
         }
     } else {
-        check_text(&said.list);
-        check_text(&said.check);
+        check_text(&shown.list);
+        check_text(&shown.check);
     }
     for file in &files {
         transform(file, way);
@@ -119,16 +120,16 @@ fn give(dirs: &[PathBuf]) {
         return;
     }
     reached("device found");
-    let edits = edit::edits_of(&registry, &names, dirs).expect("what is listed can be had");
+    let edits = edit::edits_of(&registry, &names, dirs).expect("a listed device is available");
     let base = br#"{"ociVersion":"1.0.2","process":{"env":["A=0"],"user":{"uid":7,"gid":7}},"root":{"path":"r"},"linux":{}}"#;
     let mut spec = Spec::parse(base).expect("a definition");
     match edit::apply(&edits, &mut spec) {
         Ok(()) => {
             reached("device given");
             let text = spec.to_bytes();
-            let mut again = Spec::parse(&text).expect("what was written can be read");
+            let mut again = Spec::parse(&text).expect("the written text can be read");
             assert_eq!(again.value(), spec.value());
-            edit::apply(&edits, &mut again).expect("what could be given once can be given again");
+            edit::apply(&edits, &mut again).expect("a device that was given can be given again");
             assert_eq!(
                 String::from_utf8_lossy(&again.to_bytes()),
                 String::from_utf8_lossy(&text)
@@ -139,7 +140,7 @@ fn give(dirs: &[PathBuf]) {
     runtime(dirs, &names);
 }
 
-/// The same by the runtime entry point, as a container that names the devices.
+/// Gives the devices through the runtime entry point, to a container that names them.
 fn runtime(dirs: &[PathBuf], names: &[CdiName]) {
     let mut config = Config::default();
     config.load_kmods.value = false;
@@ -158,8 +159,9 @@ fn runtime(dirs: &[PathBuf], names: &[CdiName]) {
     }
 }
 
-/// A specification of lines: `vVERSION`, `kKIND`, `dNAME` a device, to which what follows belongs: `eNAME=VALUE`,
-/// `nPATH MAJOR MINOR`, `mSOURCE TARGET`, `hSTAGE PATH ARGS…`, `gGID`; `aKEY=VALUE` an annotation; `jJSON` any edit.
+/// A specification from lines: `vVERSION`, `kKIND`, `dNAME` a device, to which the next lines
+/// belong: `eNAME=VALUE`, `nPATH MAJOR MINOR`, `mSOURCE TARGET`, `hSTAGE PATH ARGS…`, `gGID`;
+/// `aKEY=VALUE` an annotation; `jJSON` any edit.
 fn document(lines: &str) -> Vec<u8> {
     let mut spec = json!({"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu"});
     let mut devices: Vec<(String, Map<String, Value>)> = Vec::new();

@@ -1,4 +1,5 @@
-//! `nvoci doctor compose`: any text; with an odd first byte those of its lines that make a Compose file.
+//! `nvoci doctor compose` on any text; with an odd first byte, on those of its lines that form a
+//! Compose file.
 
 use nvoci::cmd::fuzzing;
 use nvoci::doctor::Report;
@@ -6,7 +7,7 @@ use nvoci::doctor::Report;
 use crate::count::reached;
 use crate::world::{check_error, check_text, repaired};
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(input: &[u8]) {
     let Some((&form, text)) = input.split_first() else {
         return;

@@ -1,4 +1,4 @@
-//! The configuration file, ours and the vendor's.
+//! The configuration file, nvoci's and the vendor's.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use nvoci::config::{Config, Dialect};
 
 use crate::count::reached;
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(text: &[u8]) {
     reached("run");
     let text = String::from_utf8_lossy(text);

@@ -1,4 +1,4 @@
-//! How far inputs get. A target whose inputs are all refused early proves nothing.
+//! Counts the stages that inputs reach. A target whose inputs are all refused early proves nothing.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 static STAGES: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
-/// Counts one input, or one step of it, that reached `stage`. By convention the first stage is `run` and the last that
-/// every useful input reaches is `accepted`.
+/// Counts one input that reached `stage`. By convention the first stage is `run`, and `accepted`
+/// the last one that every useful input reaches.
 pub(crate) fn reached(stage: &'static str) {
     if let Ok(mut stages) = STAGES.lock() {
         *stages.entry(stage).or_default() += 1;

@@ -1,4 +1,5 @@
-//! `nvoci doctor dockerfile`: any text, judged for several hosts. The first byte chooses the host.
+//! `nvoci doctor dockerfile` on any text, checked for several hosts. The first byte chooses the
+//! host.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use nvoci::doctor::dockerfile::Wanted;
 use crate::count::reached;
 use crate::world::{check_error, check_text};
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(input: &[u8]) {
     let Some((&form, text)) = input.split_first() else {
         return;
@@ -33,7 +34,7 @@ pub(crate) fn check(input: &[u8]) {
     };
     check_text(&report.to_text(false));
     let shown = report.to_json();
-    // A text without a base image is refused; `title` alone says nothing.
+    // A text without a base image is refused; `title` alone does not show it.
     if !report
         .findings
         .iter()

@@ -1,9 +1,9 @@
-//! A library from an image.
+//! A library of an image: reading more of it changes no fact.
 use ldso::elf::{Want, read};
 
 use crate::count::reached;
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(file: &[u8]) {
     reached("run");
     let brief = read(file, Want::Soname);
@@ -11,7 +11,7 @@ pub(crate) fn check(file: &[u8]) {
     if brief.is_ok() {
         reached("accepted");
     }
-    // A broken needed name or search path is the only thing that reading more can stumble over.
+    // Only a broken needed name or search path can make reading more fail.
     if let (Ok(brief), Ok(all)) = (&brief, &all) {
         assert_eq!(
             (brief.is_64, brief.machine, &brief.soname),

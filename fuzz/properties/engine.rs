@@ -1,11 +1,11 @@
-//! An engine's configuration file: set, set again, taken back; every byte that is not ours stays.
+//! An engine's configuration file: set, set again, revert; every byte that is not ours stays.
 
 use nvoci::engine::edit::{Editor, Format};
 use serde_json::json;
 
 use crate::count::reached;
 
-/// Must hold for every input. The first byte chooses format and place.
+/// Holds for every input. The first byte chooses format and key.
 pub(crate) fn check(input: &[u8]) {
     reached("run");
     let Some((&first, text)) = input.split_first() else {
@@ -42,9 +42,9 @@ pub(crate) fn check(input: &[u8]) {
     reached("accepted");
     assert_eq!(editor.get(path), Some(&value));
     let edit = editor.finish(Vec::new());
-    let mut again = Editor::open("f", format, &edit.text).expect("what was written can be read");
+    let mut again = Editor::open("f", format, &edit.text).expect("the written text can be read");
     for change in edit.changes.iter().rev() {
-        again.undo(change).expect("what was done can be undone");
+        again.undo(change).expect("an edit can be reverted");
     }
     assert_eq!(again.value(), &before, "{}", edit.text);
 }

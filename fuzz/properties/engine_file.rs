@@ -1,8 +1,9 @@
-//! `nvoci install ENGINE` and `nvoci uninstall ENGINE` on the engine's files: a second run does nothing, a dry run writes
-//! nothing, and every byte comes back.
+//! `nvoci install ENGINE` and `nvoci uninstall ENGINE` on the engine's files. A second run does
+//! nothing, a dry run writes nothing, and uninstalling restores every byte.
 //!
-//! The first byte chooses engine and options; part 0 is the file that is edited, part 1 another that the engine reads. With
-//! bit 6 set, those of its lines that make a file: for Docker the members of an object.
+//! The first byte chooses engine and options. Part 0 is the edited file, part 1 another that the
+//! engine reads. With bit 6 set, the edited file has only the lines that form a valid one: for
+//! Docker the members of an object.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use crate::count::reached;
 use crate::world::{self, check_error};
 
-/// The word on the command line, the file that is edited, and one that is read as well.
+/// The name on the command line, the edited file, and another one that is read.
 const ENGINES: [(&str, &str, &str); 4] = [
     ("docker", "etc/docker/daemon.json", "etc/docker/other.json"),
     (
@@ -31,7 +32,7 @@ const ENGINES: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(input: &[u8]) {
     let Some((&form, rest)) = input.split_first() else {
         return;
@@ -63,7 +64,7 @@ pub(crate) fn check(input: &[u8]) {
     if form & 8 != 0 {
         args.push("--cdi");
     }
-    // Podman's usual place is a file of our own.
+    // Podman's usual file is our own as a whole.
     if engine == "podman" && form & 16 == 0 {
         args.extend(["--config", edited]);
     }
@@ -93,11 +94,11 @@ pub(crate) fn check(input: &[u8]) {
     if outcome == "registered" {
         assert_eq!(run(true, &args).as_deref(), Some("removed"));
         assert!(contents(&root) == before, "{}", shown(&before, &contents(&root)));
-        reached("taken back");
+        reached("reverted");
     }
 }
 
-/// A file of the lines of `text` that make one.
+/// A file from those lines of `text` that form a valid one.
 fn mended(engine: &str, text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let (format, of): (Format, fn(&[&str]) -> String) = if engine == "docker" {
@@ -119,7 +120,7 @@ fn mended(engine: &str, text: &[u8]) -> String {
     }))
 }
 
-/// The outcome in one word or two; `None` of what was refused.
+/// The outcome as text; `None` if the command was refused.
 fn run(uninstall: bool, args: &[&str]) -> Option<String> {
     match fuzzing::install(uninstall, args) {
         Ok(all) => {
@@ -140,7 +141,7 @@ fn put(root: &Path, file: &str, text: &[u8]) {
     fs::write(path, text).expect("a file");
 }
 
-/// Every file with its content; `/var/lib/nvoci` may be left empty.
+/// Every file with its content, without directories such as `/var/lib/nvoci`.
 fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -165,5 +166,5 @@ fn shown(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf, Vec<u8>>
             .map(|(p, t)| format!("{}:\n{:?}\n", p.display(), String::from_utf8_lossy(t)))
             .collect::<String>()
     };
-    format!("not taken back; before:\n{}after:\n{}", text(before), text(after))
+    format!("not restored; before:\n{}after:\n{}", text(before), text(after))
 }

@@ -1,10 +1,11 @@
-//! `nvoci plan`, `nvoci hook` and `nvoci runtime create` on a container's bundle, policy, state and image.
+//! `nvoci plan`, `nvoci hook` and `nvoci runtime create` on a container's bundle, policy, state and
+//! image.
 //!
-//! | part | content | when empty or missing |
+//! | part | content | default |
 //! |---|---|---|
 //! | 0 | config.json; with an odd first byte lines of [`definition`] | |
-//! | 1 | nvoci's config.toml | the defaults |
-//! | 2 | the state; `@` is the bundle | a plain one |
+//! | 1 | nvoci's config.toml | nvoci's defaults |
+//! | 2 | the state; `@` stands for the bundle | a plain one |
 //! | 3… | files of the image: `PATH`, a line end, the content, or `PATH -> TARGET` | a loader and its configuration |
 
 use std::fs;
@@ -35,7 +36,7 @@ const CDI: &str = r#"{"cdiVersion":"0.6.0","kind":"nvidia.com/gpu","devices":[
     {"name":"0","containerEdits":{"deviceNodes":[{"path":"/dev/nvidia0","type":"c","major":195}]}},
     {"name":"all","containerEdits":{"env":["A=1"],"mounts":[{"hostPath":"/x","containerPath":"/x","options":["ro","bind"]}]}}]}"#;
 
-/// Must hold for every input. The first byte chooses the form, the second how the hook is called.
+/// Holds for every input. The first byte chooses the form, the second the hook's arguments.
 pub(crate) fn check(input: &[u8]) {
     let Some((&[form, way], rest)) = input.split_first_chunk::<2>() else {
         return;
@@ -131,14 +132,14 @@ fn runtime(document: &[u8], form: u8, config: &Config) {
     }
     reached("runtime changed");
     let text = edited.to_bytes();
-    let again = Spec::parse(&text).expect("what was written can be read");
+    let again = Spec::parse(&text).expect("the written text can be read");
     assert_eq!(again.value(), edited.value());
     for (key, value) in spec.value() {
         if !matches!(key.as_str(), "process" | "linux" | "mounts" | "hooks") {
             assert_eq!(edited.value().get(key), Some(value));
         }
     }
-    // An engine that restarts a container may hand in the definition that was edited.
+    // An engine that restarts a container may pass the edited definition.
     let mut twice = again;
     if good(fuzzing::runtime(flavor, config, &host, &mut twice)).is_some() {
         assert_eq!(
@@ -148,7 +149,7 @@ fn runtime(document: &[u8], form: u8, config: &Config) {
     }
 }
 
-/// The host, with the nodes that a site adds.
+/// The host, with a site's additional nodes.
 fn host(config: &Config) -> Locations {
     Locations {
         site_devices: config.extra.iter().flat_map(|e| e.devices.clone()).collect(),
@@ -156,12 +157,12 @@ fn host(config: &Config) -> Locations {
     }
 }
 
-/// The result; an error is looked at.
+/// The result; checks the text of an error.
 fn good<T>(result: Result<T>) -> Option<T> {
     result.map_err(|e| check_error(&e)).ok()
 }
 
-/// No program is run and no node made; specifications are this process's own.
+/// Makes the configuration run no program and make no node; specifications are this process's own.
 fn simulated(mut config: Config) -> Config {
     config.load_kmods.value = false;
     let dir = world::dir().join("cdi");
@@ -172,8 +173,9 @@ fn simulated(mut config: Config) -> Config {
     config
 }
 
-/// A definition of lines: `NAME=VALUE` a variable, `@KEY=VALUE` an annotation, `>SOURCE DESTINATION` a bind mount,
-/// `+CAPABILITY`, `^PATH MAJOR MINOR` a device, `!KEY JSON` a member of the document.
+/// A definition from lines: `NAME=VALUE` a variable, `@KEY=VALUE` an annotation, `>SOURCE
+/// DESTINATION` a bind mount, `+CAPABILITY`, `^PATH MAJOR MINOR` a device, `!KEY JSON` a member of
+/// the document.
 fn definition(lines: &str) -> Vec<u8> {
     let mut env = vec![json!("PATH=/usr/bin")];
     let mut annotations = serde_json::Map::new();

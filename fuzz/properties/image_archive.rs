@@ -1,13 +1,14 @@
-//! `nvoci doctor image FILE`: bytes as an archive, and archives made around what an input says, to the verdict.
+//! `nvoci doctor image FILE` up to its verdict: any bytes as an archive, and archives that are
+//! built from an input.
 //!
 //! | form (bits 0 and 1 of the first byte) | content |
 //! |---|---|
 //! | 0 | the file itself |
-//! | 1 | part 0 the image's configuration, then files of its layers (`PATH`, a line end, the content, or `PATH -> TARGET`); `---` begins a layer; as `docker save` writes it |
+//! | 1 | part 0 the image's configuration, then files of its layers (`PATH`, a line end, the content, or `PATH -> TARGET`); `---` begins a layer; in the form of `docker save` |
 //! | 2 | the same as an OCI image layout |
-//! | 3 | a layer as it is, but with the checksums of its headers made right |
+//! | 3 | the input as a layer, with correct checksums in its headers |
 //!
-//! Bits 2 and 3: how layers are packed. The second byte chooses the host that it is judged for.
+//! Bits 2 and 3 choose the compression of layers. The second byte chooses the host of the verdict.
 
 use std::fs;
 use std::io::Write as _;
@@ -24,7 +25,7 @@ use crate::world::{self, check_error, check_text};
 const CONFIG: &[u8] =
     br#"{"architecture":"amd64","config":{"Env":["CUDA_VERSION=12.4.1","NVIDIA_VISIBLE_DEVICES=all"]}}"#;
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(input: &[u8]) {
     let Some((&[form, way], rest)) = input.split_first_chunk::<2>() else {
         return;
@@ -123,7 +124,7 @@ fn archive(form: u8, rest: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A tar of the files that parts say.
+/// A tar archive of the parts' files.
 fn layer(parts: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     for part in parts {
@@ -162,7 +163,7 @@ fn entry(out: &mut Vec<u8>, name: &[u8], kind: u8, link: &[u8], content: &[u8]) 
     out.resize(out.len().next_multiple_of(512), 0);
 }
 
-/// Each block that looks like a header gets the checksum that it should have.
+/// Gives each header block its correct checksum.
 fn with_checksums(mut tar: Vec<u8>) -> Vec<u8> {
     for block in tar.chunks_exact_mut(512).filter(|b| &b[257..262] == b"ustar") {
         block[148..156].fill(b' ');
@@ -178,7 +179,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     out.finish().unwrap_or_default()
 }
 
-/// One frame of blocks that are not compressed.
+/// One frame of uncompressed blocks.
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     let mut out = [0x28, 0xb5, 0x2f, 0xfd, 0x80, 0x58].to_vec();
     let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);

@@ -1,11 +1,11 @@
-//! A cache from an image: reading it must not fail in any other way than with an error, and what can be
-//! extended must be readable and have the addition first.
+//! A cache of an image: reading it succeeds or returns an error, and an extended cache is readable
+//! and has the addition first.
 use ldso::cache::Cache;
 use ldso::merge::{Addition, merge, room};
 
 use crate::count::reached;
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(file: &[u8]) {
     reached("run");
     let Ok(cache) = Cache::parse(file) else { return };
@@ -29,7 +29,7 @@ pub(crate) fn check(file: &[u8]) {
     let Ok(bytes) = merge([&room, file].concat(), &[addition], &[b"/n"]) else {
         return;
     };
-    let merged = Cache::parse(&bytes).expect("what was written can be read");
+    let merged = Cache::parse(&bytes).expect("the written text can be read");
     assert_eq!(merged.hwcaps(), cache.hwcaps());
     let first = merged
         .find(b"libcuda.so.1")

@@ -1,10 +1,10 @@
-//! Lines of an image's ld.so.conf, and its include patterns against names.
+//! Lines of an image's ld.so.conf, and its include patterns matched with names.
 use ldso::conf::{Line, lines};
 use ldso::{glob, order};
 
 use crate::count::reached;
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(text: &[u8]) {
     reached("run");
     let mut previous: &[u8] = b"";
@@ -17,7 +17,7 @@ pub(crate) fn check(text: &[u8]) {
                 let (mut a, mut b) = (Vec::new(), Vec::new());
                 order::key(previous, &mut a);
                 order::key(dir, &mut b);
-                // C strings: a NUL cannot be in a name.
+                // glibc has C strings: a NUL cannot be in a name.
                 assert_eq!(a.cmp(&b), order::compare(previous, dir));
                 previous = dir;
             }

@@ -1,4 +1,5 @@
-//! Writes the counters when the fuzzer ends: to the file that `NVOCI_FUZZ_COUNTS` names, else to standard error.
+//! Writes the counters when the fuzzer ends: to the file in `NVOCI_FUZZ_COUNTS`, else to standard
+//! error.
 
 use std::sync::OnceLock;
 
@@ -6,10 +7,10 @@ use crate::count;
 
 static CLEAN: OnceLock<fn()> = OnceLock::new();
 
-/// Arranges for it; `clean` is called as well.
+/// Registers the writer and `clean` to run at exit.
 pub(crate) fn at_exit(clean: fn()) {
     if CLEAN.set(clean).is_ok() {
-        // SAFETY: `end` is a C function that needs nothing of the thread or of main.
+        // SAFETY: `end` is a C function that uses nothing of the thread or of main.
         unsafe { libc::atexit(end) };
     }
 }

@@ -1,10 +1,10 @@
-//! `NVIDIA_REQUIRE_*`, as an image writes it.
+//! `NVIDIA_REQUIRE_*` in an image's form.
 
 use nvoci::request::{Facts, Requirement, evaluate_all};
 
 use crate::count::reached;
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(value: &[u8]) {
     reached("run");
     let value = String::from_utf8_lossy(value);
@@ -26,7 +26,7 @@ pub(crate) fn check(value: &[u8]) {
                     );
                 }
             }
-            // What is not known never refuses.
+            // An unknown fact never refuses a container.
             assert!(evaluate_all(&[requirement], &Facts::default()).is_ok());
         }
         Err(e) => assert!(e.to_string().len() < 4096),

@@ -1,4 +1,4 @@
-//! A container's definition: what is read of it, and edits that must lose nothing.
+//! A container's definition: its views, and edits that must keep all other content.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use nvoci::request::{EntryPoint, Inputs, MountView, parse, wants_gpu_fast};
 
 use crate::count::reached;
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(document: &[u8]) {
     reached("run");
     let Ok(spec) = Spec::parse(document) else { return };
@@ -16,11 +16,11 @@ pub(crate) fn check(document: &[u8]) {
     read(&spec);
     let mut edited = spec.clone();
     if edit(&mut edited).is_ok() {
-        // Twice is once, and what was written can be read and holds the rest as it was.
+        // A second edit changes nothing, and the written text parses and has all other content.
         let text = edited.to_bytes();
-        let mut again = Spec::parse(&text).expect("what was written can be read");
+        let mut again = Spec::parse(&text).expect("the written text can be read");
         assert_eq!(again.value(), edited.value());
-        edit(&mut again).expect("what could be edited once can be edited again");
+        edit(&mut again).expect("an edit can be repeated");
         assert_eq!(again.to_bytes(), text);
         assert!(!again.is_changed());
         for (key, value) in spec.value() {
@@ -57,7 +57,7 @@ fn read(spec: &Spec) {
             entry,
         };
         match parse(&inputs, &config) {
-            // `wants_gpu_fast` is certain when it says no.
+            // `wants_gpu_fast` returns false only if there is no request.
             Ok(request) => assert!(request.is_empty() || wants_gpu_fast(&inputs, &config)),
             Err(e) => assert!(!e.to_string().contains(|c: char| c.is_control())),
         }

@@ -1,10 +1,10 @@
-//! A container's state, as a runtime hands it to a hook.
+//! A container's state, in the form that a runtime writes to a hook.
 
 use nvoci::oci::State;
 
 use crate::count::reached;
 
-/// Must hold for every input.
+/// Holds for every input.
 pub(crate) fn check(document: &[u8]) {
     reached("run");
     match State::read(document) {

@@ -1,4 +1,4 @@
-//! What the commands' targets work on: a host and directories of their own, and inputs in parts.
+//! The world of the commands' targets: a host, directories of their own, and inputs in parts.
 
 #![allow(dead_code, reason = "each target uses some of it")]
 
@@ -17,10 +17,10 @@ mod testhost;
 use testhost::TestHost;
 pub(crate) use testhost::elf;
 
-/// Between the parts of an input.
+/// The separator of an input's parts.
 pub(crate) const SEPARATOR: &[u8] = b"\n%%\n";
 
-/// The parts of an input; the first is always there.
+/// The parts of an input, which has at least one.
 pub(crate) fn parts(mut input: &[u8]) -> Vec<&[u8]> {
     const MAX: usize = 64;
     let mut all = Vec::new();
@@ -34,7 +34,7 @@ pub(crate) fn parts(mut input: &[u8]) -> Vec<&[u8]> {
     all
 }
 
-/// The part of that number, or else `default`.
+/// The part with that number, or `default` if it is empty or missing.
 pub(crate) fn part<'a>(parts: &[&'a [u8]], number: usize, default: &'a [u8]) -> &'a [u8] {
     parts
         .get(number)
@@ -43,7 +43,7 @@ pub(crate) fn part<'a>(parts: &[&'a [u8]], number: usize, default: &'a [u8]) -> 
         .unwrap_or(default)
 }
 
-/// A part's first line and the rest.
+/// A part's first line, and the rest.
 pub(crate) fn titled(part: &[u8]) -> (&[u8], &[u8]) {
     match part.iter().position(|b| *b == b'\n') {
         Some(at) => (&part[..at], &part[at + 1..]),
@@ -51,7 +51,7 @@ pub(crate) fn titled(part: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// This process's own directory, in memory where that is possible.
+/// This process's own directory, in memory if possible.
 pub(crate) fn dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
@@ -75,7 +75,7 @@ pub(crate) fn fresh(name: &str) -> PathBuf {
     at
 }
 
-/// A path below `root` from what an input says; `None` for what no file can be called.
+/// A path below `root` from an input's name; `None` for a name that no file can have.
 pub(crate) fn inside(root: &Path, name: &[u8]) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt as _;
     let path = Path::new(OsStr::from_bytes(name));
@@ -90,7 +90,7 @@ pub(crate) fn inside(root: &Path, name: &[u8]) -> Option<PathBuf> {
     fits.then(|| root.join(names))
 }
 
-/// Makes what a part says: `PATH` and a file's content from the next line on, or `PATH -> TARGET`.
+/// Makes a part's file: `PATH` and the content from the next line on, or `PATH -> TARGET`.
 pub(crate) fn make(root: &Path, part: &[u8]) -> bool {
     use std::os::unix::ffi::OsStrExt as _;
     let (title, content) = titled(part);
@@ -102,13 +102,13 @@ pub(crate) fn make(root: &Path, part: &[u8]) -> bool {
     let made = path.parent().is_some_and(|p| fs::create_dir_all(p).is_ok());
     match arrow {
         Some(at) => made && symlink(OsStr::from_bytes(&title[at + 4..]), path).is_ok(),
-        // Never through a link that an earlier part made.
+        // Never writes through a link that an earlier part made.
         None => made && fs::symlink_metadata(&path).is_err() && fs::write(path, content).is_ok(),
     }
 }
 
-/// As many lines of `text` as `accepts` takes together, each tried in its place with few calls: what is refused for one line
-/// would teach a fuzzer nothing.
+/// The lines of `text` that `accepts` takes together, found in their order with few calls. A whole
+/// text that is refused for one line would teach the fuzzer nothing.
 pub(crate) fn repaired(text: &str, accepts: impl Fn(&[&str]) -> bool) -> Vec<&str> {
     const TRIES: usize = 48;
     let lines: Vec<&str> = text.lines().collect();
@@ -129,7 +129,7 @@ pub(crate) fn repaired(text: &str, accepts: impl Fn(&[&str]) -> bool) -> Vec<&st
     kept
 }
 
-/// Two GPUs, the second divided, a whole driver, and nodes where this process may make them.
+/// Two GPUs, the second divided, a whole driver, and nodes if this process may make them.
 pub(crate) fn host() -> Locations {
     const DRIVER: &str = "580.95.05";
     const LIBRARIES: &[(&str, &str)] = &[
@@ -182,20 +182,20 @@ pub(crate) fn host() -> Locations {
     host.locations()
 }
 
-/// Removes what [`host`] and [`dir`] made.
+/// Removes the files of [`host`] and [`dir`].
 pub(crate) fn clean() {
     let _ = fs::remove_dir_all(dir());
     let _ = fs::remove_dir_all(host().driver_root);
 }
 
-/// An error is one line with a code, and nothing in it moves a terminal's cursor.
+/// Checks that an error is one line with a code and without control characters.
 pub(crate) fn check_error(e: &Error) {
     let line = e.to_string();
     assert!(!line.contains(char::is_control), "{line:?}");
     assert!(line.ends_with(']') && line.contains("[NVOCI-"), "{line}");
 }
 
-/// Text for a terminal.
+/// Checks that a text for a terminal has no control characters but line ends.
 pub(crate) fn check_text(text: &str) {
     let bad = |c: char| c.is_control() && c != '\n';
     assert!(!text.contains(bad), "{text:?}");

@@ -82,7 +82,7 @@ roots_process() { # PATH OWNER: root runs what a user can replace
   started "$1" --config-file=/etc/docker/other.json
   registered docker $daemon_json
   [ ! -e /etc/docker/other.json ] || fail "a program of a user's chose the file"
-  grep -q 'warning: process .* is not taken for the daemon' "$CASE_DIR/install.out" || fail "no warning"
+  grep -q 'warning: process .* does not count as the daemon' "$CASE_DIR/install.out" || fail "no warning"
 }
 a60_snap() { # a container names its files as it likes: no snap, and nothing of it is read
   local at c=$U/bundle

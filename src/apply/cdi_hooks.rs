@@ -1,8 +1,9 @@
-//! What the hooks of the vendor's CDI specifications do, done by descriptors inside the rootfs. Nothing is executed.
+//! The work of the vendor's CDI hooks, done by descriptors inside the rootfs. Nothing is executed.
 //!
-//! They come one at a time, each in a process of its own, after the runtime has mounted the driver's files. What one of
-//! them cannot do is a warning, unless the image would send it where it must not go: the container may well
-//! work without, and the vendor's own refusals of read-only images and volumes helped nobody.
+//! The runtime calls each hook in a process of its own, after it has mounted the driver's files.
+//! For example, `update-ldcache --folder /usr/lib64` writes a `conf.d` file and a new cache. If a
+//! hook's work fails it warns, since the container may still work. It fails only where the image
+//! would lead it outside the rootfs.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -19,7 +20,7 @@ use super::message::Message;
 use super::message::Scanned;
 use super::{loader, procfs};
 use crate::compat::forward::HostDriver;
-use crate::error::{Code, Error, IoContext as _, Result};
+use crate::error::{Code, Error, IoContext as _, Result, counted};
 use crate::ldso::{self, CacheOutcome, Change, FirstDir, Flavor, How, Links, Run, Update, Warnings};
 use crate::plan::forbid_node_making;
 use crate::sys::budget::Budget;
@@ -29,45 +30,46 @@ use crate::sys::root::{Root, own_fds, split};
 
 const CONF: &str = "/etc/ld.so.conf";
 const CONF_DIR: &str = "/etc/ld.so.conf.d";
-/// Sorts before the distribution's own.
+/// Sorts before the distribution's own files.
 const CONF_NAME: &str = "00-nvcr-nvoci.conf";
 /// Sorts before [`CONF_NAME`].
 const COMPAT_NAME: &str = "00-compat-nvoci.conf";
 
-/// Where a small tmpfs of ours may be, for files that cannot be in the image.
+/// Place of a small tmpfs of ours, for files that cannot be written into the image.
 const SCRATCH: &str = "/run/nvoci-cdi";
 
-/// One hook.
+/// A hook with its arguments.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CdiHook {
-    /// Makes links: text, place.
+    /// Makes links: (target, path of the link).
     CreateSymlinks(Vec<(PathBuf, PathBuf)>),
-    /// Tells the loader of directories.
+    /// Adds directories to the loader's configuration and cache.
     UpdateLdcache(Vec<PathBuf>),
-    /// Sets permission bits.
+    /// Sets permission bits of directories.
     Chmod {
         /// The bits.
         mode: u32,
-        /// Where.
+        /// Paths in the container.
         paths: Vec<PathBuf>,
     },
-    /// Prefers the image's CUDA compatibility libraries where they are for this driver.
+    /// Puts the image's CUDA compatibility libraries first if they suit this driver.
     EnableCudaCompat {
         /// The host's driver version.
         driver: Option<String>,
         /// The host's CUDA version.
         cuda: Option<String>,
-        /// Where the image has the libraries.
+        /// The libraries' directory in the image.
         dir: PathBuf,
     },
-    /// Covers the driver's parameters, so that no program makes device nodes.
+    /// Covers `/proc/driver/nvidia/params`, so that no program of the container makes device nodes.
     DisableDeviceNodeModification,
-    /// Tells EGL and Vulkan which GPUs the container has.
+    /// Writes the application profile that names the container's GPUs for EGL and Vulkan.
     UpdateApplicationProfile,
 }
 
 impl CdiHook {
-    /// Starts to read of the image at `rootfs` what the hook needs, if it needs anything.
+    /// Starts the child that reads the image at `rootfs` for this hook; `None` if the hook reads
+    /// nothing of it.
     ///
     /// # Errors
     /// As [`Image::open`].
@@ -90,11 +92,12 @@ impl CdiHook {
     }
 }
 
-/// Runs a hook. The caller is in the container's mount namespace; `image` is what [`CdiHook::read`] gave there. Returns
-/// warnings.
+/// Runs a hook in the container's mount namespace. `image` is the result of [`CdiHook::read`]
+/// there. Returns warnings.
 ///
 /// # Errors
-/// [`Code::UnsafePath`] when the image has a link or a special file on the way that must not be followed.
+/// [`Code::UnsafePath`] if a link or special file of the image is on the way and must not be
+/// followed; [`Code::TooLarge`] if `budget` is spent.
 pub fn run(
     hook: &CdiHook,
     container: &Container,
@@ -117,10 +120,10 @@ pub fn run(
     }
 }
 
-/// Charges one path, of which each costs up to 2 ms where the image has links of thousands of bytes on the way.
+/// Charges `budget` for one path. A path can cost 2 ms if the image has long links on the way.
 ///
 /// # Errors
-/// [`Code::TooLarge`] when the hook has used its processor time.
+/// [`Code::TooLarge`] if the hook has used its processor time.
 fn afford(budget: &Budget, what: &str) -> Result<()> {
     /// The clock is read for each 16th path.
     const COST: usize = 64 << 10;
@@ -129,8 +132,8 @@ fn afford(budget: &Budget, what: &str) -> Result<()> {
         .map_err(|e| e.of(format!("{what} of a CDI hook")))
 }
 
-/// What the image does that is unsafe is an error; what it does not allow is a warning.
-fn sort_out(what: &str, e: &std::io::Error) -> Result<String> {
+/// An error if the image's content is unsafe, else a warning.
+fn error_or_warning(what: &str, e: &std::io::Error) -> Result<String> {
     match e.raw_os_error() {
         Some(libc::ELOOP | libc::EXDEV) => Err(Error::new(
             Code::UnsafePath,
@@ -155,11 +158,11 @@ fn link(container: &Container, (target, at): &(PathBuf, PathBuf)) -> Result<Opti
     };
     match make() {
         Ok(()) => Ok(None),
-        Err(e) => sort_out(&format!("link {} in the container", at.display()), &e).map(Some),
+        Err(e) => error_or_warning(&format!("link {} in the container", at.display()), &e).map(Some),
     }
 }
 
-/// Writes a whole file; a warning says why it could not be.
+/// Writes a whole file; returns a warning with the reason if it cannot.
 fn write(container: &Container, at: &Path, bytes: &[u8], mode: u32) -> Result<Option<String>> {
     let make = || -> std::io::Result<()> {
         let (dir, name) = split(at)?;
@@ -172,18 +175,18 @@ fn write(container: &Container, at: &Path, bytes: &[u8], mode: u32) -> Result<Op
     };
     match make() {
         Ok(()) => Ok(None),
-        Err(e) => sort_out(&format!("{} in the container", at.display()), &e).map(Some),
+        Err(e) => error_or_warning(&format!("{} in the container", at.display()), &e).map(Some),
     }
 }
 
 fn enable_cuda_compat(container: &Container, image: Option<Image>) -> Result<Vec<String>> {
-    let found = image.map(|mut image| image.cuda_compat()).transpose()?;
+    let found = image.map(|mut image| image.recv_cuda_compat()).transpose()?;
     match found {
         None | Some(Found::Nothing) => Ok(Vec::new()),
         Some(Found::Unsuited(why)) => Ok(vec![why]),
         Some(Found::Use(dir)) => {
             let at = Path::new(CONF_DIR).join(COMPAT_NAME);
-            // One line, whatever the name of the directory.
+            // The directory's name must not add lines.
             let dir = dir.as_os_str().as_bytes().iter().copied();
             let mut line: Vec<u8> = dir.filter(|b| !b.is_ascii_control()).collect();
             line.push(b'\n');
@@ -192,7 +195,7 @@ fn enable_cuda_compat(container: &Container, image: Option<Image>) -> Result<Vec
     }
 }
 
-/// What `dirs` change for the loader of the image. Reads only.
+/// Computes the changes of the loader's configuration for `dirs`. Reads only.
 fn scan(root: &Root, dirs: &[PathBuf]) -> Scanned {
     let mut notes = Warnings::default();
     let arch = match ldso::flavor(root) {
@@ -224,7 +227,7 @@ fn scan(root: &Root, dirs: &[PathBuf]) -> Scanned {
         .cloned()
         .collect();
     drop(known);
-    // The directories go first even where no include line names them.
+    // These directories come first even if no include line names them.
     let run = Run {
         dirs: new.clone(),
         conf: Some(PathBuf::from(CONF)),
@@ -253,7 +256,7 @@ fn update_ldcache(container: &Container, image: Option<Image>, budget: &Budget) 
         dirs,
         changes,
         outcome,
-    } = image.scan()?;
+    } = image.recv_scan()?;
     let mut warnings = outcome.warnings;
     if outcome.how == How::None {
         return Ok(Vec::new());
@@ -283,8 +286,8 @@ fn update_ldcache(container: &Container, image: Option<Image>, budget: &Budget) 
     Ok(warnings)
 }
 
-/// Makes the links that the scan asks for, in directories that are the container's own: links that are new first, so that
-/// what they lead to is there when a stale one is looked at.
+/// Makes the scan's links in directories that are the container's own. New links come first, so
+/// that the target of a stale one exists by the time it is checked.
 fn make_links(container: &Container, changes: &[Change], budget: &Budget) -> Vec<String> {
     let (new, stale): (Vec<&Change>, Vec<&Change>) =
         changes.iter().partition(|change| change.target.is_some());
@@ -307,12 +310,13 @@ fn make_links(container: &Container, changes: &[Change], budget: &Budget) -> Vec
         if let Err(e) = afford(budget, "the links") {
             let left = changes.len() - at;
             warnings.add(format_args!(
-                "{left} links in the container are left out: {}",
+                "{} left out: {}",
+                counted(left, "link in the container was", "links in the container were"),
                 e.why()
             ));
             break;
         }
-        // A stale link that stays misleads nobody more than before.
+        // A stale link that stays does no new harm.
         if let Some(why) = made(change).filter(|_| change.target.is_some()) {
             warnings.add(format_args!("{why}"));
         }
@@ -327,12 +331,12 @@ fn scratch(container: &Container, notes: &mut Vec<String>) -> Result<DriverDir> 
         Attached::AlreadyThere(path) => Err(Error::new(
             Code::Mount,
             path.display().to_string(),
-            "it is taken by an earlier hook",
+            "an earlier hook has mounted it",
         )),
     }
 }
 
-/// Directories only, as that is what the hook was made for, and only the container's own.
+/// Changes directories of the container's own only; the vendor's hook is for directories.
 fn chmod(container: &Container, path: &Path, mode: u32) -> Option<String> {
     let change = || -> std::io::Result<()> {
         let node = container.root().resolve(path)?;
@@ -382,7 +386,7 @@ fn disable_node_modification(container: &Container) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// The driver's profile format takes a hexadecimal literal, so this is not quite JSON.
+/// The driver's profile format has a hexadecimal literal, so the text is not quite JSON.
 fn application_profile(container: &Container) -> Result<Vec<String>> {
     const DIR: &str = "/etc/nvidia/nvidia-application-profiles-rc.d";
     const NAME: &str = "10-container.conf";
@@ -459,7 +463,7 @@ mod tests {
         let at = |p: &str| root.path().join(p);
         fs::write(at("usr/lib/libcuda.so.1"), "stale").unwrap();
         fs::create_dir(at("usr/lib/taken")).unwrap();
-        // Both lead out of the root for who follows them from the host's view.
+        // A consumer that resolves these from the host's view would leave the root.
         symlink("/etc", at("absolute")).unwrap();
         symlink("../../../../../../etc", at("climbing")).unwrap();
         let warnings = run_in(
@@ -483,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_a_scan_wants_end_with_the_budget() {
+    fn a_scans_links_end_with_the_budget() {
         let root = root();
         let container = Container::open(root.path(), Mounts::default()).unwrap();
         let change = |i: u32| Change {
@@ -499,7 +503,7 @@ mod tests {
         });
         let warnings = make_links(&container, &changes, &spent);
         assert!(
-            warnings[0].contains("links in the container are left out"),
+            warnings[0].contains("links in the container were left out"),
             "{warnings:?}"
         );
         assert!(made() < 20, "{}", made());
@@ -541,7 +545,8 @@ mod tests {
         assert_eq!(fs::read_to_string(conf).unwrap(), "/usr/local/cuda-12.9/compat\n");
     }
 
-    /// toolkit-features 12, quirk 13: there, each call left a file in ld.so.conf.d and a directory in /run.
+    /// toolkit-features 12, quirk 13: each call of the vendor's hook left a file in ld.so.conf.d
+    /// and a directory in /run.
     #[test]
     fn quirk_13_a_second_call_leaves_nothing_more() {
         let root = root();

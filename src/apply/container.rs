@@ -13,10 +13,10 @@ use crate::sys::root::{Node, Root, split};
 
 /// The root directory of a container that is being made.
 ///
-/// Volumes are mounted into the rootfs before any hook runs, and what is written to a volume is written
-/// to the host or to another container. So only two kinds of mount count as the container's own: the one
-/// that the rootfs is on, and the tmpfs mounts that the spec itself asks for (`/dev`, `/run`). The kernel's list
-/// of mounts proves both: a link of the image can lead a volume to either place.
+/// A runtime mounts volumes into the rootfs before it calls hooks, and a write to a volume changes
+/// the host or another container. So only two kinds of mount are the container's own: the rootfs's,
+/// and a tmpfs of the definition (`/dev`, `/run`). The kernel's list of mounts proves both, since a
+/// link of the image can lead a volume to any place.
 #[derive(Debug)]
 pub struct Container {
     root: Root,
@@ -25,14 +25,14 @@ pub struct Container {
     made_for_it: Vec<u64>,
 }
 
-/// What is known of the mounts in a rootfs.
+/// The caller's facts about the mounts of a rootfs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mounts<'a> {
-    /// Where a tmpfs was mounted for the container.
+    /// Places at which the definition mounts a tmpfs.
     pub tmpfs: &'a [PathBuf],
-    /// A runtime made them from a definition, after it had bound the rootfs to itself.
+    /// A runtime made the mounts from a definition, after it had bound the rootfs to itself.
     pub by_runtime: bool,
-    /// The host's mounts, where the own namespace may not list them any more.
+    /// The host's mounts, if the caller's namespace may no longer list them.
     pub host: Option<&'a MountTable>,
 }
 
@@ -46,7 +46,7 @@ impl Container {
         let what = || format!("rootfs {}", path.display());
         let own = mount_id(root.as_fd()).context(Code::System, what)?;
         let real = root.path().context(Code::System, what)?;
-        let table = MountTable::own().context(Code::System, || "the list of mounts")?;
+        let table = MountTable::own().context(Code::System, || "/proc/self/mountinfo")?;
         if mounts.by_runtime && table.is_covered(&real, own) {
             let why = "a volume is mounted over it, where a link of the image led";
             return Err(Error::new(Code::UnsafeRootfs, what(), why)
@@ -77,10 +77,11 @@ impl Container {
         })
     }
 
-    /// Opens the rootfs at `path` alone.
+    /// Opens the rootfs at `path` without a check of its mounts.
     ///
     /// # Errors
-    /// [`Code::UnsafeRootfs`] for the host's own root, a relative path, a link; [`Code::Bundle`] when it is not there.
+    /// [`Code::UnsafeRootfs`] for the host's own root, a relative path or a link; [`Code::Bundle`]
+    /// if it does not exist.
     pub fn open_root(path: &Path) -> Result<Root> {
         let what = || format!("rootfs {}", path.display());
         if !path.is_absolute() || path.components().count() < 2 {
@@ -96,12 +97,13 @@ impl Container {
         })
     }
 
-    /// The root.
+    /// The rootfs.
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// Directories of the container's own, each looked up once; for a piece of work in which nothing is mounted over one.
+    /// A cache of directories of the container's own. The caller mounts nothing over one while it
+    /// holds the cache.
     pub(super) fn own_dirs(&self) -> OwnDirs<'_> {
         OwnDirs {
             container: self,
@@ -109,28 +111,28 @@ impl Container {
         }
     }
 
-    /// Whether an inode is the container's own: not on a volume.
+    /// Whether an inode is the container's own, that is, not on a volume.
     pub fn owns(&self, node: &Node) -> io::Result<bool> {
         let id = node.mount_id()?;
         Ok(self.own_mount == id || self.tmpfs_mounts.contains(&id))
     }
 
-    /// Whether an inode is on a tmpfs that the spec asked for.
+    /// Whether an inode is on a tmpfs of the definition.
     pub fn on_tmpfs(&self, node: &Node) -> io::Result<bool> {
         Ok(self.tmpfs_mounts.contains(&node.mount_id()?))
     }
 
-    /// Whether an inode is on a tmpfs that somebody made for this container alone.
+    /// Whether an inode is on a tmpfs that was made for this container alone.
     pub(super) fn on_made(&self, node: &Node) -> bool {
         node.mount_id().is_ok_and(|id| self.made_for_it.contains(&id))
     }
 
-    /// The directory at `path`, made where it is missing.
+    /// The directory at `path`, made if it is missing.
     ///
     /// # Errors
-    /// `EROFS` when it would have to be made on a volume, or is on one.
+    /// `EROFS` if it is on a volume, or would have to be made on one.
     pub fn own_dir(&self, path: &Path) -> io::Result<Node> {
-        // What is there may be reached through links; what is missing is made below it, each in the one before.
+        // Existing components may be links; missing ones are made one below the other.
         let mut missing = Vec::new();
         let mut at = path;
         let mut made = loop {
@@ -150,7 +152,8 @@ impl Container {
         for name in missing.into_iter().rev() {
             made = made.mkdir(name, 0o755)?;
         }
-        // Between the look and the making, somebody with a volume in here may have put something else on the way.
+        // Another container with the same volume may have changed the path between lookup and
+        // creation.
         if self.owns(&made)? {
             Ok(made)
         } else {
@@ -159,7 +162,7 @@ impl Container {
     }
 }
 
-/// See [`Container::own_dirs`].
+/// Caches directories by path; see [`Container::own_dirs`].
 #[derive(Debug)]
 pub(super) struct OwnDirs<'c> {
     container: &'c Container,

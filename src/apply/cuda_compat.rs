@@ -1,9 +1,9 @@
-//! Whether an image's CUDA forward-compatibility libraries are to be used with this host's driver: the look into the
-//! container. The decision is [`crate::compat::forward`]'s.
+//! Finds an image's CUDA forward-compatibility libraries. [`crate::compat::forward`] decides
+//! whether they suit the host's driver.
 //!
-//! A container that uses them finds them through the driver directory: the links there by which libcuda is found lead
-//! to the image's files. So they come first for the loader's cache and for `LD_LIBRARY_PATH` alike, which official
-//! CUDA images set to the driver directory, and nothing of the image is ever mounted.
+//! If they do, the driver directory's links (`libcuda.so.1`) lead to the image's files. So both the
+//! loader's cache and `LD_LIBRARY_PATH`, which official CUDA images set to the driver directory,
+//! find them first. Nothing of the image is ever mounted.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -15,30 +15,30 @@ use crate::ldso::note;
 use crate::plan::{Forward, Link, Place, Plan};
 use crate::sys::root::{Node, Root};
 
-/// Entries of the directory that are looked at.
+/// The most entries of the directory that are read.
 const MAX_ENTRIES: usize = 4096;
-/// Libraries of a package: there are six.
+/// Libraries of a package: NVIDIA's has six.
 pub(super) const MAX_LIBRARIES: usize = 64;
-/// The work of looking the libraries up, for those that the kernel does not look up at once.
+/// Work units for lookups that the kernel does not resolve at once (see [`Lookups`]).
 const MAX_WORK: u32 = 1 << 16;
 
-/// What a look into a container found.
+/// Result of the search in an image.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Found {
-    /// Nothing, or nothing newer than the host's driver.
+    /// No libraries, or none newer than the host's driver.
     Nothing,
-    /// Newer libraries that do not work here, and why.
+    /// Newer libraries that do not work here, with the reason.
     Unsuited(String),
-    /// The directory with the libraries to use, with all links resolved.
+    /// The directory of the libraries to use, with all links resolved.
     Use(PathBuf),
 }
 
-/// Looks for compatibility libraries at `at` in the image. They are read as data.
+/// Finds compatibility libraries at `at` in the image. They are read as data and never executed.
 pub fn find(root: &Root, at: &Path, host: HostDriver) -> Found {
-    look(root, at, host).unwrap_or(Found::Nothing)
+    find_package(root, at, host).unwrap_or(Found::Nothing)
 }
 
-fn look(root: &Root, at: &Path, host: HostDriver) -> Option<Found> {
+fn find_package(root: &Root, at: &Path, host: HostDriver) -> Option<Found> {
     let dir = root.resolve(at).ok().filter(Node::is_dir)?;
     let mut versions = Vec::new();
     for entry in dir.read_dir(MAX_ENTRIES).ok()? {
@@ -53,7 +53,7 @@ fn look(root: &Root, at: &Path, host: HostDriver) -> Option<Found> {
         [version] => version,
         several => {
             return Some(Found::Unsuited(format!(
-                "{}: {} versions of libcuda are there, and which is meant cannot be known",
+                "{}: the image's CUDA compatibility libraries are not used: there are {} versions of libcuda",
                 at.display(),
                 several.len()
             )));
@@ -79,7 +79,7 @@ fn look(root: &Root, at: &Path, host: HostDriver) -> Option<Found> {
             let branches: Vec<String> = note.branches.iter().map(ToString::to_string).collect();
             format!("they are for driver branches {}", branches.join(", "))
         }
-        None => "without a note of their own they need an older branch".to_owned(),
+        None => "they have no list of driver branches, so they need an older one".to_owned(),
     };
     Some(Found::Unsuited(format!(
         "{}: the image's CUDA compatibility libraries {} are not used with driver {driver}: {why}",
@@ -88,24 +88,24 @@ fn look(root: &Root, at: &Path, host: HostDriver) -> Option<Found> {
     )))
 }
 
-/// What is made of an image's compatibility libraries.
+/// The consequence of an image's compatibility libraries for the plan.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Preferred {
-    /// There are none, or none that matter.
+    /// The image has none, or none newer than the driver.
     Nothing,
-    /// They are not used, and this is why.
+    /// They are not used, for this reason.
     Refused(String),
-    /// They come first.
+    /// They come before the driver's.
     Use {
         /// Their directory.
         dir: PathBuf,
-        /// The names by which programs ask for them.
+        /// The sonames and link names that programs open.
         names: Vec<OsString>,
     },
 }
 
 impl Preferred {
-    /// The plan as it is to be applied to this container: with the image's libraries first, if they are to be used.
+    /// Returns the plan for this container: with links to the image's libraries if they are used.
     pub(super) fn plan<'p>(&self, plan: &'p Plan) -> Cow<'p, Plan> {
         let Self::Use { dir, names } = self else {
             return Cow::Borrowed(plan);
@@ -124,8 +124,8 @@ impl Preferred {
     }
 }
 
-/// Looks for libraries that are to come before the driver's, as the plan allows it.
-pub(super) fn look_for(root: &Root, plan: &Plan) -> Preferred {
+/// Finds the libraries that come before the driver's, if the plan allows them.
+pub(super) fn find_preferred(root: &Root, plan: &Plan) -> Preferred {
     let (driver, refused) = match &plan.forward {
         Forward::Off => return Preferred::Nothing,
         Forward::Allowed => (&plan.driver_version, None),
@@ -148,7 +148,10 @@ pub(super) fn look_for(root: &Root, plan: &Plan) -> Preferred {
     }
     let names = libraries(root, &dir);
     if !names.iter().any(|n| n == "libcuda.so.1") {
-        return Preferred::Refused(format!("{}: no libcuda.so.1; not used", dir.display()));
+        return Preferred::Refused(format!(
+            "{}: the image's CUDA compatibility libraries are not used: no libcuda.so.1",
+            dir.display()
+        ));
     }
     Preferred::Use {
         dir,
@@ -156,7 +159,7 @@ pub(super) fn look_for(root: &Root, plan: &Plan) -> Preferred {
     }
 }
 
-/// The names by which programs ask for a library of the directory: `libcuda.so.1` and `libcuda.so`, no full versions.
+/// The names that programs open, such as `libcuda.so.1` and `libcuda.so`, without full versions.
 fn libraries(root: &Root, dir: &Path) -> Vec<String> {
     let entries = root.read_dir(dir, MAX_ENTRIES).unwrap_or_default();
     let mut lookups = Lookups::new(root, 16, MAX_WORK);

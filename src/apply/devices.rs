@@ -11,8 +11,8 @@ use crate::sys::mount::{Detached, Placed};
 use crate::sys::process::close_together;
 use crate::sys::root::{Node, split};
 
-/// Binds each node to its place. A node that the engine has made already is left as it is.
-pub(super) fn add(container: &Container, devices: Vec<(Device, Option<Detached>)>) -> Result<()> {
+/// Binds each node to its path. A correct node that the engine made stays.
+pub(super) fn bind_nodes(container: &Container, devices: Vec<(Device, Option<Detached>)>) -> Result<()> {
     let mut dirs = container.own_dirs();
     let mut done = Vec::new();
     for (device, tree) in devices {
@@ -24,7 +24,9 @@ pub(super) fn add(container: &Container, devices: Vec<(Device, Option<Detached>)
             }
             dirs.get(dir).map_err(|e| refuse(&device, dir, &e))?;
             let why = "the container's definition has it, but the runtime has made no such node";
-            return Err(Error::new(Code::DeviceNode, what(), why).fix("mount nothing over /dev"));
+            return Err(
+                Error::new(Code::DeviceNode, what(), why).fix("remove the container's mount over /dev")
+            );
         };
         let parent = match dirs.get(dir) {
             Ok(parent) => parent,
@@ -59,8 +61,9 @@ fn is_there(container: &Container, device: &Device) -> Result<bool> {
     }
 }
 
-/// What the host's node may be bound over: an empty file, or, in the `/dev` that the runtime has just made, a node with the
-/// number that the device had before its driver was loaded again. Engines keep what they once found for a CDI device.
+/// Checks that a node may be bound over `node`: an empty file, or a device of another number on the
+/// runtime's own `/dev`. Engines cache a CDI device's number, and a reloaded driver may have a new
+/// one.
 fn check_placeholder(container: &Container, node: &Node, device: &Device) -> Result<()> {
     let empty = node.kind() == FileType::RegularFile && node.stat().st_size == 0;
     let stale = node.kind() == FileType::CharacterDevice && container.on_tmpfs(node).unwrap_or(false);
@@ -70,7 +73,7 @@ fn check_placeholder(container: &Container, node: &Node, device: &Device) -> Res
     Err(Error::new(
         Code::UnsafePath,
         format!("device node {} in the container", device.path.display()),
-        "the image has something else of that name",
+        "the image has another file of that name",
     ))
 }
 
@@ -85,7 +88,7 @@ fn refuse(device: &Device, at: &Path, e: &std::io::Error) -> Error {
                 at.display()
             ),
         )
-        .fix("do not mount over /dev, or make the node on the host first"),
+        .fix("remove the container's mount over /dev, or make the node in that volume"),
         Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR) => Error::new(
             Code::UnsafePath,
             what,
@@ -115,7 +118,7 @@ mod tests {
             gid: 0,
             reason: String::new(),
         };
-        let refused = add(&container, vec![(device, None)]).unwrap_err();
+        let refused = bind_nodes(&container, vec![(device, None)]).unwrap_err();
         assert_eq!(refused.code(), Code::DeviceNode);
         assert!(refused.to_string().contains("made no such node"), "{refused}");
         assert!(

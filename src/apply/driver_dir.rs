@@ -1,4 +1,5 @@
-//! The driver directory: one tmpfs that only nvoci has touched, attached at one place of the rootfs.
+//! The driver directory: a tmpfs that nvoci makes and attaches at one place of the rootfs,
+//! `/usr/local/nvidia` in most images.
 
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
@@ -14,10 +15,11 @@ use crate::sys::process::close_together;
 use crate::sys::root::{Node, split};
 use crate::vocabulary::{LAST_RESORTS, RECORD};
 
-/// Room for links, generated text and the record; driver files are bound and take none.
+/// Room for links, generated texts and the record, in bytes. Driver files are bound and take no
+/// room.
 const SIZE: u64 = 4 << 20;
 
-/// Descriptors that are kept to be closed together.
+/// The most descriptors that are kept open to be closed together.
 const MAX_OPEN: usize = 128;
 
 /// The attached driver directory.
@@ -27,22 +29,22 @@ pub(super) struct DriverDir {
     pub(super) path: PathBuf,
     /// Its root.
     pub(super) top: Node,
-    /// Directories below it, each looked up once: dozens of files share a few.
+    /// Directories below it by path: dozens of files share a few.
     dirs: RefCell<Vec<(PathBuf, Rc<Node>)>>,
 }
 
-/// What [`DriverDir::attach`] found.
+/// Result of [`DriverDir::attach`].
 #[derive(Debug)]
 pub(super) enum Attached {
     /// A new, empty directory.
     New(DriverDir),
-    /// An earlier hook of the same container was faster.
+    /// An earlier hook of this container has made the directory at this path.
     AlreadyThere(PathBuf),
 }
 
 impl DriverDir {
-    /// Attaches an empty tmpfs at the first of `candidates` that is free. What the image or a volume
-    /// has at a candidate is never covered.
+    /// Attaches an empty tmpfs at the first free path of `candidates`. Content of the image or of a
+    /// volume is never covered.
     pub(super) fn attach(
         container: &Container,
         candidates: &[PathBuf],
@@ -79,7 +81,7 @@ impl DriverDir {
             .fix("set `driver-dirs` in /etc/nvoci/config.toml to a path that is free in this image"))
     }
 
-    /// Binds the driver files. Returns what became of those that the container can do without.
+    /// Binds the driver files. Returns a warning for each optional file that cannot be bound.
     pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         let mut done = Vec::new();
@@ -99,7 +101,7 @@ impl DriverDir {
         Ok(warnings)
     }
 
-    /// Binds one file to its place. Returns what to close.
+    /// Binds one file to its place. Returns the descriptors to close.
     fn bind(&self, file: &DriverFile, tree: Detached) -> std::io::Result<Vec<OwnedFd>> {
         let dir = self.dir(&file.dir())?;
         let name = OsStr::new(&file.name);
@@ -126,7 +128,7 @@ impl DriverDir {
         Ok(())
     }
 
-    /// Writes a generated file at the top.
+    /// Writes a generated file at the directory's root, in place of an existing one.
     pub(super) fn write(&self, name: &str, data: &[u8]) -> std::io::Result<()> {
         let name = OsStr::new(name);
         match self.top.create_file(name, 0o444, data) {
@@ -135,13 +137,13 @@ impl DriverDir {
         }
     }
 
-    /// [`DriverDir::write`], and the file.
+    /// Writes a file as [`DriverDir::write`] does and returns it.
     pub(super) fn written(&self, name: &str, data: &[u8]) -> std::io::Result<Node> {
         self.write(name, data)?;
         self.top.child(name)
     }
 
-    /// The directory `path` below the driver directory, made where it is missing.
+    /// The directory `path` below the driver directory, made if it is missing.
     pub(super) fn dir(&self, path: &Path) -> std::io::Result<Rc<Node>> {
         let known = self
             .dirs
@@ -177,13 +179,13 @@ enum Found {
 
 impl Place {
     fn find(container: &Container, path: &Path, mounts: Option<&[PathBuf]>, only_tmpfs: bool) -> Found {
-        match Self::look(container, path, mounts, only_tmpfs) {
+        match Self::try_find(container, path, mounts, only_tmpfs) {
             Ok(found) => found,
             Err(e) => Found::Taken(Error::io(Code::System, "", &e).why().to_owned()),
         }
     }
 
-    fn look(
+    fn try_find(
         container: &Container,
         path: &Path,
         mounts: Option<&[PathBuf]>,
@@ -222,9 +224,10 @@ impl Place {
     }
 }
 
-/// Whether a mount is the driver directory of an earlier injection. A record alone proves nothing, since a volume can
-/// have one: ours is a tmpfs that only this container has, in a directory of its own, that the spec does not mount. Nothing runs in the
-/// container yet, so nobody else has mounted there.
+/// Whether `node` is the driver directory of an earlier injection. A record alone proves nothing,
+/// since a volume can have one. Ours is a tmpfs of this container alone, in a directory of its own,
+/// and not a mount of the definition; no program of the container runs yet that could have mounted
+/// it.
 fn is_injections(container: &Container, dir: &Path, node: &Node, mounts: &[PathBuf]) -> bool {
     let record = node.child(RECORD);
     let recorded = record.is_ok_and(|r| r.is_file() && r.stat().st_uid == node.stat().st_uid);

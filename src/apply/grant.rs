@@ -1,10 +1,11 @@
-//! Which devices nvoci gave a container, kept on the host: what is inside a container proves nothing, since whoever
-//! runs in it, or mounts a volume into it, can have written it.
+//! The devices that nvoci gave a container, recorded on the host. A file in the container proves
+//! nothing, since the container's processes and volumes can write it.
 //!
-//! A grant is a file in a directory that only root may enter, and is found by the container's mount namespace. The
-//! kernel uses the number of a namespace that is gone for a later one, so a grant also holds the time: every process
-//! of a later namespace began after it. The next grant for the same number replaces the file, so there are never
-//! more files than there were namespaces at once; `nvoci doctor container` removes those of namespaces that are gone.
+//! A grant is a file in a directory that only root may enter, named by the container's mount
+//! namespace (`4026532801.json`). The kernel reuses the number of a namespace that is gone, so a
+//! grant also holds the time: every process of a later namespace began after it. A new grant with
+//! the same number replaces the file; `nvoci doctor container` removes those of namespaces that are
+//! gone.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,28 +22,28 @@ use crate::vocabulary::DeviceNumber;
 
 use super::record;
 
-/// Where grants are kept.
+/// The directory of grants.
 pub const GRANTS_DIR: &str = "/run/nvoci/grants";
 
-/// The directory of grants, opened while the host's `/run` is in sight.
+/// The directory of grants, opened before the host's `/run` is out of reach.
 #[derive(Debug)]
 pub struct Grants {
     dir: Node,
 }
 
 impl Grants {
-    /// Opens the directory below `run`, making it where it is missing.
+    /// Opens the directory below `run`, and makes it if it is missing.
     ///
     /// # Errors
-    /// When it cannot be made (a user's engine), or others may enter it.
+    /// If it cannot be made (a user's engine), or others may enter it.
     pub fn below(run: &Node) -> io::Result<Self> {
         record::own_dir(run, "grants", 0o700).map(|dir| Self { dir })
     }
 
-    /// Keeps the grant of the container in this mount namespace.
+    /// Writes the grant of the container in this mount namespace.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn keep(&self, grant: &Grant) -> io::Result<()> {
         let name = file_name(grant.namespace.1);
         self.dir
@@ -50,12 +51,12 @@ impl Grants {
     }
 }
 
-/// The name of the file for a mount namespace's number.
+/// The file name for a mount namespace's inode number.
 pub fn file_name(inode: u64) -> OsString {
     format!("{inode}.json").into()
 }
 
-/// What a container was given.
+/// The devices of one container.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Grant {
     /// The engine's id of the container.
@@ -68,12 +69,12 @@ pub struct Grant {
     pub driver_dir: String,
     /// Path in the container and number of each node.
     pub devices: Vec<(PathBuf, DeviceNumber)>,
-    /// When, since the host was started.
+    /// When the grant was made, as time since the host's boot.
     pub time: Duration,
 }
 
 impl Grant {
-    /// What is given now.
+    /// A grant of `devices`, made now.
     pub fn new(container: &str, namespace: (u64, u64), spec: Option<&Spec>, devices: &[Device]) -> Self {
         Self {
             container: container.to_owned(),
@@ -97,7 +98,7 @@ impl Grant {
         })
     }
 
-    /// Reads what [`Grants::keep`] wrote.
+    /// Parses the text that [`Grants::keep`] wrote.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(text).ok()?;
         let text = |key: &str| value[key].as_str().map(str::to_owned);
@@ -118,7 +119,7 @@ impl Grant {
     }
 }
 
-/// The time since the host was started, as the start times of processes are counted.
+/// The time since the host's boot, on the clock of processes' start times.
 fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_read_again() {
+    fn a_kept_grant_is_read_back() {
         let grant = Grant {
             container: "a\"b\n".to_owned(),
             namespace: (4, 4_026_532_001),

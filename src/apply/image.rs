@@ -1,23 +1,27 @@
-//! What is read of an image: by a child that can do nothing else ([`crate::sys::reader`]), beside the work of this process.
+//! Reads an image through a child without rights ([`crate::sys::reader`]), in parallel with the
+//! parent.
 //!
 //! ```text
-//!  parent                                      child, without rights
-//!  ──────                                      ─────────────────────
-//!  Image::open ──────────────────────────────► enter the container's mount namespace, give up all rights
-//!  open and clone the driver's files           look at the place of the driver directory
+//!  parent                                      child
+//!  ──────                                      ─────
+//!  Image::open ──────────────────────────────► enter the container's namespace, drop all rights
+//!  open and clone the driver's files           look up the place of the driver directory
 //!  enter the container's mount namespace
-//!  Image::answers ◄─────────────────────────── Message::Ready
+//!  wait_ready ◄─────────────────────────────── Message::Ready
 //!  attach the driver directory                 preflight: Message::Findings
-//!  Image::driver_is_at ──────────────────────► CUDA compatibility libraries, missing libraries
-//!  bind the driver's files                     Message::Seen; the loader's configuration; extend or rebuild its cache for a driver
-//!  Image::findings, seen, loader ◄──────────── directory at its first candidate: Message::Cache (again, if it is at another)
+//!  send_driver_dir ──────────────────────────► find CUDA compatibility and missing libraries
+//!  bind the driver's files                     Message::Seen; then extend or rebuild the cache
+//!  recv_findings, recv_seen, recv_cache ◄───── for the likely driver directory: Message::Cache
+//!                                              (again if the driver directory is elsewhere)
 //! ```
 //!
-//! Neither waits for the other where it can go on: to wake a process takes as long as to bind ten files. But this process
-//! touches nothing of the image before the child has, whose end by a file system that never answers is no harm.
+//! Each side waits only for a message that it needs: waking a process takes as long as binding ten
+//! files. The parent touches nothing of the image before the child has, so a file system that never
+//! answers stops only the child.
 //!
-//! The parent trusts the child's messages no more than the image itself ([`super::message`] checks them): a value of one
-//! becomes a warning, the target of a link, or the content of a file in that image.
+//! The parent trusts the child's messages no more than the image itself (`message.rs`
+//! validates them). A value of one becomes a warning, the target of a link, or the content of a
+//! file in that image.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,25 +38,26 @@ use crate::sys::ns::MountNs;
 use crate::sys::reader::{MAX_MESSAGE, Port, Reader};
 use crate::sys::root::Root;
 
-/// The longest message but a cache or a scan, in bytes.
+/// The longest message that is not a cache or a scan, in bytes.
 const SHORT: usize = 1 << 20;
 
-/// The image of a container, read by a child.
+/// An image that a child reads.
 #[derive(Debug)]
 pub struct Image {
     reader: Reader,
-    /// Where the driver directory is elsewhere than the child has to think at first.
+    /// The driver directory is not at the child's first candidate.
     moved: bool,
 }
 
 impl Image {
-    /// Starts to read the image at `rootfs` for `plan`, in the mount namespace `namespace` or else the caller's. The child's
-    /// messages are due in this order: [`Self::answers`], [`Self::findings`] (what `preflight` returns in the child),
-    /// [`Self::seen`], [`Self::loader`].
+    /// Starts to read the image at `rootfs` for `plan`, in the mount namespace `namespace` or the
+    /// caller's own. The messages are due in this order: [`Self::wait_ready`],
+    /// [`Self::recv_findings`] (the result of `preflight`, which runs in the child),
+    /// `recv_seen`, `recv_cache`.
     ///
     /// # Errors
-    /// [`Code::System`] when there can be no child. If there is no such rootfs, [`Self::answers`] fails with [`Code::Image`]:
-    /// whoever opens it too has the better words.
+    /// [`Code::System`] if no child can be started. A rootfs that is missing makes
+    /// [`Self::wait_ready`] fail with [`Code::Image`]; [`Container::open_root`] reports its reason.
     pub fn open(
         rootfs: &Path,
         namespace: Option<&MountNs>,
@@ -63,11 +68,11 @@ impl Image {
             let _ = likely_dir(plan).map(|dir| root.resolve(dir));
             Message::Ready.send(port)?;
             Message::Findings(preflight(root)).send(port)?;
-            answer(root, plan, port)
+            send_answers(root, plan, port)
         })
     }
 
-    /// Starts a child that reads the image at `rootfs` and sends what `work` sends.
+    /// Starts a child that reads the image at `rootfs`; `work` sends its messages.
     ///
     /// # Errors
     /// As [`Image::open`].
@@ -81,54 +86,55 @@ impl Image {
             Container::open_root(rootfs).map_err(io::Error::other)
         };
         let reader = Reader::start(open, work).map_err(|e| {
-            Error::io(Code::System, "a process to read the image with", &e)
-                .fix("see the cause; a limit on processes (`--pids-limit`) must leave room for one")
+            Error::io(Code::System, "the child process that reads the image", &e)
+                .fix("raise the limit on processes (`--pids-limit`): one more must fit")
         })?;
         Ok(Self { reader, moved: false })
     }
 
-    /// The next message, of at most `max` bytes.
+    /// Receives the next message, of at most `max` bytes.
     ///
     /// # Errors
-    /// [`Code::Image`] when none comes in time, the child ends, or a check of [`super::message`] refuses it;
-    /// [`Code::TooLarge`] when the child was killed for what it uses.
-    fn next(&mut self, max: usize) -> Result<Message> {
+    /// [`Code::Image`] if none comes in time, the child ends, or [`super::message`] refuses it;
+    /// [`Code::TooLarge`] if the kernel killed the child at its limit of processor time or memory.
+    fn recv(&mut self, max: usize) -> Result<Message> {
         let bytes = self.reader.recv(max).map_err(|e| unreadable(&e))?;
         Message::receive(&bytes).map_err(|e| unreadable(&e.into()))
     }
 
-    /// Waits until the image's file system has answered to a look at the place of the driver directory.
+    /// Waits until the image's file system has answered a lookup of the driver directory's place.
     ///
     /// # Errors
-    /// As of [`Code::Image`]: no answer in time, or a message that is refused.
-    pub fn answers(&mut self) -> Result<()> {
-        match self.next(SHORT)? {
+    /// [`Code::Image`] and [`Code::TooLarge`], as for every message of the child.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        match self.recv(SHORT)? {
             Message::Ready => Ok(()),
             _ => Err(out_of_turn()),
         }
     }
 
-    /// What the preflight found.
+    /// Receives the preflight's findings.
     ///
     /// # Errors
-    /// As [`Self::answers`].
-    pub fn findings(&mut self) -> Result<Vec<PreflightFinding>> {
-        match self.next(SHORT)? {
+    /// As [`Self::wait_ready`].
+    pub fn recv_findings(&mut self) -> Result<Vec<PreflightFinding>> {
+        match self.recv(SHORT)? {
             Message::Findings(findings) => Ok(findings),
             _ => Err(out_of_turn()),
         }
     }
 
-    /// What the plan depends on.
-    pub(super) fn seen(&mut self) -> Result<Seen> {
-        match self.next(SHORT)? {
+    /// Receives the facts that the plan depends on.
+    pub(super) fn recv_seen(&mut self) -> Result<Seen> {
+        match self.recv(SHORT)? {
             Message::Seen(seen) => Ok(seen),
             _ => Err(out_of_turn()),
         }
     }
 
-    /// Sends the child where the driver directory is, in the container, and nothing more.
-    pub(super) fn driver_is_at(&mut self, path: &Path, plan: &Plan) -> Result<()> {
+    /// Sends the driver directory's path in the container, if it is not the likely one. The last
+    /// message to the child.
+    pub(super) fn send_driver_dir(&mut self, path: &Path, plan: &Plan) -> Result<()> {
         self.moved = likely_dir(plan) != Some(path);
         if self.moved {
             let sent = Message::DriverDir(path.to_owned()).send(self.reader.port());
@@ -138,42 +144,42 @@ impl Image {
         Ok(())
     }
 
-    /// The loader's new cache.
-    pub(super) fn loader(&mut self) -> Result<CacheOutcome> {
+    /// Receives the loader's new cache.
+    pub(super) fn recv_cache(&mut self) -> Result<CacheOutcome> {
         if self.moved {
-            self.cache()?;
+            self.next_cache()?;
         }
-        self.cache()
+        self.next_cache()
     }
 
-    fn cache(&mut self) -> Result<CacheOutcome> {
-        match self.next(MAX_MESSAGE)? {
+    fn next_cache(&mut self) -> Result<CacheOutcome> {
+        match self.recv(MAX_MESSAGE)? {
             Message::Cache(outcome) => Ok(outcome),
             _ => Err(out_of_turn()),
         }
     }
 
-    /// What a scan found.
-    pub(super) fn scan(&mut self) -> Result<Scanned> {
-        match self.next(MAX_MESSAGE)? {
+    /// Receives a scan.
+    pub(super) fn recv_scan(&mut self) -> Result<Scanned> {
+        match self.recv(MAX_MESSAGE)? {
             Message::Scanned(scanned) => Ok(scanned),
             _ => Err(out_of_turn()),
         }
     }
 
-    /// The CUDA compatibility libraries of a CDI hook.
-    pub(super) fn cuda_compat(&mut self) -> Result<Found> {
-        match self.next(SHORT)? {
+    /// Receives the CUDA compatibility libraries for a CDI hook.
+    pub(super) fn recv_cuda_compat(&mut self) -> Result<Found> {
+        match self.recv(SHORT)? {
             Message::CudaCompat(found) => Ok(found),
             _ => Err(out_of_turn()),
         }
     }
 }
 
-/// The child's part of [`Image::open`], after the preflight.
-fn answer(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
+/// The child's work for [`Image::open`], after the preflight.
+fn send_answers(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
     let seen = Seen {
-        preferred: cuda_compat::look_for(root, plan),
+        preferred: cuda_compat::find_preferred(root, plan),
         lacking: lacking(root, &plan.texts).collect(),
     };
     let seen = Message::Seen(seen);
@@ -183,7 +189,7 @@ fn answer(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
         _ => return Ok(()),
     };
     let send = |port: &mut Port, dir: &Path| Message::Cache(cache_for(root, dir, &plan)).send(port);
-    // Without a candidate there is none to be wrong about, but always a first answer.
+    // Without a candidate the parent always sends the directory, but it expects a first answer.
     send(port, likely_dir(&plan).unwrap_or_else(|| Path::new("/")))?;
     match port.recv_if_any(SHORT)?.as_deref().map(Message::receive) {
         Some(Ok(Message::DriverDir(dir))) => send(port, &dir),
@@ -193,20 +199,20 @@ fn answer(root: &Root, plan: &Plan, port: &mut Port) -> io::Result<()> {
     }
 }
 
-/// The loader's new cache for a driver directory `dir`.
+/// Computes the loader's new cache for a driver directory `dir`.
 fn cache_for(root: &Root, dir: &Path, plan: &Plan) -> CacheOutcome {
     updated(root, &first_dirs(dir, plan))
 }
 
-/// What the child reads of an image and what follows for the cache, without a child: for the fuzz targets.
+/// Does the child's work in this process, for the fuzz targets.
 #[doc(hidden)]
 pub fn cache_of(root: &Root, plan: &Plan) -> CacheOutcome {
-    let plan = cuda_compat::look_for(root, plan).plan(plan).into_owned();
+    let plan = cuda_compat::find_preferred(root, plan).plan(plan).into_owned();
     let _ = lacking(root, &plan.texts).count();
     cache_for(root, likely_dir(&plan).unwrap_or_else(|| Path::new("/")), &plan)
 }
 
-/// Where the driver directory will be in nearly all images.
+/// The driver directory's place in nearly all images.
 pub fn likely_dir(plan: &Plan) -> Option<&Path> {
     plan.driver_dirs.first().map(PathBuf::as_path)
 }
@@ -221,18 +227,16 @@ fn unreadable(e: &io::Error) -> Error {
         io::ErrorKind::TimedOut => Error::new(
             Code::Image,
             WHAT,
-            "a file system of the container does not answer",
+            "a file system of the container did not answer in time",
         ),
         io::ErrorKind::FileTooLarge => Error::new(
             Code::TooLarge,
             WHAT,
             "reading them takes more processor time or memory than they may",
         ),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => Error::new(
-            Code::Image,
-            WHAT,
-            "the process that reads them came to an early end",
-        ),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
+            Error::new(Code::Image, WHAT, "the child process that reads them ended early")
+        }
         _ => Error::io(Code::Image, WHAT, e),
     }
 }

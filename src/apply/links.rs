@@ -1,4 +1,4 @@
-//! Links in the rootfs to the driver directory: where a name is free, and nowhere else.
+//! Links in the rootfs to the driver directory, made only where a name is free.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,8 @@ use crate::plan::{LinkAt, RootfsLink};
 use crate::sys::mount::{Detached, Restrict};
 use crate::sys::root::split;
 
-/// Makes the links; what stands in the way is reported and left alone.
-pub(super) fn add(container: &Container, dir: &DriverDir, links: &[RootfsLink]) -> Vec<String> {
+/// Makes the links. Returns a warning for each name that is taken.
+pub(super) fn make_links(container: &Container, dir: &DriverDir, links: &[RootfsLink]) -> Vec<String> {
     let mut warnings = Vec::new();
     let lib_dir = library_dir(container);
     let mut dirs = container.own_dirs();
@@ -27,19 +27,22 @@ pub(super) fn add(container: &Container, dir: &DriverDir, links: &[RootfsLink]) 
         if link.elsewhere.as_ref().is_some_and(there) {
             continue;
         }
-        // Of a container's own path that stays what it is.
+        // The target is a path of the container and need not exist in our namespace.
         let target = dir.path.join(&link.to);
         match make(&mut dirs, &at, &target) {
             Ok(Made::Link | Made::Same) => {}
             Ok(Made::Taken) if link.cover => {
                 if let Err(e) = cover(container, dir, &at, &link.to) {
                     warnings.push(format!(
-                        "{} is the image's own and could not be covered: {e}",
+                        "{} is the image's own file, not the driver's, and could not be covered: {e}",
                         at.display()
                     ));
                 }
             }
-            Ok(Made::Taken) => warnings.push(format!("{} is the image's own", at.display())),
+            Ok(Made::Taken) => warnings.push(format!(
+                "{} is the image's own file, not the driver's",
+                at.display()
+            )),
             Err(e) => warnings.push(format!("no link at {}: {e}", at.display())),
         }
     }
@@ -66,8 +69,8 @@ fn make(dirs: &mut OwnDirs<'_>, at: &Path, target: &Path) -> std::io::Result<Mad
     }
 }
 
-/// Binds a driver file over a regular file of the image, or over the one in the same directory that links
-/// lead to, as in `libcuda.so.1 -> libcuda.so.470.57.02`.
+/// Binds a driver file over a regular file of the image, or over the file in the same directory
+/// that links lead to, as in `libcuda.so.1 -> libcuda.so.470.57.02`.
 fn cover(container: &Container, dir: &DriverDir, at: &Path, file: &Path) -> std::io::Result<()> {
     const MAX_LINKS: usize = 4;
     let (parent, name) = split(at)?;
@@ -92,8 +95,8 @@ fn cover(container: &Container, dir: &DriverDir, at: &Path, file: &Path) -> std:
     Ok(())
 }
 
-/// Where the image's distribution keeps 64-bit libraries: Debian's multiarch directory if it is there,
-/// else `/usr/lib64`, else `/usr/lib`.
+/// The 64-bit library directory of the image's distribution: Debian's multiarch directory if it
+/// exists, else `/usr/lib64`, else `/usr/lib`.
 fn library_dir(container: &Container) -> Option<PathBuf> {
     const MULTIARCH: &str = if cfg!(target_arch = "aarch64") {
         "/usr/lib/aarch64-linux-gnu"

@@ -1,4 +1,4 @@
-//! The dynamic loader's configuration: a `conf.d` file and a cache in which the driver comes first.
+//! The dynamic loader's configuration: a `conf.d` file, and a cache that lists the driver first.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -19,25 +19,25 @@ const EM_ARM: u16 = 40;
 const EM_X86_64: u16 = 62;
 const EM_AARCH64: u16 = 183;
 
-/// How the loader was told.
+/// The result of a change of the loader's configuration.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Told {
-    /// `merged`, `rebuilt` with the reason, or why there is no cache.
+pub(super) struct LoaderUpdate {
+    /// `merged`, `rebuilt` with the reason, or the reason for no cache.
     pub(super) how: String,
-    /// What could not be done.
+    /// The parts that failed.
     pub(super) warnings: Vec<String>,
 }
 
-/// The loader's new configuration, computed from the image as it was before anything of it changed: a
-/// library directory or `conf.d` that is newer than the cache is a reason not to trust the cache.
+/// The loader's new configuration, computed before anything of the image changes. A library
+/// directory or `conf.d` that is newer than the cache would be a reason to rebuild it.
 #[derive(Debug)]
 pub(super) struct Loader {
     pub(super) first: Vec<FirstDir>,
-    /// What the reader of the image made of it; nothing where there are no libraries.
+    /// The child's result; `None` if the plan has no libraries.
     pub(super) outcome: Option<CacheOutcome>,
 }
 
-/// The cache of an image in which `first` come first.
+/// Computes the cache of an image in which `first` come first.
 pub(super) fn updated(root: &Root, first: &[FirstDir]) -> CacheOutcome {
     updated_cache(root, &cache_update(first))
 }
@@ -53,36 +53,37 @@ pub fn cache_update(first: &[FirstDir]) -> Update<'_> {
 }
 
 impl Loader {
-    /// Makes `libcuda.so.1` resolve to the driver directory. Done last of all, so that the cache is newer
-    /// than what it describes and the next start of this container finds it current.
-    pub(super) fn write(self, container: &Container, dir: &DriverDir) -> Told {
+    /// Makes `libcuda.so.1` resolve to the driver directory. It runs last, so that the cache is
+    /// newer than the directories that it lists and the next start of this container finds it
+    /// current.
+    pub(super) fn write(self, container: &Container, dir: &DriverDir) -> LoaderUpdate {
         let Some(outcome) = self.outcome else {
-            return Told {
+            return LoaderUpdate {
                 how: "no libraries".to_owned(),
-                ..Told::default()
+                ..LoaderUpdate::default()
             };
         };
-        let mut told = Told {
+        let mut update = LoaderUpdate {
             how: describe(&outcome),
-            ..Told::default()
+            ..LoaderUpdate::default()
         };
-        told.warnings.extend(outcome.warnings);
+        update.warnings.extend(outcome.warnings);
         if outcome.how == How::None {
-            return told;
+            return update;
         }
         if let Err(e) = write_conf(container, &self.first) {
-            told.warnings.push(format!(
+            update.warnings.push(format!(
                 "{CONF_DIR}/{CONF} was not written ({e}): an `ldconfig` run in the container forgets the driver"
             ));
         }
         if let Err(e) = place(container, dir, Path::new(outcome.target), &outcome.bytes) {
-            told.warnings.push(format!(
+            update.warnings.push(format!(
                 "{} could not be placed ({e}): set LD_LIBRARY_PATH={}",
                 outcome.target,
                 dir.path.join(Place::Lib64.dir()).display()
             ));
         }
-        told
+        update
     }
 }
 
@@ -95,7 +96,7 @@ fn describe(outcome: &CacheOutcome) -> String {
     }
 }
 
-/// The directories that come first, with the driver directory at `dir`.
+/// The directories that come first in the cache, for a driver directory at `dir`.
 pub(super) fn first_dirs(dir: &Path, plan: &Plan) -> Vec<FirstDir> {
     let mut dirs = Vec::new();
     for place in [Place::Lib64, Place::Lib32] {
@@ -153,7 +154,7 @@ pub(super) fn place(container: &Container, dir: &DriverDir, at: &Path, bytes: &[
         .own_dir(parent)
         .and_then(|d| write_if_changed(&d, name, bytes));
     let Err(why) = written else { return Ok(()) };
-    // A volume, or a file system that cannot be written to: a file of ours over the image's.
+    // A volume or a read-only file system: bind a file of ours over the image's.
     let parent = container.root().resolve(parent)?;
     match parent.child(name) {
         Ok(there) if there.is_file() => {
@@ -165,7 +166,7 @@ pub(super) fn place(container: &Container, dir: &DriverDir, at: &Path, bytes: &[
     }
 }
 
-/// A restarted container has the right file already.
+/// Writes a file unless it has this content already, as in a restarted container.
 pub(super) fn write_if_changed(dir: &Node, name: &OsStr, bytes: &[u8]) -> std::io::Result<()> {
     if let Ok(there) = dir.child(name)
         && there.is_file()

@@ -1,8 +1,9 @@
 //! The messages between the process that reads an image and its parent.
 //!
-//! The reader parses an attacker's bytes, so the parent takes each message for an attacker's: its length is limited before
-//! it is parsed, its lists are limited while they are, and each value passes a check below before a [`Message`] has it.
-//! [`Wire`] is the form in the pipe, which serde and postcard serialise; it borrows from the bytes that were received.
+//! The child parses untrusted bytes, so the parent validates each message as if an attacker had
+//! sent it. It bounds the length before it parses, the lists while it parses, and checks each value
+//! before it builds a [`Message`]. For example, a link's name must be one component. [`Wire`] is
+//! the form in the pipe; it borrows from the received bytes.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -19,16 +20,16 @@ use crate::error::Line;
 use crate::ldso::{CacheOutcome, Change, How, Warnings, cache_place};
 use crate::sys::reader::{Port, parse};
 
-/// What an image has that the plan depends on.
+/// The facts of an image that the plan depends on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Seen {
     /// Its CUDA compatibility libraries.
     pub(super) preferred: Preferred,
-    /// For each of the plan's texts, whether a library is missing that it is about.
+    /// For each of the plan's texts, whether the image misses a library that the text names.
     pub(super) lacking: Vec<bool>,
 }
 
-/// A scan with all that follows from it.
+/// A scan with its consequences.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Scanned {
     /// Directories that the image's configuration does not name yet.
@@ -39,15 +40,15 @@ pub(super) struct Scanned {
     pub(super) outcome: CacheOutcome,
 }
 
-/// Findings of the preflight.
+/// The most findings of a preflight.
 const MAX_FINDINGS: usize = 256;
-/// Texts of a plan: there are three.
+/// The most texts of a plan; real ones have three.
 const MAX_TEXTS: usize = 64;
-/// Lines of warnings; [`Warnings`] keeps fewer.
+/// The most lines of warnings; [`Warnings`] keeps fewer.
 const MAX_WARNINGS: usize = 1024;
-/// Directories that a CDI hook names.
+/// The most directories that a CDI hook names.
 const MAX_DIRS: usize = 4096;
-/// Links that a scan wants made or removed.
+/// The most links that a scan adds or removes.
 const MAX_CHANGES: usize = 1 << 16;
 
 /// One message.
@@ -55,39 +56,39 @@ const MAX_CHANGES: usize = 1 << 16;
 pub(super) enum Message {
     /// The image's file system answers.
     Ready,
-    /// What the preflight found, the worst first.
+    /// The preflight's findings, the worst first.
     Findings(Vec<PreflightFinding>),
-    /// What the plan depends on.
+    /// The facts that the plan depends on.
     Seen(Seen),
     /// The loader's new cache.
     Cache(CacheOutcome),
-    /// What a scan found.
+    /// The result of a scan.
     Scanned(Scanned),
-    /// The CUDA compatibility libraries that a CDI hook looks for.
+    /// The CUDA compatibility libraries for a CDI hook.
     CudaCompat(Found),
-    /// From the parent: where the driver directory is.
+    /// From the parent: the driver directory's path.
     DriverDir(PathBuf),
 }
 
-/// What keeps a container from computing.
+/// A reason for which programs of the container cannot compute.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PreflightFinding {
     /// Whether the container cannot work, so that a policy may refuse it.
     pub is_failure: bool,
-    /// What it is about.
+    /// The thing at fault.
     pub subject: String,
-    /// What is wrong.
+    /// The cause.
     pub cause: String,
-    /// What to do.
+    /// The command or edit that helps.
     pub fix: String,
-    /// All of it, as a warning shows it.
+    /// The whole finding as one line of a warning.
     pub line: String,
 }
 
-/// Why a message was refused.
+/// The reason for refusing a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Refused {
-    /// It is not of the form of a message.
+    /// The bytes do not parse.
     Form,
     /// A name is empty, `.`, `..` or has a slash or a NUL.
     Name,
@@ -97,7 +98,7 @@ pub(super) enum Refused {
     CachePlace,
     /// A library's name is not a library's.
     LibraryName,
-    /// It is another message than the one that is due.
+    /// The message is not the one that is due.
     OutOfTurn,
 }
 
@@ -124,12 +125,12 @@ impl Message {
     /// Writes the message to the other process.
     ///
     /// # Errors
-    /// What writing to the pipe gives.
+    /// Those of writing to the pipe.
     pub(super) fn send(&self, port: &mut Port) -> io::Result<()> {
         port.send(&Wire::of(self))
     }
 
-    /// Parses and checks a message that was received.
+    /// Parses and validates a received message.
     pub(super) fn receive(bytes: &[u8]) -> Result<Self, Refused> {
         let wire: Wire<'_> = parse(bytes).map_err(|_| Refused::Form)?;
         wire.check()
@@ -361,7 +362,7 @@ impl<'m> WireChange<'m> {
     }
 }
 
-/// A single name: no link is made or removed in another directory than its own.
+/// One component, so that a link is made or removed in its own directory only.
 fn file_name(name: Bytes<'_>) -> Result<OsString, Refused> {
     let special = matches!(name.0, b"" | b"." | b"..");
     if special || name.0.iter().any(|b| matches!(b, b'/' | 0)) {
@@ -370,7 +371,7 @@ fn file_name(name: Bytes<'_>) -> Result<OsString, Refused> {
     Ok(OsStr::from_bytes(name.0).to_owned())
 }
 
-/// A path in the container, from its root. It is looked up in that root, so a `..` does no harm.
+/// A path from the container's root. It is resolved in that root, so a `..` cannot leave it.
 fn absolute_path(path: Bytes<'_>) -> Result<PathBuf, Refused> {
     if path.0.first() != Some(&b'/') || path.0.contains(&0) || path.0.len() >= libc::PATH_MAX as usize {
         return Err(Refused::Path);
@@ -378,7 +379,7 @@ fn absolute_path(path: Bytes<'_>) -> Result<PathBuf, Refused> {
     Ok(PathBuf::from(OsStr::from_bytes(path.0)))
 }
 
-/// The name of a file that may be linked to as a library.
+/// A file name that may be linked to as a library.
 fn library_name(name: Bytes<'_>) -> Result<OsString, Refused> {
     let name = file_name(name).map_err(|_| Refused::LibraryName)?;
     if !name.as_bytes().starts_with(b"lib") {
@@ -387,7 +388,7 @@ fn library_name(name: Bytes<'_>) -> Result<OsString, Refused> {
     Ok(name)
 }
 
-/// A text for a person: one line without control characters, of bounded length.
+/// One line of bounded length without control characters.
 fn one_line(text: &str) -> String {
     Line(text).to_string()
 }
@@ -414,7 +415,8 @@ impl<'de: 'm, 'm> Deserialize<'de> for Bytes<'m> {
     }
 }
 
-/// A list of at most `MAX` elements. More are an error before they are kept, whatever length is announced.
+/// A list of at most `MAX` elements. The parser fails at the first one more, whatever length the
+/// message announces.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 struct List<T, const MAX: usize>(Vec<T>);

@@ -1,4 +1,4 @@
-//! The only code that changes anything: a container's rootfs or its OCI spec.
+//! Changes containers: a rootfs or an OCI spec. No other module writes to one.
 
 pub mod cdi_hooks;
 mod container;

@@ -1,4 +1,5 @@
-//! What `/proc/driver/nvidia` tells the container.
+//! Covers files of the container's `/proc/driver/nvidia` that show more than the container was
+//! given.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd as _;
@@ -11,10 +12,10 @@ use crate::sys::mount::{Detached, Restrict};
 use crate::sys::root::Node;
 use crate::vocabulary::PciAddress;
 
-/// Covers `params`, and `gpus` where not all of them are the container's.
+/// Covers `params`, and `gpus` if the container has not all GPUs.
 ///
-/// Optional: what goes wrong is returned as a warning. The container's `/proc` is a mount of the
-/// runtime's; anything else there is the image's and is left alone.
+/// A failure becomes a warning. The container's `/proc` is a mount that the runtime made; any other
+/// file system there is the image's and stays as it is.
 pub(super) fn cover(container: &Container, dir: &DriverDir, plan: &Plan) -> Vec<String> {
     let mut warnings = Vec::new();
     let Ok(proc) = procfs(container) else {
@@ -36,7 +37,7 @@ pub(super) fn cover(container: &Container, dir: &DriverDir, plan: &Plan) -> Vec<
     warnings
 }
 
-/// The container's `/proc`, if it is one.
+/// The container's `/proc`, if it is a procfs.
 pub(super) fn procfs(container: &Container) -> std::io::Result<Node> {
     let node = container.root().resolve("/proc")?;
     if rustix::fs::fstatfs(node.as_fd())?.f_type != rustix::fs::PROC_SUPER_MAGIC {

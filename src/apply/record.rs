@@ -1,5 +1,5 @@
-//! What was done for a container, kept in its driver directory; and what was refused, kept in
-//! `/run/nvoci/errors`, since some runtimes throw a hook's messages away.
+//! The record of an injection, in the container's driver directory, and records of refusals, in
+//! `/run/nvoci/errors`, since some runtimes discard a hook's messages.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,20 +15,20 @@ use crate::sys::owned;
 use crate::sys::root::Node;
 use crate::vocabulary::or_empty;
 
-/// Where nvoci keeps what only matters until the next boot.
+/// The directory of state that lasts until the next boot.
 pub const RUN_DIR: &str = "/run/nvoci";
-/// Where refusals are kept.
+/// The directory of refusals.
 pub const ERRORS_DIR: &str = "/run/nvoci/errors";
 
-/// At most so many refusals are kept; the oldest go first.
+/// The most refusals that are kept; the oldest are removed first.
 const MAX_ERRORS: usize = 64;
 
-/// What an injection did.
+/// The result of an injection.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// The driver directory in the container.
     pub driver_dir: String,
-    /// How the loader was told.
+    /// The result of the loader's update.
     pub loader: String,
     /// Device nodes of the container.
     pub devices: Vec<String>,
@@ -36,16 +36,16 @@ pub struct Record {
     pub cuda_compat: Option<String>,
     /// Number of driver files.
     pub files: usize,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// An earlier hook of the same container had done everything.
+    /// An earlier hook of this container had done everything.
     pub already_there: bool,
     /// Time from reading the request to the end.
     pub took: Duration,
 }
 
 impl Record {
-    /// The record as the doctor reads it.
+    /// The record in the form that the doctor reads.
     pub fn to_json(&self, plan: &Plan) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -65,24 +65,24 @@ impl Record {
     }
 }
 
-/// The directory of refusals, opened while the host's `/run` is in sight.
+/// The directory of refusals, opened before the host's `/run` is out of reach.
 #[derive(Debug)]
 pub struct Errors {
     dir: Node,
 }
 
 impl Errors {
-    /// Opens the directory, making it where it is missing.
+    /// Opens the directory, and makes it if it is missing.
     pub fn open() -> io::Result<Self> {
         Self::below(&run_dir()?)
     }
 
-    /// Opens the directory below `run`, making it where it is missing.
+    /// Opens the directory below `run`, and makes it if it is missing.
     pub fn below(run: &Node) -> io::Result<Self> {
         own_dir(run, "errors", 0o755).map(|dir| Self { dir })
     }
 
-    /// Keeps a refusal for container `id`.
+    /// Records a refusal for container `id`.
     pub fn keep(&self, id: &str, error: &Error) -> io::Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let text = json!({
@@ -119,24 +119,25 @@ impl Errors {
     }
 }
 
-/// What [`keep`] kept as `name`, if it has at most `max` bytes: nothing that somebody else could have written.
+/// Reads the text that [`keep`] wrote as `name`, if it has at most `max` bytes and only root can
+/// have written it.
 pub fn kept(name: &str, max: u64) -> Option<String> {
     let node = owned::find(&Path::new(RUN_DIR).join(name)).ok()??;
     String::from_utf8(node.read(max).ok()?).ok()
 }
 
-/// Keeps a text as `name` in [`RUN_DIR`], made where it is missing.
+/// Writes a text as `name` into [`RUN_DIR`], which is made if it is missing.
 ///
 /// # Errors
-/// When the directory cannot be made or belongs to somebody else, or the file cannot be written.
+/// If the directory cannot be made or belongs to another user, or the file cannot be written.
 pub fn keep(name: &str, text: &str) -> io::Result<()> {
     run_dir()?.write_file(OsStr::new(name), 0o644, text.as_bytes())
 }
 
-/// [`RUN_DIR`], made where it is missing.
+/// [`RUN_DIR`], made if it is missing.
 ///
 /// # Errors
-/// When it cannot be made or belongs to somebody else.
+/// If it cannot be made or belongs to another user.
 pub fn run_dir() -> io::Result<Node> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if let Ok(fd) = rustix::fs::open(RUN_DIR, flags, Mode::empty()) {
@@ -150,8 +151,8 @@ pub fn run_dir() -> io::Result<Node> {
     own_dir(&run, "nvoci", 0o755)
 }
 
-/// The directory `name` of `parent`, made with `mode` where it is missing. One that somebody else could have made before us,
-/// or has more rights to than that, is not trusted with anything.
+/// The directory `name` of `parent`, made with `mode` if it is missing. It fails if another user
+/// owns it, or if others have more rights to it than `mode`.
 pub(super) fn own_dir(parent: &Node, name: &str, mode: u32) -> io::Result<Node> {
     let dir = match parent.child(name) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => parent.mkdir(OsStr::new(name), mode)?,
@@ -160,7 +161,7 @@ pub(super) fn own_dir(parent: &Node, name: &str, mode: u32) -> io::Result<Node> 
     trusted(dir, mode)
 }
 
-/// `dir`, if it is a directory of ours that nobody has more rights to than `mode`.
+/// Returns `dir` if it is our directory and gives nobody more rights than `mode`.
 fn trusted(dir: Node, mode: u32) -> io::Result<Node> {
     if !dir.is_dir() {
         return Err(rustix::io::Errno::NOTDIR.into());
@@ -172,7 +173,7 @@ fn trusted(dir: Node, mode: u32) -> io::Result<Node> {
     Ok(dir)
 }
 
-/// A container id as a file name: runtimes allow more in an id than belongs in one.
+/// A container id as a file name; an id may have characters that a file name must not.
 fn file_name(id: &str) -> String {
     const MAX: usize = 128;
     let safe = |c: char| {

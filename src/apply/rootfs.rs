@@ -13,8 +13,8 @@
 //!                                  record, seal
 //! ```
 //!
-//! Everything on the left is done before anything of the container is touched, so a host that cannot
-//! meet the request leaves the container as it was.
+//! Everything on the left happens before nvoci touches the container, so a host that cannot meet
+//! the request leaves the container unchanged.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -33,27 +33,27 @@ use crate::sys::mount::{Restrict, seal};
 use crate::sys::mountinfo::MountTable;
 use crate::vocabulary::RECORD;
 
-/// The rootfs to apply to.
+/// The rootfs to change.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The rootfs, an absolute path of the mount namespace that the caller is in.
     pub rootfs: PathBuf,
-    /// Where the spec mounts a tmpfs.
+    /// Places at which the spec mounts a tmpfs.
     pub tmpfs: Vec<PathBuf>,
-    /// Where the spec mounts anything; `None` where there is no spec.
+    /// Places of all the spec's mounts; `None` without a spec.
     pub mounts: Option<Vec<PathBuf>>,
-    /// The host's mounts, where the caller's own namespace may not list them.
+    /// The host's mounts, if the caller's own namespace may not list them.
     pub host: Option<MountTable>,
     /// The SELinux label of the container's files.
     pub mount_label: Option<String>,
 }
 
-/// Applies `plan`. The caller is in the container's mount namespace; `image` was opened there for the same plan. `first`
-/// hears what is said of the image before what is needed here, and makes warnings of it.
+/// Applies `plan`. The caller is in the container's mount namespace, where it opened `image` for
+/// the same plan. `first` receives the preflight's findings and returns them as warnings.
 ///
 /// # Errors
-/// When something that the request needs cannot be done; the runtime must then give up the container,
-/// and with its mount namespace all that was mounted goes.
+/// If a part that the request needs fails. The runtime then gives up the container, and the kernel
+/// removes all our mounts with its mount namespace.
 pub fn apply(
     plan: &Plan,
     sources: Sources,
@@ -95,10 +95,10 @@ pub fn apply(
         }
     };
     record.driver_dir = dir.path.display().to_string();
-    image.driver_is_at(&dir.path, plan)?;
+    image.send_driver_dir(&dir.path, plan)?;
     record.warnings.extend(dir.fill(sources.files)?);
     record.warnings.extend(first(&mut image)?);
-    let seen = image.seen()?;
+    let seen = image.recv_seen()?;
     match &seen.preferred {
         Preferred::Nothing => {}
         Preferred::Refused(why) => record.warnings.push(why.clone()),
@@ -106,28 +106,28 @@ pub fn apply(
     }
     let plan = &*seen.preferred.plan(plan);
     dir.link(&plan.links)?;
-    devices::add(&container, sources.devices)?;
+    devices::bind_nodes(&container, sources.devices)?;
     record.warnings.extend(procfs::cover(&container, &dir, plan));
     record
         .warnings
         .extend(texts::write(&dir, &plan.texts, &seen.lacking));
-    // Until here nothing has changed a directory that libraries may be in: the child reads when they were changed.
+    // No library directory has changed so far; the child reads their modification times.
     let first = first_dirs(&dir.path, plan);
     let loader = Loader {
-        outcome: (!first.is_empty()).then(|| image.loader()).transpose()?,
+        outcome: (!first.is_empty()).then(|| image.recv_cache()).transpose()?,
         first,
     };
-    record.warnings.extend(trees::add(
+    record.warnings.extend(trees::attach_trees(
         &container,
         sources.trees,
         target.mount_label.as_deref(),
     )?);
     record
         .warnings
-        .extend(links::add(&container, &dir, &plan.rootfs_links));
-    let told = loader.write(&container, &dir);
-    record.loader = told.how;
-    record.warnings.extend(told.warnings);
+        .extend(links::make_links(&container, &dir, &plan.rootfs_links));
+    let update = loader.write(&container, &dir);
+    record.loader = update.how;
+    record.warnings.extend(update.warnings);
     record.took = started.elapsed();
     let text = record.to_json(plan).to_string();
     dir.write(RECORD, text.as_bytes())

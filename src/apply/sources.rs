@@ -1,5 +1,5 @@
-//! What is bound into the container: opened, checked and cloned on the host's side, before anything of
-//! the container is looked at. A source is never taken from the image.
+//! Opens, checks and clones the host's files for a container, before anything of the container is
+//! touched. No source is ever taken from the image.
 
 use std::cell::LazyCell;
 use std::path::Path;
@@ -16,11 +16,11 @@ use crate::sys::source::{Source, Use, Walk};
 pub struct Sources {
     /// Driver files with their places.
     pub(super) files: Vec<(DriverFile, Detached)>,
-    /// Device nodes; without a mount those that the runtime has made.
+    /// Device nodes, without a mount if the runtime has made the node.
     pub(super) devices: Vec<(Device, Option<Detached>)>,
     /// Directories with places of their own.
     pub(super) trees: Vec<TreeSource>,
-    /// Files that were left out, and why.
+    /// Optional files that were left out, with the reason.
     pub(super) warnings: Vec<String>,
 }
 
@@ -34,12 +34,12 @@ pub(super) struct TreeSource {
 }
 
 impl Sources {
-    /// Opens and checks every source of `plan`. `made` says whether the runtime has made a device's node by then: a mount
-    /// that is not needed is given back only when no processor can be using it, and the kernel waits for that.
+    /// Opens and checks every source of `plan`. `made` returns whether the runtime makes a device's
+    /// node itself: an unused clone is not free, since closing it waits for an RCU grace period.
     ///
     /// # Errors
-    /// When a required file or a device is missing, is of the wrong type or number, or could have been
-    /// changed by somebody other than root. Optional files with such faults become warnings.
+    /// If a required file or a device is missing, has the wrong type or number, or a user other
+    /// than root could have changed it. An optional file with such a fault becomes a warning.
     pub fn open(plan: &Plan, roots: &Roots, made: impl Fn(&Device) -> bool) -> Result<Self> {
         let mut sources = Self {
             files: Vec::new(),
@@ -80,15 +80,15 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Each device with the SELinux label of the host's node, or `None` where the runtime has made the node. The host's
-    /// `/proc` must still be in sight.
+    /// Each device with the SELinux label of the host's node, or `None` where the runtime has made
+    /// the node. The labels are read through the host's `/proc`, so call this before it is hidden.
     pub fn labelled_devices(&self) -> impl Iterator<Item = (&Device, Option<String>)> {
         let mounts = self.devices.iter();
         mounts.map(|(device, mount)| (device, mount.as_ref().and_then(Detached::selinux_label)))
     }
 }
 
-/// What is said of a file that a container can do without.
+/// The warning for an optional file.
 fn left_out(name: &str, e: &Error) -> String {
     format!("{} was left out: {e}", Escaped(name))
 }

@@ -1,5 +1,5 @@
-//! Applies a plan to an OCI spec: the devices, where the low-level runtime and systemd know of them, and
-//! one hook, which brings the files when the container is created.
+//! Applies a plan to an OCI spec. It adds the devices, so that the low-level runtime and systemd
+//! allow them, and one hook, which binds the files when the container is created.
 
 use std::path::Path;
 
@@ -8,22 +8,23 @@ use crate::oci::{Access, DeviceKind, DeviceRule, DeviceSpec, Hook, HookSpec, Rul
 use crate::plan::{Device, Plan};
 use crate::sys::ns::in_user_namespace;
 
-/// Where the hook is installed; a container definition outlives the build that wrote it.
+/// The hook's installed path. A definition outlives the build that wrote it, so the path must not
+/// change.
 pub const HOOK_PATH: &str = "/usr/bin/nvoci";
 
-/// Names under which a hook would inject a second time: Docker's `--gpus` and a hooks directory add them.
+/// Programs that inject a second time; Docker's `--gpus` and hooks directories add them.
 const HOOK_NAMES: [&str; 2] = ["nvidia-container-runtime-hook", "nvidia-container-toolkit"];
 
-/// What the hook entry is called with at a stage. `--devices-in-spec` tells it that the device nodes and
-/// their cgroup rules are the runtime's business.
+/// The hook's arguments at a stage. With `--devices-in-spec` the hook leaves device nodes and
+/// cgroup rules to the runtime.
 fn hook_args(stage: Stage) -> Vec<String> {
     ["nvoci", "hook", "--devices-in-spec", stage.key()]
         .map(str::to_owned)
         .to_vec()
 }
 
-/// Where the hook is called: in the container's mount namespace. But under a privileged engine a container
-/// with a user namespace of its own has nobody in it who may read the bundle; then from outside.
+/// The hook's stage: inside the container's mount namespace. Under a privileged engine nobody in a
+/// container with a user namespace may read the bundle, so the hook starts outside.
 fn hook_stage(spec: &Spec) -> Stage {
     if spec.has_user_namespace() && !in_user_namespace() {
         Stage::CreateRuntime
@@ -32,13 +33,14 @@ fn hook_stage(spec: &Spec) -> Stage {
     }
 }
 
-/// Edits `spec` so that the container gets what `plan` says; `hook` is this program, by an absolute path.
-/// Doing it twice changes nothing more.
+/// Edits `spec` so that the container gets the contents of `plan`. `hook` is the absolute path of
+/// this program. A second call changes nothing.
 pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -> Result<()> {
     let mounts = spec.mounts();
     for device in &plan.devices {
         let access = Access::RWM;
-        // Rootless Podman mounts the host's nodes; a runtime that made one on top would open the device.
+        // Rootless Podman mounts the host's nodes; a runtime that made one on top would open the
+        // device.
         if !mounts.iter().any(|m| Path::new(&m.destination) == device.path) {
             spec.add_device(&DeviceSpec {
                 path: device.path.to_string_lossy().into_owned(),
@@ -65,7 +67,7 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
     }
     remove_other_hooks(spec);
     let stage = hook_stage(spec);
-    // A hook without an environment gets the image's from an old runc.
+    // Old versions of runc give a hook without an environment the image's.
     let hook = HookSpec::new(
         hook.to_string_lossy(),
         hook_args(stage),
@@ -82,12 +84,12 @@ pub fn remove_other_hooks(spec: &mut Spec) {
     }
 }
 
-/// A node that not everybody may use, but its group may.
+/// A node that its group may use but not everybody.
 fn needs_group(device: &Device) -> bool {
     device.gid != 0 && device.mode & 0o006 != 0o006 && device.mode & 0o060 != 0
 }
 
-/// A hook that does what ours does. Ours itself stays where it is.
+/// Whether `hook` does the same as ours and is not ours.
 fn injects_again(hook: &Hook, stage: Stage) -> bool {
     let Some(name) = Path::new(&hook.path).file_name() else {
         return false;
@@ -148,7 +150,7 @@ mod tests {
     #[test]
     fn a_second_injection_goes_and_other_hooks_stay() {
         let mut s = spec();
-        // As a hooks directory adds it.
+        // The form that a hooks directory adds.
         for stage in [Stage::CreateRuntime, Stage::CreateContainer] {
             let args = ["nvoci", "hook", "createContainer"].map(str::to_owned).to_vec();
             s.add_hook(stage, &HookSpec::new("/usr/bin/nvoci", args, "PATH", "/bin"))

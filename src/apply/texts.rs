@@ -1,4 +1,4 @@
-//! Small files of the driver directory whose content the plan says.
+//! Small generated files of the driver directory, such as EGL's list of vendors.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::ldso::{LoaderEnv, resolve};
 use crate::plan::Text;
 use crate::sys::root::{Root, split};
 
-/// Writes them. All are optional: what goes wrong is returned as a warning.
+/// Writes the files. All are optional: a failure becomes a warning.
 pub(super) fn write(dir: &DriverDir, texts: &[Text], lacking: &[bool]) -> Vec<String> {
     let failed = |at: &Path, e: &std::io::Error| format!("{}: {e}", dir.path.join(at).display());
     let written = |text: &Text, lacking: bool| {
@@ -30,8 +30,8 @@ pub(super) fn write(dir: &DriverDir, texts: &[Text], lacking: &[bool]) -> Vec<St
         .collect()
 }
 
-/// For each text, whether the container's own loader, which knows nothing of the driver yet, misses a library that it is
-/// about.
+/// For each text, whether the container's own loader misses a library that the text names. The
+/// loader's configuration does not have the driver yet.
 pub(super) fn lacking(root: &Root, texts: &[Text]) -> impl Iterator<Item = bool> {
     let missing = |soname: &&str| resolve(root, soname, &LoaderEnv::default()).is_none();
     texts.iter().map(move |text| {

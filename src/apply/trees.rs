@@ -1,8 +1,8 @@
 //! Directories that must be at one absolute path of the container: WSL2's driver packages.
 //!
-//! The place may be inside a volume that shows the very same directory (`-v /usr/lib/wsl:/usr/lib/wsl`), and
-//! then there is nothing to do. What an image has at the place, most often what another tool left in it, is
-//! covered, and that is said: another path would be of no use.
+//! The path may be inside a volume that shows the same directory (`-v /usr/lib/wsl:/usr/lib/wsl`);
+//! then nothing is left to do. Other content of the image at the path, usually another tool's
+//! leftovers, is covered with a warning, since the driver works at no other path.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,11 +17,11 @@ use crate::plan::Tree;
 use crate::sys::mount::{Detached, Restrict, seal};
 use crate::sys::root::{Node, split};
 
-/// Room for the directories on the way to the places.
+/// Room for the directories on the way, in bytes.
 const SIZE: u64 = 1 << 20;
 
-/// Attaches the directories; returns what the user should know.
-pub(super) fn add(
+/// Attaches the directories. Returns warnings for the user.
+pub(super) fn attach_trees(
     container: &Container,
     sources: Vec<TreeSource>,
     label: Option<&str>,
@@ -50,15 +50,15 @@ pub(super) fn add(
         })?;
     }
     for way in ways {
-        seal(&way, Restrict::FILE).context(Code::Mount, || "directory in the container")?;
+        seal(&way, Restrict::FILE).context(Code::Mount, || "driver package directory in the container")?;
     }
     Ok(warnings)
 }
 
-/// The directory that a place is in: a small file system of ours, so that the image layer keeps no package's
-/// name, or the image's own directory where that has something in it.
+/// The directory that holds a tree's place: a tmpfs of ours, so that the image layer keeps no
+/// package's name, or the image's own directory if that is not empty.
 ///
-/// In a rootfs that cannot be written to, an empty directory on the way is enough.
+/// If the rootfs is read-only, an empty directory on the way is enough.
 fn way(container: &Container, dir: &Path, label: Option<&str>, ways: &mut Vec<Node>) -> io::Result<Node> {
     match container.own_dir(dir) {
         Ok(node) if !node.is_empty_dir()? => return Ok(node),
@@ -94,7 +94,7 @@ fn way(container: &Container, dir: &Path, label: Option<&str>, ways: &mut Vec<No
     descend(container.root().resolve(at)?, &missing)
 }
 
-/// Makes the rest of the way, whose last component comes first.
+/// Makes the rest of the path, whose last component comes first.
 fn descend(mut node: Node, missing: &[&OsStr]) -> io::Result<Node> {
     for name in missing.iter().rev() {
         node = node.mkdir(name, 0o755)?;
@@ -102,7 +102,7 @@ fn descend(mut node: Node, missing: &[&OsStr]) -> io::Result<Node> {
     Ok(node)
 }
 
-/// Whether both are on one file system: each that we make is one of its own.
+/// Whether both are on one file system; each tmpfs that we make is a separate one.
 fn is_on(way: &Node, node: &Node) -> bool {
     way.id().0 == node.id().0
 }
@@ -123,7 +123,7 @@ fn refuse(tree: &Tree, e: &io::Error) -> Error {
         Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR) => Error::new(
             Code::UnsafePath,
             what,
-            "something that is no plain directory is in the way",
+            "a link or special file of the image is in the way",
         ),
         _ => Error::io(Code::Mount, what, e),
     }

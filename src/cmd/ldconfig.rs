@@ -280,10 +280,10 @@ fn which(root: &Root, soname: &str, options: &Options) -> Result<ExitCode> {
             .resolve(path)
             .and_then(|node| node.open_read())
             .context(Code::File, what)?;
-        let info = ldso::read_soname_and_class(&file)
-            .ok_or_else(|| Error::new(Code::File, what(), "no dynamic ELF program or library"))?;
+        let info = ldso::elf::read(&file, ldso::elf::Want::All)
+            .map_err(|_| Error::new(Code::File, what(), "no dynamic ELF program or library"))?;
         env.abi = Some((info.machine, info.is_64));
-        env.asked_by = Some((path.clone(), info));
+        env.requester = Some((path.clone(), info));
     }
     let Some(found) = ldso::resolve(root, soname, &env) else {
         inject::say(&format!(

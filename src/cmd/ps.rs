@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::cli::{Command, Page, flag};
-use crate::containers::{Container, Holders, Process, driver_places, look};
+use crate::containers::{Container, GpuUsers, Process, driver_places, find_gpu_users};
 use crate::error::{Code, Escaped, IoContext as _, Result};
 use crate::host::{Gpu, Host, Roots};
 use crate::vocabulary::or_empty;
@@ -40,7 +40,7 @@ pub(super) static COMMAND: Command<Form> = Command {
 fn run(form: Form) -> Result<ExitCode> {
     let config = super::load_config(None)?;
     let places = driver_places(&config.driver_dirs);
-    let holders = look(Path::new("/proc"), &places).context(Code::System, || "/proc")?;
+    let holders = find_gpu_users(Path::new("/proc"), &places).context(Code::System, || "/proc")?;
     // Names for the numbers. A host whose driver is gone still has processes that hold it.
     let locations = super::locations(&config);
     let host = Roots::open(&locations).and_then(|roots| Host::discover(&roots, &locations));
@@ -63,7 +63,7 @@ pub(super) enum Form {
 }
 
 /// The answer as JSON. Keys are only ever added.
-fn to_json(holders: &Holders, gpus: &[Gpu]) -> Value {
+fn to_json(holders: &GpuUsers, gpus: &[Gpu]) -> Value {
     let named = |minors: &BTreeSet<u32>| -> Vec<Value> {
         let one = |minor: &u32| match gpus.iter().find(|g| g.minor == *minor) {
             Some(g) => json!({ "minor": minor, "index": g.index, "uuid": or_empty(g.uuid), "name": g.name }),
@@ -87,7 +87,7 @@ fn to_json(holders: &Holders, gpus: &[Gpu]) -> Value {
 }
 
 /// The answer for a person.
-fn table(holders: &Holders, gpus: &[Gpu]) -> String {
+fn table(holders: &GpuUsers, gpus: &[Gpu]) -> String {
     let mut lines = Vec::new();
     let row = |cells: [&str; 6]| {
         let [id, engine, pid, held, driver, user] = cells;
@@ -151,13 +151,13 @@ mod tests {
     use super::*;
     use crate::host::testhost::TestHost;
 
-    fn holders() -> Holders {
+    fn holders() -> GpuUsers {
         let process = |pid, command: &str| Process {
             pid,
             command: command.to_owned(),
             gpus: BTreeSet::from([0]),
         };
-        Holders {
+        GpuUsers {
             containers: vec![Container {
                 id: "3f2a".repeat(16),
                 engine: Some("docker"),
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn nothing_is_said_to_be_nothing() {
         assert_eq!(
-            table(&Holders::default(), &[]),
+            table(&GpuUsers::default(), &[]),
             "Nothing that runs here holds a GPU.\n"
         );
         assert!(COMMAND.parse(["--all".into()]).is_err());

@@ -1,7 +1,9 @@
-//! Who holds a GPU, as the kernel tells it: open descriptors, device nodes, mounts, cgroups. No state file is asked.
+//! Finds the containers and processes that use a GPU, from the kernel's facts: open descriptors,
+//! device nodes, mounts, cgroups. It reads no engine's state.
 //!
-//! Everything below a container's root is the container's to shape: it is walked in-root, every read is bounded, and a
-//! record counts only if it lies on the very tmpfs that the mount table shows at the driver directory.
+//! A container controls everything below its root. So nvoci resolves paths in that root, bounds
+//! every read, and accepts a record such as `/usr/local/nvidia/.nvoci.json` only on the tmpfs that
+//! the mount table shows at the driver directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,16 +20,18 @@ use crate::sys::procfs;
 use crate::sys::root::Root;
 use crate::vocabulary::{DeviceNumber, LAST_RESORTS, RECORD};
 
-/// The major number of NVIDIA's nodes, and the highest minor that is a GPU (Linux Documentation/admin-guide/devices.txt).
+/// The major number of NVIDIA's nodes, and the highest minor of a GPU (Linux
+/// Documentation/admin-guide/devices.txt).
 const NVIDIA: u32 = 195;
 const LAST_GPU: u32 = 253;
 
-/// What is read of a process or a container, at most.
+/// Limits on the bytes of a text and of a record, and on the entries of `/dev`.
 const MAX_TEXT: u64 = 4 << 20;
 const MAX_RECORD: u64 = 1 << 20;
 const MAX_ENTRIES: usize = 1 << 20;
 
-/// Every place where an injection may have put the driver: the configured ones, then the last resorts.
+/// Every path at which an injection may have put the driver: the configured ones, then the last
+/// resorts.
 pub fn driver_places(configured: &[PathBuf]) -> Vec<PathBuf> {
     let resorts = LAST_RESORTS.iter().map(PathBuf::from);
     configured.iter().cloned().chain(resorts).collect()
@@ -38,7 +42,7 @@ pub fn driver_places(configured: &[PathBuf]) -> Vec<PathBuf> {
 pub struct Process {
     /// Its number.
     pub pid: u32,
-    /// Its name, as it gave it to itself.
+    /// Its name, which a process chooses itself.
     pub command: String,
     /// Minor numbers.
     pub gpus: BTreeSet<u32>,
@@ -47,9 +51,9 @@ pub struct Process {
 /// A container that can open a GPU's node, or was given the driver.
 #[derive(Clone, Debug)]
 pub struct Container {
-    /// The engine's id; the last part of the cgroup where there is no such id.
+    /// The engine's id; the last part of the cgroup if that has no id.
     pub id: String,
-    /// `docker`, `podman`, `containerd`, `cri-o`, by its cgroup.
+    /// `docker`, `podman`, `containerd` or `cri-o`, from its cgroup.
     pub engine: Option<&'static str>,
     /// The path of its cgroup.
     pub cgroup: String,
@@ -57,49 +61,54 @@ pub struct Container {
     pub pid: u32,
     /// Minor numbers of the GPUs whose nodes it has.
     pub gpus: BTreeSet<u32>,
-    /// Where the driver is in it.
+    /// The driver directory in it.
     pub driver_dir: Option<PathBuf>,
-    /// The driver's version, as the injection recorded it.
+    /// The driver's version in the injection's record.
     pub driver: Option<String>,
-    /// All that the injection recorded.
+    /// The injection's record.
     pub record: Option<Value>,
     /// Its processes that use a GPU now.
     pub processes: Vec<Process>,
 }
 
-/// The whole answer.
+/// The users of this machine's GPUs.
 #[derive(Debug, Default)]
-pub struct Holders {
-    /// By their oldest processes.
+pub struct GpuUsers {
+    /// Sorted by their oldest processes.
     pub containers: Vec<Container>,
     /// Processes of the host itself.
     pub host: Vec<Process>,
-    /// Processes that could not be looked at.
+    /// The number of processes that could not be examined.
     pub unreadable: usize,
 }
 
-/// Looks at every process of `proc`. `driver_dirs` are the places where an injection may have put the driver.
-pub fn look(proc: &Path, driver_dirs: &[PathBuf]) -> io::Result<Holders> {
+/// Finds the GPUs' users among the processes of `proc`. `driver_dirs` are the possible driver
+/// directories.
+///
+/// # Errors
+/// If `proc` cannot be read.
+pub fn find_gpu_users(proc: &Path, driver_dirs: &[PathBuf]) -> io::Result<GpuUsers> {
     let own_root = id_of(Path::new("/"))?;
     let mut pids: Vec<u32> = fs::read_dir(proc)?
         .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     pids.sort_unstable();
-    let mut holders = Holders::default();
-    // By mount namespace: the one thing that all processes of a container share and no two containers do.
+    let mut users = GpuUsers::default();
+    // By mount namespace, which all processes of a container share and no two containers do.
     let mut containers: BTreeMap<PathBuf, Option<Container>> = BTreeMap::new();
     for pid in pids {
         let dir = proc.join(pid.to_string());
         let (Ok(namespace), Ok(root)) = (fs::read_link(dir.join("ns/mnt")), id_of(&dir.join("root/.")))
         else {
-            // A kernel thread or a process that has ended has none; one of somebody else's is not shown.
-            holders.unreadable += usize::from(is_forbidden(&dir));
+            // A kernel thread or an ended process has none, and another user's process hides its
+            // links.
+            users.unreadable += usize::from(is_forbidden(&dir));
             continue;
         };
         let open = open_gpus(&dir);
         // A service with private mounts still has the host's root.
         if root == own_root {
-            holders.host.extend(process(pid, &dir, open));
+            users.host.extend(process(pid, &dir, open));
             continue;
         }
         let container = containers
@@ -112,15 +121,15 @@ pub fn look(proc: &Path, driver_dirs: &[PathBuf]) -> io::Result<Holders> {
                 .push(user);
         }
     }
-    holders.containers = containers.into_values().flatten().collect();
-    holders.containers.sort_by_key(|c| c.pid);
-    Ok(holders)
+    users.containers = containers.into_values().flatten().collect();
+    users.containers.sort_by_key(|c| c.pid);
+    Ok(users)
 }
 
-/// The container that process `pid` is in, GPUs or not; `None` for a process of the host itself.
+/// The container of process `pid`, with or without GPUs; `None` for a process of the host itself.
 ///
 /// # Errors
-/// Why the process cannot be looked at.
+/// Those of reading the process.
 pub fn of_process(proc: &Path, pid: u32, driver_dirs: &[PathBuf]) -> io::Result<Option<Container>> {
     let dir = proc.join(pid.to_string());
     if id_of(&dir.join("root/."))? == id_of(Path::new("/"))? {
@@ -133,10 +142,10 @@ pub fn of_process(proc: &Path, pid: u32, driver_dirs: &[PathBuf]) -> io::Result<
     ))
 }
 
-/// The processes that share the mount namespace of `pid`, oldest number first.
+/// The processes that share the mount namespace of `pid`, lowest number first.
 ///
 /// # Errors
-/// Why the process cannot be looked at.
+/// Those of reading the process.
 pub fn members(proc: &Path, pid: u32) -> io::Result<Vec<u32>> {
     let namespace = fs::read_link(proc.join(pid.to_string()).join("ns/mnt"))?;
     let mut found: Vec<u32> = fs::read_dir(proc)?
@@ -149,32 +158,32 @@ pub fn members(proc: &Path, pid: u32) -> io::Result<Vec<u32>> {
     Ok(found)
 }
 
-/// A running container as its cgroup names it.
+/// A running container with the name of its cgroup.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Named {
     /// The engine's id.
     pub id: String,
     /// A process of it.
     pub pid: u32,
-    /// Who can have chosen the name, the most trusted first.
+    /// The possible author of the name.
     pub named_by: NamedBy,
 }
 
-/// Who can have made a cgroup of that name: whoever may write to a cgroup chooses names below it.
+/// The possible maker of a cgroup: a process that may write to a cgroup chooses the names below it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum NamedBy {
     /// The host's root alone.
     Root,
-    /// A user whose cgroups systemd has handed to them.
+    /// A user to whom systemd has delegated cgroups.
     User,
     /// A container, below its own cgroup.
     Container,
 }
 
-/// Every running container by its id and a process of it, GPUs or not.
+/// Every running container with its id and a process, with or without GPUs.
 ///
 /// # Errors
-/// When `proc` cannot be read.
+/// If `proc` cannot be read.
 pub fn running(proc: &Path) -> io::Result<Vec<Named>> {
     let own = id_of(Path::new("/"))?;
     let mut found = BTreeMap::new();
@@ -222,7 +231,8 @@ fn process(pid: u32, dir: &Path, gpus: BTreeSet<u32>) -> Option<Process> {
     })
 }
 
-/// The GPUs whose nodes a process has open. A name proves nothing, the number of the open node does; nothing is opened.
+/// The GPUs whose nodes a process has open, by device number, since a name proves nothing. Opens no
+/// node.
 fn open_gpus(dir: &Path) -> BTreeSet<u32> {
     let entries = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten();
     entries
@@ -303,7 +313,7 @@ fn nodes(root: &Root) -> BTreeSet<u32> {
     found
 }
 
-/// What an injection recorded in `place`, if a tmpfs is mounted there.
+/// The injection's record in `place`, if a tmpfs is mounted there.
 fn record(root: &Root, tmpfs: &[MountInfo], place: &Path) -> Option<Value> {
     let device: DeviceNumber = tmpfs
         .iter()
@@ -318,7 +328,8 @@ fn record(root: &Root, tmpfs: &[MountInfo], place: &Path) -> Option<Value> {
     serde_json::from_slice(&node.read(MAX_RECORD).ok()?).ok()
 }
 
-/// The cgroup that names a container: the device or systemd hierarchy's where there are several.
+/// The cgroup that has a container's name: that of the device or systemd hierarchy if there are
+/// several.
 fn cgroup(list: &[u8]) -> String {
     let mut found: Vec<ProcessCGroup> = procfs::cgroups(list).filter(|c| c.pathname != "/").collect();
     let of = |controller: &str| {
@@ -330,7 +341,7 @@ fn cgroup(list: &[u8]) -> String {
     named.map(|at| found.swap_remove(at).pathname).unwrap_or_default()
 }
 
-/// Prefixes by which engines name the scopes (or cgroups) of containers.
+/// Prefixes of engines' scopes (or cgroups) for containers.
 const ENGINES: [(&str, &str); 4] = [
     ("docker", "docker"),
     ("libpod", "podman"),
@@ -338,7 +349,7 @@ const ENGINES: [(&str, &str); 4] = [
     ("crio", "cri-o"),
 ];
 
-/// A container's id and engine by its cgroup path.
+/// A container's id and engine, from its cgroup's path.
 fn name(cgroup: &str) -> (String, Option<&'static str>) {
     let parts: Vec<&str> = cgroup.split('/').filter(|p| !p.is_empty()).collect();
     let split = |part: &str| {
@@ -367,7 +378,7 @@ fn name(cgroup: &str) -> (String, Option<&'static str>) {
     (id, engine.or_else(by_parent))
 }
 
-/// Who can have chosen the part of a cgroup's path that `id` is from.
+/// The possible maker of the component of a cgroup's path that has `id`.
 fn named_by(cgroup: &str, id: &str) -> NamedBy {
     let mut parts = cgroup.split('/').filter(|p| !p.is_empty());
     let above: Vec<&str> = parts.by_ref().take_while(|p| !p.contains(id)).collect();
@@ -388,7 +399,7 @@ fn named_by(cgroup: &str, id: &str) -> NamedBy {
     }
 }
 
-/// The name that a process gave to itself.
+/// The name that a process gave itself.
 fn name_of(dir: &Path) -> String {
     let name = procfs::read_most(dir.join("comm"), MAX_TEXT);
     String::from_utf8_lossy(&name).trim_end().to_owned()
@@ -402,7 +413,7 @@ mod tests {
     const ID: &str = "3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a";
 
     #[test]
-    fn engines_are_known_by_their_cgroups() {
+    fn engines_are_identified_by_their_cgroups() {
         for (path, engine) in [
             (format!("/docker/{ID}"), Some("docker")),
             (format!("/system.slice/docker-{ID}.scope"), Some("docker")),
@@ -465,7 +476,7 @@ mod tests {
         }
     }
 
-    /// One process in a root of its own, whose mount table says that a tmpfs is at the driver directory.
+    /// One process in a root of its own, whose mount table has a tmpfs at the driver directory.
     fn fake_proc(record: &str, device: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let p = dir.path().join("77");
@@ -483,7 +494,7 @@ mod tests {
         )
         .unwrap();
         fs::write(p.join("comm"), "python\n").unwrap();
-        // What others may mount takes nothing away from the rest, and is no line of its own.
+        // Mounts with odd names neither hide the others nor add a line.
         let hostile = b"5 8 0:1 / /\xff\xfe rw - tmpfs \xff rw\n\
             6 8 0:1 / /a\\0126\\0408\\0400:1\\040/\\040/usr/local/nvidia rw - tmpfs tmpfs rw\n\
             7 8 0:1 / /usr/local/nvidia/x rw - tmpfs tmpfs rw\n8 8 0:1 / /usr/local/nvidia rw - ext4 tmpfs rw\n\xff\n";
@@ -501,7 +512,7 @@ mod tests {
         let device = device_of(&std::env::temp_dir());
         let places = [PathBuf::from("/opt/nvidia"), PathBuf::from("/usr/local/nvidia")];
         let proc = fake_proc(r#"{"driver":"550.1"}"#, &device);
-        let found = look(proc.path(), &places).unwrap();
+        let found = find_gpu_users(proc.path(), &places).unwrap();
         assert_eq!(found.containers.len(), 1);
         let c = &found.containers[0];
         assert_eq!((c.id.as_str(), c.engine, c.pid), (ID, Some("docker"), 77));
@@ -514,7 +525,12 @@ mod tests {
             (&*"[".repeat(2 << 20), device.as_str()),
         ] {
             let proc = fake_proc(record, device);
-            assert!(look(proc.path(), &places).unwrap().containers.is_empty());
+            assert!(
+                find_gpu_users(proc.path(), &places)
+                    .unwrap()
+                    .containers
+                    .is_empty()
+            );
         }
     }
 
@@ -526,13 +542,18 @@ mod tests {
         fs::write(proc.path().join("secret"), "{}").unwrap();
         symlink("../../../../secret", &record).unwrap();
         let places = [PathBuf::from("/usr/local/nvidia")];
-        assert!(look(proc.path(), &places).unwrap().containers.is_empty());
+        assert!(
+            find_gpu_users(proc.path(), &places)
+                .unwrap()
+                .containers
+                .is_empty()
+        );
     }
 
     #[test]
     fn a_name_is_no_device() {
         let proc = fake_proc("{}", "0:1");
         symlink("/dev/null", proc.path().join("77/fd/3")).unwrap();
-        assert!(look(proc.path(), &[]).unwrap().containers.is_empty());
+        assert!(find_gpu_users(proc.path(), &[]).unwrap().containers.is_empty());
     }
 }

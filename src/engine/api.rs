@@ -1,4 +1,4 @@
-//! Asking a running Docker daemon (or Podman's service) over its socket.
+//! Queries a running Docker daemon, or Podman's service, over its socket.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// An answer takes no longer, or it does not come.
+/// The longest time for a whole answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// `/info` of a large daemon has some hundred kilobytes.
+/// The longest answer, in bytes; `/info` of a large daemon has some hundred kilobytes.
 const MAX_ANSWER: u64 = 8 << 20;
 
-/// What `DOCKER_HOST` makes of Docker's command line: the daemon that it talks to.
+/// The daemon that Docker's command line uses because of `DOCKER_HOST`.
 pub fn docker_host() -> Option<OsString> {
     std::env::var_os("DOCKER_HOST").filter(|h| !h.is_empty())
 }
 
-/// The JSON that a daemon answers to `GET path`.
+/// Sends `GET path` and returns the JSON of the answer.
 ///
-/// In HTTP/1.0, so that the answer is one piece that ends with the connection.
+/// The request is HTTP/1.0, so the answer is one piece that ends with the connection.
 ///
 /// # Errors
-/// Why the socket cannot be reached, `TimedOut`, or `InvalidData` with the daemon's own words.
+/// Those of reaching the socket, `TimedOut`, or `InvalidData` with the daemon's message.
 pub fn get(socket: &Path, path: &str) -> io::Result<Value> {
     let mut stream = UnixStream::connect(socket)?;
     let end = Instant::now() + PATIENCE;
@@ -57,16 +57,18 @@ fn parse(answer: &[u8]) -> io::Result<Value> {
     let end = answer
         .windows(4)
         .position(|w| w == b"\r\n\r\n")
-        .ok_or_else(|| bad("its answer is no HTTP"))?;
+        .ok_or_else(|| bad("its answer is not HTTP"))?;
     let (head, body) = answer.split_at(end + 4);
     let status = head.split(|b| *b == b' ').nth(1).unwrap_or_default();
     let value: Value =
-        serde_json::from_slice(body).map_err(|e| bad(&format!("its answer is no JSON: {e}")))?;
+        serde_json::from_slice(body).map_err(|e| bad(&format!("its answer is not JSON: {e}")))?;
     if status == b"200" {
         Ok(value)
     } else {
-        let word = value["message"].as_str().unwrap_or("it refused");
-        Err(bad(word))
+        let message = value["message"]
+            .as_str()
+            .unwrap_or("it refused the request without a message");
+        Err(bad(message))
     }
 }
 
@@ -85,9 +87,9 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = [0; 256];
-            let n = stream.read(&mut asked).unwrap();
-            assert!(asked[..n].starts_with(b"GET /info HTTP/1.0\r\n"));
+            let mut request = [0; 256];
+            let n = stream.read(&mut request).unwrap();
+            assert!(request[..n].starts_with(b"GET /info HTTP/1.0\r\n"));
             let _ = stream.write_all(answer);
         });
         let got = get(&socket, "/info");

@@ -1,11 +1,11 @@
-//! containerd's config.toml: a runtime of the CRI plugin, for configuration versions 1 to 4.
+//! containerd's config.toml: a runtime of the CRI plugin, such as `runtimes.nvidia`, for
+//! configuration versions 1 to 4.
 //!
-//! The file that already has the last word on the CRI plugin is edited in place; there is no drop-in
-//! of our own, unless a person names one (`sources::with_drop_in`).
-//! containerd before 2.0 replaces a plugin's whole table by that of a later import, so a
-//! drop-in would have to carry a copy of the user's CRI settings and hide every later change to
-//! them; with version 1 imports are not merged at all (the toolkit's drop-in there has no effect),
-//! and containerd 2.3 refuses a drop-in of a higher version than the main file. Editing in place is right for all of them.
+//! nvoci edits the file that decides on the CRI plugin, and adds no drop-in unless a
+//! person names one (`sources::with_drop_in`). containerd before 2.0
+//! replaces a plugin's whole table by that of a later import, so a drop-in would copy the user's
+//! CRI settings and hide later changes to them. With version 1 imports are not merged at all, and
+//! containerd 2.3 refuses a drop-in of a higher version than the main file.
 
 use serde_json::{Map, Value, json};
 
@@ -27,7 +27,7 @@ pub(super) fn plugin(version: i64) -> &'static str {
     }
 }
 
-/// The configuration version of a parsed file: one without `version` is 1, one without anything is new.
+/// The configuration version of a parsed file: 1 without `version`, `None` for an empty file.
 pub(crate) fn version(file: &Value) -> Option<i64> {
     match file.get("version").and_then(Value::as_i64) {
         Some(0) => Some(1),
@@ -43,17 +43,18 @@ pub(crate) fn cri(file: &Value) -> Option<&Value> {
     lookup(file, &["plugins", plugin(v), "containerd"])
 }
 
-/// Whether a parsed file says anything about the CRI plugin that holds runtimes.
+/// Whether a parsed file has the CRI plugin's table that holds runtimes.
 pub(super) fn has_cri(file: &Value) -> bool {
     version(file).is_some_and(|v| lookup(file, &["plugins", plugin(v)]).is_some())
 }
 
-/// Plans the registration in `current`, the text of the file that has the last word.
+/// Plans the registration in `current`, the text of the file that decides.
 ///
-/// `seen` is the `containerd` table that takes effect today where other files contribute to it.
+/// `seen` is the effective `containerd` table if other files contribute to it.
 ///
 /// # Errors
-/// [`Code::Engine`] when the file is not valid, or its default runtime is set in the way of before 1.3.
+/// [`Code::Engine`] if the file is not valid, or sets its default runtime in the form of containerd
+/// before 1.3.
 pub fn plan(file: &str, current: Option<&str>, seen: Option<&Value>, s: &Settings) -> Result<Edit> {
     let mut e = Editor::open(file, Format::Toml, current.unwrap_or_default())?;
     let desired = Desired::decide(file, e.value(), seen, s)?;
@@ -61,28 +62,28 @@ pub fn plan(file: &str, current: Option<&str>, seen: Option<&Value>, s: &Setting
     Ok(e.finish(desired.warnings))
 }
 
-/// What the file must hold after the registration, decided from what it holds before.
+/// The registration's contents of the file, decided from its present contents.
 struct Desired {
-    /// The version for a file that has none: every containerd from 1.3 on reads version 2.
+    /// The version for a file that has none: containerd reads version 2 from 1.3 on.
     version: Option<i64>,
     /// The name of the CRI plugin's runtime table.
     plugin: &'static str,
     enable_cdi: bool,
     default: bool,
-    /// runc's own entry must be written too.
+    /// The file must also define runc.
     runc: bool,
     runtime: Runtime,
     warnings: Vec<String>,
 }
 
-/// What becomes of the runtime's entry.
+/// The change of the runtime's entry.
 enum Runtime {
-    /// The whole entry is written.
+    /// The whole entry is new.
     Added(Value),
-    /// These keys of the user's entry are written.
+    /// These keys of the user's entry change.
     Repaired {
         runtime_type: Option<&'static str>,
-        /// The option that names the OCI runtime's binary.
+        /// The option that holds the OCI runtime's path.
         binary: &'static str,
         annotations: Option<Value>,
     },
@@ -170,21 +171,21 @@ impl Runtime {
     }
 }
 
-/// The text at `key`, empty where there is none.
+/// The text at `key`, or an empty one.
 fn text<'a>(table: &'a Value, key: &str) -> &'a str {
     table.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Whether the default runtime is defined in the way of before containerd 1.3.
+/// Whether the default runtime is defined in the form of containerd before 1.3.
 fn has_legacy_default(table: &Value) -> bool {
     let kind = lookup(table, &["default_runtime", "runtime_type"]);
     kind.is_some_and(|kind| kind != "")
 }
 
-/// Whether naming the runtime `name` removes the built-in runc, which containerd still needs.
+/// Whether an entry `name` removes the built-in runc, which containerd still needs.
 ///
-/// Before 2.0 the first runtime that a file names replaces the built-in table, runc with it, and
-/// the CRI plugin then fails because its default runtime is missing.
+/// Before 2.0 the first runtime of a file replaces the built-in table with runc. The CRI plugin
+/// then fails, because its default runtime is missing.
 fn hides_runc(table: &Value, name: &str) -> bool {
     let runtimes = table.get("runtimes").and_then(Value::as_object);
     let default = text(table, "default_runtime_name");
@@ -196,7 +197,7 @@ fn hides_runc(table: &Value, name: &str) -> bool {
 fn newer_version(file: &str, version: Option<i64>) -> Option<String> {
     let version = version.filter(|v| *v > 4)?;
     Some(format!(
-        "{file}: version {version} is newer than what is known here; treated as version 4"
+        "{file}: version {version} is newer than this nvoci knows; treated as version 4"
     ))
 }
 
@@ -209,7 +210,7 @@ fn disabled_plugin(file: &str, value: &Value) -> Option<String> {
         .then(|| format!("{file}: disabled_plugins turns the CRI plugin off; Kubernetes will not see the runtime until it is on"))
 }
 
-/// The runtime whose options ours gets: the default, `runc` or `crun`, if runc's shim runs it.
+/// The runtime whose options ours copies: the default, `runc` or `crun`, if runc's shim runs it.
 fn base<'a>(table: &'a Value, name: &str) -> Option<&'a Map<String, Value>> {
     let default = table.get("default_runtime_name").and_then(Value::as_str);
     default
@@ -224,8 +225,9 @@ fn base<'a>(table: &'a Value, name: &str) -> Option<&'a Map<String, Value>> {
         })
 }
 
-/// The list with what it lacks of `patterns`. Without it a container's annotations end at the CRI plugin; with it those
-/// that a device plugin or a kubelet sets, never a pod's own, reach the runtime.
+/// Adds missing `patterns` to the list. Without the list the CRI plugin keeps a container's
+/// annotations to itself; with it those of a device plugin or a kubelet reach the runtime, but
+/// never a pod's own.
 fn with_patterns(list: Option<&Value>, patterns: &[String]) -> Value {
     let mut list = list.and_then(Value::as_array).cloned().unwrap_or_default();
     for pattern in patterns {
@@ -236,7 +238,7 @@ fn with_patterns(list: Option<&Value>, patterns: &[String]) -> Value {
     Value::Array(list)
 }
 
-/// The new runtime: a copy of `base` with our binary in it.
+/// The new runtime: a copy of `base` with our binary.
 fn new_entry(base: Option<&Map<String, Value>>, s: &Settings) -> Value {
     let mut entry = base.cloned().unwrap_or_default();
     let kind = match entry.get("runtime_type").and_then(Value::as_str) {
@@ -257,12 +259,12 @@ fn new_entry(base: Option<&Map<String, Value>>, s: &Settings) -> Value {
     Value::Object(entry)
 }
 
-/// The option that names the OCI runtime's binary.
+/// The option that holds the OCI runtime's path.
 fn binary(kind: &str) -> &'static str {
     if kind == LINUX_V1 { "Runtime" } else { "BinaryName" }
 }
 
-/// Takes a registration back that no record tells about.
+/// Removes a registration that is in no record.
 pub(super) fn forget(e: &mut Editor, take: &Take<'_>) -> Result<()> {
     let Some(version) = version(e.value()) else {
         return Ok(());
@@ -278,7 +280,7 @@ pub(super) fn forget(e: &mut Editor, take: &Take<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Drops a default that names a runtime which is no longer there: the CRI plugin would not start.
+/// Removes a default whose runtime is gone, with which the CRI plugin would not start.
 pub(super) fn tidy(e: &mut Editor, name: &str) -> Result<Option<String>> {
     let Some(version) = version(e.value()) else {
         return Ok(None);
@@ -334,7 +336,7 @@ mod tests {
         );
     }
 
-    /// toolkit-features 12, quirk 7: a drop-in for version 1 that nothing reads.
+    /// toolkit-features 12, quirk 7: a drop-in for version 1 that containerd does not read.
     #[test]
     fn quirk_07_version_1_is_edited_where_containerd_reads_it() {
         let s = Settings {
@@ -411,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disabled_cri_plugin_is_said() {
+    fn a_disabled_cri_plugin_is_a_warning() {
         let (edit, _) = registered("disabled_plugins = [\"cri\"]\n", &Settings::default());
         assert_eq!(edit.warnings.len(), 1);
     }

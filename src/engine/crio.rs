@@ -1,4 +1,5 @@
-//! CRI-O: a drop-in of our own, merged key by key by CRI-O itself; the main file is never touched.
+//! CRI-O: a drop-in of our own, `99-nvoci.conf`, which CRI-O merges key by key. The main file never
+//! changes.
 
 use serde_json::{Map, Value, json};
 
@@ -7,10 +8,11 @@ use crate::error::Result;
 use super::edit::{Edit, Editor, Format, lookup};
 use super::model::{Settings, Take, header};
 
-/// Plans the drop-in. `seen` are the parsed files that CRI-O reads, the main one first, later ones win.
+/// Plans the drop-in. `seen` are the parsed files that CRI-O reads, the main one first; later ones
+/// take precedence.
 ///
 /// # Errors
-/// [`Code::Engine`](crate::error::Code::Engine) when an existing drop-in is not valid.
+/// [`Code::Engine`](crate::error::Code::Engine) if an existing drop-in is not valid.
 pub fn plan(file: &str, current: Option<&str>, seen: &[Value], s: &Settings) -> Result<Edit> {
     let start = current.map_or_else(|| header("crio"), str::to_owned);
     let mut e = Editor::open(file, Format::Toml, &start)?;
@@ -26,7 +28,8 @@ pub fn plan(file: &str, current: Option<&str>, seen: &[Value], s: &Settings) -> 
         let mut entry: Map<String, Value> = Map::new();
         entry.insert("runtime_path".to_owned(), json!(s.runtime_path));
         entry.insert("runtime_type".to_owned(), json!("oci"));
-        // The rest (monitor_path, monitor_cgroup, runtime_root, allowed_annotations, ...) is the base's.
+        // The other keys (monitor_path, monitor_cgroup, runtime_root, allowed_annotations, ...) are
+        // copied from the base.
         let not_ours = |k: &str| !matches!(k, "runtime_path" | "runtime_type" | "inherit_default_runtime");
         entry.extend(
             base.into_iter()
@@ -39,7 +42,7 @@ pub fn plan(file: &str, current: Option<&str>, seen: &[Value], s: &Settings) -> 
     Ok(e.finish(Vec::new()))
 }
 
-/// The default runtime's table, else runc's or crun's, of those that conmon runs.
+/// The table of the default runtime, else of runc or crun, if conmon runs it.
 fn base<'a>(seen: &'a [Value], name: &str) -> Option<&'a Map<String, Value>> {
     let find = |path: &[&str]| seen.iter().rev().find_map(|f| lookup(f, path));
     let default = find(&["crio", "runtime", "default_runtime"]).and_then(Value::as_str);
@@ -56,7 +59,7 @@ fn base<'a>(seen: &'a [Value], name: &str) -> Option<&'a Map<String, Value>> {
         })
 }
 
-/// Takes a registration back that no record tells about.
+/// Removes a registration that is in no record.
 pub(super) fn forget(e: &mut Editor, take: &Take<'_>) -> Result<()> {
     let path = ["crio", "runtime", "runtimes", take.name];
     if e.get(&path).and_then(|r| r.get("runtime_path")) == Some(&json!(take.runtime_path)) {
@@ -65,7 +68,7 @@ pub(super) fn forget(e: &mut Editor, take: &Take<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Drops a default that names a runtime which is no longer there: CRI-O would not start.
+/// Removes a default whose runtime is gone, with which CRI-O would not start.
 pub(super) fn tidy(e: &mut Editor, name: &str) -> Result<Option<String>> {
     let default = ["crio", "runtime", "default_runtime"];
     if e.get(&default) != Some(&json!(name)) || e.get(&["crio", "runtime", "runtimes", name]).is_some() {

@@ -1,4 +1,4 @@
-//! A unified diff of two texts, for people.
+//! A unified diff of two texts, as `diff -u` prints it.
 //!
 //! The table of `middle` has a fixed bound, so time and output are the same on each machine. The
 //! crate similar takes 22 s for two files of 1 MiB that repeat ten lines, unless it has a deadline.
@@ -8,10 +8,11 @@ use std::fmt::Write as _;
 /// Lines of unchanged text around a change.
 const CONTEXT: usize = 3;
 
-/// The unified diff from `before` (`None`: no such file) to `after` (`None`: removed), empty when equal.
+/// The unified diff from `before` (`None`: no such file) to `after` (`None`: removed); empty if
+/// they are equal.
 ///
-/// The edits made here are few and local, so the common head and tail are set aside and the rest is
-/// matched line by line; a changed middle beyond some thousand lines is shown as replaced.
+/// Edits are few and local, so it strips the common head and tail and matches the rest line by
+/// line. A changed middle of some thousand lines is shown as replaced.
 pub fn unified(file: &str, before: Option<&str>, after: Option<&str>) -> String {
     if before == after {
         return String::new();
@@ -97,7 +98,7 @@ fn operations<'a>(a: &[&'a str], b: &[&'a str]) -> Vec<Op<'a>> {
     ops
 }
 
-/// The longest common subsequence, by the textbook table.
+/// Appends the operations of the longest common subsequence, by the textbook's table.
 fn middle<'a>(old: &[&'a str], new: &[&'a str], ops: &mut Vec<Op<'a>>) {
     const MAX_CELLS: usize = 4_000_000;
     let width = new.len() + 1;

@@ -7,13 +7,13 @@ use crate::error::{Code, Error, Result};
 use super::edit::{Edit, Editor, Format};
 use super::model::{Settings, Take};
 
-/// Plans the registration. `current` is the file's text, `None` when there is no file.
+/// Plans the registration. `current` is the file's text, `None` if there is no file.
 ///
-/// An existing runtime of the name keeps its other keys (`runtimeArgs`); other features stay, which
-/// the toolkit loses (`facts/toolkit-features.md` 12, quirk 6).
+/// An existing runtime of the name keeps its other keys (`runtimeArgs`), and other features stay;
+/// the toolkit drops them (`facts/toolkit-features.md` 12, quirk 6).
 ///
 /// # Errors
-/// [`Code::Engine`] when the file is not valid.
+/// [`Code::Engine`] if the file is not valid.
 pub fn plan(file: &str, current: Option<&str>, s: &Settings) -> Result<Edit> {
     if s.name == "runc" || s.name.starts_with("io.containerd.") {
         return Err(Error::new(
@@ -40,7 +40,7 @@ pub fn plan(file: &str, current: Option<&str>, s: &Settings) -> Result<Edit> {
     Ok(e.finish(Vec::new()))
 }
 
-/// Takes a registration back that no record tells about: the runtime, if it is ours, and what names it.
+/// Removes a registration that is in no record: the runtime, if it is ours.
 pub(super) fn forget(e: &mut Editor, take: &Take<'_>) -> Result<()> {
     let ours = e.get(&["runtimes", take.name, "path"]) == Some(&json!(take.runtime_path));
     if ours {
@@ -49,7 +49,7 @@ pub(super) fn forget(e: &mut Editor, take: &Take<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Drops a default that names a runtime which is no longer there: dockerd would not start.
+/// Removes a default whose runtime is gone, with which dockerd would not start.
 pub(super) fn tidy(e: &mut Editor, name: &str) -> Result<Option<String>> {
     let dangling = e.get(&["default-runtime"]) == Some(&json!(name)) && e.get(&["runtimes", name]).is_none();
     if !dangling {
@@ -88,7 +88,7 @@ mod tests {
         );
     }
 
-    /// toolkit-features 12, quirk 6: its `--cdi.enabled` dropped every other feature.
+    /// toolkit-features 12, quirk 6: the toolkit's `--cdi.enabled` dropped every other feature.
     #[test]
     fn quirk_06_other_features_stay() {
         let before = r#"{"features": {"buildkit": false}}"#;

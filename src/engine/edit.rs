@@ -1,8 +1,9 @@
-//! An edit of one configuration file as data: what was set, what stood there before, how to take it back.
+//! An edit of one configuration file as data: the new values, the old ones, and the steps to revert
+//! it.
 //!
-//! Files are edited as text, by replacing or adding the few bytes that change, so comments, order,
-//! indentation, line endings and keys nobody here knows stay as they are. Every edit is checked by
-//! parsing the result: it must hold what was set and, besides, exactly what was there before.
+//! An edit replaces or adds only the bytes that change, such as `"nvidia": {...}` in `runtimes`. So
+//! comments, order, indentation, line endings and unknown keys stay. Every edit is checked by
+//! parsing the result, which must hold the new values and otherwise exactly the old ones.
 
 use core::cell::OnceCell;
 
@@ -23,23 +24,24 @@ pub enum Format {
     Toml,
 }
 
-/// One value that was set, with what is needed to take it back.
+/// One new value, with the data to revert it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// The keys that lead to the value.
     pub path: Vec<String>,
-    /// The text of the value that was replaced; `None` when there was none.
+    /// The text of the replaced value; `None` if there was none.
     pub before: Option<String>,
-    /// The value that was set.
+    /// The new value.
     pub after: Value,
-    /// How many of the path's keys existed before; later ones are taken back when they are left empty.
+    /// The number of the path's keys that existed before; reverting removes later ones if they are
+    /// empty.
     pub existed: usize,
-    /// Whether a header of its own was written for a TOML table that was there by its inner tables alone.
+    /// Whether the edit wrote a header for a TOML table that existed only through its inner tables.
     pub header: bool,
 }
 
 impl Change {
-    /// A line for people: `runtimes.nvidia = {...}`.
+    /// The change as one line: `runtimes.nvidia = {...}`.
     pub fn describe(&self) -> String {
         let was = self.before.as_deref().map(|b| format!(" (was {b})"));
         format!(
@@ -56,24 +58,24 @@ impl Change {
 pub struct Edit {
     /// The whole new text of the file.
     pub text: String,
-    /// What differs, in the order it was done; empty when nothing has to be done.
+    /// The changes in order; empty if the file needs none.
     pub changes: Vec<Change>,
-    /// What the user should know; none of it stops the edit.
+    /// Warnings for the user, which do not stop the edit.
     pub warnings: Vec<String>,
 }
 
-/// What became of one [`Change`] when it was taken back.
+/// The result of reverting one [`Change`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Undone {
-    /// The file is as it was before in this place.
+    /// The value is the old one again.
     Reverted,
-    /// Somebody has changed the value since; it was left alone.
+    /// The value was changed later and stays.
     Kept,
     /// The value was gone already.
     Gone,
 }
 
-/// A file's text with the changes made so far.
+/// A file's text with the changes so far.
 #[derive(Clone, Debug)]
 pub struct Editor {
     file: String,
@@ -81,21 +83,23 @@ pub struct Editor {
     bom: &'static str,
     text: String,
     value: Value,
-    /// Of a TOML text, where things are in it: finding them takes as long as parsing it.
+    /// The positions in a TOML text: finding them takes as long as parsing.
     index: OnceCell<Option<toml::Index>>,
     changes: Vec<Change>,
 }
 
 /// The largest file that is edited, in bytes; real ones have some KiB.
 const MAX_TEXT: usize = 1 << 20;
-/// Memory that the values of one may take, in bytes, about: there are several copies of them.
+/// An estimated limit, in bytes, on the memory of a file's values, of which there are several
+/// copies.
 const MAX_VALUES: usize = 32 << 20;
 
 impl Editor {
-    /// Parses `text`; `file` is only named in errors.
+    /// Parses `text`; `file` is its name for errors.
     ///
     /// # Errors
-    /// [`Code::Engine`] with line and column when the text is not valid, [`Code::TooLarge`] when it is too large.
+    /// [`Code::Engine`] with line and column if the text is not valid, [`Code::TooLarge`] if it is
+    /// too large.
     pub fn open(file: &str, format: Format, text: &str) -> Result<Self> {
         let (bom, text) = match text.strip_prefix('\u{feff}') {
             Some(rest) => ("\u{feff}", rest),
@@ -138,10 +142,10 @@ impl Editor {
         lookup(&self.value, path)
     }
 
-    /// Sets the value at `path`; nothing happens when it has that value.
+    /// Sets the value at `path`, unless it has that value already.
     ///
     /// # Errors
-    /// [`Code::Engine`] when the place cannot be edited without rewriting what the user wrote.
+    /// [`Code::Engine`] if the edit would rewrite other text of the user's.
     pub fn set(&mut self, path: &[&str], value: &Value) -> Result<()> {
         if self.get(path) == Some(value) {
             return Ok(());
@@ -172,10 +176,10 @@ impl Editor {
         Ok(())
     }
 
-    /// Removes the value at `path`, then those of its parents beyond the first `keep` that are empty.
+    /// Removes the value at `path`, then its parents beyond the first `keep` that are empty.
     ///
     /// # Errors
-    /// [`Code::Engine`] when the place cannot be edited without rewriting what the user wrote.
+    /// [`Code::Engine`] if the edit would rewrite other text of the user's.
     pub fn remove(&mut self, path: &[&str], keep: usize) -> Result<()> {
         for n in (keep.max(1)..=path.len()).rev() {
             let Some(here) = path.get(..n) else { continue };
@@ -196,10 +200,10 @@ impl Editor {
         Ok(())
     }
 
-    /// Takes one recorded change back.
+    /// Reverts one recorded change.
     ///
-    /// A table that was added goes as a whole, whatever was added to it; a single value that somebody
-    /// has changed since stays.
+    /// A table that the change added is removed with all later additions. A single value that was
+    /// changed later stays.
     ///
     /// # Errors
     /// As for [`Editor::set`].
@@ -241,7 +245,7 @@ impl Editor {
         Ok(Undone::Reverted)
     }
 
-    /// The text as it stands.
+    /// The text with the changes so far.
     pub fn text(&self) -> String {
         format!("{}{}", self.bom, self.text)
     }
@@ -271,7 +275,7 @@ impl Editor {
         }
     }
 
-    /// Takes the new text if it says exactly what it should.
+    /// Accepts the new text if it parses to exactly the expected value.
     fn accept(&mut self, text: Option<String>, expected: &Value, path: &[&str]) -> Result<()> {
         let parsed = text.and_then(|t| parse(self.format, &t).ok().map(|v| (t, v)));
         match parsed {
@@ -284,10 +288,7 @@ impl Editor {
             _ => Err(Error::new(
                 Code::Engine,
                 &self.file,
-                format!(
-                    "{} is written in a way that cannot be edited in place",
-                    path.join(".")
-                ),
+                format!("{} has a form that cannot be edited in place", path.join(".")),
             )
             .fix("write it as a table of its own, one key per line, and try again")),
         }
@@ -306,7 +307,7 @@ fn parse(format: Format, text: &str) -> Result<Value, Syntax> {
     }
 }
 
-/// Sets or removes the value at `path`, making objects on the way.
+/// Sets or removes the value at `path`; missing objects on the way are made.
 fn place(value: &mut Value, path: &[&str], new: Option<Value>) {
     let Some((key, rest)) = path.split_first() else {
         if let Some(new) = new {
@@ -335,8 +336,7 @@ fn place(value: &mut Value, path: &[&str], new: Option<Value>) {
     }
 }
 
-/// Equality in which a table that is empty and one that is absent are the same: in TOML a table
-/// vanishes with its last key.
+/// Equality without empty tables: in TOML a table vanishes with its last key.
 fn same(one: &Value, two: &Value) -> bool {
     match (one, two) {
         (Value::Object(x), Value::Object(y)) => {
@@ -344,7 +344,8 @@ fn same(one: &Value, two: &Value) -> bool {
                 Some(found) => same(value, found),
                 None => empty(value),
             });
-            // What both have was compared: a second look at each level would double the work at every level below.
+            // Common keys were compared above: a second comparison at each level would double the
+            // work of all levels below.
             in_both && y.iter().all(|(key, value)| x.contains_key(key) || empty(value))
         }
         _ => one == two,
@@ -400,7 +401,7 @@ mod tests {
             let e = Editor::open("/etc/f", Format::Toml, &text).unwrap_err();
             assert_eq!(e.code(), Code::TooLarge);
         }
-        // Keys share a long header, and whole lines of them are found below it.
+        // Keys share a long header, and every line of a text is searched below it.
         let name = "k".repeat(20_000);
         let keys: String = (0..2000).map(|i| format!("a{i}=1\n")).collect();
         let mut e = Editor::open("/etc/f", Format::Toml, &format!("[x.{name}]\n{keys}")).unwrap();

@@ -1,20 +1,20 @@
-//! An image out of an engine: `docker save` or `podman save`, read from a pipe.
+//! Reads an image from an engine through a pipe, with `docker save` or `podman save`.
 
 use std::ffi::OsStr;
 use std::io::{BufReader, Read as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use super::ask;
+use super::exec;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::program::{PATH, Program};
 
-/// Engines that are asked, in this order.
+/// The engines in the order in which they are tried.
 const ENGINES: [&str; 2] = ["docker", "podman"];
-/// An engine that does not answer in this time has no images.
+/// An engine that does not answer in this time counts as having no images.
 const LIMIT: Duration = Duration::from_secs(20);
 const BUFFER: usize = 256 << 10;
-/// What a person's own call of the engine goes by: which engine, and where its files are.
+/// The variables by which a person's own command selects an engine and its files.
 const VARIABLES: [&str; 5] = [
     "HOME",
     "XDG_RUNTIME_DIR",
@@ -31,22 +31,26 @@ pub struct Export {
     what: String,
 }
 
-/// Starts the export of the image that `name` names, perhaps with its engine: `podman:debian:12`.
+/// Starts the export of the image `name`, which may begin with its engine: `podman:debian:12`.
 ///
 /// # Errors
-/// [`Code::File`] when no engine has it; [`Code::Engine`] when it cannot be started.
+/// [`Code::File`] if no engine has it; [`Code::Engine`] if the engine cannot be started.
 pub fn start(name: &str) -> Result<Export> {
-    let asked = ENGINES
+    let requested = ENGINES
         .into_iter()
         .find_map(|engine| Some((engine, name.strip_prefix(engine)?.strip_prefix(':')?)));
-    let (engines, reference) = match asked {
+    let (engines, reference) = match requested {
         Some((engine, reference)) => (vec![engine], reference),
         None => (ENGINES.to_vec(), name),
     };
     let what = format!("image {name}");
-    // It becomes an argument, and must not be taken for an option.
+    // It becomes an argument and must not be taken for an option.
     if reference.is_empty() || reference.starts_with('-') || reference.contains(char::is_whitespace) {
-        return Err(Error::new(Code::File, what, "no such file, and no image's name"));
+        return Err(Error::new(
+            Code::File,
+            what,
+            "no such file, and not a valid image name",
+        ));
     }
     let mut refusals = Vec::new();
     for engine in engines {
@@ -54,7 +58,7 @@ pub fn start(name: &str) -> Result<Export> {
             refusals.push(format!("{engine} is not installed where only root can write"));
             continue;
         };
-        match ask::run(&program, &["image", "inspect", reference], &own(), LIMIT) {
+        match exec::run(&program, &["image", "inspect", reference], &own(), LIMIT) {
             Ok(answer) if answer.ok => return save(&program, reference, what),
             Ok(answer) => refusals.push(format!("{engine}: {}", answer.complaint())),
             Err(e) => refusals.push(format!("{engine}: {e}")),
@@ -104,15 +108,15 @@ fn save(program: &Program, reference: &str, what: String) -> Result<Export> {
 }
 
 impl Export {
-    /// Where the archive comes from.
+    /// The pipe of the archive.
     pub fn pipe(&mut self) -> &mut BufReader<ChildStdout> {
         &mut self.pipe
     }
 
-    /// Waits for the engine, after everything was read.
+    /// Waits for the engine after the whole archive was read.
     ///
     /// # Errors
-    /// [`Code::Engine`] when it failed, with its own words.
+    /// [`Code::Engine`] with the engine's message if it failed.
     pub fn finish(mut self) -> Result<()> {
         const MAX_COMPLAINT: u64 = 64 << 10;
         let mut complaint = String::new();
@@ -127,14 +131,14 @@ impl Export {
         Err(Error::new(
             Code::Engine,
             &self.what,
-            last.unwrap_or("the engine failed without a word"),
+            last.unwrap_or("the engine failed and printed nothing"),
         ))
     }
 }
 
 impl Drop for Export {
     fn drop(&mut self) {
-        // Only if it was given up: else it has ended.
+        // The engine runs only if the export was given up.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -145,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_name_is_not_asked_for() {
+    fn text_that_is_not_a_name_is_refused() {
         for bad in ["", "-v", "docker:", "podman:--help", "a b"] {
             assert_eq!(start(bad).unwrap_err().code(), Code::File, "{bad}");
         }

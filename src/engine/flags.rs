@@ -1,7 +1,8 @@
-//! The command lines of running daemons: which flags count, and for what.
+//! Parses the command lines of running daemons, such as `dockerd --config-file
+//! /etc/docker/daemon.json`.
 //!
-//! A flag that is in no table here is passed over with its value. No word of another process's command
-//! line becomes an argument of ours.
+//! A flag that is in no table is skipped with its value. No part of another process's command line
+//! becomes an argument of ours.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,16 +12,16 @@ use crate::sys::owned;
 
 use super::model::Engine;
 
-/// What a flag's value is.
+/// The form of a flag's value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
-    /// Nothing follows, unless after `=`.
+    /// No value, unless after `=`.
     Switch,
     /// An absolute path without `..`.
     Path,
     /// Any text.
     Text,
-    /// With it the process serves nothing: it prints something and ends.
+    /// With this flag the process prints something and exits.
     Ends,
 }
 
@@ -34,7 +35,7 @@ const fn flag(names: &'static [&'static str], kind: Kind) -> Flag {
     Flag { names, kind }
 }
 
-/// dockerd(8). Switches with a letter are here since letters can be joined (`-DH unix://…`).
+/// dockerd(8). Switches have their letters here, since letters can be joined (`-DH unix://…`).
 const DOCKER: &[Flag] = &[
     flag(&["config-file"], Kind::Path),
     flag(&["data-root", "g", "graph"], Kind::Path),
@@ -71,7 +72,7 @@ const CRIO: &[Flag] = &[
     flag(&["help", "h"], Kind::Ends),
 ];
 
-/// Where each engine's configuration may be for a file to be edited because a daemon's command line names it.
+/// Directories in which the file of a daemon's command line may be edited, by engine.
 const DOCKER_DIRS: &[&str] = &["/etc/docker", "/usr/local/etc/docker"];
 const CONTAINERD_DIRS: &[&str] = &[
     "/etc/containerd",
@@ -80,10 +81,10 @@ const CONTAINERD_DIRS: &[&str] = &[
     "/var/snap/microk8s",
 ];
 
-/// A value is no longer than a path can be.
+/// The longest value, in bytes: no path is longer.
 const MAX_VALUE: usize = 4096;
 
-/// The flags of a daemon that count.
+/// The flags of a daemon that are in its table.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Flags(Vec<(&'static str, String)>);
 
@@ -102,14 +103,14 @@ impl Flags {
     }
 }
 
-/// What a command line says.
+/// The meaning of a command line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Line {
-    /// It serves, with these flags.
+    /// A daemon that serves, with these flags.
     Serves(Flags),
-    /// It is one of the program's other commands.
+    /// Another command of the program.
     Other,
-    /// A flag's value is not what it must be.
+    /// The value of this flag does not have its form.
     Bad(&'static str),
 }
 
@@ -118,17 +119,18 @@ fn parse(engine: Engine, args: &[Vec<u8>]) -> Line {
         Engine::Docker => DOCKER,
         Engine::Containerd => CONTAINERD,
         Engine::Crio => CRIO,
-        // It has no daemon.
+        // Podman has no daemon.
         Engine::Podman => return Line::Other,
     };
     let known = |name: &str| table.iter().find(|f| f.names.contains(&name));
-    // Docker's flags are of pflag's kind, the others' of Go's own: one dash or two before any name.
+    // dockerd's flags are of pflag's kind. The others' are of Go's own: any name after one or two
+    // dashes.
     let joined = engine == Engine::Docker;
     let mut found = Flags::default();
     let mut args = args.iter().map(|a| str::from_utf8(a).ok()).peekable();
     while let Some(arg) = args.next() {
         let Some(arg) = arg else {
-            // A value that is no text belongs to a flag that does not count.
+            // A value that is not UTF-8 belongs to a flag that is not in the table.
             continue;
         };
         let (name, value) = match (arg.strip_prefix("--"), arg.strip_prefix('-')) {
@@ -144,11 +146,11 @@ fn parse(engine: Engine, args: &[Vec<u8>]) -> Line {
                 Some((name, value)) => (name, Some(value)),
                 None => (long, None),
             },
-            // A word that is no flag's value: one of the program's commands.
+            // A word that is not a flag's value: one of the program's commands.
             (None, None) => return Line::Other,
         };
         let Some(flag) = known(name) else {
-            // Whether it takes a value is not known; a daemon has no other words.
+            // It may or may not take a value; a daemon has no other words.
             args.next_if(|next| value.is_none() && next.is_none_or(|n| !n.starts_with('-')));
             continue;
         };
@@ -175,7 +177,7 @@ fn parse(engine: Engine, args: &[Vec<u8>]) -> Line {
     Line::Serves(found)
 }
 
-/// Letters in one word: switches, and the first one with a value takes the rest.
+/// Splits joined letters: switches come first, and the first letter with a value takes the rest.
 fn letter<'a>(
     letters: &'a str,
     known: &impl Fn(&str) -> Option<&'static Flag>,
@@ -202,27 +204,28 @@ fn fits(kind: Kind, value: &str) -> bool {
     plain && (kind != Kind::Path || path())
 }
 
-/// A daemon that serves, and the flags of its command line that count.
+/// A daemon that serves, and its flags.
 #[derive(Debug)]
 pub struct Running {
     /// The process.
     pub process: Daemon,
-    /// What its command line says.
+    /// The flags of its command line.
     pub flags: Flags,
 }
 
 /// The daemons of one engine.
 #[derive(Debug, Default)]
 pub struct Daemons {
-    /// Those that serve.
+    /// Daemons that serve.
     pub running: Vec<Running>,
-    /// Processes of root's that look like one and do not count, and why: for a person.
+    /// Processes of root with the name that do not count, each with the reason, as lines for a
+    /// person.
     pub notes: Vec<String>,
-    /// Processes of other users, and of containers, with the name.
+    /// Processes of other users and of containers with the name.
     pub of_others: Vec<daemon::Refused>,
 }
 
-/// The program that is an engine's daemon; `None` for Podman.
+/// The name of an engine's daemon; `None` for Podman.
 pub const fn program(engine: Engine) -> Option<&'static str> {
     match engine {
         Engine::Docker => Some("dockerd"),
@@ -232,7 +235,8 @@ pub const fn program(engine: Engine) -> Option<&'static str> {
     }
 }
 
-/// The engine's daemons on this host. The snap of Docker has another root directory, and is among the others.
+/// The engine's daemons on this host. Docker's snap has another root directory, so it is in
+/// [`Daemons::of_others`].
 pub fn daemons(engine: Engine) -> Daemons {
     let Some(name) = program(engine) else {
         return Daemons::default();
@@ -242,7 +246,7 @@ pub fn daemons(engine: Engine) -> Daemons {
     for refused in scan.refused {
         if refused.fault == Fault::Program {
             found.notes.push(format!(
-                "process {} is named {name} and is not taken for the daemon: {}; if it is, name its file with --config",
+                "process {} is named {name} but does not count as the daemon: {}; if it is the daemon, pass its file with --config",
                 refused.pid, refused.why
             ));
         } else {
@@ -254,7 +258,7 @@ pub fn daemons(engine: Engine) -> Daemons {
             Line::Serves(flags) => found.running.push(Running { process, flags }),
             Line::Other => {}
             Line::Bad(flag) => found.notes.push(format!(
-                "process {} ({name}): the value of --{flag} on its command line is not usable, so the process is passed over",
+                "process {} ({name}): the value of --{flag} on its command line is not usable, so the process is skipped",
                 process.pid
             )),
         }
@@ -262,10 +266,11 @@ pub fn daemons(engine: Engine) -> Daemons {
     found
 }
 
-/// The file that a daemon's command line names, if it is to be edited.
+/// The file of a daemon's command line, if it may be edited.
 ///
 /// # Errors
-/// [`Code::DaemonFile`] when it is not below the engine's own directories or could be somebody else's.
+/// [`Code::DaemonFile`] if it is not below the engine's own directories, or another user could have
+/// made it.
 pub fn configuration(engine: Engine, running: &Running) -> Result<Option<PathBuf>> {
     let (name, dirs) = match engine {
         Engine::Docker => ("config-file", DOCKER_DIRS),
@@ -282,7 +287,7 @@ pub fn configuration(engine: Engine, running: &Running) -> Result<Option<PathBuf
             format!("process {} was started with --{name} {why}", running.process.pid),
         )
         .fix(format!(
-            "if it is the right file, name it: `nvoci install {} --config FILE`",
+            "if it is the right file, pass it: `nvoci install {} --config FILE`",
             engine.name()
         ))
     };

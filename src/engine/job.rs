@@ -14,37 +14,37 @@ use super::place::Session;
 pub struct Job {
     /// The engine.
     pub engine: Engine,
-    /// What is registered.
+    /// The registration.
     pub settings: Settings,
-    /// All paths are below it.
+    /// The root directory of all paths.
     pub root: Root,
-    /// Whose machine it is.
+    /// The facts of the machine and its user.
     pub session: Session,
-    /// The file to edit in place of the usual one.
+    /// A file to edit in place of the usual one.
     pub config: Option<PathBuf>,
-    /// Of containerd, the file that gets the runtime and that the main file imports.
+    /// For containerd, the file that gets the runtime and that the main file imports.
     pub drop_in: Option<PathBuf>,
-    /// The CDI specification that is to be there; none where it is not known or not wanted.
+    /// The CDI specification to write; `None` if it is unknown or not wanted.
     pub spec: Option<String>,
-    /// Change nothing.
+    /// Show the changes and write nothing.
     pub dry_run: bool,
 }
 
-/// What a job came to.
+/// The outcome of a job.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// Nvoci is registered now.
+    /// nvoci is registered now.
     Registered,
-    /// It was, and nothing was written.
+    /// nvoci was registered before, and nothing was written.
     AlreadyRegistered,
-    /// The registration is taken back.
+    /// The registration was removed.
     Removed,
-    /// There was none, and nothing was written.
+    /// There was no registration, and nothing was written.
     NotRegistered,
 }
 
 impl Outcome {
-    /// The words for it.
+    /// The outcome as text.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Registered => "registered",
@@ -60,26 +60,26 @@ impl Outcome {
     }
 }
 
-/// What was done, for people and for `--json`.
+/// The report on a job, for people and for `--json`.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What it came to.
+    /// The outcome.
     pub outcome: Outcome,
     /// The files concerned.
     pub files: Vec<PathBuf>,
-    /// The engine's files as they are to be, in the order in which they are written.
+    /// The new texts of the engine's files, in the order in which they are written.
     pub results: Vec<String>,
     /// The unified diff of all files.
     pub diff: String,
-    /// One line a value that was set.
+    /// One line for each value that was set.
     pub changes: Vec<String>,
-    /// The paths of the keys that were set, for what must be restarted.
+    /// The paths of the keys that were set, which decide on the restart.
     pub keys: Vec<Vec<String>>,
-    /// Copies of the files as they were.
+    /// Copies of the old files.
     pub backups: Vec<PathBuf>,
-    /// How the result was validated.
+    /// The validation of the result.
     pub checked: Option<Checked>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -100,17 +100,17 @@ impl Report {
 
     pub(super) fn add_file(&mut self, path: &Path, before: Option<&str>, after: Option<&str>) {
         self.files.push(path.to_owned());
-        // A line break in the name would be a line of the diff.
+        // A line break in the name would add a line to the diff.
         let name = Escaped(&path.display().to_string()).to_string();
         self.diff += &diff::unified(&name, before, after);
     }
 }
 
-/// How a configuration was validated.
+/// The validation of a configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Checked {
-    /// The engine took it; by which command.
+    /// The engine accepted it; the command.
     By(String),
-    /// It could not be asked; why.
+    /// The engine could not be queried, for this reason.
     Not(String),
 }

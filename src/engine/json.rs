@@ -1,9 +1,9 @@
-//! Edits in JSON text: one member is set or removed, every other byte stays.
+//! Edits JSON text: sets or removes one member and keeps every other byte.
 //!
-//! serde_json parses, and its [`RawValue`] is the slice of the text that holds a key or a value: so
-//! each edit is a splice. A member that appears twice counts as its last appearance, as in dockerd.
-//! jsonc-parser's syntax tree is not used: an object on one line becomes several when it appends,
-//! and removing the member does not restore it.
+//! serde_json parses, and its [`RawValue`] is the slice of the text that holds a key or a value, so
+//! each edit is a splice. The last one of repeated members counts, as in dockerd. jsonc-parser's
+//! syntax tree is not used: it breaks an object on one line into several when it appends, and
+//! removing the member does not restore it.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::text::{Syntax, line_indent, newline, splice};
 
-/// Parses the whole text; white space alone is an empty object, as for dockerd.
+/// Parses the whole text; blank text is an empty object, as for dockerd.
 pub(super) fn parse(text: &str) -> Result<Value, Syntax> {
     if text.trim().is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str) -> Result<Value, Syntax> {
     }
 }
 
-/// Where the value at `path` is.
+/// The position of the value at `path`.
 pub(super) fn find(text: &str, path: &[&str]) -> Option<Range<usize>> {
     let mut at = root(text)?;
     for key in path {
@@ -45,7 +45,7 @@ pub(super) fn find(text: &str, path: &[&str]) -> Option<Range<usize>> {
     Some(at)
 }
 
-/// The text with the value at `path` replaced or added; `None` when an ancestor is not an object.
+/// The text with the value at `path` replaced or added; `None` if an ancestor is not an object.
 pub(super) fn set(text: &str, path: &[&str], value: &Value) -> Option<String> {
     let unit = unit(text);
     if root(text).is_none() {
@@ -89,12 +89,12 @@ pub(super) fn set(text: &str, path: &[&str], value: &Value) -> Option<String> {
     Some(splice(text, at, &render(value, multi.then_some(&layout))))
 }
 
-/// The text with the value at `path` replaced by JSON text that stood there before.
+/// The text with the value at `path` replaced by its earlier JSON text.
 pub(super) fn set_raw(text: &str, path: &[&str], raw: &str) -> Option<String> {
     find(text, path).map(|at| splice(text, at, raw))
 }
 
-/// The text without the member at `path`; `None` when there is none.
+/// The text without the member at `path`; `None` if there is none.
 pub(super) fn remove(text: &str, path: &[&str]) -> Option<String> {
     let (key, parents) = path.split_last()?;
     let object = find(text, parents)?;
@@ -167,7 +167,7 @@ fn insert(
     splice(text, at..at, &format!(",{gap}{quoted}{colon}{body}"))
 }
 
-/// Pretty with a layout, on one line without.
+/// The value as JSON: indented with a layout, on one line without.
 fn render(value: &Value, layout: Option<&Layout<'_>>) -> String {
     let (Some(l), Some(map)) = (layout, value.as_object().filter(|m| !m.is_empty())) else {
         return compact(value);
@@ -209,7 +209,7 @@ fn nest(path: &[&str], value: &Value) -> Value {
     })
 }
 
-/// One level of the file's own indentation, two spaces where it has none.
+/// One level of the file's own indentation; two spaces if it has none.
 fn unit(text: &str) -> String {
     root(text)
         .and_then(|at| members(text, &at)?.into_iter().next())
@@ -218,12 +218,12 @@ fn unit(text: &str) -> String {
         .unwrap_or_else(|| "  ".to_owned())
 }
 
-/// Where the value of the whole text is; `None` of white space.
+/// The position of the whole value; `None` for blank text.
 fn root(text: &str) -> Option<Range<usize>> {
     position(text, serde_json::from_str(text).ok()?)
 }
 
-/// The members of the object at `at`; `None` when it is not an object.
+/// The members of the object at `at`; `None` if it is not an object.
 fn members(text: &str, at: &Range<usize>) -> Option<Vec<Member>> {
     let Members(raw) = serde_json::from_str(text.get(at.clone())?).ok()?;
     let member = |(key, value): (&RawValue, &RawValue)| {
@@ -238,14 +238,14 @@ fn members(text: &str, at: &Range<usize>) -> Option<Vec<Member>> {
     raw.into_iter().map(member).collect()
 }
 
-/// Where a part of `text` is in it.
+/// The position of a part of `text`.
 fn position(text: &str, part: &RawValue) -> Option<Range<usize>> {
     let part = part.get();
     let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
     Some(start..start + part.len())
 }
 
-/// The members of one object as they are written, duplicates too.
+/// The members of one object in their order, with repeated ones.
 struct Members<'t>(Vec<(&'t RawValue, &'t RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -269,7 +269,7 @@ impl<'de> Visitor<'de> for Members<'de> {
     }
 }
 
-/// serde_json appends " at line L column C", which the caller says itself.
+/// serde_json appends " at line L column C", which the caller prints itself.
 fn message_only(text: &str) -> String {
     text.rsplit_once(" at line ").map_or(text, |(m, _)| m).to_owned()
 }

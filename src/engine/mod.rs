@@ -1,17 +1,18 @@
-//! Container engines' configuration files: registering nvoci, and taking it back.
+//! Registers nvoci in container engines' configuration files, and removes the registration.
 //!
-//! `docker`, `containerd`, `crio` and `podman` plan an edit, purely, from a file's text and
-//! [`Settings`]; [`store`] reads and swaps files and keeps the record; [`place`] knows where each
-//! engine, and each packaging of it, keeps its configuration; [`ask`] runs the engine itself, to
-//! validate and to restart; [`export`] reads an image out of it. [`register`] puts these together.
+//! `docker`, `containerd`, `crio` and `podman` compute an edit from a file's text and [`Settings`].
+//! [`store`] reads and replaces files and keeps the record. [`place`] finds each engine's
+//! configuration, also for other packagings of it. [`exec`] runs the engine itself, to validate and
+//! to restart; [`export`] reads an image from it. [`register`] combines these: for example, `nvoci
+//! install docker` adds a runtime to /etc/docker/daemon.json.
 
 pub mod api;
-pub mod ask;
 pub mod containerd;
 pub mod crio;
 pub mod diff;
 pub mod docker;
 pub mod edit;
+pub mod exec;
 pub mod export;
 pub mod flags;
 pub mod job;

@@ -1,10 +1,10 @@
-//! The vocabulary of this room: the engines, a registration, and the files that are always the same.
+//! The types of this module: the engines, a registration, and the paths of fixed files.
 
 use super::edit::Format;
 
 /// The CDI specification that comes with a registration.
 pub const SPEC: &str = "/etc/cdi/nvidia.yaml";
-/// The hook file in the one directory that every Podman and CRI-O reads hooks from by default.
+/// The hook file, in the directory from which every Podman and CRI-O reads hooks by default.
 pub(super) const HOOK: &str = "/usr/share/containers/oci/hooks.d/oci-nvoci.json";
 /// The directory of the records.
 pub const STATE_DIR: &str = "/var/lib/nvoci/install";
@@ -14,7 +14,7 @@ pub const STATE_DIR: &str = "/var/lib/nvoci/install";
 pub enum Engine {
     /// Docker's dockerd.
     Docker,
-    /// Podman, and what else reads containers.conf.
+    /// Podman, and other readers of containers.conf.
     Podman,
     /// containerd's CRI plugin.
     Containerd,
@@ -26,7 +26,7 @@ impl Engine {
     /// Every engine.
     pub const ALL: [Self; 4] = [Self::Docker, Self::Podman, Self::Containerd, Self::Crio];
 
-    /// The word for it on the command line.
+    /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",
@@ -51,18 +51,18 @@ impl Engine {
     }
 }
 
-/// What is to be registered.
+/// The registration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
     /// The runtime's name in the engine.
     pub name: String,
     /// The runtime's binary.
     pub runtime_path: String,
-    /// Make it the engine's default runtime.
+    /// Whether it becomes the engine's default runtime.
     pub set_as_default: bool,
-    /// Turn the engine's CDI support on, where it is a setting.
+    /// Whether the engine's CDI support is switched on, if it is a setting.
     pub cdi: bool,
-    /// Patterns of the annotations that the runtime is to see (containerd, which passes none on by itself).
+    /// Patterns of the annotations that the runtime receives (containerd passes none by default).
     pub annotations: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ impl Default for Settings {
     }
 }
 
-/// What is to be taken back where there is no record.
+/// The registration to remove if there is no record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Take<'a> {
     /// The runtime's name in the engine.
@@ -87,7 +87,7 @@ pub(super) struct Take<'a> {
     pub(super) runtime_path: &'a str,
 }
 
-/// The first line of a file that is wholly ours.
+/// The first line of a file that nvoci owns as a whole.
 pub(super) fn header(engine: &str) -> String {
     format!("# Written by `nvoci install {engine}`; `nvoci uninstall {engine}` takes it back.\n")
 }

@@ -1,4 +1,5 @@
-//! Where each engine, and each packaging of it, keeps its configuration.
+//! Finds each engine's configuration, also for other packagings of it, such as microk8s's
+//! containerd.
 
 use std::path::{Path, PathBuf};
 
@@ -13,24 +14,24 @@ use super::model::{Engine, HOOK, STATE_DIR};
 pub struct Place {
     /// The file that is edited (for containerd, the main file).
     pub config: PathBuf,
-    /// Podman's hooks.d file, where it is read.
+    /// Podman's hooks.d file, if Podman reads one.
     pub hook: Option<PathBuf>,
     /// The directory of the records.
     pub state: PathBuf,
     /// The command that restarts the engine.
     pub restart: Vec<&'static str>,
-    /// The engine belongs to a user, not to the system.
+    /// Whether the engine belongs to a user and not to the system.
     pub user: bool,
-    /// What the person should know of how the files were found.
+    /// Notes for the user on how the files were found.
     pub notes: Vec<String>,
 }
 
-/// What is known of the machine when files are looked for.
+/// The facts of the machine and its user.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
-    /// The root is this machine's own, so its running daemons count.
+    /// Whether the root is this machine's own, so that its running daemons count.
     pub live: bool,
-    /// The home and configuration directory, when an ordinary user asks.
+    /// The directories of an ordinary user who runs the command.
     pub user: Option<User>,
 }
 
@@ -47,20 +48,20 @@ const SNAP_DOCKER: &str = "/var/snap/docker";
 const MICROK8S: &str = "/var/snap/microk8s/current/args/containerd-template.toml";
 const RANCHER: [&str; 2] = ["/var/lib/rancher/k3s", "/var/lib/rancher/rke2"];
 
-/// Finds the engine's files, or says why they are not to be edited and what to do instead.
+/// Finds the engine's files, or fails with the reason and the alternative.
 ///
 /// # Errors
-/// [`Code::Engine`] for snap Docker, k3s, RKE2, and what needs root.
-pub fn find(engine: Engine, root: &Root, session: &Session, asked: Option<&Path>) -> Result<Place> {
+/// [`Code::Engine`] for snap Docker, k3s, RKE2, and an engine that needs root.
+pub fn find(engine: Engine, root: &Root, session: &Session, requested: Option<&Path>) -> Result<Place> {
     if let Some(user) = &session.user {
-        return user_place(engine, user, asked);
+        return user_place(engine, user, requested);
     }
-    if let Some(file) = asked {
+    if let Some(file) = requested {
         refuse_file(engine, file)?;
     }
     let mut restart = vec!["systemctl", "restart", engine.name()];
     let mut notes = Vec::new();
-    let config = match (asked, engine) {
+    let config = match (requested, engine) {
         (Some(file), _) => {
             if file == Path::new(MICROK8S) {
                 restart = vec!["snap", "restart", "microk8s.daemon-containerd"];
@@ -80,7 +81,7 @@ pub fn find(engine: Engine, root: &Root, session: &Session, asked: Option<&Path>
     };
     Ok(Place {
         config,
-        hook: (engine == Engine::Podman && asked.is_none()).then(|| PathBuf::from(HOOK)),
+        hook: (engine == Engine::Podman && requested.is_none()).then(|| PathBuf::from(HOOK)),
         state: PathBuf::from(STATE_DIR),
         restart,
         user: false,
@@ -88,8 +89,8 @@ pub fn find(engine: Engine, root: &Root, session: &Session, asked: Option<&Path>
     })
 }
 
-/// Rootless Docker and Podman read the user's own files; hooks.d is not read for rootless Podman.
-fn user_place(engine: Engine, user: &User, asked: Option<&Path>) -> Result<Place> {
+/// The files of a user's own rootless Docker or Podman. Rootless Podman reads no hooks.d.
+fn user_place(engine: Engine, user: &User, requested: Option<&Path>) -> Result<Place> {
     let (file, restart) = match engine {
         Engine::Docker => (
             "docker/daemon.json",
@@ -104,7 +105,7 @@ fn user_place(engine: Engine, user: &User, asked: Option<&Path>) -> Result<Place
         }
     };
     Ok(Place {
-        config: asked.map_or_else(|| user.config.join(file), Path::to_owned),
+        config: requested.map_or_else(|| user.config.join(file), Path::to_owned),
         hook: None,
         state: user.state.join("nvoci/install"),
         restart,
@@ -147,14 +148,15 @@ fn docker(root: &Root, session: &Session, notes: &mut Vec<String>) -> Result<Pat
 fn containerd(root: &Root, session: &Session, notes: &mut Vec<String>) -> Result<PathBuf> {
     let usual = Path::new("/etc/containerd/config.toml");
     let mut running = running(session, Engine::Containerd, notes);
-    // Docker's own reads no CRI configuration, and k3s' and RKE2's is made at every start.
+    // Docker's own containerd reads no CRI configuration, and k3s and RKE2 generate theirs at every
+    // start.
     running.retain(|r| {
         let file = r.flags.get("config").map(Path::new);
         let of_docker = |f: &Path| f.starts_with("/var/run/docker") || f.starts_with("/run/docker");
         file.is_none_or(|f| refuse_file(Engine::Containerd, f).is_ok() && !of_docker(f))
     });
     if let Some(file) = the_one(Engine::Containerd, &running)? {
-        // microk8s makes the file it runs with from this template at every start.
+        // microk8s generates its file from this template at every start.
         let microk8s = file.starts_with("/var/snap/microk8s");
         return Ok(if microk8s { PathBuf::from(MICROK8S) } else { file });
     }
@@ -184,10 +186,10 @@ fn running(session: &Session, engine: Engine, notes: &mut Vec<String>) -> Vec<Ru
     found.running
 }
 
-/// The file that the running daemons were started with, if their command lines name one.
+/// The file of the running daemons' command lines, if they have one.
 ///
 /// # Errors
-/// [`Code::DaemonFile`] when it is none to edit unasked, or they name different ones.
+/// [`Code::DaemonFile`] if it may not be edited without `--config`, or they have different ones.
 fn the_one(engine: Engine, running: &[Running]) -> Result<Option<PathBuf>> {
     let mut named: Option<PathBuf> = None;
     for each in running {
@@ -205,7 +207,7 @@ fn the_one(engine: Engine, running: &[Running]) -> Result<Option<PathBuf>> {
                 ),
             )
             .fix(format!(
-                "name one: `nvoci install {} --config FILE`",
+                "pass one: `nvoci install {} --config FILE`",
                 engine.name()
             )));
         }
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn kubernetes_distributions_are_known() {
+    fn kubernetes_distributions_are_handled() {
         let e = at(
             Engine::Containerd,
             &["/var/lib/rancher/k3s/agent/etc/containerd/config.toml"],

@@ -1,4 +1,4 @@
-//! Podman: a drop-in of containers.conf that names the runtime, and the hooks.d file.
+//! Podman: a drop-in of containers.conf with the runtime, and the hooks.d file.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::model::{Settings, Take, header};
 /// Plans the drop-in of containers.conf.
 ///
 /// # Errors
-/// [`Code::Engine`](crate::error::Code::Engine) when an existing drop-in is not valid.
+/// [`Code::Engine`](crate::error::Code::Engine) if an existing drop-in is not valid.
 pub fn plan(file: &str, current: Option<&str>, s: &Settings) -> Result<Edit> {
     let start = current.map_or_else(|| header("podman"), str::to_owned);
     let mut e = Editor::open(file, Format::Toml, &start)?;
@@ -21,11 +21,12 @@ pub fn plan(file: &str, current: Option<&str>, s: &Settings) -> Result<Edit> {
     Ok(e.finish(Vec::new()))
 }
 
-/// The hooks.d file (format 1.0.0): nvoci's hook for every container, which does nothing where no GPU
-/// is asked for.
+/// The hooks.d file (format 1.0.0): nvoci's hook for every container, which does nothing without a
+/// request for a GPU.
 ///
-/// The stage is `createRuntime`: at `createContainer` the hook of a container with a user namespace of its own may be unable
-/// to read what is asked for, and under crun is. The environment is not empty, since runc before 1.3 would pass the image's.
+/// The stage is `createRuntime`, since a `createContainer` hook may be unable to read the bundle of
+/// a container with a user namespace, and under crun it is. The environment is not empty, since
+/// runc before 1.3 would pass the image's.
 pub fn hook(binary: &str) -> String {
     let hook = json!({
         "version": "1.0.0",
@@ -40,7 +41,7 @@ pub fn hook(binary: &str) -> String {
     format!("{hook:#}\n")
 }
 
-/// Takes a registration back that no record tells about.
+/// Removes a registration that is in no record.
 pub(super) fn forget(e: &mut Editor, take: &Take<'_>) -> Result<()> {
     let path = ["engine", "runtimes", take.name];
     let first = e.get(&path).and_then(|r| r.get(0));
@@ -50,7 +51,7 @@ pub(super) fn forget(e: &mut Editor, take: &Take<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Drops a default that names a runtime which is no longer there: every `podman run` would fail.
+/// Removes a default whose runtime is gone, with which every `podman run` would fail.
 pub(super) fn tidy(e: &mut Editor, name: &str) -> Result<Option<String>> {
     let default = ["engine", "runtime"];
     let there = e.get(&["engine", "runtimes", name]).is_some();

@@ -1,4 +1,4 @@
-//! Registering nvoci with an engine and taking it back: plan, show, validate, swap, record.
+//! Registers nvoci with an engine or removes it: plan, show, validate, swap, record.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,15 +15,16 @@ use super::place::Place;
 use super::store::{self, FileRecord, Record, Stored, fingerprint};
 use super::{containerd, crio, docker, podman, sources, spec, validate, whole};
 
-/// An install takes some seconds at most, most of them the engine's for its validation.
+/// The longest wait for another nvoci: an install takes some seconds, most of them the engine's for
+/// its validation.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Registers nvoci.
 ///
 /// # Errors
-/// [`Code::Engine`]; the engine's configuration is then as it was.
+/// [`Code::Engine`]; the engine's configuration is then unchanged.
 pub fn install(job: &Job, place: &Place) -> Result<Report> {
-    // No engine's file names a program that root must not execute.
+    // No engine's file may name a program that another user could replace.
     if job.session.live {
         Program::named(&job.settings.runtime_path)?;
     }
@@ -32,7 +33,7 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
     report.warnings.extend(place.notes.iter().cloned());
     let mut record = Record::load(&job.root, &place.state, job.engine)?;
     let edits = sources::plan(job, place)?;
-    // What is in the way of the later files is found before the first is written.
+    // Faults of the later files stop the job before it writes the first.
     if let Some(hook) = &place.hook {
         store::load(&job.root, hook)?;
     }
@@ -73,29 +74,29 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
     Ok(report)
 }
 
-/// Takes the registration back.
+/// Removes the registration.
 ///
 /// # Errors
-/// [`Code::Engine`]; files that were done before the failing one stay done and are no longer in the record.
+/// [`Code::Engine`]; files that were restored before the error stay restored and leave the record.
 pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
     let _lock = lock(job)?;
     let mut report = Report::new(Outcome::NotRegistered);
     let mut record = Record::load(&job.root, &place.state, job.engine)?;
-    let asked = match &job.config {
+    let requested = match &job.config {
         Some(_) => Some(store::load(&job.root, &place.config)?.path),
         None => None,
     };
     let known: Vec<FileRecord> = record
         .files
         .iter()
-        .filter(|f| asked.as_ref().is_none_or(|a| *a == f.path))
+        .filter(|f| requested.as_ref().is_none_or(|a| *a == f.path))
         .cloned()
         .collect();
     if known.is_empty() {
         forget(job, place, &mut report)?;
         return Ok(report);
     }
-    // As above: what cannot be taken back keeps the rest as it is.
+    // As above: a fault of one file stops the job before it writes any.
     for file in &known {
         store::load(&job.root, &file.path)?;
     }
@@ -113,24 +114,25 @@ pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
     Ok(report)
 }
 
-/// Held from the first read to the last write: of two that read the same file, the second would undo the first.
+/// Locks from the first read to the last write, since of two jobs on one file the second would undo
+/// the first.
 ///
 /// # Errors
-/// [`Code::Busy`] when another process holds it for too long.
+/// [`Code::Busy`] if another process holds the lock for too long.
 fn lock(job: &Job) -> Result<Option<Lock>> {
     if job.dry_run {
         return Ok(None);
     }
     let root = rustix::process::geteuid().is_root();
     let (locked, what) = match &job.session.user {
-        // Their home: a directory below it may be made in the meantime.
+        // The user's home directory: a directory below it may be made in the meantime.
         Some(user) => {
             let home = std::env::home_dir().unwrap_or_else(|| user.config.clone());
             let dir = job.root.subroot(&home);
             let dir = dir.as_ref().unwrap_or(&job.root);
             (Lock::of_directory(dir, PATIENCE), home.display().to_string())
         }
-        // Where an image is built there may be no /run to write to.
+        // A build of an image may have no writable /run.
         None if root => {
             let no_run = |e: &std::io::Error| {
                 matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EROFS | libc::EACCES))
@@ -165,7 +167,7 @@ fn lock(job: &Job) -> Result<Option<Lock>> {
                 what,
                 "it is not a file that only root can open",
             )
-            .fix("remove it, and see who made it"))
+            .fix("remove it; another user may have made it"))
         }
         Err(e) => Err(Error::io(Code::Engine, what, &e)),
     }
@@ -176,7 +178,7 @@ fn warn_of_owner(job: &Job, stored: &Stored, report: &mut Report) {
     let lasting = || !job.session.live || owned::find_lasting(dir).is_ok();
     if job.session.user.is_none() && (stored.loose || !lasting()) {
         report.warnings.push(format!(
-            "{}: it or a directory above is not root's, or others can write to it; whoever can controls the engine",
+            "{}: users other than root can replace this file, and with it control the engine",
             stored.path.display()
         ));
     }
@@ -184,7 +186,7 @@ fn warn_of_owner(job: &Job, stored: &Stored, report: &mut Report) {
 
 fn warn_of_runtime(job: &Job, report: &mut Report) {
     let runtime = &job.settings.runtime_path;
-    // A name is looked up by the engine, and was found before.
+    // The engine searches its PATH for a plain name, which was found before.
     if runtime.contains('/') && !job.root.exists(runtime) {
         report.warnings.push(format!(
             "{runtime}: does not exist; containers that use the runtime fail until it does"
@@ -192,7 +194,8 @@ fn warn_of_runtime(job: &Job, report: &mut Report) {
     }
 }
 
-/// Validates, then backs up, then records, then swaps: whatever is interrupted can be taken back.
+/// Validates, backs up, records and swaps, in this order, so that an interrupted edit can be
+/// reverted.
 fn write_edit(
     job: &Job,
     place: &Place,
@@ -251,7 +254,7 @@ fn swap(
     staged.commit()
 }
 
-/// Beside the file, except where CRI-O would read it as configuration.
+/// The backup's path: beside the file, except where CRI-O would read it as configuration.
 fn backup_path(engine: Engine, place: &Place, path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(store::BACKUP);
@@ -261,7 +264,8 @@ fn backup_path(engine: Engine, place: &Place, path: &Path) -> PathBuf {
     }
 }
 
-/// Podman fails for every container when a hook's binary is missing, so the file comes only with it.
+/// Podman fails for every container if a hook's binary is missing, so the file is written only with
+/// it.
 fn install_hook(
     job: &Job,
     place: &Place,
@@ -278,7 +282,7 @@ fn install_hook(
     let binary = binary.display().to_string();
     if let Some(why) = fault {
         report.warnings.push(format!(
-            "{}: left out, since podman fails for a hook without its binary: {binary}: {why}",
+            "{}: not written, since podman fails for a hook without its binary: {binary}: {why}",
             path.display()
         ));
         return Ok(());
@@ -286,13 +290,13 @@ fn install_hook(
     whole::write(job, place, path, &podman::hook(&binary), record, report)
 }
 
-/// Takes back what the record says was done to one file.
+/// Reverts the record's changes to one file.
 fn take_back(job: &Job, file: &FileRecord, report: &mut Report) -> Result<()> {
     let stored = store::load(&job.root, &file.path)?;
     let Some(text) = &stored.text else {
         report
             .warnings
-            .push(format!("{}: gone already", file.path.display()));
+            .push(format!("{}: it was removed before", file.path.display()));
         report.outcome = Outcome::Removed;
         clean_up(job, file, report);
         return Ok(());
@@ -301,9 +305,10 @@ fn take_back(job: &Job, file: &FileRecord, report: &mut Report) -> Result<()> {
     let restored = match &file.backup {
         Some(backup) if untouched => store::backup(&job.root, backup, &stored).unwrap_or_else(|e| {
             let why = e.why();
-            report
-                .warnings
-                .push(format!("{}: not the copy that was made: {why}", backup.display()));
+            report.warnings.push(format!(
+                "{}: it is not the backup that nvoci wrote: {why}",
+                backup.display()
+            ));
             None
         }),
         _ => None,
@@ -321,14 +326,15 @@ fn take_back(job: &Job, file: &FileRecord, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The text without our changes, when the file was edited since; `None` when nothing is left of a file that we made.
+/// The text without our changes, for a file that was edited later; `None` if nothing is left of a
+/// file of ours.
 fn undo(job: &Job, file: &FileRecord, text: &str, report: &mut Report) -> Result<Option<String>> {
     let shown = file.path.display().to_string();
     let mut e = Editor::open(&shown, job.engine.format(), text)?;
     for change in file.changes.iter().rev() {
         if e.undo(change)? == Undone::Kept {
             report.warnings.push(format!(
-                "{shown}: {} was changed since and stays as it is",
+                "{shown}: {} was changed after the registration and stays as it is",
                 change.path.join(".")
             ));
         }
@@ -350,7 +356,7 @@ fn undo(job: &Job, file: &FileRecord, text: &str, report: &mut Report) -> Result
     Ok((!file.created || left || comments).then_some(text))
 }
 
-/// Without a record: removes a runtime that points to our binary, and what names it.
+/// Without a record: removes a runtime with our binary, and a default that names it.
 fn forget(job: &Job, place: &Place, report: &mut Report) -> Result<()> {
     let name = job.settings.name.as_str();
     let take = Take {
@@ -389,7 +395,7 @@ fn finish_take_back(job: &Job, stored: &Stored, after: Option<&str>, report: &mu
     }
 }
 
-/// Nothing depends on it: what stays is said.
+/// Removes backup and directories. An error is only a warning.
 fn clean_up(job: &Job, file: &FileRecord, report: &mut Report) {
     if job.dry_run {
         return;
@@ -399,12 +405,12 @@ fn clean_up(job: &Job, file: &FileRecord, report: &mut Report) {
     {
         report
             .warnings
-            .push(format!("{}: stays: {}", backup.display(), e.why()));
+            .push(format!("{}: could not be removed: {}", backup.display(), e.why()));
     }
     store::remove_dirs(&job.root, &file.dirs);
 }
 
-/// Removes a registration that no record describes from one file.
+/// Removes a registration that is in no record from one file.
 fn forget_in(engine: Engine, e: &mut Editor, take: &Take<'_>) -> Result<()> {
     match engine {
         Engine::Docker => docker::forget(e, take),
@@ -414,7 +420,7 @@ fn forget_in(engine: Engine, e: &mut Editor, take: &Take<'_>) -> Result<()> {
     }
 }
 
-/// Removes a default that names a removed runtime; returns a line for the user about it.
+/// Removes a default that names a removed runtime. Returns a note for the user.
 fn tidy(engine: Engine, e: &mut Editor, name: &str) -> Result<Option<String>> {
     match engine {
         Engine::Docker => docker::tidy(e, name),

@@ -1,25 +1,25 @@
-//! Making a running engine use its new configuration, and what that would hit.
+//! Makes a running engine use its new configuration, and lists the containers that a restart stops.
 
 use std::path::Path;
 use std::time::Duration;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, counted};
 use crate::sys::daemon::Daemon;
 use crate::sys::program::Program;
 
 use super::model::Engine;
 use super::place::{Place, Session};
-use super::{ask, flags};
+use super::{exec, flags};
 
-const ASK: Duration = Duration::from_secs(5);
-const ACT: Duration = Duration::from_secs(120);
-/// Containers that are listed by name.
+const QUERY_LIMIT: Duration = Duration::from_secs(5);
+const RESTART_LIMIT: Duration = Duration::from_secs(120);
+/// The most containers that are listed by name.
 const MAX_NAMED: usize = 20;
 
-/// What a running engine needs to see the change.
+/// The action that makes a running engine use a change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Need {
-    /// It reads its files at every start of a container.
+    /// None: it reads its files at every start of a container.
     Nothing,
     /// SIGHUP.
     Reload,
@@ -27,20 +27,20 @@ pub enum Need {
     Restart,
 }
 
-/// What has to be done, why, and what it would hit.
+/// The action, its reason and its consequences.
 #[derive(Clone, Debug)]
 pub struct Activation {
-    /// What is needed.
+    /// The action.
     pub need: Need,
-    /// The command that does it; empty when nothing is needed.
+    /// The command for it; empty if none is needed.
     pub command: Vec<String>,
-    /// Why this is enough, or what it means for containers.
+    /// The reasons, and the effect on containers.
     pub notes: Vec<String>,
-    /// Running containers that it would stop.
+    /// Running containers that it stops.
     pub hit: Vec<String>,
 }
 
-/// Works out what is needed after the keys at `keys` changed.
+/// Decides on the action after the keys at `keys` changed.
 pub fn plan(
     engine: Engine,
     place: &Place,
@@ -60,7 +60,7 @@ pub fn plan(
             out.need = Need::Nothing;
             out.command.clear();
             out.notes
-                .push("engines look at CDI specifications by themselves".to_owned());
+                .push("engines reload CDI specifications by themselves".to_owned());
         }
         Engine::Podman => {
             out.need = Need::Nothing;
@@ -76,8 +76,8 @@ pub fn plan(
     out
 }
 
-/// dockerd takes an added runtime and a new default from a SIGHUP, but drops none on one; the CDI
-/// feature and the GPU hook of `--gpus` are looked for at its start only.
+/// dockerd adds a runtime and changes the default at SIGHUP, but removes no runtime. It reads the
+/// CDI feature and finds the GPU hook of `--gpus` only at its start.
 fn docker(place: &Place, session: &Session, keys: &[Vec<String>], installing: bool, out: &mut Activation) {
     let cdi = keys.iter().any(|k| k.first().is_some_and(|k| k == "features"));
     let daemon = if session.live && !place.user {
@@ -122,7 +122,8 @@ fn host_daemons() -> Vec<Daemon> {
         .collect()
 }
 
-/// Whether dockerd started before the hook that `--gpus` needs was there; `None` without a hook.
+/// Whether dockerd started before the hook that `--gpus` needs was installed; `None` without a
+/// hook.
 fn started_before_hook(daemon: &Daemon) -> Option<bool> {
     let age = daemon.age()?;
     let newest = ["nvidia-container-runtime-hook", "nvidia-cdi-hook"]
@@ -139,23 +140,23 @@ fn started_before_hook(daemon: &Daemon) -> Option<bool> {
     Some(newest < age)
 }
 
-/// The running containers that a restart stops, and what else is to be said.
+/// The running containers that a restart stops, and the notes.
 fn containers(mut notes: Vec<String>) -> (Vec<String>, Vec<String>) {
     let Some(program) = Program::find("docker") else {
         return (Vec::new(), notes);
     };
-    let ask = |args: &[&str]| ask::run(&program, args, &[], ASK).ok().filter(|a| a.ok);
-    let Some(list) = ask(&["ps", "--format", "{{.ID}} {{.Names}}"]) else {
-        notes.push("docker did not answer, so what a restart would stop is not known".to_owned());
+    let query = |args: &[&str]| exec::run(&program, args, &[], QUERY_LIMIT).ok().filter(|a| a.ok);
+    let Some(list) = query(&["ps", "--format", "{{.ID}} {{.Names}}"]) else {
+        notes.push("docker did not answer, so the containers that a restart stops are not known".to_owned());
         return (Vec::new(), notes);
     };
     let all: Vec<String> = list.stdout.lines().map(str::to_owned).collect();
     let live =
-        ask(&["info", "--format", "{{.LiveRestoreEnabled}}"]).is_some_and(|a| a.stdout.trim() == "true");
+        query(&["info", "--format", "{{.LiveRestoreEnabled}}"]).is_some_and(|a| a.stdout.trim() == "true");
     if live && !all.is_empty() {
         notes.push(format!(
-            "live-restore is on: the {} running containers survive the restart",
-            all.len()
+            "live-restore is on: {} will survive the restart",
+            counted(all.len(), "running container", "running containers")
         ));
         return (Vec::new(), notes);
     }
@@ -167,10 +168,10 @@ fn containers(mut notes: Vec<String>) -> (Vec<String>, Vec<String>) {
     (named, notes)
 }
 
-/// Does it, and says what was done.
+/// Runs the action. Returns the command or the signal.
 ///
 /// # Errors
-/// [`Code::Engine`] when the engine cannot be told or does not come back.
+/// [`Code::Engine`] if the engine cannot be reached or does not come back.
 pub fn act(engine: Engine, activation: &Activation) -> Result<String> {
     let Some((name, args)) = activation.command.split_first() else {
         return Ok(String::new());
@@ -178,19 +179,19 @@ pub fn act(engine: Engine, activation: &Activation) -> Result<String> {
     let shown = activation.command.join(" ");
     let failed = |why: String| {
         Error::new(Code::Engine, &shown, why).fix(format!(
-            "the configuration is written; restart {} by hand and see its log",
+            "restart {} yourself and read its log; the configuration is written",
             engine.name()
         ))
     };
     let program = Program::find(name);
     let booted = Path::new("/run/systemd/system").exists();
     if let Some(program) = program.filter(|_| booted || name != "systemctl") {
-        // `systemctl --user` finds the user's manager by it.
+        // `systemctl --user` needs it to find the user's manager.
         let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_default();
         let env = [("XDG_RUNTIME_DIR", runtime_dir.as_os_str())];
         let own = args.iter().any(|a| a == "--user");
         let env = if own { env.as_slice() } else { &[] };
-        let answer = ask::run(&program, args, env, ACT).map_err(|e| failed(e.to_string()))?;
+        let answer = exec::run(&program, args, env, RESTART_LIMIT).map_err(|e| failed(e.to_string()))?;
         return if answer.ok {
             Ok(shown)
         } else {
@@ -198,14 +199,11 @@ pub fn act(engine: Engine, activation: &Activation) -> Result<String> {
         };
     }
     if activation.need != Need::Reload {
-        return Err(failed("there is no service manager here that could".to_owned()));
+        return Err(failed("no service manager runs here".to_owned()));
     }
     let all = host_daemons();
     let [daemon] = all.as_slice() else {
-        return Err(failed(format!(
-            "{} dockerd processes are running, not one",
-            all.len()
-        )));
+        return Err(failed(format!("expected 1 running dockerd, found {}", all.len())));
     };
     daemon
         .signal(rustix::process::Signal::HUP)

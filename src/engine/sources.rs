@@ -1,4 +1,4 @@
-//! The other files that an engine reads besides the one that is edited.
+//! Reads the files of an engine besides the edited one, such as containerd's imports.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,17 @@ use super::job::Job;
 use super::model::{Engine, header};
 use super::place::Place;
 use super::store::{self, Stored};
-use super::{ask, containerd, crio, docker, podman, toml};
+use super::{containerd, crio, docker, exec, podman, toml};
 
-/// No engine reads more files than this.
+/// The most files of one engine.
 const MAX_FILES: usize = 256;
-/// Patterns of all imports: each may list a directory.
+/// The most patterns in all imports: each may list a directory.
 const MAX_PATTERNS: usize = 1024;
 
 /// Chooses the files, reads them and plans the edits, in the order in which they are to be written.
 ///
 /// # Errors
-/// [`Code::Engine`] when a file cannot be read or is not valid.
+/// [`Code::Engine`] if a file cannot be read or is not valid.
 pub(super) fn plan(job: &Job, place: &Place) -> Result<Vec<(Stored, Edit)>> {
     match &job.drop_in {
         Some(file) if job.engine == Engine::Containerd => with_drop_in(job, &place.config, file),
@@ -38,7 +38,7 @@ fn plan_one(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
     let mut target = place.config.clone();
     let mut seen = None;
     if job.engine == Engine::Containerd {
-        (target, seen) = last_word(job, &place.config)?;
+        (target, seen) = deciding_file(job, &place.config)?;
     }
     let stored = store::load(root, &target)?;
     let shown = stored.path.display().to_string();
@@ -52,10 +52,10 @@ fn plan_one(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
     Ok((stored, edit))
 }
 
-/// containerd's drop-in with the runtime, and the main file that imports its directory.
+/// Plans containerd's drop-in with the runtime, and the main file that imports its directory.
 ///
 /// containerd before 2.0 takes a plugin's whole table from the last file that has one, so there the
-/// drop-in begins as a copy of it. The main file is written last: what it imports is there by then.
+/// drop-in begins as a copy of it. The main file is written last, when its import exists.
 fn with_drop_in(job: &Job, main: &Path, drop_in: &Path) -> Result<Vec<(Stored, Edit)>> {
     let root = &job.root;
     let mut files = vec![main.to_owned()];
@@ -132,8 +132,8 @@ fn with_drop_in(job: &Job, main: &Path, drop_in: &Path) -> Result<Vec<(Stored, E
     Ok(all)
 }
 
-/// The beginning of a drop-in: its version, and the CRI plugin's table of the file `replaced` where
-/// containerd would no longer read it, with a warning of that.
+/// The beginning of a drop-in: its version, and the CRI plugin's table of the file `replaced` if
+/// containerd would no longer read that, with a warning about it.
 fn new_drop_in(
     shown: &str,
     version: i64,
@@ -155,11 +155,11 @@ fn new_drop_in(
     Ok((e.text(), Some(warning)))
 }
 
-/// The file whose word on the CRI runtimes is last, and the table that takes effect today.
+/// The file that decides on the CRI runtimes, and the effective table.
 ///
-/// containerd up to 1.7 takes the whole plugin table of the last file that has one; from 2.0 on tables are
-/// merged key by key, and the main file serves unless a later one names our runtime.
-fn last_word(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
+/// containerd up to 1.7 takes the whole plugin table of the last file that has one. From 2.0 on it
+/// merges tables key by key, and the main file is edited unless a later one has our runtime.
+fn deciding_file(job: &Job, main: &Path) -> Result<(PathBuf, Option<Value>)> {
     let mut files = vec![main.to_owned()];
     files.extend(imports(&job.root, main)?);
     if files.len() == 1 {
@@ -214,10 +214,11 @@ fn overlaid(parsed: &[(PathBuf, Value)]) -> Value {
     all
 }
 
-/// The files that containerd's main file imports, in the order in which it reads them, main file excluded.
+/// The files that containerd's main file imports, in the order in which it reads them, without the
+/// main file.
 ///
 /// # Errors
-/// [`Code::Engine`] when one is not valid or there are too many.
+/// [`Code::Engine`] if one is not valid or there are too many.
 pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     let mut queue = vec![main.to_owned()];
     let mut next = 0;
@@ -250,7 +251,8 @@ pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     Ok(queue)
 }
 
-/// The files that an import names; `*` is understood in the last component, where it is used.
+/// The files of an import. A `*` is expanded in the last component only, where real configurations
+/// have it.
 pub(super) fn expand(root: &Root, pattern: &Path) -> Vec<PathBuf> {
     let name = pattern.file_name().unwrap_or_default().to_string_lossy();
     if !name.contains('*') {
@@ -274,7 +276,7 @@ pub(super) fn expand(root: &Root, pattern: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether an import names a file that need not be there.
+/// Whether an import matches a file, which need not exist.
 fn covers(pattern: &Path, file: &Path) -> bool {
     let name = |path: &Path| {
         path.file_name()
@@ -285,7 +287,7 @@ fn covers(pattern: &Path, file: &Path) -> bool {
     pattern.parent() == file.parent() && matches(&name(pattern), &name(file))
 }
 
-/// Whether `name` fits `pattern`, in which `*` stands for anything.
+/// Whether `name` matches `pattern`, in which `*` stands for any text.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
@@ -319,7 +321,7 @@ pub(crate) fn parse(root: &Root, path: &Path) -> Result<Value> {
     parse_within(root, path, &budget())
 }
 
-/// For all files of one engine: many small ones cost no more than a large one.
+/// One budget for all files of an engine, so that many small ones cost no more than a large one.
 fn budget() -> Budget {
     Budget::new(Limits {
         kept: toml::MAX_MEMORY as u64,
@@ -347,10 +349,10 @@ pub(crate) fn overlay(all: &mut Value, table: &Value) {
     }
 }
 
-/// The major version of the containerd that is installed here.
+/// The major version of the installed containerd.
 fn major() -> Option<u32> {
     let program = Program::find("containerd")?;
-    let answer = ask::run(&program, &["--version"], &[], std::time::Duration::from_secs(5)).ok()?;
+    let answer = exec::run(&program, &["--version"], &[], std::time::Duration::from_secs(5)).ok()?;
     // containerd github.com/containerd/containerd/v2 2.1.9 ...
     let version = answer.stdout.split_whitespace().nth(2)?;
     version.trim_start_matches('v').split('.').next()?.parse().ok()

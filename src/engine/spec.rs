@@ -1,8 +1,9 @@
 //! The CDI specification that comes with a registration.
 //!
-//! dockerd from 29.2 on answers `--gpus` by CDI as soon as the name `nvidia-cdi-hook` is on its PATH, and then every such container
-//! fails where no specification is (moby `daemon/devices_nvidia_linux.go`). So there is one wherever nvoci is registered,
-//! in the directory that outlives a boot; what the refresh unit writes to `/run/cdi` takes precedence.
+//! From 29.2 on dockerd answers `--gpus` through CDI if its PATH has `nvidia-cdi-hook`, and every
+//! such container fails without a specification (moby `daemon/devices_nvidia_linux.go`). So each
+//! registration writes one into /etc/cdi, which outlives a boot; the refresh unit's file in
+//! `/run/cdi` takes precedence.
 
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use super::place::Place;
 use super::store::{self, FileRecord, Record, fingerprint};
 use super::whole;
 
-/// Writes it, unless there is one that we did not write or that was edited since.
+/// Writes it, unless there is one that is not ours or was edited later.
 pub(super) fn install(
     job: &Job,
     place: &Place,
@@ -29,12 +30,12 @@ pub(super) fn install(
         if known.is_empty() {
             return Ok(());
         }
-        // The last engine that was registered has written it.
+        // The engine that was registered last wrote it.
         let print = Some(fingerprint(&there));
         let Some(known) = known.into_iter().find(|k| k.written == print) else {
-            report
-                .warnings
-                .push(format!("{SPEC}: was changed since, and stays as it is"));
+            report.warnings.push(format!(
+                "{SPEC}: was changed after the registration and stays as it is"
+            ));
             return Ok(());
         };
         if there == text {
@@ -48,7 +49,7 @@ pub(super) fn install(
     whole::write(job, place, path, text, record, report)
 }
 
-/// Whether the file came with another engine's registration as well, and so must stay.
+/// Whether another engine's registration has the file too, so that it must stay.
 pub(super) fn is_others_too(job: &Job, place: &Place, file: &FileRecord) -> Result<bool> {
     Ok(file.path == Path::new(SPEC) && !of_others(job, place, &file.path)?.is_empty())
 }

@@ -1,8 +1,9 @@
-//! Reading and swapping an engine's files, and the record of what was done to them.
+//! Reads and swaps an engine's files, and keeps the record of the edits, such as
+//! /var/lib/nvoci/install/docker.json.
 //!
-//! A file is replaced by a temporary one in its own directory, with the old one's mode and owner, after
-//! it reached the disk; a symbolic link stays and its target is replaced. All paths are looked up below a
-//! [`Root`], so that `--root` works on an image the same way.
+//! A temporary file in the same directory, with the old one's mode and owner, replaces a file once
+//! it is on the disk; a symbolic link stays and its target is replaced. All paths are resolved
+//! below a [`Root`], so `--root` works on an image's directory in the same way.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -18,30 +19,31 @@ use crate::sys::root::{Node, Root};
 use super::edit::Change;
 use super::model::{Engine, HOOK, SPEC};
 
-/// No configuration file of an engine is larger than this many bytes.
+/// The largest configuration file that is read, in bytes.
 const MAX_FILE: u64 = 4 << 20;
-/// What the name of a file's copy ends in.
+/// The suffix of a file's copy.
 pub(super) const BACKUP: &str = ".nvoci-backup";
-/// The files that are ours as a whole.
+/// The files that nvoci owns as a whole.
 const WHOLE: [&str; 2] = [SPEC, HOOK];
 
-/// A file as it was found.
+/// A file and its text.
 #[derive(Debug)]
 pub struct Stored {
-    /// Where it is, symbolic links resolved, as an absolute path below the root.
+    /// Its absolute path below the root, symbolic links resolved.
     pub path: PathBuf,
-    /// Its text; `None` when there is no such file.
+    /// Its text; `None` if there is no such file.
     pub text: Option<String>,
-    /// Mode, owner and group to give to its successor.
+    /// Mode, owner and group for its successor.
     attributes: (u32, u32, u32),
-    /// Whether others than root may write to it.
+    /// Whether users other than root may write to it.
     pub loose: bool,
 }
 
-/// Reads the file at `path`, following symbolic links.
+/// Reads the file at `path` and follows symbolic links.
 ///
 /// # Errors
-/// [`Code::Engine`] when it is not a readable text file, [`Code::UnsafeOwner`] when a link to it is another user's.
+/// [`Code::Engine`] if it is not a readable text file, [`Code::UnsafeOwner`] if a link to it is
+/// another user's.
 pub fn load(root: &Root, path: &Path) -> Result<Stored> {
     let path = follow(root, path)?;
     let shown = path.display().to_string();
@@ -86,13 +88,14 @@ pub(super) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or_else(|| Path::new("/"))
 }
 
-/// Who may have put what is believed here: root, we ourselves, and whose the root directory is.
+/// The users whose files are trusted: root, the caller, and the owner of the root directory.
 fn trusted(root: &Root) -> [u32; 3] {
     let own = rustix::process::geteuid().as_raw();
     [0, own, rustix::fs::fstat(root).map_or(own, |stat| stat.st_uid)]
 }
 
-/// Refuses a symbolic link on the way to `path` that somebody else made: what it leads to is for them to choose.
+/// Refuses a symbolic link of another user on the way to `path`, since that user chooses its
+/// target.
 fn refuse_foreign_links(root: &Root, path: &Path) -> Result<()> {
     let trusted = trusted(root);
     for part in path.ancestors() {
@@ -105,17 +108,17 @@ fn refuse_foreign_links(root: &Root, path: &Path) -> Result<()> {
                 part.display().to_string(),
                 format!("a symbolic link of user {}", node.stat().st_uid),
             )
-            .fix("put the file itself there, or a link of root's"));
+            .fix("replace the link by the file, or by a link that root owns"));
         }
     }
     Ok(())
 }
 
-/// The text of the copy that was made of `stored`; `None` when it is gone.
+/// The text of the backup of `stored`; `None` if it is gone.
 ///
 /// # Errors
-/// [`Code::Engine`] or [`Code::UnsafeOwner`] when it is not a file of its own with the owner it was given: its content would become
-/// the engine's, for all who may read that.
+/// [`Code::Engine`] or [`Code::UnsafeOwner`] if it is a link, has a second name, or belongs to
+/// another user: its content would become the engine's.
 pub fn backup(root: &Root, path: &Path, stored: &Stored) -> Result<Option<String>> {
     let shown = || path.display().to_string();
     refuse_foreign_links(root, parent(path))?;
@@ -138,7 +141,7 @@ pub fn backup(root: &Root, path: &Path, stored: &Stored) -> Result<Option<String
         .map_err(|_| Error::new(Code::Engine, shown(), "not UTF-8 text"))
 }
 
-/// The path that the symbolic links at `path` lead to.
+/// The target of the symbolic links at `path`.
 fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
     let mut path = Path::new("/").join(path);
     for _ in 0..40 {
@@ -155,7 +158,7 @@ fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
     ))
 }
 
-/// The same file without `..`, which a relative link brings in and a record may not have.
+/// The same path without `..`, which a relative link may have and a record may not.
 fn without_climbing(root: &Root, path: PathBuf) -> PathBuf {
     let Some(name) = path
         .file_name()
@@ -170,12 +173,12 @@ fn without_climbing(root: &Root, path: PathBuf) -> PathBuf {
     };
     match dir() {
         Ok(dir) => Path::new("/").join(dir).join(name),
-        // What does not exist is refused where it would be made.
+        // A path that does not exist is refused when the file is made.
         Err(_) => path,
     }
 }
 
-/// A file's successor, complete on the disk, not yet in its place. Dropping it removes it.
+/// A file's successor on the disk, not yet in its place. Dropping it removes it.
 #[derive(Debug)]
 pub struct Staged {
     dir: Node,
@@ -186,10 +189,10 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Puts the successor in the file's place.
+    /// Moves the successor into the file's place.
     ///
     /// # Errors
-    /// [`Code::Engine`]; the file is then as it was.
+    /// [`Code::Engine`]; the file is then unchanged.
     pub fn commit(self) -> Result<()> {
         let fd = self.dir.as_fd();
         rustix::fs::renameat(fd, &self.temporary, fd, &self.name)
@@ -207,7 +210,7 @@ impl Drop for Staged {
     }
 }
 
-/// Writes `text` beside `stored`, with its mode and owner; the directory must exist.
+/// Writes `text` beside `stored`, with its mode and owner. The directory must exist.
 ///
 /// # Errors
 /// [`Code::Engine`].
@@ -219,7 +222,7 @@ pub fn stage(root: &Root, stored: &Stored, text: &str) -> Result<Staged> {
 fn stage_as(root: &Root, path: &Path, (mode, uid, gid): (u32, u32, u32), text: &str) -> io::Result<Staged> {
     let (dir, name) = root.parent_of(path)?;
     for attempt in 0..16_u32 {
-        // The ending keeps it out of `*.toml`, `*.conf` and `*.json` drop-in directories.
+        // The suffix keeps it out of `*.toml`, `*.conf` and `*.json` drop-in directories.
         let temporary = OsString::from(format!(".nvoci-{}-{attempt}.tmp", std::process::id()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(&dir, &temporary, flags, Mode::from_raw_mode(0o600)) {
@@ -256,7 +259,7 @@ pub fn write_beside(root: &Root, path: &Path, like: &Stored, text: &str) -> Resu
         .commit()
 }
 
-/// Removes a file; one that is gone is no error.
+/// Removes a file; a missing one is no error.
 ///
 /// # Errors
 /// [`Code::Engine`].
@@ -274,7 +277,7 @@ pub fn remove(root: &Root, path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the directory at `dir`; says which directories were missing, the outermost first.
+/// Makes the directory at `dir`. Returns the directories that were missing, the outermost first.
 ///
 /// # Errors
 /// [`Code::Engine`].
@@ -292,7 +295,7 @@ pub fn make_dir(root: &Root, dir: &Path, mode: u32) -> Result<Vec<PathBuf>> {
     Ok(missing)
 }
 
-/// Removes those of the directories that are empty, the innermost first.
+/// Removes the empty ones of the directories, the innermost first.
 pub fn remove_dirs(root: &Root, dirs: &[PathBuf]) {
     for dir in dirs.iter().rev() {
         if let Ok((parent, name)) = root.parent_of(dir) {
@@ -308,36 +311,36 @@ fn sync_dir(dir: &Node) {
     }
 }
 
-/// What was done to one engine's files.
+/// The record of the edits of one engine's files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record {
     /// One entry a file.
     pub files: Vec<FileRecord>,
 }
 
-/// What was done to one file.
+/// The record of the edits of one file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileRecord {
     /// The file, below the root.
     pub path: PathBuf,
-    /// Whether it was made by us.
+    /// Whether nvoci made the file.
     pub created: bool,
-    /// Whether it is ours as a whole (a hooks.d file).
+    /// Whether nvoci owns it as a whole (a hooks.d file).
     pub whole: bool,
-    /// Directories that were made for it, the outermost first.
+    /// Directories that nvoci made for it, the outermost first.
     pub dirs: Vec<PathBuf>,
-    /// The copy of the file as it was.
+    /// The copy of the old file.
     pub backup: Option<PathBuf>,
-    /// Fingerprint of the text that was written last; `None` when the backup no longer is its exact predecessor.
+    /// Fingerprint of nvoci's last text; `None` if the backup is no longer its exact predecessor.
     pub written: Option<String>,
-    /// The runtime names that were registered.
+    /// The registered runtime names.
     pub names: Vec<String>,
-    /// What was set, in order.
+    /// The changes, in order.
     pub changes: Vec<Change>,
 }
 
 impl FileRecord {
-    /// Whether an installation can have done this. What else a record says is not obeyed.
+    /// Whether an installation can have made this entry; an impossible one is refused.
     fn is_possible(&self, state: &Path) -> bool {
         let plain = |p: &Path| {
             p.is_absolute()
@@ -359,7 +362,7 @@ impl FileRecord {
                 .is_none_or(|b| *b == self.path.with_file_name(&copy) || *b == state.join(&copy))
     }
 
-    /// Adds later changes: what stood there first is what is restored.
+    /// Adds later changes; the first old value of a key is the one to restore.
     pub fn merge(&mut self, later: Vec<Change>) {
         for change in later {
             match self.changes.iter_mut().find(|c| c.path == change.path) {
@@ -371,15 +374,15 @@ impl FileRecord {
 }
 
 impl Record {
-    /// Reads an engine's record; there may be none.
+    /// Reads an engine's record, or an empty one if there is none.
     ///
     /// # Errors
-    /// [`Code::Engine`] when it cannot be read or understood, [`Code::UnsafeOwner`] when somebody else can have written it: it
-    /// says what is to be removed.
+    /// [`Code::Engine`] if it cannot be read or parsed, [`Code::UnsafeOwner`] if another user can
+    /// have written it, since it lists files to remove.
     pub fn load(root: &Root, state: &Path, engine: Engine) -> Result<Self> {
         let path = record_path(state, engine);
         let failed = |e: &io::Error| Error::io(Code::Engine, path.display().to_string(), e);
-        let aside = "move the file away; `nvoci uninstall` then removes what it recognises";
+        let aside = "move the file away; `nvoci uninstall` then removes the entries that it recognises";
         refuse_foreign_links(root, &path)?;
         let node = match root.resolve_nofollow(&path) {
             Ok(node) => node,
@@ -405,7 +408,7 @@ impl Record {
             })
     }
 
-    /// Writes the record, or removes it when it says nothing.
+    /// Writes the record, or removes it if it is empty.
     ///
     /// # Errors
     /// [`Code::Engine`].
@@ -507,7 +510,7 @@ fn record_path(state: &Path, engine: Engine) -> PathBuf {
     state.join(format!("{}.json", engine.name()))
 }
 
-/// A fingerprint that tells an edited file from the one that was written: length and FNV-1a. It
+/// A fingerprint that distinguishes an edited file from the written one: length and FNV-1a. It
 /// guards against accidents, not against root.
 pub fn fingerprint(text: &str) -> String {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
@@ -583,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_put_there_is_not_believed() {
+    fn files_of_other_users_are_refused() {
         use std::os::unix::fs::{chown, lchown};
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name.trim_start_matches('/'));
@@ -643,7 +646,7 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         let e = Record::load(&root, state, Engine::Docker).unwrap_err();
         assert_eq!(e.code(), Code::UnsafeOwner);
-        // Only root can give a file away.
+        // Only root can change a file's owner.
         if rustix::process::geteuid().is_root() {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
             chown(&path, Some(1000), Some(1000)).unwrap();

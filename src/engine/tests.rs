@@ -1,4 +1,4 @@
-//! What holds for every edit of a configuration file, and for the imports of this room.
+//! Properties of every edit of a configuration file, and of this module's imports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::edit::{Edit, Editor, Format, Undone, lookup};
 use super::{Settings, containerd};
 use crate::error::Code;
 
-/// Lines of a TOML file; `N` is a number of its own in each.
+/// Lines of a TOML file; `N` becomes a different number in each.
 const TOML: [&str; 24] = [
     "",
     "# comment N",
@@ -117,20 +117,20 @@ fn any_value() -> impl Strategy<Value = Value> {
     ])
 }
 
-/// Sets `value`, unless the place is refused.
+/// Sets `value`; `None` if the edit is refused.
 fn set(format: Format, text: &str, path: &[&str], value: &Value) -> Option<Edit> {
     let mut e = Editor::open("f", format, text).ok()?;
     e.set(path, value).ok()?;
     Some(e.finish(Vec::new()))
 }
 
-/// Checks an edit of `text`; `None` where the text is not valid or the place is refused.
+/// Checks an edit of `text`; `None` if the text is not valid or the edit is refused.
 fn check(format: Format, text: &str, path: &[&str], value: &Value) -> Option<()> {
     let before = Editor::open("f", format, text).ok()?;
     let edit = set(format, text, path, value)?;
     let after = Editor::open("f", format, &edit.text).unwrap();
 
-    // What was set is there, and all else says what it said.
+    // The new value is there, and every other value is the old one.
     assert_eq!(after.get(path), Some(value), "{}", edit.text);
     let others = |e: &Editor| {
         let mut flat = BTreeMap::new();
@@ -145,7 +145,7 @@ fn check(format: Format, text: &str, path: &[&str], value: &Value) -> Option<()>
     };
     assert_eq!(others(&after), others(&before), "{}", edit.text);
 
-    // Each byte stands where it stood, but for the value that was replaced.
+    // Each byte is in its place, except for the replaced value.
     let replaced = edit
         .changes
         .first()
@@ -176,7 +176,7 @@ fn check(format: Format, text: &str, path: &[&str], value: &Value) -> Option<()>
     Some(())
 }
 
-/// Every value that is no table, by its keys.
+/// Every value that is not a table, by its keys.
 fn flatten(value: &Value, path: &mut Vec<String>, into: &mut BTreeMap<Vec<String>, Value>) {
     let Some(map) = value.as_object() else {
         into.insert(path.clone(), value.clone());
@@ -205,7 +205,7 @@ proptest! {
     }
 }
 
-/// Most of the files that are made above are valid, and most places can be edited.
+/// Most of the generated files are valid, and most edits are possible.
 #[test]
 fn the_generated_files_are_edited() {
     use proptest::strategy::ValueTree as _;
@@ -248,7 +248,7 @@ fn nesting_is_refused_before_it_takes_the_stack() {
         let e = Editor::open("f", format, &text).unwrap_err();
         assert_eq!(e.code(), code, "{}", &text[..20]);
     }
-    // The deepest path that TOML's parser takes.
+    // The deepest path that TOML's parser accepts.
     let deep = format!("[{}]\nx = 1\n", dotted(79));
     let mut e = Editor::open("f", Format::Toml, &deep).unwrap();
     let mut path = vec!["a"; 79];
@@ -257,7 +257,7 @@ fn nesting_is_refused_before_it_takes_the_stack() {
     assert_eq!(lookup(e.value(), &path), Some(&json!(2)));
 }
 
-/// A registration parses the file some twenty times, whatever is in it.
+/// A registration parses the file some twenty times, whatever its contents.
 #[test]
 fn a_large_file_is_registered_with_and_given_back() {
     let mut text = String::from("version = 2\n");
@@ -287,12 +287,12 @@ fn a_large_file_is_registered_with_and_given_back() {
     assert!(cpu_seconds() - started < 30);
 }
 
-/// This thread's own time: the machine may be busy.
+/// This thread's own time, since the machine may be busy.
 pub(super) fn cpu_seconds() -> i64 {
     rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec
 }
 
-/// Imports in this room run downward only: a module imports none that imports it.
+/// Imports of this module's files run downward only: no file imports one that imports it.
 #[test]
 fn no_module_imports_one_that_imports_it() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");

@@ -1,8 +1,8 @@
-//! What edits in JSON and in TOML share: places in a text, and the change of some of its bytes.
+//! Positions in a text and splices, for the edits of both JSON and TOML.
 
 use std::ops::Range;
 
-/// A syntax error in the file as it is.
+/// A syntax error in the present file.
 #[derive(Clone, Debug)]
 pub(super) struct Syntax {
     pub(super) line: usize,
@@ -10,7 +10,7 @@ pub(super) struct Syntax {
     pub(super) message: String,
 }
 
-/// `"\r\n"` where the text uses it, else `"\n"`.
+/// `"\r\n"` if the text uses it, else `"\n"`.
 pub(super) fn newline(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
@@ -42,7 +42,7 @@ pub(super) fn splice(text: &str, at: Range<usize>, with: &str) -> String {
     out
 }
 
-/// The text without the bytes of `cuts`, which may lie within each other.
+/// The text without the bytes of `cuts`, which may contain each other.
 pub(super) fn without(text: &str, mut cuts: Vec<Range<usize>>) -> String {
     cuts.sort_by_key(|cut| cut.start);
     let mut out = String::with_capacity(text.len());

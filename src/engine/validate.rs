@@ -1,4 +1,4 @@
-//! Asking the engine itself whether it takes a configuration, before it is put in place.
+//! Runs the engine's own check on a configuration before it replaces the old one.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,14 +16,14 @@ use super::job::{Checked, Job};
 use super::model::{Engine, Settings};
 use super::place::Place;
 use super::store::{self, Staged, Stored};
-use super::{ask, containerd, sources};
+use super::{containerd, exec, sources};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Has the engine read the staged file.
+/// Runs the engine's check on the staged file.
 ///
 /// # Errors
-/// [`Code::Engine`] when the engine refuses it, or does not see the runtime in it.
+/// [`Code::Engine`] if the engine refuses it, or does not find the runtime in it.
 pub(super) fn check(
     job: &Job,
     place: &Place,
@@ -56,19 +56,20 @@ pub(super) fn check(
                 "".as_ref(),
                 "config".as_ref(),
             ];
-            ask_it(&program, &args, &stored.path, "crio config")
+            run_check(&program, &args, &stored.path, "crio config")
         }
     }
 }
 
-/// Flags of dockerd that it refuses in its file as well, by the key of the file (moby `daemon/config`).
+/// Flags of dockerd that it refuses together with the file's key (moby `daemon/config`).
 const ALSO_FLAGS: [(&str, &str); 3] = [
     ("add-runtime", "runtimes"),
     ("default-runtime", "default-runtime"),
     ("feature", "features"),
 ];
 
-/// The candidate alone: what another process was started with is never repeated to a program of root's.
+/// Checks the candidate alone: no argument of another process is passed to a program that root
+/// runs.
 fn docker(program: &Program, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
     if job.session.user.is_none() {
         flags_in_the_way(&flags::daemons(Engine::Docker).running, &job.settings, file)?;
@@ -78,11 +79,11 @@ fn docker(program: &Program, job: &Job, candidate: &Path, file: &Path) -> Result
         OsStr::new("--config-file"),
         candidate.as_os_str(),
     ];
-    let answer = ask::run(program, &args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
+    let answer = exec::run(program, &args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
     if answer.ok {
         return Ok(Checked::By("dockerd --validate".to_owned()));
     }
-    // 23.0 is the first that can.
+    // dockerd before 23.0 has no such flag.
     if answer.stderr.contains("unknown flag: --validate")
         || answer.stdout.contains("unknown flag: --validate")
     {
@@ -93,7 +94,8 @@ fn docker(program: &Program, job: &Job, candidate: &Path, file: &Path) -> Result
     Err(refused("dockerd --validate", file, answer.complaint()))
 }
 
-/// dockerd refuses a setting that is also a flag, which it would say only when it starts again.
+/// Refuses a setting that the running dockerd also has as a flag, which dockerd would report only
+/// at its next start.
 fn flags_in_the_way(running: &[Running], settings: &Settings, file: &Path) -> Result<()> {
     let written = |key: &str| match key {
         "default-runtime" => settings.set_as_default,
@@ -110,27 +112,27 @@ fn flags_in_the_way(running: &[Running], settings: &Settings, file: &Path) -> Re
     Err(Error::new(
         Code::Engine,
         file.display().to_string(),
-        format!("the running dockerd has --{flag} as a flag, and refuses it in the file as well"),
+        format!("the running dockerd has the flag --{flag}, and refuses the same setting in the file"),
     )
     .fix(format!(
         "move --{flag} from dockerd's service into this file, or register with another engine; nothing was changed"
     )))
 }
 
-/// Podman reads `CONTAINERS_CONF` whatever it is asked.
+/// Podman reads `CONTAINERS_CONF` for every command.
 fn podman(program: &Program, job: &Job, candidate: &Path, file: &Path) -> Result<Checked> {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let env = [
         ("CONTAINERS_CONF", candidate.as_os_str()),
         ("HOME", home.as_os_str()),
     ];
-    // It wants a home, but only a user's own Podman has one that counts.
+    // Podman needs a home directory, but only a user's own Podman reads it.
     let env = if job.session.user.is_some() {
         env.as_slice()
     } else {
         &env[..1]
     };
-    let answer = ask::run(program, &["--version"], env, LIMIT).map_err(|e| unanswered(program, &e))?;
+    let answer = exec::run(program, &["--version"], env, LIMIT).map_err(|e| unanswered(program, &e))?;
     if answer.ok {
         return Ok(Checked::By("podman --version with the file".to_owned()));
     }
@@ -147,7 +149,7 @@ fn with_containerd(
 ) -> Result<Checked> {
     const COMMAND: &str = "containerd config dump";
     let main = store::load(&job.root, &place.config)?;
-    // When an imported file is edited, the main file is read with the candidate in its place.
+    // If an imported file is edited, the main file is read with the candidate in its place.
     let stand_in = match &main.text {
         Some(text) if main.path != stored.path => Some(store::stage(
             &job.root,
@@ -163,7 +165,7 @@ fn with_containerd(
         "config".as_ref(),
         "dump".as_ref(),
     ];
-    let answer = ask::run(program, &args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
+    let answer = exec::run(program, &args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
     if !answer.ok {
         return Err(refused(COMMAND, &stored.path, answer.complaint()));
     }
@@ -177,10 +179,10 @@ fn with_containerd(
             return Err(refused(
                 COMMAND,
                 &stored.path,
-                "the runtime is not in what containerd makes of the file",
+                "containerd reads the file and does not find the runtime",
             )
             .fix(
-                "another file overrides it; name the last one that configures the CRI plugin with --config",
+                "pass the last file that configures the CRI plugin: `--config FILE`; it overrides this one",
             ));
         }
     }
@@ -189,7 +191,7 @@ fn with_containerd(
         && table.get("runtimes").is_none_or(|r| r.get(default).is_none())
     {
         warnings.push(format!(
-            "the default runtime `{default}` is defined nowhere, so containerd will not start its CRI plugin"
+            "the default runtime `{default}` is not defined, so containerd will not start its CRI plugin"
         ));
     }
     if job.settings.cdi && !answer.stdout.contains("enable_cdi = true") {
@@ -198,7 +200,7 @@ fn with_containerd(
     Ok(Checked::By(COMMAND.to_owned()))
 }
 
-/// The main file's text with its imports spelled out and `file` replaced by `candidate`.
+/// The main file's text with its imports listed and `file` replaced by `candidate`.
 fn with_import(job: &Job, main: &Path, text: &str, file: &Path, candidate: &Path) -> Result<String> {
     let mut e = Editor::open(&main.display().to_string(), Format::Toml, text)?;
     let dir = store::parent(main);
@@ -226,8 +228,8 @@ fn with_import(job: &Job, main: &Path, text: &str, file: &Path, candidate: &Path
     Ok(e.text())
 }
 
-fn ask_it<S: AsRef<OsStr>>(program: &Program, args: &[S], file: &Path, shown: &str) -> Result<Checked> {
-    let answer = ask::run(program, args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
+fn run_check<S: AsRef<OsStr>>(program: &Program, args: &[S], file: &Path, shown: &str) -> Result<Checked> {
+    let answer = exec::run(program, args, &[], LIMIT).map_err(|e| unanswered(program, &e))?;
     if answer.ok {
         return Ok(Checked::By(shown.to_owned()));
     }
@@ -240,9 +242,10 @@ fn refused(command: &str, file: &Path, complaint: &str) -> Error {
         file.display().to_string(),
         format!("`{command}` refuses the new configuration: {complaint}"),
     )
-    .fix("see the complaint; nothing was changed")
+    .fix("correct the setting that the message names, then run this again; nothing was changed")
 }
 
 fn unanswered(program: &Program, e: &io::Error) -> Error {
-    Error::io(Code::Engine, program.text(), e).fix("nothing was changed; try again when the program works")
+    Error::io(Code::Engine, program.text(), e)
+        .fix("repair the program, then run this again; nothing was changed")
 }

@@ -1,4 +1,4 @@
-//! The files that are ours as a whole: the CDI specification and the hook file.
+//! The files that nvoci owns as a whole: the CDI specification and the hook file.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::job::{Job, Outcome, Report};
 use super::place::Place;
 use super::store::{self, FileRecord, Record, fingerprint};
 
-/// Writes one of them, unless it holds `text` already.
+/// Writes one of them, unless it has the content `text` already.
 pub(super) fn write(
     job: &Job,
     place: &Place,

@@ -1,16 +1,16 @@
-//! What is checked: each check has a number that never changes meaning, as errors have.
+//! The doctor's checks, each with a number that never changes meaning.
 
 use core::fmt;
 
-/// One check. Areas keep theirs in a table; the reference of codes is made from it.
+/// One check. Each area has a table of them, from which the reference of codes is generated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Check {
-    /// The number behind `NVOCI-`: 71xx host, 72xx engine, 73xx image, 74xx container, 75xx Dockerfile, 76xx Compose,
-    /// 77xx preflight, 78xx explain.
+    /// The number behind `NVOCI-`: 71xx host, 72xx engine, 73xx image, 74xx container, 75xx
+    /// Dockerfile, 76xx Compose, 77xx preflight, 78xx explain.
     pub number: u16,
     /// A short name for people and scripts: `host.version-mismatch`.
     pub name: &'static str,
-    /// What is wrong when it fires, one sentence.
+    /// The problem that it reports, one sentence.
     pub summary: &'static str,
 }
 
@@ -27,7 +27,7 @@ macro_rules! checks {
         $($vis const $id: $crate::findings::Check =
             $crate::findings::Check { number: $number, name: $name, summary: $summary };)*
 
-        /// What is checked here.
+        /// The checks of this area.
         pub const CHECKS: &[$crate::findings::Check] = &[$($id),*];
     };
 }

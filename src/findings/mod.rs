@@ -1,4 +1,5 @@
-//! What a check found, and the reports that are made of it: shared by the doctor and by [`crate::preflight`].
+//! Findings of checks and their reports, such as `host.version-mismatch`; the doctor and
+//! [`crate::preflight`] share them.
 
 pub(crate) mod check;
 mod report;

@@ -1,4 +1,4 @@
-//! What the doctor says: findings, and the verdict that follows from them.
+//! Findings, reports, and the verdict of a report.
 
 use core::fmt;
 
@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 use super::Check;
 use crate::error::{Escaped, shown};
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
-    /// Looked at and found right; shown so that a reader knows what was looked at.
+    /// Checked and right; shown so that a reader sees the check.
     Ok,
-    /// Worth knowing; nothing is wrong, or it could not be looked at.
+    /// Nothing is wrong, or the check was not possible.
     Info,
-    /// Works, or will until something changes.
+    /// Works, at least until something changes.
     Warn,
     /// Cannot work.
     Fail,
 }
 
 impl Severity {
-    /// As in JSON and tables.
+    /// The name in JSON and tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -32,20 +32,20 @@ impl Severity {
     }
 }
 
-/// One thing that was found. Texts may hold what an image says: they are escaped when they are shown.
+/// The result of one check. Its texts may come from an image, so they are escaped when shown.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Finding {
-    /// Which check.
+    /// The check.
     pub check: &'static Check,
-    /// How bad.
+    /// Its severity.
     pub severity: Severity,
-    /// What it is about: `host`, `docker`, `/opt/conda/lib/python3.10/site-packages/torch`.
+    /// The thing at fault: `host`, `docker`, `/opt/conda/lib/python3.10/site-packages/torch`.
     pub subject: String,
-    /// What is wrong and why, one sentence; of an `Ok` finding what was found.
+    /// The problem and its cause, one sentence; for `Ok` the observed fact.
     pub cause: String,
-    /// The one thing to do; empty when there is nothing to do.
+    /// The one command or edit that helps; empty if none is needed.
     pub fix: String,
-    /// What was read, a line each: `/proc/driver/nvidia/version: 580.159.04`.
+    /// Lines of evidence: `/proc/driver/nvidia/version: 580.159.04`.
     pub evidence: Vec<String>,
 }
 
@@ -67,14 +67,14 @@ impl Finding {
         }
     }
 
-    /// What to do.
+    /// Sets the fix.
     #[must_use]
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
         self.fix = as_shown(fix);
         self
     }
 
-    /// One more line of evidence.
+    /// Adds a line of evidence.
     #[must_use]
     pub fn evidence(mut self, line: impl Into<String>) -> Self {
         self.evidence.push(as_shown(line));
@@ -82,7 +82,7 @@ impl Finding {
     }
 }
 
-/// As much of a text as is shown of it: what an image says may be of any length.
+/// Cuts a text to the length that is shown, since an image's texts may be of any length.
 fn as_shown(text: impl Into<String>) -> String {
     let mut text = text.into();
     let end = shown(&text).len();
@@ -104,24 +104,24 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All that was found about one subject.
+/// The findings about one subject.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Report {
-    /// What was looked at: `host`, `image nvidia/cuda:11.8.0-base-ubuntu22.04`.
+    /// The subject: `host`, `image nvidia/cuda:11.8.0-base-ubuntu22.04`.
     pub title: String,
-    /// What it is, as names and values: `driver` `580.159.04`.
+    /// Facts about it, as names and values: `driver` `580.159.04`.
     pub facts: Vec<(String, String)>,
-    /// What was found.
+    /// The findings.
     pub findings: Vec<Finding>,
-    /// Findings and facts beyond the most that a report keeps.
+    /// The number of findings and facts beyond the report's limit.
     pub omitted: usize,
 }
 
-/// The most findings, and the most facts, of one report: nobody reads more.
+/// The most findings, and the most facts, of one report.
 const MOST: usize = 1000;
 
 impl Report {
-    /// A report on `title` with nothing in it yet.
+    /// An empty report on `title`.
     pub fn new(title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
@@ -129,7 +129,7 @@ impl Report {
         }
     }
 
-    /// One more fact.
+    /// Adds a fact.
     pub fn fact(&mut self, name: impl Into<String>, value: impl Into<String>) {
         if self.facts.len() < MOST {
             self.facts.push((name.into(), as_shown(value)));
@@ -138,7 +138,7 @@ impl Report {
         }
     }
 
-    /// One more finding. Of more than a report keeps the worst stay.
+    /// Adds a finding. Beyond the limit the worst findings stay.
     pub fn add(&mut self, finding: Finding) {
         if self.findings.len() < MOST {
             return self.findings.push(finding);
@@ -151,7 +151,7 @@ impl Report {
         }
     }
 
-    /// `Fail`, `Warn` or `Ok`: the worst that was found.
+    /// The worst severity of all findings: `Fail`, `Warn` or `Ok`.
     pub fn verdict(&self) -> Severity {
         match self.findings.iter().map(|f| f.severity).max() {
             Some(worst @ (Severity::Fail | Severity::Warn)) => worst,
@@ -168,7 +168,7 @@ impl Report {
         }
     }
 
-    /// The report as JSON. Keys are only ever added.
+    /// The report as JSON. Later versions may add keys but remove none.
     pub fn to_json(&self) -> Value {
         let findings: Vec<Value> = self
             .findings
@@ -233,13 +233,13 @@ mod tests {
         assert_eq!(report.omitted, 4 * MOST + 1);
         assert!(report.to_text(false).contains("the worst"));
         assert_eq!(report.to_json()["omitted"], 4 * MOST + 1);
-        // What is cut off is not shown either.
+        // The part that is cut off is not shown.
         assert!(report.findings[0].subject.len() < 700);
         assert!(report.to_text(false).contains(&format!("{}…", "x".repeat(600))));
     }
 
     #[test]
-    fn what_an_image_says_is_escaped() {
+    fn an_images_text_is_escaped() {
         let mut report = Report::new("image");
         report.add(
             Finding::new(&CHECK, Severity::Fail, "a\u{1b}[2J", "b\n")
@@ -247,7 +247,7 @@ mod tests {
                 .evidence("d\r"),
         );
         let text = format!("{}{}", report.to_json(), report.to_text(true));
-        // Our own colours begin with ESC [ and end with m; the image's do not come through.
+        // Our own colours begin with ESC [ and end with m; the image's are escaped.
         assert!(!text.contains("\u{1b}[2J") && !text.contains('\r'), "{text}");
         assert_eq!(report.to_json()["findings"][0]["code"], "NVOCI-7199");
     }

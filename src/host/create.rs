@@ -1,9 +1,9 @@
-//! Makes what is missing: kernel modules that are not loaded yet, and device nodes of loaded ones.
+//! Loads missing kernel modules and makes missing device nodes.
 //!
-//! NVIDIA's nodes are made by whoever first needs them (a setuid helper of the driver, or
-//! `nvidia-persistenced`), not by the kernel, so on a fresh host `/dev/nvidia-uvm` is often absent.
-//! Done only where the configuration says `load-kmods`, never in a user namespace or on WSL2, and
-//! nothing that exists is changed or replaced.
+//! The kernel does not make NVIDIA's nodes. Their first user does, through a setuid helper of the
+//! driver, or `nvidia-persistenced` does. So a fresh host often lacks `/dev/nvidia-uvm`. nvoci
+//! makes them only if the configuration has `load-kmods`, never in a user namespace or on WSL2, and
+//! never changes or replaces an existing file.
 
 use core::fmt;
 use std::io;
@@ -19,20 +19,20 @@ use crate::sys::ns::in_user_namespace;
 use crate::sys::root::{Node, own_fds};
 use crate::vocabulary::DeviceNumber;
 
-/// What may be made.
+/// The modules and nodes that may be made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Options {
-    /// `load-kmods` of the configuration; without it nothing is done at all.
+    /// `load-kmods` of the configuration; if it is false, nothing is made.
     pub load_kmods: bool,
     /// CUDA's `nvidia-uvm`.
     pub uvm: bool,
     /// `nvidia-modeset`, for displays.
     pub modeset: bool,
-    /// IMEX channels that a container asked for.
+    /// IMEX channels of the request.
     pub imex_channels: Vec<u32>,
 }
 
-/// Which of the three kinds of things are made.
+/// The kinds of things to make.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Steps {
     /// Missing kernel modules are loaded.
@@ -44,7 +44,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Everything.
+    /// All kinds.
     pub const ALL: Self = Self {
         modules: true,
         nodes: true,
@@ -52,7 +52,7 @@ impl Steps {
     };
 }
 
-/// One thing that was tried.
+/// The outcome of one attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Done {
@@ -62,7 +62,7 @@ pub enum Done {
     Node(PathBuf),
     /// A link below `/dev/char`, by which systemd finds the node, was made.
     Link(PathBuf),
-    /// It did not work; what and why.
+    /// The attempt failed; a text with subject and reason.
     Failed(String),
 }
 
@@ -77,8 +77,8 @@ impl fmt::Display for Done {
     }
 }
 
-/// Loads missing modules and makes missing nodes; `host` then knows of them. Returns what was done, in
-/// order; a failure does not stop the rest.
+/// Loads missing modules, makes missing nodes and updates `host`. Returns the outcomes in order; a
+/// failure does not stop the rest.
 pub fn create_missing(roots: &Roots, host: &mut Host, opts: &Options) -> Vec<Done> {
     create(roots, host, opts, Steps::ALL)
 }
@@ -128,7 +128,7 @@ pub fn create(roots: &Roots, host: &mut Host, opts: &Options, steps: Steps) -> V
 }
 
 fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>) {
-    // In a driver root of its own the modules and modprobe are that root's, and its owner's business.
+    // The modules and modprobe of a separate driver root belong to the owner of that root.
     if roots.driver_path != Path::new("/") {
         return;
     }
@@ -152,7 +152,7 @@ fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>
         .sys
         .as_ref()
         .is_some_and(|sys| sys.exists("module/nvidia_modeset"));
-    // Vulkan and OpenGL without a display work without it.
+    // Without nvidia-modeset, Vulkan and OpenGL still work off-screen.
     if opts.modeset && !modeset {
         missing.push(Module {
             name: "nvidia-modeset",
@@ -178,7 +178,7 @@ fn load_modules(roots: &Roots, host: &Host, opts: &Options, done: &mut Vec<Done>
     }
 }
 
-/// The module without which there are no others.
+/// The module that all others of the driver depend on.
 const NVIDIA: &str = "nvidia";
 
 /// Whether a GPU of NVIDIA's is on the PCI bus.
@@ -222,7 +222,7 @@ fn wanted(host: &Host, opts: &Options) -> Vec<DeviceNode> {
     nodes
 }
 
-/// How many channels the module was loaded with; 2048 is its default.
+/// The number of IMEX channels in the module's parameters; its default is 2048.
 fn imex_channel_count(host: &Host) -> u32 {
     const DEFAULT: u32 = 2048;
     let params = String::from_utf8_lossy(host.params.as_deref().unwrap_or_default());
@@ -232,7 +232,7 @@ fn imex_channel_count(host: &Host) -> u32 {
         .unwrap_or(DEFAULT)
 }
 
-/// Makes one node. What exists under its name stays.
+/// Makes one node; an existing file of that name stays.
 fn make(roots: &Roots, node: &DeviceNode) -> io::Result<()> {
     let below_dev = node.path.strip_prefix("/dev").unwrap_or(&node.path);
     let name = below_dev
@@ -242,7 +242,7 @@ fn make(roots: &Roots, node: &DeviceNode) -> io::Result<()> {
     if let Some(parent) = below_dev.parent().filter(|p| !p.as_os_str().is_empty()) {
         dir = dir.mkdir(parent.as_os_str(), 0o755)?;
     }
-    // Closed to others until owner and mode are right.
+    // Only the owner may open it until its owner and mode are set.
     rustix::fs::mknodat(
         &dir,
         name,
@@ -260,7 +260,8 @@ fn make(roots: &Roots, node: &DeviceNode) -> io::Result<()> {
 fn set_owner(made: &Node, node: &DeviceNode) -> io::Result<()> {
     let owner = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
     rustix::fs::chownat(made, "", Some(owner.0), Some(owner.1), AtFlags::EMPTY_PATH)?;
-    // An O_PATH descriptor has no fchmod; its entry in our own /proc/self/fd leads to the same inode.
+    // An O_PATH descriptor has no fchmod; its entry in our own /proc/self/fd leads to the same
+    // inode.
     let fd = format!("{}", made.as_fd().as_raw_fd());
     rustix::fs::chmodat(own_fds()?, fd, Mode::from_raw_mode(node.mode), AtFlags::empty())?;
     Ok(())
@@ -280,8 +281,8 @@ pub fn has_char_link(kind: NodeKind) -> bool {
     )
 }
 
-/// `/dev/char/MAJOR:MINOR` links: systemd looks a device rule's node up there, and forgets the rule on
-/// `daemon-reload` when there is none. udev makes them for nodes of the kernel, not for NVIDIA's.
+/// Makes `/dev/char/MAJOR:MINOR` links. systemd finds a device rule's node there, and without one
+/// drops the rule at `daemon-reload`. udev makes them for nodes of the kernel but not for NVIDIA's.
 fn char_links(roots: &Roots, host: &Host, done: &mut Vec<Done>) {
     let Ok(dir) = roots.dev.resolve("char") else {
         return;
@@ -311,7 +312,7 @@ mod tests {
         imex_channels: Vec::new(),
     };
 
-    /// A host whose module is loaded, with an empty `/dev`; `None` where nodes cannot be made.
+    /// A host with a loaded module and an empty `/dev`; `None` if the test may not make nodes.
     fn host() -> Option<TestHost> {
         let host = TestHost::recorded("h100-580");
         let may = !in_user_namespace() && host.device("probe", 1, 3, 0o600);
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_way_stays() {
+    fn an_existing_file_stays() {
         let Some(test) = host() else { return };
         test.file("dev/nvidia0", "not a device");
         test.link("dev/nvidia-caps", "/proc");

@@ -1,18 +1,20 @@
-//! The kernel module's own words: version, device numbers, parameters, GPUs and MIG devices, from procfs.
+//! Facts from the kernel module's procfs files: version, device numbers, parameters, GPUs and MIG
+//! devices.
 //!
-//! Formats as drivers 470 to 580 print them; keys of `information` are padded with tabs and blanks.
+//! The formats are those of drivers 470 to 580, such as `GPU UUID: \t GPU-0a1b…`; tabs and blanks
+//! pad the keys of `information`.
 
 use super::kept::{Binding, Kept};
 use super::{CapMinors, Gpu, Host, KernelModule, Majors, NodePolicy, Roots, absent, read_kernel};
 use crate::sys::procfs;
 use crate::vocabulary::{MigDevice, PciAddress};
 
-/// More GPUs than any machine has; the rest is not looked at.
+/// More GPUs than any machine has; later ones are ignored.
 const MAX_GPUS: usize = 256;
 /// GPU instances and compute instances of one GPU: the hardware has at most 8 of each.
 const MAX_INSTANCES: usize = 64;
 
-/// Drivers in `/proc/devices` whose numbers matter.
+/// The drivers of `/proc/devices` that nvoci uses.
 const CHAR_DRIVERS: &[&str] = &[
     "nvidia",
     "nvidia-frontend",
@@ -29,12 +31,12 @@ const CHAR_DRIVERS: &[&str] = &[
     "drm",
 ];
 
-/// Fills in what procfs tells, or has told.
+/// Fills in the facts of procfs; `kept` replaces files of GPUs that have not changed.
 pub(super) fn find(roots: &Roots, host: &mut Host, kept: &mut Kept) {
     if let Some(text) = text(roots, host, "driver/nvidia/version", 4096) {
         host.kernel = kernel_module(&text);
         if host.kernel.is_none() {
-            host.warn("/proc/driver/nvidia/version: no driver version in it");
+            host.warn("/proc/driver/nvidia/version has no driver version");
         }
     }
     if let Some(list) = read_kernel(&roots.proc, "devices", 64 * 1024, host) {
@@ -66,7 +68,7 @@ fn kernel_module(text: &str) -> Option<KernelModule> {
 }
 
 /// Whether `text` has the form of a driver version: two to four numbers with dots, the first with
-/// three digits or so.
+/// two digits or more.
 pub(super) fn is_version(text: &str) -> bool {
     let parts = text.split('.');
     text.len() <= 20
@@ -77,7 +79,7 @@ pub(super) fn is_version(text: &str) -> bool {
         && parts.clone().next().is_some_and(|p| p.len() >= 2)
 }
 
-/// The character devices of `/proc/devices` that matter.
+/// The character devices in [`CHAR_DRIVERS`].
 fn majors(list: &[u8]) -> Majors {
     let matter = procfs::char_devices(list).filter(|d| CHAR_DRIVERS.contains(&d.name.as_str()));
     Majors(matter.take(64).map(|d| (d.name, d.major)).collect())
@@ -90,7 +92,8 @@ fn fields(text: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|(k, v)| (k.trim(), v.trim()))
 }
 
-/// The policy for device nodes, and `ModifyDeviceFiles` if it is there. Numbers are decimal (438 is 0666).
+/// The policy for device nodes, and `ModifyDeviceFiles` if present. Numbers are decimal (438 is
+/// 0666).
 fn node_policy(text: &str) -> (NodePolicy, Option<bool>) {
     let mut policy = NodePolicy::default();
     let mut modify = None;
@@ -140,7 +143,7 @@ fn gpus(roots: &Roots, host: &mut Host, kept: &mut Kept) -> Vec<Gpu> {
         };
         match gpu(pci, &info) {
             Some(gpu) => {
-                // The UUID is told once the GPU has been used.
+                // The module has the UUID once the GPU has been used.
                 if let Some(binding) = binding.filter(|_| gpu.uuid.is_some()) {
                     kept.add(binding, info);
                 }
@@ -156,7 +159,7 @@ fn gpus(roots: &Roots, host: &mut Host, kept: &mut Kept) -> Vec<Gpu> {
     for gpu in &mut gpus {
         if gpu.uuid.is_none() {
             host.warn(format!(
-                "GPU {}: its UUID is not known before it is first used",
+                "GPU {}: the driver reports its UUID only after its first use",
                 gpu.pci
             ));
         }
@@ -182,7 +185,7 @@ fn gpu(pci: PciAddress, info: &str) -> Option<Gpu> {
                 .take(128)
                 .collect::<String>()
                 .clone_into(&mut gpu.name),
-            // The module prints question marks while it does not know it.
+            // The module prints question marks until it has the UUID.
             "GPU UUID" => gpu.uuid = value.parse().ok(),
             "Device Minor" => gpu.minor = value.parse().ok()?,
             "GPU Excluded" | "GPU Blacklisted" => gpu.excluded = value.eq_ignore_ascii_case("yes"),
@@ -195,8 +198,8 @@ fn gpu(pci: PciAddress, info: &str) -> Option<Gpu> {
 
 /// The MIG devices of a GPU, from `capabilities/gpu<minor>/mig/gi<N>/ci<M>/access`.
 ///
-/// These files hold the minor numbers themselves, so the long `nvidia-caps/mig-minors`, which lists
-/// every instance there could ever be, is not needed.
+/// These files hold the minor numbers themselves, so nvoci need not read the long
+/// `nvidia-caps/mig-minors`, which lists every possible instance.
 fn mig_devices(roots: &Roots, minor: u32, host: &mut Host) -> Vec<MigDevice> {
     let base = format!("driver/nvidia/capabilities/gpu{minor}/mig");
     let mut devices = Vec::new();
@@ -263,7 +266,7 @@ fn cap_minors(roots: &Roots, host: &mut Host) -> CapMinors {
     }
 }
 
-/// `DeviceFileMinor` of a capability file; notes how its node is to be made.
+/// `DeviceFileMinor` of a capability file. Records the policy for its node.
 fn cap_minor(roots: &Roots, path: &str, host: &mut Host) -> Option<u32> {
     let text = text(roots, host, path, 4096)?;
     let minor = fields(&text)

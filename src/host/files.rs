@@ -1,14 +1,14 @@
-//! The driver's other files: binaries, firmware, configuration, sockets, X modules.
+//! Finds the driver's other files: binaries, firmware, configuration, sockets, X modules.
 //!
-//! Each is looked up by name in fixed places, never through `PATH` or another variable of the
-//! environment.
+//! Each has a name and fixed directories, such as `nvidia-smi` in `/usr/bin`; `PATH` and other
+//! variables are not read.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::libs::{Facts, Looked, facts, private};
+use super::libs::{Facts, Located, facts, private};
 use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Parts, Roots, manifest};
 use crate::sys::root::{Node, Root};
 use crate::sys::source::{Trace, Use, Walk};
@@ -25,11 +25,12 @@ const BINARIES: &[&str] = &[
     "nvidia-xconfig",
 ];
 
-/// The longest script that is read for the program that it executes, in bytes, and the most paths of one that are tried.
+/// Limit for a script that is read for the path of its program, in bytes.
 const MAX_WRAPPER: u64 = 4096;
+/// Paths of one script that are tried.
 const MAX_WRAPPED: usize = 4;
 
-/// Looked at after the `bin` beside the driver's own libraries.
+/// Searched after the `bin` beside the driver's own libraries.
 const BIN_DIRS: &[&str] = &[
     "/usr/bin",
     "/usr/sbin",
@@ -41,8 +42,8 @@ const BIN_DIRS: &[&str] = &[
     "/opt/bin",
 ];
 
-/// Where each reader's directory (see [`ConfigKind::dir`]) may be, after the one beside the driver's
-/// own libraries.
+/// Parents of each reader's directory (see [`ConfigKind::dir`]), searched after the one beside the
+/// driver's own libraries.
 const CONFIG_BASES: &[&str] = &[
     "/etc",
     "/usr/local/share",
@@ -55,7 +56,7 @@ const VULKAN_ICD_ARCH: &str = "nvidia_icd.x86_64.json";
 #[cfg(target_arch = "aarch64")]
 const VULKAN_ICD_ARCH: &str = "nvidia_icd.aarch64.json";
 
-/// `{version}` is the driver's.
+/// The configuration files by kind; `{version}` stands for the driver's version.
 const CONFIGS: &[(ConfigKind, &[&str])] = &[
     (ConfigKind::EglVendor, &["10_nvidia.json"]),
     (
@@ -94,10 +95,10 @@ const CONFIGS: &[(ConfigKind, &[&str])] = &[
     (ConfigKind::Cufile, &["cufile.json"]),
 ];
 
-/// Those of [`CONFIGS`] that computing takes.
+/// The kinds that compute programs need.
 const COMPUTING: &[ConfigKind] = &[ConfigKind::OpenClIcd, ConfigKind::Cufile];
 
-/// Services whose sockets containers use: name, and path below `/run`.
+/// Services whose sockets containers use: name and path below `/run`.
 const SOCKETS: &[(&str, &str)] = &[
     ("nvidia-persistenced", "nvidia-persistenced/socket"),
     ("nvidia-fabricmanager", "nvidia-fabricmanager/socket"),
@@ -106,7 +107,7 @@ const SOCKETS: &[(&str, &str)] = &[
 /// The service whose pipes are in [`Locations::mps_dir`].
 pub const MPS: &str = "nvidia-mps";
 
-/// udev's database, by which GPUDirect Storage finds the devices of file systems.
+/// udev's database, in which GPUDirect Storage finds the devices of file systems.
 pub const UDEV_DATA: &str = "/run/udev/data";
 
 /// Directories below a library directory or `/usr/lib{,64}` with modules of the X server.
@@ -118,7 +119,8 @@ const XORG_DIRS: &[&str] = &[
     "xorg/modules/updates/extensions",
 ];
 
-/// Fills in what of `parts` is no library found by the loader.
+/// Fills in the files of `parts` that the loader does not find as libraries. `wanted` selects
+/// programs by name.
 pub(super) fn find(
     roots: &Roots,
     loc: &Locations,
@@ -140,7 +142,7 @@ pub(super) fn find(
         lib_dirs: lib_dirs(host),
         host,
     };
-    // Without a library or a kernel module there is no driver that these could belong to.
+    // Without a library or a kernel module there is no driver to which these could belong.
     if finder.version.is_some() {
         finder.binaries(wanted);
         finder.firmware(roots);
@@ -182,7 +184,7 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    /// What a driver that keeps its files together has beside its library directory.
+    /// The directory `name` beside each library directory that only the driver uses.
     fn beside(&self, name: &str) -> Vec<PathBuf> {
         let mut dirs: Vec<PathBuf> = Vec::new();
         for dir in self.lib_dirs.iter().filter(|d| private(d)) {
@@ -196,7 +198,8 @@ impl Finder<'_> {
         dirs
     }
 
-    /// The directories of `paths` that exist, each once; those that are not root's alone are held.
+    /// The directories of `paths` that exist, each once, with a descriptor unless root alone can
+    /// change them.
     fn open_dirs(&self, paths: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, Option<Node>)> {
         let mut dirs = Vec::new();
         let mut ids = HashSet::new();
@@ -216,23 +219,23 @@ impl Finder<'_> {
         dirs
     }
 
-    /// What `name` in a directory leads to.
-    fn lookup(&self, dir: &Path, held: Option<&Node>, name: &str) -> Option<(PathBuf, Looked)> {
+    /// The file that `name` in a directory leads to.
+    fn lookup(&self, dir: &Path, held: Option<&Node>, name: &str) -> Option<(PathBuf, Located)> {
         let path = dir.join(name);
-        let looked = match (self.walk.trace(&path), held) {
-            (Trace::Entry(traced), None) => Looked::Proved(traced),
+        let located = match (self.walk.trace(&path), held) {
+            (Trace::Entry(traced), None) => Located::Proved(traced),
             (Trace::Missing, _) => return None,
             (_, Some(node)) => {
                 let child = node.child(name).ok()?;
-                Looked::Open(if child.is_symlink() {
+                Located::Open(if child.is_symlink() {
                     self.root.resolve(&path).ok()?
                 } else {
                     child
                 })
             }
-            (_, None) => Looked::Open(self.root.resolve(&path).ok()?),
+            (_, None) => Located::Open(self.root.resolve(&path).ok()?),
         };
-        Some((looked.path(&self.base)?, looked))
+        Some((located.path(&self.base)?, located))
     }
 
     fn push(&mut self, kind: FileKind, name: &str, path: PathBuf, found: PathBuf) {
@@ -245,8 +248,8 @@ impl Finder<'_> {
         });
     }
 
-    /// A script of that name is a wrapper whose interpreter and target a container does not have. The program that it
-    /// executes is the last place that is looked at.
+    /// Finds the programs. A script of such a name is a wrapper whose interpreter and target are
+    /// not in a container, so the program that it executes is taken if no directory has another.
     fn binaries(&mut self, wanted: &dyn Fn(&str) -> bool) {
         let beside = self.beside("bin");
         let dirs = self.open_dirs(beside.into_iter().chain(BIN_DIRS.iter().map(PathBuf::from)));
@@ -278,14 +281,14 @@ impl Finder<'_> {
         }
     }
 
-    fn is_program(&self, file: &Looked) -> bool {
+    fn is_program(&self, file: &Located) -> bool {
         file.is_file() && file.open(&self.walk).is_ok_and(is_elf)
     }
 
-    /// The program `name` that a short script names by an absolute path: where that leads, and the path. A script that
-    /// somebody other than root may have written is not read.
-    fn wrapped(&self, script: &Looked, name: &str) -> Option<(PathBuf, PathBuf)> {
-        let Looked::Proved(_) = script else {
+    /// The program `name` that a short script calls by an absolute path: its resolved path, and
+    /// that path. A script that users other than root could have written is not read.
+    fn wrapped(&self, script: &Located, name: &str) -> Option<(PathBuf, PathBuf)> {
+        let Located::Proved(_) = script else {
             return None;
         };
         let text = script.read(&self.walk, MAX_WRAPPER).ok()?;
@@ -300,7 +303,7 @@ impl Finder<'_> {
         })
     }
 
-    /// The kernel's own search path for firmware, and the driver's directory.
+    /// Searches the kernel's own path for firmware, and the driver's directory.
     fn firmware(&mut self, roots: &Roots) {
         let Some(version) = self.version.clone() else {
             return;
@@ -360,7 +363,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Per file the first hit; a driver that keeps its files together is asked first.
+    /// Takes each file's first match; a driver that keeps its files together comes first.
     fn configs(&mut self, parts: Parts) {
         let version = self.version.clone().unwrap_or_default();
         let own = self.beside("share").into_iter().chain(self.beside(""));
@@ -376,7 +379,7 @@ impl Finder<'_> {
                 missing.retain(|name| match self.lookup(&dir, node.as_ref(), name) {
                     Some((path, file)) if file.is_file() => {
                         let text = manifest::rewritten(*kind, |max| file.read(&self.walk, max));
-                        // What it says goes into containers, so nobody but root may have written it.
+                        // Its content goes into containers, so nobody but root may have written it.
                         if text.is_some()
                             && let Err(e) = self.walk.find(&dir.join(name.as_str()), Use::File)
                         {
@@ -432,7 +435,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Whatever has the name of a socket: whether it is one that may be bound is asked when it is.
+    /// Takes any entry with the name of a socket; [`Walk::bind`] checks it later.
     fn sockets(&mut self) {
         for (name, rest) in SOCKETS {
             let there = ["/run", "/var/run"]
@@ -445,7 +448,8 @@ impl Finder<'_> {
         }
     }
 
-    /// udev's database alone: beside it is the socket by which udevd takes orders.
+    /// Takes only udev's database: the directory above it has the socket by which udevd receives
+    /// commands.
     fn directories(&mut self, loc: &Locations) {
         let pipes = FileKind::Pipes(loc.mps_user);
         for (kind, name, path) in [

@@ -1,41 +1,42 @@
-//! What the kernel module said of each GPU, kept as long as it holds.
+//! Caches the kernel module's `information` of each GPU between starts.
 //!
-//! To print a GPU's `information` the module asks its firmware: 0.22 ms each on an H200, for which a start would wait
-//! twice. What it prints of model, UUID, minor number and exclusion is settled when the module takes the GPU, and each
-//! time that it does, sysfs makes a new inode for `bus/pci/drivers/nvidia/<address>`. So what was read holds for that
-//! inode. Old kernels use numbers again (before Linux 4.14), and boots have the same ones, but no two inodes have the
-//! same birth in memory as well; that one may be forgotten and made again only costs another look.
+//! The module reads it from the GPU's firmware: 0.22 ms each on an H200, twice a start. Model,
+//! UUID, minor number and exclusion do not change while the module holds the GPU. Each time it
+//! takes the GPU, sysfs makes a new inode for `bus/pci/drivers/nvidia/<address>`, so an entry is
+//! valid for that inode. Kernels before 4.14 reuse inode numbers, and boots repeat them, so an
+//! entry also has the inode's time. If the kernel drops and recreates the inode, only the cache is
+//! lost.
 
 use super::Roots;
 
-/// The file that it is kept in, in nvoci's own directory below `/run`.
+/// The cache's file name in nvoci's directory below `/run`.
 pub const NAME: &str = "gpus";
-/// The most that is read of what was kept, in bytes: a GPU prints some 300.
+/// The most bytes of the cache that are read; a GPU prints some 300.
 pub const MAX_SIZE: u64 = 1 << 20;
 
-/// What was said of GPUs.
+/// The cached texts of GPUs.
 #[derive(Debug, Default)]
 pub struct Kept {
-    told: Vec<Told>,
-    /// Whether there is more than was kept.
+    entries: Vec<Entry>,
+    /// Whether an entry was added or replaced.
     new: bool,
 }
 
-/// What was said of one, and what it holds for.
+/// The text of one GPU, and the binding for which it is valid.
 #[derive(Debug)]
-struct Told {
+struct Entry {
     binding: Binding,
     text: String,
-    /// Whether the GPU was seen, this time.
+    /// Whether the GPU was found in this run.
     current: bool,
 }
 
-/// A GPU in the module's hands: its address, and the inode that says so.
+/// A GPU that the module holds: its address, and the number and time of sysfs's inode for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Binding(String);
 
 impl Binding {
-    /// That of the GPU at the PCI address `name`; `None` where sysfs does not tell.
+    /// The binding of the GPU at the PCI address `name`; `None` if sysfs has none.
     pub(super) fn of(roots: &Roots, name: &str) -> Option<Self> {
         let path = format!("bus/pci/drivers/nvidia/{name}");
         let node = roots.sys.as_ref()?.resolve_nofollow(path).ok()?;
@@ -48,46 +49,46 @@ impl Binding {
 }
 
 impl Kept {
-    /// Reads what [`Self::to_text`] made, up to what makes no sense.
+    /// Parses the text of [`Self::to_text`] up to the first malformed entry.
     pub fn parse(mut text: &str) -> Self {
-        let mut told = Vec::new();
+        let mut entries = Vec::new();
         while let Some((head, rest)) = text.split_once('\n')
             && let Some((binding, len)) = head.rsplit_once(' ')
             && let Some((text_of_it, after)) = len.parse().ok().and_then(|len| rest.split_at_checked(len))
         {
-            told.push(Told {
+            entries.push(Entry {
                 binding: Binding(binding.to_owned()),
                 text: text_of_it.to_owned(),
                 current: false,
             });
             text = after;
         }
-        Self { told, new: false }
+        Self { entries, new: false }
     }
 
-    /// As text, without GPUs that are gone; nothing if no more was said than is kept.
+    /// The cache as text, without GPUs that are gone; `None` if nothing was added.
     pub fn to_text(&self) -> Option<String> {
         if !self.new {
             return None;
         }
         let mut all = String::new();
-        for Told { binding, text, .. } in self.told.iter().filter(|told| told.current) {
+        for Entry { binding, text, .. } in self.entries.iter().filter(|entry| entry.current) {
             all.push_str(&format!("{} {}\n{text}", binding.0, text.len()));
         }
         Some(all)
     }
 
-    /// What was said of a GPU.
+    /// The text of a GPU.
     pub(super) fn get(&mut self, binding: &Binding) -> Option<&str> {
-        let told = self.told.iter_mut().find(|told| told.binding == *binding)?;
-        told.current = true;
-        Some(&told.text)
+        let entry = self.entries.iter_mut().find(|entry| entry.binding == *binding)?;
+        entry.current = true;
+        Some(&entry.text)
     }
 
-    /// Keeps what is said of a GPU, in place of what was.
+    /// Adds or replaces the text of a GPU.
     pub(super) fn add(&mut self, binding: Binding, text: String) {
-        self.told.retain(|told| told.binding != binding);
-        self.told.push(Told {
+        self.entries.retain(|entry| entry.binding != binding);
+        self.entries.push(Entry {
             binding,
             text,
             current: true,

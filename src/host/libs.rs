@@ -1,10 +1,10 @@
-//! The driver's libraries: which files, of which version.
+//! Finds the driver's libraries and their version.
 //!
-//! The driver root's `ld.so.cache` names nearly all of them, so no directory is listed on an ordinary
-//! host. Only when it does not lead to `libcuda` and `libnvidia-ml` of the kernel module's version are
-//! directories listed: the configured ones, then those where distributions, installers and Kubernetes
-//! put a driver. A library belongs to the driver when its real name ends in the driver's version, or
-//! when it is one of the few that NVIDIA versions by themselves.
+//! The driver root's `ld.so.cache` lists nearly all of them, so on an ordinary host nvoci reads no
+//! directory. If the cache lacks `libcuda` or `libnvidia-ml` of the kernel module's version, nvoci
+//! reads the configured directories, then those of distributions, installers and Kubernetes. A file
+//! belongs to the driver if its real name ends in the driver's version (`libcuda.so.580.159.04`),
+//! or if NVIDIA gives it a version of its own (`OWN_VERSION`).
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -22,7 +22,7 @@ use crate::ldso::elf::{self, Want};
 use crate::sys::root::{Node, Root};
 use crate::sys::source::{Trace, Traced, Walk};
 
-/// How library names of the driver begin.
+/// Prefixes of the driver's library names.
 const PREFIXES: &[&str] = &[
     "libcuda.so.",
     "libcudadebugger.so.",
@@ -48,8 +48,8 @@ const OWN_VERSION: &[&str] = &[
     "libnvidia-nvvm70.so.",
 ];
 
-/// Where drivers are found that no loader cache knows. `{triplet}` is the multiarch name; of a
-/// directory that ends in `/*`, each subdirectory counts.
+/// Directories of drivers that are in no loader cache. `{triplet}` is the multiarch name; `/*`
+/// stands for each subdirectory.
 const KNOWN_DIRS: &[&str] = &[
     "usr/lib/{triplet}",
     "usr/lib/{triplet}/nvidia/current",
@@ -81,18 +81,18 @@ const TRIPLET_32: &str = if cfg!(target_arch = "aarch64") {
     "i386-linux-gnu"
 };
 
-/// The libraries that every container needs, and that tell the driver's version.
-const VERSION_TELLERS: [&str; 2] = ["libcuda.so.", "libnvidia-ml.so."];
+/// The libraries that every container needs; their names end in the driver's version.
+const VERSION_LIBRARIES: [&str; 2] = ["libcuda.so.", "libnvidia-ml.so."];
 
-/// Entries of a library directory; a distribution's has a few thousand.
+/// The most entries of a library directory; a distribution's has a few thousand.
 const MAX_ENTRIES: usize = 65_536;
-/// Candidates that are looked at, whatever the cache or directories hold.
+/// The most candidates that are examined.
 const MAX_CANDIDATES: usize = 4096;
 
-/// Fills in the libraries that `library` takes, by name, and their version.
+/// Fills in the version and the libraries whose names `library` accepts.
 pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dyn Fn(&str) -> bool) {
     let Ok(base) = roots.driver.path() else {
-        host.warn("the driver root cannot be named");
+        host.warn("the driver root has no path");
         return;
     };
     let mut search = Search {
@@ -131,7 +131,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dy
         };
         let subdir = (candidate.path.parent().and_then(Path::file_name) == Some("vdpau".as_ref()))
             .then(|| "vdpau".to_owned());
-        // Of two files with one name the loader takes the first, and so do we.
+        // The loader takes the first of two files with one name, so nvoci does too.
         if names.insert((candidate.name.clone(), bits, subdir.is_some())) {
             host.files.push(DriverFile {
                 kind: FileKind::Library { soname, bits, subdir },
@@ -145,7 +145,8 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dy
     host.user_version = Some(version);
 }
 
-/// Directories, from the driver root, that hold the driver's libraries and nothing of the distribution.
+/// Whether a directory, from the driver root, holds the driver's libraries and none of the
+/// distribution's.
 pub(super) fn private(dir: &Path) -> bool {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let system = ["lib", "lib64", "lib32", "libx32"].contains(&name.as_ref())
@@ -156,7 +157,7 @@ pub(super) fn private(dir: &Path) -> bool {
     !system && !name.contains("-linux-gnu")
 }
 
-/// What a library's file says.
+/// The facts of a library's file.
 #[derive(Eq, PartialEq)]
 pub(super) struct Facts {
     pub(super) bits: Bits,
@@ -164,8 +165,9 @@ pub(super) struct Facts {
     pub(super) soname: Option<String>,
 }
 
-/// What the host's own cache says of a library, where it is plain: ldconfig has read the file, and its soname is the
-/// name that the host's programs find it by. A dozen reads of large files are most of a cold discovery.
+/// A library's facts from the host's own cache, if they are unambiguous. ldconfig has read the
+/// file, and its soname is the name in the cache. Reading a dozen large files is most of a cold
+/// discovery.
 fn cached_facts(entry: &Entry<'_>) -> Option<Facts> {
     let arch = Arch::native();
     let bits = match entry.flags {
@@ -179,12 +181,12 @@ fn cached_facts(entry: &Entry<'_>) -> Option<Facts> {
     })
 }
 
-/// Word size and soname of a library for this machine; `None` of anything else.
+/// Word size and soname of a library for this machine; `None` for any other file.
 pub(super) fn facts(file: &File) -> Option<Facts> {
     let info = elf::read(file, Want::Soname).ok()?;
     let arch = Arch::native();
     let bits = if info.machine == arch.machine {
-        // x32 is a 32-bit ABI of the 64-bit machine that no driver was ever built for.
+        // x32 is a 32-bit ABI on 64-bit machines; no driver was ever built for it.
         info.is_64.then_some(Bits::B64)?
     } else {
         arch.flags_of(info.machine, info.is_64, info.flags)?;
@@ -199,7 +201,7 @@ struct Candidate {
     name: String,
     path: PathBuf,
     found: PathBuf,
-    /// Word size and soname; `None` when it is no library for this machine.
+    /// Word size and soname; `None` for a file that is not a library for this machine.
     elf: Option<Facts>,
 }
 
@@ -216,14 +218,14 @@ impl Candidate {
     }
 }
 
-/// How something of the driver was looked up.
-pub(super) enum Looked {
-    /// By a path of root's alone: it is not looked up again when it is bound.
+/// A file of the driver that was found.
+pub(super) enum Located {
+    /// By a path that root alone can change, so that a bind needs no second lookup.
     Proved(Traced),
     Open(Node),
 }
 
-impl Looked {
+impl Located {
     pub(super) fn is_file(&self) -> bool {
         match self {
             Self::Proved(traced) => traced.is_file(),
@@ -259,17 +261,17 @@ impl Looked {
 struct Search<'a> {
     root: &'a Root,
     walk: Walk<'a>,
-    /// The driver root's own path, which resolved paths begin with.
+    /// The driver root's own path, with which resolved paths begin.
     base: PathBuf,
-    /// Whether a library of this name is looked at, besides [`VERSION_TELLERS`].
+    /// Selects libraries by name, besides [`VERSION_LIBRARIES`].
     library: &'a dyn Fn(&str) -> bool,
-    /// Inodes that were looked at, with the place in `found` of those that are there.
+    /// Examined inodes, with the index in `found` of those that were taken.
     seen: HashMap<(u64, u64), Option<usize>>,
     found: Vec<Candidate>,
 }
 
 impl Search<'_> {
-    /// Takes what the loader cache names.
+    /// Takes the driver's libraries from the loader cache.
     fn cache(&mut self, path: &Path, host: &mut Host) {
         let Some(bytes) = super::read_optional(self.root, path, cache::MAX_BYTES, host) else {
             return;
@@ -279,20 +281,20 @@ impl Search<'_> {
             Err(e) => return host.warn(format!("{}: {e}", path.display())),
         };
         for entry in cache.entries() {
-            if is_driver_name(entry.soname) && self.wants(entry.soname) {
+            if is_driver_name(entry.soname) && self.is_needed(entry.soname) {
                 self.take(entry.os_path(), cached_facts(&entry));
             }
         }
     }
 
-    fn wants(&self, name: &[u8]) -> bool {
-        let tells = VERSION_TELLERS
+    fn is_needed(&self, name: &[u8]) -> bool {
+        let has_version = VERSION_LIBRARIES
             .iter()
             .any(|prefix| name.starts_with(prefix.as_bytes()));
-        tells || std::str::from_utf8(name).is_ok_and(self.library)
+        has_version || std::str::from_utf8(name).is_ok_and(self.library)
     }
 
-    /// Takes what a directory holds, or only the files that are really in it.
+    /// Takes the libraries of a directory, with or without links.
     fn list(&mut self, dir: &Path, links_too: bool, host: &mut Host) {
         let entries = match self.root.read_dir(dir, MAX_ENTRIES) {
             Ok(entries) => entries,
@@ -306,9 +308,9 @@ impl Search<'_> {
         let mut paths: Vec<PathBuf> = entries
             .into_iter()
             .filter(|e| e.kind != FileType::Directory && (links_too || e.kind != FileType::Symlink))
-            .filter(|e| is_driver_name(e.name.as_bytes()) && self.wants(e.name.as_bytes()))
+            .filter(|e| is_driver_name(e.name.as_bytes()) && self.is_needed(e.name.as_bytes()))
             .map(|e| Path::new("/").join(dir).join(e.name))
-            // As bytes: both are of the kernel's making, and comparing paths part by part takes longer.
+            // Comparing paths by components is slower, and both have the kernel's spelling.
             .filter(|path| !self.found.iter().any(|c| c.path.as_os_str() == path.as_os_str()))
             .collect();
         paths.sort_unstable();
@@ -317,38 +319,38 @@ impl Search<'_> {
         }
     }
 
-    /// Looks at one path; what is not there, or no file, is passed over. The file itself is only read where
-    /// its facts are not known.
+    /// Examines one path and skips a missing file or another type. It reads the file only if its
+    /// facts are not known.
     fn take(&mut self, path: &Path, known: Option<Facts>) {
         if self.found.len() >= MAX_CANDIDATES {
             return;
         }
-        let (looked, id) = match self.walk.trace(path) {
+        let (located, id) = match self.walk.trace(path) {
             Trace::Entry(traced) if traced.is_file() => {
                 let id = traced.id();
-                (Looked::Proved(traced), id)
+                (Located::Proved(traced), id)
             }
             Trace::Entry(_) | Trace::Dir(_) | Trace::Missing => return,
             Trace::Unproved => match self.root.resolve(path) {
                 Ok(node) if node.is_file() => {
                     let id = node.id();
-                    (Looked::Open(node), id)
+                    (Located::Open(node), id)
                 }
                 _ => return,
             },
         };
         if let Some(&index) = self.seen.get(&id) {
-            // Two names of one file: only the file knows which is its soname.
+            // If a file has two names, only its content shows which is the soname.
             if let Some(before) = index.and_then(|i| self.found.get_mut(i))
                 && known.is_some()
                 && before.elf != known
             {
-                before.elf = looked.open(&self.walk).ok().and_then(|file| facts(&file));
+                before.elf = located.open(&self.walk).ok().and_then(|file| facts(&file));
             }
             return;
         }
         self.seen.insert(id, None);
-        let Some(real) = looked.path(&self.base) else {
+        let Some(real) = located.path(&self.base) else {
             return;
         };
         let Some(name) = real.file_name().and_then(|n| n.to_str()).map(str::to_owned) else {
@@ -359,7 +361,7 @@ impl Search<'_> {
         }
         let elf = match known {
             Some(known) => Some(known),
-            None => match looked.open(&self.walk) {
+            None => match located.open(&self.walk) {
                 Ok(file) => facts(&file),
                 Err(_) => return,
             },
@@ -373,21 +375,21 @@ impl Search<'_> {
         });
     }
 
-    /// Whether both libraries that every container needs were found, in the wanted version.
+    /// Whether both libraries that every container needs were found in the wanted version.
     fn complete(&self, wanted: Option<&str>) -> bool {
         let Some(version) = wanted.or_else(|| self.found.iter().find_map(Candidate::version)) else {
             return false;
         };
-        VERSION_TELLERS.iter().all(|prefix| {
+        VERSION_LIBRARIES.iter().all(|prefix| {
             self.found
                 .iter()
                 .any(|c| c.name.strip_prefix(prefix) == Some(version))
         })
     }
 
-    /// The version to take: the kernel module's, else that of the first library found.
+    /// The version to use: the kernel module's, else that of the first library found.
     fn version(&self, wanted: Option<&str>) -> Option<String> {
-        let mut versions = VERSION_TELLERS.iter().flat_map(|prefix| {
+        let mut versions = VERSION_LIBRARIES.iter().flat_map(|prefix| {
             self.found
                 .iter()
                 .filter_map(move |c| c.name.strip_prefix(prefix))
@@ -401,7 +403,7 @@ impl Search<'_> {
         versions.next().map(str::to_owned)
     }
 
-    /// Lists the directories that only the driver uses: a plug-in there need not be in the cache.
+    /// Reads the directories that only the driver uses: plug-ins there need not be in the cache.
     fn private_dirs(&mut self, version: &str, host: &mut Host) {
         for dir in self.dirs(version, |c| &c.path) {
             if private(&dir) {
@@ -410,9 +412,9 @@ impl Search<'_> {
         }
     }
 
-    /// VDPAU's back end is in a directory of its own, which the loader does not search.
+    /// Takes VDPAU's back end from its own directory, which the loader does not search.
     fn vdpau(&mut self, version: &str) {
-        if !self.wants(b"libvdpau_nvidia.so.1") {
+        if !self.is_needed(b"libvdpau_nvidia.so.1") {
             return;
         }
         for dir in self.dirs(version, |c| &c.path) {
@@ -461,20 +463,20 @@ impl Search<'_> {
     }
 }
 
-/// Whether a file or soname may be the driver's. Names without a version (`libcuda.so`) are only
-/// ever links for compilers, and the container's tools are not the driver.
+/// Whether a file or soname may be the driver's. A name without a version (`libcuda.so`) is only a
+/// link for compilers, and `libnvidia-container` belongs to the vendor's toolkit.
 fn is_driver_name(name: &[u8]) -> bool {
     PREFIXES.iter().any(|p| name.starts_with(p.as_bytes()))
         && name.windows(4).any(|w| w == b".so.")
         && !name.starts_with(b"libnvidia-container")
 }
 
-/// The directory a path is in.
+/// The directory of a path.
 pub(super) fn parent(path: &Path) -> PathBuf {
     path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned)
 }
 
-/// `path` as seen from `base`, absolute.
+/// `path` relative to `base`, as an absolute path.
 pub(super) fn below(base: &Path, path: &Path) -> Option<PathBuf> {
     let rest = path.strip_prefix(base).ok()?;
     debug_assert!(!rest.components().any(|c| c == Component::ParentDir));

@@ -1,22 +1,24 @@
-//! Manifests: the small files by which loaders (of Vulkan, EGL, OpenCL) find the driver's libraries.
+//! Adapts manifests, the small files in which loaders (of Vulkan, EGL, OpenCL) find the driver's
+//! libraries.
 //!
-//! A library is named by its soname or by its path on the host, which a container does not have: some
-//! distributions and NixOS write the path. In a container the driver's libraries are the loader's first
-//! choice by soname, so there the name alone is right.
+//! Some distributions, such as NixOS, write a library's path on the host into them, which a
+//! container does not have. In a container the loader finds the driver's libraries first by soname,
+//! so nvoci keeps only the name.
 //!
-//! Formats: "Vulkan Loader and Driver Interface", libglvnd's `EGL/icd_enumeration.md`, the external platform
-//! interface of `eglexternalplatform`, and the OpenCL extension `cl_khr_icd`.
+//! Formats: "Vulkan Loader and Driver Interface", libglvnd's `EGL/icd_enumeration.md`, the external
+//! platform interface of `eglexternalplatform`, and the OpenCL extension `cl_khr_icd`.
 
 use serde_json::Value;
 
 use super::ConfigKind;
 
-/// Larger ones are no manifests; NVIDIA's are 2 kB at most.
+/// Larger files are not manifests; NVIDIA's have 2 kB at most.
 const MAX: u64 = 64 * 1024;
 
-/// What a manifest of this kind must say in a container, where that is not what it says on the host.
+/// The manifest's content for a container, if it differs from the host's.
 ///
-/// Of Vulkan's driver it is always given: what is right depends on the container too.
+/// Vulkan's driver manifest is always returned, since its final content also depends on the
+/// container.
 pub(super) fn rewritten(
     kind: ConfigKind,
     read: impl FnOnce(u64) -> std::io::Result<Vec<u8>>,
@@ -37,7 +39,7 @@ pub(super) fn rewritten(
     }
 }
 
-/// JSON with `library_path` without directories; `None` if that changes nothing.
+/// Removes directories from `library_path` in JSON; `None` if that changes nothing.
 fn in_json(text: &str) -> Option<String> {
     let mut value: Value = serde_json::from_str(text).ok()?;
     let mut changed = false;
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_stays_to_the_letter() {
+    fn a_correct_manifest_is_not_changed() {
         assert!(in_json(r#"{"ICD":{"library_path":"libEGL_nvidia.so.0"}}"#).is_none());
         assert!(in_json("no json").is_none());
     }

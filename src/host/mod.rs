@@ -1,14 +1,14 @@
-//! What the host has: driver, libraries, GPUs, device nodes.
+//! Discovers the host's driver, libraries, GPUs and device nodes.
 //!
-//! Reads only (but for [`create`], which an administrator switches on), and always through a
-//! [`Root`], so a driver below `/run/nvidia/driver` and a recorded host in a test are the same code.
-//! What is missing is a fact, not an error: a machine without any driver has an empty [`Host`], and
-//! [`Host::check_versions`] says whether it will do.
+//! It only reads (but for [`create`], which an administrator enables), and always through a
+//! [`Root`]. So a driver below `/run/nvidia/driver` and a recorded host in a test use the same
+//! code. A missing driver is a fact and not an error: such a machine has an empty [`Host`], and
+//! [`Host::check_versions`] reports the error.
 //!
 //! | module | facts | from |
 //! |---|---|---|
 //! | [`driver`] | kernel module, majors, GPUs, MIG devices | procfs |
-//! | [`kept`] | what the module said of GPUs before | a file of ours |
+//! | [`kept`] | the module's texts of GPUs from an earlier start | a file of ours |
 //! | [`libs`] | libraries and their version | the driver root's `ld.so.cache`, else its directories |
 //! | [`files`] | binaries, firmware, configuration, sockets | fixed places below the driver root |
 //! | [`nodes`] | device nodes | the dev root, numbers checked against procfs |
@@ -48,7 +48,7 @@ use crate::sys::source::{Proved, Use, Walk};
 use crate::vocabulary::{DeviceNumber, GpuUuid, MigDevice, PciAddress};
 use kept::Kept;
 
-/// Where to look: plain data, filled from the configuration.
+/// Paths of the discovery, filled from the configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Locations {
     /// The directory that the driver's files are below: `/`, or `/run/nvidia/driver`.
@@ -67,7 +67,7 @@ pub struct Locations {
     pub mps_user: Option<u32>,
     /// The directory of a Jetson's CSV files, from the driver root.
     pub csv_dir: PathBuf,
-    /// The CSV files that a person names. They are read on every host, a Jetson or not.
+    /// The CSV files that the user names. nvoci reads them on any host, a Jetson or not.
     pub csv: Option<tegra::Choice>,
     /// Nodes that a site adds, by their paths in a container.
     pub site_devices: Vec<PathBuf>,
@@ -95,10 +95,10 @@ impl Default for Locations {
     }
 }
 
-/// The directories all host reads go through.
+/// The directories through which the discovery reads the host.
 #[derive(Debug)]
 pub struct Roots {
-    /// What the driver's files are below.
+    /// The directory above the driver's files.
     pub driver: Root,
     /// The driver root as the host sees it.
     pub driver_path: PathBuf,
@@ -108,19 +108,19 @@ pub struct Roots {
     pub dev_path: PathBuf,
     /// The host's procfs.
     pub proc: Root,
-    /// The host's sysfs, where there is one.
+    /// The host's sysfs, if it has one.
     pub sys: Option<Root>,
-    /// What is proved of the driver's files.
+    /// The proofs of the driver's files.
     proved: Rc<RefCell<Proved>>,
 }
 
 impl Roots {
-    /// Opens the directories that `loc` names. Symbolic links on the way to them are followed: they
-    /// come from the administrator.
+    /// Opens the directories in `loc`. It follows symbolic links on the way, since the
+    /// administrator chose the paths.
     ///
     /// # Errors
-    /// [`Code::NoDriver`] when the driver root or the dev root is no directory, [`Code::System`] when
-    /// there is no procfs.
+    /// [`Code::NoDriver`] if the driver root or the dev root is not a directory, [`Code::System`]
+    /// if there is no procfs.
     pub fn open(loc: &Locations) -> Result<Self> {
         let host = Root::open("/").context(Code::System, || "open /")?;
         let driver = host.subroot(&loc.driver_root).context(Code::NoDriver, || {
@@ -168,7 +168,7 @@ fn dev_path(host: &Root, driver: &Root, loc: &Locations) -> PathBuf {
     }
 }
 
-/// What kind of host this is.
+/// The kind of host.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Platform {
@@ -212,9 +212,9 @@ pub struct Gpu {
     pub index: u32,
     /// The minor number: the `0` of `/dev/nvidia0`.
     pub minor: u32,
-    /// `None` where the kernel does not know it, because the GPU was never initialised.
+    /// `None` until the GPU is initialised for the first time, since the kernel does not have it.
     pub uuid: Option<GpuUuid>,
-    /// Where it is.
+    /// Its PCI address.
     pub pci: PciAddress,
     /// The product name.
     pub name: String,
@@ -237,7 +237,7 @@ pub struct CapMinors {
     pub fabric_imex_mgmt: Option<u32>,
 }
 
-/// Character device numbers, as `/proc/devices` has them; only drivers that matter here.
+/// Character device numbers of the drivers that nvoci uses, from `/proc/devices`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Majors(pub Vec<(String, u32)>);
 
@@ -260,7 +260,7 @@ impl Majors {
     }
 }
 
-/// How the driver wants its device nodes made, from its `params`.
+/// The driver's policy for its device nodes, from its `params`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NodePolicy {
     /// Whether user space may make or change nodes.
@@ -287,11 +287,11 @@ impl Default for NodePolicy {
 /// A device node, in `/dev` or only known to the kernel.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DeviceNode {
-    /// What it is for.
+    /// Its kind.
     pub kind: NodeKind,
     /// The path in a container: below `/dev`, wherever the dev root is.
     pub path: PathBuf,
-    /// The device that it stands for.
+    /// The device number.
     pub number: DeviceNumber,
     /// Permission bits.
     pub mode: u32,
@@ -299,13 +299,13 @@ pub struct DeviceNode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// `false`: the kernel knows the device, but `/dev` has no node of it.
+    /// `false`: the kernel has the device, but `/dev` has no node of it.
     pub present: bool,
-    /// Symbolic links to it that programs look for: `/dev/dri/by-path/...`.
+    /// Symbolic links to it that programs open: `/dev/dri/by-path/...`.
     pub links: Vec<PathBuf>,
 }
 
-/// What a device node is for.
+/// The kind of a device node.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum NodeKind {
@@ -353,17 +353,18 @@ pub enum NodeKind {
 /// A file of the driver.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DriverFile {
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
     /// The file name: for libraries and binaries the real one (`libcuda.so.580.159.04`), for
-    /// configuration the standard one; for sockets and directories their service (`nvidia-persistenced`).
+    /// configuration the standard one; for sockets and directories their service
+    /// (`nvidia-persistenced`).
     pub name: String,
-    /// All links resolved, from the driver root: `/usr/lib64/libcuda.so.580.159.04`.
+    /// The path from the driver root with all links resolved: `/usr/lib64/libcuda.so.580.159.04`.
     pub path: PathBuf,
-    /// The path that it was found by, links not resolved, from the driver root: what [`Walk::find`] takes.
+    /// The path from the driver root without links resolved, for [`Walk::find`].
     pub found: PathBuf,
-    /// What a configuration file must say in a container, where the file itself will not do: it names
-    /// libraries by paths of the host.
+    /// The content for a container, if the file itself will not do because it names libraries by
+    /// paths of the host.
     pub text: Option<String>,
 }
 
@@ -376,12 +377,12 @@ impl DriverFile {
         }
     }
 
-    /// The directory where the host's own programs look for it.
+    /// The directory in which the host's own programs search for it.
     pub fn dir_hint(&self) -> PathBuf {
         libs::parent(&self.found)
     }
 
-    /// What it is bound as.
+    /// The use for which it is bound.
     pub fn wanted(&self) -> Use {
         match self.kind {
             FileKind::Directory => Use::Directory,
@@ -392,7 +393,7 @@ impl DriverFile {
     }
 }
 
-/// What a driver file is.
+/// The kind of a driver file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum FileKind {
@@ -402,12 +403,12 @@ pub enum FileKind {
         soname: Option<String>,
         /// For 64-bit or 32-bit programs.
         bits: Bits,
-        /// The directory it must be in, below the library directory: `vdpau`, `xorg`.
+        /// The directory that it needs below the library directory: `vdpau`, `xorg`.
         subdir: Option<String>,
     },
     /// A program.
     Binary,
-    /// Firmware that the kernel loads, and that the driver looks for in containers too.
+    /// Firmware that the kernel loads and that the driver also opens in containers.
     Firmware,
     /// A configuration file.
     Config(ConfigKind),
@@ -430,7 +431,7 @@ pub enum Bits {
     B32,
 }
 
-/// What reads a configuration file, which decides where it must be.
+/// The reader of a configuration file, which decides its place.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ConfigKind {
@@ -470,10 +471,10 @@ impl ConfigKind {
     }
 }
 
-/// Everything the host has.
+/// The facts of a host.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Host {
-    /// What kind of host it is.
+    /// The kind of host.
     pub platform: Platform,
     /// The loaded kernel module.
     pub kernel: Option<KernelModule>,
@@ -489,53 +490,54 @@ pub struct Host {
     pub majors: Majors,
     /// `ModifyDeviceFiles` of the module's parameters.
     pub modify_device_files: Option<bool>,
-    /// How the driver wants its nodes made.
+    /// The driver's policy for its nodes.
     pub node_policy: NodePolicy,
-    /// `/proc/driver/nvidia/params`, as it is.
+    /// `/proc/driver/nvidia/params`, byte for byte.
     pub params: Option<Vec<u8>>,
     /// Capability nodes that belong to no MIG device.
     pub caps: CapMinors,
-    /// How capability nodes are to be made, by minor number: each has a mode of its own.
+    /// Policies of capability nodes, by minor number: each has a mode of its own.
     pub cap_policies: Vec<(u32, NodePolicy)>,
-    /// What Windows lends, on WSL; `None` on every other host.
+    /// The adapters and driver of Windows, on WSL; `None` on every other host.
     pub wsl: Option<Wsl>,
-    /// A Jetson's driver as its CSV files have it; `None` on every other host.
+    /// A Jetson's driver from its CSV files; `None` on every other host.
     pub tegra: Option<Tegra>,
-    /// What is odd, one sentence each.
+    /// Warnings, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Which of the driver's files are looked for.
+/// The driver's files to search for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Parts {
-    /// Everything.
+    /// All files.
     All,
-    /// What computing takes: not the manifests of graphics, nor modules of the X server.
+    /// Files for compute: without graphics manifests and modules of the X server.
     Computing,
-    /// No more than tells the driver's version: for what a definition names, which is devices. Whoever brings the files looks
-    /// for them then.
+    /// Only the files that give the driver's version, for a definition, which names devices alone.
+    /// The hook finds the others later.
     Version,
 }
 
 impl Host {
-    /// Finds out what the host has.
+    /// Discovers the host.
     ///
     /// # Errors
-    /// None today: what cannot be read is left out, with a warning.
+    /// None today: a file that cannot be read is left out with a warning.
     pub fn discover(roots: &Roots, loc: &Locations) -> Result<Self> {
         Self::begin(roots, &mut Kept::default()).finish(roots, loc, Parts::All, &|_| true)
     }
 
-    /// The beginning of [`Host::discover`]: what the kernel module says, which every request needs, or has said of its GPUs
-    /// while it had them in `kept`.
+    /// The first part of [`Host::discover`]: the kernel module's facts, which every request needs.
+    /// `kept` replaces files of GPUs that have not changed.
     pub fn begin(roots: &Roots, kept: &mut Kept) -> Self {
         let mut host = Self::default();
         driver::find(roots, &mut host, kept);
         host
     }
 
-    /// The rest, with no more of the driver's files than somebody needs: a container waits for each look. `wanted` says of
-    /// the name of a library or a program whether it is looked at; libraries that tell the driver's version always are.
+    /// The second part of [`Host::discover`]. A container's start waits for each lookup, so
+    /// `wanted` selects libraries and programs by name; the libraries that give the driver's
+    /// version are always read.
     ///
     /// # Errors
     /// As of [`Host::discover`].
@@ -547,7 +549,8 @@ impl Host {
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<Self> {
         let mut host = self;
-        // A kernel module of NVIDIA's is proof of a native host; where it is missing, Windows may have the driver.
+        // A kernel module of NVIDIA's proves a native host. Without one, Windows may have the
+        // driver.
         if host.kernel.is_none() {
             wsl::find(roots, loc, &mut host);
         }
@@ -566,7 +569,7 @@ impl Host {
         Ok(host)
     }
 
-    /// Looks at procfs and the device nodes again, after [`create::create_missing`].
+    /// Reads procfs and the device nodes again, after [`create::create_missing`].
     pub fn refresh(&mut self, roots: &Roots) {
         let nodes = std::mem::take(&mut self.nodes);
         let site = nodes.into_iter().filter(|n| n.kind == NodeKind::Site);
@@ -578,7 +581,8 @@ impl Host {
         self.platform = self.guess_platform(roots);
     }
 
-    /// The driver's version: the kernel module's, or on WSL2 that of Windows' driver where it is known.
+    /// The driver's version: the kernel module's, or on WSL2 that of Windows' driver if it is
+    /// known.
     pub fn driver_version(&self) -> Option<String> {
         match &self.wsl {
             Some(wsl) => wsl.version(),
@@ -586,7 +590,7 @@ impl Host {
         }
     }
 
-    /// The CUDA version that the driver speaks; `None` where the tables do not know it.
+    /// The CUDA version that the driver supports; `None` if the tables do not have it.
     pub fn cuda(&self) -> Option<Native> {
         let platform = if self.wsl.is_some() {
             compat::Platform::Windows
@@ -596,8 +600,8 @@ impl Host {
         compat::driver::native(self.driver_version()?.parse().ok()?, platform)
     }
 
-    /// Whether kernel module and libraries are there and of one version; on WSL, whether Windows lends a
-    /// usable GPU.
+    /// Checks that kernel module and libraries exist and have one version; on WSL, that Windows
+    /// lends a usable GPU.
     ///
     /// # Errors
     /// [`Code::NoDriver`], [`Code::NoLibraries`], [`Code::VersionMismatch`], [`Code::Wsl`].
@@ -650,7 +654,7 @@ impl Host {
         self.nodes.iter().find(|n| n.kind == kind)
     }
 
-    /// How a node of this kind is to be made.
+    /// The policy for a node of this kind.
     fn policy_of(&self, kind: NodeKind) -> NodePolicy {
         let own = match kind {
             NodeKind::Cap(minor) => self.cap_policies.iter().find(|(m, _)| *m == minor),
@@ -676,7 +680,7 @@ impl Host {
     }
 
     fn warn(&mut self, text: impl Into<String>) {
-        /// Broken input must not make the record grow without end.
+        /// Limits the record's size against broken input.
         const MAX: usize = 64;
         if self.warnings.len() < MAX {
             self.warnings.push(text.into());
@@ -684,13 +688,13 @@ impl Host {
     }
 }
 
-/// A file that may be missing: what is there but cannot be read is a warning.
+/// Reads a file that may be missing. An existing file that cannot be read is a warning.
 fn read_optional(root: &Root, path: impl AsRef<Path>, max: u64, host: &mut Host) -> Option<Vec<u8>> {
     let read = root.read(path.as_ref(), max);
     optional(path.as_ref(), read, host)
 }
 
-/// [`read_optional`] of procfs.
+/// [`read_optional`] for procfs.
 fn read_kernel(root: &Root, path: impl AsRef<Path>, max: u64, host: &mut Host) -> Option<Vec<u8>> {
     let read = root.read_kernel(path.as_ref(), max);
     optional(path.as_ref(), read, host)
@@ -707,7 +711,7 @@ fn optional(path: &Path, read: io::Result<Vec<u8>>, host: &mut Host) -> Option<V
     }
 }
 
-/// Whether an error only says that there is nothing.
+/// Whether the error means that the file does not exist.
 fn absent(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -1,7 +1,8 @@
-//! Device nodes: below the dev root, with the numbers that the kernel's drivers have.
+//! Device nodes below the dev root, checked against the numbers of the kernel's drivers.
 //!
-//! A node whose major is not the driver's is not the device, whatever its name says, so it is left
-//! out with a warning. A device that the kernel has without a node is listed as not present.
+//! A node whose major is not the driver's is another device whatever its name, so it is left out
+//! with a warning. A device of the kernel without a node (`/dev/nvidia-uvm` on a fresh host) is
+//! listed as not present.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ pub(super) const MODESET_MINOR: u32 = 254;
 
 /// Names in `/proc/devices` of the driver with the fixed major 195.
 const NVIDIA: &[&str] = &["nvidia", "nvidia-frontend", "nvidiactl", "nvidia-modeset"];
-/// The major that the kernel's list assigns to NVIDIA, for a host whose `/proc/devices` is not to be had.
+/// The major that the kernel's list assigns to NVIDIA, if `/proc/devices` cannot be read.
 const NVIDIA_MAJOR: u32 = 195;
 
 /// Fills in the device nodes.
@@ -46,9 +47,9 @@ struct Expected<'a> {
     kind: NodeKind,
     /// Below `/dev`.
     path: &'a str,
-    /// Names in `/proc/devices`, one of which must have the node's major.
+    /// Driver names in `/proc/devices`, one of which must have the node's major.
     drivers: &'a [&'a str],
-    /// Its minor number, where it is fixed.
+    /// Its minor number, if it is fixed.
     minor: Option<u32>,
 }
 
@@ -67,15 +68,15 @@ struct Finder<'a> {
     roots: &'a Roots,
     host: &'a mut Host,
     nodes: Vec<DeviceNode>,
-    /// The last directory that was looked into: there may be thousands of IMEX channels in one.
+    /// The last directory that was opened: one may hold thousands of IMEX channels.
     dir: Option<(String, Node)>,
 }
 
 impl Finder<'_> {
-    /// The nodes every host with a loaded driver should have.
+    /// The nodes that every host with a loaded driver should have.
     fn core(&mut self) {
         let loaded = self.host.kernel.is_some();
-        // Only newer modules name themselves in /proc/devices.
+        // Only newer modules are listed by name in /proc/devices.
         let modeset = self.host.majors.get("nvidia-modeset").is_some()
             || self
                 .roots
@@ -83,32 +84,32 @@ impl Finder<'_> {
                 .as_ref()
                 .is_some_and(|sys| sys.exists("module/nvidia_modeset/initstate"));
         let minors: Vec<u32> = self.host.usable_gpus().map(|g| g.minor).collect();
-        self.look(
+        self.add_expected(
             &Expected::fixed(NodeKind::Ctl, "nvidiactl", NVIDIA, CTL_MINOR),
             loaded,
         );
         for minor in minors {
             let path = format!("nvidia{minor}");
-            self.look(
+            self.add_expected(
                 &Expected::fixed(NodeKind::Gpu(minor), &path, NVIDIA, minor),
                 loaded,
             );
         }
-        self.look(
+        self.add_expected(
             &Expected::fixed(NodeKind::Modeset, "nvidia-modeset", NVIDIA, MODESET_MINOR),
             modeset,
         );
         let uvm = self.host.majors.get("nvidia-uvm").is_some();
-        self.look(
+        self.add_expected(
             &Expected::fixed(NodeKind::Uvm, "nvidia-uvm", &["nvidia-uvm"], 0),
             uvm,
         );
-        self.look(
+        self.add_expected(
             &Expected::fixed(NodeKind::UvmTools, "nvidia-uvm-tools", &["nvidia-uvm"], 1),
             uvm,
         );
         if self.host.wsl.is_some() {
-            self.maybe(NodeKind::Dxg, "dxg", &[]);
+            self.add_if_present(NodeKind::Dxg, "dxg", &[]);
         }
     }
 
@@ -132,7 +133,7 @@ impl Finder<'_> {
         let known = self.host.majors.get("nvidia-caps").is_some();
         for minor in minors {
             let path = format!("nvidia-caps/nvidia-cap{minor}");
-            self.look(
+            self.add_expected(
                 &Expected::fixed(NodeKind::Cap(minor), &path, &["nvidia-caps"], minor),
                 known,
             );
@@ -145,20 +146,20 @@ impl Finder<'_> {
         const MAX_CHANNELS: usize = 1 << 14;
         if self.host.majors.get("nvidia-nvswitch").is_some() {
             let drivers = &["nvidia-nvswitch"];
-            self.maybe(NodeKind::NvSwitchCtl, "nvidia-nvswitchctl", drivers);
+            self.add_if_present(NodeKind::NvSwitchCtl, "nvidia-nvswitchctl", drivers);
             for n in 0..MAX_SWITCHES {
-                if !self.maybe(NodeKind::NvSwitch(n), &format!("nvidia-nvswitch{n}"), drivers) {
+                if !self.add_if_present(NodeKind::NvSwitch(n), &format!("nvidia-nvswitch{n}"), drivers) {
                     break;
                 }
             }
         }
         if self.host.majors.get("nvidia-nvlink").is_some() {
-            self.maybe(NodeKind::Nvlink, "nvidia-nvlink", &["nvidia-nvlink"]);
+            self.add_if_present(NodeKind::Nvlink, "nvidia-nvlink", &["nvidia-nvlink"]);
         }
         if self.host.majors.get("nvidia-caps-imex-channels").is_some() {
             for n in self.numbered("nvidia-caps-imex-channels", "channel", MAX_CHANNELS) {
                 let path = format!("nvidia-caps-imex-channels/channel{n}");
-                self.look(
+                self.add_expected(
                     &Expected::fixed(NodeKind::ImexChannel(n), &path, &["nvidia-caps-imex-channels"], n),
                     false,
                 );
@@ -166,25 +167,25 @@ impl Finder<'_> {
         }
     }
 
-    /// GPUDirect Storage, GDRCopy, InfiniBand verbs: other vendors' and add-on drivers.
+    /// GPUDirect Storage, GDRCopy and InfiniBand verbs, from add-on drivers and other vendors.
     fn storage_and_network(&mut self) {
         const MAX_FS: u32 = 64;
         if self.host.majors.get("nvidia-fs").is_some() {
             for n in 0..MAX_FS {
-                if !self.maybe(NodeKind::NvidiaFs(n), &format!("nvidia-fs{n}"), &["nvidia-fs"]) {
+                if !self.add_if_present(NodeKind::NvidiaFs(n), &format!("nvidia-fs{n}"), &["nvidia-fs"]) {
                     break;
                 }
             }
         }
         if self.host.majors.get("gdrdrv").is_some() {
-            self.maybe(NodeKind::Gdrdrv, "gdrdrv", &["gdrdrv"]);
+            self.add_if_present(NodeKind::Gdrdrv, "gdrdrv", &["gdrdrv"]);
         }
         if self.host.majors.get("infiniband_verbs").is_some() {
             for n in self.numbered("infiniband", "uverbs", 1024) {
                 let path = format!("infiniband/uverbs{n}");
-                self.maybe(NodeKind::Uverbs(n), &path, &["infiniband_verbs"]);
+                self.add_if_present(NodeKind::Uverbs(n), &path, &["infiniband_verbs"]);
             }
-            self.maybe(NodeKind::RdmaCm, "infiniband/rdma_cm", &[]);
+            self.add_if_present(NodeKind::RdmaCm, "infiniband/rdma_cm", &[]);
         }
     }
 
@@ -212,7 +213,7 @@ impl Finder<'_> {
                 if !render && number("card").is_none() {
                     continue;
                 }
-                if self.maybe(NodeKind::Dri { pci, render }, &format!("dri/{name}"), &["drm"])
+                if self.add_if_present(NodeKind::Dri { pci, render }, &format!("dri/{name}"), &["drm"])
                     && let Some(node) = self.nodes.last_mut()
                 {
                     let link = format!("dri/by-path/pci-{pci}-{}", if render { "render" } else { "card" });
@@ -224,7 +225,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Nodes that the administrator names: any character device, whoever's driver it is.
+    /// Nodes that the administrator names: character devices of any driver.
     fn site(&mut self, paths: &[PathBuf]) {
         let tegra = self.host.tegra.iter().flat_map(|t| &t.entries);
         let tegra = tegra
@@ -255,10 +256,10 @@ impl Finder<'_> {
         }
     }
 
-    /// A node that need not be there. Whether it is.
-    fn maybe(&mut self, kind: NodeKind, path: &str, drivers: &[&str]) -> bool {
+    /// Adds an optional node, and returns whether it exists.
+    fn add_if_present(&mut self, kind: NodeKind, path: &str, drivers: &[&str]) -> bool {
         let before = self.nodes.len();
-        self.look(
+        self.add_expected(
             &Expected {
                 kind,
                 path,
@@ -270,9 +271,9 @@ impl Finder<'_> {
         self.nodes.len() > before
     }
 
-    /// Takes a node if it is what is expected; otherwise, and if the kernel has the device, notes it as
-    /// not present.
-    fn look(&mut self, expected: &Expected<'_>, known: bool) {
+    /// Adds a node if it is the expected device. Otherwise, if the kernel has the device, adds it
+    /// as not present.
+    fn add_expected(&mut self, expected: &Expected<'_>, known: bool) {
         let path = Path::new("/dev").join(expected.path);
         match self.stat(expected.path) {
             Ok(stat) => match self.check(expected, &stat) {
@@ -315,7 +316,7 @@ impl Finder<'_> {
             return Err("not a character device".to_owned());
         }
         let number @ DeviceNumber { major, minor } = DeviceNumber::from_raw(stat.st_rdev);
-        // Misc devices: their major is always 10, their minor never fixed.
+        // Misc devices: their major is always 10, their minor varies.
         let right = if matches!(expected.kind, NodeKind::RdmaCm | NodeKind::Dxg) {
             major == dxg::MAJOR
         } else {
@@ -343,7 +344,7 @@ impl Finder<'_> {
         drivers.iter().find_map(|d| self.host.majors.get(d))
     }
 
-    /// The attributes of what is at a path below the dev root. No link is followed in the last component.
+    /// The attributes of a path below the dev root; a link at its end is not followed.
     fn stat(&mut self, path: &str) -> rustix::io::Result<Stat> {
         let Some((dir, name)) = path.rsplit_once('/') else {
             return rustix::fs::statat(&self.roots.dev, path, AtFlags::SYMLINK_NOFOLLOW);
@@ -360,7 +361,7 @@ impl Finder<'_> {
         rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// The numbers behind `prefix` of the names in a directory, sorted.
+    /// The numbers after `prefix` in the names of a directory, sorted.
     fn numbered(&mut self, dir: &str, prefix: &str, max: usize) -> Vec<u32> {
         match self.roots.dev.read_dir(dir, max) {
             Ok(entries) => {

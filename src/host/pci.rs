@@ -1,4 +1,4 @@
-//! NVIDIA's devices on the PCI bus, as sysfs has them, with or without a driver.
+//! NVIDIA's devices on the PCI bus, from sysfs, with or without a driver.
 
 use crate::sys::root::Root;
 use crate::vocabulary::PciAddress;
@@ -9,13 +9,13 @@ const NVIDIA: u32 = 0x10de;
 const DISPLAY: u32 = 0x03;
 /// PCI class "other bridge": NVSwitches up to Hopper's report it.
 const OTHER_BRIDGE: u32 = 0x0680;
-/// Devices of a machine; a large server has some hundred.
+/// The most devices that are read; a large server has some hundred.
 const MAX_DEVICES: usize = 8192;
 
 /// A GPU or an NVSwitch.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Device {
-    /// Where it is.
+    /// Its PCI address.
     pub address: PciAddress,
     /// PCI device number.
     pub id: u32,
@@ -23,17 +23,17 @@ pub struct Device {
     pub driver: Option<String>,
 }
 
-/// NVIDIA's devices on the bus; `None` where there is no bus to look at.
+/// NVIDIA's devices on the bus.
 #[derive(Debug, Default)]
 pub struct Bus {
-    /// Display controllers, in bus order.
+    /// Display controllers in bus order; `None` if sysfs has no PCI bus.
     pub gpus: Option<Vec<Device>>,
     /// NVSwitches up to Hopper's.
     pub switches: Vec<Device>,
 }
 
 impl Bus {
-    /// Looks in sysfs, which `sys` is.
+    /// Reads the bus below `sys`, a sysfs.
     pub fn read(sys: &Root) -> Self {
         let Ok(entries) = sys.read_dir("bus/pci/devices", MAX_DEVICES) else {
             return Self::default();
@@ -69,7 +69,7 @@ impl Bus {
         }
     }
 
-    /// GPUs that no driver of NVIDIA's has.
+    /// GPUs that are not bound to NVIDIA's driver.
     pub fn undriven(&self) -> impl Iterator<Item = &Device> {
         self.gpus
             .iter()

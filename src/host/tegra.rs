@@ -1,11 +1,11 @@
-//! Jetson: a driver that is described by CSV files and found by path, not by version.
+//! Jetson boards: CSV files list the driver's files by path, since they have no common version.
 //!
-//! A line is `TYPE, PATH`: `dev` a device node, `dir` a directory, `lib` a library or any other file, `sym` a
-//! symbolic link. Blanks do not count, a path may have wildcards, and what a line names is often not there: one
-//! set of files serves several boards. Source: the toolkit's csv mode (its `internal/platform-support/tegra/csv`).
-//!
-//! Only where NVML is not to be had: a driver with it is found as on every other host. A person may
-//! name CSV files ([`Choice`]); then they are read wherever they are.
+//! A line is `TYPE, PATH`, such as `lib, /usr/lib/aarch64-linux-gnu/tegra/libcuda.so`. The types
+//! are `dev` (device node), `dir` (directory), `lib` (library or other file) and `sym` (symbolic
+//! link). Blanks are ignored and a path may have wildcards. One set of files serves several boards,
+//! so many of the paths do not exist. Source: the toolkit's csv mode
+//! (`internal/platform-support/tegra/csv`). A board with NVML is discovered like any other host,
+//! unless a person names CSV files ([`Choice`]), which are then read.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -18,14 +18,14 @@ use crate::ldso::glob::{self, Allowance};
 use crate::sys::root::{Node, Root};
 use crate::sys::source::Walk;
 
-/// The files that are read unless a container asks for all of them.
+/// The files that are read unless a container requests all of them.
 const BASE: &[&str] = &["l4t.csv", "drivers.csv", "devices.csv"];
 
 const MAX_FILES: usize = 64;
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_LINES: usize = 4096;
 
-/// The CSV files that a person names, and the lines that are left out.
+/// The CSV files that a person names, and the links that are left out.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Choice {
     /// Paths of the host. Empty: the base files of [`Locations::csv_dir`].
@@ -35,8 +35,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Whether a pattern covers the link at `path`: the whole path, or with `**/` before it the
-    /// name. As in a shell, `*` covers no `/`.
+    /// Whether a pattern matches the link at `path`: the whole path, or after `**/` its name. As in
+    /// a shell, `*` matches no `/`.
     fn ignores(&self, path: &Path) -> bool {
         let fits = |pattern: &OsStr, name: &OsStr| glob::matches(pattern.as_bytes(), name.as_bytes());
         self.ignored.iter().any(|pattern| {
@@ -53,7 +53,7 @@ impl Choice {
     }
 }
 
-/// What the CSV files name and the host has.
+/// Entries of the CSV files that exist on this host.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tegra {
     /// Device nodes, files and directories that must be at their own paths, and links.
@@ -61,7 +61,7 @@ pub struct Tegra {
 }
 
 impl Tegra {
-    /// The library that a path is, or leads to by the links of the files.
+    /// The library at a path, also through links that the files list.
     pub fn library_at(&self, path: &Path) -> Option<&Path> {
         const MAX_LINKS: usize = 8;
         let mut path = path;
@@ -75,7 +75,7 @@ impl Tegra {
         None
     }
 
-    /// Whether a library is named by one of the base files.
+    /// Whether a base file lists the library.
     pub fn in_base(&self, library: &Path) -> bool {
         self.entries
             .iter()
@@ -83,12 +83,12 @@ impl Tegra {
     }
 }
 
-/// One thing that a line names.
+/// An entry of a CSV file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// Where it is in a container: the path that the line says.
+    /// Its path in a container: the one in the CSV file.
     pub at: PathBuf,
     /// Whether it is in one of the base files.
     pub base: bool,
@@ -105,14 +105,14 @@ pub enum EntryKind {
     Place {
         /// Links resolved.
         source: PathBuf,
-        /// As the line says it.
+        /// The path in the CSV file.
         found: PathBuf,
     },
     /// A link to this path of the container.
     Link(PathBuf),
 }
 
-/// Whether this is such a board.
+/// Whether the host is such a board.
 pub(super) fn is(roots: &Roots) -> bool {
     roots.driver.exists("etc/nv_tegra_release")
         || roots.sys.as_ref().is_some_and(|sys| {
@@ -131,7 +131,7 @@ pub fn is_orin(roots: &Roots) -> bool {
     names.is_some_and(|names| names.split(|b| *b == 0).any(|name| name == b"nvidia,tegra234"))
 }
 
-/// Reads the CSV files and looks for what they name.
+/// Reads the CSV files and finds their entries on the host.
 pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     let Ok(base) = roots.driver.path() else { return };
     let default = Choice::default();
@@ -151,7 +151,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
                 finder.file(&roots.walk(), &loc.csv_dir.join(name), true);
             }
         }
-        // A person means paths of the host, wherever the driver's root is.
+        // The user's paths are of the host, whichever directory the driver's root is.
         Some(Choice { files, .. }) => match Root::open("/") {
             Ok(root) => {
                 if files.len() > MAX_FILES {
@@ -187,7 +187,7 @@ impl Finder<'_> {
             Ok(files) => files,
             Err(e) => {
                 return self.host.warn(format!(
-                    "{}: {e}; nothing says what this Jetson's driver is",
+                    "{}: {e}; without its CSV files this Jetson's driver cannot be found",
                     dir.display()
                 ));
             }
@@ -239,19 +239,25 @@ impl Finder<'_> {
         if !missing.is_empty() {
             const SHOWN: usize = 3;
             let more = if missing.len() > SHOWN { ", …" } else { "" };
+            let (are, were) = match missing.len() {
+                1 => ("is not", "was"),
+                _ => ("are not", "were"),
+            };
             self.host.warn(format!(
-                "{}: {} of its entries are not on this host and were skipped: {}{more}",
+                "{}: {} of its entries {} on this host and {} skipped: {}{more}",
                 path.display(),
                 missing.len(),
+                are,
+                were,
                 missing[..missing.len().min(SHOWN)].join("; ")
             ));
         }
     }
 
-    /// What is at a path, if it is what the line says.
+    /// The kind of the entry at a path, if it has the line's type.
     fn entry(&mut self, kind: &str, path: &Path) -> Option<EntryKind> {
         if kind == "dev" {
-            // Nodes are found in the dev root, wherever that is.
+            // Nodes are searched for in the dev root.
             path.strip_prefix("/dev").ok()?;
             return Some(EntryKind::Device);
         }
@@ -272,7 +278,7 @@ impl Finder<'_> {
             }
             "sym" => {
                 let target = self.roots.driver.read_link(path).ok()?;
-                // What a link leads to is brought with it, if it is a file.
+                // A link's target comes with it if it is a file.
                 if let Some(file) = node.filter(Node::is_file)
                     && let Some(real) = real(&file)
                     && !self.seen.contains(&real)
@@ -293,7 +299,7 @@ impl Finder<'_> {
         }
     }
 
-    /// A shared library for this machine, which goes to the others.
+    /// A shared library for this machine; it is added to [`Host::files`].
     fn library(&mut self, node: &Node, real: &Path, found: &Path) -> Option<EntryKind> {
         let name = real.file_name()?.to_str()?.to_owned();
         if !(name.starts_with("lib") && name.contains(".so")) {
@@ -329,7 +335,7 @@ impl Finder<'_> {
     }
 }
 
-/// `/a/b/../c` as `/a/c`: a link's text, which is made anew in the container.
+/// Normalises `/a/b/../c` to `/a/c`, for the text of a link in the container.
 pub fn lexical(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {

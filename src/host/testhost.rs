@@ -1,9 +1,9 @@
-//! Hosts for tests: a directory tree in the shape of a recorded or made-up machine.
+//! Hosts for tests: directory trees in the shape of a recorded or invented machine.
 //!
-//! `tests/hosts/<name>/share.txt` has the text of some of them, each below a line `== PATH`.
-//! `tests/hosts/<name>/root` holds what was recorded as it is (procfs, loader cache); `files.txt` lists
-//! the files there were (mode, size, path, link target) and `elf.txt` the sonames of the libraries,
-//! from which valid but empty ELF files are made.
+//! `tests/hosts/<name>/root` holds recorded files (procfs, loader cache). `files.txt` lists the
+//! machine's other files (mode, size, path, link target), and `elf.txt` the sonames of libraries,
+//! which become valid but empty ELF files. `share.txt` has the texts of some files, each after a
+//! line `== PATH`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Host, Locations, Roots};
 
-/// A made-up host in a temporary directory: `root` is the driver root, with `dev`, `proc`, `sys` below.
+/// An invented host in a temporary directory: `root` is the driver root, with `dev`, `proc`, `sys`
+/// below.
 pub(crate) struct TestHost {
     dir: tempfile::TempDir,
 }
@@ -19,7 +20,8 @@ pub(crate) struct TestHost {
 impl TestHost {
     /// A machine with nothing of NVIDIA.
     pub(crate) fn bare() -> Self {
-        // A static specification names nothing below `/tmp`, where another user may replace the host's root.
+        // A static specification refuses paths below `/tmp`, where another user may replace the
+        // host's root.
         let dir = tempfile::tempdir_in("/var/lib")
             .or_else(|_| tempfile::tempdir())
             .unwrap();
@@ -83,12 +85,12 @@ impl TestHost {
         symlink(target, self.make_dirs(path)).unwrap();
     }
 
-    /// Writes a library with nothing in it but its headers, for 64-bit or 32-bit x86.
+    /// Writes a library of nothing but headers, for 64-bit or 32-bit x86.
     pub(crate) fn library(&self, path: &str, soname: Option<&str>, bits: u8) {
         self.file(path, elf(soname.unwrap_or_default(), bits));
     }
 
-    /// The usual two links and files of a driver: `dir/<stem>.so.<version>` with `dir/<soname>`.
+    /// Writes a driver's files with their links: `dir/<stem>.so.<version>` with `dir/<soname>`.
     pub(crate) fn driver(&self, dir: &str, version: &str, libraries: &[(&str, &str)]) {
         for (stem, soname) in libraries {
             let name = format!("{stem}.so.{version}");
@@ -124,8 +126,8 @@ impl TestHost {
         self.file("etc/ld.so.cache", out);
     }
 
-    /// Makes a character device below `dev`. `false`, with a word on standard error, where this process
-    /// may not: the test then has nothing to check.
+    /// Makes a character device below `dev`. Returns `false`, with a message on standard error, if
+    /// the process may not; the test then has nothing to check.
     pub(crate) fn device(&self, path: &str, major: u32, minor: u32, mode: u32) -> bool {
         use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
         let at = self.make_dirs(&format!("dev/{path}"));
@@ -175,7 +177,7 @@ impl TestHost {
         }
     }
 
-    /// Where this host is, for [`Roots::open`].
+    /// The paths of this host, for [`Roots::open`].
     pub(crate) fn locations(&self) -> Locations {
         let at = |name: &str| self.path().join(name);
         Locations {
@@ -216,7 +218,7 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// A shared object with one loadable segment and a dynamic section, nothing else.
+/// A shared object of one loadable segment and a dynamic section.
 pub(crate) fn elf(soname: &str, bits: u8) -> Vec<u8> {
     let wide = bits == 64;
     let (header, entry) = if wide { (64_u64, 56_u64) } else { (52, 32) };

@@ -1,4 +1,4 @@
-//! Discovery on recorded and made-up hosts.
+//! Discovery on recorded and invented hosts.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ fn h100_with_its_driver_in_usr_local() {
     assert_eq!((host.caps.mig_config, host.caps.mig_monitor), (Some(1), Some(2)));
     assert_eq!(host.caps.fabric_imex_mgmt, Some(4323));
 
-    // What the vendor's own generator mounts from this host, and nothing twice.
+    // The files that the vendor's own generator mounts from this host, each once.
     let mut names = libraries(&host);
     names.sort_unstable();
     assert_eq!(names.len(), 26, "{names:?}");
@@ -97,22 +97,23 @@ fn h100_with_its_driver_in_usr_local() {
         ]
     );
 
-    // Without nodes in /dev, the kernel's devices are known all the same.
+    // Without nodes in /dev the kernel's devices are still listed.
     let uvm = host.node(NodeKind::Uvm).unwrap();
     assert_eq!((uvm.number.major, uvm.number.minor, uvm.present), (238, 0, false));
-    // A capability node is closed to all but root: 0400, not the 0666 of the others.
+    // Only root may open a capability node: 0400 instead of the others' 0666.
     assert_eq!(host.node(NodeKind::Cap(1)).unwrap().mode, 0o400);
     assert_eq!(host.node(NodeKind::Gpu(0)).unwrap().mode, 0o666);
 }
 
-/// The two libraries without which nothing works, and one that both need.
+/// The two required libraries, and one that both need.
 const CORE: &[(&str, &str)] = &[
     ("libcuda", "libcuda.so.1"),
     ("libnvidia-ml", "libnvidia-ml.so.1"),
     ("libnvidia-ptxjitcompiler", "libnvidia-ptxjitcompiler.so.1"),
 ];
 
-/// Debian's packages: every version in a directory of its own, `/usr/lib/<triple>/<soname>` an alternative.
+/// Debian's packages: every version in a directory of its own, `/usr/lib/<triple>/<soname>` an
+/// alternative.
 fn debian(kernel: &str) -> TestHost {
     let host = TestHost::bare();
     let lib = "/usr/lib/x86_64-linux-gnu";
@@ -151,7 +152,7 @@ fn debian_takes_the_alternative_that_the_kernel_module_is_of() {
         cuda.path,
         Path::new("/usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so.535.247.01")
     );
-    // For the native layout: where the host's own programs find it.
+    // For the native layout: the path by which the host's own programs find it.
     assert_eq!(cuda.dir_hint(), Path::new("/usr/lib/x86_64-linux-gnu"));
     assert_eq!(
         path_of(&host, "nvidia-smi"),
@@ -160,7 +161,7 @@ fn debian_takes_the_alternative_that_the_kernel_module_is_of() {
 }
 
 #[test]
-fn what_the_cache_says_of_a_library_is_checked_where_it_says_two_things() {
+fn a_cache_with_two_names_of_a_library_is_checked() {
     let host = TestHost::bare();
     host.module("535.247.01", 1);
     host.driver("/usr/lib", "535.247.01", CORE);
@@ -224,7 +225,7 @@ fn a_plug_in_that_no_cache_names_is_found_beside_the_libraries() {
 }
 
 #[test]
-fn libraries_of_both_word_sizes_and_vdpau_are_told_apart() {
+fn libraries_of_both_word_sizes_and_vdpau_are_distinguished() {
     let host = TestHost::bare();
     host.module("550.54.14", 1);
     host.driver("usr/lib64", "550.54.14", CORE);
@@ -280,12 +281,13 @@ fn configured_directories_come_before_known_ones() {
     );
 }
 
-/// toolkit-features 12, quirk 24: there, what kind of machine this is was asked of `/`, wherever the driver is.
+/// toolkit-features 12, quirk 24: the vendor's toolkit took the platform from `/` for every driver
+/// root.
 #[test]
 fn quirk_24_the_driver_container_s_root_is_a_root_like_any_other() {
     let machine = TestHost::bare();
     machine.module("550.54.14", 2);
-    // The machine's own loader cache leads to another driver: it must not be asked.
+    // The machine's own loader cache leads to another driver and must not be read.
     machine.driver("usr/lib64", "535.1.1", CORE);
     let base = "run/nvidia/driver";
     machine.driver(&format!("{base}/usr/lib/x86_64-linux-gnu"), "550.54.14", CORE);
@@ -312,7 +314,7 @@ fn quirk_24_the_driver_container_s_root_is_a_root_like_any_other() {
         Some(Path::new("/opt/smi/nvidia-smi"))
     );
     assert!(path_of(&host, "gsp_ga10x.bin").is_some());
-    // A plain file is no device, whatever its name.
+    // A regular file is not a device, whatever its name.
     assert!(!host.node(NodeKind::Ctl).unwrap().present);
 }
 
@@ -394,9 +396,9 @@ fn eight_gpus_with_mig_in_bus_order() {
         ("gi2/access", 21),
         ("gi2/ci1/access", 23),
         ("gi2/ci0/access", 22),
-        // A GPU instance without a compute instance is no MIG device.
+        // A GPU instance without a compute instance is not a MIG device.
         ("gi3/access", 30),
-        // A compute instance whose capability cannot be named is none either.
+        // Nor is a compute instance whose capability has no number.
         ("gi4/access", 40),
     ] {
         host.file(
@@ -438,7 +440,7 @@ fn eight_gpus_with_mig_in_bus_order() {
     );
     let cap = found.node(NodeKind::Cap(91)).unwrap();
     assert_eq!((cap.number.major, cap.mode, cap.present), (511, 0o444, false));
-    // An excluded GPU has no node to give.
+    // An excluded GPU has no node.
     assert!(found.node(NodeKind::Gpu(5)).is_none());
 }
 
@@ -542,7 +544,7 @@ fn sockets_are_sockets_and_wrappers_no_programs() {
     assert!(found.warnings.iter().any(|w| w.contains("nvidia-debugdump")));
 }
 
-/// Cloud images keep the driver in a directory of its own and put a script where programs look.
+/// Cloud images keep the driver in a directory of its own and put a script into /usr/bin.
 #[test]
 fn the_program_that_a_wrapper_executes_is_found() {
     let real = "opt/vendor/tools/nvidia-smi";
@@ -585,7 +587,8 @@ fn the_program_that_a_wrapper_executes_is_found() {
     }
 }
 
-/// toolkit-features 12, quirk 9: there, the directory of the MPS daemon was looked for as a file.
+/// toolkit-features 12, quirk 9: the vendor's toolkit searched for the directory of the MPS daemon
+/// as a file.
 #[test]
 fn quirk_09_the_directory_of_mps_is_found() {
     let host = debian("535.247.01");
@@ -597,7 +600,7 @@ fn quirk_09_the_directory_of_mps_is_found() {
     );
 }
 
-/// Every file that is read holds noise, or is far too large, or is something else than a file.
+/// Every file that is read holds noise, is far too large, or has another type.
 #[test]
 fn garbage_everywhere_ends_in_warnings() {
     let noise: Vec<u8> = (0..70_000_u32)
@@ -637,7 +640,7 @@ fn garbage_everywhere_ends_in_warnings() {
 }
 
 #[test]
-fn the_number_of_gpus_that_are_looked_at_is_bounded() {
+fn the_number_of_examined_gpus_is_bounded() {
     let host = TestHost::bare();
     host.module("550.54.14", 1);
     for n in 0..300 {
@@ -650,18 +653,18 @@ fn the_number_of_gpus_that_are_looked_at_is_bounded() {
     assert!(found.gpus.is_empty() && !found.warnings.is_empty());
 }
 
-/// What the module said of GPU 1 of a host, before and now.
-fn told_again(host: &TestHost, kept: &str) -> (String, Option<String>) {
+/// The text of GPU 1 of a host, and the cache after the run.
+fn discover_with(host: &TestHost, kept: &str) -> (String, Option<String>) {
     let mut kept = Kept::parse(kept);
     let found = Host::begin(&host.roots(), &mut kept);
     (found.gpus[0].name.clone(), kept.to_text())
 }
 
 #[test]
-fn what_was_said_of_a_gpu_holds_until_the_module_takes_it_again() {
+fn a_gpus_text_is_valid_until_the_module_takes_the_gpu_again() {
     let host = TestHost::bare();
     host.module("550.54.14", 2);
-    let said = |name: &str, uuid: &str| {
+    let set_text = |name: &str, uuid: &str| {
         host.file(
             "proc/driver/nvidia/gpus/0000:01:00.0/information",
             format!("Model: \t\t {name}\nGPU UUID: \t GPU-{uuid}\nDevice Minor: \t 0\n"),
@@ -671,30 +674,30 @@ fn what_was_said_of_a_gpu_holds_until_the_module_takes_it_again() {
         "11111111-0000-0000-0000-000000000000",
         "????????-????-????-????-????????????",
     );
-    // Without sysfs' word for it nothing is kept.
-    said("A", known);
-    assert_eq!(told_again(&host, ""), ("A".to_owned(), None));
+    // Without sysfs's inode nothing is cached.
+    set_text("A", known);
+    assert_eq!(discover_with(&host, ""), ("A".to_owned(), None));
     let bound = "sys/bus/pci/drivers/nvidia/0000:01:00.0";
     host.link(bound, "../device");
 
-    // Nor is what the module does not know itself yet.
-    said("A", unknown);
-    assert_eq!(told_again(&host, ""), ("A".to_owned(), None));
-    said("A", known);
-    let kept = told_again(&host, "").1.unwrap();
+    // Nor is a text without a UUID.
+    set_text("A", unknown);
+    assert_eq!(discover_with(&host, ""), ("A".to_owned(), None));
+    set_text("A", known);
+    let kept = discover_with(&host, "").1.unwrap();
     assert!(kept.contains("0000:01:00.0 ") && !kept.contains("0000:02:00.0 "));
 
-    said("B", known);
-    assert_eq!(told_again(&host, &kept), ("A".to_owned(), None));
+    set_text("B", known);
+    assert_eq!(discover_with(&host, &kept), ("A".to_owned(), None));
     for nonsense in ["x", "0000:01:00.0 1 1.1 9999\n", "\n\n"] {
-        assert_eq!(told_again(&host, nonsense).0, "B");
-        // What is said first is not lost by what follows.
-        assert_eq!(told_again(&host, &format!("{kept}{nonsense}")).0, "A");
+        assert_eq!(discover_with(&host, nonsense).0, "B");
+        // A later addition keeps the first text.
+        assert_eq!(discover_with(&host, &format!("{kept}{nonsense}")).0, "A");
     }
 
-    // What is kept and makes no GPU is asked for again, and once.
+    // A cached text that describes no GPU is read again, once.
     let broken = kept.replace("Device Minor", "Device Major");
-    let (name, mended) = told_again(&host, &broken);
+    let (name, mended) = discover_with(&host, &broken);
     assert_eq!(
         (name.as_str(), mended.unwrap().matches("Device").count()),
         ("B", 1)
@@ -704,12 +707,12 @@ fn what_was_said_of_a_gpu_holds_until_the_module_takes_it_again() {
     let at = host.path().join(bound);
     std::fs::rename(&at, host.path().join("sys/old")).unwrap();
     host.link(bound, "../device");
-    let (name, again) = told_again(&host, &kept);
+    let (name, again) = discover_with(&host, &kept);
     let again = again.unwrap();
     assert_eq!(name, "B");
-    // What held for the old one is gone.
+    // The old inode's text is gone.
     assert_eq!(again.matches("Device Minor").count(), 1);
-    assert_eq!(told_again(&host, &again), ("B".to_owned(), None));
+    assert_eq!(discover_with(&host, &again), ("B".to_owned(), None));
 }
 
 proptest! {

@@ -1,14 +1,15 @@
-//! WSL2: the driver is Windows' own, and Linux sees three ends of it.
+//! WSL2: Windows has the driver, and Linux sees three parts of it.
 //!
-//! | what | where | whose |
+//! | part | path | origin |
 //! |---|---|---|
-//! | the device | `/dev/dxg` | Microsoft's kernel; knows the adapters and the driver of each |
+//! | the device | `/dev/dxg` | Microsoft's kernel; lists the adapters and the driver of each |
 //! | loader stubs, `libdxcore.so` | `/usr/lib/wsl/lib` | copied together when the virtual machine starts |
 //! | the driver proper | `/usr/lib/wsl/drivers/<package>` | Windows' driver store: packages of every vendor, old ones too |
 //!
-//! A stub asks the device for the package and loads it from that very path, so the device's word is what
-//! counts: a `libdxcore.so` on some other machine, an old package or a Linux driver in the distribution say
-//! nothing. Only where the device cannot be understood are packages looked for, newest first.
+//! A stub reads the package's name from the device and loads the driver from that path, so only the
+//! device's answer counts. A `libdxcore.so` on another machine, an old package or a Linux driver in
+//! the distribution proves nothing. If the device does not understand the query, nvoci takes the
+//! newest packages.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -22,17 +23,17 @@ use crate::ldso::cache::{self, Cache};
 use crate::sys::dxg::{self, Dxg};
 use crate::sys::root::{Node, Root};
 
-/// Everything that Windows lends is below this.
+/// The directory of everything that Windows lends.
 const WSL_DIR: &str = "/usr/lib/wsl";
-/// Loader stubs.
+/// The directory of the loader stubs.
 pub const LIB_DIR: &str = "/usr/lib/wsl/lib";
 /// Windows' driver store.
 const STORE_DIR: &str = "/usr/lib/wsl/drivers";
-/// The real driver in a store of NVIDIA's, and in no other.
+/// The real driver, which only a package of NVIDIA's has.
 const DRIVER: &str = "libcuda.so.1.1";
-/// A copy of the stub that the driver came with.
+/// The copy of the stub in the driver's package.
 const STUB_IN_STORE: &str = "libcuda_loader.so";
-/// What the libraries cannot do without.
+/// The stubs that every other library needs.
 const STUBS: [&str; 2] = ["libcuda.so.1", "libdxcore.so"];
 
 /// NVIDIA's PCI vendor number.
@@ -40,41 +41,42 @@ const NVIDIA: u32 = 0x10de;
 /// The first driver model with CUDA in WSL2, as the vendor's own library has it.
 const MIN_WDDM: u32 = 2700;
 
-/// Entries of the stubs' directory; a machine has about 30.
+/// The most entries of the stubs' directory; a machine has about 30.
 const MAX_STUBS: usize = 1024;
-/// Packages in the driver store; a machine has a few thousand.
+/// The most packages of the driver store; a machine has a few thousand.
 const MAX_PACKAGES: usize = 65_536;
-/// Packages that are taken when the device does not say which is the one.
+/// The most packages that are taken if the device does not name one.
 const MAX_GUESSES: usize = 4;
 
-/// What Windows lends this machine.
+/// The adapters and driver that Windows lends this machine.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Wsl {
-    /// The adapters of every vendor, in the device's order; empty where it could not be asked.
+    /// The adapters of every vendor, in the device's order; empty if the device could not be
+    /// queried.
     pub adapters: Vec<Adapter>,
-    /// The driver packages of NVIDIA's adapters from the driver root, each once; containers need them at
-    /// these very paths.
+    /// The driver packages of NVIDIA's adapters from the driver root, each once. Containers need
+    /// them at these paths.
     pub stores: Vec<PathBuf>,
-    /// Whether [`Wsl::stores`] was guessed, since the device could not be asked.
+    /// Whether [`Wsl::stores`] was guessed, since the device could not be queried.
     pub guessed: bool,
-    /// Whether Docker Desktop serves this distribution: its engine runs in another one.
+    /// Whether Docker Desktop serves this distribution; its engine runs in another one.
     pub docker_desktop: bool,
-    /// Why no container can have a GPU, if that is so.
+    /// The reason why no container can have a GPU.
     pub fault: Option<Fault>,
 }
 
 /// A graphics or compute adapter of Windows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Adapter {
-    /// PCI vendor and device number, where the host tells.
+    /// PCI vendor and device number, if Windows reports them.
     pub ids: Option<(u32, u32)>,
     /// The version of its driver model: 2700 for WDDM 2.7.
     pub wddm: Option<u32>,
-    /// Its driver's version as Windows' device manager shows it.
+    /// Its driver's version as Windows' Device Manager shows it.
     pub driver: Option<[u16; 4]>,
     /// Its driver package, from the driver root.
     pub store: Option<PathBuf>,
-    /// Whether it is NVIDIA's: by the vendor number, and else by what is in the package.
+    /// Whether it is NVIDIA's, by its vendor number, or else by the driver in its package.
     pub nvidia: bool,
 }
 
@@ -114,7 +116,7 @@ impl fmt::Display for Adapter {
     }
 }
 
-/// Why no container can have a GPU.
+/// The reason why no container can have a GPU.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -122,23 +124,23 @@ pub enum Fault {
     Wsl1,
     /// A kernel of WSL2 without the device.
     NoDevice,
-    /// The device does not open; why.
+    /// The device does not open, for this reason.
     Closed(String),
-    /// The device lists nothing.
+    /// The device lists no adapter.
     NoAdapter,
     /// None of the adapters is NVIDIA's.
     OtherVendors,
     /// The driver on Windows is from before CUDA in WSL2.
     TooOld(u32),
-    /// Windows does not say which package an adapter's driver is.
+    /// Windows reports no package for an adapter's driver.
     NoStore,
-    /// The package that Windows names is not in sight: it was replaced while the machine ran.
+    /// The package that Windows names does not exist: it was replaced while the machine ran.
     StoreGone(PathBuf),
     /// The package holds no Linux driver.
     StoreWithoutDriver(PathBuf),
-    /// Nothing is in sight that could be the driver, and the device could not be asked; why.
+    /// No package has a driver, and the device could not be queried for this reason.
     NothingFound(String),
-    /// A stub that everything needs is missing.
+    /// A stub that every library needs is missing.
     NoStub(&'static str),
 }
 
@@ -148,15 +150,15 @@ impl Wsl {
         self.adapters.iter().filter(|a| a.nvidia)
     }
 
-    /// The version of NVIDIA's driver on Windows, such as 566.36, where the host tells it.
+    /// The version of NVIDIA's driver on Windows, such as 566.36, if Windows reports it.
     pub fn version(&self) -> Option<String> {
         self.nvidia().find_map(Adapter::nvidia_version)
     }
 
-    /// Whether a container can have a GPU.
+    /// Checks that a container can have a GPU.
     ///
     /// # Errors
-    /// [`Code::Wsl`], with what is to be done on Windows.
+    /// [`Code::Wsl`], with the command for Windows.
     pub fn check(&self) -> Result<()> {
         match &self.fault {
             None => Ok(()),
@@ -167,7 +169,7 @@ impl Wsl {
     fn error(&self, fault: &Fault) -> Error {
         const UPDATE: &str = "install a current NVIDIA driver on Windows (never a Linux driver in WSL), then run `wsl --shutdown` in PowerShell";
         const SHUTDOWN: &str = "run `wsl --shutdown` in PowerShell and start the distribution again";
-        const DEVICE: &str = "run `wsl --update` and `wsl --shutdown` in PowerShell, and see that .wslconfig on Windows does not say `gpuSupport=false`";
+        const DEVICE: &str = "run `wsl --update` and `wsl --shutdown` in PowerShell, and remove `gpuSupport=false` from .wslconfig on Windows";
         let (why, fix) = match fault {
             Fault::Wsl1 => (
                 "this distribution runs under WSL1, which has no GPU and no containers".to_owned(),
@@ -177,7 +179,7 @@ impl Wsl {
             Fault::Closed(why) => (format!("/dev/dxg does not open: {why}"), DEVICE),
             Fault::NoAdapter => (
                 "/dev/dxg works, but Windows lends no graphics adapter at all".to_owned(),
-                "see in Windows' device manager that the GPU is there and enabled, install its current driver, then run `wsl --shutdown` in PowerShell",
+                "enable the GPU in Windows' Device Manager, install its current driver, then run `wsl --shutdown` in PowerShell",
             ),
             Fault::OtherVendors => (
                 format!("Windows lends {}, but no adapter of NVIDIA", list(&self.adapters)),
@@ -193,7 +195,10 @@ impl Wsl {
                 ),
                 UPDATE,
             ),
-            Fault::NoStore => ("Windows does not say where NVIDIA's driver is".to_owned(), UPDATE),
+            Fault::NoStore => (
+                "Windows reports no driver package for NVIDIA's adapter".to_owned(),
+                UPDATE,
+            ),
             Fault::StoreGone(path) => (
                 format!(
                     "Windows names the driver package {}, which is not there: the driver was replaced while WSL was running",
@@ -206,7 +211,7 @@ impl Wsl {
                 UPDATE,
             ),
             Fault::NothingFound(why) => (
-                format!("/dev/dxg could not be asked ({why}), and no package in {STORE_DIR} has {DRIVER}"),
+                format!("/dev/dxg could not be queried ({why}), and no package in {STORE_DIR} has {DRIVER}"),
                 UPDATE,
             ),
             Fault::NoStub(name) => (
@@ -227,44 +232,44 @@ fn list(adapters: &[Adapter]) -> String {
     names.join(", ")
 }
 
-/// Fills in what WSL has; on any other machine nothing.
+/// Fills in WSL's facts; on any other machine it does nothing.
 pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     let node = roots.dev.resolve_nofollow("dxg").ok().filter(Dxg::is);
     let kernel = || generation(roots);
-    let seen = match node.as_ref().map(Dxg::open) {
-        Some(Ok(device)) => ask(&device),
-        // A node without a driver behind it can be on any machine; on WSL it says what is wrong.
-        Some(Err(e)) if kernel().is_some() => Seen::Fault(Fault::Closed(plain(&e))),
+    let answer = match node.as_ref().map(Dxg::open) {
+        Some(Ok(device)) => query(&device),
+        // Any machine can have a node without a driver; on WSL it is the fault.
+        Some(Err(e)) if kernel().is_some() => Answer::Fault(Fault::Closed(plain(&e))),
         Some(Err(_)) => return,
         None => match kernel() {
-            Some(Generation::One) => Seen::Fault(Fault::Wsl1),
-            Some(Generation::Two) => Seen::Fault(Fault::NoDevice),
+            Some(Generation::One) => Answer::Fault(Fault::Wsl1),
+            Some(Generation::Two) => Answer::Fault(Fault::NoDevice),
             None => return,
         },
     };
-    settle(roots, loc, host, seen);
+    settle(roots, loc, host, answer);
 }
 
-/// What the device said.
-enum Seen {
+/// The device's answer.
+enum Answer {
     Adapters(Vec<Adapter>),
-    /// It is there, but does not speak the protocol that we know; why.
+    /// It exists but does not speak this protocol, for this reason.
     Unknown(String),
     Fault(Fault),
 }
 
-fn ask(device: &Dxg) -> Seen {
+fn query(device: &Dxg) -> Answer {
     match device.adapters() {
-        Ok(adapters) => Seen::Adapters(adapters.iter().map(describe).collect()),
-        Err(e) => Seen::Unknown(plain(&e)),
+        Ok(adapters) => Answer::Adapters(adapters.iter().map(describe).collect()),
+        Err(e) => Answer::Unknown(plain(&e)),
     }
 }
 
-/// An answer that the host does not give is a fact that is not known.
+/// A query that Windows refuses leaves the fact unknown.
 fn describe(adapter: &dxg::Adapter<'_>) -> Adapter {
     let ids = adapter.device_ids().ok();
     let foreign = ids.is_some_and(|(vendor, _)| vendor != NVIDIA);
-    // The kernel's log gets a line for each query that the host refuses: only NVIDIA's is asked further.
+    // The kernel logs each query that Windows refuses, so only NVIDIA's adapters get all of them.
     Adapter {
         ids,
         wddm: adapter.wddm().ok(),
@@ -278,8 +283,8 @@ fn describe(adapter: &dxg::Adapter<'_>) -> Adapter {
     }
 }
 
-/// Where Windows' driver store is mounted: what libdxcore makes of the host's answer. `None` for a path that
-/// is not in the store, or would lead out of it.
+/// The mounted path of a folder in Windows' driver store, as libdxcore computes it. `None` for a
+/// path that is not in the store or would lead out of it.
 fn store_here(windows: &str) -> Option<PathBuf> {
     const IN_STORE: &str = "\\filerepository\\";
     let at = windows.to_ascii_lowercase().find(IN_STORE)?;
@@ -290,24 +295,24 @@ fn store_here(windows: &str) -> Option<PathBuf> {
     (inside && !rest.as_os_str().as_encoded_bytes().contains(&0)).then(|| Path::new(STORE_DIR).join(rest))
 }
 
-/// From what the device said, and what is on disk, to what containers get.
-fn settle(roots: &Roots, loc: &Locations, host: &mut Host, seen: Seen) {
+/// Fills in the host's files from the device's answer and the packages on disk.
+fn settle(roots: &Roots, loc: &Locations, host: &mut Host, answer: Answer) {
     let mut wsl = Wsl {
         docker_desktop: roots.driver.exists("mnt/wsl/docker-desktop"),
         ..Wsl::default()
     };
-    match seen {
-        Seen::Fault(fault) => wsl.fault = Some(fault),
-        Seen::Adapters(adapters) => {
+    match answer {
+        Answer::Fault(fault) => wsl.fault = Some(fault),
+        Answer::Adapters(adapters) => {
             wsl.adapters = adapters;
             wsl.fault = take_stores(&roots.driver, &mut wsl, host).err();
         }
-        Seen::Unknown(why) => {
+        Answer::Unknown(why) => {
             wsl.stores = guess_stores(&roots.driver);
             wsl.guessed = true;
             match wsl.stores.first() {
                 Some(first) => host.warn(format!(
-                    "/dev/dxg could not be asked for the driver ({why}); the newest package is taken: {}",
+                    "/dev/dxg could not be queried for the driver ({why}); the newest package is taken: {}",
                     first.display()
                 )),
                 None => wsl.fault = Some(Fault::NothingFound(why)),
@@ -323,7 +328,7 @@ fn settle(roots: &Roots, loc: &Locations, host: &mut Host, seen: Seen) {
     host.wsl = Some(wsl);
 }
 
-/// The packages of NVIDIA's adapters. One that is broken is no fault as long as another is whole.
+/// Takes the packages of NVIDIA's adapters. A broken one is no fault as long as another is whole.
 fn take_stores(root: &Root, wsl: &mut Wsl, host: &mut Host) -> Result<(), Fault> {
     if wsl.adapters.is_empty() {
         return Err(Fault::NoAdapter);
@@ -334,7 +339,8 @@ fn take_stores(root: &Root, wsl: &mut Wsl, host: &mut Host) -> Result<(), Fault>
             .store
             .as_deref()
             .is_some_and(|store| root.exists(store.join(DRIVER)));
-        // Whether the host tells vendor numbers is not documented; the driver in the package is proof enough.
+        // It is not documented whether Windows reports vendor numbers; a driver in the package is
+        // proof enough.
         adapter.nvidia |= has_driver && adapter.ids.is_none();
         if !adapter.nvidia {
             continue;
@@ -374,7 +380,7 @@ fn guess_stores(root: &Root) -> Vec<PathBuf> {
     let (mut likely, mut others) = (Vec::new(), Vec::new());
     let listed = packages.visit(MAX_PACKAGES, |name, _| {
         let name = name.to_bytes();
-        // The name says nothing for certain, but looking into every package takes long.
+        // The name proves nothing, but opening every package takes long.
         let list = if name.starts_with(b"nv") {
             &mut likely
         } else {
@@ -409,7 +415,7 @@ fn guess_stores(root: &Root) -> Vec<PathBuf> {
     }
 }
 
-/// The loader stubs, as libraries of the driver.
+/// Takes the loader stubs as libraries of the driver.
 fn take_stubs(root: &Root, wsl: &Wsl, host: &mut Host) -> Result<(), Fault> {
     let Some(base) = root.path().ok() else {
         return Err(Fault::NoStub(STUBS[0]));
@@ -444,7 +450,7 @@ fn take_stubs(root: &Root, wsl: &Wsl, host: &mut Host) -> Result<(), Fault> {
     let dir = Path::new(LIB_DIR);
     let mut taken = Vec::new();
     for name in &names {
-        // They are looked up by these names: some have the soname of another file beside them.
+        // Programs open them by these names: some have the soname of another file beside them.
         let kind = FileKind::Library {
             soname: None,
             bits: Bits::B64,
@@ -475,8 +481,8 @@ fn take_stubs(root: &Root, wsl: &Wsl, host: &mut Host) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether the stub in use is not the one that came with the driver. Only the sizes are compared: the files
-/// are on the other side of the virtual machine's wall.
+/// Whether the stub in use differs from the one in the driver's package. Only sizes are compared,
+/// since reading the files crosses the virtual machine's boundary.
 fn out_of_step(root: &Root, store: &Path) -> bool {
     let size = |path: PathBuf| root.resolve(path).ok().map(|node| node.stat().st_size);
     let used = size(Path::new(LIB_DIR).join(STUBS[0]));
@@ -489,7 +495,8 @@ fn is_library(name: &str) -> bool {
     name.starts_with("lib") && rest.is_some_and(|r| r.is_empty() || r.starts_with('.'))
 }
 
-/// A Linux driver in the distribution does not reach containers, but breaks CUDA outside of them.
+/// Warns of a Linux driver in the distribution, which does not reach containers but breaks CUDA
+/// outside them.
 fn warn_of_strangers(roots: &Roots, loc: &Locations, host: &mut Host) {
     let Some(bytes) = super::read_optional(&roots.driver, &loc.ldcache, cache::MAX_BYTES, host) else {
         return;
@@ -513,8 +520,8 @@ enum Generation {
     Two,
 }
 
-/// Which WSL the kernel is of: `4.4.0-19041-Microsoft` is how the first calls itself, the second's name
-/// has `microsoft` in small letters (`5.15.153.1-microsoft-standard-WSL2`).
+/// The WSL generation from the kernel's release: the first is called `4.4.0-19041-Microsoft`, the
+/// second has `microsoft` in small letters (`5.15.153.1-microsoft-standard-WSL2`).
 fn generation(roots: &Roots) -> Option<Generation> {
     let release = roots.proc.read_text("sys/kernel/osrelease", 256).ok()?;
     let release = release.trim();

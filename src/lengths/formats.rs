@@ -1,4 +1,5 @@
-//! Each binary format of the loader, and each text format, with its length fields at their extremes.
+//! Each binary format of the loader, and each text format, with its length fields at their
+//! extremes.
 
 use std::path::Path;
 

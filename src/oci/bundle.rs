@@ -19,11 +19,11 @@ use crate::sys::root::{Node, split};
 
 /// The largest config.json that is parsed as a whole, in bytes. Engines write 10 KiB to 1 MiB.
 const MAX_WHOLE: u64 = 4 << 20;
-/// The largest of which a digest is made.
+/// The largest file that is streamed for a digest.
 const MAX: u64 = 64 << 20;
-/// A document of so many bytes may have any number of values.
+/// A document of at most so many bytes is parsed whatever the number of its values.
 const SMALL: usize = 1 << 20;
-/// Memory that the values of a larger one may take, in bytes, about.
+/// An estimated limit, in bytes, on the memory of a larger document's values.
 const MAX_VALUES: usize = 128 << 20;
 
 /// The definition's file in a bundle.
@@ -31,7 +31,8 @@ pub const CONFIG: &str = "config.json";
 
 /// An open bundle directory.
 ///
-/// It belongs to the engine, not to the image, so its path is looked up as the runtime itself looks it up.
+/// It belongs to the engine and not to the image, so its path is resolved as the runtime resolves
+/// it: links are followed.
 #[derive(Debug)]
 pub struct Bundle {
     path: PathBuf,
@@ -43,17 +44,18 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Opens the bundle at `path` and reads its config.json; of one that is too large no more than what is of interest
-    /// ([`Spec::is_digest`]).
+    /// Opens the bundle at `path` and reads its config.json. Of a file that is too large it keeps
+    /// only `interest` ([`Spec::is_digest`]).
     ///
     /// # Errors
-    /// [`Code::Bundle`] when the directory or the file is missing, the file is not a regular one, or is not a JSON object
-    /// (of at most 128 levels). [`Code::TooLarge`] when it is larger than 64 MiB, or what is of interest is.
+    /// [`Code::Bundle`] if the directory or the file is missing, or the file is not a regular one
+    /// or not a JSON object of at most 128 levels. [`Code::TooLarge`] if it is larger than 64 MiB,
+    /// or the texts of interest exceed `budget`.
     pub fn open(path: &Path, interest: Interest<'_>, budget: &Budget) -> Result<(Self, Spec)> {
         Self::open_config(path, &path.join(CONFIG), interest, budget)
     }
 
-    /// Like [`Bundle::open`], with the configuration in another file, as crun's `--config` has it.
+    /// Like [`Bundle::open`], with the configuration in another file, as for crun's `--config`.
     pub fn open_config(
         path: &Path,
         config: &Path,
@@ -65,9 +67,9 @@ impl Bundle {
         let (path, config) = (absolute(path)?, absolute(config)?);
         let what = || config.display().to_string();
         let (parent, name) = split(&config).context(Code::Bundle, what)?;
-        let dir = look_up(CWD, parent, OFlags::DIRECTORY)
+        let dir = open_path(CWD, parent, OFlags::DIRECTORY)
             .context(Code::Bundle, || format!("bundle {}", parent.display()))?;
-        let file = look_up(&dir, Path::new(name), OFlags::empty()).context(Code::Bundle, what)?;
+        let file = open_path(&dir, Path::new(name), OFlags::empty()).context(Code::Bundle, what)?;
         let spec = spec_in(&file, interest, budget, what)?;
         let bundle = Self {
             mode: file.stat().st_mode & 0o7777,
@@ -85,10 +87,11 @@ impl Bundle {
         &self.path
     }
 
-    /// Replaces config.json by `spec`, with the mode and owner it had; does nothing if no edit changed anything.
+    /// Replaces config.json by `spec` and keeps its mode and owner; does nothing if no edit changed
+    /// the document.
     ///
-    /// A reader sees the old file or the new one. It is not synced to disk: a bundle is of no use after a crash of
-    /// the host, and most are in a tmpfs.
+    /// Other processes see the old file or the new one. It is not synced to disk: most bundles are
+    /// in a tmpfs, and none survives a crash of the host.
     pub fn write(&self, spec: &Spec) -> Result<()> {
         if !spec.is_changed() {
             return Ok(());
@@ -106,7 +109,7 @@ impl Bundle {
     }
 }
 
-/// The memory that the values of a JSON document take beside their text, at most.
+/// An upper bound, in bytes, on the memory of a JSON document's values without their text.
 pub(crate) fn memory_of(bytes: &[u8]) -> usize {
     let weights = bytes.iter().map(|byte| match byte {
         b'[' => 4 * size_of::<Value>(),
@@ -117,10 +120,10 @@ pub(crate) fn memory_of(bytes: &[u8]) -> usize {
     weights.sum()
 }
 
-/// The definition in a file that was found otherwise; `what` names it.
+/// Parses the definition in an open file; `what` is its name for errors.
 ///
 /// # Errors
-/// As [`Bundle::open`]; [`Code::TooLarge`] where only a part of it would be read.
+/// As [`Bundle::open`]; [`Code::TooLarge`] if only a digest of it could be read.
 pub fn whole_in(file: &Node, what: impl Fn() -> String + Copy) -> Result<Spec> {
     let spec = spec_in(file, Interest::NOTHING, &Budget::default(), what)?;
     spec.whole()?;
@@ -149,7 +152,7 @@ fn spec_in(
     }
 }
 
-/// A digest of a document.
+/// Reads a digest of a document.
 fn part(
     document: impl Read,
     interest: Interest<'_>,
@@ -167,8 +170,8 @@ fn part(
     })
 }
 
-/// Looks a path up as the runtime would, links followed, without opening what it names.
-fn look_up(at: impl AsFd, path: &Path, flags: OFlags) -> io::Result<Node> {
+/// Opens a path as the runtime would, links followed, as an `O_PATH` descriptor.
+fn open_path(at: impl AsFd, path: &Path, flags: OFlags) -> io::Result<Node> {
     let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
     Node::from_fd(rustix::fs::openat(at, path, flags, Mode::empty())?)
 }

@@ -1,8 +1,9 @@
-//! Of a large config.json as much as tells whether it asks for GPUs: the rest is read past, not kept.
+//! Streams a large config.json and keeps only the fields that decide whether it requests GPUs, such
+//! as `NVIDIA_VISIBLE_DEVICES` in `process.env`.
 //!
-//! An engine's largest definitions have some hundred KiB, so a whole document of a few MiB is parsed as a value. What is
-//! larger is somebody's experiment, and still the runtime's to judge: nvoci must neither take memory for it as root nor
-//! stand in its way when it asks for no GPU.
+//! An engine's largest definitions have some hundred KiB, and a document of a few MiB is parsed as
+//! a value. A larger one is an experiment that the runtime must accept or refuse: nvoci takes no
+//! memory for it as root, and changes nothing unless it requests a GPU.
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::sys::budget::{Budget, Exceeded};
 
-/// What of a definition somebody reads.
+/// Selects the parts of a definition that a digest keeps.
 #[derive(Clone, Copy)]
 pub struct Interest<'a> {
     /// Environment variables, by name.
@@ -39,17 +40,17 @@ impl fmt::Debug for Interest<'_> {
     }
 }
 
-/// Why there is no digest.
+/// The reason for failing to make a digest.
 pub(super) enum Bad {
     /// It is not JSON.
     Broken(String),
-    /// What is of interest is too much.
+    /// The texts of interest exceed the budget.
     Exceeded(Exceeded),
 }
 
-/// Reads a document: the root's path, variables and annotations of interest, whether CAP_SYS_ADMIN is in the bounding
-/// set, and the mounts of which a request can be made. Of a key that is given twice the last value counts, as in a
-/// document that is parsed whole.
+/// Reads a document: the root's path, variables and annotations of interest, whether CAP_SYS_ADMIN
+/// is in the bounding set, and mounts that can be a request. The last value of a repeated key
+/// counts, as in a document that is parsed whole.
 pub(super) fn digest(
     document: impl Read,
     interest: Interest<'_>,
@@ -75,7 +76,7 @@ pub(super) fn digest(
     }
 }
 
-/// What has been read of interest.
+/// The fields of interest so far.
 #[derive(Default)]
 struct Kept {
     is_object: bool,
@@ -105,7 +106,7 @@ impl Kept {
     }
 }
 
-/// Where in a document the reader is. The singular of a list is one of its items.
+/// A position in a document. The singular of a list's name is one of its items.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Place {
     Annotation,
@@ -126,7 +127,7 @@ enum Place {
     Variable,
 }
 
-/// Where a key of an object leads to. The keys of annotations are the user's.
+/// The place to which a key of an object leads. The user chooses the keys of annotations.
 const INNER: &[(Place, &str, Place)] = &[
     (Place::Top, "process", Place::Process),
     (Place::Top, "root", Place::Root),
@@ -142,7 +143,7 @@ const INNER: &[(Place, &str, Place)] = &[
     (Place::Mount, "options", Place::Options),
 ];
 
-/// What the items of a list are.
+/// The place of a list's items.
 const ITEMS: &[(Place, Place)] = &[
     (Place::Mounts, Place::Mount),
     (Place::Env, Place::Variable),
@@ -151,11 +152,11 @@ const ITEMS: &[(Place, Place)] = &[
     (Place::Options, Place::Option),
 ];
 
-/// Reads one value: keeps its text or goes on to its members, as its place has it.
+/// Reads one value: keeps its text or descends into its members, by its place.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     at: Place,
-    /// The key that led here; empty for an item and for the document.
+    /// The key before this value; empty for an item and for the document.
     key: &'a str,
     kept: &'a RefCell<Kept>,
     interest: Interest<'a>,
@@ -166,14 +167,14 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Charges a text that is kept.
     fn charge(self, bytes: usize) -> Result<(), Exceeded> {
-        /// What a value takes beside its text, about.
+        /// An estimate of a value's memory besides its text, in bytes.
         const VALUE: usize = 128;
         self.budget
             .keep((VALUE + bytes) as u64)
             .inspect_err(|exceeded| self.exceeded.set(Some(*exceeded)))
     }
 
-    /// Where a key of the object at this place leads to, if that is of interest.
+    /// The place to which a key of this object leads, if it is of interest.
     fn inner(self, key: &str) -> Option<Place> {
         if self.at == Place::Annotations {
             return (self.interest.annotations)(key).then_some(Place::Annotation);
@@ -182,7 +183,7 @@ impl Reader<'_> {
         inner.map(|(_, _, place)| *place)
     }
 
-    /// Drops what an earlier key of the same name gave: in the parsed document the last one replaces it too.
+    /// Drops the value of an earlier key of the same name, since the last one counts.
     fn forget(self) {
         let mut kept = self.kept.borrow_mut();
         match self.at {
@@ -195,7 +196,7 @@ impl Reader<'_> {
             Place::Root | Place::RootPath => kept.root = None,
             Place::Annotations => kept.annotations.clear(),
             Place::Annotation => {
-                // The parsed document keeps the first one's position.
+                // The parsed document keeps the first key's position.
                 if let Some(earlier) = kept.annotations.get_mut(self.key) {
                     *earlier = Value::Null;
                 }
@@ -208,9 +209,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Keeps a text, if it is of interest.
+    /// Keeps a text of interest.
     fn text(self, text: &str) -> Result<(), Exceeded> {
-        /// A longer path does not exist.
+        /// Linux has no longer path.
         const MAX_PATH: usize = 4096;
         match self.at {
             Place::Variable => {
@@ -245,7 +246,7 @@ impl Reader<'_> {
 
     /// Keeps the mount that was just read, if it is of interest.
     fn mount(self) -> Result<(), Exceeded> {
-        /// What the map of a mount takes beside its texts, about.
+        /// An estimate of the memory of a mount's map besides its texts, in bytes.
         const MOUNT: usize = 1024;
         let mount = core::mem::take(&mut self.kept.borrow_mut().mount);
         let text = |key| mount.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -265,7 +266,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
-/// What has another type than it should have is the runtime's to refuse.
+/// A value of another type than expected is left for the runtime to refuse.
 impl<'de> Visitor<'de> for Reader<'_> {
     type Value = ();
 
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_has_what_is_of_interest() {
+    fn a_digest_has_the_fields_of_interest() {
         let text = r#"{"x":[1,{"y":null}],"root":{"path":"r","z":1},"process":{"args":["A=1"],"env":["A=1",7,
             "NVIDIA_VISIBLE_DEVICES=all",{"k":["NVIDIA_A=1"]},"NVIDIA_A"],
             "capabilities":{"bounding":["CAP_CHOWN","CAP_SYS_ADMIN"],"x":["y"]}},
@@ -368,7 +369,7 @@ mod tests {
         assert!(spec.mounts()[0].is_bind());
     }
 
-    /// What a request is read from.
+    /// The views from which a request is made.
     fn views(spec: &Spec) -> String {
         let mounts = spec.mounts().into_iter().filter(|m| {
             let source = m.source.as_deref().unwrap_or_default();
@@ -384,7 +385,7 @@ mod tests {
         )
     }
 
-    /// For each field the texts around its value, and values with which it counts.
+    /// For each field, the texts around its value and values with which it counts.
     const FIELDS: &[(&str, &str, &str, [&str; 2])] = &[
         ("", "root", "", [r#"{"path":"a"}"#, r#"{"path":"b"}"#]),
         (r#""root":{"#, "path", "}", [r#""a""#, r#""b""#]),
@@ -486,7 +487,7 @@ mod tests {
                 ["7", *a],
             ] {
                 let [first, last] = values;
-                // Another key of any name may stand between them.
+                // Other keys may stand between them.
                 for between in ["", r#""x":{"env":["NVIDIA_A=4"]},"#] {
                     let text = format!("{{{before}\"{key}\":{first},{between}\"{key}\":{last}{after}}}");
                     let whole = Spec::parse(text.as_bytes()).unwrap();
@@ -534,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_what_is_not_costs_nothing() {
+    fn kept_texts_are_bounded_and_skipped_ones_are_free() {
         let budget = || {
             Budget::new(Limits {
                 kept: 10_000,

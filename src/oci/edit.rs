@@ -1,5 +1,6 @@
-//! The edits of a [`Spec`]. Each one replaces what has its identity (an env name, a device path, a hook's path and
-//! arguments), so that doing it twice is doing it once, and marks the spec as changed only if it changed.
+//! The edits of a [`Spec`]. An edit replaces the entry of the same identity (a variable's name, a
+//! device's path, a hook's path and arguments), so a second call changes nothing. The spec counts
+//! as changed only if its content changed.
 
 use serde_json::{Map, Value, json};
 
@@ -8,11 +9,11 @@ use super::types::{DeviceRule, DeviceSpec, Hook, HookSpec, Mount, Stage};
 use crate::error::{Code, Error, Result};
 
 impl Spec {
-    /// Sets an environment variable. The first entry of that name is replaced, others of that name are removed.
-    /// A spec without a process has no environment and stays as it is.
+    /// Sets an environment variable. It replaces the first entry of that name and removes the
+    /// others. A spec without a process has no environment and stays as it is.
     ///
     /// # Errors
-    /// [`Code::Bundle`], as for every edit, when the place to edit is of the wrong type.
+    /// [`Code::Bundle`], as for every edit, if a field on the way has the wrong type.
     pub fn set_env(&mut self, key: &str, value: &str) -> Result<()> {
         if self.has_process() {
             let entry = Value::String(format!("{key}={value}"));
@@ -25,7 +26,8 @@ impl Spec {
         Ok(())
     }
 
-    /// Adds a supplementary group id, as an id in the container. A spec without a process stays as it is.
+    /// Adds a supplementary group id, as an id in the container. A spec without a process stays as
+    /// it is.
     pub fn add_additional_gid(&mut self, gid: u32) -> Result<()> {
         if self.has_process() && !self.process_user().additional_gids.contains(&gid) {
             self.put(&["process", "user", "additionalGids"], gid.into(), |_| false)?;
@@ -33,16 +35,17 @@ impl Spec {
         Ok(())
     }
 
-    /// Adds a device node; one with the same path is replaced.
+    /// Adds a device node, or replaces the one with the same path.
     pub fn add_device(&mut self, device: &DeviceSpec) -> Result<()> {
         let path = clean(&device.path);
         let same = |v: &Value| v.get("path").and_then(Value::as_str).map(clean) == Some(path.clone());
         self.put(&["linux", "devices"], device_value(device), same)
     }
 
-    /// Makes sure that the device rules, taken in order, allow what `rule` allows.
+    /// Adds a device rule unless the rules, taken in order, already allow everything that `rule`
+    /// allows.
     ///
-    /// Does nothing where an earlier rule allows it and no later one denies any of it; otherwise the rule goes last.
+    /// It adds nothing if an earlier rule allows all of it and no later one denies any of it.
     pub fn allow_device(&mut self, rule: &DeviceRule) -> Result<()> {
         let rules = self.device_rules();
         let decisive = rules
@@ -55,7 +58,7 @@ impl Spec {
         self.put(&["linux", "resources", "devices"], rule_value(rule), |_| false)
     }
 
-    /// Adds a mount, after all others; those with the same destination are removed.
+    /// Adds a mount after all others, and removes those with the same destination.
     pub fn add_mount(&mut self, mount: &Mount) -> Result<()> {
         let destination = clean(&mount.destination);
         let same =
@@ -72,8 +75,8 @@ impl Spec {
         Ok(())
     }
 
-    /// Sorts the mounts by the depth of their destination, those of one depth as they were: a mount must not cover
-    /// one that was made below its place before.
+    /// Sorts the mounts by the depth of their destinations and keeps the order within a depth, so
+    /// that no mount covers an earlier one below it.
     pub fn sort_mounts(&mut self) {
         let depth = |v: &Value| {
             let destination = v.get("destination").and_then(Value::as_str);
@@ -87,14 +90,14 @@ impl Spec {
         }
     }
 
-    /// Adds a hook to a stage; one with the same path and arguments is replaced.
+    /// Adds a hook to a stage, or replaces the one with the same path and arguments.
     pub fn add_hook(&mut self, stage: Stage, spec: &HookSpec) -> Result<()> {
         let new = spec.hook();
         let same = |v: &Value| hook(v).is_some_and(|h| h.path == new.path && h.args == new.args);
         self.put(&["hooks", stage.key()], hook_value(new), same)
     }
 
-    /// Removes the hooks of a stage for which `which` is true. Entries that are no hooks stay.
+    /// Removes the hooks of a stage for which `which` is true. Malformed entries stay.
     pub fn remove_hooks(&mut self, stage: Stage, which: impl Fn(&Hook) -> bool) {
         let list = self.value.get_mut("hooks").and_then(|h| h.get_mut(stage.key()));
         if let Some(Value::Array(list)) = list {
@@ -108,7 +111,8 @@ impl Spec {
         matches!(self.value.get("process"), Some(Value::Object(_)))
     }
 
-    /// Puts `entry` in the place of the first element of a list that is the `same`, removing others; else at the end.
+    /// Replaces the first element for which `same` is true and removes later ones, or appends
+    /// `entry`.
     fn put(&mut self, keys: &[&str], entry: Value, same: impl Fn(&Value) -> bool) -> Result<()> {
         let list = self.list_mut(keys)?;
         let Some(first) = list.iter().position(&same) else {
@@ -131,7 +135,7 @@ impl Spec {
         Ok(())
     }
 
-    /// The list at `keys`; what is missing or `null` on the way is made.
+    /// The list at `keys`. Missing or `null` values on the way are made.
     fn list_mut(&mut self, keys: &[&str]) -> Result<&mut Vec<Value>> {
         let wrong = || {
             let path = keys.join(".");
@@ -164,7 +168,7 @@ fn slot<'a>(map: &'a mut Map<String, Value>, key: &str, empty: impl FnOnce() -> 
     value
 }
 
-/// A path without `.`, `//` and a trailing slash, to compare two of them.
+/// The components of a path without `.`, `//` and a trailing slash, for comparison.
 pub(crate) fn clean(path: &str) -> Vec<String> {
     let parts = path.split('/').filter(|p| !p.is_empty() && *p != ".");
     parts.map(str::to_owned).collect()
@@ -330,7 +334,7 @@ mod tests {
             s.allow_device(&gpu_rule()).unwrap();
             s.device_rules().len()
         };
-        // Appended after a denial, whatever stood before it.
+        // It is appended after a denial, whatever rules come before.
         assert_eq!(allowed(r#"[{"allow":false,"access":"rwm"}]"#), 2);
         assert_eq!(
             allowed(r#"[{"allow":true,"type":"c","major":195,"minor":0,"access":"rw"},{"allow":false}]"#),
@@ -404,7 +408,7 @@ mod tests {
     const RUNC_ROOTLESS: &str = include_str!("../../tests/specs/runc-rootless.json");
     const CRUN: &str = include_str!("../../tests/specs/crun.json");
 
-    /// The places that `edit_all` may change.
+    /// The fields that `edit_all` may change.
     const EDITED: [&[&str]; 6] = [
         &["process", "env"],
         &["process", "user", "additionalGids"],
@@ -414,7 +418,7 @@ mod tests {
         &["hooks", "createContainer"],
     ];
 
-    /// Takes out what is at `keys`.
+    /// Removes the value at `keys`.
     fn cut(value: &mut Value, keys: &[&str]) {
         if let (Some((last, parents)), Some(root)) = (keys.split_last(), value.as_object_mut()) {
             let parent = parents
@@ -431,7 +435,7 @@ mod tests {
         for keys in EDITED {
             cut(&mut value, keys);
         }
-        // A parent that only the edits needed is no loss.
+        // A parent that only the edits needed may stay.
         for keys in [
             &["process", "user"][..],
             &["linux", "resources"],
@@ -447,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runtimes_write_is_kept_but_for_the_edited_places() {
+    fn runtimes_documents_survive_but_for_the_edited_fields() {
         for start in [RUNC, RUNC_ROOTLESS, CRUN] {
             let before = spec(start);
             let mut after = before.clone();
@@ -460,7 +464,7 @@ mod tests {
         }
     }
 
-    /// JSON text, written without the crate that is under test.
+    /// JSON text, written without serde_json.
     fn json_text() -> impl Strategy<Value = String> {
         let number = "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,20})?(e[+-][0-9]{1,4})?";
         let leaf = prop_oneof![
@@ -477,7 +481,7 @@ mod tests {
         })
     }
 
-    /// Object members with names that no runtime knows, in any order.
+    /// Object members with names that no runtime defines, in any order.
     fn members(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
         prop::collection::hash_map("x[a-zA-Z é$\u{1F600}-\u{1F64F}]{0,8}", value, 0..5).prop_map(|m| {
             let list: Vec<String> = m
@@ -533,7 +537,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 200 }, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_spec_survives_but_for_the_edited_places(start in spec_text()) {
+        fn any_spec_survives_but_for_the_edited_fields(start in spec_text()) {
             let before = spec(&start);
             prop_assert_eq!(text(&before), start);
             let mut after = before.clone();

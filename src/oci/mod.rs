@@ -1,7 +1,7 @@
-//! What a runtime hands us: the bundle with its config.json, and the state on a hook's standard input.
+//! The runtime's input: the bundle with its config.json, and the state on a hook's standard input.
 //!
-//! config.json is a JSON value with typed views and typed edits, never a set of structs: a field, a
-//! capability or an enum value that nobody here knows yet comes out as it went in.
+//! config.json is a JSON value with typed views and edits and not a set of structs. So nvoci writes
+//! back every unknown field, such as a capability of a later specification.
 
 pub mod bundle;
 mod digest;

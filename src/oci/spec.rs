@@ -1,8 +1,9 @@
-//! config.json as a JSON value, with typed views.
+//! config.json as a JSON value, with typed views such as [`Spec::mounts`].
 //!
-//! A view says what a runtime would make of the document. A field of a wrong type counts as absent, as crun (1.8.1, 1.28)
-//! has it, which makes such a mount all the same; runc refuses the document. Of a key that is given twice the last value
-//! counts, as for runc and crun 1.28; crun 1.8.1 takes the first. The edits are in `edit.rs`.
+//! A view returns the runtime's interpretation. A field of a wrong type counts as absent, as for
+//! crun (1.8.1, 1.28), which still makes such a mount; runc refuses the document. The last value of
+//! a repeated key counts, as for runc and crun 1.28; crun 1.8.1 takes the first. The edits are in
+//! `edit.rs`.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,8 +12,8 @@ use serde_json::{Map, Value};
 use super::types::{Access, DeviceKind, DeviceRule, DeviceSpec, Hook, Mount, RuleKind, Stage, User};
 use crate::error::{Code, Error, Result};
 
-/// A container's config.json. Key order, unknown fields and every digit of every number are kept; only an exponent is
-/// respelled, `1E3` as `1e+3`.
+/// A container's config.json. It keeps key order, unknown fields and every digit of a number; only
+/// an exponent is respelled, `1E3` as `1e+3`.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub(super) value: Map<String, Value>,
@@ -24,7 +25,7 @@ impl Spec {
     /// Parses a document.
     ///
     /// # Errors
-    /// [`Code::Bundle`] when it is not one JSON object of at most 128 levels.
+    /// [`Code::Bundle`] if it is not one JSON object of at most 128 levels.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let broken = |why: String| Error::new(Code::Bundle, "config.json", why);
         match serde_json::from_slice(bytes) {
@@ -38,7 +39,7 @@ impl Spec {
         }
     }
 
-    /// What was read of a document that is too large to be parsed.
+    /// The kept fields of a document that is too large to be parsed.
     pub(super) fn of_digest(value: Map<String, Value>) -> Self {
         Self {
             value,
@@ -47,18 +48,19 @@ impl Spec {
         }
     }
 
-    /// Whether this is no more than what tells whether there is a request: most views are empty, and it is never written.
+    /// Whether it holds only the fields that decide on a request. Then most views are empty, and it
+    /// is never written.
     pub fn is_digest(&self) -> bool {
         self.digest
     }
 
-    /// The document, if it is all there.
+    /// Returns the document if it was parsed completely.
     ///
     /// # Errors
-    /// [`Code::TooLarge`].
+    /// [`Code::TooLarge`] for a digest.
     pub fn whole(&self) -> Result<&Self> {
         if self.digest {
-            let why = "it is too large, or has too many values, for a container that asks for GPUs";
+            let why = "it is too large, or has too many values, for a container that requests GPUs";
             return Err(Error::new(Code::TooLarge, "config.json", why));
         }
         Ok(self)
@@ -70,7 +72,7 @@ impl Spec {
         serde_json::to_vec(&self.value).unwrap_or_default()
     }
 
-    /// The document, for what no view covers.
+    /// The document, for fields that no view covers.
     pub fn value(&self) -> &Map<String, Value> {
         &self.value
     }
@@ -83,8 +85,8 @@ impl Spec {
     /// The container's root directory on the host, for a bundle at the absolute path `bundle`.
     ///
     /// # Errors
-    /// [`Code::Bundle`] when there is no `root.path`; [`Code::UnsafeRootfs`] when it is empty, is the host's `/`, or has
-    /// a `..`, since what that means depends on links.
+    /// [`Code::Bundle`] if there is no `root.path`; [`Code::UnsafeRootfs`] if it is empty, the
+    /// host's `/`, or has a `..`, whose target depends on links.
     pub fn root_path(&self, bundle: &Path) -> Result<PathBuf> {
         let text = self
             .text(&["root", "path"])
@@ -100,7 +102,8 @@ impl Spec {
         if path.components().any(|c| c == Component::ParentDir) {
             return Err(unsafe_root("it has a `..`"));
         }
-        // Rebuilt from its components, so without `.`, `//` and a trailing slash, which would follow a link.
+        // Built from its components, so it has no `.`, `//` or trailing slash, which would follow a
+        // link.
         let joined: PathBuf = bundle.join(path).components().collect();
         if joined.file_name().is_none() {
             return Err(unsafe_root("it is the host's own root directory, or has no name"));
@@ -108,7 +111,8 @@ impl Spec {
         Ok(joined)
     }
 
-    /// The environment, in order; entries without `=` are skipped. A later entry of the same name wins.
+    /// The environment in order, without entries that have no `=`. A later entry of the same name
+    /// wins.
     pub fn env(&self) -> Vec<(String, String)> {
         self.texts(&["process", "env"])
             .filter_map(|e| e.split_once('='))
@@ -128,7 +132,7 @@ impl Spec {
         self.list(&["mounts"]).filter_map(mount).collect()
     }
 
-    /// Who the process is.
+    /// The user and groups of the process.
     pub fn process_user(&self) -> User {
         let user = self.at(&["process", "user"]);
         let id = |key| user.and_then(|u| number(u, key)).unwrap_or(0);
@@ -142,8 +146,8 @@ impl Spec {
         }
     }
 
-    /// Whether the container may do what the host's root may: `CAP_SYS_ADMIN` is in its bounding set. Before OCI
-    /// 1.0 the capabilities were one plain list.
+    /// Whether the container has the rights of the host's root: `CAP_SYS_ADMIN` is in its bounding
+    /// set. Before OCI 1.0 the capabilities were one plain list.
     pub fn is_privileged(&self) -> bool {
         let bounding = match self.at(&["process", "capabilities"]) {
             Some(Value::Array(plain)) => plain.as_slice(),
@@ -161,7 +165,7 @@ impl Spec {
         self.has_namespace("user")
     }
 
-    /// Whether the container's times are not the host's: it has a time namespace.
+    /// Whether the container has a time namespace, in which times differ from the host's.
     pub fn has_time_namespace(&self) -> bool {
         self.has_namespace("time")
     }
@@ -171,7 +175,7 @@ impl Spec {
             .any(|n| n.get("type").and_then(Value::as_str) == Some(typ))
     }
 
-    /// `linux.mountLabel`, the SELinux context for what is mounted.
+    /// `linux.mountLabel`, the SELinux context of the container's mounts.
     pub fn mount_label(&self) -> Option<&str> {
         self.text(&["linux", "mountLabel"]).filter(|l| !l.is_empty())
     }
@@ -186,12 +190,12 @@ impl Spec {
         self.text(&["linux", "cgroupsPath"]).filter(|l| !l.is_empty())
     }
 
-    /// The device nodes that the runtime is to make; FIFOs are left out.
+    /// The device nodes that the runtime makes; FIFOs are left out.
     pub fn linux_devices(&self) -> Vec<DeviceSpec> {
         self.list(&["linux", "devices"]).filter_map(device).collect()
     }
 
-    /// The device cgroup rules, in order. An absent type or number is every one.
+    /// The device cgroup rules in order. An absent type or number stands for all.
     pub fn device_rules(&self) -> Vec<DeviceRule> {
         self.list(&["linux", "resources", "devices"]).map(rule).collect()
     }
@@ -267,9 +271,9 @@ fn device(v: &Value) -> Option<DeviceSpec> {
     })
 }
 
-/// A rule that the runtimes read differently, or of which one is refused, grants nothing or denies everything: crun takes
-/// an unknown or empty type for `c`, leaves out unknown letters, and has no match for a rule without access; runc refuses
-/// to start, or takes an empty type for `a`.
+/// Parses a rule. A malformed one grants nothing or denies everything, since the runtimes differ:
+/// crun takes an unknown or empty type for `c`, leaves out unknown letters, and matches nothing
+/// without access; runc refuses to start, or takes an empty type for `a`.
 fn rule(v: &Value) -> DeviceRule {
     let allow = v.get("allow").and_then(Value::as_bool) == Some(true);
     well_formed(v, allow).unwrap_or(DeviceRule {
@@ -291,7 +295,7 @@ fn well_formed(v: &Value, allow: bool) -> Option<DeviceRule> {
             _ => return None,
         },
     };
-    // -1 says "any" as absence does. The kernel's numbers have 12 and 20 bits.
+    // -1 means any number, as absence does. The kernel's numbers have 12 and 20 bits.
     let id = |key| match v.get(key) {
         None | Some(Value::Null) => Some(None),
         Some(n) if n.as_i64() == Some(-1) => Some(None),

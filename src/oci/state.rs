@@ -12,19 +12,20 @@ use crate::error::{Code, Error, IoContext as _, Result};
 /// The largest state that is read, in bytes. Real ones are below 64 KiB, annotations included.
 const MAX: u64 = 1 << 20;
 
-/// A container's state, as runc, crun, youki, gVisor or an old Docker tells it.
+/// A container's state, as written by runc, crun, youki, gVisor or an old Docker.
 ///
-/// Of the other fields no more than the type is checked. Only `bundle` is certain. `pid` is what the runtime said: 1 (runc)
-/// or 0 (crun) in a createContainer hook, -1 from gVisor.
+/// Only `bundle` is reliable. In a createContainer hook `pid` is 1 under runc, 0 under crun and -1
+/// under gVisor. Of all other fields nvoci checks only the type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct State {
-    /// The container's id; empty when the runtime gave none.
+    /// The container's id; empty if the runtime gave none.
     pub id: String,
-    /// The process id as given, whatever it means there.
+    /// The process id as the runtime gave it.
     pub pid: Option<i32>,
     /// The bundle directory, absolute.
     pub bundle: PathBuf,
-    /// The rootfs, absolute, if the runtime gives it; crun's `rootfs` is the definition's text and says nothing.
+    /// The rootfs, absolute, if the runtime gives it. crun repeats `root.path` of config.json, and
+    /// a relative one is not used.
     pub root: Option<PathBuf>,
 }
 
@@ -32,8 +33,8 @@ impl State {
     /// Reads the whole document.
     ///
     /// # Errors
-    /// [`Code::State`] when it is empty, larger than 1 MiB, not a JSON object, names a key twice, has a field of the
-    /// wrong type, or lacks an absolute bundle path.
+    /// [`Code::State`] if it is empty, larger than 1 MiB or not a JSON object, repeats a key, has a
+    /// field of the wrong type, or lacks an absolute bundle path.
     pub fn read(reader: impl Read) -> Result<Self> {
         let mut bytes = Vec::new();
         reader
@@ -54,7 +55,7 @@ impl State {
     }
 
     fn from_map(map: &Map<String, Value>) -> Result<Self> {
-        // `bundlePath` is the name that the field had before OCI 1.0; an old Docker still uses it.
+        // Before OCI 1.0 the field was called `bundlePath`; an old Docker still writes that.
         let bundle = match text(map, "bundle")? {
             Some(b) if !b.is_empty() => Some(b),
             _ => text(map, "bundlePath")?,
@@ -63,7 +64,7 @@ impl State {
         if bundle.as_os_str().is_empty() {
             return Err(broken("it names no bundle"));
         }
-        // The working directory of a hook is the image's under runc, so nothing may be relative to it.
+        // Under runc a hook's working directory is the image's, so no path may be relative to it.
         if !bundle.is_absolute() {
             return Err(broken("its bundle is not an absolute path"));
         }
@@ -114,7 +115,7 @@ fn broken(why: impl Into<String>) -> Error {
     Error::new(Code::State, "container state on standard input", why)
 }
 
-/// A JSON value in which no object names a key twice: two readers of such a document may disagree on what it says.
+/// A JSON value whose objects repeat no key: parsers may disagree on the value of a repeated one.
 struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {

@@ -1,4 +1,5 @@
-//! What is read of each element of a definition, whatever its fields hold, and documents that engines wrote.
+//! Reads each field of a definition's elements with values of every type, and documents that
+//! engines wrote.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::{Access, DeviceKind, RuleKind, Spec, Stage, State};
 
-/// How a field of an element is read.
+/// The way in which a field of an element is read.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Text without which there is no element.
+    /// Text; the element is skipped without it.
     Needed,
     /// Text.
     Text,
@@ -21,12 +22,12 @@ enum Kind {
     Number,
     /// A number of 64 bits.
     Long,
-    /// `c` or `u`, or `b`: else there is no element.
+    /// `c`, `u` or `b`; the element is skipped without it.
     Device,
 }
 
 impl Kind {
-    /// What is read of `value`; `None` where there is no element.
+    /// The expected result for `value`; `None` if the element is skipped.
     fn read(self, value: &Value) -> Option<Value> {
         let id = value.as_u64().filter(|n| *n <= u32::MAX.into());
         match self {
@@ -48,7 +49,7 @@ impl Kind {
     }
 }
 
-/// Values of all types, good for some field or for none.
+/// Values of all types, valid for some field or for none.
 fn values() -> Vec<String> {
     let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
     let texts = ["null", "true", "0", "7", "-7", "-0", "4294967295", "4294967296"];
@@ -75,7 +76,7 @@ fn values() -> Vec<String> {
     all.chain([deep]).collect()
 }
 
-/// Reads an element in which one field after the other is missing, has each of [`values`], or is given twice.
+/// Reads an element in which each field in turn is missing, has each of [`values`], or is repeated.
 fn each_field(base: &Value, fields: &[(&str, Kind)], unread: &[&str], read: impl Fn(&str) -> Option<Value>) {
     let base = base.as_object().unwrap();
     let expected = |element: &Map<String, Value>| {
@@ -113,7 +114,7 @@ fn each_field(base: &Value, fields: &[(&str, Kind)], unread: &[&str], read: impl
     }
 }
 
-/// The only element that is read of a list with `element` between others that are none.
+/// The only element of a list that has `element` between malformed ones.
 fn only<T>(list: Vec<T>) -> Option<T> {
     assert!(list.len() <= 1);
     list.into_iter().next()
@@ -264,7 +265,7 @@ fn a_state_is_refused_for_any_field_of_the_wrong_type() {
             };
             let read = State::read(format!("{{{bundle}{field:?}:{text}}}").as_bytes());
             let value: Value = serde_json::from_str(&text).unwrap();
-            // serde_json hands such a number on as an object of one text, which nothing reads.
+            // serde_json passes such a number on as an object with one text, which no view reads.
             let is_integer = value.is_u64() || (value.is_i64() && text != "-0");
             let is_float = value.is_number() && !is_integer;
             let good = match field {
@@ -273,7 +274,7 @@ fn a_state_is_refused_for_any_field_of_the_wrong_type() {
                     value.is_null() || number.is_some_and(|n| i32::try_from(n).is_ok())
                 }
                 "bundle" => value.as_str().is_some_and(|path| path.starts_with('/')),
-                // Nothing reads the older name where there is the newer one.
+                // The older name is ignored if the newer one is present.
                 "bundlePath" => true,
                 "annotations" => {
                     let entries = value.as_object();
@@ -303,7 +304,7 @@ fn compact(text: &str) -> String {
     text.chars().filter(keep).collect()
 }
 
-/// The documents below `dir` that are definitions.
+/// The files below `dir` that are definitions.
 fn definitions(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -317,7 +318,7 @@ fn definitions(dir: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 #[cfg_attr(miri, ignore = "reads files")]
-fn what_engines_wrote_comes_out_byte_for_byte() {
+fn engines_documents_come_out_byte_for_byte() {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     for dir in [

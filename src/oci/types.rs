@@ -1,8 +1,8 @@
-//! Plain data: what the views of a [`Spec`](super::Spec) return and its edits take.
+//! The data types of the views of a [`Spec`](super::Spec) and of its edits.
 
 pub use crate::sys::cgroup::{Access, DeviceRule, RuleKind};
 
-/// When a hook runs.
+/// The stage at which a hook runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Stage {
     /// Deprecated; in the runtime's namespaces, before createRuntime.
@@ -43,28 +43,28 @@ impl Stage {
     }
 }
 
-/// A hook entry as it is in the spec.
+/// A hook entry of the spec.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Hook {
     /// The program, absolute.
     pub path: String,
-    /// Its arguments, argv[0] first; empty when the entry has none.
+    /// Its arguments, `argv[0]` first; empty if the entry has none.
     pub args: Vec<String>,
-    /// Its environment as `K=V`. Empty means that the runtime decides, which may be the image's environment.
+    /// Its environment as `K=V`. If it is empty the runtime chooses one, possibly the image's.
     pub env: Vec<String>,
     /// Seconds after which the runtime kills it.
     pub timeout: Option<i64>,
 }
 
-/// A hook entry to write. It always has an environment: an old runc gives a hook without one the *image's*
-/// environment.
+/// A hook entry to write. It always has an environment, since an old runc gives a hook without one
+/// the *image's*.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HookSpec {
     hook: Hook,
 }
 
 impl HookSpec {
-    /// A hook that runs `path` with `args` (argv[0] first) and the environment variable `key`.
+    /// A hook that runs `path` with `args` (`argv[0]` first) and the environment variable `key`.
     pub fn new(path: impl Into<String>, args: Vec<String>, key: &str, value: &str) -> Self {
         Self {
             hook: Hook {
@@ -99,9 +99,9 @@ impl HookSpec {
 /// A mount entry.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Mount {
-    /// Where, in the container.
+    /// Path in the container.
     pub destination: String,
-    /// What: a host path for a bind mount, else a name.
+    /// A host path for a bind mount, else a name.
     pub source: Option<String>,
     /// The file system type.
     pub typ: Option<String>,
@@ -138,7 +138,7 @@ impl DeviceKind {
 /// A device node that the runtime makes (`linux.devices`).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DeviceSpec {
-    /// Where, in the container.
+    /// Path in the container.
     pub path: String,
     /// Its type.
     pub kind: DeviceKind,
@@ -146,7 +146,7 @@ pub struct DeviceSpec {
     pub major: u32,
     /// Minor number.
     pub minor: u32,
-    /// Permission bits; the runtime's default where absent.
+    /// Permission bits; `None` for the runtime's default.
     pub file_mode: Option<u32>,
     /// Owner, as an id in the container.
     pub uid: Option<u32>,
@@ -163,7 +163,7 @@ impl From<DeviceKind> for RuleKind {
     }
 }
 
-/// Who the container's process is.
+/// The user and groups of the container's process.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct User {
     /// User id in the container.

@@ -1,16 +1,16 @@
-//! Which driver artefact serves which capability: one table.
+//! The table of driver artefacts by capability, such as `libcuda.so` for `compute` and `video`.
 //!
-//! Sources: the behaviour of libnvidia-container 1.17 to 1.20 and of the toolkit's CDI generator for the
-//! same versions, the `DT_NEEDED` entries of the 535, 550 and 580 drivers. A library of the driver that
-//! is not in the table (drivers gain libraries) is given with every capability but `utility` alone: to
-//! leave out a library that another one loads would break CUDA without a word.
+//! Sources: the behaviour of libnvidia-container 1.17 to 1.20 and of the toolkit's CDI generator
+//! for the same versions, the `DT_NEEDED` entries of the 535, 550 and 580 drivers. A driver may
+//! gain libraries. One that is not in the table comes with every capability but `utility`, since
+//! leaving out a library that another one loads would break CUDA silently.
 
 use crate::request::Capabilities as C;
 
-/// A row: artefacts whose name begins so, and the capabilities that bring them.
+/// Artefacts with this name, and the capabilities that bring them.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The name up to and with `.so` for a library, the whole name for a program.
+    /// A library's name up to and with `.so`, or a program's whole name.
     pub name: &'static str,
     /// Any one of these brings it.
     pub capabilities: C,
@@ -20,7 +20,7 @@ const fn row(name: &'static str, capabilities: C) -> Row {
     Row { name, capabilities }
 }
 
-/// What graphics in the widest sense needs: `display` brings all of `graphics`.
+/// The capabilities for drawing: `display` brings all of `graphics`.
 const DRAWING: C = C::GRAPHICS.with(C::DISPLAY);
 /// Libraries that both CUDA and the graphics drivers load.
 const BOTH: C = COMPUTING.with(DRAWING);
@@ -78,12 +78,12 @@ pub const LIBRARIES: &[Row] = &[
     row("nvidia_drv.so", C::DISPLAY),
     row("libnvidia-ngx.so", C::NGX),
     row("libnvoptix_loader.so", DRAWING),
-    // WSL2's way to the device: every stub of the driver loads it.
+    // Every stub of WSL2's driver loads it to reach the device.
     row("libdxcore.so", C::ALL),
 ];
 
-/// Libraries of the driver package that never belong in a container: tools for a desktop session of the
-/// host.
+/// Libraries of the driver package that never belong in a container: the host's desktop tools load
+/// them.
 pub const NEVER: &[&str] = &[
     "libnvidia-gtk2.so",
     "libnvidia-gtk3.so",
@@ -104,7 +104,8 @@ pub const BINARIES: &[Row] = &[
     row("nvidia-xconfig", C::DISPLAY),
 ];
 
-/// The capabilities that a library of this file name needs; `None` if it never belongs in a container.
+/// The capabilities that a library of this file name needs; `None` if it never belongs in a
+/// container.
 pub fn library(file_name: &str) -> Option<C> {
     const UNKNOWN: C = BOTH.with(C::NGX);
     if NEVER.iter().any(|stem| has_stem(file_name, stem)) {

@@ -1,4 +1,4 @@
-//! Device nodes: of the GPUs that were asked for, and those that every GPU container needs.
+//! Device nodes: those of the requested GPUs, and those that every GPU container needs.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::vocabulary::{DeviceNumber, MigDevice};
 pub struct Device {
     /// Its path in the container.
     pub path: PathBuf,
-    /// The device that it stands for.
+    /// The device number.
     pub number: DeviceNumber,
     /// Permission bits on the host.
     pub mode: u32,
@@ -25,12 +25,12 @@ pub struct Device {
     pub uid: u32,
     /// Group on the host.
     pub gid: u32,
-    /// Why it is there.
+    /// The reason for giving it.
     pub reason: String,
 }
 
 impl Device {
-    /// That of a node of the host.
+    /// A device with the values of a node of the host.
     fn of(node: &DeviceNode, reason: &str) -> Self {
         Self {
             path: node.path.clone(),
@@ -55,7 +55,7 @@ pub(super) fn part(request: &Request, host: &Host) -> Result<Part> {
     Ok(part)
 }
 
-/// A GPU that is requested, as a whole or for its MIG devices.
+/// A requested GPU, whole or for its MIG devices.
 struct Chosen<'h> {
     gpu: &'h Gpu,
     mig: Vec<&'h MigDevice>,
@@ -90,7 +90,7 @@ fn selection<'h>(request: &DeviceRequest, host: &'h Host) -> Result<Vec<Chosen<'
     Ok(chosen)
 }
 
-/// A GPU as a request can name it.
+/// The names of a GPU by which a request selects it.
 fn view(gpu: &Gpu) -> GpuView<'_> {
     GpuView {
         index: gpu.index,
@@ -129,7 +129,7 @@ fn gpu(Chosen { gpu, mig }: &Chosen<'_>, capabilities: Capabilities, host: &Host
     Ok(part)
 }
 
-/// The nodes by which programs draw with a GPU, and the links to them.
+/// The DRM nodes of a GPU, and the links to them.
 fn drm(gpu: &Gpu, host: &Host) -> Part {
     let mut part = Part::default();
     for node in host.nodes.iter().filter(|n| n.present) {
@@ -148,9 +148,7 @@ fn control(capabilities: Capabilities, host: &Host) -> Result<Part> {
     part.add_device(node(host, NodeKind::Ctl, "control node")?);
     if capabilities.intersects(Capabilities::COMPUTE.with(Capabilities::VIDEO)) {
         part.add_device(node(host, NodeKind::Uvm, "CUDA's memory manager").map_err(|e| {
-            e.fix(
-                "load nvidia-uvm (`nvidia-modprobe -u -c 0`), or ask for NVIDIA_DRIVER_CAPABILITIES=utility",
-            )
+            e.fix("load nvidia-uvm (`nvidia-modprobe -u -c 0`), or set NVIDIA_DRIVER_CAPABILITIES=utility")
         })?);
         part.add(optional(
             host,
@@ -164,7 +162,7 @@ fn control(capabilities: Capabilities, host: &Host) -> Result<Part> {
     Ok(part)
 }
 
-/// Features with rights and nodes of their own.
+/// Nodes of features that need a right of their own.
 fn gated(request: &Request, host: &Host) -> Result<Part> {
     let mut part = Part::default();
     let g = request.gated;
@@ -199,7 +197,7 @@ fn gated(request: &Request, host: &Host) -> Result<Part> {
     Ok(part)
 }
 
-/// A node that the container cannot do without.
+/// A node that the container needs.
 pub(super) fn node(host: &Host, kind: NodeKind, reason: &str) -> Result<Device> {
     match host.node(kind) {
         Some(n) if n.present => Ok(Device::of(n, reason)),
@@ -208,7 +206,7 @@ pub(super) fn node(host: &Host, kind: NodeKind, reason: &str) -> Result<Device> 
     }
 }
 
-/// Where a node would be that the kernel knows nothing of.
+/// The usual path of a node that the kernel does not list.
 fn unknown_path(kind: NodeKind) -> String {
     match kind {
         NodeKind::Cap(minor) => format!("/dev/nvidia-caps/nvidia-cap{minor}"),
@@ -233,7 +231,7 @@ pub(super) fn present(host: &Host, path: &Path, reason: &str) -> Option<Device> 
     Some(Device::of(node, reason))
 }
 
-/// A node that the container can do without; of one that the kernel knows and `/dev` lacks a warning.
+/// A node that the container can do without. If the kernel lists it but `/dev` lacks it, a warning.
 fn optional(host: &Host, kind: NodeKind, reason: &str) -> Part {
     let mut part = Part::default();
     match host.node(kind) {
@@ -244,13 +242,15 @@ fn optional(host: &Host, kind: NodeKind, reason: &str) -> Part {
     part
 }
 
-/// Checks `NVIDIA_REQUIRE_*` against what is known without asking the driver's library. Returns what could not be checked.
+/// Checks `NVIDIA_REQUIRE_*` against the facts that need no NVML. Returns the conditions that could
+/// not be checked.
 pub(super) fn check_requirements(request: &Request, host: &Host) -> Result<Vec<String>> {
     if request.requirements.is_empty() {
         return Ok(Vec::new());
     }
     let driver = host.driver_version();
-    // Of a driver newer than the tables only a lower bound is known, which a condition cannot be held against.
+    // For a driver newer than the tables only a lower bound is known, which cannot decide a
+    // condition.
     let cuda = host.cuda().and_then(Native::exactly).map(|c| c.to_string());
     let facts = Facts {
         cuda: cuda.as_deref(),

@@ -1,4 +1,5 @@
-//! Driver files: which, where in the driver directory, and the links that make them found.
+//! Driver files with their places in the driver directory, and the links by which programs find
+//! them.
 
 use std::path::{Path, PathBuf};
 
@@ -14,15 +15,16 @@ use crate::sys::source::Use;
 /// A file of the driver directory, bound from the driver root.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DriverFile {
-    /// Below the driver root, symbolic links resolved.
+    /// Path below the driver root, symbolic links resolved.
     pub source: PathBuf,
-    /// The path that is opened: the links on the way to `source` must be root's too.
+    /// The path that is opened. Links on the way to `source` must belong to root too.
     pub found: PathBuf,
-    /// What it is bound as.
+    /// The use for which it is bound.
     pub wanted: Use,
     /// The directory inside the driver directory.
     pub place: Place,
-    /// A directory below that one: the version for firmware, where it is looked up for configuration.
+    /// A directory below that one: the driver's version for firmware, the readers' directory for
+    /// configuration.
     pub subdir: Option<String>,
     /// The name there.
     pub name: String,
@@ -30,7 +32,7 @@ pub struct DriverFile {
     pub soname: Option<String>,
     /// Whether the container cannot start without it.
     pub required: bool,
-    /// Why it is there.
+    /// The reason for giving it.
     pub reason: String,
 }
 
@@ -76,7 +78,8 @@ pub enum Place {
     Firmware,
     /// Sockets and pipe directories of the driver's daemons.
     Run,
-    /// What a site's configuration or a Jetson's CSV files name; its source is a path of the host.
+    /// A file of a site's configuration or of a Jetson's CSV files; its source is a path of the
+    /// host.
     Site,
 }
 
@@ -99,9 +102,9 @@ impl Place {
 /// A symbolic link inside the driver directory.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Link {
-    /// Below the driver directory, e.g. `lib64/libcuda.so.1`.
+    /// Path below the driver directory, e.g. `lib64/libcuda.so.1`.
     pub at: PathBuf,
-    /// The link's text, relative to where it is.
+    /// The link's text, relative to its directory.
     pub target: PathBuf,
 }
 
@@ -117,13 +120,13 @@ impl Link {
 /// A link in the rootfs; made only where the name is free.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RootfsLink {
-    /// Where.
+    /// The link's path.
     pub at: LinkAt,
-    /// What: below the driver directory, or an absolute path of the container.
+    /// The target: below the driver directory, or an absolute path of the container.
     pub to: PathBuf,
-    /// Whether a regular file of the image in that place is covered by a mount, which leaves it as it is.
+    /// Whether a mount covers a regular file of the image there; the file itself does not change.
     pub cover: bool,
-    /// Another place where the same readers look: if the image has the file there, it needs no link.
+    /// Another path that the same readers search. If the image has the file there, no link is made.
     pub elsewhere: Option<PathBuf>,
 }
 
@@ -143,16 +146,16 @@ impl RootfsLink {
     }
 }
 
-/// Where a [`RootfsLink`] is.
+/// The path of a [`RootfsLink`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LinkAt {
     /// An absolute path of the container.
     Path(PathBuf),
-    /// Below the directory where the image's distribution keeps 64-bit libraries.
+    /// Below the 64-bit library directory of the image's distribution.
     LibDir(PathBuf),
 }
 
-/// The driver's files that the container's capabilities bring, and the links by which programs find them.
+/// The driver's files for the container's capabilities, and the links by which programs find them.
 pub(super) fn part(
     request: &Request,
     host: &Host,
@@ -191,12 +194,12 @@ pub(super) fn part(
         });
     }
     if part.files.iter().any(|f| f.place == Place::Firmware) {
-        // One link without a version, or the next driver's name would pile up in the image layer.
+        // One link without a version: each driver's name would add another to the image layer.
         part.rootfs_links
             .push(RootfsLink::new("/lib/firmware/nvidia", Place::Firmware.dir()));
     }
     if host.wsl.is_none() {
-        part.add(graphics::make_up(&part, host, capabilities, driver));
+        part.add(graphics::generate_manifests(&part, host, capabilities, driver));
         part.add(graphics::application_profile(gpus, capabilities));
     }
     // A Jetson has no NVML, and its libraries no version.
@@ -206,7 +209,7 @@ pub(super) fn part(
     Ok(part)
 }
 
-/// Checks that the libraries are there without which a capability is none.
+/// Checks that the library of each requested capability exists.
 fn check_libraries(files: &[DriverFile], capabilities: Capabilities, driver: &str) -> Result<()> {
     for (capability, library) in [
         (Capabilities::COMPUTE, "libcuda.so"),
@@ -219,21 +222,22 @@ fn check_libraries(files: &[DriverFile], capabilities: Capabilities, driver: &st
             return Err(Error::new(
                 Code::NoLibraries,
                 format!("{library}.{driver}"),
-                format!("the driver root has no such library, and the container asked for {capability}"),
+                format!("the driver root has no such library, and the container requests {capability}"),
             ));
         }
     }
     Ok(())
 }
 
-/// Whether no container can do without this library.
+/// Whether every container needs this library.
 pub fn is_required(name: &str) -> bool {
     ["libcuda.so", "libnvidia-ml.so", "libdxcore.so"]
         .iter()
         .any(|stem| name.starts_with(stem))
 }
 
-/// A library and its links. `native`: the driver's version, where libraries also appear in the distribution's directory.
+/// A library and its links. `native` is the driver's version if libraries also appear in the
+/// distribution's directory.
 fn library(
     file: &host::DriverFile,
     soname: Option<&str>,
@@ -267,7 +271,7 @@ fn library(
         part.add_link(Link::new(dir.join(soname), &file.name));
     }
     let mut names = vec![soname.to_owned()];
-    // The name without a version: what programs that were not linked against it ask dlopen for.
+    // Programs that were not linked against a library open it by the name without a version.
     if let Some((stem, _)) = file.name.split_once(".so.") {
         let plain = format!("{stem}.so");
         if plain != soname {
@@ -276,8 +280,8 @@ fn library(
         }
     }
     if let Some(driver) = native.filter(|_| place == Place::Lib64) {
-        // A name with the driver's version would stay in the image layer after the next driver came; who
-        // asks for such a name finds it through the loader.
+        // A name with the driver's version would stay in the image layer after a driver update.
+        // Programs find it through the loader.
         names.retain(|name| !name.ends_with(driver));
         part.rootfs_links.extend(names.into_iter().map(|name| RootfsLink {
             cover: true,
@@ -308,7 +312,7 @@ fn library(
     part
 }
 
-/// The X server looks for its modules in directories of its own, by names without a version.
+/// An X module. The X server searches directories of its own for names without a version.
 fn x_module(file: &host::DriverFile) -> Part {
     let mut part = Part::default();
     let plain = file
@@ -324,7 +328,8 @@ fn x_module(file: &host::DriverFile) -> Part {
     } else {
         "extensions"
     };
-    // Where the host's own X server finds it, unless that is a directory of the host's packages.
+    // The path in which the host's own X server finds it, unless the host's packages own that
+    // directory.
     let dir = if file.dir_hint().to_string_lossy().contains("/xorg/modules/") {
         file.dir_hint()
     } else {
@@ -334,8 +339,8 @@ fn x_module(file: &host::DriverFile) -> Part {
     part
 }
 
-/// A program, and the link by which it is found. An image's own is of another driver, or a script that executes a
-/// path of the machine that the image was made for, so the host's covers it.
+/// A program, and a link to it in `/usr/bin`. The link covers the image's own file, which is of
+/// another driver, or a script with a path of the host that the image was made for.
 fn binary(file: &host::DriverFile, because: Capabilities) -> Part {
     let file = DriverFile::of(file, Place::Bin, format!("program for {because}"));
     let mut part = linked(file, |name| Path::new("/usr/bin").join(name));
@@ -357,7 +362,7 @@ fn firmware(file: &host::DriverFile, driver: &str) -> Part {
     }
 }
 
-/// GPUDirect Storage's configuration, and udev's database, by which it finds file systems' devices.
+/// GPUDirect Storage's configuration, and udev's database, in which it finds file systems' devices.
 fn storage(file: &host::DriverFile) -> Part {
     let at = if file.kind == FileKind::Directory {
         file.path.clone()
@@ -370,8 +375,8 @@ fn storage(file: &host::DriverFile) -> Part {
     )
 }
 
-/// A socket or pipe directory of the driver's daemons: connecting is not stopped by a read-only mount,
-/// so each is given only to those that can use it.
+/// A socket or pipe directory of the driver's daemons. A read-only mount does not prevent
+/// connecting, so only capabilities that use a daemon bring its socket.
 fn socket(file: &host::DriverFile, capabilities: Capabilities) -> Part {
     let wanted_by = match file.name.as_str() {
         MPS => Capabilities::COMPUTE,
@@ -386,7 +391,7 @@ fn socket(file: &host::DriverFile, capabilities: Capabilities) -> Part {
     linked(DriverFile::of(file, Place::Run, reason), |_| at)
 }
 
-/// A file, and a link to it at `at`, which is given the file's name.
+/// A file, and a link to it; `at` computes the link's path from the file's name.
 fn linked(file: DriverFile, at: impl FnOnce(&str) -> PathBuf) -> Part {
     Part {
         rootfs_links: vec![RootfsLink::new(at(&file.name), file.dir().join(&file.name))],

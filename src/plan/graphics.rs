@@ -1,9 +1,9 @@
-//! The files by which loaders and the driver itself find their way: manifests of Vulkan, EGL and OpenCL,
-//! and the application profile that shows EGL this container's GPUs alone.
+//! Manifests of Vulkan, EGL and OpenCL, in which loaders find the driver, and the application
+//! profile that limits EGL to the container's GPUs.
 //!
-//! Where the host has a manifest, it is the container's too. Where it has none (a container-optimised system,
-//! a data-centre driver), or one that names paths of the host, it is made up: without it, a container
-//! that has all libraries finds no device.
+//! The host's manifest is also the container's, such as `10_nvidia.json`. If the host has none (a
+//! container-optimised system, a data-centre driver), or one with paths of the host, the plan
+//! generates it: a container with all libraries but no manifest finds no device.
 
 use std::path::{Path, PathBuf};
 
@@ -14,32 +14,33 @@ use super::{GpuRef, Place, RootfsLink};
 use crate::host::{ConfigKind, DriverFile, FileKind, Host};
 use crate::request::Capabilities as C;
 
-/// A small file of the driver directory that the plan itself says the content of.
+/// A generated file of the driver directory.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Text {
-    /// Where, below the driver directory.
+    /// Its path below the driver directory.
     pub at: PathBuf,
     /// The content.
     pub text: String,
-    /// What it must say instead in a container that lacks a library.
+    /// The content in a container that lacks a library.
     pub without: Option<Without>,
-    /// Why it is there.
+    /// The reason for giving it.
     pub reason: String,
 }
 
 /// See [`Text::without`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Without {
-    /// Sonames; one that the container's loader does not find is enough.
+    /// Sonames; the other content is used if the container's loader misses one.
     pub libraries: &'static [&'static str],
-    /// The content then.
+    /// The content in that case.
     pub text: String,
 }
 
 const DRAWING: C = C::GRAPHICS.with(C::DISPLAY);
 const COMPUTING: C = C::COMPUTE.with(C::VIDEO);
 
-/// Where a kind of file is looked up in a container, where else its readers look, and what brings it.
+/// A kind of configuration file: its directory in a container, a second one of its readers, and its
+/// capabilities.
 struct Lookup {
     kind: ConfigKind,
     dir: &'static str,
@@ -97,10 +98,10 @@ const fn lookup(kind: ConfigKind, dir: &'static str, also: Option<&'static str>,
     }
 }
 
-/// One driver, one manifest: Vulkan's loader shows a GPU once for each.
+/// The name of the only Vulkan manifest: Vulkan's loader lists a GPU once for each.
 const VULKAN_ICD: &str = "nvidia_icd.json";
 
-/// The manifest of a kind and name that there must be where a library is.
+/// Kind, name and library of each manifest that the library needs.
 const MANIFESTS: &[(ConfigKind, &str, &str)] = &[
     (ConfigKind::EglVendor, "10_nvidia.json", "libEGL_nvidia.so"),
     (
@@ -137,15 +138,16 @@ const MANIFESTS: &[(ConfigKind, &str, &str)] = &[
     (ConfigKind::OpenClIcd, "nvidia.icd", "libnvidia-opencl.so"),
 ];
 
-/// The Vulkan version that each driver branch's own manifest declares, and its successors more: read in the
-/// drivers 535.261.03, 550.163.01 and 580.159.04. An older driver has 1.1 at least.
+/// The Vulkan version in the manifest of each driver branch; later branches declare at least that.
+/// Read in the drivers 535.261.03, 550.163.01 and 580.159.04. Older drivers have at least 1.1.
 const VULKAN: &[(u32, &str)] = &[(580, "1.4.312"), (550, "1.3.277"), (535, "1.3.242"), (0, "1.1.0")];
 
-/// The libraries of X11 that `libGLX_nvidia` is linked with. A headless image lacks them, and then the same
-/// driver is had through `libEGL_nvidia`, as NVIDIA's installer writes the manifest where there is no X11.
+/// The X11 libraries that `libGLX_nvidia` needs. In a headless image without them the manifest
+/// names `libEGL_nvidia`, as NVIDIA's installer does on a system without X11.
 const X11: &[&str] = &["libX11.so.6", "libXext.so.6"];
 
-/// A configuration file of the host's driver. `texts` are those so far: a driver has one manifest for Vulkan.
+/// A configuration file of the host's driver. `texts` has the manifests so far: a driver has one
+/// for Vulkan.
 pub(super) fn config_file(file: &DriverFile, kind: ConfigKind, capabilities: C, texts: &[Text]) -> Part {
     let place = LOOKUPS.iter().find(|l| l.kind == kind);
     let Some(place) = place.filter(|l| capabilities.intersects(l.wanted_by)) else {
@@ -169,8 +171,8 @@ pub(super) fn config_file(file: &DriverFile, kind: ConfigKind, capabilities: C, 
     }
 }
 
-/// The manifests that the host should have had for the libraries in `given`.
-pub(super) fn make_up(given: &Part, host: &Host, capabilities: C, driver: &str) -> Part {
+/// The manifests that the libraries in `given` need and the host lacks.
+pub(super) fn generate_manifests(given: &Part, host: &Host, capabilities: C, driver: &str) -> Part {
     let mut part = Part::default();
     for (kind, name, library) in MANIFESTS {
         let Some(place) = LOOKUPS.iter().find(|l| l.kind == *kind) else {
@@ -188,7 +190,7 @@ pub(super) fn make_up(given: &Part, host: &Host, capabilities: C, driver: &str) 
         let Some(soname) = library.map(|f| f.soname.clone().unwrap_or_else(|| f.name.clone())) else {
             continue;
         };
-        let reason = format!("made up: the host has no {name}");
+        let reason = format!("generated: the host has no {name}");
         let version = vulkan_version(driver);
         part.add(match kind {
             ConfigKind::VulkanIcd => {
@@ -207,7 +209,7 @@ pub(super) fn make_up(given: &Part, host: &Host, capabilities: C, driver: &str) 
     part
 }
 
-/// The layer that moves a program to the NVIDIA GPU when `__NV_PRIME_RENDER_OFFLOAD=1` asks for it.
+/// The layer that moves a program to the NVIDIA GPU if `__NV_PRIME_RENDER_OFFLOAD=1` is set.
 fn optimus(soname: &str, version: &str) -> String {
     let layers = json!({"file_format_version": "1.0.0", "layer": {
         "name": "VK_LAYER_NV_optimus",
@@ -226,8 +228,9 @@ fn optimus(soname: &str, version: &str) -> String {
     format!("{layers:#}\n")
 }
 
-/// `EGLVisibleDGPUDevices`: by default EGL and Vulkan look for every GPU that the kernel module drives and
-/// fail on one whose node is missing. The number is in the driver's own format, no JSON.
+/// The profile `EGLVisibleDGPUDevices`. Without it EGL and Vulkan open every GPU that the kernel
+/// module drives, and fail on one whose node is missing. The number has the driver's own format,
+/// not JSON's.
 ///
 /// Source: libnvidia-container's and the toolkit's `10-container.conf`.
 pub(super) fn application_profile(gpus: &[GpuRef], capabilities: C) -> Part {
@@ -242,7 +245,7 @@ pub(super) fn application_profile(gpus: &[GpuRef], capabilities: C) -> Part {
         match 1_u64.checked_shl(gpu.minor) {
             Some(bit) => mask |= bit,
             None => part.warnings.push(format!(
-                "EGL cannot be told of /dev/nvidia{}: its application profile has room for 64 GPUs",
+                "EGL does not find /dev/nvidia{}: its application profile has room for 64 GPUs",
                 gpu.minor
             )),
         }
@@ -262,7 +265,7 @@ pub(super) fn application_profile(gpus: &[GpuRef], capabilities: C) -> Part {
              \"rules\":[{{\"pattern\":[],\"profile\":\"_container_\"}}]}}\n"
         ),
         without: None,
-        reason: "EGL and Vulkan look for this container's GPUs alone".to_owned(),
+        reason: "limits EGL and Vulkan to this container's GPUs".to_owned(),
     });
     part
 }
@@ -282,7 +285,7 @@ fn vulkan(place: &Lookup, icd: String, reason: String, texts: &[Text]) -> Part {
     text(place, VULKAN_ICD, icd, without, reason)
 }
 
-/// A text in the place where its readers look.
+/// A generated file in its readers' directory.
 fn text(place: &Lookup, name: &str, text: String, without: Option<Without>, reason: String) -> Part {
     Part {
         texts: vec![Text {
@@ -304,8 +307,8 @@ fn link(place: &Lookup, name: &str) -> RootfsLink {
     }
 }
 
-/// The directory below the driver directory's `share`: two of them may have a file of one name, as Vulkan's
-/// drivers and layers do.
+/// The directory below the driver directory's `share`. Two of them may have a file of one name, as
+/// Vulkan's drivers and layers do.
 fn below(dir: &str) -> &str {
     dir.trim_start_matches("/usr/share/").trim_start_matches("/etc/")
 }
@@ -331,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn egl_is_told_of_the_gpus_by_minor() {
+    fn egl_finds_the_gpus_by_minor() {
         let plan = application_profile(&[gpu(0), gpu(3), gpu(64)], C::GRAPHICS);
         assert!(plan.texts[0].text.contains("\"EGLVisibleDGPUDevices\",0x9]"));
         assert!(plan.warnings[0].contains("/dev/nvidia64"));
@@ -340,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn vulkan_declares_what_the_branch_has() {
+    fn vulkan_declares_the_version_of_the_branch() {
         assert_eq!(vulkan_version("550.163.01"), "1.3.277");
         assert_eq!(vulkan_version("575.57.08"), "1.3.277");
         assert_eq!(vulkan_version("610.1"), "1.4.312");

@@ -1,7 +1,8 @@
-//! What the container gets: a pure function of what it asked for, what the host has, and the policy.
+//! Computes the contents of a container, such as nodes, driver files and links, from its request,
+//! the host and the policy.
 //!
-//! Nothing here reads or changes anything, so a plan is tested on recorded hosts, printed by
-//! `nvoci plan`, and applied the same way by every entry point.
+//! The function is pure, so tests run it on recorded hosts, `nvoci plan` prints its result, and
+//! every entry point applies it in the same way.
 
 pub mod catalogue;
 mod devices;
@@ -29,12 +30,13 @@ pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink, is_required};
 pub use graphics::{Text, Without};
 pub use wsl::Tree;
 
-/// Everything that one container gets, each part with the reason why.
+/// The contents of one container, each part with its reason.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The driver's version, as of the kernel module; on WSL2 that of Windows' driver, or `unknown`.
+    /// The driver's version: that of the kernel module; on WSL2 that of Windows' driver, or
+    /// `unknown`.
     pub driver_version: String,
-    /// Whether that is one of Windows: this is WSL2.
+    /// Whether the driver is that of Windows, on WSL2.
     pub wsl: bool,
     /// The GPUs it may use, in bus order.
     pub gpus: Vec<GpuRef>,
@@ -44,43 +46,44 @@ pub struct Plan {
     pub files: Vec<DriverFile>,
     /// Links inside the driver directory.
     pub links: Vec<Link>,
-    /// Files of the driver directory that no host file is bound for.
+    /// Generated files of the driver directory.
     pub texts: Vec<Text>,
     /// Directories that must be at one absolute path, outside the driver directory.
     pub trees: Vec<Tree>,
-    /// Links from the places where programs look things up by path.
+    /// Links from the paths that programs open.
     pub rootfs_links: Vec<RootfsLink>,
-    /// Where the driver directory may be in the container, first choice first.
+    /// Candidates for the driver directory in the container, first choice first.
     pub driver_dirs: Vec<PathBuf>,
-    /// Whether libraries also appear where the distribution keeps its own.
+    /// Whether libraries also appear in the distribution's library directory.
     pub native_layout: bool,
-    /// Whether the sockets of the driver's daemons are given.
+    /// Whether the container gets the sockets of the driver's daemons.
     pub ipc_sockets: bool,
-    /// What `/proc/driver/nvidia/params` says in the container: that nobody makes device nodes there.
+    /// The container's `/proc/driver/nvidia/params`, which forbids libcuda and NVML to make device
+    /// nodes.
     pub params: Option<Vec<u8>>,
     /// The GPUs that `/proc/driver/nvidia/gpus` shows; `None` leaves it as it is.
     pub visible_pci: Option<Vec<PciAddress>>,
     /// Whether newer libraries of the image may come before the driver's.
     pub forward: Forward,
-    /// The settings that the container has for itself, which the plan follows.
+    /// The settings that the container chose for itself and that the plan follows.
     pub settings: Vec<Chosen>,
-    /// Variables of the container; a hook comes too late for them.
+    /// Variables of the container. A hook runs too late to set them.
     pub env: Vec<(String, String)>,
     /// Whether the device cgroup is left to the engine.
     pub no_cgroups: bool,
-    /// What the user should know: ignored requests, missing optional parts.
+    /// Warnings for the user: ignored requests, missing optional parts.
     pub warnings: Vec<String>,
 }
 
-/// Whether CUDA compatibility libraries of the image may be used: those that are newer than the driver.
+/// Whether an image's CUDA compatibility libraries may be used if they are newer than the driver.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Forward {
-    /// If they say that they work with this driver.
+    /// Allowed if the libraries' note lists this driver.
     Allowed,
-    /// The question does not arise.
+    /// Not applicable to this request or platform.
     #[default]
     Off,
-    /// They would not work; why.
+    /// They would not work, for this reason.
     Refused(String),
 }
 
@@ -91,19 +94,19 @@ pub struct GpuRef {
     pub index: u32,
     /// The minor number of `/dev/nvidiaN`.
     pub minor: u32,
-    /// Its UUID, if the kernel module knows it.
+    /// Its UUID, if the kernel module has it.
     pub uuid: Option<GpuUuid>,
-    /// Where it is; unknown on WSL2 and of a Jetson's.
+    /// Its PCI address; `None` on WSL2 and on a Jetson.
     pub pci: Option<PciAddress>,
     /// The marketing name.
     pub name: String,
 }
 
-/// Plans what a container gets.
+/// Plans the contents of a container.
 ///
 /// # Errors
-/// When the request cannot be met: no driver, two versions of it, an unknown device, a missing node, an
-/// unmet requirement.
+/// If the request cannot be met: no driver, two versions of it, an unknown device, a missing node,
+/// an unmet requirement.
 pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     host.check_versions()?;
     let config = &*request.settle(config);
@@ -159,8 +162,8 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     })
 }
 
-/// CUDA's forward compatibility is for those who compute, on GPUs that NVIDIA allows it on. WSL2's libcuda
-/// is Windows', and a Jetson has packages of its own.
+/// Whether CUDA's forward compatibility applies: to compute, on GPUs for which NVIDIA allows it. On
+/// WSL2 libcuda is Windows', and a Jetson has packages of its own.
 fn forward(gpus: &[GpuRef], request: &Request, host: &Host, config: &Config) -> Forward {
     let computes = request
         .capabilities
@@ -179,7 +182,7 @@ fn forward(gpus: &[GpuRef], request: &Request, host: &Host, config: &Config) -> 
     })
 }
 
-/// `ModifyDeviceFiles: 1` tells libcuda and NVML to make missing device nodes, with modes of their own.
+/// With `ModifyDeviceFiles: 1` libcuda and NVML make missing device nodes, with modes of their own.
 pub fn forbid_node_making(params: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(params);
     text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0")

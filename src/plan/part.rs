@@ -1,4 +1,5 @@
-//! What one module of the plan contributes. Modules return parts, and only [`super::plan`] joins them.
+//! A module's contribution to the plan, such as one GPU with its nodes. Only [`super::plan`] joins
+//! parts.
 
 use super::{Device, DriverFile, GpuRef, Link, Place, RootfsLink, Text, Tree};
 
@@ -25,7 +26,8 @@ impl Part {
         }
     }
 
-    /// Joins `other` to this part: one node a path and one link a path, the first of them; one variable a name, the last.
+    /// Joins `other` to this part: the first node and link of a path stay, and the last value of a
+    /// variable.
     pub(super) fn add(&mut self, other: Self) {
         let Self {
             gpus,
@@ -63,15 +65,16 @@ impl Part {
         }
     }
 
-    /// Adds a link, if there is none at its path. Two libraries of one stem (libnvidia-nvvm.so.4 and its versioned twin):
-    /// the first has the name.
+    /// Adds a link, if there is none at its path. If two libraries share a stem
+    /// (libnvidia-nvvm.so.4 and its versioned twin), the first keeps the name.
     pub(super) fn add_link(&mut self, link: Link) {
         if !self.links.iter().any(|l| l.at == link.at) {
             self.links.push(link);
         }
     }
 
-    /// How many files have a path of their own in the container: each is in a numbered directory.
+    /// The number of files with a path of their own in the container; each is in a numbered
+    /// directory.
     pub(super) fn site_files(&self) -> usize {
         self.files.iter().filter(|f| f.place == Place::Site).count()
     }

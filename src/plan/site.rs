@@ -1,7 +1,8 @@
-//! What must be at its own path: additions of a site, and a Jetson's driver.
+//! Files that must be at a path of their own: a site's additions (`[[extra]]`), and a Jetson's
+//! driver.
 //!
-//! Like the driver's files they are bound into the driver directory, and a link leads there: the image layer
-//! keeps no stub of them.
+//! They are bound into the driver directory like the driver's files, and the path becomes a link to
+//! it, so the image layer keeps no empty file.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,8 @@ use crate::host::tegra::{EntryKind, Tegra};
 use crate::request::{DeviceRequest, Request, Selector};
 use crate::sys::source::Use;
 
-/// The configuration's `[[extra]]`, as far as the container's capabilities bring it. `first` is the number of its first file
-/// among those that have paths of their own.
+/// The entries of the configuration's `[[extra]]` that the container's capabilities select. `first`
+/// is the number of the first file among those that have paths of their own.
 pub(super) fn extra(request: &Request, host: &Host, extra: &[Extra], first: usize) -> Part {
     const REASON: &str = "[[extra]] of the configuration";
     let mut part = Part::default();
@@ -29,7 +30,7 @@ pub(super) fn extra(request: &Request, host: &Host, extra: &[Extra], first: usiz
             match present(host, path, REASON) {
                 Some(device) => part.add_device(device),
                 None => part.warnings.push(format!(
-                    "{REASON}: {} is no character device of this host",
+                    "{REASON}: {} is not a character device of this host",
                     path.display()
                 )),
             }
@@ -42,11 +43,11 @@ pub(super) fn extra(request: &Request, host: &Host, extra: &[Extra], first: usiz
     part
 }
 
-/// A Jetson's one GPU and its driver, which is given whole: its files know no capabilities.
+/// A Jetson's one GPU and its whole driver: its files have no capabilities.
 pub(super) fn tegra(request: &Request, host: &Host, tegra: &Tegra) -> Result<Part> {
     const REASON: &str = "named by the Jetson's CSV files";
     let mut part = Part::default();
-    let devices = wants_gpu(&request.devices)?;
+    let devices = requests_gpu(&request.devices)?;
     if devices {
         part.gpus.push(GpuRef {
             index: 0,
@@ -91,23 +92,23 @@ pub(super) fn tegra(request: &Request, host: &Host, tegra: &Tegra) -> Result<Par
         part.warnings
             .push(format!("{REASON}, and not on this host: {}", missing.join(", ")));
     }
-    for (asked, what) in [
+    for (requested, what) in [
         (request.mig_config || request.mig_monitor, "MIG"),
         (
             request.imex != crate::request::ImexRequest::Nothing,
             "IMEX channels",
         ),
     ] {
-        if asked {
+        if requested {
             part.warnings
-                .push(format!("asked for, but a Jetson does not have it: {what}"));
+                .push(format!("requested, but not available on a Jetson: {what}"));
         }
     }
     Ok(part)
 }
 
-/// Index 0 or all; there is one GPU, without UUID or address.
-fn wants_gpu(request: &DeviceRequest) -> Result<bool> {
+/// Whether the request selects the GPU: index 0 or all. It has no UUID or address.
+fn requests_gpu(request: &DeviceRequest) -> Result<bool> {
     let DeviceRequest::List(selectors) = request else {
         return Ok(*request == DeviceRequest::All);
     };
@@ -121,11 +122,12 @@ fn wants_gpu(request: &DeviceRequest) -> Result<bool> {
             format!("device {other}"),
             "no such device; a Jetson described by CSV files has one GPU, 0",
         )
-        .fix("ask for 0 or all")),
+        .fix("request 0 or all")),
     }
 }
 
-/// A file at a path of its own, bound into the directory `number`: two files of one name have directories of their own.
+/// A file at a path of its own, bound into the directory `number`, since two files may have one
+/// name.
 fn place(number: usize, (source, found): (&Path, &Path), target: &Path, reason: &str) -> Part {
     let Some(name) = target.file_name().and_then(|n| n.to_str()) else {
         return Part::default();

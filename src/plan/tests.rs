@@ -1,4 +1,5 @@
-//! Nothing of what the vendor's tool gives on the recorded host is missing from the plan without a reason.
+//! Compares the plan of a recorded host with the vendor's tool: each missing file has a reason
+//! here.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -8,7 +9,7 @@ use crate::cdi;
 use crate::host::testhost::TestHost;
 use crate::request::{EntryPoint, Inputs, parse};
 
-/// What the vendor's tool gives and a plan does not, each with the reason.
+/// Files of the vendor's tool that a plan does not have, each with the reason.
 const NOT_OURS: &[(&str, &str)] = &[
     (
         "env NVIDIA_CTK_LIBCUDA_DIR",
@@ -97,7 +98,7 @@ fn nothing_that_the_vendor_gives_is_missing() {
                 .to_str()
                 .unwrap();
             let file = plan.files.iter().any(|f| f.name == name);
-            // Found where its readers look, under the very path or through the loader.
+            // Its readers find it at the same path or through the loader.
             let text = plan.texts.iter().any(|t| t.at.ends_with(name));
             let place = plan
                 .rootfs_links
@@ -129,7 +130,7 @@ fn nothing_that_the_vendor_gives_is_missing() {
                 compared += 1;
                 let at = Path::new(link.1).strip_prefix("/usr/local/nvidia").unwrap();
                 let ours = plan.links.iter().find(|l| l.at == at);
-                // To the same file, perhaps by way of another link.
+                // To the same file, perhaps through another link.
                 let stem = |t: &Path| {
                     t.file_name()
                         .unwrap()

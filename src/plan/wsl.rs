@@ -1,37 +1,37 @@
-//! WSL2: one device node for all GPUs, and the driver package at the path that the stubs ask for.
+//! WSL2: one device node for all GPUs, and the driver package at the path that the stubs open.
 //!
-//! The stubs themselves are driver files like any other: they go into the driver directory, where the
-//! loader looks first, and `/usr/lib/wsl/lib` leads there.
+//! The stubs themselves are driver files like any other: they go into the driver directory, and
+//! `/usr/lib/wsl/lib` becomes a link to it.
 
 use std::path::PathBuf;
 
 use super::devices::node;
 use super::part::Part;
 use super::{GpuRef, Place, RootfsLink};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, counted};
 use crate::host::wsl::LIB_DIR;
 use crate::host::{Host, NodeKind, Wsl};
 use crate::request::{Capabilities, DeviceRequest, ImexRequest, Request, Selector};
 
-/// A directory that a container needs at one absolute path and no other: a WSL2 driver package, which the
-/// loader stubs open by the path that the device tells them.
+/// A directory that a container needs at one absolute path: a WSL2 driver package, whose path the
+/// loader stubs read from the device.
 ///
-/// It is bound as a whole, read-only: an allow-list of the files in a package was wrong for a year.
+/// It is bound as a whole, read-only, since a list of a package's files misses new ones.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tree {
-    /// Below the driver root, symbolic links resolved.
+    /// Path below the driver root, symbolic links resolved.
     pub source: PathBuf,
-    /// Where in the container.
+    /// Path in the container.
     pub at: PathBuf,
-    /// Why it is there.
+    /// The reason for giving it.
     pub reason: String,
 }
 
-/// The device, Windows' driver packages, and warnings of what WSL2 does not have.
+/// The device, Windows' driver packages, and warnings about features that WSL2 lacks.
 pub(super) fn part(request: &Request, host: &Host, wsl: &Wsl) -> Result<Part> {
     let mut part = Part::default();
     let count = wsl.nvidia().count();
-    if wants_gpu(&request.devices) {
+    if requests_gpu(&request.devices) {
         part.warnings = check(&request.devices, wsl, count)?;
         part.add_device(node(host, NodeKind::Dxg, "WSL2's device for all GPUs")?);
         for (index, adapter) in (0..).zip(wsl.nvidia()) {
@@ -57,34 +57,35 @@ pub(super) fn part(request: &Request, host: &Host, wsl: &Wsl) -> Result<Part> {
     Ok(part)
 }
 
-fn wants_gpu(request: &DeviceRequest) -> bool {
+fn requests_gpu(request: &DeviceRequest) -> bool {
     matches!(request, DeviceRequest::All | DeviceRequest::List(_))
 }
 
-/// Checks that the requested GPUs are there. One node leads to every GPU, so a part of them cannot be given. Returns
-/// warnings of what could not be checked.
+/// Checks that the requested GPUs exist. One node gives access to every GPU, so a subset cannot be
+/// given. Returns warnings about selectors that could not be checked.
 fn check(request: &DeviceRequest, wsl: &Wsl, count: usize) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let DeviceRequest::List(selectors) = request else {
         return Ok(warnings);
     };
-    // The device that could not be asked has at least one GPU, and index 0 is it.
+    // A device that could not be queried has at least one GPU, with index 0.
     let known = if wsl.guessed { 1 } else { count };
     for selector in selectors {
         match selector {
             Selector::Index(index) | Selector::Range(_, index) if (*index as usize) < known => {}
             Selector::Index(_) | Selector::Range(..) => {
-                let why = format!("no such device; Windows lends {known} NVIDIA adapter(s) to WSL2");
-                return Err(unknown(selector, &why, "ask for index 0 or for all"));
+                let adapters = counted(known, "NVIDIA adapter", "NVIDIA adapters");
+                let why = format!("no such device; Windows lends {adapters} to WSL2");
+                return Err(unknown(selector, &why, "request index 0 or all"));
             }
             _ if selector.is_mig() => {
-                return Err(unknown(selector, "WSL2 has no MIG devices", "ask for index 0 or for all"));
+                return Err(unknown(selector, "WSL2 has no MIG devices", "request index 0 or all"));
             }
             _ if known == 1 => warnings.push(format!(
-                "device {selector}: /dev/dxg tells no UUIDs or addresses, so this was not checked; the container gets the only NVIDIA adapter"
+                "device {selector}: /dev/dxg reports no UUIDs or addresses, so this was not checked; the container gets the only NVIDIA adapter"
             )),
             _ => {
-                let why = format!("/dev/dxg tells no UUIDs or addresses, so which of {known} NVIDIA adapters it is cannot be known");
+                let why = format!("/dev/dxg reports no UUIDs or addresses, so nvoci cannot select one of {known} NVIDIA adapters");
                 let fix = format!("use NVIDIA_VISIBLE_DEVICES=all with CUDA_VISIBLE_DEVICES={selector}, which CUDA itself understands");
                 return Err(unknown(selector, &why, &fix));
             }
@@ -102,16 +103,16 @@ fn unknown(selector: &Selector, why: &str, fix: &str) -> Error {
     Error::new(Code::UnknownDevice, format!("device {selector}"), why).fix(fix)
 }
 
-/// Warnings of what was requested and does not exist on WSL2.
+/// Warnings about requests that WSL2 cannot meet.
 fn lacking(request: &Request) -> Vec<String> {
-    let wants = |c| request.capabilities.intersects(c);
+    let requests = |c| request.capabilities.intersects(c);
     let g = request.gated;
-    let requested = [
+    let features = [
         (
-            wants(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)),
+            requests(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)),
             "NVIDIA's Vulkan, OpenCL, EGL and GLX drivers (Mesa's d3d12 driver in the image draws with /dev/dxg)",
         ),
-        (wants(Capabilities::COMPAT32), "32-bit libraries"),
+        (requests(Capabilities::COMPAT32), "32-bit libraries"),
         (request.mig_config || request.mig_monitor, "MIG"),
         (request.imex != ImexRequest::Nothing, "IMEX channels"),
         (
@@ -119,9 +120,9 @@ fn lacking(request: &Request) -> Vec<String> {
             "GPUDirect Storage, InfiniBand, GDRCopy and NVSwitch nodes",
         ),
     ];
-    let lacking = requested.iter().filter(|(asked, _)| *asked);
+    let lacking = features.iter().filter(|(requested, _)| *requested);
     lacking
-        .map(|(_, what)| format!("asked for, but WSL2 does not have them: {what}"))
+        .map(|(_, what)| format!("requested, but not available on WSL2: {what}"))
         .collect()
 }
 
@@ -251,9 +252,9 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_told_apart() {
+    fn selectors_that_wsl_can_and_cannot_distinguish() {
         let uuid = "GPU-1c2d3e4f-0123-4567-89ab-cdef01234567";
-        for (gpus, asked, warnings) in [
+        for (gpus, requested, warnings) in [
             (1, "all", 0),
             (1, "0", 0),
             (1, uuid, 1),
@@ -263,23 +264,23 @@ mod tests {
             (2, "1", 1),
             (2, "0-1", 1),
         ] {
-            let plan = devices(gpus, asked).unwrap();
+            let plan = devices(gpus, requested).unwrap();
             assert_eq!(
                 plan.warnings.len(),
                 warnings,
-                "{gpus} {asked}: {:?}",
+                "{gpus} {requested}: {:?}",
                 plan.warnings
             );
             assert_eq!((plan.devices.len(), plan.gpus.len()), (1, gpus));
         }
-        for (gpus, asked, words) in [
-            (1, "1", "1 NVIDIA adapter"),
-            (2, "0-2", "2 NVIDIA adapter"),
-            (2, uuid, "cannot be known"),
+        for (gpus, requested, words) in [
+            (1, "1", "1 NVIDIA adapter "),
+            (2, "0-2", "2 NVIDIA adapters"),
+            (2, uuid, "nvoci cannot select one of 2"),
             (1, "0:0", "no MIG"),
             (1, "MIG-1c2d3e4f-0123-4567-89ab-cdef01234567", "no MIG"),
         ] {
-            let e = devices(gpus, asked).unwrap_err();
+            let e = devices(gpus, requested).unwrap_err();
             assert_eq!(e.code(), Code::UnknownDevice);
             assert!(e.to_string().contains(words), "{e}");
         }
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wsl_lacks_is_said_and_stops_nothing() {
+    fn features_that_wsl_lacks_are_warnings() {
         let plan = planned(
             1,
             &[

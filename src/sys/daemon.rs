@@ -1,17 +1,19 @@
-//! Which processes are daemons of this host: one answer for everybody who reads `/proc` of others.
+//! Finds the daemons of this host, such as `dockerd`, in `/proc`. No other module decides which
+//! process is a daemon.
 //!
-//! A user gives a process any name and any command line, starts a copy of any program, and is user 0
-//! in a user namespace. So a process counts only by what a user cannot choose:
+//! A user can give a process any name and command line, run a copy of any program, and be user 0 of
+//! a user namespace. So a process counts only by facts that a user cannot choose:
 //!
-//! | read | must be | what it stops |
+//! | file | condition | refuses |
 //! |---|---|---|
 //! | `status`: real, effective, saved and file system uid | all 0, or all the caller's own | a user's process, a setuid program |
 //! | `ns/user` | the caller's (for uid 0) | user 0 of a container |
-//! | `exe` | the inode at a path where every component is root's, of the daemon's name, not setuid | a copy, another program under that name |
+//! | `exe` | the inode at a path of root-owned components, with the daemon's name, not setuid | a copy, another program under that name |
 //! | `root` | the caller's root directory | a daemon in a container, which serves another host |
 //!
-//! All is read below one descriptor of `/proc/PID`: the kernel answers `ESRCH` there once the process
-//! has ended, whoever has its number now. User and program are read again after the command line.
+//! All files are read below one descriptor of `/proc/PID`: once the process has ended the kernel
+//! answers `ESRCH` there, even if its number is in use again. User and program are read again after
+//! the command line.
 
 use std::ffi::OsStr;
 use std::io;
@@ -30,9 +32,10 @@ use super::{owned, procfs};
 
 /// The highest process number of any kernel (`PID_MAX_LIMIT` of linux/threads.h).
 const MAX_PROCESSES: usize = 1 << 22;
-/// A command line, an environment: the kernel's own limit is larger.
+/// The most bytes of a command line or an environment that are read; the kernel's own limit is
+/// larger.
 const MAX_TEXT: u64 = 1 << 20;
-/// A process's name has at most so many bytes (proc(5)).
+/// The most bytes of a process's name (proc(5)).
 const MAX_NAME: usize = 15;
 const SETUID_OR_SETGID: u32 = 0o6000;
 const DELETED: &[u8] = b" (deleted)";
@@ -42,60 +45,60 @@ const DELETED: &[u8] = b" (deleted)";
 pub struct Daemon {
     /// Its process id.
     pub pid: i32,
-    /// Its user: 0, or the caller.
+    /// Its user: 0 or the caller.
     pub uid: u32,
-    /// Its program; empty where the caller may not look.
+    /// Its program; empty if the caller may not read the link.
     pub exe: PathBuf,
-    /// Its arguments without its own name; none where `exe` is not known, since then they prove nothing.
+    /// Its arguments without its own name; none if `exe` is empty, since they prove nothing then.
     pub args: Vec<Vec<u8>>,
     dir: Root,
 }
 
-/// A process with a daemon's name that does not count.
+/// A process with a daemon's name that does not meet the conditions.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refused {
     /// Its process id.
     pub pid: i32,
     /// Its real user.
     pub uid: u32,
-    /// What is wrong with it.
+    /// The condition that it does not meet.
     pub fault: Fault,
-    /// Why it does not count.
+    /// The reason, as part of a sentence: `it runs as user 1000`.
     pub why: String,
 }
 
-/// Which of the conditions a process does not meet.
+/// The condition that a process does not meet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// It is another user's, or user 0 of another user namespace.
+    /// It belongs to another user, or to user 0 of another user namespace.
     User,
-    /// It is the right program, run by user 0 of this host, in another root directory: a container's.
+    /// User 0 of this host runs the right program in another root directory: in a container.
     Root,
-    /// As [`Fault::Root`], and the program of the host's snap package in its service.
+    /// As [`Fault::Root`], with the program and the service of the host's snap package.
     Snap,
-    /// User 0 of this host runs something else, or what somebody else could have put there.
+    /// User 0 of this host runs another program, or one that other users could replace.
     Program,
 }
 
 /// The processes of one name.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// Those that count.
+    /// Processes that meet all conditions.
     pub daemons: Vec<Daemon>,
-    /// Those that do not.
+    /// Processes that do not.
     pub refused: Vec<Refused>,
 }
 
-/// Looks for the daemons of that name.
+/// Finds the daemons called `name`.
 pub fn find(name: &str) -> Scan {
-    let found = Sight::own().and_then(|sight| sight.find(name));
-    // Without a procfs nothing is known to run.
+    let found = Caller::own().and_then(|caller| caller.find(name));
+    // Without a procfs no daemon counts as running.
     found.unwrap_or_default()
 }
 
-/// What processes are compared with.
+/// The caller's side of each comparison.
 #[derive(Debug)]
-pub(crate) struct Sight {
+pub(crate) struct Caller {
     /// The procfs.
     pub(crate) proc: Root,
     /// The inode of the caller's root directory.
@@ -104,14 +107,14 @@ pub(crate) struct Sight {
     pub(crate) uid: u32,
 }
 
-/// What a process is, apart from its words.
+/// The user and program of a process.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Identity {
     uid: u32,
     exe: PathBuf,
 }
 
-impl Sight {
+impl Caller {
     fn own() -> io::Result<Self> {
         Ok(Self {
             proc: Root::open("/proc")?,
@@ -135,7 +138,7 @@ impl Sight {
         })?;
         let mut scan = Scan::default();
         for pid in pids {
-            // What has ended meanwhile is no daemon.
+            // A process that has ended meanwhile is not a daemon.
             match self.examine(pid, name) {
                 Ok(Some(Ok(daemon))) => scan.daemons.push(daemon),
                 Ok(Some(Err(refused))) => scan.refused.push(refused),
@@ -145,7 +148,7 @@ impl Sight {
         Ok(scan)
     }
 
-    /// One process; `None` when it has another name.
+    /// Examines one process; `None` if it has another name.
     fn examine(&self, pid: i32, name: &str) -> io::Result<Option<Result<Daemon, Refused>>> {
         let dir = Root::from_fd(self.proc.resolve(pid.to_string())?.into_fd());
         let comm = dir.read("comm", 64)?;
@@ -166,12 +169,13 @@ impl Sight {
         } else {
             Vec::new()
         };
-        // Another program of the same process would have another line.
+        // If the process has executed another program meanwhile, the command line is not this
+        // one's.
         if self.identify(&dir, name)?.ok().as_ref() != Some(&identity) {
             return Err(Errno::SRCH.into());
         }
         let mut args: Vec<Vec<u8>> = line.split(|b| *b == 0).map(<[u8]>::to_vec).skip(1).collect();
-        // Each word ends in a zero, so the last piece is what follows the last zero.
+        // Each argument ends in a zero, so the last piece follows the last zero.
         args.pop();
         Ok(Some(Ok(Daemon {
             pid,
@@ -182,7 +186,7 @@ impl Sight {
         })))
     }
 
-    /// What the process is, or its user and why it does not count.
+    /// The process's identity, or its user, the fault and the reason.
     fn identify(&self, dir: &Root, name: &str) -> io::Result<Result<Identity, (u32, Fault, String)>> {
         let Some([uid, others @ ..]) = uids(&dir.read("status", MAX_TEXT)?) else {
             return Err(Errno::INVAL.into());
@@ -194,10 +198,10 @@ impl Sight {
         let visible = namespace(dir, "ns/user");
         if matches!(&visible, Err(e) if e.kind() == io::ErrorKind::PermissionDenied) {
             if self.uid == 0 {
-                let why = "this nvoci may not look at its program".to_owned();
+                let why = "this nvoci may not read the link to its program".to_owned();
                 return Ok(Err((uid, Fault::Program, why)));
             }
-            // An ordinary user sees no more of a process of root's.
+            // An ordinary user may read no more of a process of root's.
             return Ok(Ok(Identity {
                 uid,
                 exe: PathBuf::new(),
@@ -234,7 +238,8 @@ impl Sight {
     }
 }
 
-/// `/snap/docker/2893/bin/dockerd`: a file of the host's mount of the package.
+/// Whether `exe` is in the host's mount of the snap package, such as
+/// `/snap/docker/2893/bin/dockerd`.
 fn is_snaps(exe: &Path, name: &str) -> bool {
     let mut parts = exe.strip_prefix("/snap/docker").unwrap_or(Path::new("")).iter();
     let revision = parts.next().and_then(OsStr::to_str).unwrap_or_default();
@@ -243,14 +248,16 @@ fn is_snaps(exe: &Path, name: &str) -> bool {
     digits && parts.eq([OsStr::new("bin"), OsStr::new(name)])
 }
 
-/// Whether a process is in the snap's own service, from the top: what a container makes is below a cgroup of its own.
+/// Whether a process is in the snap's own service. The path starts at the top: a container's cgroup
+/// is below another.
 fn in_service(cgroups: &[u8], name: &str) -> bool {
     let unit = format!("/system.slice/snap.docker.{name}.service");
     let is_systemds = |c: &ProcessCGroup| c.controllers.iter().all(|c| c == "name=systemd");
     procfs::cgroups(cgroups).any(|c| is_systemds(&c) && c.pathname == unit)
 }
 
-/// Whether the inode that runs is the program at that path, where only root can have put it.
+/// Proves that the running inode is the program at that path, and that only root can have put it
+/// there.
 fn prove(exe: &Path, in_place: bool, inode: &Node) -> Result<(), String> {
     let shown = exe.display();
     let stat = inode.stat();
@@ -274,7 +281,7 @@ fn prove(exe: &Path, in_place: bool, inode: &Node) -> Result<(), String> {
     }
 }
 
-/// The path of the program, as the kernel names it, and whether it is still there.
+/// The program's path in the kernel's form, and whether the file is still there.
 fn program(dir: &Root) -> Option<(PathBuf, bool)> {
     let path = dir.read_link("exe").ok()?;
     match path.as_os_str().as_bytes().strip_suffix(DELETED) {
@@ -283,20 +290,21 @@ fn program(dir: &Root) -> Option<(PathBuf, bool)> {
     }
 }
 
-/// The inode behind one of the kernel's own links, which no path leads to.
+/// Opens the inode behind one of the kernel's magic links without a path lookup.
 fn open(dir: &Root, link: &str, flags: OFlags) -> io::Result<Node> {
     let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
     Node::from_fd(rustix::fs::openat(dir.as_fd(), link, flags, Mode::empty())?)
 }
 
-/// Real, effective, saved and file system uid. A line break in the process's name is escaped there (proc(5)).
+/// Real, effective, saved and file system uid. The kernel escapes a line break in the process's
+/// name (proc(5)).
 fn uids(status: &[u8]) -> Option<[u32; 4]> {
     let status = procfs::status(status)?;
     Some([status.ruid, status.euid, status.suid, status.fuid])
 }
 
 impl Daemon {
-    /// A file of its `/proc/PID`, as text; empty where it cannot be read.
+    /// The text of a file of its `/proc/PID`; empty if it cannot be read.
     pub fn text(&self, name: &str) -> String {
         self.dir.read_text(name, MAX_TEXT).unwrap_or_default()
     }
@@ -304,14 +312,14 @@ impl Daemon {
     /// Its root directory.
     ///
     /// # Errors
-    /// When the process has ended, or is somebody else's.
+    /// If the process has ended or belongs to another user.
     pub fn root(&self) -> io::Result<Root> {
         Ok(Root::from_fd(
             open(&self.dir, "root/.", OFlags::DIRECTORY)?.into_fd(),
         ))
     }
 
-    /// Its age.
+    /// Time since its start.
     pub fn age(&self) -> Option<Duration> {
         let ticks = procfs::stat(&self.dir.read("stat", MAX_TEXT).ok()?)?.starttime;
         let uptime = Root::open("/proc").ok()?.read("uptime", 64).ok()?;
@@ -324,7 +332,7 @@ impl Daemon {
     /// Sends it a signal.
     ///
     /// # Errors
-    /// `ESRCH` when the process has ended.
+    /// `ESRCH` if the process has ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
         let handle: Option<OwnedFd> = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -333,7 +341,7 @@ impl Daemon {
             Err(Errno::NOSYS | Errno::PERM) => None,
             Err(e) => return Err(e.into()),
         };
-        // It lives, so until now the number was its own, and the handle is on it.
+        // The process still lives, so the number was its own when the handle was made.
         self.dir.read("stat", MAX_TEXT)?;
         match handle {
             Some(handle) => pidfd_send_signal(handle, signal)?,
@@ -345,7 +353,7 @@ impl Daemon {
 
 #[cfg(test)]
 impl Daemon {
-    /// One that does not run, with these arguments.
+    /// A daemon that does not run, with these arguments.
     pub(crate) fn made_up(uid: u32, args: &[&str]) -> Self {
         Self {
             pid: 1,
@@ -425,12 +433,12 @@ mod tests {
         }
 
         fn scan(&self) -> Scan {
-            let sight = Sight {
+            let caller = Caller {
                 proc: Root::open(self.at("proc")).unwrap(),
                 root: Root::open(self.at("root")).unwrap().resolve("/").unwrap().id(),
                 uid: Self::me(),
             };
-            sight.find(NAME).unwrap()
+            caller.find(NAME).unwrap()
         }
 
         fn refused(&self) -> String {
@@ -475,11 +483,11 @@ mod tests {
         recorded.mode("bin/sleep", 0o755);
         recorded.exe("bin/sleep");
         assert!(recorded.refused().contains("bin/sleep"));
-        // And a program that calls itself otherwise is found by its inode's name.
+        // A program that changed its name is found by its inode's name.
         let recorded = Recorded::new();
         recorded.file("proc/77/comm", "innocent\n");
         assert_eq!(recorded.scan().daemons.len(), 1);
-        // Whoever is neither by name nor by program is not looked at.
+        // A process that matches neither by name nor by program is skipped.
         recorded.file("bin/other", "");
         recorded.exe("bin/other");
         assert!(recorded.scan().refused.is_empty());
@@ -503,7 +511,8 @@ mod tests {
             chown(recorded.at("bin"), Some(1000), Some(1000)).unwrap();
             assert!(recorded.refused().contains("belongs to user 1000"));
         }
-        // Another inode has its path now, and the kernel does not say that it was deleted: another mount namespace.
+        // Another inode has its path, and the kernel reports no deletion: the process is in another
+        // mount namespace.
         let recorded = Recorded::new();
         fs::create_dir(recorded.at("elsewhere")).unwrap();
         recorded.link("proc/77/exe", "/nowhere/bin/dockerd");
@@ -522,7 +531,7 @@ mod tests {
         recorded.link("proc/77/root", recorded.at("other").to_str().unwrap());
         assert!(recorded.refused().contains("root directory"));
         assert!(recorded.scan().refused.iter().all(|r| r.fault != Fault::Program));
-        // A container names its files as it likes, and mounts what it likes there.
+        // A container chooses its files' names and its mounts.
         for exe in ["/snap/dockerd (deleted)", "/snap/docker/1/bin/dockerd"] {
             recorded.link("proc/77/exe", exe);
             fs::write(
@@ -530,13 +539,13 @@ mod tests {
                 "0::/system.slice/snap.docker.dockerd.service\n",
             )
             .unwrap();
-            // What the link of a recorded procfs leads to is not there.
+            // The recorded procfs's link has no target.
             assert!(recorded.scan().daemons.is_empty());
         }
     }
 
     #[test]
-    fn the_snaps_daemon_is_known_by_its_path_and_its_service() {
+    fn the_snaps_daemon_is_identified_by_its_path_and_its_service() {
         for (path, right) in [
             ("/snap/docker/2893/bin/dockerd", true),
             ("/snap/docker/x1/bin/dockerd", true),
@@ -605,7 +614,7 @@ mod tests {
         assert!(daemon.age().is_some_and(|age| age < Duration::from_secs(600)));
         daemon.signal(Signal::TERM).unwrap();
         child.wait().unwrap();
-        // Its number may be anybody's now.
+        // Its number may be another process's.
         let mut other = sleep("30");
         let stale = Daemon {
             pid: i32::try_from(other.id()).unwrap(),

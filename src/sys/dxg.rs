@@ -1,10 +1,10 @@
-//! The graphics device of WSL2, `/dev/dxg`: which adapters Windows lends, and what it says of each.
+//! The graphics device of WSL2, `/dev/dxg`: the adapters that Windows lends, and their facts.
 //!
 //! Numbers and layouts are those of microsoft/libdxg (`d3dkmthk.h`, MIT) and of the uapi header of
-//! Microsoft's kernel; the assertions below hold them to the figures that were taken from there. The kernel
-//! compares the whole command word, so a struct of a wrong size is answered like an unknown number, with
-//! `ENOTTY`. State belongs to the process that opened the device: it is opened after any fork and its
-//! descriptor never handed on.
+//! Microsoft's kernel; the assertions below compare them with figures taken from there. The kernel
+//! compares the whole command word, so it answers a struct of a wrong size with `ENOTTY`, like an
+//! unknown number. The device's state belongs to the process that opened it: open it after any
+//! fork, and pass the descriptor to nobody.
 
 use std::ffi::c_void;
 use std::io;
@@ -20,9 +20,9 @@ use super::root::{Node, reopen};
 /// The major number of miscellaneous devices, of which `/dev/dxg` is one; its minor number varies.
 pub const MAJOR: u32 = 10;
 
-/// What the kernel lists at most in one `ENUMADAPTERS2`.
+/// The most adapters that the kernel lists in one `ENUMADAPTERS2`.
 const MAX_ADAPTERS: u32 = 64;
-/// A driver-store path has at most 260 UTF-16 units on Windows; what claims more is not believed.
+/// A driver-store path has at most 260 UTF-16 units on Windows. A longer one is refused.
 const MAX_PATH_BYTES: u32 = 4096;
 
 #[repr(C)]
@@ -70,7 +70,8 @@ struct CloseAdapter {
     handle: u32,
 }
 
-/// Argument and answer of [`QUERY_REGISTRY`]; the value is at `output` and longer than that.
+/// Argument and answer of [`QUERY_REGISTRY`]. The value begins at `output` and may exceed the
+/// struct.
 #[repr(C)]
 struct QueryRegistry {
     query: u32,
@@ -95,7 +96,7 @@ struct DeviceIds {
     bus_type: u32,
 }
 
-/// A struct that one command of the device takes and answers in.
+/// A command's argument struct, which the device also fills with its answer.
 trait Command: Sized {
     const NUMBER: u8;
     const OPCODE: Opcode = opcode::read_write::<Self>(b'G', Self::NUMBER);
@@ -160,7 +161,7 @@ const STATUS_SUCCESS: u32 = 0;
 const STATUS_OVERFLOW: u32 = 1;
 const STATUS_FAIL: u32 = 2;
 
-/// Compute-only adapters are listed too.
+/// Lists compute-only adapters too.
 const INCLUDE_COMPUTE_ONLY: u64 = 1;
 
 /// The open device.
@@ -169,7 +170,7 @@ pub struct Dxg {
     fd: OwnedFd,
 }
 
-/// An adapter that is open until it is dropped.
+/// An adapter that is open until it is dropped. Its queries fail with the kernel's error.
 #[derive(Debug)]
 pub struct Adapter<'a> {
     dxg: &'a Dxg,
@@ -182,10 +183,10 @@ impl Dxg {
         node.kind() == FileType::CharacterDevice && node.rdev().major == MAJOR
     }
 
-    /// Opens the device, through the descriptor that was looked at.
+    /// Opens the device through the descriptor that was examined.
     ///
     /// # Errors
-    /// `ENODEV` when the node is another device, or the kernel has none of its number.
+    /// `ENODEV` if the node is another device, or the kernel has no driver for its number.
     pub fn open(node: &Node) -> io::Result<Self> {
         if !Self::is(node) {
             return Err(Errno::NODEV.into());
@@ -197,9 +198,9 @@ impl Dxg {
     /// The adapters, in the device's order.
     ///
     /// # Errors
-    /// `ENOTTY` from a device that is not this one, or speaks another version of the protocol.
+    /// `ENOTTY` from another device, or from another version of the protocol.
     pub fn adapters(&self) -> io::Result<Vec<Adapter<'_>>> {
-        // Newer kernels alone list adapters without a display; the older call is there in all of them.
+        // Only newer kernels list adapters without a display; every kernel has the older call.
         let list = self.enumerate3().or_else(|_| self.enumerate2())?;
         Ok(list
             .into_iter()
@@ -210,9 +211,9 @@ impl Dxg {
             .collect())
     }
 
-    /// The pointers in `arg` must lead to live memory of the length that it says, or be 0.
+    /// Pointers in `arg` must be 0 or lead to live memory of the length that `arg` gives.
     fn call<T: Command>(&self, arg: &mut T) -> rustix::io::Result<()> {
-        // SAFETY: `Call` hands over a struct of the layout and size that the number stands for.
+        // SAFETY: `Call` passes a struct of the layout and size that belong to the number.
         unsafe { rustix::ioctl::ioctl(&self.fd, Call(arg)) }
     }
 
@@ -260,13 +261,13 @@ unsafe impl<T: Command> Ioctl for Call<'_, T> {
         std::ptr::from_mut(self.0).cast()
     }
 
-    /// What is not negative is success: the host's own codes among it.
+    /// Every value that is not negative is a success, also Windows's own codes.
     unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> rustix::io::Result<()> {
         Ok(())
     }
 }
 
-/// Asks for the number first and then for that many.
+/// Queries the number of adapters, then their list.
 fn enumerate(call: impl Fn(&mut [AdapterInfo]) -> rustix::io::Result<u32>) -> io::Result<Vec<AdapterInfo>> {
     let count = call(&mut [])?;
     if count == 0 {
@@ -298,7 +299,7 @@ impl Adapter<'_> {
         Ok(u32::from_ne_bytes(out))
     }
 
-    /// PCI vendor and device number of what Windows drives: `(0x10de, 0x2684)`.
+    /// PCI vendor and device number of the GPU behind the adapter, such as `(0x10de, 0x2684)`.
     pub fn device_ids(&self) -> io::Result<(u32, u32)> {
         let mut out = [0; size_of::<DeviceIds>()];
         self.query(DEVICE_IDS, &mut out)?;
@@ -308,7 +309,7 @@ impl Adapter<'_> {
         ))
     }
 
-    /// The version of the driver on Windows, as its device manager shows it: `[32, 0, 15, 6636]`.
+    /// The version of the driver on Windows, as its Device Manager shows it: `[32, 0, 15, 6636]`.
     pub fn driver_version(&self) -> io::Result<[u16; 4]> {
         let mut out = [0; 8];
         self.query(KMD_DRIVER_VERSION, &mut out)?;
@@ -316,15 +317,17 @@ impl Adapter<'_> {
         Ok([48, 32, 16, 0].map(|shift| u16::try_from(packed >> shift & 0xffff).unwrap_or(0)))
     }
 
-    /// The folder of the driver as Windows names it: `C:\Windows\System32\DriverStore\FileRepository\...`.
+    /// The driver's folder as Windows names it:
+    /// `C:\Windows\System32\DriverStore\FileRepository\...`.
     ///
     /// # Errors
-    /// `EINVAL` when the host knows none, or answers with something that is no path.
+    /// `EINVAL` if Windows has none, or answers with something other than a path.
     pub fn store_path(&self) -> io::Result<String> {
         path_of(|room| self.registry(room))
     }
 
-    /// One `DRIVER_STORE_PATH` query with room for `room` more bytes: status, size and bytes of the value.
+    /// One `DRIVER_STORE_PATH` query with room for `room` more bytes. Returns status, size and
+    /// bytes of the value.
     fn registry(&self, room: u32) -> io::Result<(u32, u32, Vec<u8>)> {
         let mut data = vec![0; size_of::<QueryRegistry>() + room as usize];
         let mut put = |at: usize, value: u32| data[at..at + 4].copy_from_slice(&value.to_ne_bytes());
@@ -352,14 +355,14 @@ impl Adapter<'_> {
 impl Drop for Adapter<'_> {
     fn drop(&mut self) {
         let mut arg = CloseAdapter { handle: self.handle };
-        // The kernel closes what is left open when the device is closed.
+        // When the device is closed, the kernel closes adapters that are still open.
         let _ = self.dxg.call(&mut arg);
     }
 }
 
-/// The path that `registry` answers with: asked without room first, then with as much as it wants.
+/// Reads the path through `registry`: once for its length, once with room for it.
 fn path_of(registry: impl Fn(u32) -> io::Result<(u32, u32, Vec<u8>)>) -> io::Result<String> {
-    // The host tells the length only to one that has not enough room.
+    // Windows reports the length only if the room is too small.
     let (status, size, _) = registry(0)?;
     if status != STATUS_OVERFLOW || size == 0 || size > MAX_PATH_BYTES {
         return Err(Errno::INVAL.into());
@@ -401,9 +404,9 @@ mod tests {
         assert!(!Dxg::is(&root.resolve("etc").unwrap()));
     }
 
-    /// A device that knows nothing of these numbers says so, and nothing is made of it.
+    /// A device that has none of these commands yields an error.
     #[test]
-    fn what_does_not_speak_the_protocol_is_an_error() {
+    fn a_device_with_another_protocol_is_an_error() {
         let fd = rustix::fs::open("/dev/null", OFlags::RDONLY, rustix::fs::Mode::empty()).unwrap();
         let dxg = Dxg { fd };
         assert_eq!(dxg.adapters().unwrap_err().raw_os_error(), Some(libc::ENOTTY));
@@ -443,7 +446,7 @@ mod tests {
         }
         let utf16 = |_: u32| Ok((STATUS_SUCCESS, 6, vec![b'C', 0, b':', 0, 0, 0xd8]));
         assert!(path_of(utf16).is_err());
-        let says = |room: u32| {
+        let reports = |room: u32| {
             let status = if room == 0 {
                 STATUS_OVERFLOW
             } else {
@@ -451,11 +454,11 @@ mod tests {
             };
             Ok((status, 6, b"C\0:\0\0\0".to_vec()))
         };
-        assert_eq!(path_of(says).unwrap(), "C:");
+        assert_eq!(path_of(reports).unwrap(), "C:");
     }
 
     #[test]
-    fn a_count_that_grows_between_two_looks_is_bounded() {
+    fn a_count_that_grows_between_two_calls_is_bounded() {
         let list = enumerate(|list| {
             assert!(list.len() <= MAX_ADAPTERS as usize);
             Ok(if list.is_empty() { u32::MAX } else { 2 })

@@ -1,7 +1,7 @@
-//! One `nvoci install` or `uninstall` at a time.
+//! Lets one `nvoci install` or `uninstall` run at a time.
 //!
-//! The lock is `flock` on a file that only root can open: whoever can open a file can hold a lock on it
-//! for ever. The kernel gives it back when its holder ends, however that is.
+//! The lock is `flock` on a file that only root can open, since any process that can open a file
+//! can lock it for ever. The kernel releases the lock when its holder ends, however that happens.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,24 +15,24 @@ use rustix::io::Errno;
 use super::owned;
 use super::root::{Node, Root};
 
-/// Where root's lock is, below `/run`.
+/// The directory of root's lock, below `/run`.
 const DIR: &str = "nvoci";
 const NAME: &str = "lock";
 const MODE: u32 = 0o600;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A lock that is held; dropping it gives it back.
+/// A held lock; dropping it releases it.
 #[derive(Debug)]
 pub struct Lock {
     _fd: OwnedFd,
 }
 
 impl Lock {
-    /// Root's lock of this machine, whichever root directory is changed.
+    /// Root's lock of this machine, for changes below any root directory.
     ///
     /// # Errors
-    /// `ETIMEDOUT` when another process holds it for longer than `patience`; `EPERM` when somebody else could have made
-    /// the file; otherwise why it cannot be made.
+    /// `ETIMEDOUT` if another process holds it for longer than `patience`; `EPERM` if another user
+    /// could have made the file; otherwise the error of making it.
     pub fn of_machine(patience: Duration) -> io::Result<Self> {
         Self::of_machine_at(Path::new("/run"), patience)
     }
@@ -46,7 +46,7 @@ impl Lock {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = match rustix::fs::openat(&dir, NAME, flags, Mode::from_raw_mode(MODE)) {
                 Ok(fd) => Node::from_fd(fd)?,
-                // The package's removal takes the directory away.
+                // The package's removal deletes the directory.
                 Err(Errno::NOENT) if Instant::now() < end => continue,
                 Err(e) => return Err(e.into()),
             };
@@ -56,7 +56,7 @@ impl Lock {
                 return Err(Errno::PERM.into());
             }
             let (lock, id) = Self::wait(file, end)?;
-            // After a removal the file that is there now counts.
+            // After a removal only a lock on the new file counts.
             let there = run_dir.child(DIR).and_then(|dir| dir.child(NAME));
             if there.is_ok_and(|there| there.id() == id) {
                 return Ok(lock);
@@ -67,7 +67,8 @@ impl Lock {
         }
     }
 
-    /// A lock on a directory, for a user who changes their own files: others can hold it only where they can open it.
+    /// A lock on a directory, for users who change their own files: only those who can open it can
+    /// hold it.
     ///
     /// # Errors
     /// As [`Lock::of_machine`].
@@ -111,7 +112,7 @@ mod tests {
         assert_eq!(e.raw_os_error(), Some(libc::ETIMEDOUT));
         drop(first);
         let held = lock(run.path()).unwrap();
-        // The package's removal: whoever waits for the old file does not hold the new one.
+        // The package's removal: a waiter for the old file must not hold the new one.
         fs::remove_dir_all(run.path().join(DIR)).unwrap();
         let again = lock(run.path()).unwrap();
         drop((held, again));
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_could_hold_is_no_lock() {
+    fn a_lock_that_others_could_hold_is_refused() {
         let made = |make: &dyn Fn(&Path)| {
             let run = tempfile::tempdir().unwrap();
             fs::create_dir(run.path().join(DIR)).unwrap();

@@ -1,5 +1,6 @@
-//! What needs the kernel's newer or unsafe interfaces: in-root paths, the mount API, namespaces,
-//! cgroup devices, capabilities. The only module with `unsafe`.
+//! Access to the kernel's newer or unsafe interfaces: mounts, namespaces, device cgroups,
+//! capabilities, `/proc`. The only module of `src/` with `unsafe`. Every file of the host that is
+//! bound comes from [`source`].
 
 pub mod daemon;
 pub mod dxg;
@@ -22,7 +23,7 @@ pub use crate::budget;
 pub use device_cgroup as cgroup;
 pub use inroot::{mount, mountinfo, root};
 
-/// [`inroot::owned`], with errors that have a code.
+/// [`inroot::owned`] with errors that have a code.
 pub mod owned {
     use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Namespaces: whose mount namespace a process is in, and entering it.
+//! Mount namespaces: identify the one of a process, and enter it. Errors are the kernel's, unless a
+//! function lists others.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -17,22 +18,23 @@ pub struct MountNs {
 }
 
 impl MountNs {
-    /// The caller's own.
+    /// The caller's mount namespace.
     pub fn own() -> io::Result<Self> {
         Self::open("/proc/self/ns/mnt")
     }
 
-    /// That of the process `pid`, which must be alive before and after the look: a recycled process id
-    /// cannot name another one's namespace.
+    /// The mount namespace of the process `pid`, which must be alive before and after the lookup: a
+    /// reused number cannot name another process's namespace.
     ///
     /// # Errors
-    /// `EINVAL` for 0, 1 and negative numbers: no container's first process has them as seen from the host.
+    /// `EINVAL` for 0, 1 and negative numbers: no container's first process has them as seen from
+    /// the host.
     pub fn of(pid: i32) -> io::Result<Self> {
         let p = (pid > 1)
             .then(|| Pid::from_raw(pid))
             .flatten()
             .ok_or(Errno::INVAL)?;
-        // Linux 5.3; without it the check below still catches a process that is gone.
+        // Without pidfds (Linux 5.3) the open below fails for a process that is gone.
         let handle = match pidfd_open(p, PidfdFlags::empty()) {
             Ok(fd) => Some(fd),
             Err(Errno::NOSYS | Errno::PERM) => None,
@@ -45,7 +47,7 @@ impl MountNs {
         }
     }
 
-    /// That of the first process that `/proc` shows: the host's, where the host's `/proc` is in sight.
+    /// The namespace of process 1: the host's, if `/proc` is the host's.
     pub fn of_first_process() -> io::Result<Self> {
         Self::open("/proc/1/ns/mnt")
     }
@@ -55,24 +57,24 @@ impl MountNs {
         self.id == other.id
     }
 
-    /// Device and inode, by which the kernel tells namespaces that exist apart.
+    /// Device and inode number, which no two existing namespaces share.
     pub fn id(&self) -> (u64, u64) {
         self.id
     }
 
-    /// Moves the calling (only) thread into this namespace; its root and working directory become the
-    /// namespace's root.
+    /// Moves the calling thread, the only one, into this namespace. Its root and working directory
+    /// become the namespace's root.
     pub fn enter(&self) -> io::Result<()> {
         nix::sched::setns(self.fd.as_fd(), nix::sched::CloneFlags::CLONE_NEWNS)?;
         Ok(())
     }
 
-    /// The number of this process's, which need not be opened to be compared.
+    /// The id of this process's mount namespace, without opening it.
     pub fn own_id() -> io::Result<(u64, u64)> {
         Self::id_at("/proc/self/ns/mnt")
     }
 
-    /// The number of that of the first process in sight.
+    /// The id of process 1's mount namespace.
     pub fn id_of_first_process() -> io::Result<(u64, u64)> {
         Self::id_at("/proc/1/ns/mnt")
     }
@@ -92,11 +94,11 @@ impl MountNs {
     }
 }
 
-/// The user and group that are 0 in the user namespace of `pid`, as ids of the caller's; `None` where
-/// they are the caller's own 0.
+/// The user and group that are 0 in the user namespace of `pid`, as ids of the caller's; `None` if
+/// they are 0 there too.
 ///
 /// # Errors
-/// `EINVAL` when the namespace maps no 0.
+/// `EINVAL` if the namespace does not map 0.
 pub fn root_of(pid: i32) -> io::Result<Option<(u32, u32)>> {
     let outside = |file: &str| {
         let map = read_proc(format!("/proc/{pid}/{file}"), 64 << 10)?;
@@ -106,7 +108,7 @@ pub fn root_of(pid: i32) -> io::Result<Option<(u32, u32)>> {
     Ok((ids != (0, 0)).then_some(ids))
 }
 
-/// What id 0 is outside, by a map of lines `inside outside count` (user_namespaces(7)).
+/// The outside id of 0 in a map of lines `inside outside count` (user_namespaces(7)).
 fn map_zero(map: &str) -> Option<u32> {
     map.lines().find_map(|line| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);

@@ -1,4 +1,5 @@
-//! How much memory one test allocates: no parser believes a length field before the bytes are there.
+//! Measures a test's peak of allocated memory, to prove that no parser allocates by an unchecked
+//! length field.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -10,11 +11,11 @@ struct Counting;
 static ALLOCATOR: Counting = Counting;
 
 thread_local! {
-    /// Bytes that are allocated, and the most that were.
+    /// Bytes that are allocated now, and their maximum.
     static BYTES: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
-/// Runs `work` and returns the most bytes that this thread had allocated meanwhile, beyond those before.
+/// Runs `work` and returns the most bytes that this thread had allocated in it.
 pub(crate) fn peak(work: impl FnOnce()) -> usize {
     BYTES.set((0, 0));
     work();
@@ -23,12 +24,12 @@ pub(crate) fn peak(work: impl FnOnce()) -> usize {
 
 fn count(more: usize, less: usize) {
     let (now, most) = BYTES.get();
-    // What was allocated before the count began may be freed.
+    // Blocks from before the count may be freed in it.
     let now = (now + more).saturating_sub(less);
     BYTES.set((now, most.max(now)));
 }
 
-// SAFETY: each call is handed to the system's allocator as it is; counting allocates nothing.
+// SAFETY: each call goes to the system's allocator unchanged; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);

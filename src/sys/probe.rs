@@ -1,7 +1,9 @@
-//! Opening device nodes as a process of a container would, without executing anything of it.
+//! Opens device nodes with the rights of a container's process, and executes nothing of the
+//! container.
 //!
-//! A forked child joins the container's device cgroup, takes the user, groups and capabilities of one of its processes,
-//! and opens nodes that were found before. It ends at once: nothing stays in the cgroup, nothing is written elsewhere.
+//! A forked child joins the container's device cgroup, takes the user, groups and capabilities of
+//! one of its processes, and opens nodes that the parent found. It then ends, so nothing stays in
+//! the cgroup, and it writes nothing.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -17,19 +19,19 @@ use super::cgroup::DeviceCgroup;
 use super::procfs;
 use super::root::Node;
 
-/// A node's driver may initialise a GPU, for seconds each; longer than this is a finding.
+/// A driver may initialise a GPU for seconds when a node is opened; longer than this is a finding.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The child has become like the container's process in a millisecond, unless the container was paused meanwhile.
+/// The child has the process's rights after a millisecond, unless the container is paused.
 const LIMIT_READY: Duration = Duration::from_secs(3);
 
-/// A process may be in 65,536 groups.
+/// A process may be in 65,536 groups, which fit into this many bytes of `status`.
 const MAX_STATUS: u64 = 1 << 20;
 
-/// Whose rights a process has.
+/// The rights of a process.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
-    /// The user that the kernel checks for files, as the caller's user namespace has it.
+    /// The user for access to files, as an id of the caller's user namespace.
     pub uid: u32,
     /// The group.
     pub gid: u32,
@@ -37,15 +39,16 @@ pub struct Identity {
     pub groups: Vec<u32>,
     /// Effective capabilities, a bit each (capability.h).
     pub capabilities: u64,
-    /// In another user namespace than the caller, where capabilities say nothing about the host's nodes.
+    /// The process is in another user namespace, where capabilities grant nothing on the host's
+    /// nodes.
     pub foreign: bool,
 }
 
 impl Identity {
-    /// That of a process, by its `status` (proc(5)).
+    /// The rights of a process, from its `status` (proc(5)).
     ///
     /// # Errors
-    /// Why it cannot be read; `EINVAL` when a line is missing.
+    /// Those of reading it; `EINVAL` if a line is missing.
     pub fn of(pid: u32) -> io::Result<Self> {
         let status = procfs::read(format!("/proc/{pid}/status"), MAX_STATUS)?;
         let mut identity = parse(&status).ok_or(Errno::INVAL)?;
@@ -54,7 +57,7 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Makes the calling (only) thread as powerless as this.
+    /// Reduces the calling thread, the only one, to these rights.
     fn assume(&self) -> io::Result<()> {
         rustix::thread::set_keep_capabilities(true)?;
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
@@ -88,12 +91,14 @@ fn parse(status: &[u8]) -> Option<Identity> {
     })
 }
 
-/// How a node opened: `None` when it did, else why not. `ETIMEDOUT` for those that were not reached in time.
+/// Opens each node with the rights of process `pid`: `None` if it opened, else its error;
+/// `ETIMEDOUT` for nodes that were not reached in time.
 ///
 /// # Errors
-/// Why the child could not be made or not become like the container's process.
+/// If no child can be made, or it cannot take the process's rights.
 pub fn open_as(pid: u32, nodes: &[Node]) -> io::Result<Vec<Option<Errno>>> {
-    // An ordinary user can neither join another's cgroup nor become somebody else: their own rights count.
+    // An ordinary user can join no other cgroup and become no other user; then the user's own
+    // rights count.
     let privileged = rustix::process::geteuid().is_root();
     let stance = if privileged {
         let pid_number = i32::try_from(pid).map_err(|_| Errno::SRCH)?;
@@ -119,19 +124,20 @@ pub fn open_as(pid: u32, nodes: &[Node]) -> io::Result<Vec<Option<Errno>>> {
     Ok(found)
 }
 
-/// Opens what an `O_PATH` descriptor refers to, through the caller's own descriptors: a child has another directory of
-/// them than its parent.
+/// Opens the inode of an `O_PATH` descriptor through the child's own `/proc/self/fd`, which differs
+/// from the parent's.
 fn open(node: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let path = format!("/proc/self/fd/{}", node.as_raw_fd());
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map(drop)
 }
 
-/// What a forked child said within the limit, as numbers of errors with 0 for none: of `prepare`, then of each node as soon
-/// as it is known.
+/// The bytes that a forked child sends within the limit: error numbers, 0 for none, of `prepare`
+/// and then of each node.
 fn in_child(prepare: impl FnOnce() -> io::Result<()>, nodes: &[Node]) -> io::Result<Vec<u8>> {
     let (mut ours, mut theirs) = UnixStream::pair()?;
-    // SAFETY: the child makes system calls and allocates, which musl's fork allows; it leaves by _exit.
+    // SAFETY: the child makes system calls and allocates, which musl's fork allows; it leaves by
+    // _exit.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(io::Error::last_os_error());
@@ -141,14 +147,14 @@ fn in_child(prepare: impl FnOnce() -> io::Result<()>, nodes: &[Node]) -> io::Res
         let ready = prepare()
             .err()
             .map_or(0, |e| e.raw_os_error().unwrap_or(libc::EIO));
-        let mut say = |errno: i32| theirs.write_all(&errno.to_le_bytes()).is_ok();
-        // A parent that is gone wants no more answers.
-        let _ = say(ready)
+        let mut send = |errno: i32| theirs.write_all(&errno.to_le_bytes()).is_ok();
+        // Without a parent nobody needs the other results.
+        let _ = send(ready)
             && ready == 0
             && nodes
                 .iter()
-                .all(|n| say(open(n.as_fd()).err().map_or(0, Errno::raw_os_error)));
-        // SAFETY: ends the child without running what the parent registered for its own end.
+                .all(|n| send(open(n.as_fd()).err().map_or(0, Errno::raw_os_error)));
+        // SAFETY: ends the child without running the parent's exit handlers.
         unsafe { libc::_exit(0) }
     }
     drop(theirs);
@@ -177,7 +183,7 @@ fn in_child(prepare: impl FnOnce() -> io::Result<()>, nodes: &[Node]) -> io::Res
     Ok(answer)
 }
 
-/// Ends a child that may still be there. One that hangs in a driver cannot be waited for.
+/// Kills a child that still runs. One that hangs in a driver cannot be waited for.
 fn reap(pid: libc::pid_t) {
     let end = Instant::now() + Duration::from_secs(1);
     loop {
@@ -214,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_opens_what_it_may() {
+    fn a_child_opens_permitted_nodes() {
         let root = Root::open("/").unwrap();
         let nodes = [root.resolve("/dev/null").unwrap(), root.resolve("/dev").unwrap()];
         let answers = in_child(|| Ok(()), &nodes).unwrap();

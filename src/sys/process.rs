@@ -1,4 +1,4 @@
-//! The process itself: what it inherits and what it may do.
+//! This process's inheritance and rights: descriptors, umask, capabilities, limits.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
@@ -18,14 +18,14 @@ use rustix::thread::{
 use super::root::own_fds_are_open;
 use super::seccomp;
 
-/// Cuts the process off from what it inherited: descriptors beyond standard error are closed at exec
-/// and by us, missing standard descriptors become `/dev/null`, the working directory is `/`, no file
-/// is ever left group- or world-writable by a lax umask, and no other process of the same user may
-/// look into this one once it enters a container's namespace.
+/// Drops everything that the process inherited and a hook must not use. Closes descriptors above
+/// standard error, opens missing standard ones on `/dev/null`, and sets working directory, umask
+/// and `no_new_privs`. Clears "dumpable", so that no other process of this user may trace this one
+/// in a container's namespace.
 ///
 /// # Errors
-/// Whatever the kernel says; `EBUSY` when something of this process holds a descriptor already, which would be closed
-/// under it.
+/// Those of the kernel; `EBUSY` if this process has opened the directory of its descriptors, which
+/// would be closed.
 pub fn isolate() -> io::Result<()> {
     if own_fds_are_open() {
         return Err(Errno::BUSY.into());
@@ -46,34 +46,35 @@ fn cut_off() -> io::Result<()> {
 /// The umask that this process was started with.
 static INHERITED: OnceLock<Mode> = OnceLock::new();
 
-/// From here on what is made has the mode that is asked for, whatever the caller's umask: others must be able to read a CDI
-/// specification, and nobody else to write one. An ordinary user's own restrictions stay.
+/// Sets the umask so that files get the mode that the program gives them. Otherwise a caller's
+/// umask could make a CDI specification unreadable, or writable for others. An ordinary user's own
+/// restrictions stay.
 pub fn set_umask() {
     let ours = Mode::from_raw_mode(0o022);
     let inherited = rustix::process::umask(ours);
     if !rustix::process::geteuid().is_root() {
         rustix::process::umask(inherited | ours);
     }
-    // Only the first call sees the caller's.
+    // Only the first call sees the caller's umask.
     let _ = INHERITED.set(inherited);
 }
 
-/// Gives the caller's umask back, for a program that takes this one's place.
+/// Restores the caller's umask, for a program that replaces this one.
 pub fn restore_umask() {
     if let Some(inherited) = INHERITED.get() {
         rustix::process::umask(*inherited);
     }
 }
 
-/// Closes every descriptor but the standard ones. Nothing in this process owns one yet: this is the first thing that a hook
-/// does.
+/// Closes every descriptor but the standard ones. A hook calls it before it opens anything.
 fn close_inherited() {
     if try_close_range(3, RawFd::MAX).is_err() && close_listed().is_err() {
         close_range(3, RawFd::MAX);
     }
 }
 
-/// Closes what the process's own procfs lists: a descriptor may be above the limit, which was another when it was made.
+/// Closes the descriptors that procfs lists: one may be above the limit, if the limit was lowered
+/// after its opening.
 fn close_listed() -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
@@ -86,14 +87,14 @@ fn close_listed() -> io::Result<()> {
     }
     drop(dir);
     for fd in numbers {
-        // SAFETY: as of `close_inherited`: nothing owns it.
+        // SAFETY: as for `close_inherited`: nothing owns it.
         unsafe { libc::close(fd) };
     }
     Ok(())
 }
 
-/// Closes every descriptor but the standard ones and those of `kept`. For a process in which nothing else is owned, or
-/// ever used again by its owner.
+/// Closes every descriptor but the standard ones and `kept`. For a process that never uses or drops
+/// any other.
 pub(super) fn close_all_but(kept: &[RawFd]) {
     let mut kept = kept.to_vec();
     kept.sort_unstable();
@@ -105,13 +106,13 @@ pub(super) fn close_all_but(kept: &[RawFd]) {
     close_range(first, RawFd::MAX);
 }
 
-/// Closes descriptors, neighbours in one call.
+/// Closes descriptors, each run of adjacent numbers in one call.
 pub(crate) fn close_together(fds: Vec<OwnedFd>) {
     let mut numbers: Vec<RawFd> = fds.into_iter().map(OwnedFd::into_raw_fd).collect();
     numbers.sort_unstable();
     for run in numbers.chunk_by(|a, b| a + 1 == *b) {
         if let (Some(first), Some(last)) = (run.first(), run.last()) {
-            // Each number in between was owned by `fds`, and by nothing else.
+            // `fds` owned each number in this range, and nothing else does.
             close_range(*first, *last);
         }
     }
@@ -124,24 +125,25 @@ fn close_range(first: RawFd, last: RawFd) {
     if try_close_range(first, last).is_ok() {
         return;
     }
-    // 1024 is the soft limit that every runtime starts a hook with, and what is ours has the lowest numbers.
+    // 1024 is the soft limit with which every runtime starts a hook, and our own descriptors have
+    // the lowest numbers.
     for fd in first..=last.min(1023) {
-        // SAFETY: as the caller says, nothing uses it any more.
+        // SAFETY: the caller guarantees that nothing uses it any more.
         unsafe { libc::close(fd) };
     }
 }
 
-/// Fails before Linux 5.9, and behind a filter that does not know the call.
+/// Fails before Linux 5.9, and behind a seccomp filter that does not allow the call.
 fn try_close_range(first: RawFd, last: RawFd) -> io::Result<()> {
-    // SAFETY: as the caller says, nothing uses them any more.
+    // SAFETY: the caller guarantees that nothing uses them any more.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The capabilities that are needed once the host has been looked at: to open sources, to change the device cgroup, to
-/// enter the container. All others are given up.
+/// The capabilities for opening sources, changing the device cgroup and entering the container. The
+/// hook drops all others once it has discovered the host.
 const NEEDED: CapabilitySet = union(&[
     // setfsuid and setfsgid to the root of a container's user namespace.
     CapabilitySet::SETGID,
@@ -160,7 +162,7 @@ const NEEDED: CapabilitySet = union(&[
     CapabilitySet::SYS_PTRACE,
 ]);
 
-/// The capabilities that remain for work in the container: mounts, and a rootfs that may belong to any user.
+/// The capabilities for work in the container: mounts, and a rootfs that may belong to any user.
 const NEEDED_INSIDE: CapabilitySet = union(&[
     CapabilitySet::SYS_ADMIN,
     CapabilitySet::DAC_OVERRIDE,
@@ -168,7 +170,8 @@ const NEEDED_INSIDE: CapabilitySet = union(&[
     CapabilitySet::FOWNER,
 ]);
 
-/// What entering a mount namespace, copying a mount, becoming another user and then reading take.
+/// The capabilities of the reading child until it is confined: to enter a mount namespace, clone a
+/// mount and become another user.
 const NEEDED_TO_ENTER: CapabilitySet = union(&[
     CapabilitySet::DAC_READ_SEARCH,
     CapabilitySet::SETGID,
@@ -187,12 +190,14 @@ const fn union(each: &[CapabilitySet]) -> CapabilitySet {
     all
 }
 
-/// Drops every capability that [`NEEDED`] does not list, and the whole bounding set.
+/// Drops every capability that `NEEDED` does not list, and the whole bounding set.
 pub fn drop_capabilities() {
-    // Best effort by design: a process without these rights has nothing to drop.
+    // An error is no harm: a process that may not drop a capability does not have the right to use
+    // it.
     let _ = clear_ambient_capability_set();
     for number in 0..u64::BITS {
-        // The kernel has no capability of that number, nor of a greater one, or this process may drop none.
+        // The kernel has no capability of this number or a higher one, or the process may drop
+        // none.
         if remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)).is_err() {
             break;
         }
@@ -200,24 +205,26 @@ pub fn drop_capabilities() {
     keep(NEEDED);
 }
 
-/// Seconds after which work in a container that has not ended is given up, and the process with it: a file system of the
-/// image may never answer (FUSE, NFS), and then only a deadly signal ends the wait. An injection takes milliseconds.
+/// Seconds after which a signal ends a process that works in a container; an injection takes
+/// milliseconds. A file system of the image (FUSE, NFS) may never answer, and only a deadly signal
+/// ends such a wait.
 const DEADLINE: u32 = 30;
 
-/// The largest file that is written in a container, in bytes: a loader cache, a record.
+/// The largest file that is written in a container, in bytes: a loader cache or a record.
 const MAX_FILE: u64 = 256 << 20;
 
-/// The largest address space, in bytes: the largest cache and configuration that are read, several times over.
+/// The largest address space, in bytes: several times the largest cache and configuration that are
+/// read.
 const MAX_MEMORY: u64 = 2 << 30;
 
-/// Narrows the process to what work in the container needs, right before anything of the container is looked at: four
-/// capabilities, bounds on time, memory and files, and a filter that takes away programs, sockets, other processes and
-/// namespaces. There is no way back.
+/// Confines the process to its work in the container, before it touches anything of it: four
+/// capabilities, bounds on time, memory and files, and a filter against programs, sockets, other
+/// processes and namespaces. It cannot be undone.
 pub fn confine() {
     keep(NEEDED_INSIDE);
     end_after(DEADLINE);
-    // A file that would be too large is an error to report, not the end.
-    // SAFETY: no handler, so nothing runs at any odd moment.
+    // A file beyond the limit becomes an error instead of the process's end.
+    // SAFETY: no handler is set, so no code of ours runs in a signal.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let bounds = [
         (Resource::Core, 0),
@@ -228,14 +235,14 @@ pub fn confine() {
     for (resource, most) in bounds {
         bound(resource, most);
     }
-    // A kernel without filters has the other bounds.
-    let _ = seccomp::refuse_what_is_not_needed();
+    // A kernel without seccomp filters still has the other bounds.
+    let _ = seccomp::refuse_unneeded_calls();
 }
 
-/// Kills the process after so many seconds, whatever it waits for and whatever its code has become:
-/// SIGKILL cannot be ignored or blocked.
+/// Kills the process after so many seconds, even if hostile code runs in it: SIGKILL cannot be
+/// ignored or blocked.
 pub(super) fn kill_after(seconds: u32) {
-    // Without timers of that kind, a signal: code that may change its own signals could outlive it.
+    // A kernel without such timers sends SIGALRM, which hostile code could ignore.
     if kill_timer(seconds).is_err() {
         end_after(seconds);
     }
@@ -255,15 +262,15 @@ fn kill_timer(seconds: u32) -> io::Result<()> {
     // SAFETY: as above.
     let mut when: libc::itimerspec = unsafe { std::mem::zeroed() };
     when.it_value.tv_sec = seconds.into();
-    // SAFETY: the timer that was just made, and a live struct; the old time is not asked for.
+    // SAFETY: the timer from above and a live struct; the old time is not requested.
     match unsafe { libc::timer_settime(timer, 0, &raw const when, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Ends the process by signal after so many seconds, whatever it waits for and whoever has started it: what is ignored or
-/// blocked is inherited.
+/// Ends the process by SIGALRM after so many seconds. It resets the signal's action and mask, since
+/// both may be inherited.
 fn end_after(seconds: u32) {
     // SAFETY: the default action, no handler.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
@@ -272,11 +279,11 @@ fn end_after(seconds: u32) {
     unsafe { libc::sigemptyset(alarm.as_mut_ptr()) };
     // SAFETY: a set that was filled.
     let mut alarm = unsafe { alarm.assume_init() };
-    // SAFETY: a live set and a signal that there is.
+    // SAFETY: a live set and a valid signal number.
     unsafe { libc::sigaddset(&raw mut alarm, libc::SIGALRM) };
-    // SAFETY: a live set; the old mask is not asked for.
+    // SAFETY: a live set; the old mask is not requested.
     unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const alarm, std::ptr::null_mut()) };
-    // SAFETY: sets a timer of this process; the default action of its signal, the end, is what is wanted.
+    // SAFETY: sets a timer of this process, whose signal's default action ends it.
     unsafe { libc::alarm(seconds) };
 }
 
@@ -289,7 +296,7 @@ pub(super) fn bound(resource: Resource, most: u64) {
         };
         rustix::process::prlimit(None, resource, limit)
     };
-    // Lowering is always allowed; a seccomp profile that says otherwise is no reason to refuse.
+    // The kernel always allows lowering; a seccomp profile that refuses it is no reason to fail.
     if let Ok(before) = set(most, most) {
         let lower = [before.current, before.maximum].map(|limit| limit.map_or(most, |l| l.min(most)));
         if lower != [most, most] {
@@ -298,14 +305,13 @@ pub(super) fn bound(resource: Resource, most: u64) {
     }
 }
 
-/// Keeps what entering a mount namespace, copying a mount and becoming another user take, and
-/// [`keep_to_read`].
+/// Keeps the capabilities for entering a mount namespace, cloning a mount and becoming another
+/// user, and that of [`keep_to_read`].
 pub(super) fn keep_to_enter() {
     keep(NEEDED_TO_ENTER);
 }
 
-/// A fault of the process's own code ends it, whatever handler the runtime of the language has for
-/// that.
+/// Lets a fault (SIGSEGV, SIGBUS) end the process without Rust's handler.
 pub(super) fn end_at_faults() {
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
         // SAFETY: the default action, no handler.
@@ -313,7 +319,7 @@ pub(super) fn end_at_faults() {
     }
 }
 
-/// Keeps the one capability that reading the files of any user takes.
+/// Keeps the one capability for reading files of any user.
 pub(super) fn keep_to_read() {
     keep(CapabilitySet::DAC_READ_SEARCH);
 }
@@ -332,39 +338,42 @@ fn keep(needed: CapabilitySet) {
     }
 }
 
-/// The largest command line that is read, in bytes; the kernel's own limit on one is larger.
+/// The largest command line that is read, in bytes; the kernel's own limit is larger.
 const MAX_COMMAND_LINE: u64 = 1 << 20;
 
-/// The words that this process's parent was started with, after its name.
+/// The arguments of this process's parent, without its name.
 ///
 /// # Errors
-/// `ESRCH` when the parent is gone, or is in a process namespace that cannot be seen from here.
-pub fn parent_words() -> io::Result<Vec<OsString>> {
+/// `ESRCH` if the parent has ended or is in a process namespace that is not visible from here.
+pub fn parent_args() -> io::Result<Vec<OsString>> {
     let gone = || io::Error::from(Errno::SRCH);
     let parent = getppid().ok_or_else(gone)?;
     let mut line = Vec::new();
     std::fs::File::open(format!("/proc/{}/cmdline", parent.as_raw_nonzero()))?
         .take(MAX_COMMAND_LINE)
         .read_to_end(&mut line)?;
-    // A parent that ends leaves its children to another one: until now the number was its own.
+    // When a parent ends, its children get another one: until now the number was its own.
     if getppid() != Some(parent) {
         return Err(gone());
     }
     let words = line.split(|b| *b == 0).map(|w| OsString::from_vec(w.to_vec()));
     let mut words: Vec<OsString> = words.skip(1).collect();
-    // Each word ends in a zero, so the last one found is what follows the last zero.
+    // Each argument ends in a zero, so the last piece follows the last zero.
     words.pop();
     Ok(words)
 }
 
-/// Makes files from now on as the root of a container's user namespace: a file system of that namespace
-/// takes no inode of a user it does not know, and what stays in the image layer belongs to the container.
+/// Makes later files belong to the root of a container's user namespace. A file system of that
+/// namespace refuses an inode of a user that it does not map.
+///
+/// # Errors
+/// `EPERM` if the kernel does not take the ids.
 pub fn make_files_as(uid: u32, gid: u32) -> io::Result<()> {
-    // SAFETY: changes a number of this thread; reports nothing but the previous number.
+    // SAFETY: changes a number of this thread and reports only the previous one.
     unsafe { libc::setfsgid(gid) };
     // SAFETY: as above.
     unsafe { libc::setfsuid(uid) };
-    // Asked with a number that is none, they only tell the present one (setfsuid(2)).
+    // With an invalid number both calls return the present one (setfsuid(2)).
     // SAFETY: as above.
     let group = unsafe { libc::setfsgid(u32::MAX) };
     // SAFETY: as above.
@@ -372,7 +381,7 @@ pub fn make_files_as(uid: u32, gid: u32) -> io::Result<()> {
     if (user.cast_unsigned(), group.cast_unsigned()) != (uid, gid) {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
-    // Leaving user 0 took the file capabilities out of the effective set (capabilities(7)).
+    // Leaving user 0 removed the file capabilities from the effective set (capabilities(7)).
     let have = capabilities(None)?;
     let raised = CapabilitySets {
         effective: have.permitted,
@@ -403,7 +412,7 @@ mod tests {
             let mut pipe = [0; 2];
             // SAFETY: `pipe` has room for two descriptors.
             let made = unsafe { libc::pipe(pipe.as_mut_ptr()) };
-            // SAFETY: asks for a descriptor's flags, changes nothing.
+            // SAFETY: reads a descriptor's flags and changes nothing.
             let open = |fd: i32| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
             let before =
                 made == 0 && open(pipe[0]) && matches!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable));
@@ -427,7 +436,7 @@ mod tests {
             let _ = rustix::process::setrlimit(Resource::Nofile, raised);
             // SAFETY: makes a descriptor that no value owns.
             let high = unsafe { libc::dup2(0, 4000) } == 4000;
-            // SAFETY: asks for a descriptor's flags, changes nothing.
+            // SAFETY: reads a descriptor's flags and changes nothing.
             let open = |fd: i32| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
             high && close_listed().is_ok() && !open(4000) && open(0) && open(2)
         }));

@@ -1,8 +1,9 @@
-//! Files of `/proc` by procfs-core's parsers, one line at a time.
+//! Parses files of `/proc` with procfs-core, lists line by line.
 //!
-//! Processes choose their names, users choose the names of mount points, mapped files and cgroups. procfs-core refuses a
-//! whole list for one line that is not UTF-8 or not as it expects, so a list is parsed line by line, and bytes that are not
-//! UTF-8 become U+FFFD. procfs-core panics on some lines that no kernel writes; this module leaves them out.
+//! Processes choose their names, and users choose those of mount points, mapped files and cgroups.
+//! procfs-core refuses a whole list for one line that is not UTF-8 or malformed, so this module
+//! parses each line for itself and replaces bytes that are not UTF-8 by U+FFFD. It leaves out lines
+//! on which procfs-core panics; no kernel writes them.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -13,13 +14,14 @@ use procfs_core::process::{Limits, MMapPath, MemoryMaps, MountInfo, MountInfos, 
 use procfs_core::{CharDeviceEntry, Devices, FromBufRead, FromRead as _, Uptime};
 use rustix::io::Errno;
 
-/// The files here are shorter, so that one call reads them.
+/// Most of these files are shorter, so that one call reads them.
 const USUAL: usize = 4096;
 
-/// A whole file of `/proc`.
+/// Reads a whole file of `/proc`.
 ///
 /// # Errors
-/// `EFBIG` where it has more than `max` bytes: a path that is cut names something else. Else why it cannot be read.
+/// `EFBIG` if it has more than `max` bytes, since a cut path names another file; else those of
+/// reading it.
 pub fn read(path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(USUAL);
     let length = File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
@@ -29,8 +31,8 @@ pub fn read(path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The first `max` bytes of a file of `/proc`, for people to look at. A process that ends meanwhile leaves what was read
-/// so far.
+/// The first `max` bytes of a file of `/proc`, for display. If its process ends meanwhile, the
+/// bytes read so far.
 pub fn read_most(path: impl AsRef<Path>, max: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(USUAL);
     if let Ok(file) = File::open(path) {
@@ -39,14 +41,15 @@ pub fn read_most(path: impl AsRef<Path>, max: u64) -> Vec<u8> {
     bytes
 }
 
-/// The mounts of a namespace, `/proc/PID/mountinfo`, with the kernel's escapes (`\040`) in their paths.
+/// The mounts of a namespace in `/proc/PID/mountinfo`. The kernel's escapes (`\040`) stay in their
+/// paths.
 pub fn mounts(list: &[u8]) -> impl Iterator<Item = MountInfo> {
     lines(list).filter_map(parse::<MountInfos>).flatten()
 }
 
-/// What a process has mapped, `/proc/PID/maps`.
+/// The mappings of a process in `/proc/PID/maps`.
 pub fn mappings(list: &[u8]) -> impl Iterator<Item = MMapPath> {
-    // Linux 4.5 and later name no stacks of threads; procfs-core cuts such a name inside of a character.
+    // Kernels before 4.5 name stacks of threads; procfs-core cuts such a name inside a character.
     let is_stack = |line: &[u8]| {
         let line = String::from_utf8_lossy(line);
         let name = line.splitn(6, ' ').nth(5);
@@ -64,7 +67,7 @@ pub fn char_devices(list: &[u8]) -> impl Iterator<Item = CharDeviceEntry> {
     drivers(lines(list).take_while(|line| !line.starts_with(b"Block devices:")))
 }
 
-/// The major numbers in `/proc/devices` that have a driver, for character and block devices alike.
+/// The major numbers in `/proc/devices` that have a driver, for character and block devices.
 pub fn majors(list: &[u8]) -> impl Iterator<Item = u32> {
     drivers(lines(list)).map(|driver| driver.major)
 }
@@ -78,7 +81,8 @@ pub fn status(text: &[u8]) -> Option<Status> {
 pub fn stat(text: &[u8]) -> Option<Stat> {
     let text = String::from_utf8_lossy(text);
     let text = text.trim();
-    // procfs-core cuts before the first parenthesis and after the last one without a look at what is there.
+    // procfs-core cuts before the first parenthesis and after the last one without a check of the
+    // text there.
     let (pid, _) = text.split_once('(')?;
     let (before, after) = text.rsplit_once(')')?;
     let is_sound = pid.ends_with(' ') && before.len() > pid.len() && after.starts_with(' ');
@@ -104,7 +108,7 @@ pub fn uptime(text: &[u8]) -> Option<Uptime> {
     Uptime::from_read(text).ok()
 }
 
-/// A line by itself is parsed as a character device's.
+/// procfs-core takes a single line for a character device's.
 fn drivers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = CharDeviceEntry> {
     lines
         .filter_map(parse::<Devices>)
@@ -119,7 +123,7 @@ fn parse<T: FromBufRead>(text: &[u8]) -> Option<T> {
     T::from_buf_read(String::from_utf8_lossy(text).as_bytes()).ok()
 }
 
-/// Files as Linux 6.18 writes them.
+/// Files in the form that Linux 6.18 writes.
 #[cfg(test)]
 pub(crate) mod recorded {
     pub(crate) const STATUS: &str = "Name:\tcat\nUmask:\t0022\nState:\tR (running)\nTgid:\t1950\n\
@@ -152,7 +156,7 @@ pub(crate) mod recorded {
         Max nice priority         0                    0                    \n\
         Max realtime priority     0                    0                    \n\
         Max realtime timeout      unlimited            unlimited            us        \n";
-    /// After the name.
+    /// The fields after the name.
     pub(crate) const STAT: &str = " R 1680 1680 22553 0 -1 4194304 101 0 0 0 0 0 0 0 20 0 1 0 12345 3133440 409 \
         18446744073709551615 94519392538624 94519392558505 140735164727120 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 \
         94519392574512 94519392576128 94519911419904 140735164730067 140735164730087 140735164730087 \
@@ -202,13 +206,13 @@ mod tests {
     #[test]
     fn a_mount_point_is_one_line_whatever_its_name() {
         let line = |point: &str| format!("9 8 0:60 / {point} rw shared:1 - tmpfs tmpfs rw,size=1k\n");
-        // A line break and a blank in a name are the kernel's escapes.
+        // The kernel escapes a line break and a blank in a name.
         let list = line("/a\\0129\\0408\\0400:60\\040/\\040/usr/local/nvidia") + &line("/b");
         let points: Vec<_> = mounts(list.as_bytes()).map(|m| m.mount_point).collect();
         assert_eq!(points.len(), 2);
         assert_eq!(points[1], Path::new("/b"));
         assert!(points[0].to_str().unwrap().contains("\\012"));
-        // Bytes that are not UTF-8 take nothing but their own name away.
+        // Bytes that are not UTF-8 change only their own name.
         let list = [
             line("/c").as_bytes(),
             &b"9 8 0:60 / /\xff rw - tmpfs tmpfs rw\n"[..],
@@ -270,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_is_refused() {
+    fn a_cut_file_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "0::/abc").unwrap();
         assert_eq!(read(file.path(), 7).unwrap(), b"0::/abc");
@@ -281,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_kernel_writes() {
+    fn files_of_this_kernel_are_parsed() {
         let own = |name: &str| read(format!("/proc/self/{name}"), 4 << 20).unwrap();
         assert_eq!(stat(&own("stat")).unwrap().pid.unsigned_abs(), std::process::id());
         assert_eq!(
@@ -310,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_procfs_core_cannot_take() {
+    fn lines_on_which_procfs_core_panics_are_left_out() {
         for text in [
             "(",
             ")(",
@@ -348,7 +352,7 @@ mod tests {
             parse_all(&text);
         }
 
-        /// Pieces that the formats are made of, in any order.
+        /// Pieces of the formats in any order.
         #[test]
         fn no_pieces_make_it_panic(pieces in proptest::collection::vec(proptest::sample::select(&[
             "(", ")", " ", "\n", "\t", ":", "-", "/", "[stack:", "]", "[", "é", "\u{a0}", "0", "1", "-1", "7f00-7f01",
@@ -358,7 +362,7 @@ mod tests {
             parse_all(pieces.concat().as_bytes());
         }
 
-        /// A file that is cut anywhere, with one byte changed.
+        /// A file that is cut at any place, with one byte changed.
         #[test]
         fn no_cut_makes_it_panic(at in 0..2000_usize, put in 0..2000_usize, byte in any::<u8>()) {
             let stat = format!("1950 (cat){}", recorded::STAT);

@@ -1,4 +1,4 @@
-//! Programs that only root can have put where they are.
+//! Proves that only root can have put a program at its path.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use crate::error::{Code, Error, Result};
 
 use super::owned;
 
-/// Where the host's own programs are; never the caller's `PATH`, which `su` keeps.
+/// Directories of the host's own programs. The caller's `PATH` is not used: `su` keeps a user's.
 const DIRS: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",
@@ -15,11 +15,11 @@ const DIRS: [&str; 6] = [
     "/sbin",
     "/bin",
 ];
-/// [`DIRS`] as a `PATH` for what is started.
+/// `DIRS` as the `PATH` of programs that nvoci starts.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The absolute path of a program of which no component could have been put there, or can be replaced, now or later, by
-/// somebody other than root (or the user who runs this). What root is to execute later is written down as this type only.
+/// The path of a program that nobody but root (or the user who runs this) can have put there or can
+/// replace, in any component. Only a path of this type is written where root will execute it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Program(PathBuf);
 
@@ -27,11 +27,12 @@ impl Program {
     /// Proves the program at `path`.
     ///
     /// # Errors
-    /// [`Code::NoProgram`] when there is none, [`Code::LooseProgram`] when somebody else could replace it.
+    /// [`Code::NoProgram`] if there is none, [`Code::LooseProgram`] if another user could replace
+    /// it.
     pub fn prove(path: &Path) -> Result<Self> {
         let shown = || path.display().to_string();
         let none = |why: &str| Error::new(Code::NoProgram, shown(), why);
-        // Text that an engine's file can hold and that names one place.
+        // The text must fit into an engine's file and name one place.
         let plain = path.to_str().is_some_and(|p| !p.chars().any(char::is_control));
         if !path.is_absolute() || !plain || path.components().any(|c| c.as_os_str() == "..") {
             return Err(none("it is no plain absolute path"));
@@ -55,7 +56,7 @@ impl Program {
         Ok(Self(path.to_owned()))
     }
 
-    /// The host's program of that name. One that somebody else could replace is passed over.
+    /// The host's program of that name; a program that another user could replace is skipped.
     pub fn find(name: &str) -> Option<Self> {
         DIRS.iter()
             .find_map(|d| Self::prove(&Path::new(d).join(name)).ok())
@@ -64,7 +65,7 @@ impl Program {
     /// The program that an engine's file names: by its path, or by a name that the engine looks up.
     ///
     /// # Errors
-    /// As of [`Program::prove`].
+    /// Those of [`Program::prove`].
     pub fn named(text: &str) -> Result<Self> {
         if text.contains('/') || text.is_empty() {
             return Self::prove(Path::new(text));
@@ -80,7 +81,7 @@ impl Program {
         &self.0
     }
 
-    /// Its path as text, which it is.
+    /// Its path as text; [`Program::prove`] has checked that it is UTF-8.
     pub fn text(&self) -> String {
         self.0.display().to_string()
     }
@@ -97,8 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn what_root_would_execute_later_is_proven() {
-        // Not below a directory like /tmp, of which nothing is written down.
+    fn programs_that_root_executes_later_are_proven() {
+        // A program below `/tmp` is never registered.
         let built = std::env::current_exe().unwrap();
         let dir = tempfile::tempdir_in(built.parent().unwrap()).unwrap();
         let at = |name: &str| dir.path().join(name);

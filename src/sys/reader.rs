@@ -1,23 +1,24 @@
-//! A process that reads an image and can do nothing else.
+//! A child process that reads an image and can do nothing else.
 //!
-//! Loader caches, ELF files and version files of an image are an attacker's bytes. They are parsed in a child that has
-//! nothing to lose: its messages are bounded in size, parsed by [`parse`], and the parent takes no value of one
-//! for more than a text or the content of a file in that same image.
+//! An image's loader caches, ELF files and version files are untrusted bytes, so a child without
+//! rights parses them. The parent bounds the size of its messages, parses them with [`parse`], and
+//! uses their values only as texts or as content of files in that same image. For example, a child
+//! that a crafted ELF file has taken over can send a wrong soname.
 //!
-//! | what | in the child |
+//! | resource | in the child |
 //! |---|---|
-//! | file system | a copy of the rootfs with all its mounts, attached nowhere, read-only, without devices and programs; Landlock (Linux 5.13) lets it read there and nothing else |
+//! | file system | a clone of the rootfs with all its mounts, attached nowhere, read-only, without devices and programs; Landlock (Linux 5.13) allows reads below it only |
 //! | root directory | its own descriptor directory: no path and no `..` leads anywhere else |
-//! | user | 65534, where the caller may change its user |
+//! | user | 65534, if the caller may change its user |
 //! | capabilities | `CAP_DAC_READ_SEARCH`: a rootfs belongs to any user |
-//! | descriptors | two pipes, the copy, its own descriptor directory |
-//! | system calls | those for reading files and for memory ([`super::seccomp`]) |
+//! | descriptors | two pipes, the clone, its own descriptor directory |
+//! | system calls | those for reading files and for memory (`seccomp.rs`) |
 //! | bounds | 20 s, kept by SIGKILL; 8 s of processor time; 512 MB of memory, no byte into a file, no core |
 //!
-//! The time runs first of all, and nothing of the image is touched before all of this is in force:
-//! its file system may never answer. A kernel or an outer container that forbids one of them leaves
-//! the others. Without `openat2` (Linux 5.6) the copy is the root directory, without `open_tree`
-//! (Linux 5.2) the rootfs itself is.
+//! The timer starts first, and the child touches nothing of the image before all this is in force,
+//! since the image's file system may never answer. If a kernel or an outer container forbids one
+//! measure, the others remain. Without `openat2` (Linux 5.6) the clone is the root directory;
+//! without `open_tree` (Linux 5.2) the rootfs itself is.
 
 mod landlock;
 
@@ -39,78 +40,81 @@ use super::process::{bound, close_all_but, end_at_faults, keep_to_enter, keep_to
 use super::root::{Root, own_fds_of, proc_root, use_as_own_fds};
 use super::seccomp;
 
-/// Seconds after which a child ends itself: a file system of the image may never answer, and then only a deadly signal ends
-/// the wait. The parent could not send it, nor would the kernel at the parent's end: the child is another user.
+/// Seconds after which the child's timer kills it: a file system of the image may never answer, and
+/// only a deadly signal ends such a wait. The parent may not send it, since the child is another
+/// user.
 const PATIENCE: u32 = if cfg!(test) { 1 } else { 20 };
-/// How much longer the parent waits: a server of FUSE that has taken a request and does not answer
-/// it holds whoever asks in a wait that no signal ends.
+/// Time that the parent waits longer: a FUSE server that has taken a request and does not answer
+/// holds the caller in a wait that no signal ends.
 const GRACE: Duration = Duration::from_secs(1);
-/// Address space, in bytes: the largest cache and configuration that are read, several times over.
+/// Address space, in bytes: several times the largest cache and configuration that are read.
 const MAX_MEMORY: u64 = 512 << 20;
-/// Processor time, in seconds: more than a scan takes until it gives up by itself.
+/// Processor time, in seconds: more than a scan takes before its own budget ends it.
 const MAX_CPU: u64 = 8;
-/// A message, in bytes: the largest cache, extended.
+/// The longest message, in bytes: the largest cache with additions.
 pub const MAX_MESSAGE: usize = 32 << 20;
 /// The bytes of a message's length.
 const LENGTH: usize = 4;
-/// What a pipe holds, in bytes, so that most answers are given in one piece; the kernel's limit for everybody.
+/// Capacity of the pipe, in bytes, so that most messages fit at once; the kernel's limit for
+/// unprivileged users.
 const PIPE: usize = 1 << 20;
-/// The kernel's overflow user, `nobody` in most distributions: who owns nothing.
+/// The kernel's overflow user, `nobody` in most distributions, which owns no files.
 const NOBODY: u32 = 65534;
 
-/// The parent's side. The child ends when this is dropped, or when its time is up.
+/// The parent's side. The child ends when this is dropped or when its time is up.
 #[derive(Debug)]
 pub struct Reader {
     port: Port,
-    /// `None` when it is known to have ended, or cannot.
+    /// `None` if the child has ended, or cannot be waited for.
     child: Option<Pid>,
-    /// When its time is up.
+    /// When the child's time is up.
     limit: Instant,
 }
 
-/// One side of the conversation.
+/// One side's ends of the two pipes.
 #[derive(Debug)]
 pub struct Port {
     from: File,
-    /// `None` when nothing more is sent.
+    /// `None` if nothing more is sent.
     to: Option<File>,
-    /// Until when to wait for the other side; for ever in the child, whose time is limited.
+    /// Deadline for the other side; `None` in the child, whose own time is limited.
     until: Option<Instant>,
 }
 
 impl Reader {
-    /// Starts a child that runs `work` with its side of the conversation on the root that `open`
-    /// opens there, and ends. It has a copy of everything that the closures hold, and while it
-    /// opens the root it may mount. The process has one thread.
+    /// Starts a child that runs `work` on the root that `open` opens there, and ends. The child has
+    /// a copy of everything that the closures hold, and the right to mount while it opens the root.
+    /// The caller has one thread.
     ///
     /// # Errors
-    /// When no process can be made, or the child cannot be cut off from this process's descriptors.
+    /// If no process can be made, or the child's descriptors cannot be separated from this
+    /// process's.
     pub fn start(
         open: impl FnOnce() -> io::Result<Root>,
         work: impl FnOnce(&Root, &mut Port) -> io::Result<()>,
     ) -> io::Result<Self> {
-        let (ask_from, ask_to) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (request_from, request_to) = pipe_with(PipeFlags::CLOEXEC)?;
         let (answer_from, answer_to) = pipe_with(PipeFlags::CLOEXEC)?;
-        // Smaller pieces take a little longer.
+        // A smaller pipe works too, with more switches between the processes.
         let _ = fcntl_setpipe_size(&answer_to, PIPE);
         rustix::io::ioctl_fionbio(&answer_from, true)?;
         let proc = proc_root()?;
         let limit = Instant::now() + Duration::from_secs(PATIENCE.into());
-        // SAFETY: a hook and the commands that get here have one thread, so no lock is held by another; the child ends
-        // by `_exit` and never returns into the parent's frames.
+        // SAFETY: a hook and the commands that call this have one thread, so no lock is held by
+        // another. The child ends by `_exit` and never returns into the parent's frames.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                let narrowed = narrow(open, &proc, [ask_from, answer_to]);
+                let narrowed = narrow(open, &proc, [request_from, answer_to]);
                 let done = narrowed.and_then(|(root, mut port)| work(&root, &mut port));
                 let status = i32::from(done.is_err());
-                // SAFETY: ends the child; nothing of the parent's is run or flushed.
+                // SAFETY: ends the child without running or flushing anything of the parent's.
                 unsafe { libc::_exit(status) }
             }
             child => Ok(Self {
                 port: Port {
                     from: answer_from.into(),
-                    to: Some(ask_to.into()),
+                    to: Some(request_to.into()),
                     until: Some(limit + GRACE),
                 },
                 child: Pid::from_raw(child),
@@ -119,12 +123,12 @@ impl Reader {
         }
     }
 
-    /// The side of the conversation to send to.
+    /// The parent's ends of the pipes, to send to the child.
     pub fn port(&mut self) -> &mut Port {
         &mut self.port
     }
 
-    /// Closes the pipe to the child: nothing more will be sent.
+    /// Closes the pipe to the child; the parent sends nothing more.
     pub fn close(&mut self) {
         self.port.to = None;
     }
@@ -132,8 +136,9 @@ impl Reader {
     /// Receives a message of at most `max` bytes.
     ///
     /// # Errors
-    /// `ETIMEDOUT` when it takes too long, `EFBIG` when the child was killed for what it uses, `UnexpectedEof` when it
-    /// has ended without a message, `InvalidData` for a longer one.
+    /// `ETIMEDOUT` after the time limit, `EFBIG` if the kernel killed the child at its limit of
+    /// processor time or memory, `UnexpectedEof` if the child ended without a message,
+    /// `InvalidData` for a message that is too long.
     pub fn recv(&mut self, max: usize) -> io::Result<Vec<u8>> {
         let received = self.port.recv(max);
         match received.as_ref().map_err(io::Error::kind) {
@@ -143,19 +148,19 @@ impl Reader {
                 if is_limit && Instant::now() >= self.limit {
                     return Err(Errno::TIMEDOUT.into());
                 }
-                // Before the timer's end the kernel sends these, for what the child uses.
+                // Before the time limit only the kernel sends these: at a limit of resources.
                 if matches!(signal, Some(libc::SIGKILL | libc::SIGXCPU)) {
                     return Err(Errno::FBIG.into());
                 }
             }
-            // It has been killed, and does not end.
+            // The child has been killed and does not end.
             Err(io::ErrorKind::TimedOut) => self.child = None,
             _ => {}
         }
         received
     }
 
-    /// Waits for the child's end, which is at hand: its pipe is closed.
+    /// Waits for the child, which has closed its pipe and is about to end.
     fn end(&mut self) -> Option<WaitStatus> {
         let ended = waitpid(Some(self.child.take()?), WaitOptions::empty()).ok()??;
         Some(ended.1)
@@ -165,7 +170,7 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.close();
-        // A container's first process would inherit what its hook leaves behind, so nothing is left.
+        // A container's first process would inherit a zombie that its hook leaves behind.
         if self.child.is_some() {
             let mut rest = [0; 4096];
             let end = loop {
@@ -183,7 +188,7 @@ impl Drop for Reader {
 }
 
 impl Port {
-    /// Sends a message: its length, then what postcard makes of it, in one write.
+    /// Sends a message: its length, then postcard's bytes, in one write.
     pub fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
         let mut frame = postcard::to_extend(message, vec![0; LENGTH]).map_err(io::Error::other)?;
         let length = u32::try_from(frame.len() - LENGTH).map_err(io::Error::other)?;
@@ -207,7 +212,7 @@ impl Port {
         Ok(message)
     }
 
-    /// [`Port::recv`]; nothing when the other side has closed the pipe.
+    /// [`Port::recv`]; `None` if the other side has closed the pipe.
     ///
     /// # Errors
     /// As of [`Port::recv`].
@@ -230,7 +235,7 @@ impl Port {
         Ok(())
     }
 
-    /// Some bytes; none at the end.
+    /// Reads some bytes; 0 at the end.
     fn some(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
             match (self.from.read(out), self.until) {
@@ -253,7 +258,7 @@ impl Port {
     }
 }
 
-/// Parses a message that was received; nothing may follow it. Values borrow from `message`: a type that keeps lists must
+/// Parses a received message to its last byte. Values borrow from `message`. A type with lists must
 /// limit their length, since a list's elements may take more memory than their bytes.
 ///
 /// # Errors
@@ -269,13 +274,14 @@ fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the message is malformed or too long")
 }
 
-/// Makes this process, a child just made, what the module says, with the root that `open` opens.
+/// Confines this process, a new child, as the module describes. `open` opens its root.
 fn narrow(
     open: impl FnOnce() -> io::Result<Root>,
     proc: &OwnedFd,
     pipes: [OwnedFd; 2],
 ) -> io::Result<(Root, Port)> {
-    // 0 and 1 are the pipes; 2 is one that nothing can be written to, so that no crafted text reaches a log.
+    // 0 and 1 are the pipes. 2 is a pipe that cannot be written to, so that no crafted text reaches
+    // a log.
     let [from, to] = pipes;
     for (fd, place) in [(&from, 0), (&to, 1), (&from, 2)] {
         place_at(fd, place)?;
@@ -292,7 +298,7 @@ fn narrow(
     keep_to_enter();
     let (root, own) = jail(open, proc)?;
     close_all_but(&[root.as_fd().as_raw_fd(), own]);
-    // What the parent holds is closed under its owners here; they are never used again, and never dropped.
+    // The numbers were closed under their owners; neither may be dropped later.
     std::mem::forget((from, to));
     give_up_user();
     keep_to_read();
@@ -310,12 +316,12 @@ fn narrow(
     Ok((root, port))
 }
 
-/// Leaves nothing in sight but the tree at the root that `open` opens and the process's own
-/// descriptors. Returns the root, and the number of the descriptor of the others' directory.
+/// Leaves only the tree at `open`'s root and the process's own descriptors reachable. Returns the
+/// root, and the descriptor number of the directory of descriptors.
 fn jail(open: impl FnOnce() -> io::Result<Root>, proc: &OwnedFd) -> io::Result<(Root, RawFd)> {
     let (own, has_openat2) = own_fds_of(proc)?;
     if !has_openat2 {
-        // A copy of a mount has no parent, so no `..` leads out of the descriptor directory.
+        // A clone of a mount has no parent, so no `..` leads out of the descriptor directory.
         let own = detached(&own, OpenTreeFlags::empty()).unwrap_or(own);
         let root = open()?;
         let root = sealed_copy(root.as_fd()).map_or(root, Root::from_fd);
@@ -325,18 +331,19 @@ fn jail(open: impl FnOnce() -> io::Result<Root>, proc: &OwnedFd) -> io::Result<(
     let Ok(copy) = sealed_copy(root.as_fd()) else {
         return Ok((as_root_directory(root)?, use_as_own_fds(&own)?));
     };
-    // Nothing of the image is touched yet, as it would be by making the copy the root directory.
+    // To make the clone the root directory would touch the image, so the descriptor directory
+    // becomes it.
     let _ = rustix::process::fchdir(&own).and_then(|()| rustix::process::chroot(c"."));
     Ok((Root::of_detached(copy), use_as_own_fds(&own)?))
 }
 
-/// Makes `root` the process's root directory, where that is allowed.
+/// Makes `root` the process's root directory, if that is allowed.
 fn as_root_directory(root: Root) -> io::Result<Root> {
     let jailed = rustix::process::fchdir(&root).and_then(|()| rustix::process::chroot(c"."));
     if jailed.is_ok() { root.as_own() } else { Ok(root) }
 }
 
-/// Makes `place` another number of `fd`, kept by nothing else.
+/// Duplicates `fd` to the number `place`.
 fn place_at(fd: &OwnedFd, place: RawFd) -> io::Result<()> {
     // SAFETY: 0 to 2 are this process's standard descriptors, which no value owns.
     match unsafe { libc::dup2(fd.as_raw_fd(), place) } {
@@ -345,7 +352,8 @@ fn place_at(fd: &OwnedFd, place: RawFd) -> io::Result<()> {
     }
 }
 
-/// Becomes nobody, with the capabilities that it has. Where that is not allowed, or there is no such user, it stays who it is.
+/// Becomes nobody and keeps its capabilities. If that is not allowed or there is no such user, it
+/// keeps its user.
 fn give_up_user() {
     let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     let _ = rustix::thread::set_keep_capabilities(true);

@@ -1,11 +1,12 @@
-//! A directory for the time of one command, of which nothing stays behind.
+//! A private directory for one command, of which nothing stays behind.
 //!
-//! | who | where | after the process was killed |
+//! | caller | directory | after the process was killed |
 //! |---|---|---|
 //! | root with `CAP_SYS_ADMIN`, Linux 5.2 | a tmpfs that is attached nowhere | the kernel has freed it with its last descriptor |
 //! | everybody else | `/tmp/nvoci-doctor-XXXXXX`, mode 0700, under a lock | the next command of this user removes it |
 //!
-//! `TMPDIR` is not read: a directory that somebody else may rename in is no place for files that are looked up again.
+//! `TMPDIR` is not read: another user may rename entries of such a directory, and these files are
+//! looked up by path.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,21 +22,21 @@ use super::root::Node;
 
 const PARENT: &str = "/tmp";
 const PREFIX: &str = "nvoci-doctor-";
-/// Entries of the parent that are looked at for what a killed command left.
+/// The most entries of the parent that are searched for directories of killed commands.
 const MAX_LISTED: usize = 1 << 16;
 /// Directories of killed commands that one command removes.
 const MAX_CLEARED: usize = 64;
 
-/// The directory, gone when this is dropped.
+/// The directory, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct Directory {
     fd: OwnedFd,
-    /// Its name, where it has one.
+    /// Its path; `None` for a tmpfs that is attached nowhere.
     path: Option<PathBuf>,
 }
 
 impl Directory {
-    /// Makes one that only this user enters. `bytes` and `files` are what the kernel lets it grow to, where it can.
+    /// Makes a directory that only this user may enter. A tmpfs is limited to `bytes` and `files`.
     pub fn new(bytes: u64, files: u64) -> io::Result<Self> {
         clear(Path::new(PARENT));
         if let Ok(fd) = detached(bytes, files) {
@@ -49,7 +50,7 @@ impl Directory {
         const TRIES: usize = 16;
         for _ in 0..TRIES {
             let path = nix::unistd::mkdtemp(&parent.join(format!("{PREFIX}XXXXXX")))?;
-            // Between its making and its lock another command may have taken it for one of a killed command.
+            // Between creation and lock another command may have removed it as a killed command's.
             if let Ok(fd) = lock(&path)
                 && rustix::fs::fstat(&fd)?.st_nlink > 0
             {
@@ -69,7 +70,7 @@ impl AsFd for Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // Links in it are removed, never followed.
+            // Links in it are removed and never followed.
             let _ = std::fs::remove_dir_all(path);
         }
     }
@@ -86,13 +87,13 @@ fn detached(bytes: u64, files: u64) -> rustix::io::Result<OwnedFd> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let fd = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs)?;
-    // A sandbox's kernel may make a mount and then not look up in it.
+    // A sandbox's kernel may allow the mount and then fail lookups in it.
     rustix::fs::mkdirat(&fd, c"probe", Mode::from_raw_mode(0o700))?;
     rustix::fs::unlinkat(&fd, c"probe", AtFlags::REMOVEDIR)?;
     Ok(fd)
 }
 
-/// The directory at `path` with its lock; the lock goes with the process, however it ends.
+/// Opens and locks the directory at `path`; the kernel releases the lock when the process ends.
 fn lock(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, Mode::empty())?;
@@ -100,7 +101,7 @@ fn lock(path: &Path) -> rustix::io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Removes the directories of this user's commands that were killed: those whose lock nobody holds.
+/// Removes directories of this user's killed commands: those whose lock nobody holds.
 fn clear(parent: &Path) {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(Ok(node)) = rustix::fs::open(parent, flags, Mode::empty()).map(Node::from_fd) else {
@@ -120,7 +121,7 @@ fn clear(parent: &Path) {
                 && found.stat().st_mode & 0o7777 == 0o700
                 && found.stat().st_uid == rustix::process::geteuid().as_raw()
         });
-        // What is ours in a sticky directory, nobody else replaces.
+        // In a sticky directory nobody else can replace our entry.
         let path = parent.join(name);
         if private && let Ok(_lock) = lock(&path) {
             let _ = std::fs::remove_dir_all(&path);

@@ -1,9 +1,10 @@
-//! A filter on the process's own system calls: once the host has been looked at, and before anything of the container
-//! is, what no hook needs any more is taken away. Whoever found a way to run code in here by a crafted cache or ELF file
-//! could then neither start a program, nor reach the network, another process or the kernel's modules.
+//! Filters on this process's system calls. The hook installs one between the host's discovery and
+//! its work in the container, so that code injected by a crafted file could start no program and
+//! reach no network, process or kernel module.
 //!
-//! The filter is a list of what is refused, not of what is allowed: the C library and the allocator may change the calls
-//! they make, and a hook that a new kernel's call killed would be a container that does not start. Sources:
+//! The hook's filter lists refused calls, not allowed ones: the C library and the allocator may
+//! change their calls, and a killed hook is a container that does not start. The reading child's
+//! filter lists the allowed calls. For example, `execve` fails with `EPERM` under both. Sources:
 //! seccomp(2), linux/filter.h.
 
 use std::io;
@@ -16,7 +17,7 @@ const KEXEC_FILE_LOAD: c_long = libc::SYS_kexec_file_load;
 #[cfg(target_arch = "aarch64")]
 const KEXEC_FILE_LOAD: c_long = 294;
 
-/// What a hook that prepares a container never does again: answered with `EPERM`.
+/// Calls that a hook never makes while it prepares a container; they fail with `EPERM`.
 const REFUSED: &[c_long] = &[
     // Programs and processes.
     libc::SYS_execve,
@@ -70,9 +71,8 @@ const REFUSED: &[c_long] = &[
     libc::SYS_mknod,
 ];
 
-/// What reading files takes, and memory to understand them: all that a child which parses an image
-/// may call. No signal can be sent, ignored or blocked, and no timer changed: its time limit is
-/// one.
+/// The only calls of a child that parses an image: reading files, and memory. It can send, ignore
+/// or block no signal and change no timer, since its time limit is one.
 const READING: &[c_long] = &[
     libc::SYS_openat2,
     libc::SYS_openat,
@@ -142,23 +142,24 @@ const AT_LEAST: u16 = 0x35;
 /// `BPF_RET | BPF_K`
 const RETURN: u16 = 0x06;
 
-/// Takes the calls of [`REFUSED`] away, for good. `no_new_privs` must have been set.
+/// Refuses the calls of [`REFUSED`] until the process ends. The caller has set `no_new_privs`.
 ///
 /// # Errors
-/// `EINVAL` where the kernel has no seccomp filters.
-pub(super) fn refuse_what_is_not_needed() -> io::Result<()> {
+/// `EINVAL` if the kernel has no seccomp filters.
+pub(super) fn refuse_unneeded_calls() -> io::Result<()> {
     install(filter(REFUSED, Verdict::Refused)?)
 }
 
-/// Takes away all calls but those of [`READING`], for good. `no_new_privs` must have been set.
+/// Refuses all calls but those of [`READING`] until the process ends. The caller has set
+/// `no_new_privs`.
 ///
 /// # Errors
-/// As [`refuse_what_is_not_needed`].
+/// As [`refuse_unneeded_calls`].
 pub(super) fn allow_reading() -> io::Result<()> {
     install(filter(READING, Verdict::Allowed)?)
 }
 
-/// Takes away `calls`, as an outer container's profile may: answered with `EPERM`.
+/// Refuses `calls` with `EPERM`, as an outer container's profile may.
 #[cfg(test)]
 pub(super) fn refuse(calls: &[c_long]) -> io::Result<()> {
     install(filter(calls, Verdict::Refused)?)
@@ -169,7 +170,7 @@ fn install(mut code: Vec<sock_filter>) -> io::Result<()> {
         len: u16::try_from(code.len()).map_err(io::Error::other)?,
         filter: code.as_mut_ptr(),
     };
-    // SAFETY: `program` points to a live array of the length that it says, which the kernel copies.
+    // SAFETY: `program` points to a live array of the length in it, which the kernel copies.
     let r = unsafe {
         libc::prctl(
             libc::PR_SET_SECCOMP,
@@ -184,7 +185,7 @@ fn install(mut code: Vec<sock_filter>) -> io::Result<()> {
     }
 }
 
-/// What becomes of the calls that a filter lists; the others get the opposite.
+/// The verdict on the calls that a filter lists; the other calls get the opposite.
 #[derive(Clone, Copy)]
 enum Verdict {
     Allowed,
@@ -200,7 +201,7 @@ fn filter(calls: &[c_long], listed: Verdict) -> io::Result<Vec<sock_filter>> {
     let mut numbers: Vec<u32> = calls.iter().filter_map(|n| u32::try_from(*n).ok()).collect();
     numbers.sort_unstable();
     numbers.dedup();
-    // Where the verdict changes, from number 0 on.
+    // Numbers at which the verdict changes, from 0 on.
     let mut runs = vec![(0, others)];
     for number in numbers {
         match runs.last_mut() {
@@ -213,7 +214,7 @@ fn filter(calls: &[c_long], listed: Verdict) -> io::Result<Vec<sock_filter>> {
     runs.push((X32, refuse));
     let mut program = vec![
         step(LOAD, ARCHITECTURE),
-        // 32-bit calls have numbers of their own: none is made here.
+        // 32-bit calls have numbers of their own, and this program makes none.
         jump(EQUAL, ARCH, 1, 0),
         step(RETURN, refuse),
         step(LOAD, NUMBER),
@@ -222,11 +223,12 @@ fn filter(calls: &[c_long], listed: Verdict) -> io::Result<Vec<sock_filter>> {
     Ok(program)
 }
 
-/// Finds the verdict by halves. The kernel runs a new filter for every number that there is, to know which calls need not
-/// be asked about: one comparison after the other takes longer than all else that confines a process.
+/// Finds the verdict by binary search. The kernel runs a new filter once for every call number, to
+/// learn which calls it need not filter: a linear search takes longer than all other steps of the
+/// confinement.
 ///
 /// # Errors
-/// When a jump would be farther than an instruction can say: with more than a hundred verdicts.
+/// If a jump exceeds an instruction's range, as with more than a hundred verdicts.
 fn search(runs: &[(u32, u32)], program: &mut Vec<sock_filter>) -> io::Result<()> {
     let (lower, upper) = runs.split_at(runs.len() / 2);
     let [(first, verdict), ..] = *upper else {
@@ -252,12 +254,14 @@ fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
 }
 
 #[cfg(test)]
-/// Whether `f` holds in a process of its own: what it does to itself stays.
+/// Whether `f` holds in a child process, so that changes to the process stay there.
 pub(super) fn in_child(f: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child makes system calls and ends; nothing that another thread of the test may hold is used.
+    // SAFETY: the child makes system calls and ends; it uses nothing that another thread of the
+    // test may hold.
     match unsafe { libc::fork() } {
         0 => {
-            // A panic would unwind into the harness's thread, and the process would end with status 0.
+            // A panic would unwind into the harness's thread, and the process would end with status
+            // 0.
             let holds = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
             let code = i32::from(!holds.unwrap_or(false));
             // SAFETY: ends the child without running anything of the parent's.
@@ -284,7 +288,7 @@ mod tests {
             .flatten()
     }
 
-    /// What `program` says to a call, as the kernel would run it.
+    /// The verdict of `program` on a call, computed as the kernel would.
     fn verdict(program: &[sock_filter], arch: u32, number: u32) -> u32 {
         let (mut at, mut value) = (0, 0);
         loop {
@@ -321,16 +325,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_and_what_still_works() {
+    fn refused_calls_fail_and_needed_calls_work() {
         assert!(in_child(|| {
             rustix::thread::set_no_new_privs(true).is_ok()
-                && refuse_what_is_not_needed().is_ok()
+                && refuse_unneeded_calls().is_ok()
                 && REFUSED.iter().all(|n| answers(*n) == Some(libc::EPERM))
                 && rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).is_ok()
                 && answers(libc::SYS_openat) != Some(libc::EPERM)
                 && answers(libc::SYS_move_mount) != Some(libc::ENOSYS)
         }));
-        // Without it the same calls answer something else: the test can fail.
+        // Without the filter the same calls return other errors, so the test can fail.
         assert!(in_child(|| answers(libc::SYS_setns) == Some(libc::EBADF)));
     }
 }

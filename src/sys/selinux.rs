@@ -1,8 +1,9 @@
-//! The SELinux policy that the kernel has loaded, and what it would allow.
+//! The SELinux policy that the kernel has loaded, and the accesses it would deny.
 //!
-//! A policy allows a process (its label, such as `system_u:system_r:container_t:s0:c1,c2`) some
-//! permissions of a class (`chr_file`: `open`, `read` ...) on a file (its label). The kernel answers
-//! that question for any two labels, so a start that would be denied is known before it.
+//! A policy grants a process, by its label such as `system_u:system_r:container_t:s0:c1,c2`, some
+//! permissions of a class (`chr_file`: `open`, `read` ...) on a file, by its label. The kernel
+//! answers for any two labels, so a container that would be denied its GPU is found before its
+//! start.
 //!
 //! Sources: security/selinux/selinuxfs.c of Linux (`access`, `class/`, `booleans/`), selinux(8).
 
@@ -13,16 +14,17 @@ use rustix::fs::OFlags;
 
 use super::root::{Root, reopen};
 
-/// Where sysfs has it.
+/// selinuxfs, below the root of sysfs.
 const SELINUXFS: &str = "fs/selinux";
-/// The longest label that is passed on, in bytes. The kernel's own limit for a question is a page.
+/// The longest label that is passed on, in bytes. The kernel takes a page for a whole question.
 const MAX_LABEL: usize = 1024;
-/// The kernel's answers and numbers are shorter.
+/// Limit for a file of selinuxfs, in bytes. The kernel's answers and numbers are shorter.
 const MAX_TEXT: u64 = 256;
-/// `AVD_FLAGS_PERMISSIVE` of security/selinux/include/security.h: what is denied to this type is only logged.
+/// `AVD_FLAGS_PERMISSIVE` of security/selinux/include/security.h: the kernel only logs the denials
+/// of this process's type.
 const PERMISSIVE: u32 = 1;
 
-/// A class of the kernel's, and what a program does with files of it.
+/// A class of the kernel, and the permissions that a program needs on its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
     class: &'static str,
@@ -35,31 +37,32 @@ pub const DEVICE: Use = Use {
     permissions: &["getattr", "open", "read", "write", "ioctl", "map"],
 };
 
-/// A policy in force.
+/// A policy that the kernel enforces.
 #[derive(Debug)]
 pub struct Policy {
     fs: Root,
 }
 
 impl Policy {
-    /// That of the machine whose sysfs `sys` is; `None` where there is none, or where it only logs.
+    /// The policy of the machine whose sysfs is `sys`. `None` without SELinux, or if it only logs.
     pub fn enforcing(sys: &Root) -> Option<Self> {
         let fs = sys.subroot(SELINUXFS).ok()?;
         let enforces = fs.read_text("enforce", MAX_TEXT).ok()?.trim() == "1";
         enforces.then_some(Self { fs })
     }
 
-    /// The permissions of `wanted` that a process labelled `process` would be denied on a file labelled `file`.
+    /// The permissions of `wanted` that the policy denies a process labelled `process` on a file
+    /// labelled `file`.
     ///
     /// # Errors
-    /// `EINVAL` for a label that the policy does not know, `EACCES` where the caller may not ask.
+    /// `EINVAL` for a label that the policy does not define, `EACCES` if the caller may not query.
     pub fn denied(&self, process: &str, file: &str, wanted: Use) -> io::Result<Vec<&'static str>> {
         let class = format!("class/{}", wanted.class);
         let index = self.number(&format!("{class}/index"))?;
         let answer = self.answer(&question(process, file, index)?)?;
         let mut denied = Vec::new();
         for permission in wanted.permissions {
-            // A kernel or a policy that has no such permission denies nobody for want of it.
+            // A kernel or a policy without this permission does not check it.
             let Ok(number) = self.number(&format!("{class}/perms/{permission}")) else {
                 continue;
             };
@@ -82,7 +85,7 @@ impl Policy {
         text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
-    /// The file takes one question and holds its answer, for each descriptor.
+    /// The kernel keeps the answer with the descriptor, so each question opens the file anew.
     fn answer(&self, question: &str) -> io::Result<Answer> {
         let node = self.fs.resolve("access")?;
         let mut access = std::fs::File::from(reopen(node.as_fd(), OFlags::RDWR)?);
@@ -93,7 +96,7 @@ impl Policy {
     }
 }
 
-/// What `access` takes: both labels and the number of the class, separated by a space.
+/// The text that `access` takes: both labels and the number of the class, separated by a space.
 ///
 /// # Errors
 /// `InvalidInput` for a label that would be read as two words, or that is too long.
@@ -105,8 +108,8 @@ fn question(process: &str, file: &str, class: u32) -> io::Result<String> {
     Ok(format!("{process} {file} {class}"))
 }
 
-/// What `access` holds: allowed, decided, audited when allowed, audited when denied (all hexadecimal), a sequence
-/// number, and flags (hexadecimal).
+/// The text of `access`: permissions that are allowed, decided, audited when allowed, audited when
+/// denied (all hexadecimal), a sequence number, and flags (hexadecimal).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Answer {
     allowed: u32,
@@ -126,7 +129,7 @@ impl Answer {
         })
     }
 
-    /// Whether the permission with this number, from 1 on, is allowed.
+    /// Whether the permission with this number is allowed. The kernel counts from 1.
     fn allows(self, number: u32) -> bool {
         let bit = number.checked_sub(1).and_then(|n| 1_u32.checked_shl(n));
         self.flags & PERMISSIVE != 0 || bit.is_none_or(|bit| self.allowed & bit != 0)
@@ -153,8 +156,8 @@ mod tests {
 
     #[test]
     fn a_question_is_three_words() {
-        let asked = question("u:r:t:s0:c1,c2", "u:object_r:d:s0", 7).unwrap();
-        assert_eq!(asked, "u:r:t:s0:c1,c2 u:object_r:d:s0 7");
+        let text = question("u:r:t:s0:c1,c2", "u:object_r:d:s0", 7).unwrap();
+        assert_eq!(text, "u:r:t:s0:c1,c2 u:object_r:d:s0 7");
         for label in ["", "a b", "a\nb", "a\0", "\u{e4}", &"x".repeat(MAX_LABEL + 1)] {
             assert!(question(label, "a", 1).is_err(), "{label:?}");
             assert!(question("a", label, 1).is_err(), "{label:?}");

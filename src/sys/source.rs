@@ -1,16 +1,17 @@
-//! What may be bound into a container, or named in a specification: [`Source`].
+//! [`Source`]: a file of the host that may be bound into a container or named in a specification.
 //!
-//! A host path is a source only when nobody but root can have chosen the inode that it leads to. [`Walk`] is
-//! the only constructor. It goes from the root directory component by component:
+//! A path is a source only if nobody but root can have chosen the inode that it leads to. [`Walk`]
+//! is the only constructor. It goes from the root directory component by component:
 //!
-//! - Every directory belongs to root, and neither group nor others may write to it. In a directory with the sticky
-//!   bit (`/tmp`) an entry counts only if it is root's and no link.
+//! - Every directory belongs to root, and neither group nor others may write to it. In a directory
+//!   with the sticky bit (`/tmp`) an entry counts only if it belongs to root and is not a link.
 //! - A symbolic link on the way belongs to root and is in a directory that only root can write to.
-//! - The inode has the type, owner and mode that [`Use::rule`] asks for.
+//! - The inode has the type, owner and mode that `Use::rule` requires.
 //!
-//! Each directory is proved once. Where it and all that it is in are root's alone, nobody else can change what its path
-//! leads to, so nothing of it is held open: a directory costs one call, a link two, a file one and those that take it. In
-//! any other directory (`/tmp`, a daemon's, the Nix store) each step is by descriptor.
+//! For example, `/usr/lib/libcuda.so.1` takes one call for each new directory, two for the link and
+//! one for its target. Each directory is proved once. If root alone can change a directory and all
+//! above it, no other user can change its path's meaning, so nothing is held open. In any other
+//! directory (`/tmp`, a daemon's, the Nix store) each step is by descriptor.
 
 mod sockets;
 mod special;
@@ -43,7 +44,7 @@ pub use uses::Use;
 pub struct Source {
     stat: Stat,
     path: PathBuf,
-    /// The root of the walk, on the host.
+    /// The walk's root directory on the host.
     root: PathBuf,
     lasting: bool,
 }
@@ -59,11 +60,12 @@ impl Source {
         &self.path
     }
 
-    /// The path for a file that is read later, by others, and by name.
+    /// The path, for a consumer that opens it later by name.
     ///
     /// # Errors
-    /// [`Code::UnsafeOwner`] where somebody other than root can put something else there by then: below a directory with
-    /// the sticky bit, whose entries go, and below a daemon's own directory. The root of the walk may be in such a directory.
+    /// [`Code::UnsafeOwner`] if a user other than root can replace the file by then: below a
+    /// directory with the sticky bit, whose entries may be removed, or below a daemon's own
+    /// directory. The walk's root may be in such a directory.
     pub fn lasting(&self) -> Result<&Path> {
         let root_lasts = || {
             self.root == Path::new("/") || owned::find_lasting(&self.root).is_ok_and(|root| root.is_some())
@@ -71,66 +73,69 @@ impl Source {
         if self.lasting && root_lasts() {
             return Ok(&self.path);
         }
-        let why = "a user other than root can put a link there later, and a static specification is followed by name";
+        let why = "a user other than root can make a link there later, and a static specification is opened by name";
         Err(
             Error::new(Code::UnsafeOwner, self.path.display().to_string(), why)
-                .fix("use a specification without --static: its hook binds what it has checked"),
+                .fix("use a specification without --static: its hook binds the file that it has checked"),
         )
     }
 }
 
-/// A directory that is proved.
+/// A proved directory.
 #[derive(Debug)]
 struct Dir {
-    /// From the root of the walk, links resolved.
+    /// From the walk's root, links resolved.
     path: PathBuf,
     /// Device and inode number.
     id: (u64, u64),
     parent: Option<Rc<Self>>,
-    /// Whether no other user can put an entry there; else it is world-writable with the sticky bit, or a configured user's.
+    /// Whether root alone can put an entry there. Otherwise it is sticky and world-writable, or a
+    /// configured user's.
     firm: bool,
-    /// [`Dir::firm`], and so are all that it is in.
+    /// Whether this directory and all above it are [`Dir::firm`] and keep their entries.
     lasting: bool,
-    /// The directory itself. `None`: root alone can change what its path leads to, and what is in it, so the path is as good.
+    /// The descriptor, unless root alone can change the meaning of its path and its entries.
     held: Option<Node>,
 }
 
-/// An entry of a proved directory that is no directory. Held where the directory is.
+/// An entry of a proved directory that is not a directory itself. Held if the directory is.
 #[derive(Debug)]
 struct Entry {
     stat: Stat,
     held: Option<Node>,
 }
 
-/// Opens or clones what was proved and returns its attributes, if it does anything; the code is for the error.
+/// Opens or clones the proved inode and returns its attributes, or `None` if it does nothing. The
+/// code is for errors.
 struct Take<'t>(Code, &'t mut dyn FnMut(HostPlace<'_>) -> io::Result<Option<Stat>>);
 
-/// Where a path leads.
+/// The target of a path.
 enum Place {
     Dir(Rc<Dir>),
-    /// Anything else, in this directory.
+    /// Any other type, in this directory.
     Other(Rc<Dir>, Box<Entry>, PathBuf),
 }
 
-/// What is proved below one root directory, by path. What is in a directory that is not held is kept too.
+/// The proofs below one root directory, by path. Entries of directories that are not held are kept
+/// too.
 #[derive(Debug, Default)]
 pub struct Proved {
     /// Directories by the paths that led to them.
     dirs: Vec<(PathBuf, Rc<Dir>)>,
-    /// Targets of links that root made.
+    /// Targets of root's links.
     links: BTreeMap<OsString, PathBuf>,
     /// Attributes of other entries.
     others: BTreeMap<OsString, Stat>,
 }
 
-/// Finds sources below one root directory, and keeps what it has proved.
+/// Finds sources below one root directory, and caches its proofs.
 #[derive(Debug)]
 pub struct Walk<'r> {
     root: &'r Root,
-    /// Where the root is on the host.
+    /// The root's path on the host.
     at: PathBuf,
     proved: Rc<RefCell<Proved>>,
-    /// A user who counts as root does, by the configuration.
+    /// A user whom the configuration trusts like root.
     also: Option<u32>,
 }
 
@@ -140,7 +145,7 @@ impl<'r> Walk<'r> {
         Self::with(root, at, Rc::default())
     }
 
-    /// A walk that takes up what an earlier one of the same root and process has proved.
+    /// A walk that continues with the proofs of an earlier one of the same root and process.
     pub fn with(root: &'r Root, at: &Path, proved: Rc<RefCell<Proved>>) -> Self {
         Self {
             root,
@@ -153,16 +158,16 @@ impl<'r> Walk<'r> {
     /// Finds `path`, absolute from the root, and proves that it may be bound for `wanted`.
     ///
     /// # Errors
-    /// [`Code::NoLibraries`] when it is missing, [`Code::UnsafePath`] when it is of another type, and
-    /// [`Code::UnsafeOwner`], naming the component that somebody other than root could have put there.
+    /// [`Code::NoLibraries`] if it is missing, [`Code::UnsafePath`] if it has another type, and
+    /// [`Code::UnsafeOwner`] with the component that a user other than root could have put there.
     pub fn find(&self, path: &Path, wanted: Use) -> Result<Source> {
         self.located(path, wanted, Take(Code::System, &mut |_| Ok(None)))
     }
 
-    /// [`Walk::find`], and the file's content of at most `max` bytes.
+    /// Finds `path` as [`Walk::find`] does and reads at most `max` bytes of it.
     ///
     /// # Errors
-    /// As of [`Walk::find`]; [`Code::File`] when it cannot be read.
+    /// As of [`Walk::find`]; [`Code::File`] if it cannot be read.
     pub fn read(&self, path: &Path, max: u64) -> Result<Vec<u8>> {
         let mut content = Vec::new();
         let mut read = |at: HostPlace<'_>| {
@@ -181,10 +186,10 @@ impl<'r> Walk<'r> {
         Ok(content)
     }
 
-    /// [`Walk::find`], and a detached bind mount of it.
+    /// Finds `path` as [`Walk::find`] does and clones it as a detached bind mount.
     ///
     /// # Errors
-    /// As of [`Walk::find`]; [`Code::Mount`] when it cannot be cloned.
+    /// As of [`Walk::find`]; [`Code::Mount`] if it cannot be cloned.
     pub fn bind(&self, path: &Path, wanted: Use) -> Result<(Source, Detached)> {
         let mut mount = None;
         let mut clone = |at: HostPlace<'_>| {
@@ -199,12 +204,12 @@ impl<'r> Walk<'r> {
         }
     }
 
-    /// Proves `path`, then `take`s what is there, which returns the attributes of what it took: those are checked.
+    /// Proves `path`, calls `take` on the inode, and checks the attributes that `take` returns.
     fn located(&self, path: &Path, wanted: Use, take: Take<'_>) -> Result<Source> {
         match wanted {
             Use::Device(number) => self.device(path, number, take),
             Use::Pipes(Some(user)) => {
-                // What is proved with the help of a user is no proof for anything else.
+                // A proof that trusts this user must not serve other uses.
                 let walk = Self {
                     also: Some(user),
                     ..Self::new(self.root, &self.at)
@@ -233,7 +238,8 @@ impl<'r> Walk<'r> {
                 self.taken(HostPlace::Node(&node), node.stat(), &dir.path, dir.lasting, take)
             }
             Place::Other(dir, mut entry, real) => {
-                // A file that a site names may be a user's in root's directory; the driver's are not.
+                // A site may name a mount point, which could be a user's FUSE; the driver's files
+                // are none.
                 if wanted == Use::Site && entry.stat.st_dev != dir.id.0 && entry.held.is_none() {
                     *entry = self.held_file(&dir, &real)?;
                 }
@@ -245,7 +251,7 @@ impl<'r> Walk<'r> {
                     None => HostPlace::Path(self.root.as_fd(), below),
                 };
                 let source = self.taken(at, &entry.stat, &real, dir.lasting, take)?;
-                // Of a path, what was opened last counts.
+                // `take` opened the path again, so its attributes are the ones that count.
                 self.check(&dir, &source.stat, &real)?;
                 self.check_type(&real, &source.stat, &rule)?;
                 Ok(source)
@@ -253,8 +259,8 @@ impl<'r> Walk<'r> {
         }
     }
 
-    /// A FUSE that a user mounted on a directory of his says what it likes of owners and modes, and may never answer. So this
-    /// asks the kernel alone.
+    /// Refuses a FUSE mount on an entry. A user's FUSE server reports any owner and mode and may
+    /// never answer, so only the kernel is queried.
     fn check_mount(&self, dir: BorrowedFd<'_>, entry: BorrowedFd<'_>, real: &Path) -> Result<()> {
         let id = |fd: BorrowedFd<'_>| mount_id(fd).context(Code::System, || self.shown(real));
         let on = id(entry)?;
@@ -266,7 +272,8 @@ impl<'r> Walk<'r> {
             .fix("unmount it"))
     }
 
-    /// A user may have mounted a FUSE on what is the user's in a directory of root's: a home directory.
+    /// Refuses a user's FUSE mount on that user's entry in root's directory, such as a home
+    /// directory.
     fn check_crossing(&self, dir: &Dir, entry: &Node, real: &Path) -> Result<()> {
         if entry.id().0 == dir.id.0 || !owned::is_users_fuse(entry) {
             return Ok(());
@@ -357,10 +364,11 @@ impl<'r> Walk<'r> {
         let stat = rustix::fs::fstat(self.root).map_err(io::Error::from);
         let stat = stat.context(Code::System, || shown(&self.at))?;
         if self.at != Path::new("/") {
-            // The way to the root is the administrator's, and nobody else may have made any of it.
+            // The administrator chose the path to the root, but no other user may have made any of
+            // it.
             let found = owned::find(&self.at)?;
             if found.is_none_or(|found| found.id() != (stat.st_dev, stat.st_ino)) {
-                let why = "it was replaced while it was looked at".to_owned();
+                let why = "it was replaced during the check".to_owned();
                 return Err(Error::new(Code::UnsafeOwner, shown(&self.at), why));
             }
         }
@@ -368,7 +376,7 @@ impl<'r> Walk<'r> {
         self.proved(stat, None, PathBuf::from("/"), None, &open)
     }
 
-    /// Follows `path`, each directory of which is proved once.
+    /// Follows `path`, and proves each directory once.
     fn follow(&self, path: &Path, links: &mut usize) -> Result<Place> {
         let Ok((at, name)) = super::root::split(path) else {
             // `/`, or a path that ends in `..`.
@@ -432,7 +440,7 @@ impl<'r> Walk<'r> {
         self.link(dir, &real, &target, links)
     }
 
-    /// A step in a directory where root alone can change anything: nothing is opened.
+    /// A step in a directory that root alone can change: nothing is opened.
     fn step_by_path(&self, dir: Rc<Dir>, real: PathBuf, links: &mut usize) -> Result<Place> {
         if let Some(target) = self.known_link(&real) {
             return self.link(dir, &real, &target, links);
@@ -494,7 +502,7 @@ impl<'r> Walk<'r> {
         Node::from_fd(entry).map_err(missing)
     }
 
-    /// A file itself, where its device number may be that of a mount on it.
+    /// Opens a file whose device number may be that of a mount on it.
     fn held_file(&self, dir: &Dir, real: &Path) -> Result<Entry> {
         let node = open_at(self.root.as_fd(), below(real)).map_err(|e| self.missing(real, &e))?;
         self.check_crossing(dir, &node, real)?;
@@ -504,7 +512,7 @@ impl<'r> Walk<'r> {
         })
     }
 
-    /// The directory itself.
+    /// Opens a proved directory.
     fn open_dir(&self, dir: &Dir) -> Result<Node> {
         let opened = match &dir.held {
             Some(node) => node.try_clone(),
@@ -516,15 +524,16 @@ impl<'r> Walk<'r> {
         Ok(opened)
     }
 
-    /// What was proved by its attributes is what was opened.
+    /// Checks that the opened inode is the one whose attributes were proved.
     fn check_same(&self, path: &Path, opened: &Node, id: (u64, u64)) -> Result<()> {
         if opened.id() == id {
             return Ok(());
         }
-        Err(self.refused(path, "it was replaced while it was looked at".to_owned()))
+        Err(self.refused(path, "it was replaced during the check".to_owned()))
     }
 
-    /// Proves a directory by its attributes. `open` is called where it must be held and `held` is not it already.
+    /// Proves a directory by its attributes. It calls `open` if the directory must be held and
+    /// `held` is not it.
     fn proved(
         &self,
         stat: Stat,
@@ -542,14 +551,16 @@ impl<'r> Walk<'r> {
         if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
             return Err(self.writable(&path, &stat));
         }
-        // With the sticky bit, what root put there stays, and a group of root's choice (Nix's builders) is not everybody.
+        // The sticky bit keeps root's entries; a group that root chose (Nix's builders) is not
+        // everybody.
         let firm = mode & 0o002 == 0 && owned::trusted_users().contains(&stat.st_uid);
-        // Whoever has no name in this user namespace, and a group of root's choice, may change what a path leads to.
+        // A user without a name in this user namespace, or such a group, may change a path's
+        // meaning.
         let by_path = firm
             && mode & OTHERS_WRITE == 0
             && known_users().contains(&stat.st_uid)
             && parent.as_ref().is_none_or(|parent| parent.held.is_none());
-        // A directory has the device number of its file system.
+        // A directory on another file system has another device number.
         let crossed = parent.as_ref().filter(|parent| parent.id.0 != stat.st_dev);
         let held = match held {
             _ if by_path && crossed.is_none() => None,
@@ -574,7 +585,7 @@ impl<'r> Walk<'r> {
         }))
     }
 
-    /// The owner and the mode of what is no directory.
+    /// Checks owner and mode of an entry that is not a directory.
     fn check(&self, dir: &Dir, stat: &Stat, real: &Path) -> Result<()> {
         self.check_user(dir, stat.st_uid, real)?;
         if stat.st_mode & OTHERS_WRITE != 0 {
@@ -583,7 +594,8 @@ impl<'r> Walk<'r> {
         Ok(())
     }
 
-    /// The overflow user may be anybody: that is no proof where anybody can put an entry.
+    /// The overflow user may be any user, so it proves nothing in a directory where everybody can
+    /// make entries.
     fn check_user(&self, dir: &Dir, user: u32, real: &Path) -> Result<()> {
         let known = if dir.firm {
             owned::trusted_users()
@@ -653,7 +665,7 @@ impl<'r> Walk<'r> {
     }
 }
 
-/// The type of the file system of a mount, as `/proc/self/mountinfo` has it.
+/// The file system type of a mount, from `/proc/self/mountinfo`.
 fn kind_of_mount(id: u64) -> Option<String> {
     let mounts = Root::open("/proc")
         .ok()?
@@ -670,12 +682,12 @@ fn known_users() -> &'static [u32] {
     known.get(..2).unwrap_or(known)
 }
 
-/// A path from the root as a path from its descriptor.
+/// A path from the root as a path relative to its descriptor.
 fn below(real: &Path) -> &Path {
     real.strip_prefix("/").unwrap_or(real)
 }
 
-/// What is at a path in directories that root alone can change; a link at its end is not followed.
+/// Opens an entry of directories that root alone can change; a link at the end is not followed.
 fn open_at(root: BorrowedFd<'_>, path: &Path) -> io::Result<Node> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Node::from_fd(rustix::fs::openat(root, path, flags, Mode::empty())?)
@@ -757,7 +769,7 @@ mod tests {
             Ok(Path::new("/").join(found.path().strip_prefix(self.0.path()).unwrap()))
         }
 
-        /// What is refused, and why.
+        /// Checks that the source is refused for this reason.
         fn refused(&self, path: &str, wanted: Use, why: &str) {
             let e = self.find(path, wanted).unwrap_err();
             assert!(e.to_string().contains(why), "{e}");
@@ -765,13 +777,13 @@ mod tests {
 
         fn lasting(&self, path: &str, wanted: Use) -> Result<()> {
             let root = Root::open(self.0.path()).unwrap();
-            // As if it were the host's root: this one's directory is in `/tmp`.
+            // Treats the test's root as the host's, whose directory is in `/tmp`.
             let walk = Walk::new(&root, Path::new("/"));
             walk.find(Path::new(path), wanted)?.lasting().map(drop)
         }
     }
 
-    /// Tests that give files away need root.
+    /// Tests that change a file's owner need root.
     fn is_root() -> bool {
         rustix::process::geteuid().is_root()
     }
@@ -834,7 +846,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_sticky_directory_only_what_is_roots_and_no_link() {
+    fn a_sticky_directory_gives_only_roots_own_files() {
         if !is_root() {
             return;
         }
@@ -849,7 +861,7 @@ mod tests {
         assert!(t.lasting("/tmp/d/file", Use::File).is_err());
         t.give("tmp/d")
             .refused("/tmp/d/file", Use::File, "belongs to user");
-        // Nix's store: root's, and its builders' group may add to it.
+        // Nix's store belongs to root, and its builders' group may add entries.
         t.file("nix/store/a/libcuda.so.1")
             .link("a", "nix/store/b")
             .mode("nix/store", 0o1775);
@@ -857,7 +869,7 @@ mod tests {
         t.lasting("/nix/store/b/libcuda.so.1", Use::File).unwrap();
         t.mode("nix/store", 0o775)
             .refused("/nix/store/b/libcuda.so.1", Use::File, "lets others write");
-        // The way to the driver root is proved as well.
+        // The path to the driver root is proved too.
         let t = Tree::new();
         t.file("u/root/usr/lib/libcuda.so.1").give("u");
         let root = Root::open(t.at("u/root")).unwrap();
@@ -866,7 +878,7 @@ mod tests {
             .find(Path::new("/usr/lib/libcuda.so.1"), Use::File)
             .unwrap_err();
         assert_eq!(e.code(), Code::UnsafeOwner);
-        // In `/tmp` it may be anybody's by the time that a specification is read.
+        // In `/tmp` another user may own the path by the time a specification is read.
         let t = Tree::new();
         t.file("tmp/root/usr/lib/libcuda.so.1").mode("tmp", 0o1777);
         let root = Root::open(t.at("tmp/root")).unwrap();
@@ -876,7 +888,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_bound_is_what_was_proved() {
+    fn the_bound_inode_is_the_proved_one() {
         if !is_root() {
             return;
         }
@@ -909,7 +921,7 @@ mod tests {
         let t = tree();
         assert_eq!(found(&t).unwrap(), Path::new("/run/d/socket"));
         t.lasting("/run/d/socket", Use::Socket).unwrap();
-        // The daemon's user, as nvidia-persistenced has one.
+        // The daemon's own user, as nvidia-persistenced has one.
         t.give("run/d")
             .refused("/run/d/socket", Use::Socket, "its directory to user");
         found(t.give("run/d/socket")).unwrap();
@@ -949,7 +961,7 @@ mod tests {
         t.find("/tmp/mps", pipes).unwrap();
         assert!(t.lasting("/tmp/mps", pipes).is_err());
         t.refused("/tmp/link", pipes, "found a symbolic link");
-        // As root's own daemon makes it.
+        // The mode with which root's own daemon makes it.
         t.mode("tmp/mps", 0o777).refused("/tmp/mps", pipes, "chmod 0755");
         t.mode("tmp/mps", 0o1777)
             .refused("/tmp/mps", pipes, "lets others write");
@@ -971,7 +983,7 @@ mod tests {
             Use::Pipes(Some(USER)),
             "symbolic link in a directory",
         );
-        // What a user is trusted with is the pipes alone, and proves nothing for other files.
+        // The configured user is trusted with the pipes only.
         let root = Root::open(t.0.path()).unwrap();
         let walk = Walk::new(&root, t.0.path());
         walk.find(Path::new("/home/u/mps"), Use::Pipes(Some(USER)))

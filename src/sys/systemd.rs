@@ -1,18 +1,18 @@
-//! systemd as keeper of a container's device rules.
+//! Updates the device rules that systemd keeps for a container.
 //!
-//! An engine with the systemd cgroup driver makes a scope unit for each container and tells systemd the
-//! device rules. What a hook then adds in the cgroup itself systemd does not know, and `daemon-reload`
-//! takes it away again. So the hook tells systemd too, as `systemctl set-property --runtime` does: by
-//! D-Bus calls on systemd's own socket. systemd keeps the property in the unit's files below
-//! `/run/systemd/transient`, and removes them with the unit.
+//! An engine with the systemd cgroup driver makes a scope unit for each container and gives systemd
+//! the device rules. systemd does not see a hook's change to the cgroup, and `daemon-reload` undoes
+//! it. So the hook also sets the unit's property, as `systemctl set-property --runtime` does: by
+//! D-Bus calls on systemd's own socket. systemd keeps it below `/run/systemd/transient` until the
+//! unit ends.
 //!
-//! The unit is the one that the container's cgroup lies in, never one that a definition names
-//! (`linux.cgroupsPath` is only text where the runtime does not use systemd): the control group that
-//! systemd has for it must hold nothing but the container's cgroup. crun's `container` below a scope is told of by its scope: systemd's rules
-//! are there and hold for what is below, and nobody else is in it.
+//! The unit is found by the container's cgroup, never by the definition (`linux.cgroupsPath` is
+//! only text if the runtime does not use systemd). The unit's control group must hold nothing but
+//! the container's cgroup. crun's `container` cgroup is below its scope, whose rules hold for it
+//! too.
 //!
-//! The wire format is D-Bus' (dbus.freedesktop.org/doc/dbus-specification.html), little-endian; the calls are
-//! of `org.freedesktop.systemd1`(5). Both work the same from systemd 230 on.
+//! The wire format is little-endian D-Bus (dbus.freedesktop.org/doc/dbus-specification.html); the
+//! calls are those of `org.freedesktop.systemd1`(5), unchanged since systemd 230.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -21,19 +21,20 @@ use std::time::Duration;
 use super::root::DeviceNumber;
 use rustix::io::Errno;
 
-/// systemd's private socket: no bus daemon is in between, and only root may connect.
+/// systemd's private socket: no bus daemon is involved, and only root may connect.
 const SOCKET: &str = "/run/systemd/private";
 
-/// A container's start waits for systemd no longer than this.
+/// The longest time that a container's start waits for one answer of systemd.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Replies are some hundred bytes; more is not read.
+/// The longest message that is read, in bytes; replies have some hundred.
 const MAX_MESSAGE: usize = 64 * 1024;
-/// Signals before a reply.
+/// The most signals that are skipped before a reply.
 const MAX_SIGNALS: usize = 64;
 
-/// The scope in which a cgroup lies: the first part of its path that is no slice, as systemd lays units out. What is
-/// below another cgroup has been named by whoever made it, and a unit of a user's manager is none of the system's.
+/// The scope of a cgroup: the first component of its path that is not a slice. A component below
+/// another cgroup has a name that its maker chose, and a unit of a user's manager is not the
+/// system's.
 pub fn scope_of(cgroup: &str) -> Option<&str> {
     let mut parts = cgroup.split('/').filter(|part| !part.is_empty());
     parts
@@ -41,45 +42,47 @@ pub fn scope_of(cgroup: &str) -> Option<&str> {
         .filter(|part| part.ends_with(".scope"))
 }
 
-/// What [`allow_devices`] did.
+/// Result of [`allow_devices`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Told {
+pub enum AllowOutcome {
     /// systemd keeps the devices allowed.
     Kept,
-    /// systemd has no such unit, or one that is not to be changed.
+    /// systemd has no such unit, or the unit is not the container's own.
     NotItsOwn,
     /// The unit allows every device; a rule would restrict it.
     Unrestricted,
 }
 
-/// Makes the scope `unit` keep the character devices `devices` readable and writable. `is_own` is given the
-/// control group that systemd has for the unit, and decides whether it may be changed.
+/// Makes the scope `unit` keep the character devices `devices` readable and writable. `is_own`
+/// receives the unit's control group and decides whether it may be changed.
 ///
 /// # Errors
-/// `ENOENT` or `ECONNREFUSED` where systemd does not run or its socket is out of sight, `ETIMEDOUT` when it
-/// does not answer, `EPERM` when it refuses; those of `is_own`.
+/// `ENOENT` or `ECONNREFUSED` if systemd does not run or its socket is not visible, `ETIMEDOUT` if
+/// it does not answer, `EPERM` if it refuses; those of `is_own`.
 pub fn allow_devices(
     unit: &str,
     devices: &[DeviceNumber],
     is_own: impl FnOnce(&str) -> io::Result<bool>,
-) -> io::Result<Told> {
+) -> io::Result<AllowOutcome> {
     const SCOPE: &str = "org.freedesktop.systemd1.Scope";
     let mut bus = Bus::connect()?;
     let path = object(unit);
     // Empty for a unit that systemd has not started.
     let control_group = bus.get_text(&path, SCOPE, "ControlGroup")?;
     if control_group.is_empty() || !is_own(&control_group)? {
-        return Ok(Told::NotItsOwn);
+        return Ok(AllowOutcome::NotItsOwn);
     }
-    // With a policy of `auto` all devices are allowed as long as none is listed: a privileged container's.
+    // A policy of `auto` allows all devices as long as none is listed, as for a privileged
+    // container.
     if bus.get_text(&path, SCOPE, "DevicePolicy")? == "auto" {
-        return Ok(Told::Unrestricted);
+        return Ok(AllowOutcome::Unrestricted);
     }
     bus.set_device_allow(unit, devices)?;
-    Ok(Told::Kept)
+    Ok(AllowOutcome::Kept)
 }
 
-/// The object path of a unit: every byte that is no letter or digit as `_` and two hexadecimal digits.
+/// The object path of a unit: every byte that is not a letter or digit becomes `_` and two
+/// hexadecimal digits.
 fn object(unit: &str) -> String {
     use std::fmt::Write as _;
     let mut path = String::from("/org/freedesktop/systemd1/unit/");
@@ -104,11 +107,12 @@ impl Bus {
         let mut stream = UnixStream::connect(SOCKET)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        // The user id in decimal digits, each as the hexadecimal number of its character: 0x30 to 0x39.
+        // The user id in decimal digits, each as the hexadecimal number of its character: 0x30 to
+        // 0x39.
         let uid = rustix::process::geteuid().as_raw().to_string();
         let hex: String = uid.chars().flat_map(|digit| ['3', digit]).collect();
         stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
-        // One line, and nothing more before `BEGIN`.
+        // systemd sends one line, and nothing more before `BEGIN`.
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n") {
             let mut part = [0; 512];
@@ -140,7 +144,8 @@ impl Bus {
         text_at(&reply, &mut at)
     }
 
-    /// `SetUnitProperties(name, runtime, [("DeviceAllow", a(ss))])`: adds to what the unit has.
+    /// Calls `SetUnitProperties(name, runtime, [("DeviceAllow", a(ss))])`, which adds to the unit's
+    /// list.
     fn set_device_allow(&mut self, unit: &str, devices: &[DeviceNumber]) -> io::Result<()> {
         let mut body = Body::default();
         body.text(unit);
@@ -231,7 +236,7 @@ impl Bus {
     }
 }
 
-/// A socket's timeout is EAGAIN.
+/// A socket reports its timeout as EAGAIN.
 fn late(e: io::Error) -> io::Error {
     match e.kind() {
         io::ErrorKind::WouldBlock => Errno::TIMEDOUT.into(),
@@ -273,7 +278,7 @@ impl Body {
         self.0.extend(value.to_le_bytes());
     }
 
-    /// A string or an object path. Ours are short.
+    /// Appends a string or an object path. Ours are short.
     fn text(&mut self, text: &str) {
         self.u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
         self.0.extend(text.as_bytes());
@@ -286,7 +291,8 @@ impl Body {
         self.0.push(0);
     }
 
-    /// An array of elements of alignment `align`; its length does not count the padding before the first.
+    /// Appends an array of elements of alignment `align`. Its length does not count the padding
+    /// before the first.
     fn array(&mut self, align: usize, fill: impl FnOnce(&mut Self)) {
         self.u32(0);
         let length_at = self.0.len() - 4;
@@ -338,7 +344,7 @@ mod tests {
         assert_eq!(object("3f"), "/org/freedesktop/systemd1/unit/_33f");
     }
 
-    /// What a call makes of `answer`, as much of it as a socket holds.
+    /// Parses `answer`, of which a socket may hold only a part.
     fn reply(answer: &[u8]) -> io::Result<String> {
         let (stream, peer) = UnixStream::pair().unwrap();
         peer.set_nonblocking(true).unwrap();
@@ -374,7 +380,8 @@ mod tests {
         let mut body = Body::default();
         body.signature("a(ss)");
         body.array(8, |a| a.text("ab"));
-        // Signature, padding to 4, the array's length, padding to 8, the string's length, its bytes.
+        // Signature, padding to 4, the array's length, padding to 8, the string's length, its
+        // bytes.
         assert_eq!(body.0, b"\x05a(ss)\0\0\x07\0\0\0\0\0\0\0\x02\0\0\0ab\0");
     }
 }

@@ -1,8 +1,9 @@
-//! What an injection leaves in a container, and where: what one part of nvoci writes, others find by these names.
+//! Names in a container by which one module finds files of another.
 
-/// The file in the driver directory that lists what was given. A second injection and the doctor read it.
+/// The file in the driver directory that lists its contents. A second injection and the doctor read
+/// it.
 pub const RECORD: &str = ".nvoci.json";
 
-/// Where the driver directory is if none of the configured places is free: tmpfs of the runtime, which can be written to
-/// even where the rootfs cannot.
+/// The driver directory's place if no configured one is free: a tmpfs of the runtime, which is
+/// writable even if the rootfs is not.
 pub const LAST_RESORTS: [&str; 2] = ["/run/nvoci", "/dev/.nvoci"];

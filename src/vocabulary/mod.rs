@@ -1,8 +1,8 @@
-//! The types that name a device, shared by all modules: one type for each thing, with the only parser and printer of it.
-//! And the names by which one module finds what another has left in a container.
+//! The types that identify a device, such as [`PciAddress`], each with the only parser and printer
+//! of it, and the names of nvoci's files in a container.
 //!
-//! Parsers are strict: ASCII only, no sign, no blanks, bounded lengths. A value is parsed once, where it enters, and
-//! stays typed until it is printed.
+//! Parsers are strict: ASCII only, no sign, no blanks, bounded lengths. A value is parsed once,
+//! where it enters, and keeps its type until it is printed.
 
 mod driver_dir;
 mod pci;
@@ -13,11 +13,11 @@ pub use inroot::root::DeviceNumber;
 pub use pci::PciAddress;
 pub use uuid::{GpuUuid, MigDevice, MigUuid, Uuid, UuidStart};
 
-/// The text has not the form of the type.
+/// The text does not have the form of the type.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Malformed;
 
-/// A decimal number without a sign. `u32::from_str` alone would accept `+1`.
+/// A decimal number without a sign, unlike `u32::from_str`, which accepts `+1`.
 pub fn decimal(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.len() <= 10 && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
@@ -29,13 +29,13 @@ fn hexadecimal(text: &str, max_digits: usize) -> Option<u32> {
     digits.then(|| u32::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// What follows a prefix that is written in any case.
+/// The rest of a text after a prefix in any case.
 pub fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let (head, rest) = text.split_at_checked(prefix.len())?;
     head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// A value as text, or nothing where there is none.
+/// A value as text; empty for `None`.
 pub fn or_empty(value: Option<impl ToString>) -> String {
     value.map(|v| v.to_string()).unwrap_or_default()
 }

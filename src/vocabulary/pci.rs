@@ -1,4 +1,4 @@
-//! Where a device is on the PCI bus.
+//! Addresses on the PCI bus.
 
 use core::fmt;
 use core::str::FromStr;
@@ -7,9 +7,10 @@ use super::{Malformed, hexadecimal};
 
 /// A PCI address. Its order is the PCI bus order, which is NVML's index order.
 ///
-/// A bus has 8 bits, a device 5, a function 3 (PCI Local Bus Specification 3.0, "Configuration Space Decoding"). The domain
-/// is Linux's: 16 bits on most machines, up to 32 behind Intel's VMD (from 0x10000, `drivers/pci/controller/vmd.c`).
-/// Hyper-V takes 16 bits from the device's serial number (`pci-hyperv.c`).
+/// A bus has 8 bits, a device 5, a function 3 (PCI Local Bus Specification 3.0, "Configuration
+/// Space Decoding"). The domain is Linux's: 16 bits on most machines, up to 32 behind Intel's VMD
+/// (from 0x10000, `drivers/pci/controller/vmd.c`). Hyper-V takes 16 bits from the device's serial
+/// number (`pci-hyperv.c`).
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PciAddress {
     /// Domain.
@@ -23,7 +24,7 @@ pub struct PciAddress {
 }
 
 impl PciAddress {
-    /// Parses what a person writes, `[domain:]bus:device.function`: leading zeros and domain 0 may be left out.
+    /// Parses a person's form, `[domain:]bus:device.function`, without leading zeros and domain 0.
     pub fn from_short(text: &str) -> Option<Self> {
         let (address, function) = text.rsplit_once('.')?;
         let (front, device) = address.rsplit_once(':')?;
@@ -36,8 +37,8 @@ impl PciAddress {
         })
     }
 
-    /// The form of NVML and `nvidia-smi`, upper case and with eight digits of domain: `00000000:3B:00.0`
-    /// (`NVML_DEVICE_PCI_BUS_ID_FMT` in nvml.h).
+    /// The form of NVML and `nvidia-smi`, upper case and with eight digits of domain:
+    /// `00000000:3B:00.0` (`NVML_DEVICE_PCI_BUS_ID_FMT` in nvml.h).
     pub fn nvml(self) -> String {
         format!(
             "{:08X}:{:02X}:{:02X}.{:X}",
@@ -49,8 +50,8 @@ impl PciAddress {
 impl FromStr for PciAddress {
     type Err = Malformed;
 
-    /// Of the full form that sysfs, `/proc/driver/nvidia/gpus` and NVML print: `0000:06:00.0`, with four to eight digits of
-    /// domain, in any case.
+    /// Parses the full form of sysfs, `/proc/driver/nvidia/gpus` and NVML: `0000:06:00.0`, with
+    /// four to eight digits of domain, in any case.
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let domain = text.split(':').next().unwrap_or_default().len();
         let full = (4..=8).contains(&domain) && text.len() == domain + ":06:00.0".len();

@@ -8,14 +8,14 @@ use super::{Malformed, decimal, strip_prefix_ignore_case};
 /// Characters of a UUID: 32 digits and four dashes.
 const LEN: u8 = 36;
 
-/// A UUID, without the prefix that says of what.
+/// A UUID without its prefix.
 ///
 /// The form is that of RFC 9562: 8-4-4-4-12 hexadecimal digits. NVIDIA prints lower case.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Uuid(u128);
 
 impl Uuid {
-    /// Of its 128 bits, the first digit highest.
+    /// From its 128 bits, the first digit highest.
     pub const fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
@@ -39,16 +39,17 @@ impl fmt::Display for Uuid {
 impl FromStr for Uuid {
     type Err = Malformed;
 
-    /// Of all 36 characters, in any case.
+    /// Parses all 36 characters, in any case.
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let start: UuidStart = text.parse()?;
         (start.len == LEN).then_some(start.uuid).ok_or(Malformed)
     }
 }
 
-/// The beginning of a UUID, which is enough to name a device where no other UUID begins so.
+/// The beginning of a UUID, which identifies a device if no other UUID begins with it.
 ///
-/// CUDA and nvidia-container-cli accept it for a whole one (CUDA Programming Guide, `CUDA_VISIBLE_DEVICES`).
+/// CUDA and nvidia-container-cli accept it in place of a whole one (CUDA Programming Guide,
+/// `CUDA_VISIBLE_DEVICES`).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct UuidStart {
     /// The given digits, then zeros.
@@ -58,7 +59,7 @@ pub struct UuidStart {
 }
 
 impl UuidStart {
-    /// Whether `uuid` begins so.
+    /// Whether `uuid` begins with it.
     pub fn is_of(self, uuid: Uuid) -> bool {
         let dashes = match self.len {
             0..=8 => 0,
@@ -68,7 +69,7 @@ impl UuidStart {
             _ => 4,
         };
         let unknown = (u128::BITS / 4).saturating_sub(u32::from(self.len - dashes)) * 4;
-        // All 128 bits are unknown where no digit is given, which no parser lets through.
+        // Without a digit all 128 bits are unknown; no parser accepts that.
         matches!((uuid.0 ^ self.uuid.0).checked_shr(unknown), Some(0))
     }
 }
@@ -89,7 +90,8 @@ impl fmt::Display for UuidStart {
 impl FromStr for UuidStart {
     type Err = Malformed;
 
-    /// Of 1 to 36 characters: hexadecimal digits in any case, and dashes where a UUID has them.
+    /// Parses 1 to 36 characters: hexadecimal digits in any case, with dashes at a UUID's
+    /// positions.
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let len = u8::try_from(text.len()).map_err(|_| Malformed)?;
         if !(1..=LEN).contains(&len) {
@@ -113,12 +115,13 @@ impl FromStr for UuidStart {
     }
 }
 
-/// The UUID of a GPU: `GPU-` and a UUID (`nvmlDeviceGetUUID` in nvml.h, "GPU UUID" of `/proc/driver/nvidia/gpus/*/information`).
+/// The UUID of a GPU: `GPU-` and a UUID (`nvmlDeviceGetUUID` in nvml.h, "GPU UUID" of
+/// `/proc/driver/nvidia/gpus/*/information`).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GpuUuid(pub Uuid);
 
 impl GpuUuid {
-    /// `GPU-` and the first eight digits: enough for a person to tell GPUs apart.
+    /// `GPU-` and the first eight digits, with which a person can distinguish GPUs.
     pub fn short(self) -> String {
         format!("GPU-{:08x}", self.0.0 >> 96)
     }
@@ -139,7 +142,7 @@ impl FromStr for GpuUuid {
     }
 }
 
-/// What NVML calls a MIG device (Multi-Instance GPU User Guide, "CUDA Device Enumeration").
+/// NVML's name of a MIG device (Multi-Instance GPU User Guide, "CUDA Device Enumeration").
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum MigUuid {
     /// `MIG-GPU-<uuid>/<GPU instance>/<compute instance>`: drivers before 470.
@@ -195,7 +198,7 @@ pub struct MigDevice {
     pub gi_minor: u32,
     /// The minor number of the compute instance's capability node.
     pub ci_minor: u32,
-    /// What NVML calls it, where the driver's library was asked; the kernel module does not know.
+    /// NVML's name, if NVML was queried; the kernel module does not have it.
     pub uuid: Option<MigUuid>,
 }
 
@@ -299,7 +302,7 @@ mod tests {
             assert_eq!(start.to_string(), &TEXT[..len]);
             assert_eq!(start.to_string().parse(), Ok(start));
             assert!(start.is_of(whole), "{start}");
-            // One that differs in each bit, by what the text says.
+            // UUIDs that differ in one bit of the text's digits.
             for bit in 0..128 {
                 let other = Uuid(BITS ^ 1 << bit);
                 assert_eq!(

@@ -1,4 +1,4 @@
-//! The four `bpf(2)` commands that a cgroup's device program needs.
+//! The `bpf(2)` commands for a cgroup's device program: load, attach, detach, query.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -16,7 +16,7 @@ const ATTACH_CGROUP_DEVICE: u32 = 6;
 const F_ALLOW_MULTI: u32 = 2;
 const QUERY_EFFECTIVE: u32 = 1;
 
-/// At most this many programs are looked at; runtimes attach one, systemd a second.
+/// The most programs that are read; runtimes attach one, and systemd a second.
 const MAX_PROGRAMS: u32 = 64;
 
 /// The device programs attached to a cgroup.
@@ -24,7 +24,7 @@ const MAX_PROGRAMS: u32 = 64;
 pub(super) struct Attached {
     /// Their ids.
     pub(super) ids: Vec<u32>,
-    /// How they were attached (`BPF_F_ALLOW_MULTI` …).
+    /// The flags of their attachment (`BPF_F_ALLOW_MULTI` …).
     flags: u32,
 }
 
@@ -72,15 +72,15 @@ struct IdAttr {
     open_flags: u32,
 }
 
-/// Which device programs are attached to the cgroup itself.
+/// The device programs that are attached to the cgroup itself.
 pub(super) fn attached(cgroup: &OwnedFd) -> io::Result<Attached> {
     query(cgroup, 0)
 }
 
-/// Whether any device program decides for those in the cgroup: its own or one of a cgroup above it.
+/// Whether a device program filters the cgroup: its own or that of a cgroup above it.
 pub(super) fn is_filtered(cgroup: &OwnedFd) -> io::Result<bool> {
     match query(cgroup, QUERY_EFFECTIVE) {
-        // More than are looked at.
+        // More programs than fit into the list.
         Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => Ok(true),
         found => Ok(!found?.ids.is_empty()),
     }
@@ -104,7 +104,7 @@ fn query(cgroup: &OwnedFd, query_flags: u32) -> io::Result<Attached> {
     })
 }
 
-/// Attaches a new program, then takes the old ones away: at no time is the cgroup without one.
+/// Attaches a new program, then detaches the old ones, so that the cgroup always has one.
 pub(super) fn replace(cgroup: &OwnedFd, old: &Attached, code: &[Insn]) -> io::Result<()> {
     let new = load(code)?;
     let target_fd = fd_number(cgroup);
@@ -167,7 +167,7 @@ fn load(code: &[Insn]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// `LABEL_devices`, of the characters that the kernel takes, with at least one NUL behind it.
+/// `LABEL_devices` in characters that the kernel accepts, followed by at least one NUL.
 fn program_name(label: &str) -> [u8; 16] {
     let plain = label.bytes().filter(|b| b.is_ascii_alphanumeric() || *b == b'_');
     let mut name = [0; 16];
@@ -184,8 +184,8 @@ fn fd_number(fd: &OwnedFd) -> u32 {
 
 /// `bpf(2)`; `attr` must be the C layout of the command's part of `union bpf_attr`.
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<i32> {
-    // SAFETY: `attr` is one of this module's repr(C) structs, live and of the size passed; pointers in
-    // it are to buffers that the caller holds for the time of the call, of the length given beside.
+    // SAFETY: `attr` is one of this module's repr(C) structs, live and of the size passed. Its
+    // pointers lead to buffers of the given length that the caller holds during the call.
     let r = unsafe { libc::syscall(libc::SYS_bpf, command, core::ptr::from_mut(attr), size_of::<T>()) };
     if r < 0 {
         return Err(io::Error::last_os_error());

@@ -1,10 +1,11 @@
 //! The device cgroup of a running container: v1's `devices.allow`, v2's eBPF program.
 //!
-//! The cgroup file system is mounted afresh and privately ([`inroot::mount::cgroupfs`]), so neither the
-//! host's mount layout nor anything in the rootfs is trusted. On v2 all programs attached to a cgroup
-//! must agree, so a device cannot be allowed by adding a program: the container's own rules and ours
-//! become one new program that replaces the attached ones. Nothing is read back from the old bytecode,
-//! which a hardened kernel hands out blinded.
+//! The crate mounts a new cgroup file system for this process alone ([`inroot::mount::cgroupfs`]),
+//! so it trusts neither the host's mount layout nor the rootfs. On v2 all programs of a cgroup must
+//! agree, so another program cannot allow a device. Instead one new program, built from the
+//! container's own rules and ours, replaces the attached ones. For example, a GPU needs the rule `c
+//! 195:0 rw`. The crate reads nothing back from the old bytecode, which a hardened kernel returns
+//! blinded.
 
 #[allow(unsafe_code)]
 mod bpf;
@@ -26,39 +27,39 @@ pub use program::Program;
 pub use rules::{Access, DeviceRule, RuleKind};
 pub use tenants::{OwnCgroup, SharedCgroup, Tenancy, holds_host_processes};
 
-/// What is read of the list of a process's cgroups: each path has at most 4096 bytes.
+/// The most bytes of a process's list of cgroups: each path has at most 4096 bytes.
 const MAX_LIST: u64 = 1 << 20;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The device cgroup of a process. Its rules can be changed by way of [`DeviceCgroup::claim`] alone.
+/// The device cgroup of a process. Only [`DeviceCgroup::claim`] gives access to its rules.
 #[derive(Debug)]
 pub struct DeviceCgroup {
     hierarchy: Hierarchy,
     dir: OwnedFd,
-    /// As the caller's cgroup namespace has it.
+    /// Its path in the caller's cgroup namespace.
     path: String,
 }
 
-/// Where a cgroup is.
+/// The version of a cgroup hierarchy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Hierarchy {
     /// v1's `devices`.
     V1,
-    /// The unified one.
+    /// The unified hierarchy.
     V2,
 }
 
-/// What [`OwnCgroup::allow`] did.
+/// Result of [`OwnCgroup::allow`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Allowed {
     /// Rules were added to the v1 cgroup.
     V1,
     /// A new program replaced the attached ones.
     V2,
-    /// No program is attached: every device is allowed already.
+    /// The cgroup has no program, so every device is allowed already.
     Unrestricted,
 }
 
@@ -66,7 +67,7 @@ impl DeviceCgroup {
     /// The device cgroup of `pid`, or of the caller for `None`.
     ///
     /// # Errors
-    /// `ENODEV` when the process is in no device cgroup.
+    /// `ENODEV` if the process is in no device cgroup.
     pub fn of(pid: Option<i32>) -> io::Result<Self> {
         let list = list_of(&pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string()))?;
         let cgroup = parse(&list, unified()).ok_or(Errno::NODEV)?;
@@ -77,10 +78,11 @@ impl DeviceCgroup {
         })
     }
 
-    /// Whether the processes of the cgroup of `pid` are frozen, or are to be: who joins them stops as well.
+    /// Whether the processes of the cgroup of `pid` are frozen or about to be; a process that joins
+    /// them would stop too.
     ///
     /// # Errors
-    /// Why that cannot be read.
+    /// Those of reading the cgroup's files.
     pub fn is_frozen(pid: i32) -> io::Result<bool> {
         let unified = unified();
         let has_freezer = |c: &ProcessCGroup| match hierarchy_of(c) {
@@ -95,24 +97,28 @@ impl DeviceCgroup {
         match hierarchy_of(&cgroup) {
             Hierarchy::V1 => {
                 let dir = open_below(&fresh(&cgroup)?, &cgroup.pathname)?;
-                // FROZEN, FREEZING, THAWED.
+                // The file has FROZEN, FREEZING or THAWED.
                 Ok(!lines(&dir, c"freezer.state")?.starts_with("THAWED"))
             }
             Hierarchy::V2 => {
                 let dir = open_member(&cgroup, Some(pid))?;
-                // The first is so for a cgroup above it too, the second before the last process has stopped.
+                // The first file also shows a frozen cgroup above; the second changes before the
+                // last process has stopped.
                 Ok(lines(&dir, c"cgroup.events")?.lines().any(|l| l == "frozen 1")
                     || lines(&dir, c"cgroup.freeze")?.trim() == "1")
             }
         }
     }
 
-    /// Whether it is one of v1's `devices` hierarchy.
+    /// Whether it is in v1's `devices` hierarchy.
     pub fn is_v1(&self) -> bool {
         self.hierarchy == Hierarchy::V1
     }
 
-    /// Moves the caller into this cgroup: what it opens from now on is filtered as for those in it.
+    /// Moves the caller into this cgroup, whose filter then applies to it.
+    ///
+    /// # Errors
+    /// Those of writing `cgroup.procs`.
     pub fn join(&self) -> io::Result<()> {
         let file = rustix::fs::openat(
             &self.dir,
@@ -120,7 +126,7 @@ impl DeviceCgroup {
             OFlags::WRONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        // 0 is the writer itself (cgroups(7)).
+        // 0 stands for the writing process (cgroups(7)).
         rustix::io::write(&file, b"0")?;
         Ok(())
     }
@@ -139,8 +145,8 @@ fn hierarchy_of(cgroup: &ProcessCGroup) -> Hierarchy {
     }
 }
 
-/// Whether runtimes use the unified hierarchy: they look at the file system of `/sys/fs/cgroup`, and the
-/// device filter is where they put it. A kernel that knows a v1 `devices` hierarchy lists it for every
+/// Whether runtimes use the unified hierarchy. They decide by the file system of `/sys/fs/cgroup`
+/// and put the device filter there. A kernel with a v1 `devices` hierarchy lists it for every
 /// process, mounted or not.
 fn unified() -> bool {
     rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC)
@@ -156,11 +162,11 @@ fn fresh(cgroup: &ProcessCGroup) -> io::Result<OwnedFd> {
     inroot::mount::cgroupfs(&controllers)
 }
 
-/// The directory of a cgroup that `pid` is in.
+/// The directory of a cgroup of `pid`.
 ///
-/// Before Linux 5.2, and under a seccomp profile that does not know `fsopen`, it is looked for where all hosts have the
-/// hierarchy mounted: the caller has the host's `/sys` in sight. The mount may be another cgroup namespace's, and `path`
-/// mean something else in it, so the process must be a member of what was found.
+/// Before Linux 5.2, and under a seccomp profile without `fsopen`, it is found below the host's
+/// usual mount. That mount may belong to another cgroup namespace, in which `path` names another
+/// cgroup, so the process must be a member of it.
 fn open_member(cgroup: &ProcessCGroup, pid: Option<i32>) -> io::Result<OwnedFd> {
     match fresh(cgroup) {
         Ok(root) => return open_below(&root, &cgroup.pathname),
@@ -183,7 +189,7 @@ fn open_member(cgroup: &ProcessCGroup, pid: Option<i32>) -> io::Result<OwnedFd> 
     }
 }
 
-/// The hierarchy where all hosts have it mounted.
+/// The hierarchy's usual mount on a host.
 fn mounted(hierarchy: Hierarchy) -> io::Result<OwnedFd> {
     let (place, kind) = match hierarchy {
         Hierarchy::V1 => (c"/sys/fs/cgroup/devices", CGROUP_SUPER_MAGIC),
@@ -201,7 +207,8 @@ fn mounted(hierarchy: Hierarchy) -> io::Result<OwnedFd> {
     }
 }
 
-/// The device cgroup in `/proc/PID/cgroup`. Unless `unified`, a v1 `devices` hierarchy wins.
+/// The device cgroup in `/proc/PID/cgroup`. Unless `unified`, a v1 `devices` hierarchy takes
+/// precedence.
 fn parse(list: &[u8], unified: bool) -> Option<ProcessCGroup> {
     let is_v1 = |c: &ProcessCGroup| c.controllers.iter().any(|c| c == "devices");
     let is_v2 = |c: &ProcessCGroup| hierarchy_of(c) == Hierarchy::V2;
@@ -211,11 +218,11 @@ fn parse(list: &[u8], unified: bool) -> Option<ProcessCGroup> {
 
 fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     let path = path.trim_start_matches('/');
-    // A name that is not UTF-8 was replaced, and this may be another cgroup's.
+    // A name that is not UTF-8 was replaced, and the path may now be another cgroup's.
     if path.contains(char::REPLACEMENT_CHARACTER) {
         return Err(Errno::ILSEQ.into());
     }
-    // A path with `..` means that the process is outside of our cgroup namespace.
+    // A path with `..` is outside our cgroup namespace.
     if path.split('/').any(|c| c == "..") {
         return Err(Errno::XDEV.into());
     }
@@ -253,7 +260,7 @@ mod tests {
     fn a_name_that_is_not_utf8_loses_itself_alone() {
         let list = b"7:pids:/\xff\n5:devices:/a\n0::/\xfe\n";
         assert_eq!(parse(list, false).unwrap().pathname, "/a");
-        // Another cgroup may have the name that is put in its place.
+        // Another cgroup may have the replacement's name.
         let replaced = parse(list, true).unwrap().pathname;
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("\u{fffd}")).unwrap();

@@ -1,5 +1,5 @@
-//! The cgroups of a process, by procfs-core's parser, one line at a time: users choose the names of cgroups, and
-//! procfs-core refuses a whole list for one line that is not UTF-8.
+//! Parses a process's list of cgroups with procfs-core, line by line. Users choose the names of
+//! cgroups, and procfs-core refuses a whole list for one line that is not UTF-8.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -7,10 +7,11 @@ use std::io::{self, Read as _};
 use procfs_core::{FromBufRead as _, ProcessCGroup, ProcessCGroups};
 use rustix::io::Errno;
 
-/// A whole file of `/proc`.
+/// Reads a whole file of `/proc`.
 ///
 /// # Errors
-/// `EFBIG` where it has more than `max` bytes: a path that is cut names something else. Else why it cannot be read.
+/// `EFBIG` if it has more than `max` bytes, since a cut path names another cgroup; else those of
+/// reading it.
 pub(super) fn read(path: String, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(4096);
     let length = File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
@@ -20,8 +21,8 @@ pub(super) fn read(path: String, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The cgroups of a process, `/proc/PID/cgroup`. The unified hierarchy's has no controllers. Bytes that are not UTF-8
-/// become U+FFFD.
+/// The cgroups of a process in `/proc/PID/cgroup`. That of the unified hierarchy has no
+/// controllers. Bytes that are not UTF-8 become U+FFFD.
 pub fn cgroups(list: &[u8]) -> impl Iterator<Item = ProcessCGroup> {
     list.split(|byte| *byte == b'\n')
         .filter_map(|line| ProcessCGroups::from_buf_read(String::from_utf8_lossy(line).as_bytes()).ok())

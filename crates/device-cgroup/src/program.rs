@@ -1,13 +1,20 @@
-//! The program of a v2 cgroup, and an interpreter of it: what it decides can be tested without a kernel and without rights.
+//! The program of a v2 cgroup, with an interpreter, so that its decisions can be tested without a
+//! kernel or rights.
 
 use super::rules::{self, Access, DeviceRule, Insn, RuleKind};
 
-/// What [`super::OwnCgroup::allow`] attaches to a v2 cgroup.
+/// The program that [`super::OwnCgroup::allow`] attaches to a v2 cgroup.
 ///
 /// ```
 /// use device_cgroup::{Access, DeviceRule, Program, RuleKind};
 ///
-/// let deny_all = DeviceRule { allow: false, kind: RuleKind::All, major: None, minor: None, access: Access::RWM };
+/// let deny_all = DeviceRule {
+///     allow: false,
+///     kind: RuleKind::All,
+///     major: None,
+///     minor: None,
+///     access: Access::RWM,
+/// };
 /// let gpu = DeviceRule::allow(RuleKind::Char, 195, 0, Access::RW);
 /// let program = Program::new(&[deny_all], &[gpu]);
 /// assert_eq!(program.allows(RuleKind::Char, 195, 0, Access::RW), Some(true));
@@ -19,14 +26,14 @@ use super::rules::{self, Access, DeviceRule, Insn, RuleKind};
 pub struct Program(Vec<Insn>);
 
 impl Program {
-    /// The program that allows what a container's rules `spec` and the runtimes' default devices allow under every
-    /// runtime, and `ours`. No other device is allowed.
+    /// The program that allows `ours`, and those of the container's rules `spec` and of the
+    /// runtimes' default devices that every runtime allows. It allows no other device.
     pub fn new(spec: &[DeviceRule], ours: &[DeviceRule]) -> Self {
         Self(rules::program(spec, ours))
     }
 
-    /// Whether it lets a process open (or make) a device; of [`RuleKind::All`], both a character and a block device
-    /// of that number. `None` if the kernel would refuse the program.
+    /// Whether it lets a process open (or make) a device; for [`RuleKind::All`], both a character
+    /// and a block device of that number. `None` if the kernel would refuse the program.
     pub fn allows(&self, kind: RuleKind, major: u32, minor: u32, access: Access) -> Option<bool> {
         // BPF_DEVCG_DEV_BLOCK and BPF_DEVCG_DEV_CHAR of linux/bpf.h.
         let kinds: &[u32] = match kind {
@@ -40,23 +47,24 @@ impl Program {
         })
     }
 
-    /// The number of its instructions; the kernel takes at most 4096 of an unprivileged process.
+    /// The number of its instructions; the kernel accepts at most 4096 from an unprivileged
+    /// process.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether it has no instruction: never.
+    /// Whether it has no instruction, which never happens.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Runs a program as the kernel would, for the few instructions that [`rules::program`] uses, on a
-/// `struct bpf_cgroup_dev_ctx`. `None` for another instruction, or a way out of the program.
+/// Runs a program as the kernel would, for the instructions of [`rules::program`], on a `struct
+/// bpf_cgroup_dev_ctx`. `None` for another instruction, or a jump out of the program.
 pub(super) fn run(code: &[Insn], context: [u32; 3]) -> Option<bool> {
     let mut r = [0_u64; 11];
     let mut pc = 0_usize;
-    // Jumps lead forward only, so it ends.
+    // Jumps only lead forward, so the loop ends.
     loop {
         let i = code.get(pc)?;
         let (dst, src) = (usize::from(i.regs & 15), usize::from(i.regs >> 4));
@@ -102,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_program_decides_nothing() {
+    fn an_invalid_program_decides_nothing() {
         let insn = |op, off| Insn {
             op,
             regs: 0,

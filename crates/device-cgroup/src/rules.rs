@@ -1,9 +1,9 @@
-//! Device rules, and the eBPF program that decides by them.
+//! Device rules, such as `c 195:0 rw`, and the eBPF program that enforces them.
 
 use core::fmt;
 use std::collections::{BTreeMap, HashSet};
 
-/// Which device types a rule is about.
+/// The device types of a rule.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum RuleKind {
     /// Character and block devices.
@@ -25,7 +25,7 @@ impl RuleKind {
     }
 }
 
-/// What a device rule is about: any of reading, writing and making the node.
+/// The access of a device rule: reading, writing, making the node.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Access {
     /// Opening for reading.
@@ -37,14 +37,14 @@ pub struct Access {
 }
 
 impl Access {
-    /// Everything.
+    /// All access.
     pub const RWM: Self = Self {
         read: true,
         write: true,
         mknod: true,
     };
 
-    /// Nothing.
+    /// No access.
     pub const NONE: Self = Self {
         read: false,
         write: false,
@@ -57,7 +57,7 @@ impl Access {
         ..Self::RWM
     };
 
-    /// Reads letters among `r`, `w` and `m`. `None` for any other letter.
+    /// Parses letters among `r`, `w` and `m`; `None` for any other letter.
     pub fn parse(letters: &str) -> Option<Self> {
         let mut access = Self::NONE;
         for c in letters.chars() {
@@ -84,12 +84,12 @@ impl Access {
         }
     }
 
-    /// Whether all of `other` is in it.
+    /// Whether it includes all of `other`.
     pub const fn contains(self, other: Self) -> bool {
         (self.read || !other.read) && (self.write || !other.write) && (self.mknod || !other.mknod)
     }
 
-    /// Whether anything of `other` is in it.
+    /// Whether it includes any of `other`.
     pub const fn overlaps(self, other: Self) -> bool {
         (self.read && other.read) || (self.write && other.write) || (self.mknod && other.mknod)
     }
@@ -111,13 +111,13 @@ impl fmt::Display for Access {
 pub struct DeviceRule {
     /// Allowed or denied.
     pub allow: bool,
-    /// Which types.
+    /// The device types.
     pub kind: RuleKind,
-    /// Major number; any where absent.
+    /// Major number; `None` for any.
     pub major: Option<u32>,
-    /// Minor number; any where absent.
+    /// Minor number; `None` for any.
     pub minor: Option<u32>,
-    /// Which kinds of access.
+    /// The kinds of access.
     pub access: Access,
 }
 
@@ -133,7 +133,7 @@ impl DeviceRule {
         }
     }
 
-    /// Whether it speaks of every access that `other` speaks of.
+    /// Whether it matches every access that `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
         (self.kind == RuleKind::All || self.kind == other.kind)
             && (self.major.is_none() || self.major == other.major)
@@ -141,7 +141,7 @@ impl DeviceRule {
             && self.access.contains(other.access)
     }
 
-    /// Whether it speaks of any access that `other` speaks of.
+    /// Whether it matches any access that `other` matches.
     pub fn overlaps(&self, other: &Self) -> bool {
         fn meet(a: Option<u32>, b: Option<u32>) -> bool {
             a.is_none() || b.is_none() || a == b
@@ -153,7 +153,7 @@ impl DeviceRule {
     }
 }
 
-/// The form that v1's `devices.allow` takes.
+/// The form of v1's `devices.allow`.
 impl fmt::Display for DeviceRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
@@ -184,9 +184,10 @@ const fn default_char(major: u32, minor: Option<u32>) -> DeviceRule {
     }
 }
 
-/// What every runtime allows beyond the spec's own rules (OCI runtime-spec, "Default Devices"; runc and
-/// crun also allow making any node, which is of no use without being allowed to open it). Left out on
-/// purpose: 10:200 (`/dev/net/tun`), which some versions allow and the specification does not.
+/// Devices that every runtime allows besides the spec's own rules (OCI runtime-spec, "Default
+/// Devices"). runc and crun also allow making any node, which is useless without the right to open
+/// it. 10:200 (`/dev/net/tun`) is left out, since only some versions allow it and the specification
+/// does not.
 pub(super) const RUNTIME_DEFAULTS: &[DeviceRule] = &[
     DeviceRule {
         allow: true,
@@ -224,27 +225,28 @@ pub(super) struct Insn {
     pub(super) imm: i32,
 }
 
-/// What a list of rules allows under every runtime.
+/// The devices that a list of rules allows under every runtime.
 ///
-/// The runtimes read one list differently, and a hook is not told which of them made the container:
+/// The runtimes read one list differently, and a hook cannot find out which of them made the
+/// container:
 ///
 /// | | runc (libcontainer's device emulator) | crun (`bpf_program_append_dev`) |
 /// |---|---|---|
-/// | a rule of type `a` | all devices, whatever numbers and access it has; forgets all rules before | the devices that it names |
+/// | a rule of type `a` | all devices, whatever its numbers and access; forgets all rules before | the devices that it names |
 /// | several rules match | after an `a` denial: any allowance; after an `a` allowance: any denial | the last one |
-/// | a rule is taken back | by one of the same type and numbers only; refuses to start where a wildcard covers it | by any later match |
+/// | a rule is revoked | by one of the same type and numbers only; refuses to start if a wildcard covers it | by any later match |
 ///
-/// This is what both allow. A denial also applies to a request for more than it denies (`w` to `rw`),
-/// which either runtime's program lets through.
+/// This is the intersection of both. A denial also applies to a request for more than it denies
+/// (`w` to `rw`), which either runtime's program lets through.
 #[derive(Debug, Default)]
 struct Decision {
-    /// Decide first: what runc denies after an `a` allowance.
+    /// The first to decide: runc's denials after an `a` allowance.
     denials: BTreeMap<(RuleKind, Option<u32>, Option<u32>), u8>,
-    /// Whether runc takes what no rule names for allowed.
+    /// Whether runc allows devices that no rule names.
     allow_unnamed: bool,
-    /// The rules since the last that named every device. The last match decides.
+    /// The rules since the last one for every device. The last match decides.
     rules: Vec<DeviceRule>,
-    /// What holds where nothing matches.
+    /// The decision if nothing matches.
     allow_by_default: bool,
 }
 
@@ -305,8 +307,8 @@ impl Decision {
     }
 }
 
-/// The program that allows what the container's rules `spec` and the runtimes' defaults allow under every runtime,
-/// and `ours`. What no rule names is denied.
+/// The program that allows `ours`, and those of the container's rules `spec` and of the runtimes'
+/// defaults that every runtime allows. It denies devices that no rule names.
 pub(super) fn program(spec: &[DeviceRule], ours: &[DeviceRule]) -> Vec<Insn> {
     const fn insn(op: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
         Insn {
@@ -316,7 +318,8 @@ pub(super) fn program(spec: &[DeviceRule], ours: &[DeviceRule]) -> Vec<Insn> {
             imm,
         }
     }
-    // Opcodes: class | size or operation | source, as linux/bpf_common.h and linux/bpf.h define them.
+    // Opcodes: class | size or operation | source, as linux/bpf_common.h and linux/bpf.h define
+    // them.
     const LOAD_WORD: u8 = 0x61;
     const AND32_IMM: u8 = 0x54;
     const RSH32_IMM: u8 = 0x74;
@@ -326,14 +329,15 @@ pub(super) fn program(spec: &[DeviceRule], ours: &[DeviceRule]) -> Vec<Insn> {
     const JNE_REG: u8 = 0x5d;
     const JEQ_IMM: u8 = 0x15;
     const EXIT: u8 = 0x95;
-    // Where struct bpf_cgroup_dev_ctx has access_type (access << 16 | type), major and minor.
+    // Offsets in struct bpf_cgroup_dev_ctx: access_type (access << 16 | type), major and minor.
     const ACCESS_TYPE: i16 = 0;
     const MAJOR: i16 = 4;
     const MINOR: i16 = 8;
 
     let theirs = Decision::of(&[spec, RUNTIME_DEFAULTS].concat());
-    // Each rule loads what it compares: if values lived on from rule to rule, the kernel's verifier would follow every way through them anew, which
-    // takes it longer than all the rest of a load.
+    // Each rule loads the values that it compares. If values stayed in registers between rules, the
+    // kernel's verifier would check every path through them, which takes longer than the rest of a
+    // load.
     let mut code = Vec::new();
     for rule in ours.iter().copied().chain(theirs.first_match()) {
         let mut block = Vec::new();
@@ -354,10 +358,10 @@ pub(super) fn program(spec: &[DeviceRule], ours: &[DeviceRule]) -> Vec<Insn> {
             block.push(insn(MOV32_REG, 3, 2, 0, 0));
             block.push(insn(AND32_IMM, 3, 0, 0, i32::from(bits)));
             if rule.allow {
-                // Allowed only if every access asked for is allowed.
+                // Allowed only if every requested access is allowed.
                 block.push(insn(JNE_REG, 3, 2, 0, 0));
             } else {
-                // Denied as soon as one of the accesses asked for is denied.
+                // Denied as soon as one requested access is denied.
                 block.push(insn(JEQ_IMM, 3, 0, 0, 0));
             }
         }
@@ -372,7 +376,7 @@ pub(super) fn program(spec: &[DeviceRule], ours: &[DeviceRule]) -> Vec<Insn> {
         let len = block.len();
         for (i, b) in block.iter_mut().enumerate() {
             if matches!(b.op, JNE_IMM | JNE_REG | JEQ_IMM) {
-                // To the instruction after this block; blocks have at most a dozen and a half instructions.
+                // Jumps to the instruction after this block, which has at most 18 instructions.
                 b.off = i16::try_from(len - i - 1).unwrap_or(i16::MAX);
             }
         }
@@ -458,16 +462,16 @@ mod tests {
         let p = program(&rules(&no_write), &[]);
         assert!(run(&p, 2, 10, 7, 2) && run(&p, 1, 8, 0, 6));
         assert!(!run(&p, 2, 10, 7, 4) && !run(&p, 2, 10, 7, 6));
-        // A later rule takes an earlier exception back.
+        // A later rule revokes an earlier exception.
         let again = [&no_write[..], &["+c 10:* w"]].concat();
         assert!(run(&program(&rules(&again), &[]), 2, 10, 7, 4));
         assert!(run(&program(&[], &[]), 2, 1, 3, 2));
-        // What we grant comes after all of it.
+        // Our grants come after all of these.
         let p = program(&rules(&["+a *:* rwm", "-c 195:* rwm"]), &[GPU]);
         assert!(run(&p, 2, 195, 0, 6) && !run(&p, 2, 195, 1, 2));
     }
 
-    /// Where the runtimes read a list differently, the reading that allows less counts.
+    /// Where the runtimes read a list differently, the stricter reading counts.
     #[test]
     fn a_hole_in_a_wildcard_stays_a_hole() {
         for (list, device, access) in [
@@ -490,7 +494,7 @@ mod tests {
         }
     }
 
-    /// What crun's program decides: the defaults, then the rules from the last to the first
+    /// The decision of crun's program: the defaults, then the rules from the last to the first
     /// (libcrun's `create_dev_bpf` and `bpf_program_append_dev`).
     fn crun(list: &[DeviceRule], kind: RuleKind, major: u32, minor: u32, bits: u8) -> bool {
         let matches = |r: &&DeviceRule| {
@@ -503,7 +507,8 @@ mod tests {
         in_order.find(matches).is_some_and(|r| r.allow)
     }
 
-    /// What runc's program decides (libcontainer's `devices.Emulator` and `deviceFilter`); `None` where runc refuses to start.
+    /// The decision of runc's program (libcontainer's `devices.Emulator` and `deviceFilter`);
+    /// `None` if runc refuses to start.
     fn runc(list: &[DeviceRule], kind: RuleKind, major: u32, minor: u32, bits: u8) -> Option<bool> {
         let mut default = false;
         let mut exceptions = BTreeMap::<_, u8>::new();
@@ -574,7 +579,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// Whatever the rules are, nothing is allowed that one of the runtimes would not have, but what we grant.
+        /// For any rules, the program allows only our grants and devices that both runtimes allow.
         #[test]
         fn never_wider_than_a_runtimes_own_program(list in prop::collection::vec(any_rule(), 0..9)) {
             let p = program(&list, &[GPU]);
@@ -589,8 +594,8 @@ mod tests {
             }
         }
 
-        /// The lists that engines write: everything is denied and some is allowed, or everything is allowed. There the
-        /// program is crun's own.
+        /// Engines' lists deny everything and allow some devices, or allow everything. For these
+        /// the program decides as crun's.
         #[test]
         fn an_engines_list_is_kept_exactly(mut list in prop::collection::vec(any_rule(), 0..9), all: bool) {
             for r in &mut list {

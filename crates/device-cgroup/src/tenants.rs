@@ -1,8 +1,9 @@
-//! Whether a cgroup is one container's alone.
+//! Whether a cgroup belongs to one container alone.
 //!
-//! An engine may leave a container in the cgroup of its caller (`podman run --cgroups=disabled`), or put
-//! two into one. The rules of such a cgroup are somebody else's: they are never changed. A process
-//! belongs to the container if it is in the container's mount namespace, which no caller is in.
+//! An engine may leave a container in the cgroup of its caller (`podman run --cgroups=disabled`),
+//! or put two into one. Nothing changes the rules of such a cgroup, since they apply to others too.
+//! A process belongs to the container if it is in the container's mount namespace, which no caller
+//! is in.
 
 use std::ffi::CStr;
 use std::fs;
@@ -20,27 +21,28 @@ use super::{
     Allowed, DeviceCgroup, DeviceRule, Hierarchy, bpf, list_of, mounted, open_below, parse, rules, unified,
 };
 
-/// What is read of `cgroup.procs`, in bytes: some ten thousand processes.
+/// The most bytes of `cgroup.procs` that are read: some ten thousand processes.
 const MAX_PROCS: usize = 64 * 1024;
-/// Cgroups below a container's that are looked into; each holds a descriptor open.
+/// The most cgroups below a container's that are searched; each holds a descriptor open.
 const MAX_BELOW: usize = 512;
-/// How far below a unit's own cgroup a container's may lie; crun makes one more.
+/// The most levels between a unit's own cgroup and a container's; crun makes one more.
 const MAX_DEPTH: usize = 8;
 
-/// A device cgroup and who is in it.
+/// A device cgroup by its members.
 #[derive(Debug)]
 pub enum Tenancy {
-    /// The container alone.
+    /// Only the container is in it.
     Own(OwnCgroup),
-    /// Others too.
+    /// Others are in it too.
     Shared(SharedCgroup),
 }
 
-/// A device cgroup that one container is alone in. Only of such a cgroup are rules ever changed.
+/// A device cgroup with no process but the container's. Only such a cgroup's rules are ever
+/// changed.
 #[derive(Debug)]
 pub struct OwnCgroup(DeviceCgroup);
 
-/// A device cgroup with other processes than the container's in it, or in one below it.
+/// A device cgroup that has processes other than the container's, itself or in one below it.
 #[derive(Debug)]
 pub struct SharedCgroup {
     cgroup: DeviceCgroup,
@@ -49,11 +51,11 @@ pub struct SharedCgroup {
 }
 
 impl DeviceCgroup {
-    /// Finds out whether only the container is in this cgroup, which must be that of `pid`: the container's first
-    /// process, or `None` for a caller that runs in the container's namespaces.
+    /// Finds out whether only the container is in this cgroup, which must be that of `pid`: the
+    /// container's first process, or `None` for a caller in the container's namespaces.
     ///
     /// # Errors
-    /// Why the cgroup cannot be looked into.
+    /// Those of searching the cgroup.
     pub fn claim(self, pid: Option<i32>) -> io::Result<Tenancy> {
         let own = getpid().as_raw_pid();
         let mut has_caller = pid.is_none();
@@ -67,12 +69,12 @@ impl DeviceCgroup {
         });
         let why = match why {
             Err(e) if Errno::from_io_error(&e) == Some(Errno::FBIG) => {
-                Some("more is in it than in any new container's".to_owned())
+                Some("it has more processes or cgroups than a new container".to_owned())
             }
             why => why?,
         };
         let why = match why {
-            // v1 leaves out who is in another PID namespace, where v2 writes 0.
+            // v1 leaves out a process of another PID namespace, where v2 writes 0.
             None if pid.is_none() && self.is_v1() => self.stranger_in_proc()?,
             why => why,
         };
@@ -86,8 +88,8 @@ impl DeviceCgroup {
         })
     }
 
-    /// The first process of this cgroup or of one below it that is not in the caller's mount namespace, by a walk through `/proc`: the host's
-    /// for a caller in the container's namespaces.
+    /// The first process of this cgroup or of one below it outside the caller's mount namespace, by
+    /// a search of `/proc`. A caller in the container's namespaces still has the host's `/proc`.
     fn stranger_in_proc(&self) -> io::Result<Option<String>> {
         let container = mount_namespace("self")?;
         let is_here = |name: &str| {
@@ -105,8 +107,8 @@ impl DeviceCgroup {
 }
 
 impl OwnCgroup {
-    /// Whether [`Self::allow`] keeps the container's other rules without being told of them: v1 does, and on v2 a
-    /// container without a program has none.
+    /// Whether [`Self::allow`] keeps the container's other rules without their list. v1 does; on v2
+    /// a container without a program has no rules.
     pub fn keeps_other_rules(&self) -> bool {
         match self.0.hierarchy {
             Hierarchy::V1 => true,
@@ -114,8 +116,11 @@ impl OwnCgroup {
         }
     }
 
-    /// Allows `ours` beside what the container may do already. `spec` are the rules of the container's
+    /// Allows `ours` in addition to the container's present devices. `spec` are the rules of its
     /// `linux.resources.devices`, in order; only v2 needs them.
+    ///
+    /// # Errors
+    /// Those of writing `devices.allow`, or of `bpf(2)`: `EPERM` without the capabilities.
     pub fn allow(&self, spec: &[DeviceRule], ours: &[DeviceRule]) -> io::Result<Allowed> {
         let dir = &self.0.dir;
         match self.0.hierarchy {
@@ -142,10 +147,10 @@ impl OwnCgroup {
         }
     }
 
-    /// Its path as the host has it: in a cgroup namespace of the container's own the kernel calls it `/`.
+    /// Its path on the host: in the container's own cgroup namespace the kernel calls it `/`.
     ///
     /// # Errors
-    /// As of [`Self::is_all_of`]; `EPERM` where file handles are not to be opened.
+    /// As of [`Self::is_all_of`]; `EPERM` if file handles may not be opened.
     pub fn path(&self) -> io::Result<PathBuf> {
         if self.0.path != "/" {
             return Ok(PathBuf::from(&self.0.path));
@@ -157,12 +162,14 @@ impl OwnCgroup {
         Ok(Path::new("/").join(below))
     }
 
-    /// Whether the cgroup that systemd has at `control_group` is this one, or holds nothing but this one.
+    /// Whether systemd's cgroup `control_group` is this one, or holds nothing but this one.
     ///
     /// # Errors
-    /// `ENODEV` where the hierarchy is not mounted in its usual place; else why it cannot be looked into.
+    /// `ENODEV` if the hierarchy is not mounted in its usual place; else those of searching the
+    /// cgroup.
     pub fn is_all_of(&self, control_group: &str) -> io::Result<bool> {
-        // One hierarchy has several superblocks, one a cgroup namespace, so `st_dev` differs.
+        // One hierarchy has several superblocks, one for each cgroup namespace, so `st_dev`
+        // differs.
         let own = rustix::fs::fstat(&self.0.dir)?.st_ino;
         let mut unit = open_below(&mounted(self.0.hierarchy)?, control_group)?;
         for _ in 0..MAX_DEPTH {
@@ -183,20 +190,20 @@ impl OwnCgroup {
 }
 
 impl SharedCgroup {
-    /// Who else is in it.
+    /// The process that makes it shared.
     pub fn why(&self) -> &str {
         &self.why
     }
 
-    /// Whether the caller is in it, so that the caller's own rights are those of the container.
+    /// Whether the caller is in it, so that the caller has the container's rights.
     pub fn has_caller(&self) -> bool {
         self.has_caller
     }
 
-    /// Whether any device is refused to those in it.
+    /// Whether its members are refused any device.
     ///
     /// # Errors
-    /// Why that cannot be read.
+    /// Those of reading the rules.
     pub fn is_restricted(&self) -> io::Result<bool> {
         match self.cgroup.hierarchy {
             Hierarchy::V1 => Ok(read(&self.cgroup.dir, c"devices.list")?.trim() != "a *:* rwm"),
@@ -205,11 +212,11 @@ impl SharedCgroup {
     }
 }
 
-/// Whether a process of the caller's mount namespace is in the cgroup that systemd has at `control_group`, or in one below
-/// it: then the cgroup is more than a running container's.
+/// Whether systemd's cgroup `control_group`, or one below it, has a process of the caller's mount
+/// namespace. Then the cgroup is more than a running container's.
 ///
 /// # Errors
-/// Why it cannot be looked into; `EFBIG` where there are too many cgroups below.
+/// Those of searching it; `EFBIG` if it has too many cgroups below.
 pub fn holds_host_processes(control_group: &str) -> io::Result<bool> {
     let hierarchy = if unified() { Hierarchy::V2 } else { Hierarchy::V1 };
     let host = mount_namespace("self")?;
@@ -220,35 +227,36 @@ pub fn holds_host_processes(control_group: &str) -> io::Result<bool> {
     Ok(found.is_some())
 }
 
-/// What `look` finds first in the `cgroup.procs` of a cgroup and of those below it.
+/// The first result of `search` on the `cgroup.procs` of a cgroup and of those below it.
 ///
 /// # Errors
-/// `EFBIG` where there are too many cgroups below, else why one cannot be looked into.
+/// `EFBIG` if there are too many cgroups below; else those of reading one.
 fn first_found<T>(
     dir: &OwnedFd,
-    mut look: impl FnMut(&str) -> io::Result<Option<T>>,
+    mut search: impl FnMut(&str) -> io::Result<Option<T>>,
 ) -> io::Result<Option<T>> {
-    let mut found = look(&read(dir, c"cgroup.procs")?)?;
+    let mut found = search(&read(dir, c"cgroup.procs")?)?;
     let mut rest = Vec::new();
     let mut below = children(dir)?;
-    let mut looked_at = 0;
+    let mut visited = 0;
     while found.is_none() {
         rest.append(&mut below);
         let Some(dir) = rest.pop() else { break };
-        looked_at += 1;
-        if looked_at + rest.len() > MAX_BELOW {
+        visited += 1;
+        if visited + rest.len() > MAX_BELOW {
             return Err(Errno::FBIG.into());
         }
-        found = look(&read(&dir, c"cgroup.procs")?)?;
+        found = search(&read(&dir, c"cgroup.procs")?)?;
         below = children(&dir)?;
     }
     Ok(found)
 }
 
-/// The cgroups right below one.
+/// The cgroups directly below one.
 fn children(dir: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
     let mut found = Vec::new();
-    // A directory has two links and one more for each below it. The field's type differs by machine.
+    // A directory has two links and one more for each below it. The field's type differs by
+    // machine.
     if rustix::fs::fstat(dir)?.st_nlink <= 2 {
         return Ok(found);
     }
@@ -267,7 +275,8 @@ fn children(dir: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
     Ok(found)
 }
 
-/// Whether the cgroup `path` is `top` or below it. The kernel writes `..` for what is outside of the reader's namespace.
+/// Whether the cgroup `path` is `top` or below it. The kernel writes `..` for a path outside the
+/// reader's namespace.
 fn is_below(path: &str, top: &str) -> bool {
     let rest = path.strip_prefix(top.trim_end_matches('/'));
     rest.is_some_and(|rest| {
@@ -275,7 +284,7 @@ fn is_below(path: &str, top: &str) -> bool {
     })
 }
 
-/// A bounded read of one file of a cgroup.
+/// Reads one file of a cgroup, within a limit.
 pub(super) fn read(dir: &OwnedFd, name: &CStr) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
@@ -296,16 +305,16 @@ pub(super) fn read(dir: &OwnedFd, name: &CStr) -> io::Result<String> {
 }
 
 fn numbers(members: &str) -> impl Iterator<Item = i32> {
-    // What is no number is nobody's that we know.
+    // Malformed lines count as a process of another namespace.
     members
         .lines()
         .map(|line| line.parse().map_or(0, |n: i32| n.max(0)))
 }
 
-/// The first of `cgroup.procs` that is not the container's, in words.
+/// A description of the first process of `cgroup.procs` that is not the container's.
 ///
 /// # Errors
-/// `ENOSYS` where the numbers mean nothing to `/proc`, else why a process cannot be looked at.
+/// `ENOSYS` if `/proc` has other numbers; else those of examining a process.
 fn stranger(members: &str, pid: Option<i32>) -> rustix::io::Result<Option<String>> {
     let known = pid.unwrap_or_else(|| getpid().as_raw_pid());
     let mut others = numbers(members).filter(|n| *n != known).peekable();
@@ -318,7 +327,8 @@ fn stranger(members: &str, pid: Option<i32>) -> rustix::io::Result<Option<String
             return Ok(Some("a process of another PID namespace is in it".to_owned()));
         };
         let number = match pidfd_open(pid_of_member, PidfdFlags::empty()) {
-            // For a caller in the container's namespaces `/proc` is the host's and has other numbers.
+            // For a caller in the container's namespaces `/proc` is the host's and has other
+            // numbers.
             Ok(pidfd) => number_in_proc(&pidfd).unwrap_or(0),
             Err(Errno::SRCH) => continue,
             Err(_) if pid.is_some() => n,
@@ -339,14 +349,15 @@ fn is_in(name: &str, namespace: (u64, u64)) -> rustix::io::Result<bool> {
     }
 }
 
-/// The number that `/proc` has for a process: 0 where it shows it not, -1 when it has ended (proc_pid_fdinfo(5)).
+/// The number of a process in `/proc`: 0 if it is not visible there, -1 if it has ended
+/// (proc_pid_fdinfo(5)).
 fn number_in_proc(pidfd: &OwnedFd) -> Option<i32> {
     let info = read_proc(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()), 64 << 10).ok()?;
     let number = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
     number.trim().parse().ok()
 }
 
-/// The identity of a process' mount namespace.
+/// The identity of a process's mount namespace.
 fn mount_namespace(name: &str) -> rustix::io::Result<(u64, u64)> {
     let stat = rustix::fs::stat(format!("/proc/{name}/ns/mnt"))?;
     Ok((stat.st_dev, stat.st_ino))
@@ -365,11 +376,11 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_the_containers_is_a_stranger() {
+    fn processes_of_other_namespaces_are_strangers() {
         let me = getpid().as_raw_pid();
         let found = |others: &str| stranger(&format!("{me}\n{others}"), Some(me)).unwrap();
         assert_eq!(found(""), None);
-        // Another PID namespace's, and what is no number.
+        // A process of another PID namespace, and a malformed number.
         assert!(found("0\n").unwrap().contains("another PID namespace"));
         assert!(found("x\n").is_some() && found("-1\n").is_some());
         // It has ended.
@@ -377,7 +388,7 @@ mod tests {
         let pid = child.id();
         child.wait().unwrap();
         assert_eq!(found(&format!("{pid}\n")), None);
-        // In the mount namespace of the container's first process, which here is this one.
+        // In the mount namespace of the container's first process, which in this test is this one.
         let parent = rustix::process::getppid().unwrap().as_raw_pid();
         assert_eq!(found(&format!("{parent}\n")), None);
     }

@@ -1,9 +1,9 @@
-//! File handles (open_by_handle_at(2)): the same inode by way of another mount.
+//! File handles (open_by_handle_at(2)), to find the same inode through another mount.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
-/// What a handle of the kernel's begins with, and room for the largest (`MAX_HANDLE_SZ`).
+/// The head of a kernel handle, and room for the largest (`MAX_HANDLE_SZ`).
 #[repr(C)]
 struct Handle {
     bytes: u32,
@@ -11,10 +11,11 @@ struct Handle {
     data: [u8; 128],
 }
 
-/// The directory `dir` on the mount of `mount`, which must be of the same file system.
+/// Opens the directory `dir` through the mount of `mount`, which must be of the same file system.
 ///
 /// # Errors
-/// `EPERM` without `CAP_DAC_READ_SEARCH` on the host, `ESTALE` where that file system has no such directory.
+/// `EPERM` without `CAP_DAC_READ_SEARCH` on the host, `ESTALE` if that file system has no such
+/// directory.
 pub fn same_in(dir: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
     let mut handle = Handle {
         bytes: 128,
@@ -22,7 +23,8 @@ pub fn same_in(dir: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
         data: [0; 128],
     };
     let (at, mut id) = (core::ptr::from_mut(&mut handle), 0);
-    // SAFETY: the handle is live, as long as it says, and laid out as struct file_handle; the empty path ends in NUL.
+    // SAFETY: the handle is live, of the length in it, and laid out as struct file_handle; the
+    // empty path ends in NUL.
     let named = unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,

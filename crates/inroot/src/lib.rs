@@ -1,14 +1,16 @@
-//! Paths that somebody else controls: lookups that stay below a directory, proofs that only root can have
-//! chosen an inode, and mounts by descriptor.
+//! Works on paths that another user controls: lookups that stay below a directory, proofs that only
+//! root can have chosen an inode, and mounts by descriptor. For example,
+//! `Root::open("/srv/rootfs")?.resolve("etc/passwd")` never leaves `/srv/rootfs`, whatever links
+//! are in it.
 //!
-//! | module | what it has |
+//! | module | contents |
 //! |---|---|
 //! | [`root`] | lookups by descriptor that never leave a directory |
 //! | [`owned`] | files that only root can have written |
 //! | [`mount`] | mounts that are made detached and attached to an inode |
-//! | [`mountinfo`] | the mounts of a namespace as the kernel lists them |
+//! | [`mountinfo`] | the mounts of a namespace, from the kernel's list |
 //! | [`text`] | names of such a tree, shown on one line |
-//! | [`handle`] | the same inode by way of another mount |
+//! | [`handle`] | the same inode through another mount |
 
 #[allow(unsafe_code)]
 pub mod handle;

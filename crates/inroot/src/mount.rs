@@ -1,14 +1,15 @@
-//! Mounts by descriptor: a mount is made detached, restricted, and only then attached to an inode that
-//! was looked up before. No path is resolved between the check and the mount.
+//! Mounts by descriptor. A mount is made detached, restricted, and only then attached to an inode
+//! from an earlier lookup. No path is resolved between the check and the mount.
 //!
-//! | need | Linux | else |
+//! | call | Linux | fallback |
 //! |---|---|---|
-//! | `open_tree`, `fsopen`, `move_mount` | 5.2 | `mount(2)` through the process's own `/proc/self/fd`; in another mount namespace the same inode, found again by its path |
+//! | `open_tree`, `fsopen`, `move_mount` | 5.2 | `mount(2)` through the process's own `/proc/self/fd`; in another mount namespace the same inode, found by its path |
 //! | `mount_setattr` | 5.12 | a bind remount right after attaching; propagation by `mount(2)` |
 //! | `statx` with `STATX_MNT_ID` | 5.8 | `fdinfo` |
 //!
-//! `mount(2)` with `MS_BIND | MS_RDONLY` in one call ignores everything but `MS_BIND`, so the fallback
-//! always remounts; see mount(2), "Remounting an existing mount" and "Creating a bind mount".
+//! `mount(2)` with `MS_BIND | MS_RDONLY` in one call ignores everything but `MS_BIND`, so the
+//! fallback always remounts; see mount(2), "Remounting an existing mount" and "Creating a bind
+//! mount". Errors are the kernel's, unless a function lists others.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -30,7 +31,7 @@ use super::label;
 use super::root::{Node, Root, own_fds, selinux_label};
 pub use super::root::{duplicate, mount_id};
 
-/// What a mount forbids.
+/// The restrictions of a mount.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Restrict {
     /// Nothing can be written through it.
@@ -42,19 +43,20 @@ pub struct Restrict {
 }
 
 impl Restrict {
-    /// A file of the host, a library or a program: read-only, no devices; set-user-id bits are never honoured.
+    /// For a file of the host, a library or a program: read-only, no devices. Set-user-id bits
+    /// never take effect.
     pub const FILE: Self = Self {
         read_only: true,
         no_dev: true,
         no_exec: false,
     };
-    /// A device node: its inode is read-only, the device behind it is not.
+    /// For a device node: its inode is read-only, but the device stays writable.
     pub const DEVICE: Self = Self {
         read_only: true,
         no_dev: false,
         no_exec: true,
     };
-    /// Data that nobody executes; of a socket or a pipe, which take connections and writes all the same.
+    /// For data that is never executed. Sockets and pipes still accept connections and writes.
     pub const DATA: Self = Self {
         read_only: true,
         no_dev: true,
@@ -84,17 +86,17 @@ pub struct Detached {
     source: Source,
     is_dir: bool,
     restrict: Restrict,
-    /// Whether `restrict` is in force already; if not, attaching does it.
+    /// Whether `restrict` is in force already; if not, attaching sets it.
     restricted: bool,
 }
 
-/// Where something of the host is that its caller has proved.
+/// The place of a host's file that the caller has proved.
 #[derive(Clone, Copy, Debug)]
 pub enum HostPlace<'a> {
     /// The inode.
     Node(&'a Node),
-    /// A path from a directory, no part of which anybody but root can change or has made a link. A link at its end is not
-    /// followed.
+    /// A path from a directory, in which nobody but root can change a component or has made a link.
+    /// A link at its end is not followed.
     Path(BorrowedFd<'a>, &'a Path),
 }
 
@@ -104,19 +106,21 @@ enum Source {
     Tree(OwnedFd),
     /// A new file system, as a mount object.
     NewTree(OwnedFd),
-    /// What to bind with `mount(2)`, and its path in the mount namespace that it was found in.
+    /// The inode to bind with `mount(2)`, and its path in the mount namespace in which it was
+    /// found.
     Bind(OwnedFd, Option<PathBuf>),
-    /// The options of a tmpfs to make with `mount(2)`.
+    /// The options of a tmpfs for `mount(2)`.
     Tmpfs(CString),
 }
 
-/// Set once the kernel (or a seccomp filter) said that it has no new mount API.
+/// Set once the kernel, or a seccomp filter, has refused the new mount API.
 static OLD_API: AtomicBool = AtomicBool::new(false);
 
 impl Detached {
-    /// A bind mount of something of the host that its caller has proved, and its attributes, which are what counts.
+    /// A bind mount of a host's file that the caller has proved, and its attributes, which the
+    /// caller must check again.
     ///
-    /// Must be called in the mount namespace that it was found in.
+    /// Call it in the mount namespace in which the file was found.
     pub fn of_host(at: HostPlace<'_>, restrict: Restrict) -> io::Result<(Self, Stat)> {
         let (dir, path) = match at {
             HostPlace::Node(node) => return Ok((Self::bind(node, restrict)?, *node.stat())),
@@ -143,10 +147,10 @@ impl Detached {
         Ok((Self::bind(&node, restrict)?, *node.stat()))
     }
 
-    /// A bind mount of one file, node or directory (not what is mounted below it): of our own tmpfs, or of a file system
-    /// of the container's. What is the host's takes [`Detached::of_host`].
+    /// A bind mount of one file, node or directory, without mounts below it: from our own tmpfs or
+    /// the container's file systems. For the host's files use [`Detached::of_host`].
     ///
-    /// Must be called in the mount namespace that `source` was opened in.
+    /// Call it in the mount namespace in which `source` was opened.
     pub fn bind(source: &Node, restrict: Restrict) -> io::Result<Self> {
         if new_api() {
             match detached(source, OpenTreeFlags::empty()) {
@@ -164,8 +168,8 @@ impl Detached {
         })
     }
 
-    /// A new, empty tmpfs with a root directory of mode 0755. `label` is the SELinux context of all in
-    /// it; it is left out where the kernel does not know such a thing.
+    /// A new, empty tmpfs with a root directory of mode 0755. `label` is the SELinux context of all
+    /// files in it; it is left out if the kernel has no SELinux.
     pub fn tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> io::Result<Self> {
         if new_api() {
             match new_tmpfs(size, label, restrict) {
@@ -207,12 +211,12 @@ impl Detached {
         })
     }
 
-    /// Whether it takes a directory as its place.
+    /// Whether its mount point must be a directory.
     pub fn is_dir(&self) -> bool {
         self.is_dir
     }
 
-    /// The SELinux label of what it shows. `None` for a new tmpfs, and where the kernel has no labels.
+    /// The SELinux label of the mounted inode; `None` for a new tmpfs or a kernel without labels.
     pub fn selinux_label(&self) -> Option<String> {
         match &self.source {
             Source::Tree(fd) | Source::Bind(fd, _) => selinux_label(fd.as_fd()),
@@ -220,14 +224,14 @@ impl Detached {
         }
     }
 
-    /// Attaches the mount on `name` in `parent` and returns the mount's root.
+    /// Attaches the mount at `name` in `parent` and returns the mount's root.
     ///
     /// `name` must exist and must not be a symbolic link; a file takes a file, a directory a
-    /// directory. The mount that it lies on becomes a slave: attached to a shared one, ours would
-    /// appear on the host and outlive the container.
+    /// directory. The mount below it becomes a slave first: on a shared mount ours would appear on
+    /// the host and outlive the container.
     ///
     /// # Errors
-    /// Whatever the kernel says; then nothing was attached, or not where anybody outside sees it.
+    /// Those of the kernel. Then nothing was attached, or nothing that is visible outside.
     pub fn attach(self, parent: &Node, name: &OsStr) -> io::Result<Node> {
         let target = private_target(parent, name)?;
         let is_new = self.is_new();
@@ -240,8 +244,8 @@ impl Detached {
                 let bind =
                     |fd: BorrowedFd<'_>| old_mount(Some(fd), target.as_fd(), None, MountFlags::BIND, c"");
                 match bind(fd.as_fd()) {
-                    // `mount(2)` binds nothing of another mount namespace. The host's tree is in sight in a container's
-                    // that has not changed its root yet.
+                    // `mount(2)` binds nothing of another mount namespace. The host's tree is still
+                    // visible in a container that has not changed its root yet.
                     Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
                         let same = same_inode(fd.as_fd(), path.as_deref()).ok_or(e)?;
                         bind(same.as_fd())?;
@@ -269,19 +273,19 @@ impl Detached {
         Ok(top)
     }
 
-    /// Whether nobody else has a mount of its file system.
+    /// Whether no other mount of its file system exists.
     fn is_new(&self) -> bool {
         matches!(self.source, Source::NewTree(_) | Source::Tmpfs(_))
     }
 }
 
-/// An empty file that this process has made to mount something on.
+/// An empty file that this process has made as a mount point.
 #[derive(Debug)]
 pub struct Placed<'p> {
     file: OwnedFd,
     parent: &'p Node,
     name: &'p OsStr,
-    /// It was made on a mount without peers, so nobody outside can have mounted anything there since.
+    /// The mount below it has no peers, so nobody outside can have mounted on it since.
     private: bool,
 }
 
@@ -289,9 +293,9 @@ impl<'p> Placed<'p> {
     /// Makes the file `name` in `parent`, on a mount that has no peers.
     ///
     /// # Errors
-    /// `EEXIST` when there is something of that name.
+    /// `EEXIST` if the name exists.
     pub fn make(parent: &'p Node, name: &'p OsStr) -> io::Result<Self> {
-        // If it cannot be cut off, attaching says so.
+        // If the mount cannot be cut off, attaching reports it.
         let private = cut_off().cut_below(parent).is_ok();
         Ok(Self {
             file: parent.placeholder(name)?,
@@ -301,7 +305,7 @@ impl<'p> Placed<'p> {
         })
     }
 
-    /// Attaches a mount on it. Returns what to close.
+    /// Attaches a mount to it. Returns the descriptors to close.
     ///
     /// # Errors
     /// As of [`Detached::attach`].
@@ -319,12 +323,12 @@ impl<'p> Placed<'p> {
     }
 }
 
-/// Where mounts of ours are seen by nobody outside the mount namespace. The descriptors keep the
-/// kernel from giving a number to something else.
+/// Mounts on which our mounts are invisible outside the mount namespace. The open descriptors keep
+/// the kernel from reusing their numbers.
 #[derive(Debug)]
 struct CutOff {
-    /// Device numbers of file systems that this process has made and mounted once, privately. The
-    /// place of most files is in one of them, so it takes no call to know that.
+    /// Device numbers of file systems that this process has made and mounted once, privately. Most
+    /// files are placed on one of them, so that the check needs no system call.
     made: Vec<(u64, OwnedFd)>,
     /// Numbers of mounts that are slaves or private now.
     mounts: Vec<(u64, OwnedFd)>,
@@ -333,7 +337,7 @@ struct CutOff {
 }
 
 impl CutOff {
-    /// The number of the mount that `target` lies on, unless it is cut off already.
+    /// The number of the mount below `target`, unless it is cut off already.
     fn mount_to_cut(&self, target: &Node) -> io::Result<Option<u64>> {
         if self.made.iter().any(|(device, _)| *device == target.id().0) {
             return Ok(None);
@@ -351,7 +355,7 @@ impl CutOff {
         }
     }
 
-    /// Makes the mount `id`, which `target`, a name in `parent`, lies on, a slave of its peers.
+    /// Makes the mount `id` below `target`, a name in `parent`, a slave of its peers.
     fn cut(&mut self, id: u64, parent: &Node, target: &Node) -> io::Result<()> {
         if let Some(known) = self.roots.iter().position(|(root, _)| *root == id) {
             let (_, root) = self.roots.swap_remove(known);
@@ -362,8 +366,8 @@ impl CutOff {
         }
         let mut at = duplicate(target.as_fd())?;
         if !make_slave(at.as_fd())? {
-            // What is no mount's root is on the mount of its directory. The kernel takes only a
-            // mount's root.
+            // An inode that is not a mount's root is on its directory's mount. The kernel accepts
+            // only a mount's root.
             at = duplicate(parent.as_fd())?;
             let mut left = MAX_DEPTH;
             while !make_slave(at.as_fd())? {
@@ -371,7 +375,7 @@ impl CutOff {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 at = rustix::fs::openat(&at, c"..", flags, Mode::empty())?;
             }
-            // Something may have been mounted on the way meanwhile.
+            // Another mount may have been made on the way meanwhile.
             if mount_id(at.as_fd())? != id {
                 return Err(Errno::XDEV.into());
             }
@@ -381,7 +385,7 @@ impl CutOff {
     }
 }
 
-/// Directories between a mount's root and a place in it: a path holds no more.
+/// The most directories between a mount's root and an inode in it: a path has no more.
 const MAX_DEPTH: u32 = 4096;
 
 static CUT_OFF: Mutex<CutOff> = Mutex::new(CutOff {
@@ -394,7 +398,7 @@ fn cut_off() -> std::sync::MutexGuard<'static, CutOff> {
     CUT_OFF.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps what may be the root of the mount `id`, so that it need not be walked to when that is cut off.
+/// Remembers a possible root of the mount `id`, which saves the walk to it later.
 pub fn remember_root(root: OwnedFd, id: u64) {
     /// A container's rootfs and the few tmpfs of a definition.
     const MAX_ROOTS: usize = 16;
@@ -404,12 +408,12 @@ pub fn remember_root(root: OwnedFd, id: u64) {
     }
 }
 
-/// The place `name` in `parent`, on a mount that has no peers.
+/// The inode `name` in `parent`, on a mount that has no peers.
 ///
-/// It is looked up again once its mount is a slave: what a peer mounts there before is shared, what
-/// it mounts after is not.
+/// It is looked up again once its mount is a slave: a peer's earlier mount there is visible here, a
+/// later one is not.
 fn private_target(parent: &Node, name: &OsStr) -> io::Result<Node> {
-    /// Each more is a mount that somebody made in between.
+    /// Each further try means that another process mounted something in between.
     const MAX_TRIES: usize = 8;
     let mut cut_off = cut_off();
     for _ in 0..MAX_TRIES {
@@ -425,13 +429,13 @@ fn private_target(parent: &Node, name: &OsStr) -> io::Result<Node> {
     Err(Errno::BUSY.into())
 }
 
-/// Attaches a detached mount on the inode of `target`.
+/// Attaches a detached mount to the inode of `target`.
 fn move_to(tree: &OwnedFd, target: impl AsFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(tree, c"", target, c"", flags)
 }
 
-/// Makes an attached mount read-only (on top of what it forbids already).
+/// Makes an attached mount read-only, in addition to its present restrictions.
 pub fn seal(root: &Node, restrict: Restrict) -> io::Result<()> {
     match set_attr(root.as_fd(), restrict.attr()) {
         Ok(()) => Ok(()),
@@ -440,15 +444,15 @@ pub fn seal(root: &Node, restrict: Restrict) -> io::Result<()> {
     }
 }
 
-/// A copy of the directory `top` with all that is mounted below it, attached nowhere: nothing in it
-/// can be changed or run, no device in it opens, and its root has no parent. The caller is in the
+/// A clone of the directory `top` with all mounts below it, attached nowhere. Nothing in it can be
+/// changed or executed, no device in it opens, and its root has no parent. The caller is in the
 /// mount namespace of `top`.
 ///
 /// # Errors
 /// `ENOSYS` before Linux 5.2, `EPERM` without the right to mount.
 pub fn sealed_copy(top: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let copy = detached(top, OpenTreeFlags::AT_RECURSIVE)?;
-    // Before Linux 5.12 such a copy cannot be restricted. It still leads nowhere.
+    // Before Linux 5.12 such a clone cannot be restricted, but it is still attached nowhere.
     let _ = change(
         copy.as_fd(),
         Restrict::DATA.attr(),
@@ -458,13 +462,14 @@ pub fn sealed_copy(top: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(copy)
 }
 
-/// A clone of what is at a path, attached nowhere, and whether it is restricted: one call where the kernel has `open_tree_attr`.
+/// A detached clone of a path, and whether it is restricted: one call if the kernel has
+/// `open_tree_attr`.
 fn tree_at(dir: BorrowedFd<'_>, path: &Path, restrict: Restrict) -> rustix::io::Result<(OwnedFd, bool)> {
     static NO_ATTR: AtomicBool = AtomicBool::new(false);
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
     if !NO_ATTR.load(Ordering::Relaxed) {
         match open_tree_attr(dir, &name, restrict.attr()) {
-            // E2BIG and EINVAL are not for this struct and these flags.
+            // This struct and these flags never cause E2BIG or EINVAL.
             Err(Errno::NOSYS | Errno::PERM) => NO_ATTR.store(true, Ordering::Relaxed),
             opened => return opened.map(|tree| (tree, true)),
         }
@@ -480,7 +485,8 @@ fn tree_at(dir: BorrowedFd<'_>, path: &Path, restrict: Restrict) -> rustix::io::
     }
 }
 
-/// `open_tree_attr(2)`, Linux 6.15: a clone that has its attributes, and is private, from the start.
+/// `open_tree_attr(2)`, Linux 6.15: a clone that has its attributes, and is private, from the
+/// start.
 fn open_tree_attr(dir: BorrowedFd<'_>, path: &CStr, attrs: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
     /// The same number on every architecture.
     const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
@@ -488,7 +494,8 @@ fn open_tree_attr(dir: BorrowedFd<'_>, path: &CStr, attrs: MountAttrFlags) -> ru
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let attr = MountAttr::new(attrs, MS_PRIVATE);
-    // SAFETY: the descriptor is borrowed for the call, the path is a C string, and `attr` is a live struct of the size passed.
+    // SAFETY: the descriptor is borrowed for the call, the path is a C string, and `attr` is a live
+    // struct of that size.
     let fd = unsafe {
         libc::syscall(
             SYS_OPEN_TREE_ATTR,
@@ -507,15 +514,15 @@ fn open_tree_attr(dir: BorrowedFd<'_>, path: &CStr, attrs: MountAttrFlags) -> ru
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A clone of what `source` refers to, attached nowhere.
+/// A detached clone of the inode of `source`.
 pub fn detached(source: impl AsFd, flags: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
     let all =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     open_tree(source, c"", all | flags)
 }
 
-/// A new instance of the cgroup file system as the caller's cgroup namespace sees it: v2 for an empty
-/// list, else the v1 hierarchy that holds these controllers. Attached nowhere.
+/// A new instance of the cgroup file system in the caller's cgroup namespace, attached nowhere: v2
+/// for an empty list, else the v1 hierarchy of these controllers.
 pub fn cgroupfs(controllers: &[&str]) -> io::Result<OwnedFd> {
     let v2 = controllers.is_empty();
     let fs = fsopen(
@@ -541,7 +548,7 @@ fn new_tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> rustix::io::
     fsconfig_set_string(&fs, c"mode", c"0755")?;
     fsconfig_set_string(&fs, c"size", size.to_string())?;
     if let Some(label) = label {
-        // EINVAL where SELinux is not there; the label then has no meaning.
+        // EINVAL without SELinux; the label then has no meaning.
         match fsconfig_set_string(&fs, c"context", label) {
             Ok(()) | Err(Errno::INVAL) => {}
             Err(e) => return Err(e),
@@ -551,12 +558,13 @@ fn new_tmpfs(size: u64, label: Option<&str>, restrict: Restrict) -> rustix::io::
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, restrict.attr())
 }
 
-/// Whether the new mount API is there: the whole of it, or a mount that was made could not be attached.
+/// Whether the kernel has the whole new mount API: with a part of it, a mount could be made but not
+/// attached.
 fn new_api() -> bool {
-    static ASKED: AtomicBool = AtomicBool::new(false);
-    if !ASKED.swap(true, Ordering::Relaxed) {
+    static PROBED: AtomicBool = AtomicBool::new(false);
+    if !PROBED.swap(true, Ordering::Relaxed) {
         let cwd = rustix::fs::CWD;
-        // An empty path: ENOENT from a kernel that has the call.
+        // With an empty path a kernel that has the call returns ENOENT.
         if let Err(e) = move_mount(cwd, c"", cwd, c"", MoveMountFlags::empty())
             && absent(e)
         {
@@ -566,15 +574,15 @@ fn new_api() -> bool {
     !OLD_API.load(Ordering::Relaxed)
 }
 
-/// The inode of `fd`, found again by its path in the mount namespace that the process is in now.
+/// The inode of `fd`, found by its path in the process's present mount namespace.
 fn same_inode(fd: BorrowedFd<'_>, path: Option<&Path>) -> Option<Node> {
     let found = Root::open("/").ok()?.resolve_nofollow(path?).ok()?;
     let stat = rustix::fs::fstat(fd).ok()?;
     (found.id() == (stat.st_dev, stat.st_ino)).then_some(found)
 }
 
-/// Whether this errno means that the call is not there: old kernel, or a seccomp filter that answers
-/// EPERM for what it does not know.
+/// Whether this errno means that the call is missing: in an old kernel, or behind a seccomp filter
+/// that answers EPERM.
 fn absent(e: Errno) -> bool {
     matches!(e, Errno::NOSYS | Errno::PERM)
 }
@@ -584,9 +592,9 @@ fn set_attr(fd: BorrowedFd<'_>, attrs: MountAttrFlags) -> rustix::io::Result<()>
     change(fd, attrs, MS_PRIVATE, 0)
 }
 
-/// Makes the mount whose root `root` is a slave of its peers: it still gets what they mount, they
-/// get nothing of what is mounted on it. Nothing changes for one without peers. `false` where
-/// `root` is not a mount's root.
+/// Makes the mount with the root `root` a slave of its peers: it still receives their mounts, and
+/// they receive none of it. A mount without peers does not change. `false` if `root` is not a
+/// mount's root.
 fn make_slave(root: BorrowedFd<'_>) -> io::Result<bool> {
     let slave = match change(root, MountAttrFlags::empty(), MS_SLAVE, 0) {
         Err(e) if absent(e) => {
@@ -652,8 +660,9 @@ fn last_errno() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
-/// Runs `f` with the process's own descriptor directory as working directory, so that a descriptor's
-/// number is a path: `mount(2)` takes no descriptors, and `/proc` may be another one by now.
+/// Runs `f` with the process's own descriptor directory as working directory, in which a
+/// descriptor's number is a path. `mount(2)` takes no descriptors, and `/proc` may be the
+/// container's by now.
 fn in_own_fds<T>(f: impl FnOnce() -> rustix::io::Result<T>) -> io::Result<T> {
     rustix::process::fchdir(own_fds()?)?;
     let result = f();
@@ -694,7 +703,7 @@ mod tests {
     use super::super::root::Root;
     use super::*;
 
-    /// Runs `f` in a thread with a mount namespace of its own; `None` where that is not allowed.
+    /// Runs `f` in a thread with its own mount namespace; `None` if that is not allowed.
     fn in_private_namespace(f: impl FnOnce() + Send + 'static) -> Option<bool> {
         let thread = std::thread::spawn(|| {
             let flags = rustix::thread::UnshareFlags::NEWNS;
@@ -732,7 +741,7 @@ mod tests {
             bind.attach(&top, OsStr::new("lib")).unwrap();
             seal(&top, Restrict::FILE).unwrap();
             assert_eq!(std::fs::read(dir.path().join("at/lib")).unwrap(), b"driver");
-            // Really read-only: written to, not just listed.
+            // Really read-only: checked by a write, not by the list of mounts.
             let e = std::fs::write(dir.path().join("at/lib"), "x").unwrap_err();
             assert_eq!(e.raw_os_error(), Some(libc::EROFS));
             let e = std::fs::write(dir.path().join("at/new"), "x").unwrap_err();
@@ -749,8 +758,8 @@ mod tests {
         }
     }
 
-    /// A directory with a tmpfs that is shared between `host` and `volume`, and a file of it bound
-    /// at `plain/file`.
+    /// A directory with a tmpfs that `host` and `volume` share, and a file of it that is bound at
+    /// `plain/file`.
     fn shared_world() -> (tempfile::TempDir, Root) {
         use rustix::mount::{mount, mount_bind, mount_change};
         let dir = tempfile::tempdir().unwrap();
@@ -808,7 +817,7 @@ mod tests {
                 assert_eq!(read(path), "theirs", "{path}");
             }
             assert!(!dir.path().join("host/deep/below/dir/lib").exists());
-            // What is mounted on the host still arrives, and a mount on that stays inside too.
+            // A mount on the host still arrives, and a mount on it stays inside too.
             rustix::mount::mount_bind(dir.path().join("host/deep"), dir.path().join("host/later")).unwrap();
             bind("volume/later/below", "file");
             assert_eq!(read("host/later/below/file"), "theirs");
@@ -819,7 +828,7 @@ mod tests {
         }
     }
 
-    /// One after the other: which API is used is the process's business.
+    /// One after the other, since the API is a choice of the whole process.
     #[test]
     fn both_apis() {
         for old in [false, true] {

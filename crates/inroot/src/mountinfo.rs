@@ -1,7 +1,10 @@
-//! The mounts of a mount namespace as the kernel lists them (proc(5), `/proc/PID/mountinfo`).
+//! The mounts of a mount namespace, from the kernel's list (proc(5), `/proc/PID/mountinfo`).
 //!
-//! An image's links decide where a runtime's mounts end up, so a place says nothing about what is mounted there. The
-//! device number of a tmpfs does: a bind of the host's has the number that the host's own mount has.
+//! An image's links decide where a runtime's mounts end up, so a path does not identify the mount
+//! there. A tmpfs's device number does: a bind of the host's tmpfs has the device number of the
+//! host's own mount.
+//!
+//! Reading a list fails with the kernel's error, or with `EFBIG` if it exceeds 64 MiB.
 
 use std::borrow::Cow;
 use std::io::{self, Read as _};
@@ -13,32 +16,32 @@ use rustix::io::Errno;
 
 use super::root::own_fds;
 
-/// Of so many bytes a list may be; a mount takes about 150.
+/// The most bytes of a list; a mount takes about 150.
 const MAX: usize = 64 << 20;
 
 /// The mounts of one namespace.
 #[derive(Clone, Debug)]
 pub struct MountTable(Vec<u8>);
 
-/// What a line of it tells.
+/// The fields of a line.
 struct Line<'a> {
     id: u64,
     /// `major:minor`.
     device: &'a [u8],
-    /// The directory of the file system that is mounted.
+    /// The mounted directory of the file system.
     root: &'a [u8],
-    /// Where, with the kernel's escapes.
+    /// The mount point, with the kernel's escapes.
     at: &'a [u8],
     kind: &'a [u8],
 }
 
 impl MountTable {
-    /// That of the namespace that this process is in.
+    /// The mounts of this process's namespace.
     pub fn own() -> io::Result<Self> {
         Self::of(c"../../self/mountinfo")
     }
 
-    /// That of the first process in sight.
+    /// The mounts of process 1's namespace.
     pub fn of_first_process() -> io::Result<Self> {
         Self::of(c"../../1/mountinfo")
     }
@@ -56,8 +59,8 @@ impl MountTable {
         Ok(Self(text))
     }
 
-    /// The tmpfs mounts that were made for the container at `rootfs`: whole ones, of which nothing is mounted anywhere else,
-    /// be it here or on the host.
+    /// The tmpfs mounts that were made for the container at `rootfs`: whole ones that are mounted
+    /// nowhere else, neither here nor on the host.
     pub fn made_for(&self, rootfs: &Path, host: Option<&Self>) -> Vec<u64> {
         let (inside, outside): (Vec<Line<'_>>, Vec<Line<'_>>) = self
             .lines()
@@ -76,8 +79,8 @@ impl MountTable {
             .collect()
     }
 
-    /// Whether the mount `top` at `rootfs` covers another one that shows something else. A runtime binds a rootfs to itself
-    /// first of all, so what covers that is a volume that a link of the image led there.
+    /// Whether the mount `top` at `rootfs` covers a mount with other content. A runtime first binds
+    /// a rootfs to itself, so a mount over that is a volume that a link of the image led there.
     pub fn is_covered(&self, rootfs: &Path, top: u64) -> bool {
         let Some(top) = self.lines().find(|line| line.id == top) else {
             return true;
@@ -93,7 +96,7 @@ impl MountTable {
     }
 }
 
-/// `36 35 98:0 /mnt1 /mnt/parent rw,noatime master:1 - ext3 /dev/root rw`
+/// Parses `36 35 98:0 /mnt1 /mnt/parent rw,noatime master:1 - ext3 /dev/root rw`.
 fn parse(line: &[u8]) -> Option<Line<'_>> {
     let mut fields = line.split(|b| *b == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -169,7 +172,7 @@ mod tests {
             ];
             assert_eq!(made(&[&mounts[0], &mounts[1]]), [31], "{device} {root} {kind}");
         }
-        // A part of the container's own may be bound in it: a masked file.
+        // A part of the container's own tmpfs may be bound in it, as for a masked file.
         let masked = at(32, "0:60", "/null", "/proc/kcore", "tmpfs");
         assert_eq!(made(&[&at(31, "0:60", "/", "/dev", "tmpfs"), &masked]), [31]);
         // The container beside it has a longer name.
@@ -182,7 +185,7 @@ mod tests {
         let rootfs = Path::new("/c/rootfs");
         assert_eq!(own.made_for(rootfs, None), [31]);
         assert!(own.made_for(rootfs, Some(&table(&HOST))).is_empty());
-        // The first process in sight may be in the same namespace.
+        // Process 1 may be in the same namespace.
         assert!(own.made_for(rootfs, Some(&own)).contains(&31));
     }
 
@@ -196,9 +199,9 @@ mod tests {
         assert!(!covered(&[itself], 31));
         assert!(covered(&[itself, volume], 32));
         assert!(covered(&[itself, volume, again], 33));
-        // What the list does not have is not proven.
+        // A mount that is not in the list is not proved.
         assert!(covered(&[itself], 99));
-        // A rootfs that nothing is mounted at.
+        // A rootfs without a mount on it.
         assert!(!table(&HOST).is_covered(Path::new("/srv"), 22));
     }
 

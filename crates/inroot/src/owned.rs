@@ -1,7 +1,7 @@
-//! Files that only root can have written.
+//! Finds files that only root can have written.
 //!
-//! Configuration decides what containers get, so a file of it is read only when neither it nor any
-//! directory or symbolic link on the way to it could have been put there by somebody else.
+//! Configuration decides on the contents of containers. So a file such as /etc/nvoci/config.toml is
+//! read only if no other user can have made it, or any directory or symbolic link on the way to it.
 
 use core::fmt;
 use std::ffi::{OsStr, OsString};
@@ -19,12 +19,12 @@ use super::text::Escaped;
 /// `Result` with this module's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a path is not proved.
+/// The reason why a path is not proved.
 #[derive(Debug)]
 pub enum Error {
-    /// Looking at this component failed.
+    /// An error at this component.
     Io(PathBuf, io::Error),
-    /// Somebody other than root can have put this component there, or written to it: why.
+    /// A user other than root can have made or changed this component, for this reason.
     Untrusted(PathBuf, String),
 }
 
@@ -48,55 +48,55 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// How long what is found must stay what it is.
+/// The time for which the path must keep its meaning.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Term {
-    /// While it is used.
+    /// While it is in use.
     Now,
-    /// As long as something that is written down names it.
+    /// As long as a file names it.
     Lasting,
 }
 
 /// The most symbolic links that are followed, as in the kernel.
 pub const MAX_LINKS: usize = 40;
 
-/// The mode bit of a directory whose entries only their owners remove.
+/// The mode bit of a directory whose entries only their owners may remove.
 pub const STICKY: u32 = 0o1000;
-/// The mode bits by which group and others write.
+/// The mode bits by which group and others may write.
 pub const OTHERS_WRITE: u32 = 0o022;
 
-/// Finds `path`, an absolute path of the host, walking component by component; `None` when it does not exist.
+/// Finds `path`, an absolute path of the host, component by component; `None` if it does not exist.
 ///
-/// Every directory, link and the last component must belong to root, or to whom this process runs as, and not be
-/// writable by group or others.
-/// A directory with the sticky bit may be: in it nobody else can replace what belongs to root.
+/// Every directory, link and the last component must belong to root or to this process's user, and
+/// not be writable by group or others. A directory with the sticky bit may be writable: in it
+/// nobody else can replace root's entries.
 ///
-/// In a user namespace, where the host's root is shown as the overflow user, that user counts as root: a
+/// In a user namespace the host's root appears as the overflow user, who then counts as root: a
 /// process there has no rights that the file could extend.
 ///
 /// # Errors
-/// [`Error::Untrusted`], naming the component.
+/// [`Error::Untrusted`] with the component.
 pub fn find(path: &Path) -> Result<Option<Node>> {
     walk(path, trusted_users(), Term::Now)
 }
 
-/// As [`find`], for a path that is written down and followed later: what root has in `/tmp` is cleaned away or gone after a
-/// boot, and then anybody makes it anew. So no directory on the way [lets others add entries](keeps), and none is on FUSE,
-/// whose server says what owner and content its files have, links among them.
+/// As [`find`], for a path that a file names for later use. Root's entries in `/tmp` may be cleaned
+/// away, and then any user can make them. So no directory on the way [lets others add
+/// entries](keeps), and none is on FUSE, whose server chooses owner and content of its files.
 ///
 /// # Errors
-/// [`Error::Untrusted`], naming the component.
+/// [`Error::Untrusted`] with the component.
 pub fn find_lasting(path: &Path) -> Result<Option<Node>> {
     walk(path, trusted_users(), Term::Lasting)
 }
 
-/// Whether a directory of root's that lets others write with the sticky bit (`mode`) keeps a name for root once the entry is
-/// gone: the one store whose group is a package manager's builders.
+/// Whether root's sticky directory of mode `mode` reserves the name of a removed entry for root.
+/// Only one store does, whose group is a package manager's builders.
 pub fn keeps(path: &Path, mode: u32) -> bool {
     mode & OTHERS_WRITE == 0 || (path == Path::new("/nix/store") && mode & 0o002 == 0)
 }
 
-/// Checks one inode that was found otherwise; `path` is for the message.
+/// Checks one inode from another lookup; `path` is its name for errors.
 ///
 /// # Errors
 /// [`Error::Untrusted`].
@@ -165,11 +165,11 @@ fn check_by(node: &Node, path: &Path, users: &[u32], term: Term) -> Result<()> {
         format!("it belongs to user {}, not to root", stat.st_uid)
     } else if lasting && node.is_dir() && stat.st_mode & STICKY != 0 && !keeps(path, stat.st_mode) {
         format!(
-            "mode {:04o} lets others put something else there once it is gone",
+            "mode {:04o} lets others replace it once it is removed",
             stat.st_mode & 0o7777
         )
     } else if lasting && may_be_fuse(node) {
-        "it is on a FUSE file system, whose server says what owner and content a file has".to_owned()
+        "it is on a FUSE file system, whose server chooses each file's owner and content".to_owned()
     } else if node.is_symlink() || (node.is_dir() && stat.st_mode & STICKY != 0) {
         // A link has no mode of its own.
         return Ok(());
@@ -181,19 +181,20 @@ fn check_by(node: &Node, path: &Path, users: &[u32], term: Term) -> Result<()> {
     Err(Error::Untrusted(path.to_owned(), why))
 }
 
-/// Whether a user's own program may answer for the inode: a mount of theirs can show any owner, and fail any question.
+/// Whether a user's program may serve the inode: such a mount can report any owner and fail any
+/// call.
 pub fn may_be_fuse(node: &Node) -> bool {
     /// linux/magic.h.
     const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
     !rustix::fs::fstatfs(node.as_fd()).is_ok_and(|fs| fs.f_type != FUSE_SUPER_MAGIC)
 }
 
-/// What is said of [`is_users_fuse`].
-pub const USERS_FUSE: &str =
-    "a user's file system is mounted on it, and says what it likes of owners and modes";
+/// The reason text for [`is_users_fuse`].
+pub const USERS_FUSE: &str = "a user's file system is mounted on it, which can report any owner and mode";
 
-/// Whether somebody other than root has mounted a FUSE there: fusermount(1) lets everybody do that on what is theirs, also in
-/// a directory that is root's alone, as home directories are. Asked where a device number shows a mount, so it seldom is.
+/// Whether a user other than root has mounted a FUSE there. fusermount(1) allows it on the user's
+/// own files, also in root's directories such as /home. It is checked only where a device number
+/// shows a mount.
 pub fn is_users_fuse(node: &Node) -> bool {
     if !may_be_fuse(node) {
         return false;
@@ -201,13 +202,13 @@ pub fn is_users_fuse(node: &Node) -> bool {
     let Ok(id) = node.mount_id() else {
         return true;
     };
-    // By name, and so without the overflow user.
+    // Users with a name here, so without the overflow user.
     let users = trusted_users().get(..2).unwrap_or_default();
     !mount_of(id).is_ok_and(|about| about.is_some_and(|about| is_theirs(&about, users)))
 }
 
-/// Whether one of `users` has made a mount, of which mountinfo says `about`: `TYPE SOURCE OPTIONS`. A machine's FUSE
-/// (virtiofs) has another type.
+/// Whether one of `users` has made a mount with the mountinfo fields `about`: `TYPE SOURCE
+/// OPTIONS`. The FUSE of a virtual machine (virtiofs) has another type.
 fn is_theirs(about: &str, users: &[u32]) -> bool {
     let mut fields = about.split(' ');
     let kind = fields.next().unwrap_or_default();
@@ -248,10 +249,10 @@ fn shown(trail: &[(OsString, Node)], name: &OsStr) -> PathBuf {
         .collect()
 }
 
-/// Who counts as root, in this order: user 0, ourselves, since nobody gains rights by that, and in a user namespace whoever has no
-/// name there.
+/// The users who count as root, in this order: user 0, this process's own, who gains no rights by
+/// it, and in a user namespace the overflow user.
 ///
-/// Found once: a process does not change its user namespace here, and this is asked for every file.
+/// Computed once: the process does not change its user namespace, and every file needs the list.
 pub fn trusted_users() -> &'static [u32] {
     static USERS: OnceLock<Vec<u32>> = OnceLock::new();
     USERS.get_or_init(find_trusted_users)
@@ -281,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whose_a_fuse_is() {
+    fn a_fuse_mounts_owner_is_found() {
         for (about, roots) in [
             ("fuse /dev/fuse rw,user_id=1000,group_id=1000,allow_other", false),
             ("fuse.sshfs u@h:/ rw,user_id=0,group_id=0,allow_other", true),
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_have_written_is_refused() {
+    fn files_that_others_could_have_written_are_refused() {
         let dir = tree();
         let file = dir.path().join("etc/conf");
         let refused = |needle: &str| {
@@ -371,7 +372,7 @@ mod tests {
         assert!(walk(&file, &me(), Term::Now).unwrap().is_some());
         // Root's own file, until it is removed.
         let e = walk(&file, &me(), Term::Lasting).unwrap_err();
-        assert!(e.to_string().contains("once it is gone"), "{e}");
+        assert!(e.to_string().contains("once it is removed"), "{e}");
         let e = walk(&file, &[4_000_000_000], Term::Now).unwrap_err();
         assert!(matches!(e, Error::Untrusted(..)), "{e}");
     }

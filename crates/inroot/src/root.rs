@@ -1,14 +1,16 @@
 //! Directories that lookups never leave.
 //!
-//! Every path that crosses a directory an image (or another user) controls is walked by the kernel
-//! with the directory as its root: an absolute symbolic link or a `..` stays inside, a `/proc` magic
-//! link is refused. The result is an `O_PATH` descriptor, never a string that is looked up again.
-//! `openat2` (Linux 5.6) does the walk; libpathrs emulates it with an `O_PATH` walk where it is absent
-//! or blocked.
+//! The kernel walks a path that an image or another user controls with the directory as its root.
+//! So an absolute symbolic link or a `..` stays inside, and a `/proc` magic link is refused:
+//! `Root::open(rootfs)?.resolve("/etc/ld.so.cache")` is always below `rootfs`. The result is an
+//! `O_PATH` descriptor and never a string for a second lookup.
 //!
-//! | need | Linux | else |
+//! | call | Linux | fallback |
 //! |---|---|---|
-//! | `openat2(RESOLVE_IN_ROOT)` | 5.6 | `O_PATH` walk, component by component |
+//! | `openat2(RESOLVE_IN_ROOT)` | 5.6 | libpathrs's `O_PATH` walk, component by component |
+//!
+//! Errors are the kernel's, unless a function lists others: `ENOENT` for a missing path, `ELOOP`
+//! for more than 40 links or a magic link.
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -27,21 +29,22 @@ use rustix::io::Errno;
 
 use super::label;
 
-/// A directory that all lookups stay in: a container's rootfs, a chroot, or `/`.
+/// A directory that lookups never leave: a container's rootfs, a chroot, or `/`.
 #[derive(Debug)]
 pub struct Root {
     inner: pathrs::Root,
     else_by: Walk,
 }
 
-/// How a path is walked where `openat2` is missing.
+/// The way of walking a path without `openat2`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Walk {
-    /// Step by step, with a procfs to compare the steps with.
+    /// Step by step, compared with a procfs.
     Emulated,
-    /// By the kernel: this is the process's own root directory, which no lookup of the process leaves.
+    /// By the kernel: this is the process's own root directory, which no lookup of the process
+    /// leaves.
     Plain,
-    /// Not at all: the process's own root directory is not above it, and no procfs is in sight.
+    /// Not possible: the process's root directory is not above it, and no procfs is visible.
     None,
 }
 
@@ -64,7 +67,7 @@ impl Root {
         }
     }
 
-    /// A second handle on the same root, which is the process's own root directory.
+    /// A second handle on the same root, for a process whose own root directory it is.
     pub fn as_own(&self) -> io::Result<Self> {
         Ok(Self {
             else_by: Walk::Plain,
@@ -72,8 +75,8 @@ impl Root {
         })
     }
 
-    /// The root of a mount that is attached nowhere, for a process that has no other directory and
-    /// no procfs in sight. `openat2` is there.
+    /// The root of a mount that is attached nowhere, for a process that sees no other directory and
+    /// no procfs. The kernel has `openat2`.
     pub fn of_detached(top: OwnedFd) -> Self {
         Self {
             else_by: Walk::None,
@@ -89,7 +92,7 @@ impl Root {
         })
     }
 
-    /// Finds what `path` names, following symbolic links inside the root.
+    /// Finds the inode at `path`; symbolic links are followed inside the root.
     pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<Node> {
         if let Some(found) = self.openat2(path.as_ref(), OFlags::PATH) {
             return Node::from_fd(found?);
@@ -98,7 +101,7 @@ impl Root {
         Node::from_fd(handle.into())
     }
 
-    /// Like [`Root::resolve`], but a symbolic link as the last component is returned itself.
+    /// Like [`Root::resolve`], but returns a symbolic link at the end itself.
     pub fn resolve_nofollow(&self, path: impl AsRef<Path>) -> io::Result<Node> {
         if let Some(found) = self.openat2(path.as_ref(), OFlags::PATH | OFlags::NOFOLLOW) {
             return Node::from_fd(found?);
@@ -107,10 +110,10 @@ impl Root {
         Node::from_fd(handle.map_err(|e| to_io(&e))?.into())
     }
 
-    /// The walk in one system call; `None` when this kernel cannot, or a rename got in the way.
+    /// Walks in one system call; `None` if the kernel cannot, or a rename interfered.
     ///
-    /// libpathrs does the same, but spends eight more calls on the text of an error, and a path that
-    /// does not exist is the most common answer of all.
+    /// libpathrs does the same, but spends eight more calls on the text of an error, and "no such
+    /// file" is the most common answer.
     fn openat2(&self, path: &Path, flags: OFlags) -> Option<io::Result<OwnedFd>> {
         let walk = || {
             rustix::fs::openat2(
@@ -123,7 +126,7 @@ impl Root {
         };
         let mut found = walk();
         if self.else_by == Walk::None {
-            // Any mount and any rename on the machine is in the way of a walk through `..`.
+            // Any mount or rename on the machine can interrupt a walk through `..`.
             let mut left = MAX_WALKS;
             while matches!(found, Err(Errno::AGAIN)) && left > 0 {
                 left -= 1;
@@ -138,7 +141,7 @@ impl Root {
         }
     }
 
-    /// The walk in a process that its root keeps in.
+    /// Walks in a process whose own root directory confines it.
     fn plainly(&self, path: &Path, flags: OFlags) -> Option<io::Result<OwnedFd>> {
         let flags = flags | OFlags::CLOEXEC;
         match self.else_by {
@@ -175,7 +178,7 @@ impl Root {
     /// Reads a regular file of at most `max` bytes. Never opens a FIFO, socket or device.
     ///
     /// # Errors
-    /// `EFBIG` when the file is larger, `EINVAL` when it is not a regular file.
+    /// `EFBIG` if the file is larger, `EINVAL` if it is not a regular file.
     pub fn read(&self, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
         self.resolve(path)?.read(max)
     }
@@ -194,7 +197,8 @@ impl Root {
         }
     }
 
-    /// Whether there is anything at `path`, if only a link. The inode is not looked at: a FUSE there is not asked.
+    /// Whether `path` exists, even as a dangling link. The inode's attributes are not read, so a
+    /// FUSE server is not queried.
     pub fn has_entry(&self, path: impl AsRef<Path>) -> bool {
         match self.openat2(path.as_ref(), OFlags::PATH | OFlags::NOFOLLOW) {
             Some(found) => found.is_ok(),
@@ -207,10 +211,10 @@ impl Root {
         self.resolve_nofollow(path)?.read_link()
     }
 
-    /// Reads a file of procfs or sysfs, where nothing is a FIFO or a device, of at most `max` bytes.
+    /// Reads a file of procfs or sysfs, which have no FIFOs or devices, of at most `max` bytes.
     ///
     /// # Errors
-    /// `EFBIG` when it is larger.
+    /// `EFBIG` if it is larger.
     pub fn read_kernel(&self, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         match self.openat2(path.as_ref(), flags) {
@@ -221,29 +225,30 @@ impl Root {
 
     /// Lists a directory, at most `max` entries (more are an `EFBIG` error).
     pub fn read_dir(&self, path: impl AsRef<Path>, max: usize) -> io::Result<Vec<Entry>> {
-        // What is no directory is not opened.
+        // The flag keeps the kernel from opening anything but a directory.
         match self.openat2(path.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY) {
             Some(found) => list(|f| visit(&found?, max, f)),
             None => self.resolve(path)?.read_dir(max),
         }
     }
 
-    /// The directory at `path`, made (with its parents, mode `mode`) where it is missing.
+    /// The directory at `path`, made with its parents and mode `mode` if it is missing.
     ///
     /// # Errors
-    /// `ENOTDIR` when something else, or a link to nothing, is in the way; `EINVAL` for `..` in the part that is missing.
+    /// `ENOTDIR` if another file or a dangling link is in the way; `EINVAL` for `..` in the missing
+    /// part.
     pub fn mkdir_all(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<Node> {
         self.mkdir_all_by(path, mode, || Ok(()))
     }
 
-    /// [`Root::mkdir_all`] that asks `may` before each directory it makes.
+    /// [`Root::mkdir_all`] that calls `may` before it makes each directory.
     pub fn mkdir_all_by(
         &self,
         path: impl AsRef<Path>,
         mode: u32,
         mut may: impl FnMut() -> io::Result<()>,
     ) -> io::Result<Node> {
-        // What is there may be reached through links. Below it everything is made here, each in the one before.
+        // Existing components may be links; missing ones are made one below the other.
         let mut missing = Vec::new();
         let mut at = path.as_ref();
         let mut node = loop {
@@ -265,7 +270,7 @@ impl Root {
         Ok(node)
     }
 
-    /// Where this root is, as the kernel names it; see [`Node::path`].
+    /// The kernel's path of this root; see [`Node::path`].
     pub fn path(&self) -> io::Result<PathBuf> {
         path_of(self.as_fd())
     }
@@ -273,14 +278,14 @@ impl Root {
     /// The directory that holds `path`'s last component, and that component.
     ///
     /// # Errors
-    /// `EINVAL` when the path has no last component (`/`, `..`).
+    /// `EINVAL` if the path has no last component (`/`, `..`).
     pub fn parent_of(&self, path: &Path) -> io::Result<(Node, OsString)> {
         let (dir, name) = split(path)?;
         Ok((self.resolve(dir)?, name.to_owned()))
     }
 }
 
-/// How often a walk is begun again because of a mount or a rename elsewhere. One takes a few
+/// The most restarts of a walk that mounts or renames elsewhere interrupted. One takes a few
 /// microseconds.
 const MAX_WALKS: u32 = 1000;
 
@@ -293,7 +298,7 @@ impl AsFd for Root {
 /// Splits a path into its directory (`/` if none) and its last component.
 ///
 /// # Errors
-/// `EINVAL` when the path has no last component (`/`, `..`).
+/// `EINVAL` if the path has no last component (`/`, `..`).
 pub fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     let name = path.file_name().ok_or(Errno::INVAL)?;
     let dir = match path.parent() {
@@ -303,7 +308,7 @@ pub fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     Ok((dir, name))
 }
 
-/// A directory entry: its name and, where the file system says, its type.
+/// A directory entry: its name, and its type if the file system reports it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
     /// The name, without a directory.
@@ -317,7 +322,7 @@ pub struct Entry {
 pub struct Node {
     fd: OwnedFd,
     stat: Stat,
-    /// The kernel's number of the mount that it is on, once that was asked: a descriptor never changes its mount.
+    /// The kernel's number of its mount, once it was read: a descriptor never changes its mount.
     mount: Cell<Option<u64>>,
 }
 
@@ -336,7 +341,7 @@ impl Node {
         }
     }
 
-    /// The kernel's number of the mount that it is on.
+    /// The kernel's number of its mount.
     pub fn mount_id(&self) -> io::Result<u64> {
         if let Some(id) = self.mount.get() {
             return Ok(id);
@@ -351,10 +356,10 @@ impl Node {
         self.child_c(&plain(name.as_ref())?)
     }
 
-    /// [`Node::child`] for a name that came from [`Node::visit`]: no copy of it is made.
+    /// [`Node::child`] for a name from [`Node::visit`], without a copy of it.
     ///
     /// # Errors
-    /// `EINVAL` when `name` is not a single path component.
+    /// `EINVAL` if `name` is not a single path component.
     pub fn child_c(&self, name: &CStr) -> io::Result<Self> {
         check_plain(name.to_bytes())?;
         let fd = rustix::fs::openat(
@@ -366,11 +371,12 @@ impl Node {
         Self::from_fd(fd)
     }
 
-    /// The owner and the target of `name` in this directory if that is a symbolic link, in two system calls. For a directory
-    /// that nobody but root writes to: else it may be two links.
+    /// The owner and the target of `name` in this directory if it is a symbolic link, in two system
+    /// calls. Only for a directory that nobody but root can write to: otherwise the calls may reach
+    /// two different links.
     ///
     /// # Errors
-    /// `EINVAL` when `name` is not a single path component.
+    /// `EINVAL` if `name` is not a single path component.
     pub fn link_of(&self, name: &OsStr) -> io::Result<Option<(u32, PathBuf)>> {
         let name = plain(name)?;
         let stat = rustix::fs::statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -382,11 +388,11 @@ impl Node {
         Ok(Some((stat.st_uid, target)))
     }
 
-    /// The target of the symbolic link `name` in this directory, in one system call; what does not
-    /// fit into `space` is cut off.
+    /// The target of the symbolic link `name` in this directory, in one system call; bytes beyond
+    /// `space` are cut off.
     ///
     /// # Errors
-    /// `EINVAL` when `name` is not a single path component, or no symbolic link.
+    /// `EINVAL` if `name` is not a single path component, or not a symbolic link.
     pub fn child_link<'s>(&self, name: &CStr, space: &'s mut [u8]) -> io::Result<&'s [u8]> {
         check_plain(name.to_bytes())?;
         let len = rustix::fs::readlinkat_raw(&self.fd, name, &mut *space)?;
@@ -424,20 +430,21 @@ impl Node {
         self.kind() == FileType::Symlink
     }
 
-    /// Device and inode number: equal for two lookups of one inode.
+    /// Device and inode number, equal for two lookups of one inode.
     pub fn id(&self) -> (u64, u64) {
         (self.stat.st_dev, self.stat.st_ino)
     }
 
-    /// The number of the device that a device node stands for.
+    /// The device number of a device node.
     pub fn rdev(&self) -> DeviceNumber {
         DeviceNumber::from_raw(self.stat.st_rdev)
     }
 
-    /// Opens a regular file for reading, through its descriptor: what was checked is what is opened.
+    /// Opens a regular file for reading through its descriptor, so the opened file is the checked
+    /// one.
     ///
     /// # Errors
-    /// `EINVAL` when it is not a regular file.
+    /// `EINVAL` if it is not a regular file.
     pub fn open_read(&self) -> io::Result<File> {
         if !self.is_file() {
             return Err(Errno::INVAL.into());
@@ -453,12 +460,14 @@ impl Node {
         self.read_between((0, 0), max)
     }
 
-    /// [`Node::read`] with `room` zeros before what is read, and capacity for `spare` bytes behind it.
+    /// [`Node::read`] with `room` zeros before the content, and capacity for `spare` bytes after
+    /// it.
     pub fn read_between(&self, (room, spare): (usize, usize), max: u64) -> io::Result<Vec<u8>> {
         read_sized(self.open_read()?, self.stat.st_size, (room, spare), max)
     }
 
-    /// Whether the inode lives on procfs or sysfs: what is read there is no content, and may have effects.
+    /// Whether the inode is on procfs or sysfs, where reading yields no content of an image and may
+    /// have effects.
     pub fn is_kernel_file(&self) -> io::Result<bool> {
         /// From linux/magic.h.
         const SYSFS_MAGIC: u32 = 0x6265_6572;
@@ -472,23 +481,24 @@ impl Node {
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
-    /// The path of the inode from the process's root, as the kernel names it: all links resolved.
+    /// The kernel's path of the inode from the process's root, with all links resolved.
     ///
-    /// For naming and comparing what was found on the host; to use the inode, use the descriptor.
+    /// It is for names and comparisons of host files; to use the inode, use the descriptor.
     ///
     /// # Errors
-    /// `ENOENT` when it has been deleted or cannot be reached from the process's root.
+    /// `ENOENT` if it was deleted or is not reachable from the process's root.
     pub fn path(&self) -> io::Result<PathBuf> {
         path_of(self.as_fd())
     }
 
-    /// Lists a directory, at most `max` entries (more are an `EFBIG` error), in the directory's order.
+    /// Lists a directory, at most `max` entries (more are an `EFBIG` error), in the directory's
+    /// order.
     pub fn read_dir(&self, max: usize) -> io::Result<Vec<Entry>> {
         list(|f| self.visit(max, f))
     }
 
-    /// Hands each entry of a directory to `f`, at most `max` of them (more are an `EFBIG` error), in
-    /// the directory's order. Cheaper than [`Node::read_dir`] where few of the names are of interest.
+    /// Calls `f` with each entry of a directory, at most `max` of them (more are an `EFBIG` error),
+    /// in the directory's order. Cheaper than [`Node::read_dir`] if few names are of interest.
     pub fn visit(&self, max: usize, f: impl FnMut(&CStr, FileType)) -> io::Result<()> {
         let mut f = f;
         let dir = rustix::fs::openat(
@@ -505,12 +515,12 @@ impl Node {
         Ok(Self::found(duplicate(self.as_fd())?, self.stat))
     }
 
-    /// Gives up the attributes and keeps the descriptor.
+    /// Drops the attributes and keeps the descriptor.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
     }
 
-    /// Makes a directory `name` in this one, or finds the one that is there.
+    /// Makes a directory `name` in this one, or finds the existing one.
     pub fn mkdir(&self, name: &OsStr, mode: u32) -> io::Result<Self> {
         match rustix::fs::mkdirat(&self.fd, plain(name)?.as_c_str(), Mode::from_raw_mode(mode)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -524,10 +534,10 @@ impl Node {
         }
     }
 
-    /// Makes an empty file `name`, a place for a bind mount, and returns it.
+    /// Makes an empty file `name` as a mount point, and returns it.
     ///
     /// # Errors
-    /// `EEXIST` when there is something of that name.
+    /// `EEXIST` if the name exists.
     pub fn placeholder(&self, name: &OsStr) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(
@@ -547,7 +557,8 @@ impl Node {
         }
     }
 
-    /// Makes a symbolic link `name` → `target` in this directory, replacing a link or file of that name.
+    /// Makes a symbolic link `name` → `target` in this directory, and replaces a link or file of
+    /// that name.
     pub fn symlink(&self, name: &OsStr, target: &Path) -> io::Result<()> {
         let name = plain(name)?;
         self.replace_with(&name, |tmp| rustix::fs::symlinkat(target, &self.fd, tmp))
@@ -556,16 +567,16 @@ impl Node {
     /// Makes a symbolic link `name` → `target` in this directory.
     ///
     /// # Errors
-    /// `EEXIST` when there is something of that name.
+    /// `EEXIST` if the name exists.
     pub fn symlink_new(&self, name: &OsStr, target: &Path) -> io::Result<()> {
         Ok(rustix::fs::symlinkat(target, &self.fd, plain(name)?.as_c_str())?)
     }
 
-    /// Makes the file `name` with this content, for a directory of ours that nobody looks into yet: a reader would see a part
-    /// of it, and a default ACL change its mode.
+    /// Makes the file `name` with this content, in a directory of ours that nobody reads yet: a
+    /// reader could see a part of it, and a default ACL could change its mode.
     ///
     /// # Errors
-    /// `EEXIST` when there is something of that name.
+    /// `EEXIST` if the name exists.
     pub fn create_file(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
         use std::io::Write as _;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -578,18 +589,20 @@ impl Node {
         written
     }
 
-    /// Writes a whole new file `name` in this directory: readers see the old one or the new one.
-    /// An existing inode is never written to, so a hard link to something else is left alone.
+    /// Writes a whole new file `name` in this directory; readers see the old one or the new one. It
+    /// never writes to an existing inode, so another hard link to it keeps its content.
     pub fn write_file(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
         self.write_new(name, mode, None, data, false)
     }
 
-    /// [`Node::write_file`] that belongs to `owner` (user, group): it has that owner before it has the name.
+    /// [`Node::write_file`] for a file of `owner` (user, group), which it has before it gets its
+    /// name.
     pub fn write_file_of(&self, name: &OsStr, mode: u32, owner: (u32, u32), data: &[u8]) -> io::Result<()> {
         self.write_new(name, mode, Some(owner), data, false)
     }
 
-    /// [`Node::write_file`], on disk when it returns: a crash leaves the old file or the new one.
+    /// [`Node::write_file`] that reaches the disk before it returns: a crash leaves the old file or
+    /// the new one.
     pub fn write_file_durably(&self, name: &OsStr, mode: u32, data: &[u8]) -> io::Result<()> {
         self.write_new(name, mode, None, data, true)
     }
@@ -605,7 +618,7 @@ impl Node {
         use std::io::Write as _;
         let name = plain(name)?;
         self.replace_with(&name, |tmp| {
-            // Until it has its owner nobody else may read it.
+            // Nobody else may read it until it has its owner.
             let first = if owner.is_some() { 0o600 } else { mode };
             let fd = rustix::fs::openat(
                 &self.fd,
@@ -618,7 +631,7 @@ impl Node {
                 if let Some((uid, gid)) = owner {
                     rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
                 }
-                // Last: a change of the owner takes set-id bits away.
+                // Last, since a change of the owner clears set-id bits.
                 rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
                 (&file).write_all(data)?;
                 if durably { file.sync_all() } else { Ok(()) }
@@ -631,7 +644,7 @@ impl Node {
         })
     }
 
-    /// Makes something under a temporary name with `make`, then renames it to `name`.
+    /// Makes a file under a temporary name with `make`, then renames it to `name`.
     fn replace_with(&self, name: &CString, make: impl Fn(&CStr) -> rustix::io::Result<()>) -> io::Result<()> {
         for attempt in 0..16_u32 {
             let tmp = CString::new(format!(".{}-{}-{attempt}", label(), std::process::id()))?;
@@ -670,7 +683,7 @@ fn visit(dir: &OwnedFd, max: usize, f: &mut dyn FnMut(&CStr, FileType)) -> io::R
     Ok(())
 }
 
-/// The entries that `visit` hands out.
+/// Collects the entries of `visit`.
 fn list(visit: impl FnOnce(&mut dyn FnMut(&CStr, FileType)) -> io::Result<()>) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     visit(&mut |name, kind| {
@@ -682,10 +695,10 @@ fn list(visit: impl FnOnce(&mut dyn FnMut(&CStr, FileType)) -> io::Result<()>) -
     Ok(entries)
 }
 
-/// Reads a file that the kernel makes up when it is read, of at most `max` bytes.
+/// Reads a file that the kernel generates at each read, of at most `max` bytes.
 fn read_records(file: &OwnedFd, max: u64) -> io::Result<Vec<u8>> {
-    /// The kernel fills a buffer of a page with whole records, so only a read that ends well before a page's end tells the
-    /// file's end by itself. The records of the files that are read so have some hundred bytes at most.
+    /// The kernel fills a buffer of a page with whole records, so a read that ends well before a
+    /// page's end is the last one. Records of these files have some hundred bytes at most.
     const PAGE: usize = 4096;
     let mut text = Vec::new();
     loop {
@@ -704,7 +717,7 @@ fn read_records(file: &OwnedFd, max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads a file of the procfs that the process has in sight, at an absolute path.
+/// Reads a file of the process's visible procfs, at an absolute path.
 pub fn read_proc(path: impl rustix::path::Arg, max: u64) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let text = read_records(&rustix::fs::open(path, flags, Mode::empty())?, max)?;
@@ -717,11 +730,17 @@ impl AsFd for Node {
     }
 }
 
-/// Reads a regular file that says that it has `said` bytes, at most `max`; see [`Node::read_between`].
-pub fn read_sized(mut file: File, said: i64, (room, spare): (usize, usize), max: u64) -> io::Result<Vec<u8>> {
-    // One byte more than it holds, so that one call reads it and the next sees its end. The kernel's own
-    // files say 0, and a sysctl answers only the first read.
-    let size = match usize::try_from(said.clamp(0, 1 << 20)) {
+/// Reads a regular file whose attributes give `stated` bytes, at most `max`; see
+/// [`Node::read_between`].
+pub fn read_sized(
+    mut file: File,
+    stated: i64,
+    (room, spare): (usize, usize),
+    max: u64,
+) -> io::Result<Vec<u8>> {
+    // One byte more than its size, so that one call reads it and the next sees its end. The
+    // kernel's own files have size 0, and a sysctl answers only the first read.
+    let size = match usize::try_from(stated.clamp(0, 1 << 20)) {
         Ok(0) | Err(_) => 4096,
         Ok(n) => n + 1,
     };
@@ -732,8 +751,8 @@ pub fn read_sized(mut file: File, said: i64, (room, spare): (usize, usize), max:
             Ok(0) => break,
             Ok(n) => {
                 got += n;
-                // As many as it said, and no more although there was room: its end.
-                if got < size && i64::try_from(got) == Ok(said) {
+                // The stated size was read although there was room for more: the end.
+                if got < size && i64::try_from(got) == Ok(stated) {
                     break;
                 }
             }
@@ -743,7 +762,7 @@ pub fn read_sized(mut file: File, said: i64, (room, spare): (usize, usize), max:
     }
     out.truncate(room + got);
     if got == size {
-        // It is larger than it said, like most files of the kernel.
+        // It is larger than its attributes state, like most files of the kernel.
         file.take(max.saturating_add(1).saturating_sub(got as u64))
             .read_to_end(&mut out)?;
     }
@@ -753,9 +772,9 @@ pub fn read_sized(mut file: File, said: i64, (room, spare): (usize, usize), max:
     Ok(out)
 }
 
-/// Opens what an `O_PATH` descriptor refers to.
+/// Opens the inode of an `O_PATH` descriptor.
 ///
-/// Goes through the calling thread's own descriptor directory, so nothing is looked up by name.
+/// It uses the calling thread's own descriptor directory, so nothing is looked up by name.
 pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
     let dir = own_fds()?;
     Ok(rustix::fs::openat(
@@ -766,7 +785,7 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// What the kernel calls the inode behind a descriptor.
+/// The kernel's path of the inode of a descriptor.
 pub fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
     let name = format!("{}", fd.as_raw_fd());
     let target = rustix::fs::readlinkat(own_fds()?, name, Vec::with_capacity(256))?;
@@ -777,10 +796,11 @@ pub fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
     Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 
-/// The kernel's number of the mount that `fd` is on; of a [`Node`], which keeps it: [`Node::mount_id`].
+/// The kernel's number of the mount of `fd`; for a [`Node`] use [`Node::mount_id`], which caches
+/// it.
 pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let wanted = rustix::fs::StatxFlags::MNT_ID;
-    // The kernel's own knowledge: no file system is asked.
+    // The kernel has the number itself, so no file system is queried.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     if let Ok(stat) = rustix::fs::statx(fd, c"", flags, wanted)
         && stat.stx_mask & wanted.bits() != 0
@@ -798,14 +818,14 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
         .ok_or_else(|| Errno::IO.into())
 }
 
-/// The SELinux label of the inode behind a descriptor, `user:role:type:level`; `None` where the kernel
-/// or the file system has none. The caller's own `/proc` must still be in sight.
+/// The SELinux label of a descriptor's inode, `user:role:type:level`; `None` if the kernel or the
+/// file system has none. The caller's own `/proc` must still be visible.
 ///
 /// Source: `security.selinux` of xattr(7), which ends with a NUL.
 pub fn selinux_label(fd: BorrowedFd<'_>) -> Option<String> {
-    /// The policy's longest names are some 100 characters; a page is what the kernel itself takes.
+    /// The kernel accepts a page at most; the policy's longest names have some 100 characters.
     const MAX_LABEL: usize = 4096;
-    // A descriptor of a path has no attributes (fgetxattr gives EBADF), but the link to it does.
+    // An O_PATH descriptor has no attributes (fgetxattr gives EBADF), but the link to it does.
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let mut label = vec![0; MAX_LABEL];
     let length = rustix::fs::getxattr(path, c"security.selinux", &mut label).ok()?;
@@ -816,7 +836,7 @@ pub fn selinux_label(fd: BorrowedFd<'_>) -> Option<String> {
     String::from_utf8(label).ok().filter(|label| !label.is_empty())
 }
 
-/// A second descriptor of the same file; the standard library's sets its flag in a call of its own.
+/// A second descriptor of the same file; the standard library sets its flag in a separate call.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
@@ -828,11 +848,11 @@ pub fn own_fds_are_open() -> bool {
     OWN_FDS.get().is_some()
 }
 
-/// The process's own `/proc/self/fd`, opened once, before any other mount namespace is entered, and
+/// The process's own `/proc/self/fd`, opened once, before it enters another mount namespace, and
 /// checked to be procfs.
 ///
-/// Kept for the life of the process, so it must not be asked for before `process::isolate` closes everything: that
-/// refuses to go on if it was.
+/// It stays open as long as the process runs, so nothing may use it before `process::isolate`
+/// closes all descriptors; `isolate` fails if something did.
 pub fn own_fds() -> io::Result<BorrowedFd<'static>> {
     let opened = OWN_FDS.get_or_init(|| {
         let fd = rustix::fs::open(
@@ -853,14 +873,14 @@ pub fn own_fds() -> io::Result<BorrowedFd<'static>> {
     }
 }
 
-/// The procfs that [`own_fds`] is in.
+/// The procfs of [`own_fds`].
 pub fn proc_root() -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(own_fds()?, "../..", flags, Mode::empty())?)
 }
 
-/// The descriptor directory of the process that calls, a child whose [`own_fds`] still shows its
-/// parent's descriptors; and whether there is an `openat2` to find it with.
+/// The descriptor directory of the calling process, a child whose [`own_fds`] still shows its
+/// parent's, and whether the kernel has `openat2` to find it.
 pub fn own_fds_of(proc: &OwnedFd) -> io::Result<(OwnedFd, bool)> {
     let (path, flags) = (c"self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC);
     match rustix::fs::openat2(proc, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
@@ -869,10 +889,11 @@ pub fn own_fds_of(proc: &OwnedFd) -> io::Result<(OwnedFd, bool)> {
     }
 }
 
-/// Makes `dir` what [`own_fds`] is. Returns the number of the descriptor.
+/// Replaces the directory of [`own_fds`] by `dir`. Returns the number of the descriptor.
 pub fn use_as_own_fds(dir: &OwnedFd) -> io::Result<RawFd> {
     let place = own_fds()?.as_raw_fd();
-    // SAFETY: `place` is the number of a descriptor that `OWN_FDS` holds for the life of the process; it still does.
+    // SAFETY: `place` is the number of a descriptor that `OWN_FDS` holds as long as the process
+    // runs; it still does.
     match unsafe { libc::dup3(dir.as_raw_fd(), place, libc::O_CLOEXEC) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(place),
@@ -902,20 +923,20 @@ fn to_io(e: &pathrs::error::Error) -> io::Error {
     }
 }
 
-/// The number of a device: what the kernel knows it by, whatever the name of its node is.
+/// The number by which the kernel identifies a device, whatever the name of its node.
 ///
-/// Written `MAJOR:MINOR` in decimal, as in `/proc/self/mountinfo` (proc_pid_mountinfo(5)), below `/dev/char` and in
-/// device cgroup rules.
+/// Written `MAJOR:MINOR` in decimal, as in `/proc/self/mountinfo` (proc_pid_mountinfo(5)), below
+/// `/dev/char` and in device cgroup rules.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct DeviceNumber {
-    /// The driver.
+    /// The driver's number.
     pub major: u32,
-    /// Which of the driver's devices.
+    /// The device's number with that driver.
     pub minor: u32,
 }
 
 impl DeviceNumber {
-    /// Of a `dev_t`: `st_rdev` of a device node, `st_dev` of any inode.
+    /// From a `dev_t`: `st_rdev` of a device node, `st_dev` of any inode.
     pub fn from_raw(dev: u64) -> Self {
         Self {
             major: rustix::fs::major(dev),
@@ -923,7 +944,7 @@ impl DeviceNumber {
         }
     }
 
-    /// As `mknod` takes it.
+    /// The form for `mknod`.
     pub fn to_raw(self) -> u64 {
         rustix::fs::makedev(self.major, self.minor)
     }
@@ -935,14 +956,15 @@ impl fmt::Display for DeviceNumber {
     }
 }
 
-/// The text is no device number.
+/// The text is not a device number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotADeviceNumber;
 
 impl FromStr for DeviceNumber {
     type Err = NotADeviceNumber;
 
-    /// Of `MAJOR:MINOR`: 12 and 20 bits, all that a Linux device number has (`MINORBITS` in `linux/kdev_t.h`).
+    /// Parses `MAJOR:MINOR` of 12 and 20 bits, the sizes of Linux device numbers (`MINORBITS` in
+    /// `linux/kdev_t.h`).
     fn from_str(text: &str) -> Result<Self, NotADeviceNumber> {
         // `u32::from_str` alone would accept `+1`.
         let part = |digits: &str, bits: u32| {

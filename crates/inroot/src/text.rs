@@ -1,17 +1,18 @@
-//! Text that somebody else chose, as one line for a person.
+//! Shows text that another user chose as one line for a person.
 
 use core::fmt;
 
-/// Characters of a text that [`Escaped`] shows.
+/// The most characters of a text that [`Escaped`] shows.
 const MAX_SHOWN: usize = 600;
 
-/// The beginning of a text, as much as [`Escaped`] looks at: what follows need not be kept.
+/// The beginning of a text that [`Escaped`] shows; the rest need not be kept.
 pub fn shown(text: &str) -> &str {
     let end = text.char_indices().nth(MAX_SHOWN + 1);
     end.map_or(text, |(at, _)| text.get(..at).unwrap_or(text))
 }
 
-/// Shows text that may come from an image: control characters are escaped and the length is bounded.
+/// Shows text that may come from an image: control characters are escaped and the length is
+/// bounded.
 #[derive(Debug)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -21,7 +22,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Shows a finished line of a log, whose parts may come from anywhere: as [`Escaped`], of up to 16,384 characters.
+/// Shows a finished line of a log with parts of any origin: as [`Escaped`], of up to 16,384
+/// characters.
 #[derive(Debug)]
 pub struct Line<'a>(pub &'a str);
 
@@ -31,7 +33,8 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// Characters that end a line, move the cursor, or change the order in which a terminal shows the others are escaped.
+/// Escapes characters that end a line, move the cursor, or change the order of others on a
+/// terminal.
 fn one_line(text: &str, max: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (i, c) in text.chars().enumerate() {
         if i == max {

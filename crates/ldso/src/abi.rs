@@ -1,6 +1,7 @@
-//! What glibc's loader and ldconfig take for granted per architecture.
+//! Constants of glibc's loader and ldconfig for each architecture, such as
+//! `/lib64/ld-linux-x86-64.so.2`.
 
-/// `e_machine` of the ELF files we know, from the ELF specification.
+/// `e_machine` values from the ELF specification: 32-bit x86.
 pub const EM_386: u16 = 3;
 /// 32-bit ARM.
 pub const EM_ARM: u16 = 40;
@@ -11,31 +12,32 @@ pub const EM_AARCH64: u16 = 183;
 
 /// The type bits that every entry of a glibc 2 library has in the cache.
 pub const FLAG_LIBC6: u32 = 3;
-/// The bits of a cache entry's flags that say which ABI it is for.
+/// The bits of a cache entry's flags that give its ABI.
 pub const FLAG_ABI_MASK: u32 = 0xff00;
 
-/// An architecture whose images we can write a cache for.
+/// An architecture for whose images this crate can write a cache.
 #[derive(Debug)]
 pub struct Arch {
     /// `e_machine` of its native libraries.
     pub machine: u16,
     /// Cache flags of its native libraries.
     pub flags: u32,
-    /// Where programs expect glibc's loader.
+    /// The path of glibc's loader in programs.
     pub loader: &'static str,
-    /// Where programs expect musl's loader, and the file with its search path.
+    /// The path of musl's loader in programs, and the file with its search path.
     pub musl: (&'static str, &'static str),
     /// Debian's multiarch triplet.
     pub triplet: &'static str,
     /// The directories that an unpatched glibc's ldconfig always scans, in its order.
     pub system_dirs: &'static [&'static str],
-    /// The directories that Debian's ldconfig always scans, in its order (seen with `ldconfig -v -f /dev/null`).
+    /// The directories that Debian's ldconfig always scans, in its order (seen with `ldconfig -v -f
+    /// /dev/null`).
     pub debian_dirs: &'static [&'static str],
-    /// The `glibc-hwcaps` subdirectories its loader knows, best first.
+    /// The `glibc-hwcaps` subdirectories of its loader, best first.
     pub hwcaps: &'static [&'static str],
 }
 
-/// Every architecture we know.
+/// Every supported architecture.
 pub static ARCHES: &[Arch] = &[
     Arch {
         machine: EM_X86_64,
@@ -84,14 +86,14 @@ pub static ARCHES: &[Arch] = &[
 ];
 
 impl Arch {
-    /// The architecture that this program was built for.
+    /// The architecture for which this program was built.
     pub fn native() -> &'static Self {
         let index = usize::from(cfg!(target_arch = "aarch64"));
         &ARCHES[index]
     }
 
-    /// The cache flags of a library of `machine`, as this architecture's ldconfig gives them; `None`
-    /// for a machine that it refuses.
+    /// The cache flags that this architecture's ldconfig gives a library of `machine`; `None` for a
+    /// machine that it refuses.
     pub fn flags_of(&self, machine: u16, is_64: bool, e_flags: u32) -> Option<u32> {
         const HARD_FLOAT: u32 = 0x400;
         const SOFT_FLOAT: u32 = 0x200;
@@ -107,7 +109,7 @@ impl Arch {
     }
 }
 
-/// The words that `ldconfig -p` prints for a type of library, by its bits in the flags.
+/// The text that `ldconfig -p` prints for a type of library, by its bits in the flags.
 pub fn type_name(flags: u32) -> &'static str {
     match flags & 0xff {
         FLAG_LIBC6 => "libc6",
@@ -115,7 +117,7 @@ pub fn type_name(flags: u32) -> &'static str {
     }
 }
 
-/// The word that `ldconfig -p` prints for an ABI; empty for the architecture-neutral one.
+/// The text that `ldconfig -p` prints for an ABI; empty for the architecture-neutral one.
 pub fn abi_name(flags: u32) -> Option<&'static str> {
     Some(match flags & FLAG_ABI_MASK {
         0 => "",
@@ -135,7 +137,7 @@ pub fn abi_name(flags: u32) -> Option<&'static str> {
     })
 }
 
-/// Whether ldconfig looks into a file of this name at all: a library or a loader.
+/// Whether ldconfig reads a file of this name: a library or a loader.
 pub fn is_dso_name(name: &[u8]) -> bool {
     (name.starts_with(b"lib") || name.starts_with(b"ld-") || name.starts_with(b"ld64.so."))
         && contains(name, b".so")
@@ -152,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_are_looked_into() {
+    fn names_of_libraries() {
         for yes in [
             "libc.so.6",
             "libz.so",

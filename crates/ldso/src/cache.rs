@@ -10,16 +10,16 @@
 //! | strings, NUL-terminated; offsets count from the new header (old format: from the end of the entries) | |
 //! | extensions (glibc 2.33 and later): u32 magic, u32 count, count × {u32 tag, u32 flags, u32 offset, u32 size} | |
 //!
-//! A cache is image-controlled, so parsing checks every offset once and iterating cannot fail.
+//! An image controls its cache, so parsing checks every offset once, and iteration cannot fail.
 
 use core::fmt;
 use std::ffi::CStr;
 
 /// The largest cache file that is read.
 pub const MAX_BYTES: u64 = 16 << 20;
-/// Entries that a cache may have.
+/// The most entries of a cache.
 pub const MAX_ENTRIES: usize = 1 << 17;
-/// Entries of one name that are looked at, on either side of where one is found; real caches have a few.
+/// The most entries of one name that are read on either side of a match; real caches have a few.
 const MAX_SAME: usize = 1024;
 /// The longest soname or path.
 const MAX_STRING: usize = 4096;
@@ -38,7 +38,7 @@ pub(crate) const TAG_HWCAPS: u32 = 1;
 /// them the ISA level.
 pub(crate) const HWCAP_EXTENSION: u64 = 1 << 62;
 
-/// Why a file is no cache that a loader could read.
+/// The reason why a loader could not read the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Broken(pub &'static str);
 
@@ -57,7 +57,7 @@ pub struct Cache<'a> {
     body: &'a [u8],
     entries: &'a [u8],
     width: usize,
-    /// What string offsets count from.
+    /// The base of string offsets.
     strings: &'a [u8],
     hwcaps: Vec<&'a [u8]>,
     generator: Option<&'a [u8]>,
@@ -67,9 +67,9 @@ pub struct Cache<'a> {
 /// One library in a cache.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry<'a> {
-    /// What programs ask for.
+    /// The name that programs open.
     pub soname: &'a [u8],
-    /// Where it is.
+    /// The library's path.
     pub path: &'a [u8],
     /// Type and ABI; see [`super::abi`].
     pub flags: u32,
@@ -96,11 +96,11 @@ impl Entry<'_> {
 }
 
 impl<'a> Cache<'a> {
-    /// Checks and indexes a cache file's bytes, in the new format, the old one, or both (then the
-    /// new one is read).
+    /// Checks and indexes a cache file's bytes, in the new format, the old one, or both (then it
+    /// reads the new one).
     ///
     /// # Errors
-    /// [`Broken`] with the reason, when the loader could not read it safely either.
+    /// [`Broken`] with the reason, for a file that the loader could not read safely either.
     pub fn parse(file: &'a [u8]) -> Result<Self, Broken> {
         Self::new_format(file, 0, false)
             .or_else(|why| {
@@ -113,7 +113,7 @@ impl<'a> Cache<'a> {
                     .and_then(|n| n.checked_add(OLD_HEADER))
                     .filter(|&end| end <= file.len())
                     .ok_or("it counts more entries than it holds")?;
-                // The new header's alignment is 8, or 4 where the writer was a 32-bit program.
+                // The new header's alignment is 8, or 4 if a 32-bit program wrote it.
                 [end.next_multiple_of(8), end.next_multiple_of(4)]
                     .into_iter()
                     .find_map(|at| Self::new_format(file, at, true).ok())
@@ -127,7 +127,7 @@ impl<'a> Cache<'a> {
         (0..self.len()).map(|i| self.entry(i))
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.entries.len() / self.width
     }
@@ -140,7 +140,7 @@ impl<'a> Cache<'a> {
     /// The entry at `index`.
     ///
     /// # Panics
-    /// When `index` is not below [`Cache::len`].
+    /// If `index` is not below [`Cache::len`].
     pub fn entry(&self, index: usize) -> Entry<'a> {
         let raw = &self.entries[index * self.width..][..self.width];
         let at = |at| word(raw, at).unwrap_or(0);
@@ -152,7 +152,7 @@ impl<'a> Cache<'a> {
         }
     }
 
-    /// A cache that this program has just made: nothing of it is in doubt. Its extensions are not looked at.
+    /// A cache that this program has just made, so it checks nothing and skips the extensions.
     pub(crate) fn of_own(file: &'a [u8]) -> Option<Self> {
         let entries = file.get(HEADER..)?.get(..word(file, 20)? as usize * ENTRY)?;
         Some(Self {
@@ -172,8 +172,9 @@ impl<'a> Cache<'a> {
         range.map(|i| self.entry(i))
     }
 
-    /// The places of `soname`'s entries; empty, at its place, if it has none. They are looked for in the same steps as the
-    /// loader's (glibc's `search_cache`), so the answer is the loader's even where the names are in no order.
+    /// The places of `soname`'s entries, or an empty range at its place. It searches in the steps
+    /// of the loader's (glibc's `search_cache`), so the result is the loader's even if the names
+    /// are not sorted.
     pub(crate) fn range(&self, soname: &[u8]) -> std::ops::Range<usize> {
         use std::cmp::Ordering::{Equal, Greater, Less};
         let compared = |i| super::order::compare(self.soname_on(i), soname);
@@ -184,7 +185,7 @@ impl<'a> Cache<'a> {
                 Greater => low = middle + 1,
                 Less => high = middle,
                 Equal => {
-                    // What else a hostile cache has of one name is not looked at.
+                    // A hostile cache may have more entries of one name; the rest is ignored.
                     let equal = |&i: &usize| compared(i) == Equal;
                     let before = (0..middle).rev().take(MAX_SAME).take_while(equal);
                     let after = (middle + 1..self.len()).take(MAX_SAME).take_while(equal);
@@ -195,7 +196,7 @@ impl<'a> Cache<'a> {
         low..low
     }
 
-    /// The entries whose path begins with `start`, which is cheaper than looking at every path.
+    /// The entries whose path begins with `start`, without reading every path to its end.
     pub(crate) fn with_path_start<'c>(&'c self, start: &'c [u8]) -> impl Iterator<Item = usize> + 'c {
         let entries = self.entries.chunks_exact(self.width).enumerate();
         entries.filter_map(move |(i, raw)| {
@@ -204,8 +205,8 @@ impl<'a> Cache<'a> {
         })
     }
 
-    /// What begins with the soname of the entry at `index`: finding each name's end costs more than comparing
-    /// the names.
+    /// The strings from the soname of the entry at `index` on: finding each name's end costs more
+    /// than comparing names.
     fn soname_on(&self, index: usize) -> &'a [u8] {
         let at = word(self.entries, index * self.width + 4).unwrap_or(u32::MAX);
         self.strings.get(at as usize..).unwrap_or_default()
@@ -216,12 +217,12 @@ impl<'a> Cache<'a> {
         &self.hwcaps
     }
 
-    /// The program that wrote the cache, as it names itself.
+    /// The program that wrote the cache, by its own name.
     pub fn generator(&self) -> Option<&'a [u8]> {
         self.generator
     }
 
-    /// Whether it is the new format alone, which is what merging works on.
+    /// Whether it has the new format alone, which merging requires.
     pub(crate) fn is_plain(&self) -> bool {
         self.width == ENTRY && !self.has_old
     }
@@ -234,7 +235,8 @@ impl<'a> Cache<'a> {
         (self.entries, self.body.get(start..end).unwrap_or_default())
     }
 
-    /// Where `text`, a name or path that this plain cache has given, begins in its strings; `None` if it is not one of them.
+    /// The offset in its strings of `text`, a name or path from this plain cache; `None` for any
+    /// other text.
     pub(crate) fn place_of(&self, text: &[u8]) -> Option<usize> {
         let (_, strings) = self.raw();
         let at = text.as_ptr().addr().checked_sub(strings.as_ptr().addr())?;
@@ -295,8 +297,8 @@ impl<'a> Cache<'a> {
         Ok(cache)
     }
 
-    /// Checks that every string starts at or after `from` and ends inside the file, and that none is
-    /// overlong.
+    /// Checks that every string starts at or after `from`, ends inside the file, and is not too
+    /// long.
     fn check_strings(&self, from: usize) -> Result<(), &'static str> {
         let table = self.strings.get(from..).unwrap_or_default();
         let last = table.iter().rposition(|&b| b == 0).map_or(0, |i| from + i + 1);
@@ -308,8 +310,8 @@ impl<'a> Cache<'a> {
                 }
             }
         }
-        // Strings share their ends, so looking at the longest ones covers all; and where one ends close to the
-        // longest that the one before it could be, nothing between needs a look.
+        // Strings share their ends, so checking the longest ones covers all. If one ends close to
+        // the longest possible end of the one before, those between need no check.
         let mut rest = &table[..last.saturating_sub(from)];
         while !rest.is_empty() {
             let window = &rest[..rest.len().min(MAX_STRING + 1)];
@@ -319,7 +321,7 @@ impl<'a> Cache<'a> {
         Ok(())
     }
 
-    /// Reads the extension sections, if there are any. Their offsets count from the file's start.
+    /// Reads the extension sections, if any. Their offsets count from the file's start.
     fn extensions(&mut self, file: &'a [u8]) -> Result<(), &'static str> {
         const BROKEN: &str = "the extension section is broken";
         const MAX_SECTIONS: usize = 64;

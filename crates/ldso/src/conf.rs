@@ -1,9 +1,9 @@
-//! `ld.so.conf`: which directories ldconfig scans.
+//! Reads `ld.so.conf`, the list of directories that ldconfig scans.
 //!
-//! One directory a line, `#` starts a comment, `include PATTERN...` reads other files (a relative
-//! pattern counts from the including file's directory), `hwcap` lines are history. The files are
-//! image-controlled: each is at most 64 KiB, at most 256 are looked up (those that do not exist included),
-//! nested at most 8 deep, none is read twice, and none on procfs or sysfs is opened.
+//! A line is a directory, `#` starts a comment, `include PATTERN...` reads other files (a relative
+//! pattern counts from the including file's directory), and `hwcap` lines have no effect. An image
+//! controls these files: each has at most 64 KiB, at most 256 are looked up (missing ones
+//! included), nested at most 8 deep, none is read twice, and none on procfs or sysfs is opened.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -18,13 +18,13 @@ use inroot::root::{Node, Root};
 /// ldconfig's own configuration file.
 pub const DEFAULT: &str = "/etc/ld.so.conf";
 const MAX_BYTES: u64 = 64 * 1024;
-/// Files that are looked up.
+/// The most files that are looked up.
 const MAX_FILES: usize = 256;
 const MAX_DEPTH: usize = 8;
-/// Directories; each is looked up by its name, too.
+/// The most directories; each is also looked up by its name.
 const MAX_DIRS: usize = 256;
 
-/// What one line says.
+/// The meaning of one line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Line<'a> {
     /// `include` with its patterns.
@@ -35,7 +35,7 @@ pub enum Line<'a> {
     Hwcap,
 }
 
-/// A directory and the line that named it.
+/// A directory, and the line that names it.
 #[derive(Clone, Debug)]
 pub struct ConfDir {
     /// The container path.
@@ -46,28 +46,28 @@ pub struct ConfDir {
     pub line: usize,
 }
 
-/// Everything that the configuration says.
+/// The content of the whole configuration.
 #[derive(Debug, Default)]
 pub struct Conf {
-    /// Directories in order, as written; duplicates are the caller's matter.
+    /// Directories in their order, with duplicates.
     pub dirs: Vec<ConfDir>,
-    /// When the newest of the files, or of the directories that patterns looked into, was changed.
+    /// The newest modification time of the files, and of the directories that patterns listed.
     pub newest: super::current::Time,
-    /// The place in `dirs` where the first `include` line stood; `None` without one.
+    /// The index in `dirs` of the first `include` line; `None` without one.
     pub first_include: Option<usize>,
 }
 
-/// Splits a configuration file into what its lines say, with their numbers from 1.
+/// Parses the lines of a configuration file, with their numbers from 1.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = (usize, Line<'_>)> {
     text.split(|&b| b == b'\n').enumerate().filter_map(|(i, line)| {
-        // C strings: a NUL ends the line for glibc.
+        // glibc has C strings: a NUL ends the line.
         let end = line
             .iter()
             .position(|&b| matches!(b, b'#' | 0))
             .unwrap_or(line.len());
         let line = trim_start(&line[..end]);
         let blank = |at: usize| matches!(line.get(at), Some(b' ' | b'\t'));
-        let said = if line.is_empty() {
+        let parsed = if line.is_empty() {
             return None;
         } else if line.starts_with(b"include") && blank(7) {
             let words = line[8..].split(|b| matches!(b, b' ' | b'\t'));
@@ -75,16 +75,16 @@ pub fn lines(text: &[u8]) -> impl Iterator<Item = (usize, Line<'_>)> {
         } else if line.len() > 5 && line[..5].eq_ignore_ascii_case(b"hwcap") && blank(5) {
             Line::Hwcap
         } else {
-            // "DIR=TYPE" names a libc generation that no longer exists.
+            // "DIR=TYPE" has the type of a libc generation that no longer exists.
             let dir = line.split(|&b| b == b'=').next().unwrap_or_default();
             let dir = trim_end(dir, is_space);
             Line::Dir(trim_end(dir, |b| b == b'/'))
         };
-        (said != Line::Dir(b"")).then_some((i + 1, said))
+        (parsed != Line::Dir(b"")).then_some((i + 1, parsed))
     })
 }
 
-/// Reads the configuration at `path` and everything it includes. A missing file is an empty one.
+/// Reads the configuration at `path` and all its includes. A missing file counts as an empty one.
 pub fn read<'r>(root: &'r Root, path: &Path, lookups: &mut Lookups<'r>, warnings: &mut Warnings) -> Conf {
     let mut reader = Reader {
         root,
@@ -106,7 +106,7 @@ struct Reader<'a, 'r> {
     warnings: &'a mut Warnings,
     conf: Conf,
     seen: BTreeSet<(u64, u64)>,
-    /// Paths that were looked up, whether they exist or not.
+    /// Paths that were looked up, with missing ones.
     lookups: usize,
     patterns: glob::Allowance,
 }
@@ -114,7 +114,7 @@ struct Reader<'a, 'r> {
 impl Reader<'_, '_> {
     fn file(&mut self, path: &Path, depth: usize) {
         self.lookups = (self.lookups + 1).min(MAX_FILES + 2);
-        // Of many files that are left out, the first is named.
+        // Of many files that are left out, only the first is named.
         if depth > MAX_DEPTH || self.lookups == MAX_FILES + 1 {
             self.warnings.add(format_args!(
                 "{}: too many included files, ignored",
@@ -176,7 +176,7 @@ impl Reader<'_, '_> {
     }
 
     fn include(&mut self, from: &Path, pattern: &[u8], depth: usize) {
-        // An absolute pattern replaces the directory it is joined to.
+        // An absolute pattern replaces the directory to which it is joined.
         let pattern = from
             .parent()
             .unwrap_or_else(|| Path::new("/"))
@@ -200,7 +200,7 @@ fn content(node: &Node) -> std::io::Result<Vec<u8>> {
     if !node.is_file() {
         return Err(wrong("not a regular file"));
     }
-    // The kernel's own files lie about their size, and reading some has effects.
+    // The kernel's own files report wrong sizes, and reading some has effects.
     if node.is_kernel_file()? {
         return Err(wrong("a file of the kernel"));
     }
@@ -232,9 +232,9 @@ mod tests {
     fn lines_as_glibc_reads_them() {
         let text =
             b"# c\n  /opt/a//  \ninclude a.conf\tb/*.conf # x\nhwcap 1 nosegneg\n/o=libc6\nincluded\n/\n\n";
-        let said: Vec<_> = lines(text).collect();
+        let parsed: Vec<_> = lines(text).collect();
         assert_eq!(
-            said,
+            parsed,
             [
                 (2, Line::Dir(b"/opt/a")),
                 (3, Line::Include(vec![b"a.conf", b"b/*.conf"])),

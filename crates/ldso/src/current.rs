@@ -1,9 +1,8 @@
-//! Whether an image's cache still describes its libraries.
+//! Whether an image's cache is still current.
 //!
-//! Adding, removing or renaming a library changes its directory's modification time; so a cache that
-//! is newer than every directory it was made of, and than every configuration file, is current. Where
-//! the times leave a doubt it is taken as stale: scanning costs a few milliseconds, a missing
-//! library costs a user's evening.
+//! Adding, removing or renaming a library changes its directory's modification time. So a cache is
+//! current if it is newer than every configuration file and every directory that it lists. In doubt
+//! it counts as stale: a scan costs a few milliseconds, but a stale cache hides a library.
 
 use rustix::fs::Stat;
 
@@ -24,16 +23,16 @@ impl Time {
         }
     }
 
-    /// Moves on to `stat`'s time if that is later.
+    /// Sets this time to `stat`'s if that is later.
     pub fn note(&mut self, stat: &Stat) {
         *self = (*self).max(Self::of(stat));
     }
 
-    /// Whether something written at this time describes what last changed at `other`.
+    /// Whether a cache of this time can describe a directory that last changed at `other`.
     ///
-    /// Image layers keep whole seconds only, and a reproducible build gives every file the same time.
-    /// So equal whole seconds prove nothing; equal times with a fraction come from one tick of the
-    /// kernel's clock, in which whoever changed the directory then wrote the cache.
+    /// Image layers keep whole seconds only, and a reproducible build gives every file the same
+    /// time, so equal whole seconds prove nothing. Equal times with a fraction come from one tick
+    /// of the kernel's clock, in which the writer changed the directory and then wrote the cache.
     pub fn describes(self, other: Self) -> bool {
         let whole = self.nanos == 0 || other.nanos == 0;
         if whole {

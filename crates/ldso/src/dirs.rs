@@ -1,4 +1,5 @@
-//! The directories that ldconfig scans, in its order, each once.
+//! Collects the directories that ldconfig scans, such as `/usr/lib/x86_64-linux-gnu`, in its order,
+//! each once.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,15 +15,16 @@ use super::lookup::Lookups;
 use super::{FirstDir, Warnings};
 use inroot::root::{Node, Root};
 
-/// Directories that are scanned at most, `glibc-hwcaps` ones included.
+/// The most directories that are scanned, `glibc-hwcaps` ones included.
 const MAX_DIRS: usize = 1024;
-/// Paths that are looked up for them.
+/// The most paths that are looked up for them.
 const MAX_LOOKUPS: usize = 512;
-/// Names in a `glibc-hwcaps` directory.
+/// The most names in a `glibc-hwcaps` directory.
 const MAX_HWCAPS: usize = 256;
-/// Lookups that the kernel does for the configuration and its directories: two or three times what images need.
+/// Lookups that the kernel does for the configuration and its directories: two or three times an
+/// image's usual number.
 const BY_KERNEL: u32 = 64;
-/// The work of all others.
+/// The work units of all other lookups.
 const MAX_WORK: u32 = 1 << 16;
 
 /// A directory to scan.
@@ -36,12 +38,12 @@ pub struct SearchDir {
     pub hwcaps: Option<Vec<u8>>,
 }
 
-/// All directories, and what they were made of.
+/// All directories with their configuration.
 #[derive(Debug)]
 pub struct SearchDirs {
     /// In ldconfig's order.
     pub dirs: Vec<SearchDir>,
-    /// When the newest directory or configuration file was changed.
+    /// The newest modification time of a directory or configuration file.
     pub newest: Time,
     /// The configuration.
     pub conf: Conf,
@@ -49,8 +51,8 @@ pub struct SearchDirs {
 
 /// Collects `extra` directories, then those of the configuration at `conf` and the system's.
 ///
-/// Directories of `known` are left out, of the list and of its time: their libraries are known without a
-/// look, and what is put there as the container is created says nothing about the image.
+/// Directories of `known` are left out, also from the time: the caller has their libraries, and
+/// files that are added while the container is created prove nothing about the image.
 pub fn collect(
     root: &Root,
     arch: &Arch,
@@ -96,7 +98,7 @@ pub fn collect(
     found.all
 }
 
-/// The directories that the image's ldconfig scans, and its loader searches, without being told.
+/// The directories that the image's ldconfig scans and its loader searches by default.
 pub fn system_dirs(root: &Root, arch: &Arch) -> &'static [&'static str] {
     let is_dir = |path: &&str| root.resolve(path).is_ok_and(|node| node.is_dir());
     if arch.debian_dirs[..2].iter().any(is_dir) {
@@ -110,13 +112,13 @@ struct Collector<'a> {
     links: Lookups<'a>,
     known: &'a [FirstDir],
     seen: BTreeSet<(u64, u64)>,
-    /// Paths that were looked up, or one more than may be.
+    /// The number of lookups, or one more than is allowed.
     lookups: usize,
     all: SearchDirs,
 }
 
 impl Collector<'_> {
-    /// Looks a path up, if one more may be.
+    /// Looks a path up within the limit.
     fn resolve(&mut self, path: &Path) -> std::io::Result<Node> {
         self.lookups = (self.lookups + 1).min(MAX_LOOKUPS + 1);
         if self.lookups > MAX_LOOKUPS {
@@ -126,7 +128,7 @@ impl Collector<'_> {
     }
 
     fn add(&mut self, path: &Path) {
-        // By its name too: the first directory may be mounted there at this very moment.
+        // By its name too, since the first directory may be mounted at this moment.
         if self.known.iter().any(|dir| dir.path == path) {
             return;
         }
@@ -136,7 +138,7 @@ impl Collector<'_> {
         }
     }
 
-    /// Takes a directory that was not there yet.
+    /// Adds a directory unless it is in the list.
     fn push(&mut self, path: PathBuf, node: std::io::Result<Node>, hwcaps: Option<Vec<u8>>) -> Option<usize> {
         let node = node.ok().filter(Node::is_dir)?;
         if self.all.dirs.len() >= MAX_DIRS || !self.seen.insert(node.id()) {
@@ -147,7 +149,7 @@ impl Collector<'_> {
         Some(self.all.dirs.len() - 1)
     }
 
-    /// Takes the directories below `glibc-hwcaps`, if there are any.
+    /// Adds the directories below `glibc-hwcaps`, if any.
     fn add_hwcaps(&mut self, index: usize) {
         let parent = &self.all.dirs[index];
         let Ok(mut node) = parent.node.child_c(c"glibc-hwcaps") else {
@@ -162,10 +164,10 @@ impl Collector<'_> {
         }
         self.all.newest.note(node.stat());
         let mut names = Vec::new();
-        // More names than a loader could ever know are not looked at.
+        // No loader supports more names.
         let _ = node.visit(MAX_HWCAPS, |name, kind| {
             let name = name.to_bytes();
-            // The loader's list of them is separated by colons.
+            // The loader's list of names is separated by colons.
             if name[0] != b'.' && !name.contains(&b':') && kind != FileType::RegularFile {
                 names.push(name.to_vec());
             }

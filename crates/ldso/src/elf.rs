@@ -1,26 +1,27 @@
-//! What the loader and ldconfig want to know of a shared object, from its headers only.
+//! Reads a shared object's headers for the facts that the loader and ldconfig need, such as its
+//! soname.
 //!
-//! The file is image-controlled: every offset is checked, every count and string is bounded, and only
-//! the parts that matter are read with `pread` (a mapping would fault if the file shrank meanwhile).
-//! Facts: the System V ABI's ELF chapters; the GNU property note is described in the Linux
-//! extensions to the gABI.
+//! An image controls the file: every offset is checked, and every count and string is bounded. Only
+//! the needed parts are read, with `pread`, since a mapping would fault if the file shrank.
+//! Sources: the System V ABI's ELF chapters, and the Linux extensions to the gABI for the GNU
+//! property note.
 
 use std::fs::File;
 use std::io;
 
-/// Program headers that are looked at; real libraries have about a dozen.
+/// The most program headers that are read; real libraries have about a dozen.
 const MAX_PROGRAM_HEADERS: usize = 128;
-/// Bytes of the dynamic section that are looked at: 4,096 entries.
+/// The most bytes of the dynamic section that are read: 4,096 entries.
 const MAX_DYNAMIC: usize = 64 * 1024;
-/// The longest soname, path list or needed name that is taken.
+/// The longest soname, path list or needed name, in bytes.
 const MAX_STRING: usize = 4096;
 /// Nearly every string is shorter than this.
 const SHORT_STRING: usize = 128;
-/// `DT_NEEDED` entries that are kept.
+/// The most `DT_NEEDED` entries that are kept.
 const MAX_NEEDED: usize = 1024;
-/// Bytes of GNU properties that are looked at.
+/// The most bytes of GNU properties that are read.
 const MAX_PROPERTIES: usize = 1024;
-/// Segments of GNU properties; a library has one.
+/// The most segments of GNU properties; a library has one.
 const MAX_PROPERTY_SEGMENTS: usize = 4;
 /// One read of this size holds the headers of nearly every library.
 const HEAD: usize = 1024;
@@ -36,9 +37,9 @@ const DT_RUNPATH: u64 = 29;
 const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
 const X86_ISA_1_NEEDED: u32 = 0xc000_8002;
 
-/// Something with bytes at offsets.
+/// A source of bytes at offsets.
 pub trait ReadAt {
-    /// Reads at `offset`; fewer bytes than asked for at the end.
+    /// Reads at `offset`; returns fewer bytes than `buf` holds only at the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
@@ -57,12 +58,12 @@ impl ReadAt for [u8] {
     }
 }
 
-/// How much of a file is wanted.
+/// The facts to read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Want {
-    /// What a cache entry needs: class, machine, soname, ISA level.
+    /// The facts for a cache entry: class, machine, soname, ISA level.
     Soname,
-    /// Needed libraries and search paths as well.
+    /// Needed libraries and search paths too.
     All,
 }
 
@@ -83,31 +84,26 @@ pub struct ElfInfo {
     pub rpath: Option<Vec<u8>>,
     /// `DT_RUNPATH`; only with [`Want::All`].
     pub runpath: Option<Vec<u8>>,
-    /// The x86 ISA level that the object's GNU property demands, as ldconfig counts it: 0 for
-    /// none or the baseline, 2 for x86-64-v3.
+    /// The x86 ISA level that the object's GNU property requires, in ldconfig's numbers: 0 for none
+    /// or the baseline, 2 for x86-64-v3.
     pub isa_level: u32,
 }
 
-/// Why a file is no library for us.
+/// The reason why a file is not a library.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Bad {
-    /// A linker script, an empty file or another text that has its place among libraries.
+    /// A linker script, an empty file, or another text that is usual among libraries.
     Script,
-    /// No ELF file.
+    /// Not an ELF file.
     NotElf,
-    /// An ELF file, but broken, too large in its tables, or no shared object.
+    /// An ELF file that is broken, has too large tables, or is not a shared object.
     Broken,
-}
-
-/// Reads all facts of an open file; `None` when it is no well-formed little-endian shared object.
-pub fn read_soname_and_class(file: &File) -> Option<ElfInfo> {
-    read(file, Want::All).ok()
 }
 
 /// Reads the facts of a well-formed little-endian shared object.
 ///
 /// # Errors
-/// [`Bad`] says why the file is none.
+/// [`Bad`] with the reason, for any other file.
 pub fn read<R: ReadAt + ?Sized>(file: &R, want: Want) -> Result<ElfInfo, Bad> {
     let mut head = [0; HEAD];
     let got = file.read_at(&mut head, 0).map_err(|_| Bad::Broken)?;
@@ -135,7 +131,7 @@ fn elf<R: ReadAt + ?Sized>(file: &R, head: &[u8], want: Want) -> Option<ElfInfo>
     Some(info)
 }
 
-/// The program headers, and where to read more.
+/// The program headers, and the file for further reads.
 struct Image<'a, R: ?Sized> {
     file: &'a R,
     /// The first bytes of the file, already read.
@@ -143,7 +139,7 @@ struct Image<'a, R: ?Sized> {
     is_64: bool,
     machine: u16,
     flags: u32,
-    /// The program headers as they stand in the file.
+    /// The program headers in the file's form.
     table: &'a [u8],
     entry_size: usize,
 }
@@ -202,7 +198,7 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
     }
 
     /// The x86 ISA level in the GNU property note: the number of the highest level bit, so 0 is the
-    /// baseline. glibc only reads a note whose alignment is that of the class.
+    /// baseline. glibc reads a note only if its alignment is that of the class.
     fn isa_level(&self) -> u32 {
         let align = if self.is_64 { 8 } else { 4 };
         self.segments()
@@ -217,7 +213,7 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
             .unwrap_or(0)
     }
 
-    /// Reads the dynamic section into `info`. `None` without one: then it is no library.
+    /// Reads the dynamic section into `info`. `None` without one: then the file is not a library.
     fn dynamic(&self, want: Want, info: &mut ElfInfo) -> Option<()> {
         let segment = self.segments().rfind(|s| s.kind == PT_DYNAMIC)?;
         let width = if self.is_64 { 16 } else { 8 };
@@ -267,7 +263,7 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
         Some(())
     }
 
-    /// Where an address is in the file; an address outside every segment is taken as an offset.
+    /// The file offset of an address; an address outside every segment counts as an offset.
     fn file_offset(&self, address: u64) -> u64 {
         self.segments()
             .filter(|s| s.kind == PT_LOAD && address >= s.address)
@@ -275,7 +271,7 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
             .map_or(address, |s| (address - s.address).wrapping_add(s.offset))
     }
 
-    /// The NUL-terminated string at `offset`; `None` when it is longer than [`MAX_STRING`].
+    /// The NUL-terminated string at `offset`; `None` if it is longer than [`MAX_STRING`].
     fn string(&self, offset: u64) -> Option<Vec<u8>> {
         let mut space = [0; MAX_STRING];
         for size in [SHORT_STRING, MAX_STRING] {
@@ -288,8 +284,8 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
     }
 }
 
-/// The bytes at `offset` as far as `space` and the file reach, from what was read already where that
-/// holds them all.
+/// The bytes at `offset` as far as `space` and the file reach, from the head that was read already
+/// if it has them all.
 fn bytes<'s, R: ReadAt + ?Sized>(
     file: &R,
     head: &'s [u8],

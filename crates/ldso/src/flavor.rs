@@ -1,9 +1,9 @@
-//! Which C library an image's programs are started with.
+//! Finds the C library of an image's programs, glibc or musl.
 
 use super::abi::{ARCHES, Arch};
 use inroot::root::Root;
 
-/// The C library of a root, found by its loader alone.
+/// The C library of a root, identified by its loader alone.
 #[derive(Clone, Copy, Debug)]
 pub enum Flavor {
     /// glibc, with the architecture of its loader.
@@ -16,8 +16,8 @@ pub enum Flavor {
 
 /// Finds the C library of a root.
 ///
-/// Alpine with a glibc shim (gcompat) has both loaders and is musl; Debian with the musl package has both
-/// and is glibc.
+/// Alpine with a glibc shim (gcompat) has both loaders and is musl; Debian with the musl package
+/// has both and is glibc.
 pub fn flavor(root: &Root) -> Flavor {
     let has = |path: &str| root.resolve(path).is_ok_and(|node| node.is_file());
     let native_first = || {

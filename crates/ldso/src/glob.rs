@@ -1,4 +1,5 @@
-//! File name patterns as glob(3) expands them, inside a root and within a budget.
+//! Expands file name patterns like `/etc/ld.so.conf.d/*.conf` as glob(3) does, inside a root and
+//! within a budget.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,20 +8,22 @@ use std::path::{Path, PathBuf};
 use super::current::Time;
 use inroot::root::Root;
 
-/// Directories that may be listed for all patterns of one configuration.
+/// The most directories that are listed for all patterns of one configuration.
 const MAX_LISTED: usize = 32;
-/// Names in one of them.
+/// The most names in one of them.
 const MAX_NAMES: usize = 4096;
-/// Matches of one pattern.
+/// The most matches of one pattern.
 const MAX_MATCHES: usize = 1024;
-/// The longest pattern, in bytes: longer paths do not exist.
+/// The longest pattern, in bytes: no path is longer.
 const MAX_PATTERN: usize = libc::PATH_MAX as usize;
-/// Paths that the patterns of one configuration may expand to, those that do not exist included.
+/// The most paths from the patterns of one configuration, missing ones included.
 const MAX_PATHS: usize = 1 << 14;
-/// Comparisons of a name's byte with a pattern's element, for all patterns of one configuration.
+/// The most comparisons of a name's byte with a pattern's element, for all patterns of one
+/// configuration.
 const MAX_WORK: usize = 1 << 22;
 
-/// What may still be spent on patterns. It depends on the input alone, so two runs find the same files.
+/// The remaining budget for patterns. It depends on the input alone, so two runs find the same
+/// files.
 #[derive(Debug)]
 pub struct Allowance {
     listings: usize,
@@ -43,17 +46,17 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// Whether something was left out for lack of budget.
+    /// Whether something was left out because the budget was spent.
     pub fn is_spent(&self) -> bool {
         self.spent
     }
 
-    /// When the newest of the listed directories was changed.
+    /// The newest modification time of the listed directories.
     pub fn newest(&self) -> Time {
         self.newest
     }
 
-    /// Takes `amount` of `rest`; `false` where there is not as much.
+    /// Takes `amount` from `rest`; `false` if less is left.
     fn take(rest: &mut usize, amount: usize, spent: &mut bool) -> bool {
         let after = rest.checked_sub(amount);
         *spent |= after.is_none();
@@ -62,7 +65,8 @@ impl Allowance {
     }
 }
 
-/// The paths that match an absolute pattern, in byte order. What follows the last wildcard need not exist.
+/// The paths that match an absolute pattern, in byte order. Components after the last wildcard need
+/// not exist.
 pub fn expand(root: &Root, pattern: &Path, left: &mut Allowance) -> Vec<PathBuf> {
     let bytes = pattern.as_os_str().as_bytes();
     if bytes.len() > MAX_PATTERN || !Allowance::take(&mut left.paths, 1, &mut left.spent) {
@@ -112,7 +116,8 @@ fn matching(root: &Root, dir: &Path, pattern: &Pattern, left: &mut Allowance) ->
     names
 }
 
-/// Whether a name matches a pattern of `*`, `?`, `[...]` and `\`. A leading dot must be spelled out.
+/// Whether a name matches a pattern of `*`, `?`, `[...]` and `\`. Only a literal dot matches a
+/// leading dot.
 pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     Pattern::new(pattern).matches(name, &mut MAX_WORK.clone())
 }
@@ -122,13 +127,13 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
 enum Element {
     Any,
     Byte(u8),
-    /// A bracket expression: the bytes that it takes, a bit each.
+    /// A bracket expression: one bit for each byte that it matches.
     Set([u64; 4]),
     Star,
 }
 
 impl Element {
-    /// Whether it takes `byte`; a star is not asked.
+    /// Whether it matches `byte`; never called for a star.
     fn takes(&self, byte: u8) -> bool {
         match self {
             Self::Any => true,
@@ -145,12 +150,13 @@ struct Pattern {
     elements: Vec<Element>,
     /// The shortest name that matches.
     shortest: usize,
-    /// Whether it spells a leading dot out.
+    /// Whether it begins with a literal dot.
     hidden: bool,
 }
 
 impl Pattern {
-    /// Reads a pattern in one pass: what follows an open bracket is looked at once, whether it closes or not.
+    /// Compiles a pattern in one pass: it reads text after an open bracket once, whether the
+    /// bracket closes or not.
     fn new(text: &[u8]) -> Self {
         let mut elements = Vec::new();
         let mut at = 0;
@@ -169,7 +175,7 @@ impl Pattern {
                 },
                 b'\\' => {
                     at += 1;
-                    // Nothing follows: no name matches.
+                    // A trailing backslash: no name matches.
                     text.get(at - 1)
                         .map_or(Element::Set([0; 4]), |&b| Element::Byte(b))
                 }
@@ -184,13 +190,14 @@ impl Pattern {
         }
     }
 
-    /// Whether `name` matches. A leading dot must be spelled out. `work` is what may be spent; nothing matches without.
+    /// Whether `name` matches. Only a literal dot matches a leading dot. Without remaining `work`
+    /// nothing matches.
     fn matches(&self, name: &[u8], work: &mut usize) -> bool {
         if name.first() == Some(&b'.') && !self.hidden || name.len() < self.shortest {
             return false;
         }
         let (mut p, mut n) = (0, 0);
-        // Where to go on when a star has to take one byte more; one such place is enough.
+        // The place from which a star takes one more byte; one such place is enough.
         let mut retry: Option<(usize, usize)> = None;
         loop {
             if *work == 0 {
@@ -221,12 +228,12 @@ impl Pattern {
     }
 }
 
-/// The bracket expression whose `[` stands before `start`: the bytes that it takes, and what follows it; `None` if it
-/// never closes (then `[` is itself).
+/// The bracket expression whose `[` is before `start`: the bytes that it matches, and the index
+/// after it; `None` if it never closes (then `[` is literal).
 fn set(text: &[u8], start: usize) -> Option<([u64; 4], usize)> {
     let negated = matches!(text.get(start), Some(b'!' | b'^'));
     let first = start + usize::from(negated);
-    // A `]` that comes first stands for itself, and no other can be inside.
+    // A `]` that comes first is literal, and no other can be inside.
     let end = first + 1 + text.get(first + 1..)?.iter().position(|&b| b == b']')?;
     let mut bits = [0_u64; 4];
     let mut at = first;
@@ -300,7 +307,7 @@ mod tests {
         assert!(!Pattern::new(b"*b").matches(&name, &mut work) && work == 0);
     }
 
-    /// The matcher that was here before, word for word what glob(3) does.
+    /// An earlier matcher, which follows glob(3) directly.
     #[allow(clippy::indexing_slicing, reason = "a test")]
     fn reference(p: &[u8], n: &[u8]) -> bool {
         let Some(&first) = p.first() else {

@@ -1,15 +1,16 @@
-//! The loader's cache, as glibc's ldconfig reads and writes it, without executing anything.
+//! Reads and writes glibc's loader cache as ldconfig does, and executes nothing. For example, it
+//! puts `/usr/local/nvidia/lib64/libcuda.so.1` first in an image's `/etc/ld.so.cache`.
 //!
-//! | part | what it knows |
+//! | modules | contents |
 //! |---|---|
 //! | `abi`, `order` | architectures, flags, the order of names |
-//! | `elf`, `section`, `note`, `conf`, `glob`, `dirs`, `scan` | what ldconfig reads |
-//! | `lookup` | lookups that an image's links make dear, within a bound |
-//! | `cache`, `write`, `merge`, `current` | the cache: reading, writing, extending, whether it is current |
-//! | `flavor`, `musl`, `resolve` | which loader a root has, and what it would find |
+//! | `elf`, `section`, `note`, `conf`, `glob`, `dirs`, `scan` | the files that ldconfig reads |
+//! | `lookup` | lookups through an image's links within a budget |
+//! | `cache`, `write`, `merge`, `current` | the cache: reading, writing, extending, and its age |
+//! | `flavor`, `musl`, `resolve` | a root's loader, and the libraries that it finds |
 //!
-//! Everything below a root is image-controlled: it is reached by descriptor only, and bounded in size, count
-//! and time. A bad file is skipped with a warning.
+//! An image controls everything below a root, so the crate opens it by descriptor only, within
+//! bounds of size, count and work. A bad file is skipped with a warning.
 
 #![forbid(unsafe_code)]
 
@@ -41,7 +42,7 @@ pub mod fixtures;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-pub use elf::{ElfInfo, read_soname_and_class};
+pub use elf::ElfInfo;
 pub use flavor::{Flavor, flavor};
 pub use resolve::{Found, LoaderEnv, resolve};
 pub use scan::{Change, Links};
@@ -57,19 +58,19 @@ use inroot::root::Root;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Where glibc's loader looks for its cache.
+/// The path of glibc's loader cache.
 pub const CACHE: &str = "/etc/ld.so.cache";
 
-/// What a loader cache update is to do.
+/// The parameters of a cache update.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
-    /// Directories whose libraries come first, in order. The caller knows what is in them; they
-    /// need not exist in the root yet, and are not scanned.
+    /// Directories whose libraries come first, in order. The caller lists their libraries; the
+    /// directories need not exist in the root yet and are not scanned.
     pub first: &'a [FirstDir],
-    /// The name of the file in `/etc/ld.so.conf.d` that lists those directories for a later ldconfig
-    /// run in the container; it must sort first there.
+    /// The name of the file in `/etc/ld.so.conf.d` that lists those directories for a later
+    /// ldconfig run in the container; it must sort first there.
     pub conf_name: &'a str,
-    /// What the libraries of `first` are called in warnings: "the driver's libraries".
+    /// The name of the libraries of `first` in warnings: "the driver's libraries".
     pub libraries: &'a str,
     /// The warning for a root of musl libc, which may not load them.
     pub on_musl: &'a str,
@@ -87,7 +88,7 @@ pub struct FirstDir {
 /// A library in a [`FirstDir`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lib {
-    /// What programs ask for.
+    /// The name that programs open.
     pub soname: String,
     /// The file's (or link's) name in the directory. A later ldconfig run writes the soname here.
     pub file: String,
@@ -102,31 +103,32 @@ pub struct Lib {
 pub struct CacheOutcome {
     /// The whole file for `target`; empty with [`How::None`].
     pub bytes: Vec<u8>,
-    /// The container path that `bytes` belong at.
+    /// The container path of the file.
     pub target: &'static str,
-    /// How it was made.
+    /// The way it was made.
     pub how: How,
-    /// What is odd about the image, one line each.
+    /// Warnings about the image, one line each.
     pub warnings: Vec<String>,
 }
 
-/// How a new cache was made.
+/// The way in which a new cache was made.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum How {
     /// The image's own cache, extended.
     Merged,
-    /// The image's libraries were scanned, because of this.
+    /// A cache from a scan of the image's libraries.
     Rebuilt {
-        /// Why the image's cache was not enough.
+        /// The reason why the image's cache was not enough.
         reason: String,
     },
-    /// musl has no cache but a list of directories.
+    /// musl has a list of directories instead of a cache.
     MuslPath,
-    /// Nothing: no loader in the root.
+    /// None: the root has no loader.
     None,
 }
 
-/// The place of a loader's cache or path file, if `path` is one: what a [`CacheOutcome`] is for.
+/// The place of a loader's cache or path file, if `path` is one: the possible targets of a
+/// [`CacheOutcome`].
 pub fn cache_place(path: &[u8]) -> Option<&'static str> {
     let musl = abi::ARCHES.iter().map(|arch| arch.musl.1);
     musl.chain([CACHE]).find(|place| place.as_bytes() == path)
@@ -182,7 +184,8 @@ fn glibc_cache(root: &Root, arch: &Arch, update: &Update<'_>, warnings: &mut War
     }
 }
 
-/// The image's cache with room for `additions`, if it was written after everything it was made of.
+/// The image's cache with room for `additions`, if it is newer than all directories and files that
+/// it describes.
 fn read_current(root: &Root, newest: Time, additions: &[Addition]) -> Result<Vec<u8>, String> {
     let node = root.resolve(CACHE).map_err(|e| e.to_string())?;
     if !Time::of(node.stat()).describes(newest) {
@@ -212,22 +215,23 @@ fn rebuild(
     builder.encode()
 }
 
-/// What a plain ldconfig run is to do.
+/// The parameters of a plain ldconfig run.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Directories to scan before all others.
     pub dirs: Vec<PathBuf>,
     /// The configuration file; `None` to scan `dirs` only.
     pub conf: Option<PathBuf>,
-    /// What becomes of soname links that are missing, and of stale ones.
+    /// The handling of missing and stale soname links.
     pub links: Links,
 }
 
-/// Scans a root as ldconfig does, and gives the cache it would write, and what [`Links::Record`] has recorded.
+/// Scans a root as ldconfig does. Returns the cache that ldconfig would write, and the changes of
+/// [`Links::Record`].
 pub fn scan_root(root: &Root, run: &Run, warnings: &mut Warnings) -> (Vec<u8>, Vec<Change>) {
     let arch = match flavor(root) {
         Flavor::Glibc(arch) => arch,
-        // A root without a loader may still be one that libraries are put into.
+        // A root without a loader may still receive libraries.
         Flavor::Musl(_) | Flavor::None => Arch::native(),
     };
     let search = dirs::collect(root, arch, &run.dirs, &[], run.conf.as_deref(), warnings);
@@ -258,7 +262,7 @@ fn additions(arch: &Arch, update: &Update<'_>) -> Vec<Addition> {
     all
 }
 
-/// Warns when an ldconfig run in the container would put other directories before ours.
+/// Warns if an ldconfig run in the container would put other directories before ours.
 fn later_runs(update: &Update<'_>, search: &SearchDirs, warnings: &mut Warnings) {
     let conf = &search.conf;
     let Some(before) = conf.first_include else {

@@ -1,9 +1,10 @@
-//! Lookups in an image whose cost depends on the image's links, within a fixed amount of work.
+//! Lookups in an image within a fixed amount of work.
 //!
-//! One lookup by the kernel may follow 40 links of 4096 bytes each, which takes up to 2 ms, and an image can have
-//! thousands of names that lead through other such links. So the kernel does the first lookups of a run, more than
-//! nearly every image needs. The walk by components here does the rest, and counts what it does.
-//! The amount of work is counted, not timed: two runs over one image find the same files.
+//! One lookup by the kernel may follow 40 links of 4096 bytes each, which takes up to 2 ms, and an
+//! image can have thousands of names behind such links. So the kernel does the first lookups of a
+//! run, such as 64, more than nearly every image needs. The walk by components here does the rest
+//! and counts its work. Work is counted and not timed, so that two runs over one image find the
+//! same files.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -17,16 +18,16 @@ use rustix::io::Errno;
 use super::elf::ReadAt;
 use inroot::root::{Node, Root};
 
-/// Links of one lookup, as in the kernel.
+/// The most links of one lookup, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// Directories between the root and what is found: each is held open for a `..`.
+/// The most directories between the root and the result: each is held open for a `..`.
 const MAX_DEPTH: usize = 128;
-/// What a component costs: opening it, reading its attributes, closing it.
+/// The cost of a component: opening it, reading its attributes, closing it.
 const COMPONENT: u32 = 2;
 /// Bytes that are read in the time of one unit of work.
 const BYTES: usize = 512;
 
-/// How much may still be done. One unit is one or two short system calls, 1 to 2 µs.
+/// A remaining amount of work. One unit is one or two short system calls, 1 to 2 µs.
 #[derive(Debug)]
 pub struct Work {
     left: Cell<u32>,
@@ -34,7 +35,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// `units` of work.
+    /// A budget of `units`.
     pub fn new(units: u32) -> Self {
         Self {
             left: Cell::new(units),
@@ -45,7 +46,7 @@ impl Work {
     /// Takes `units`.
     ///
     /// # Errors
-    /// `EFBIG` where less is left; then nothing is.
+    /// `EFBIG` if less is left; then the rest is lost.
     pub fn take(&self, units: u32) -> io::Result<()> {
         if let Some(left) = self.left.get().checked_sub(units) {
             self.left.set(left);
@@ -56,23 +57,23 @@ impl Work {
         Err(Errno::FBIG.into())
     }
 
-    /// What is left.
+    /// The remaining units.
     pub fn left(&self) -> u32 {
         self.left.get()
     }
 
-    /// Whether more was wanted than there was.
+    /// Whether a request exceeded the budget.
     pub fn is_spent(&self) -> bool {
         self.spent.get()
     }
 }
 
-/// A file of which each read is counted.
+/// A file whose reads are charged.
 #[derive(Debug)]
 pub struct Counted<'a> {
     /// The file.
     pub file: &'a File,
-    /// What pays for it.
+    /// The budget for its reads.
     pub work: &'a Work,
 }
 
@@ -88,21 +89,22 @@ impl ReadAt for Counted<'_> {
 #[derive(Debug)]
 pub struct Lookups<'a> {
     root: &'a Root,
-    /// How many more the kernel does.
+    /// The number of lookups that the kernel still does.
     by_kernel: u32,
-    /// What the others cost.
+    /// The budget of the other lookups.
     pub work: Work,
 }
 
-/// A path, and how much of it has been walked.
+/// A path, and the part of it that was walked.
 struct Text {
     path: Vec<u8>,
-    /// Where the next component starts; behind the end when there is none.
+    /// The start of the next component; beyond the end if there is none.
     at: usize,
 }
 
 impl<'a> Lookups<'a> {
-    /// Lookups in `root`: `by_kernel` by the kernel, whatever they cost, and `units` of work for the others.
+    /// Lookups in `root`: `by_kernel` by the kernel at any cost, and a budget of `units` for the
+    /// others.
     pub fn new(root: &'a Root, by_kernel: u32, units: u32) -> Self {
         Self {
             root,
@@ -111,10 +113,10 @@ impl<'a> Lookups<'a> {
         }
     }
 
-    /// Finds what `path` names, as [`Root::resolve`] does.
+    /// Finds the inode at `path`, as [`Root::resolve`] does.
     ///
     /// # Errors
-    /// As of [`Root::resolve`], and `EFBIG` when the work is used up.
+    /// As of [`Root::resolve`], and `EFBIG` if the budget is spent.
     pub fn resolve(&mut self, path: &Path) -> io::Result<Node> {
         match self.by_kernel.checked_sub(1) {
             Some(rest) => {
@@ -125,7 +127,7 @@ impl<'a> Lookups<'a> {
         }
     }
 
-    /// The walk by components. Links and `..` stay in the root, since no name but a plain one is looked up.
+    /// Walks by components. Links and `..` stay in the root, since each step opens a plain name.
     fn walk(&self, path: &Path) -> io::Result<Node> {
         let mut links = 0;
         let mut above: Vec<Node> = Vec::new();
@@ -184,7 +186,7 @@ impl Text {
         Self { path, at: 0 }
     }
 
-    /// The next component: empty before a leading slash, between two and behind the last.
+    /// The next component: empty before a leading slash, between two, and after the last.
     fn next(&mut self) -> Option<&[u8]> {
         let rest = self.path.get(self.at..)?;
         let len = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
@@ -201,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// A link to `next` that is as long as links can be.
+    /// A link to `next` of the greatest length.
     fn long(next: &str) -> String {
         let mut text = "./".repeat((4095 - next.len()) / 2);
         text.push_str(next);
@@ -246,13 +248,13 @@ mod tests {
         assert_eq!(found.unwrap_err().raw_os_error(), Some(libc::ENAMETOOLONG));
     }
 
-    /// What a lookup of either kind leads to.
+    /// The result of a lookup of either kind.
     fn answer(found: io::Result<Node>) -> Result<(u64, u64), Option<i32>> {
         found.map(|node| node.id()).map_err(|e| e.raw_os_error())
     }
 
     proptest! {
-        /// The walk finds what the kernel finds.
+        /// The walk finds the same inode as the kernel.
         #[test]
         fn it_is_the_kernels_walk(
             links in prop::collection::vec(

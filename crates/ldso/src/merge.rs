@@ -1,4 +1,4 @@
-//! Adding libraries to a cache without looking at the image's libraries again.
+//! Adds libraries to a cache, such as the driver's, without reading the image's libraries again.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use super::cache::{Cache, ENTRY, HEADER};
 pub use super::write::Addition;
 use super::write::{extensions, header};
 
-/// The room that [`merge`] needs in front of a cache, in bytes.
+/// The room that [`merge`] needs before a cache, in bytes.
 pub fn room(additions: &[Addition]) -> usize {
     ENTRY * additions.len()
 }
 
-/// The room behind a cache with which [`merge`] needs no second, larger copy of it; for more than most caches hold.
+/// The room after a cache that saves [`merge`] a second, larger copy of it in most cases.
 pub fn room_behind(additions: &[Addition]) -> usize {
     /// Names of `glibc-hwcaps` directories and the section that lists them.
     const SECTIONS: usize = 1024;
@@ -19,17 +19,18 @@ pub fn room_behind(additions: &[Addition]) -> usize {
     texts.sum::<usize>() + SECTIONS
 }
 
-/// Puts `additions` into the cache that stands in `file` behind [`room`] for them; they come first among entries of
-/// their soname and ABI. Leaves out entries directly in one of `replaced` (directories without a trailing slash), and
-/// those of the same soname and ABI from hardware-specific directories, which the loader would prefer.
+/// Inserts `additions` into the cache that follows [`room`] for them in `file`; they come first
+/// among entries of their soname and ABI. It drops entries directly in one of `replaced`
+/// (directories without a trailing slash), and entries of the same soname and ABI from
+/// hardware-specific directories, which the loader would prefer.
 ///
-/// Entries move towards the front, and the strings, which are most of the file, stay where they are: reading a large
-/// cache takes less time than getting the pages for a second copy. Those that are there already are not added, so a container
-/// that is started again and again keeps the cache that it has.
+/// Entries move towards the front, and the strings, most of the file, stay in place: reading a
+/// large cache takes less time than allocating pages for a second copy. Strings that exist are not
+/// added again, so a restarted container keeps its cache.
 ///
 /// # Errors
-/// Why the cache cannot be extended: it cannot be read, is of an old or mixed format, has strings outside its string
-/// table, or its names are in such disorder that the loader would not find the additions.
+/// The reason why the cache cannot be extended: it is broken, has an old or mixed format, has
+/// strings outside its string table, or its order would hide the additions from the loader.
 pub fn merge(mut file: Vec<u8>, additions: &[Addition], replaced: &[&[u8]]) -> Result<Vec<u8>, String> {
     let cache = file.get(room(additions)..).unwrap_or_default();
     let cache = Cache::parse(cache).map_err(|e| e.to_string())?;
@@ -43,36 +44,36 @@ pub fn merge(mut file: Vec<u8>, additions: &[Addition], replaced: &[&[u8]]) -> R
     }
 }
 
-/// Whether the loader finds the additions before all else of their names.
+/// Whether the loader finds the additions before all other entries of their names.
 fn found_first(file: &[u8], additions: &[Addition]) -> bool {
     let Some(cache) = Cache::of_own(file) else {
         return false;
     };
     additions.iter().all(|wanted| {
         let found = cache.find(&wanted.soname).find(|e| e.flags == wanted.flags);
-        // One soname may be there twice: then the first is the one.
+        // If a soname is added twice, the first counts.
         found.is_some_and(|found| additions.iter().any(|a| a.path == found.path))
     })
 }
 
-/// What is to be changed in a cache.
+/// The planned changes of a cache.
 struct Edit {
-    /// Entries and bytes of strings that there are.
+    /// The present numbers of entries and of string bytes.
     entries: usize,
     strings: usize,
-    /// Entries that go.
+    /// The entries to drop.
     dropped: BTreeSet<usize>,
-    /// Entries that come, each with the entry that it stands before, in order.
+    /// The entries to insert, in order, each with the entry that follows it.
     inserts: Vec<(usize, Insert)>,
-    /// Strings that come behind those.
+    /// The strings to append.
     added: Vec<u8>,
-    /// The hwcaps names, by where they are in the strings.
+    /// The hwcaps names, by their offsets in the strings.
     hwcaps: Vec<usize>,
 }
 
 struct Insert {
     flags: u32,
-    /// Soname and path, by where they are in the strings.
+    /// The offsets of soname and path in the strings.
     texts: [usize; 2],
 }
 
@@ -86,7 +87,7 @@ impl Edit {
             return None;
         }
         let mut dropped = dropped_dirs(cache, replaced);
-        // Each with where its soname and its path are in the strings already.
+        // Each with the present offsets of its soname and path.
         let mut places: Vec<(usize, &Addition, [Option<usize>; 2])> = Vec::with_capacity(additions.len());
         for addition in additions {
             let mut range = cache.range(&addition.soname);
@@ -104,7 +105,7 @@ impl Edit {
                 entry.soname == addition.soname && entry.flags == addition.flags && entry.hwcap != 0
             }));
         }
-        // Stable: additions of one place stay in their order if their names are equal.
+        // Stable: additions at one place keep their order if their names are equal.
         places.sort_by(|(i, a, _), (j, b, _)| {
             let names = super::order::compare(&b.soname, &a.soname);
             i.cmp(j).then(names).then(b.flags.cmp(&a.flags))
@@ -138,7 +139,7 @@ impl Edit {
         })
     }
 
-    /// Changes the file that this was made for.
+    /// Changes the file for which this was planned.
     fn apply(self, file: &mut Vec<u8>) -> Option<()> {
         let room = ENTRY * self.inserts.len();
         let count = self.entries + self.inserts.len() - self.dropped.len();
@@ -174,7 +175,7 @@ impl Edit {
         if strings != new {
             file.copy_within(strings..strings + self.strings, new);
         }
-        // The extension section is written anew.
+        // The extension section is written again.
         file.truncate(new + self.strings);
         let mut start = Vec::with_capacity(HEADER);
         header(&mut start, count, self.strings + self.added.len());
@@ -186,15 +187,15 @@ impl Edit {
     }
 }
 
-/// The entries that stay, on their way to their new places.
+/// The remaining entries on their way to their new places.
 struct Moved<'a> {
     file: &'a mut [u8],
     /// The first entry that has not been moved.
     next: usize,
-    /// Where the entries began, and where the next one goes.
+    /// The start of the old entries, and the place of the next one.
     from: usize,
     to: usize,
-    /// Where the strings began, where they begin now, and how long they are.
+    /// The old and new start of the strings, and their length.
     old: usize,
     new: usize,
     strings: usize,

@@ -1,4 +1,5 @@
-//! musl's loader has no cache: a file lists the directories it searches.
+//! musl's loader has no cache: a file such as `/etc/ld-musl-x86_64.path` lists the directories that
+//! it searches.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -6,9 +7,9 @@ use std::path::Path;
 use super::abi::Arch;
 use inroot::root::Root;
 
-/// What musl searches without such a file (musl's `ldso/dynlink.c`).
+/// The directories without such a file (musl's `ldso/dynlink.c`).
 const DEFAULT: &[u8] = b"/lib:/usr/local/lib:/usr/lib";
-/// musl reads the whole file; a sane one is a line or two.
+/// musl reads the whole file; usual ones have a line or two.
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// The directories that the root's musl loader searches, in order.
@@ -22,7 +23,8 @@ pub fn search_path(root: &Root, arch: &Arch) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The file that lists `first` before what the root's loader searches already, one a line.
+/// The file that lists `first` before the directories that the root's loader searches already, one
+/// a line.
 pub fn path_file<'a>(root: &Root, arch: &Arch, first: impl Iterator<Item = &'a Path>) -> Vec<u8> {
     let mut dirs: Vec<Vec<u8>> = first.map(|dir| dir.as_os_str().as_bytes().to_vec()).collect();
     for dir in search_path(root, arch) {

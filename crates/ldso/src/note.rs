@@ -1,18 +1,18 @@
-//! Notes of an ELF file, found by the name of their section.
+//! Finds notes of an ELF file by the name of their section.
 //!
-//! The file may be an image's: tables are bounded and read with `pread`. Facts: the System V ABI, "Sections" and
-//! "Note Section".
+//! The file may be an image's: tables are bounded and read with `pread`. Source: the System V ABI,
+//! "Sections" and "Note Section".
 
 use super::elf::ReadAt;
 use super::section::{read, sections, u32_at};
 
-/// Bytes of a note section.
+/// The most bytes of a note section.
 const MAX_NOTE: u64 = 64 << 10;
 
 const SHT_NOTE: u32 = 7;
 
-/// The descriptor of the first note in the section `section` that belongs to `owner`; `None` of a file that is no
-/// 64-bit little-endian ELF, or has none.
+/// The descriptor of the first note of `owner` in the section `section`; `None` if there is none,
+/// or the file is not a 64-bit little-endian ELF.
 pub fn find<R: ReadAt + ?Sized>(file: &R, section: &str, owner: &str) -> Option<Vec<u8>> {
     let note = sections(file)?
         .into_iter()

@@ -1,14 +1,14 @@
 //! The order of names in the loader's cache.
 //!
-//! The loader finds a name by binary search, so a cache must be sorted by exactly the comparison
-//! it uses: byte by byte, except that runs of digits compare as numbers and that a digit is
-//! greater than anything else. The cache is in descending order.
+//! The loader finds a name by binary search, so a cache must be sorted by exactly its comparison:
+//! byte by byte, except that runs of digits compare as numbers and a digit is greater than anything
+//! else. So `libx.so.10` is greater than `libx.so.9`. The cache is in descending order.
 
 use std::cmp::Ordering;
 
 /// Compares two names as glibc's loader does. A NUL ends a name, as the end of its slice does.
 pub fn compare(one: &[u8], other: &[u8]) -> Ordering {
-    // What both begin with decides nothing, but a number must be compared from its first digit.
+    // A common beginning decides nothing, but a number must be compared from its first digit.
     let same = shared(one, other);
     let digits = one[..same]
         .iter()
@@ -28,10 +28,11 @@ pub fn compare(one: &[u8], other: &[u8]) -> Ordering {
     }
 }
 
-/// Numbers of so many digits do not overflow.
+/// Numbers of at most so many digits do not overflow.
 const MOST_DIGITS: usize = 9;
 
-/// Whether both begin with equally many digits, at most `most`: then the first one that differs decides.
+/// Whether both begin with the same number of digits, at most `most`: then the first one that
+/// differs decides.
 fn same_width(one: &[u8], other: &[u8], most: usize) -> bool {
     let width = |text: &[u8]| {
         text.iter()
@@ -43,7 +44,7 @@ fn same_width(one: &[u8], other: &[u8], most: usize) -> bool {
     wide <= most && wide == width(other)
 }
 
-/// The comparison as glibc writes it down.
+/// The comparison in glibc's own steps.
 fn compare_all(mut one: &[u8], mut other: &[u8]) -> Ordering {
     loop {
         let (left, right) = (first(one), first(other));
@@ -62,10 +63,10 @@ fn compare_all(mut one: &[u8], mut other: &[u8]) -> Ordering {
     }
 }
 
-/// Appends bytes to `out` that order, compared as bytes, like the name does in [`compare`].
+/// Appends bytes to `out` whose byte order is the name's order in [`compare`].
 ///
-/// Comparing thousands of names with each other costs more than reading their files; this way
-/// each name is looked at once.
+/// Comparing thousands of names with each other costs more than reading their files; with keys each
+/// name is read once.
 pub fn key(mut name: &[u8], out: &mut Vec<u8>) {
     while let Some(&byte) = name.first() {
         if byte.is_ascii_digit() {
@@ -79,7 +80,7 @@ pub fn key(mut name: &[u8], out: &mut Vec<u8>) {
     out.push(rank(0));
 }
 
-/// How many bytes two names begin with in common, before the end of either.
+/// The length of the common beginning of two names, before the end of either.
 fn shared(a: &[u8], b: &[u8]) -> usize {
     const WIDTH: usize = size_of::<u64>();
     const ONES: u64 = u64::MAX / 255;
@@ -87,7 +88,7 @@ fn shared(a: &[u8], b: &[u8]) -> usize {
     let mut same = 0;
     for (x, y) in a.chunks_exact(WIDTH).zip(b.chunks_exact(WIDTH)) {
         let (x, y) = (word(x), word(y));
-        // The top bit of each byte that is 0; above the first such byte there may be more, which do not matter.
+        // The top bit of each byte that is 0. Later bits may be wrong, but only the first counts.
         let ends = x.wrapping_sub(ONES) & !x & (ONES << 7);
         let stop = (x ^ y) | ends;
         if stop != 0 {
@@ -99,7 +100,7 @@ fn shared(a: &[u8], b: &[u8]) -> usize {
     same + rest.take_while(|(x, y)| x == y && **x != 0).count()
 }
 
-/// The place of a byte that is no digit among such bytes, leaving 255 free for digits.
+/// The place of a byte that is not a digit among such bytes; 255 stays free for digits.
 fn rank(byte: u8) -> u8 {
     let shifted = byte ^ 0x80;
     if shifted > b'9' ^ 0x80 {
@@ -171,7 +172,7 @@ mod tests {
         }
 
         #[test]
-        fn what_follows_a_nul_changes_nothing(
+        fn bytes_after_a_nul_change_nothing(
             a in "[a0-9]{0,20}", b in "[a0-9]{0,20}", x in "[a0-9\0]{0,20}", y in "[a0-9\0]{0,20}",
         ) {
             let (long_a, long_b) = (format!("{a}\0{x}"), format!("{b}\0{y}"));

@@ -1,8 +1,9 @@
-//! Where the loader would find a library, without running it.
+//! Finds the library that the loader would load, without running it.
 //!
-//! glibc's order (ld.so(8)): the `DT_RPATH` of who asks, unless it has a `DT_RUNPATH`; `LD_LIBRARY_PATH`;
-//! the `DT_RUNPATH`; the cache; the system directories. A file of another class or machine is passed over and
-//! the search goes on. musl asks `LD_LIBRARY_PATH`, the run path, then its directory list.
+//! glibc's order (ld.so(8)): the `DT_RPATH` of the requesting object, unless it has a `DT_RUNPATH`;
+//! `LD_LIBRARY_PATH`; the `DT_RUNPATH`; the cache; the system directories. It skips a file of
+//! another class or machine and continues. musl searches `LD_LIBRARY_PATH`, the run path, then its
+//! directory list.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,41 +16,41 @@ use super::flavor::{Flavor, flavor};
 use super::{CACHE, dirs, musl};
 use inroot::root::Root;
 
-/// Directories of one search path that are looked at.
+/// The most directories of one search path.
 const MAX_PATHS: usize = 256;
 
-/// What decides a search besides the root.
+/// The parameters of a search besides the root.
 #[derive(Clone, Debug, Default)]
 pub struct LoaderEnv {
-    /// `LD_LIBRARY_PATH`, as the process has it.
+    /// `LD_LIBRARY_PATH` of the process.
     pub library_path: Option<Vec<u8>>,
-    /// The program or library that asks: its path and what [`elf::read`] said of it.
-    pub asked_by: Option<(PathBuf, ElfInfo)>,
+    /// The program or library that requests the soname: its path and its facts from [`elf::read`].
+    pub requester: Option<(PathBuf, ElfInfo)>,
     /// `e_machine` and class of the process; the root's own by default.
     pub abi: Option<(u16, bool)>,
     /// The `glibc-hwcaps` names that the processor supports, best first; none by default.
     pub hwcaps: Vec<String>,
 }
 
-/// A library that the loader would take.
+/// A library that the loader would load.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Found {
-    /// The container path under which it is found (symbolic links not followed).
+    /// The container path by which it is found; symbolic links are not followed.
     pub path: PathBuf,
-    /// What led there.
+    /// The step that found it.
     pub via: Via,
 }
 
-/// What led the loader to a library.
+/// The step of the search that found a library.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Via {
     /// The name has a slash.
     Path,
-    /// `DT_RPATH` of who asks.
+    /// `DT_RPATH` of the requesting object.
     Rpath,
     /// `LD_LIBRARY_PATH`.
     LibraryPath,
-    /// `DT_RUNPATH` of who asks.
+    /// `DT_RUNPATH` of the requesting object.
     Runpath,
     /// `/etc/ld.so.cache`.
     Cache,
@@ -70,8 +71,8 @@ impl std::fmt::Display for Via {
     }
 }
 
-/// Finds `soname` as the root's loader would for a process with `env`; `None` when it would fail, or the root
-/// has no loader.
+/// Finds `soname` as the root's loader would for a process with `env`; `None` if it would fail, or
+/// the root has no loader.
 pub fn resolve(root: &Root, soname: &str, env: &LoaderEnv) -> Option<Found> {
     let flavor = flavor(root);
     let arch = match flavor {
@@ -93,7 +94,7 @@ pub fn resolve(root: &Root, soname: &str, env: &LoaderEnv) -> Option<Found> {
     if soname.is_empty() {
         return None;
     }
-    let (rpath, runpath) = match &env.asked_by {
+    let (rpath, runpath) = match &env.requester {
         Some((_, info)) => (info.rpath.as_deref(), info.runpath.as_deref()),
         None => (None, None),
     };
@@ -125,7 +126,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Searches a list of directories as it stands in the environment or in an ELF file.
+    /// Searches a list of directories from the environment or an ELF file.
     fn list(&self, list: Option<&[u8]>, soname: &str, via: Via) -> Option<Found> {
         let list = list?;
         // Only LD_LIBRARY_PATH may use semicolons too.
@@ -133,7 +134,8 @@ impl Search<'_> {
         let dirs: Vec<PathBuf> = list
             .split(separator)
             .take(MAX_PATHS)
-            // An empty or relative one means the process's working directory, which is not known.
+            // An empty or relative directory means the process's working directory, which is
+            // unknown.
             .filter_map(|dir| self.expand(dir))
             .filter(|dir| dir.is_absolute())
             .collect();
@@ -170,11 +172,11 @@ impl Search<'_> {
         };
         let best = cache
             .find(soname.as_bytes())
-            // The loader of a 32-bit ABI takes the neutral types, too.
+            // The loader of a 32-bit ABI accepts the neutral types too.
             .filter(|entry| entry.flags == flags && entry.soname == soname.as_bytes())
             .filter(|entry| entry.hwcap == 0 || entry.hwcaps_index().is_some())
             .filter_map(|entry| Some((rank(entry.hwcaps_index())?, entry)))
-            // The first of equals.
+            // The first of equal entries.
             .min_by_key(|(rank, _)| *rank)?
             .1;
         let path = best.os_path().to_owned();
@@ -184,13 +186,13 @@ impl Search<'_> {
         })
     }
 
-    /// Replaces the loader's tokens; `None` where one is unknown.
+    /// Replaces the loader's tokens; `None` for an unknown one.
     fn expand(&self, dir: &[u8]) -> Option<PathBuf> {
         if !dir.contains(&b'$') {
             return Some(bytes_path(dir).to_owned());
         }
         let origin = || {
-            let (path, _) = self.env.asked_by.as_ref()?;
+            let (path, _) = self.env.requester.as_ref()?;
             Some(path.parent()?.as_os_str().as_bytes())
         };
         let lib: &[u8] = match dirs::system_dirs(self.root, self.arch)[0].strip_prefix("/lib/") {
@@ -227,7 +229,7 @@ impl Search<'_> {
         Some(bytes_path(&out).to_owned())
     }
 
-    /// Whether the loader of this ABI would take the file.
+    /// Whether the loader of this ABI would load the file.
     fn fits(&self, path: &Path) -> bool {
         let Ok(file) = self.root.resolve(path).and_then(|node| node.open_read()) else {
             return false;

@@ -1,9 +1,10 @@
-//! What ldconfig finds in a directory: one entry per soname.
+//! Scans directories as ldconfig does: one entry per soname, such as `libcuda.so.1`.
 //!
-//! The rules are glibc's: only names like libraries are looked at; a link that is its target's
-//! soname, or its development name, stands for itself; of several files with one soname a file wins
-//! over a link and the greater version over the smaller.
-//! A file costs an `O_PATH` open, `fstat`, open, two or three reads; a link to a neighbour costs one `readlink`.
+//! The rules are glibc's. It reads only files with a library's name. A link with the name of its
+//! target's soname, or with the development name, gets an entry of its own. Of several files with
+//! one soname a file takes precedence over a link, and the greater version over the smaller. A file
+//! costs an `O_PATH` open, `fstat`, open, two or three reads; a link to a file of the same
+//! directory costs one `readlink`.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsStr, OsString};
@@ -22,23 +23,23 @@ use super::write::Builder;
 use super::{FirstDir, Lib, Warnings};
 use inroot::root::{Node, Root};
 
-/// Names that a directory may hold; a larger one is skipped.
+/// The most names of a directory; a larger one is skipped.
 const MAX_NAMES: usize = 1 << 18;
-/// Names in a directory that comes first.
+/// The most names in a directory that comes first.
 const MAX_FIRST: usize = 4096;
-/// Libraries in all directories.
+/// The most libraries in all directories.
 const MAX_LIBRARIES: usize = 1 << 16;
-/// Links that are followed within a directory before the kernel is asked.
+/// The most links that are followed within a directory before the kernel resolves the rest.
 const MAX_HOPS: usize = 8;
-/// A soname longer than a file name can be is nobody's.
+/// The longest soname, in bytes: no file name is longer.
 const MAX_SONAME: usize = 255;
-/// Lookups of links that leave their directory which the kernel does: more than most images have.
+/// The lookups by the kernel of links that leave their directory: more than most images have.
 const BY_KERNEL: u32 = 64;
-/// The work of a scan: what [`MAX_LIBRARIES`] of six reads cost.
+/// The work units of a scan: [`MAX_LIBRARIES`] libraries of six reads each.
 const MAX_WORK: u32 = 1 << 19;
-/// Names that are listed in the time of one unit of it.
+/// Names that are listed in the time of one unit.
 const NAMES: usize = 8;
-/// Scanning stops after this long, where a file system is slow.
+/// The time after which a scan on a slow file system stops.
 const DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 5 });
 
 /// Scans directories into a [`Builder`].
@@ -53,34 +54,34 @@ pub struct Scanner<'a> {
     files: usize,
 }
 
-/// What becomes of soname links that are missing, and of stale ones.
+/// The handling of missing and stale soname links.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Links {
     /// They stay as they are.
     Leave,
     /// They are made and removed at once, as ldconfig does without `-X`.
     Make,
-    /// What would be made and removed is recorded, for somebody who may write.
+    /// The changes are recorded for a process that may write.
     Record,
 }
 
-/// A link that is to be made or removed.
+/// A link to make or to remove.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Change {
     /// Its directory, a path in the root.
     pub dir: PathBuf,
     /// Its name there.
     pub name: OsString,
-    /// The file beside it that it is to lead to; `None` if it leads nowhere and is to go.
+    /// The target in the same directory; `None` to remove a link without a target.
     pub target: Option<OsString>,
 }
 
 impl Change {
-    /// Makes it in `dir`, the node of its directory in `root`: a link is replaced by a link, and one that leads nowhere is
-    /// removed; anything else stays.
+    /// Applies it in `dir`, the node of its directory in `root`. It replaces only a link,
+    /// removes only a link without a target, and leaves all else.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Those of the file system.
     pub fn make(&self, root: &Root, dir: &Node) -> std::io::Result<()> {
         let there = dir.child(&self.name);
         match &self.target {
@@ -107,7 +108,7 @@ struct Name<'n> {
     kind: FileType,
 }
 
-/// What a cache entry needs of a library.
+/// The facts for a cache entry.
 #[derive(Clone, Debug)]
 struct Library {
     soname: Option<Vec<u8>>,
@@ -115,17 +116,17 @@ struct Library {
     isa_level: u32,
 }
 
-/// What the names of a directory are.
+/// The contents of a directory, by the index of each name.
 #[derive(Debug)]
 struct Contents {
-    /// The library behind each name.
+    /// The library of each name.
     libraries: Vec<Option<Library>>,
-    /// The neighbour that each link leads to.
+    /// The file of this directory to which each link leads.
     leads_to: Vec<Option<usize>>,
 }
 
 impl Contents {
-    /// Each link with the neighbour that it leads to.
+    /// Each link with the file of this directory to which it leads.
     fn links<'n>(&self, names: &[Name<'n>]) -> HashSet<(&'n [u8], &'n [u8])> {
         let text = |at: usize| names[at].text.to_bytes();
         let links = self.leads_to.iter().enumerate();
@@ -159,7 +160,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// What [`Links::Record`] has recorded.
+    /// The changes that [`Links::Record`] has recorded.
     pub fn into_changes(self) -> Vec<Change> {
         self.changes
     }
@@ -178,18 +179,19 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Adds the libraries of `dir` to `builder`. `false` when a limit was reached and scanning should end.
+    /// Adds the libraries of `dir` to `builder`. `false` if a limit was reached and the scan must
+    /// end.
     fn scan(&mut self, dir: &SearchDir, builder: &mut Builder, warnings: &mut Warnings) -> bool {
         let mut text = Vec::new();
         let mut kinds = Vec::new();
         let mut listed_names = 0;
         let listed = dir.node.visit(MAX_NAMES, |name, kind| {
             listed_names += 1;
-            let look = matches!(
+            let may_be_library = matches!(
                 kind,
                 FileType::RegularFile | FileType::Symlink | FileType::Unknown
             );
-            if look && is_dso_name(name.to_bytes()) && !is_temporary(name.to_bytes()) {
+            if may_be_library && is_dso_name(name.to_bytes()) && !is_temporary(name.to_bytes()) {
                 text.extend_from_slice(name.to_bytes_with_nul());
                 kinds.push(kind);
             }
@@ -243,15 +245,15 @@ impl<'a> Scanner<'a> {
     /// Warns that a limit was reached.
     fn stop(&self, dir: &SearchDir, warnings: &mut Warnings) -> bool {
         let why = if self.lookups.work.is_spent() {
-            "its links and libraries take too much work"
+            "the rest is left out: its links and libraries take too much work"
         } else {
-            "too many libraries, or too slow"
+            "the rest is left out: too many libraries, or a slow file system"
         };
         warnings.add(format_args!("{}: {why}", dir.path.display()));
         false
     }
 
-    /// Reads each name's library, in the directory's order. `None` when a limit was reached.
+    /// Reads each name's library, in the directory's order. `None` if a limit was reached.
     fn read_all(&mut self, dir: &SearchDir, names: &[Name<'_>], warnings: &mut Warnings) -> Option<Contents> {
         let mut libraries: Vec<Option<Library>> = Vec::with_capacity(names.len());
         let mut links = Vec::new();
@@ -281,10 +283,10 @@ impl<'a> Scanner<'a> {
             return Some(found);
         }
         let places: HashMap<&[u8], usize> = names.iter().map(|n| n.text.to_bytes()).zip(0..).collect();
-        // Where each link leads, if it stays in the directory; a file leads to itself.
+        // The target of each link that stays in the directory; a file's target is itself.
         let mut targets: Vec<Option<usize>> = (0..names.len()).map(Some).collect();
         for &link in &links {
-            // A target that is cut off is longer than any neighbour's name.
+            // A target that was cut off is longer than any name of this directory.
             let mut space = [0; MAX_SONAME + 1];
             let target = dir.node.child_link(names[link].text, &mut space).ok();
             targets[link] = target.and_then(|target| places.get(target).copied());
@@ -307,12 +309,12 @@ impl<'a> Scanner<'a> {
         (!self.lookups.work.is_spent()).then_some(found)
     }
 
-    /// The library behind a link that leaves the directory, or leads nowhere.
+    /// The library of a link that leaves the directory or has no target.
     fn elsewhere(&mut self, dir: &SearchDir, name: &CStr, warnings: &mut Warnings) -> Option<Library> {
         let os_name = OsStr::from_bytes(name.to_bytes());
         let found = self.lookups.resolve(&dir.path.join(os_name));
         if self.links != Links::Leave && leads_nowhere(&found) && contains(name.to_bytes(), b".so.") {
-            // One that is in the way of nothing is left as it is.
+            // A link without a target that could not be removed does no harm.
             let _ = self.change(dir, os_name, None);
         }
         let node = found.ok().filter(Node::is_file)?;
@@ -357,11 +359,11 @@ impl<'a> Scanner<'a> {
             Err(Bad::Script) => return None,
             Err(Bad::NotElf) if name.to_bytes().ends_with(b"-gdb.py") => return None,
             Err(Bad::NotElf) => {
-                skip(&"no ELF file");
+                skip(&"not an ELF file");
                 return None;
             }
             Err(Bad::Broken) => {
-                skip(&"no well-formed shared object");
+                skip(&"not a well-formed shared object");
                 return None;
             }
         };
@@ -369,13 +371,13 @@ impl<'a> Scanner<'a> {
             skip(&format_args!("for unknown machine {}", info.machine));
             return None;
         };
-        // The loader never looks up a name with a slash, and no file can have it.
+        // The loader never searches for a name with a slash, and no file can have it.
         if info
             .soname
             .as_deref()
             .is_some_and(|s| s.is_empty() || s.len() > MAX_SONAME || s.contains(&b'/'))
         {
-            skip(&"its soname is no file name");
+            skip(&"its soname is not a file name");
             return None;
         }
         Some(Library {
@@ -403,15 +405,19 @@ impl<'a> Scanner<'a> {
         }
         if let Err(e) = self.change(dir, soname, Some(file)) {
             let soname = soname.display();
-            warnings.add(format_args!("{}/{soname}: no link made: {e}", dir.path.display()));
+            warnings.add(format_args!(
+                "{}/{soname}: the link was not made: {e}",
+                dir.path.display()
+            ));
         }
     }
 }
 
-/// What a directory holds under names that programs ask for: files, or links to them, named by their soname.
+/// The libraries of a directory by the names that programs open: files, or links to them, named by
+/// their soname.
 ///
 /// # Errors
-/// When the directory cannot be listed.
+/// If the directory cannot be listed.
 pub fn first_dir(root: &Root, path: &Path) -> std::io::Result<FirstDir> {
     let mut lookups = Lookups::new(root, BY_KERNEL, MAX_WORK);
     let mut libs = Vec::new();
@@ -447,7 +453,7 @@ pub fn first_dir(root: &Root, path: &Path) -> std::io::Result<FirstDir> {
     })
 }
 
-/// One candidate per soname, in the order in which the sonames were first seen.
+/// Chooses one candidate per soname, in the order in which the sonames first appear.
 fn choose<'n>(names: &'n [Name<'n>], libraries: &'n [Option<Library>]) -> Vec<Candidate<'n>> {
     let mut chosen: Vec<Candidate<'n>> = Vec::with_capacity(names.len());
     let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(names.len());
@@ -473,7 +479,7 @@ fn choose<'n>(names: &'n [Name<'n>], libraries: &'n [Option<Library>]) -> Vec<Ca
                 let old = &mut chosen[at];
                 let newer = old.is_link == is_link && order::compare(old.file, file).is_lt();
                 if old.is_link && !is_link || newer {
-                    // The flags stay the first one's, as in glibc.
+                    // The flags stay those of the first file, as in glibc.
                     *old = Candidate {
                         flags: old.flags,
                         ..new
@@ -485,8 +491,8 @@ fn choose<'n>(names: &'n [Name<'n>], libraries: &'n [Option<Library>]) -> Vec<Ca
     chosen
 }
 
-/// Whether a package manager left the file behind half-way: prelink's, dpkg's and rpm's names (glibc
-/// 2.41 knows them all, 2.36 only the first).
+/// Whether it is a package manager's temporary file: the names of prelink, dpkg and rpm (glibc 2.41
+/// skips all of them, 2.36 only the first).
 fn is_temporary(name: &[u8]) -> bool {
     const PRELINK: &[u8] = b".#prelink#";
     let tail = name.len().checked_sub(PRELINK.len() + 7).map(|at| &name[at..]);

@@ -1,12 +1,13 @@
-//! The sections of an ELF file, by name.
+//! Reads the sections of an ELF file with their names, such as `.nv_fatbin`.
 //!
-//! The file may be an image's: tables are bounded and read with `pread`. Facts: the System V ABI, "Sections".
+//! The file may be an image's: tables are bounded and read with `pread`. Source: the System V ABI,
+//! "Sections".
 
 use super::elf::ReadAt;
 
-/// Section headers that are looked at; libraries have about forty.
+/// The most section headers that are read; libraries have about forty.
 const MAX_SECTIONS: u64 = 256;
-/// Bytes of section names.
+/// The most bytes of section names.
 const MAX_NAMES: u64 = 64 << 10;
 
 /// One section of a file.
@@ -16,7 +17,7 @@ pub struct Section {
     pub name: Vec<u8>,
     /// `sh_type`.
     pub kind: u32,
-    /// Where it starts in the file.
+    /// Its file offset.
     pub offset: u64,
     /// Its size in bytes.
     pub size: u64,
@@ -24,7 +25,8 @@ pub struct Section {
     pub align: u64,
 }
 
-/// All sections; `None` of a file that is no 64-bit little-endian ELF, or whose tables are too large or broken.
+/// All sections; `None` if the file is not a 64-bit little-endian ELF, or its tables are too large
+/// or broken.
 pub fn sections<R: ReadAt + ?Sized>(file: &R) -> Option<Vec<Section>> {
     let head = read(file, 0, 64)?;
     // ELFCLASS64, ELFDATA2LSB.
@@ -58,14 +60,14 @@ pub fn sections<R: ReadAt + ?Sized>(file: &R) -> Option<Vec<Section>> {
     Some((0..count).filter_map(header).filter_map(parse).collect())
 }
 
-/// `size` bytes from `at`; `None` where the file has fewer.
+/// `size` bytes from `at`; `None` if the file has fewer.
 pub fn read<R: ReadAt + ?Sized>(file: &R, at: u64, size: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(size).ok()?];
     fill(file, at, &mut bytes)?;
     Some(bytes)
 }
 
-/// Fills `bytes` from `at` on; `None` where the file ends before.
+/// Fills `bytes` from `at` on; `None` if the file ends before.
 pub fn fill<R: ReadAt + ?Sized>(file: &R, at: u64, bytes: &mut [u8]) -> Option<()> {
     let mut done = 0;
     while done < bytes.len() {

@@ -1,4 +1,4 @@
-//! The module as a whole, on roots made of small files.
+//! Tests of the crate as a whole, on roots made of small files.
 
 mod hostile;
 
@@ -105,7 +105,7 @@ fn elf64(soname: &str, more: &[(u64, &str)]) -> Vec<u8> {
         out.extend(half.to_le_bytes());
     }
     let end = table + strings.len() as u64;
-    // Loaded 0x1000 above its place in the file, so that addresses are no offsets.
+    // Loaded 0x1000 above its file offset, so that addresses are not offsets.
     for (kind, offset, size) in [(1_u32, 0, end), (2, DYNAMIC, table - DYNAMIC)] {
         out.extend(kind.to_le_bytes());
         out.extend(4_u32.to_le_bytes());
@@ -167,7 +167,7 @@ fn broken_elf_files_are_refused_at_every_length() {
     assert_eq!(read(&b"hello"[..], Want::Soname), Err(Bad::NotElf));
 }
 
-/// The cache that glibc 2.41 wrote for four copies of one library; ours must be the same up to the
+/// The cache that glibc 2.41 wrote for four copies of one library. Ours must be the same up to the
 /// extension section, which holds the generator.
 #[test]
 fn byte_for_byte_like_glibc() {
@@ -241,7 +241,7 @@ fn the_old_format_is_read() {
     };
     assert_eq!(cache.entries().collect::<Vec<_>>(), [entry]);
     assert!(extended(&file, &[], &[]).is_err());
-    // With the new one behind it, the new one counts.
+    // If the new format follows, it counts.
     file.resize(file.len().next_multiple_of(8), 0);
     let mut both = file[..16 + 12].to_vec();
     both.resize(32, 0);
@@ -277,7 +277,7 @@ fn merged_entries_come_first_and_better_ones_go() {
         ["/n/libfast.so.1", plain, "/n/libfast.so.1"]
     );
     assert_eq!(merged.len(), 6);
-    // Again, as at a restart of the container: nothing changes, and nothing is left behind.
+    // Again, as at a restart of the container: nothing changes, and nothing is left.
     let again = extended(&bytes, &additions, &[b"/n"]).unwrap();
     assert_eq!(again.len(), bytes.len());
     assert!(Cache::parse(&again).unwrap().entries().eq(merged.entries()));
@@ -460,8 +460,8 @@ fn resolving_as_the_loader_does() {
     );
     let runpath = elf64("p", &[(29, "$ORIGIN/../lib:${NOPE}/x")]);
     let rpath = elf64("p", &[(15, "${ORIGIN}/../lib")]);
-    let asks = |file: &[u8]| Some((PathBuf::from("/opt/app/bin/p"), read(file, Want::All).unwrap()));
-    env.asked_by = asks(&runpath);
+    let requester_of = |file: &[u8]| Some((PathBuf::from("/opt/app/bin/p"), read(file, Want::All).unwrap()));
+    env.requester = requester_of(&runpath);
     assert_eq!(
         found(&env),
         ("/opt/app/bin/../lib/libx.so.1".to_owned(), resolve::Via::Runpath)
@@ -471,7 +471,7 @@ fn resolving_as_the_loader_does() {
         found(&env),
         ("/opt/env/libx.so.1".to_owned(), resolve::Via::LibraryPath)
     );
-    env.asked_by = asks(&rpath);
+    env.requester = requester_of(&rpath);
     assert_eq!(found(&env).1, resolve::Via::Rpath);
     env.abi = Some((EM_386, false));
     assert_eq!(resolve(&image.root, "libx.so.1", &env), None);
@@ -479,7 +479,7 @@ fn resolving_as_the_loader_does() {
     assert_eq!(resolve(&image.root, "libnone.so", &LoaderEnv::default()), None);
 }
 
-/// toolkit-features 12, quirk 14: there, an `include` that is relative to ld.so.conf was not followed.
+/// toolkit-features 12, quirk 14: the vendor's tool ignored an `include` relative to ld.so.conf.
 #[test]
 fn quirk_14_a_relative_include_is_followed() {
     let image = Image::new();
@@ -496,7 +496,7 @@ fn quirk_14_a_relative_include_is_followed() {
 }
 
 #[test]
-fn links_are_made_and_stale_ones_removed_only_when_asked() {
+fn links_are_made_and_stale_ones_removed_only_on_request() {
     let image = Image::new();
     image.file("usr/local/lib/libv.so.1.2", &elf64("libv.so.1", &[]));
     image.file("usr/local/lib/libv.so.1.10", &elf64("libv.so.1", &[]));
@@ -542,7 +542,7 @@ fn is_sorted(cache: &Cache<'_>) -> bool {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(names in prop::collection::vec(("lib[a-c0-9]{0,3}", "[ab]"), 0..40)) {
+    fn a_written_cache_is_read_back(names in prop::collection::vec(("lib[a-c0-9]{0,3}", "[ab]"), 0..40)) {
         let mut builder = Builder::default();
         for (soname, dir) in &names {
             builder.add(format!("/{dir}").as_bytes(), soname.as_bytes(), soname.as_bytes(), 0x303, None);
@@ -562,9 +562,9 @@ proptest! {
 }
 
 proptest! {
-    /// Entries come and go at any places, more of the one or of the other: the rest stays, in order.
+    /// Entries come and go at any places; all others stay, in order.
     #[test]
-    fn a_merge_changes_what_it_is_told_and_nothing_else(
+    fn a_merge_changes_only_the_requested_entries(
         names in prop::collection::vec(("lib[a-c0-9]{0,2}", "[ab]"), 0..30),
         more in prop::collection::vec("lib[a-c0-9]{0,2}", 0..8),
     ) {
@@ -592,7 +592,7 @@ proptest! {
             let first = merged.find(soname.as_bytes()).next().unwrap();
             prop_assert!(first.path.starts_with(b"/n/"));
         }
-        // However often: with what an earlier time brought.
+        // However often: with the additions of an earlier time.
         let again = extended(&once, &additions, &[b"/a", b"/n"]).unwrap();
         prop_assert_eq!(again.len(), once.len());
         prop_assert!(Cache::parse(&again).unwrap().entries().eq(merged.entries()));
@@ -607,9 +607,9 @@ fn every_architecture_has_its_own_flags() {
 }
 
 proptest! {
-    /// A cache whose names are in no order: the loader finds what was added, or the cache is not extended.
+    /// In a cache without any order the loader finds the additions, or the cache is not extended.
     #[test]
-    fn in_disorder_what_was_added_is_found_or_nothing_is(
+    fn in_a_disordered_cache_additions_are_found_or_refused(
         places in Just((0..12).collect::<Vec<usize>>()).prop_shuffle(),
         more in prop::collection::vec("lib[a-m]", 1..4),
     ) {
@@ -635,7 +635,7 @@ proptest! {
 }
 
 #[test]
-fn a_cache_that_hides_what_is_added_is_not_extended() {
+fn a_cache_that_would_hide_an_addition_is_not_extended() {
     let sorted = ["libj", "libh", "libf", "libd", "libb"];
     let mut builder = Builder::default();
     for name in sorted {
@@ -644,7 +644,8 @@ fn a_cache_that_hides_what_is_added_is_not_extended() {
     let mut bytes = builder.encode();
     let additions = [put_first("libf")];
     assert!(extended(&bytes, &additions, &[]).is_ok());
-    // The search begins in the middle, sees too low a name there, and goes on before it: past libf of the cache.
+    // The search begins in the middle, reads too low a name there, and continues before it, past
+    // the cache's libf.
     let old = bytes.clone();
     let entry = |i: usize| cache::HEADER + i * cache::ENTRY..cache::HEADER + (i + 1) * cache::ENTRY;
     for (to, name) in ["libb", "libf", "libd", "libh", "libj"].into_iter().enumerate() {
@@ -655,9 +656,10 @@ fn a_cache_that_hides_what_is_added_is_not_extended() {
     assert!(why.contains("order"), "{why}");
 }
 
-/// Each lookup may be behind links of thousands of bytes; what is left out does not depend on the time it takes.
+/// Each lookup may be behind links of thousands of bytes. The result does not depend on the time
+/// that it takes.
 #[test]
-fn files_and_directories_of_a_configuration_are_looked_up_so_many_times() {
+fn lookups_of_a_configuration_are_limited() {
     let image = Image::new();
     for i in [0, 254, 255, 4000] {
         image.file(&format!("c/{i}.conf"), format!("/l{i}\n").as_bytes());
@@ -675,7 +677,7 @@ fn files_and_directories_of_a_configuration_are_looked_up_so_many_times() {
     let warnings = warnings.into_lines();
     assert_eq!(warnings, ["/c/255.conf: too many included files, ignored"]);
 
-    // A directory for each name below glibc-hwcaps is one lookup more.
+    // Each name's directory below glibc-hwcaps is one more lookup.
     let image = Image::new();
     for (dir, name) in (0..4).flat_map(|d| (0..200).map(move |n| (d, n))) {
         let path = format!("l{dir}/glibc-hwcaps/h{name}");

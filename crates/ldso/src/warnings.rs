@@ -4,7 +4,7 @@ use std::fmt;
 
 use inroot::text::Escaped;
 
-/// Lines that are kept; an image can make as many as it has files.
+/// The most lines that are kept; an image can cause one for each file.
 const MAX: usize = 64;
 
 /// Collected warnings.
@@ -24,7 +24,7 @@ impl Warnings {
         }
     }
 
-    /// The lines, the last one counting those that were dropped.
+    /// The lines; the last one counts those that were dropped.
     pub fn into_lines(mut self) -> Vec<String> {
         if self.more > 0 {
             self.lines.push(format!("{} more warnings", self.more));

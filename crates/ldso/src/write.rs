@@ -1,4 +1,4 @@
-//! Writing `ld.so.cache`, byte for byte as glibc's ldconfig does but for the generator's name.
+//! Writes `ld.so.cache` byte for byte as glibc's ldconfig does, except for the generator's name.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use super::cache::{
 };
 use super::order;
 
-/// What the generator section says: the name of [`inroot::label`] and this crate's version.
+/// The generator section: the name of [`inroot::label`] and this crate's version.
 pub fn generator() -> String {
     format!("{} ldconfig {}", inroot::label(), env!("CARGO_PKG_VERSION"))
 }
@@ -16,9 +16,9 @@ pub fn generator() -> String {
 /// A library that comes before the image's own of the same name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Addition {
-    /// What programs ask for.
+    /// The name that programs open.
     pub soname: Vec<u8>,
-    /// Where it is.
+    /// The library's path.
     pub path: Vec<u8>,
     /// Type and ABI.
     pub flags: u32,
@@ -51,17 +51,17 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// How many libraries there are.
+    /// The number of libraries.
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether there is none yet.
+    /// Whether it has no library.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Adds `dir/file` under `soname`, after everything added before. `hwcaps` is the name below
+    /// Adds `dir/file` under `soname`, after all earlier additions. `hwcaps` is the name below
     /// `glibc-hwcaps` with the library's ISA level.
     pub fn add(&mut self, dir: &[u8], file: &[u8], soname: &[u8], flags: u32, hwcaps: Option<(&[u8], u32)>) {
         let start = self.text.len();
@@ -69,7 +69,7 @@ impl Builder {
         self.text.push(b'/');
         self.text.extend_from_slice(file);
         let path = self.span_from(start);
-        // A path nearly always ends with its soname: then its text is there already.
+        // A path nearly always ends with its soname, whose text is then stored already.
         let soname = if soname == file {
             Span {
                 start: path.start + path.len - len32(soname),
@@ -90,8 +90,8 @@ impl Builder {
         self.records.push(record);
     }
 
-    /// Drops hardware-specific entries of `preferred` sonames and ABIs: the loader would take them
-    /// before an entry that stands first.
+    /// Drops hardware-specific entries of `preferred` sonames and ABIs, which the loader would
+    /// prefer to the first entry.
     pub fn prefer(&mut self, preferred: &[Addition]) {
         let records = std::mem::take(&mut self.records);
         let (text, beaten) = (&self.text, |record: &Record, soname: &[u8]| {
@@ -107,7 +107,7 @@ impl Builder {
         self.records = kept.collect();
     }
 
-    /// The cache file.
+    /// Writes the cache file.
     pub fn encode(mut self) -> Vec<u8> {
         self.sort_hwcaps();
         self.sort_records();
@@ -156,7 +156,7 @@ impl Builder {
         u32::try_from(index).unwrap_or(u32::MAX)
     }
 
-    /// Brings the hwcaps names that are used in byte order, in which the cache lists them.
+    /// Sorts the used hwcaps names by bytes, as the cache lists them.
     fn sort_hwcaps(&mut self) {
         let used: BTreeSet<u32> = self.records.iter().filter_map(|r| r.hwcaps).collect();
         let mut sorted: Vec<_> = used.iter().map(|&i| self.hwcaps[i as usize].clone()).collect();
@@ -173,8 +173,8 @@ impl Builder {
         self.hwcaps = sorted;
     }
 
-    /// Sorts for the loader: names descending, flags descending, hwcaps entries first and by name, then
-    /// in the order of addition.
+    /// Sorts for the loader: names descending, flags descending, hwcaps entries first and by name,
+    /// then in the order of addition.
     fn sort_records(&mut self) {
         struct Sortable {
             head: u128,
@@ -216,11 +216,11 @@ impl Builder {
     }
 }
 
-/// The string table, as glibc lays it out: sorted by their ends so that a text which is the end of
-/// another shares its bytes.
+/// The string table in glibc's layout: sorted by the texts' ends, so that a text shares the bytes
+/// of a longer one that ends with it.
 struct Strings {
     bytes: Vec<u8>,
-    /// Soname and path of each record, then the hwcaps names.
+    /// The offsets of soname and path of each record, then of the hwcaps names.
     offsets: Vec<u32>,
 }
 
@@ -263,7 +263,7 @@ impl Strings {
     }
 }
 
-/// Compares backwards, greater bytes first, a longer text before its own end.
+/// Compares backwards: greater bytes first, a longer text before its own end.
 fn compare_ends(a: &[u8], b: &[u8]) -> Ordering {
     b.iter().rev().cmp(a.iter().rev())
 }
@@ -293,7 +293,8 @@ pub(crate) fn header(out: &mut Vec<u8>, entries: usize, strings: usize) {
     out.resize(HEADER, 0);
 }
 
-/// Appends the extension section: the generator, and the offsets of the hwcaps names if there are any.
+/// Appends the extension section: the generator, and the offsets of the hwcaps names if there are
+/// any.
 pub(crate) fn extensions(out: &mut Vec<u8>, hwcaps: &[u32]) {
     out.resize(out.len().next_multiple_of(4), 0);
     let sections = 1 + u32::from(!hwcaps.is_empty());
@@ -322,7 +323,7 @@ pub(crate) fn put(out: &mut Vec<u8>, word: u32) {
     out.extend_from_slice(&word.to_le_bytes());
 }
 
-/// A length that the limits on names and counts keep far below 4 GiB.
+/// A length, which the limits on names and counts keep far below 4 GiB.
 fn len32(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }

@@ -203,7 +203,7 @@ fn varint(mut n: u64) -> Vec<u8> {
     out
 }
 
-/// Every byte of a message is taken for a length: most are none, all of them must be harmless.
+/// Tries each byte as a length: most are none, and none may do harm.
 #[test]
 fn lengths_at_their_extremes_are_refused_or_harmless() {
     for message in messages() {
@@ -218,7 +218,7 @@ fn lengths_at_their_extremes_are_refused_or_harmless() {
     }
 }
 
-/// A list of a million elements of one byte each would take 24 to 56 times its size.
+/// A list of a million one-byte elements would take 24 to 56 times its size.
 #[test]
 fn lists_are_limited_before_they_are_kept() {
     let head = |variant: u8, count: usize| [vec![variant], varint(count as u64)].concat();
@@ -242,13 +242,13 @@ fn lists_are_limited_before_they_are_kept() {
 }
 
 proptest! {
-    /// Whatever a child sends is a message or none.
+    /// Any bytes from a child are a message or are refused.
     #[test]
     fn nonsense_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = Message::receive(&bytes);
     }
 
-    /// So is a message with a few bytes changed.
+    /// A message with changed bytes is either valid or refused.
     #[test]
     fn changed_messages_are_refused_or_harmless(
         which in 0..13_usize,

@@ -72,7 +72,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     let host = MountTable::of_first_process().ok();
     hook::go_inside(options.pid, namespace)?;
     Container::open_root(&rootfs)?;
-    image.answers()?;
+    image.wait_ready()?;
     let target = Target {
         tmpfs: spec
             .as_ref()
@@ -82,7 +82,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         mount_label: spec.as_ref().and_then(|s| s.mount_label()).map(str::to_owned),
         rootfs,
     };
-    let no_findings = |image: &mut Image| image.findings().map(|_| Vec::new());
+    let no_findings = |image: &mut Image| image.recv_findings().map(|_| Vec::new());
     let record = apply(&plan, sources, &target, image, no_findings, started)?;
     inject::warn(&record.warnings);
     if let Some(grants) = &grants {

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::oci::{Bundle, Interest, Spec, State};
 use crate::sys::budget::Budget;
 use crate::sys::ns::in_user_namespace;
-use crate::sys::process::parent_words;
+use crate::sys::process::parent_args;
 
 /// What to do where a hook in a container's user namespace may not do something.
 pub(super) const FROM_OUTSIDE: &str = "call the hook at createRuntime, or use the runtime entry: at createContainer it is in the container's user namespace";
@@ -30,7 +30,7 @@ pub(super) fn open(state: &State, inside: bool, config: &Config) -> Result<(Bund
         Err(e) if !inside && state.bundle == Path::new("/") => e,
         opened => return opened,
     };
-    let Some(target) = parent_words().ok().and_then(|words| named(&words, &state.id)) else {
+    let Some(target) = parent_args().ok().and_then(|words| named(&words, &state.id)) else {
         return Err(refused);
     };
     open_bundle(&target.bundle, target.config.as_deref(), config, &budget)
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn the_parents_words_are_read() {
         // cargo or a shell: something started this test.
-        let words = parent_words().unwrap();
+        let words = parent_args().unwrap();
         assert!(words.iter().all(|w| !w.as_encoded_bytes().contains(&0)));
     }
 }

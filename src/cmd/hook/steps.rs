@@ -271,9 +271,9 @@ impl<'a> Opened<'a> {
         go_inside(job.call.outside(), enter)?;
         // What is wrong with the rootfs itself is said first.
         Container::open_root(&job.rootfs)?;
-        image.answers()?;
+        image.wait_ready()?;
         let pending = if policy == Preflight::Enforce {
-            plan.warnings.extend(judge(image.findings()?, policy)?);
+            plan.warnings.extend(judge(image.recv_findings()?, policy)?);
             None
         } else {
             Some(policy)
@@ -324,7 +324,7 @@ impl<'a> Entered<'a> {
             rootfs: job.rootfs.clone(),
         };
         let findings = |image: &mut Image| match pending {
-            Some(policy) => judge(image.findings()?, policy),
+            Some(policy) => judge(image.recv_findings()?, policy),
             None => Ok(Vec::new()),
         };
         let record = apply(&plan, sources, &target, image, findings, job.call.started)?;

@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::containers::Holders;
+use crate::containers::GpuUsers;
 use crate::host::Gpu;
 use crate::vocabulary::or_empty;
 
 /// The answer as metrics.
-pub(super) fn text(holders: &Holders, gpus: &[Gpu]) -> String {
+pub(super) fn text(holders: &GpuUsers, gpus: &[Gpu]) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
     let mut family = |name: &str, help: &str, rows: &[(String, usize)]| {
@@ -147,7 +147,7 @@ mod tests {
             processes: Vec::new(),
             ..container.clone()
         };
-        let holders = Holders {
+        let holders = GpuUsers {
             containers: vec![container, copied],
             host: Vec::new(),
             unreadable: 2,

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::look::{Seen, State};
 use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind, Tenancy, holds_host_processes};
-use crate::sys::systemd::{self, Told};
+use crate::sys::systemd::{self, AllowOutcome};
 use crate::vocabulary::DeviceNumber;
 
 /// What can be done, and how.
@@ -66,9 +66,11 @@ impl Repair {
                 Ok(same && !holds_host_processes(control_group)?)
             };
             return match systemd::allow_devices(unit, &numbers, is_own) {
-                Ok(Told::Kept) => Ok(()),
-                Ok(Told::NotItsOwn) => Err(format!("{unit} holds more than this container")),
-                Ok(Told::Unrestricted) => Err(format!("{unit} allows every device; something else refuses")),
+                Ok(AllowOutcome::Kept) => Ok(()),
+                Ok(AllowOutcome::NotItsOwn) => Err(format!("{unit} holds more than this container")),
+                Ok(AllowOutcome::Unrestricted) => {
+                    Err(format!("{unit} allows every device; something else refuses"))
+                }
                 Err(e) => Err(format!("systemd did not do it: {e}")),
             };
         }

@@ -287,7 +287,7 @@ fn last_upgrade(look: &Look<'_>) -> Option<String> {
 
 /// Who would have to be stopped for a reload.
 fn users() -> Vec<String> {
-    let Ok(holders) = containers::look(Path::new("/proc"), &[]) else {
+    let Ok(holders) = containers::find_gpu_users(Path::new("/proc"), &[]) else {
         return Vec::new();
     };
     let all = holders

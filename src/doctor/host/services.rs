@@ -4,7 +4,7 @@ use super::{FABRIC, Finding, Look, ODD, PERSISTENCE, Severity};
 use crate::doctor::packages::Packages;
 use crate::host::pci::Bus;
 use crate::host::{DriverFile, FileKind, NodeKind};
-use crate::sys::daemon::{Fault, Sight};
+use crate::sys::daemon::{Caller, Fault};
 
 const FABRIC_MANAGER: &str = "nv-fabricmanager";
 
@@ -127,6 +127,6 @@ fn fabric(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
 
 /// On the host or, as Kubernetes' GPU operator has it, in a container of root's. No other user's process counts.
 fn running(look: &Look<'_>) -> bool {
-    let scan = Sight::of(&look.roots.proc).and_then(|sight| sight.find(FABRIC_MANAGER));
+    let scan = Caller::of(&look.roots.proc).and_then(|caller| caller.find(FABRIC_MANAGER));
     scan.is_ok_and(|s| !s.daemons.is_empty() || s.refused.iter().any(|r| r.fault == Fault::Root))
 }

@@ -1,4 +1,4 @@
-//! Where in a TOML text the tables and keys are.
+//! Finds the tables and keys of a TOML text.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -7,7 +7,8 @@ use toml_edit::{Document, Item, Key, TableLike};
 
 use super::super::text::{line_end, line_indent, line_start};
 
-/// The keys that lead to a place. Places share those above them: a long header is not copied for each key below it.
+/// The keys that lead to a value or table. Entries share those above them, so a long header is not
+/// copied for each key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
     above: Option<Rc<Self>>,
@@ -24,12 +25,12 @@ impl Keys {
         })
     }
 
-    /// Whether they are those of `path`.
+    /// Whether the keys are `path`.
     fn are(&self, path: &[&str]) -> bool {
         self.len == path.len() && self.starts_with(path)
     }
 
-    /// Whether they are those of `path` or of something above it.
+    /// Whether the keys are `path` or a prefix of it.
     pub(super) fn lead_to(&self, path: &[&str]) -> bool {
         path.get(..self.len).is_some_and(|outer| self.are(outer))
     }
@@ -83,7 +84,7 @@ impl Block {
 #[derive(Clone, Debug)]
 pub(super) struct Leaf {
     pub(super) path: Rc<Keys>,
-    /// Where the key (the last of a dotted key) starts.
+    /// The first byte of the key (the last one of a dotted key).
     pub(super) start: usize,
     pub(super) value: Range<usize>,
     /// The number of the inline table that holds it.
@@ -91,39 +92,39 @@ pub(super) struct Leaf {
     is_inline_table: bool,
 }
 
-/// What there is at a path to put a value in.
+/// The place of a path's value in the text.
 pub(super) enum Slot<'i, 'p> {
-    /// A value.
+    /// The value itself.
     Value(&'i Leaf),
-    /// An inline table above, and the keys that lead on from there.
+    /// An inline table above it, and the keys from there on.
     InlineTable(&'i Leaf, &'p [&'p str]),
-    /// A table above that no header may add to.
+    /// A table above it to which no header may add.
     Closed,
     /// The header of the table that holds the key.
     Header(&'i Block),
-    /// None of these.
+    /// No such place exists.
     Nowhere,
 }
 
-/// Where in a text the tables and keys are.
+/// The positions of the tables and keys of a text.
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct Index {
     pub(super) blocks: Vec<Block>,
     pub(super) leaves: Vec<Leaf>,
-    /// Tables that only dotted keys make, and arrays of tables: no header may add to them.
+    /// Tables made by dotted keys alone, and arrays of tables: no header may add to them.
     closed: Vec<Rc<Keys>>,
 }
 
-/// Where the walk through a document is.
+/// The position of the walk through a document.
 #[derive(Clone, Copy)]
 struct At {
     block: usize,
-    /// The inline table around.
+    /// The index of the surrounding inline table.
     within: Option<usize>,
 }
 
 impl Index {
-    /// Finds them; `None` if the text is not valid.
+    /// Finds the positions; `None` if the text is not valid.
     pub(in super::super) fn new(text: &str) -> Option<Self> {
         let doc = Document::parse(text).ok()?;
         let mut index = Self::default();
@@ -228,12 +229,13 @@ impl Index {
         self.leaves.iter().filter(|l| l.path.starts_with(path))
     }
 
-    /// Where the inline table that holds `leaf` is.
+    /// The position of the inline table that holds `leaf`.
     pub(super) fn within(&self, leaf: &Leaf) -> Option<Range<usize>> {
         self.leaves.get(leaf.within?).map(|l| l.value.clone())
     }
 
-    /// How much deeper keys stand than the header of their table: in this one, else anywhere in the file.
+    /// The indentation of keys below their table's header: in this table, else in any other of the
+    /// file.
     pub(super) fn unit<'t>(&self, text: &'t str, block: &Block) -> &'t str {
         let own = |b: &Block| -> Option<&'t str> {
             let first = b.first_key.filter(|_| !b.is_root())?;

@@ -1,11 +1,11 @@
-//! What is written to a TOML text, in the layout of what is around it.
+//! Writes keys and tables into a TOML text, in the layout of their neighbours.
 
 use serde_json::Value;
 
 use super::super::text::{line_end, line_indent, line_start, newline, splice};
 use super::index::{Block, Index};
 
-/// Adds the table `value` at `path`, its inner tables after it, below the tables it belongs to.
+/// Adds the table `value` at `path`, with its inner tables, below the tables to which it belongs.
 pub(super) fn add_tables(text: &str, index: &Index, path: &[&str], value: &Value) -> String {
     let family = (1..path.len()).rev().find_map(|n| {
         let all: Vec<&Block> = index.blocks_below(path.get(..n)?).collect();
@@ -40,7 +40,7 @@ pub(super) fn add_tables(text: &str, index: &Index, path: &[&str], value: &Value
     add_lines(text, after.map_or(text.len(), |b| b.end), &lines)
 }
 
-/// How tables that are added look.
+/// The layout of added tables.
 struct Layout<'a> {
     text: &'a str,
     unit: &'a str,
@@ -85,7 +85,7 @@ pub(super) fn dotted(text: &str, path: &[&str]) -> String {
     keys.join(".")
 }
 
-/// A key as the file writes it: bare where that is possible, else in the file's own kind of quotes.
+/// A key in the file's style: bare if possible, else in the file's own kind of quotes.
 pub(super) fn quote(text: &str, key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let literal = format!("'{key}'");

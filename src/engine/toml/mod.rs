@@ -1,9 +1,9 @@
-//! Edits in TOML text: a key or a table is set or removed, every other byte stays.
+//! Edits TOML text: sets or removes a key or a table and keeps every other byte.
 //!
-//! `toml_edit::Document` parses and has the place of each key and value; an edit replaces, inserts or
-//! cuts text there. `DocumentMut` is not used: what it writes differs from the text in places that
-//! nobody edited (`what_a_document_written_back_loses` below). A place that is written with dotted
-//! keys or inside an array of tables is not edited.
+//! `toml_edit::Document` parses and has the position of each key and value; an edit replaces,
+//! inserts or cuts text there. `DocumentMut` is not used: it changes text that nobody edited
+//! (`a_document_written_back_changes_other_text` below). A value with dotted keys or in an array of
+//! tables is not edited.
 
 mod index;
 mod layout;
@@ -19,12 +19,12 @@ use layout::{dotted, inline, quote};
 
 pub(super) use index::Index;
 
-/// What a byte that may make a table takes in memory, at most about.
+/// An estimate of the memory of a byte that may begin a table, at most.
 const TABLE: usize = 1600;
-/// What one that may make a key or a value takes.
+/// An estimate of the memory of one that may begin a key or a value.
 const VALUE: usize = 600;
 
-/// Memory that parsing `text` takes, in bytes, at most about.
+/// An estimate of the memory for parsing `text`, in bytes, at most.
 pub(crate) fn memory_of(text: &str) -> usize {
     let weights = text.bytes().map(|byte| match byte {
         b'{' | b'[' | b'.' => TABLE,
@@ -34,7 +34,8 @@ pub(crate) fn memory_of(text: &str) -> usize {
     weights.sum()
 }
 
-/// Memory that the text of one command may take, in bytes; an ordinary file of 100 kB takes a tenth of it.
+/// The most memory for the text of one command, in bytes; an ordinary file of 100 kB takes a tenth
+/// of it.
 pub(crate) const MAX_MEMORY: usize = 96 << 20;
 
 /// Parses the whole text.
@@ -51,12 +52,12 @@ pub(super) fn parse(text: &str) -> Result<Value, Syntax> {
     Ok(table_value(doc.as_table()))
 }
 
-/// Where the value of the key at `path` is; `None` for tables that have a header.
+/// The position of the value of the key at `path`; `None` for tables that have a header.
 pub(super) fn find(index: &Index, path: &[&str]) -> Option<Range<usize>> {
     index.leaf(path).map(|l| l.value.clone())
 }
 
-/// The text with the value at `path` replaced or added; `None` when it cannot be done in place.
+/// The text with the value at `path` replaced or added; `None` if it cannot be done in place.
 pub(super) fn set(text: &str, index: &Index, path: &[&str], value: &Value) -> Option<String> {
     let (key, parent) = path.split_last()?;
     match index.slot(path) {
@@ -77,12 +78,12 @@ pub(super) fn set(text: &str, index: &Index, path: &[&str], value: &Value) -> Op
     }
 }
 
-/// The text with the value of the key at `path` replaced by TOML text that stood there before.
+/// The text with the value of the key at `path` replaced by its earlier TOML text.
 pub(super) fn set_raw(text: &str, index: &Index, path: &[&str], raw: &str) -> Option<String> {
     find(index, path).map(|at| splice(text, at, raw))
 }
 
-/// The text without the key or table at `path`; `None` when it cannot be done in place.
+/// The text without the key or table at `path`; `None` if it cannot be done in place.
 pub(super) fn remove(text: &str, index: &Index, path: &[&str]) -> Option<String> {
     if let Slot::Value(Leaf { within: Some(_), .. }) | Slot::InlineTable(..) = index.slot(path) {
         return remove_inline(text, index, path);
@@ -98,13 +99,13 @@ pub(super) fn has_header(index: &Index, path: &[&str]) -> bool {
     index.block(path).is_some()
 }
 
-/// The text without the header of the table at `path`; `None` when the header has keys below it.
+/// The text without the header of the table at `path`; `None` if the header has keys.
 pub(super) fn remove_header(text: &str, index: &Index, path: &[&str]) -> Option<String> {
     let block = index.block(path).filter(|b| b.first_key.is_none())?;
     Some(ended_as(text, splice(text, block.lines(text), "")))
 }
 
-/// Adds a key to the table of a header, or to the top of the file, where tables have none yet.
+/// Adds a key to a header's table, or at the top of the file.
 fn add_key(text: &str, index: &Index, block: &Block, key: &str, value: &Value) -> String {
     let indent = match block.first_key {
         Some(first) => line_indent(text, first).to_owned(),
@@ -117,7 +118,7 @@ fn add_key(text: &str, index: &Index, block: &Block, key: &str, value: &Value) -
     layout::add_lines(text, block.end, &[line])
 }
 
-/// Adds `item` behind the last one of the inline table at `table`, in its spacing.
+/// Adds `item` after the last one of the inline table at `table`, with its spacing.
 fn add_inline(text: &str, table: &Range<usize>, item: &str) -> Option<String> {
     let inner = text.get(table.start + 1..table.end - 1)?;
     if inner.trim().is_empty() {
@@ -132,12 +133,12 @@ fn add_inline(text: &str, table: &Range<usize>, item: &str) -> Option<String> {
     Some(splice(text, used..used, &format!(", {item}{space}")))
 }
 
-/// Whether there is no space behind the brace: `{a=1}`, which becomes `{a=1, b = 2 }`.
+/// Whether there is no space after the brace: `{a=1}`, which becomes `{a=1, b = 2 }`.
 fn is_tight(inner: &str) -> bool {
     !inner.starts_with(char::is_whitespace)
 }
 
-/// Removes one item of an inline table, and the comma and the spaces that came with it.
+/// Removes one item of an inline table with its comma and spaces.
 fn remove_inline(text: &str, index: &Index, path: &[&str]) -> Option<String> {
     let this = index.leaf(path)?;
     let table = index.within(this)?;
@@ -145,7 +146,7 @@ fn remove_inline(text: &str, index: &Index, path: &[&str]) -> Option<String> {
     items.sort_by_key(|l| l.start);
     let i = items.iter().position(|l| l.start == this.start)?;
     let previous = i.checked_sub(1).and_then(|p| items.get(p));
-    // A dotted key starts before the key that a leaf knows: behind the comma.
+    // A dotted key starts before the leaf's position: after the comma.
     let behind = |end: usize| {
         let rest = text.get(end..).unwrap_or_default();
         end + rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n', ',']).len()
@@ -163,7 +164,7 @@ fn remove_inline(text: &str, index: &Index, path: &[&str]) -> Option<String> {
     Some(splice(text, cut, ""))
 }
 
-/// `edited` without a line break at its end where `text` has none.
+/// `edited` without a line break at its end if `text` has none.
 fn ended_as(text: &str, mut edited: String) -> String {
     if !text.ends_with('\n')
         && let Some(rest) = edited.strip_suffix('\n')
@@ -196,7 +197,7 @@ fn value_value(value: &toml_edit::Value) -> Value {
     match value {
         T::String(s) => Value::from(s.value().as_str()),
         T::Integer(n) => Value::from(*n.value()),
-        // A float JSON has no form for (inf, nan) and a date are only ever compared, never written.
+        // A float without a form in JSON (inf, nan) and a date are only compared and never written.
         T::Float(f) => serde_json::Number::from_f64(*f.value())
             .map_or_else(|| Value::from(f.value().to_string()), Value::Number),
         T::Boolean(b) => Value::from(*b.value()),
@@ -319,9 +320,9 @@ mod tests {
         assert!(with.contains("[plugins.'a.b'.y]"), "{with}");
     }
 
-    /// Why the text is edited and no `DocumentMut` is written back: once all are the same, it can be.
+    /// The reason for editing text: `DocumentMut` may be used once all of these are equal.
     #[test]
-    fn what_a_document_written_back_loses() {
+    fn a_document_written_back_changes_other_text() {
         for (text, written) in [
             // The order of dotted keys, in tables and in inline tables.
             ("a.x = 1\nb = 2\na.y = 3\n", "a.x = 1\na.y = 3\nb = 2\n"),
@@ -329,11 +330,11 @@ mod tests {
                 "a = { x.p = 1, y = 2, x.q = 3 }\n",
                 "a = { x.p = 1, x.q = 3 , y = 2}\n",
             ),
-            // The quotes and spaces of a key that other headers write otherwise: containerd's own file has
-            // single quotes, its documentation double ones.
+            // The quotes and spaces of a key that other headers write differently: containerd's own
+            // file has single quotes, its documentation double ones.
             ("[p.'x'.a]\n[p.\"x\".b]\n", "[p.'x'.a]\n[p.'x'.b]\n"),
             ("[ p . x ]\n[p.x.b]\n", "[ p . x ]\n[p . x.b]\n"),
-            // Line ends, and that there is none at the end.
+            // Line ends, and a missing one at the end.
             ("x = 1\r\n[t]\r\n", "x = 1\n[t]\n"),
             ("x = 1", "x = 1\n"),
         ] {
@@ -345,7 +346,8 @@ mod tests {
         }
     }
 
-    /// Each step was quadratic in the number of tables or items once: seconds even in a release build.
+    /// Each step was once quadratic in the number of tables or items: seconds even in a release
+    /// build.
     #[test]
     fn a_file_of_thousands_of_tables_is_edited_in_one_pass() {
         let tables: String = (0..9000)
@@ -360,7 +362,7 @@ mod tests {
         let key = super::set(&text, &index, &["plugins", "p", "t7", "new"], &json!(1)).unwrap();
         let item = super::remove(&text, &index, &["other", "inline", "k19999"]).unwrap();
         let without = super::remove(&text, &index, &["plugins"]).unwrap();
-        // 0.1 s in a debug build; 7 s where each was compared with each.
+        // 0.1 s in a debug build; 7 s if each is compared with each.
         assert!(cpu_seconds() - started < 4);
         assert!(table.contains("[plugins.p.t8999]\nk = 8999\n[plugins.p.new]\nk = 1\n"));
         assert_eq!(key, text.replacen("k = 7\n", "k = 7\nnew = 1\n", 1));

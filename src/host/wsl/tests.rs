@@ -1,4 +1,4 @@
-//! Stores are chosen by what the device said, on trees in the shape of a WSL2 machine.
+//! Chooses stores by the device's answer, on trees in the shape of a WSL2 machine.
 
 use super::super::testhost::TestHost;
 use super::super::{NodeKind, Platform};
@@ -8,7 +8,7 @@ const NEW: &str = "nv_dispi.inf_amd64_31dab972145ae5a9";
 const OLD: &str = "nv_dispi.inf_amd64_0123456789abcdef";
 const INTEL: &str = "iigd_dch.inf_amd64_5555aaaa5555aaaa";
 
-/// The files of a 555 driver's machine that matter here.
+/// The files of a machine with driver 555 that matter here.
 fn machine() -> TestHost {
     let host = TestHost::bare();
     for name in [
@@ -59,17 +59,17 @@ fn intel() -> Adapter {
     }
 }
 
-fn settled(machine: &TestHost, seen: Seen) -> Host {
+fn settled(machine: &TestHost, answer: Answer) -> Host {
     let loc = machine.locations();
     let roots = Roots::open(&loc).unwrap();
     let mut host = Host::default();
-    settle(&roots, &loc, &mut host, seen);
+    settle(&roots, &loc, &mut host, answer);
     host.platform = host.guess_platform(&roots);
     host
 }
 
 fn with(machine: &TestHost, adapters: Vec<Adapter>) -> Host {
-    settled(machine, Seen::Adapters(adapters))
+    settled(machine, Answer::Adapters(adapters))
 }
 
 fn stores(host: &Host) -> Vec<PathBuf> {
@@ -113,7 +113,7 @@ fn several_adapters_bring_each_package_once() {
 }
 
 #[test]
-fn a_host_that_tells_no_vendor_is_believed_by_its_package() {
+fn an_adapter_without_a_vendor_is_identified_by_its_package() {
     let mut silent = nvidia(NEW);
     (silent.ids, silent.nvidia, silent.driver) = (None, false, None);
     let mut other = intel();
@@ -133,7 +133,7 @@ fn one_broken_adapter_of_two_is_a_warning() {
 }
 
 #[test]
-fn each_classic_failure_has_its_own_words() {
+fn each_classic_failure_has_its_own_text() {
     let whole = machine();
     let mut old = nvidia(NEW);
     old.wddm = Some(2600);
@@ -141,7 +141,7 @@ fn each_classic_failure_has_its_own_words() {
     silent.store = None;
     let mut empty = nvidia(INTEL);
     empty.wddm = None;
-    for (adapters, want, words) in [
+    for (adapters, expected, text) in [
         (vec![], Fault::NoAdapter, "no graphics adapter at all"),
         (
             vec![intel()],
@@ -153,7 +153,7 @@ fn each_classic_failure_has_its_own_words() {
             Fault::TooOld(2600),
             "WDDM 2.6, and CUDA in WSL2 needs 2.7",
         ),
-        (vec![silent], Fault::NoStore, "does not say where"),
+        (vec![silent], Fault::NoStore, "reports no driver package"),
         (
             vec![nvidia("nv_gone")],
             Fault::StoreGone(store("nv_gone")),
@@ -166,16 +166,16 @@ fn each_classic_failure_has_its_own_words() {
         ),
     ] {
         let host = with(&whole, adapters);
-        assert_eq!(fault(&host), want);
+        assert_eq!(fault(&host), expected);
         assert_eq!(host.platform, Platform::Wsl2);
         let line = host.check_versions().unwrap_err().to_string();
-        assert!(line.contains(words) && line.ends_with("[NVOCI-2005]"), "{line}");
+        assert!(line.contains(text) && line.ends_with("[NVOCI-2005]"), "{line}");
         assert!(host.files.is_empty());
     }
 }
 
 #[test]
-fn without_the_devices_word_the_newest_package_comes_first_and_is_said_to_be_a_guess() {
+fn without_the_devices_answer_the_newest_package_comes_first_as_a_guess() {
     let machine = machine();
     let age = |package: &str, seconds: u64| {
         let path = machine.path().join(&STORE_DIR[1..]).join(package).join(DRIVER);
@@ -184,22 +184,22 @@ fn without_the_devices_word_the_newest_package_comes_first_and_is_said_to_be_a_g
         file.set_modified(time).unwrap();
     };
     age(OLD, 1000);
-    let host = settled(&machine, Seen::Unknown("no".into()));
+    let host = settled(&machine, Answer::Unknown("no".into()));
     host.check_versions().unwrap();
     assert_eq!(stores(&host), [store(NEW), store(OLD)]);
     assert!(host.wsl.as_ref().unwrap().guessed);
     assert!(
-        host.warnings[0].contains("could not be asked") && host.warnings[0].contains(NEW),
+        host.warnings[0].contains("could not be queried") && host.warnings[0].contains(NEW),
         "{:?}",
         host.warnings
     );
     age(NEW, 2000);
     assert_eq!(
-        stores(&settled(&machine, Seen::Unknown("no".into())))[0],
+        stores(&settled(&machine, Answer::Unknown("no".into())))[0],
         store(OLD)
     );
 
-    let none = settled(&TestHost::bare(), Seen::Unknown("no".into()));
+    let none = settled(&TestHost::bare(), Answer::Unknown("no".into()));
     assert_eq!(fault(&none), Fault::NothingFound("no".into()));
 }
 
@@ -242,10 +242,10 @@ fn a_linux_driver_in_the_distribution_is_not_used() {
     assert!(host.warnings[0].contains("apt purge"), "{:?}", host.warnings);
 }
 
-/// What is discovered where `/dev/dxg` is missing.
+/// Discovery on a machine without `/dev/dxg`.
 #[test]
-fn the_kernels_name_tells_the_two_generations_and_nothing_else_is_wsl() {
-    for (release, want, platform) in [
+fn the_kernels_release_gives_the_generation_of_wsl() {
+    for (release, expected, platform) in [
         ("4.4.0-19041-Microsoft\n", Some(Fault::Wsl1), Platform::None),
         (
             "5.15.153.1-microsoft-standard-WSL2\n",
@@ -258,13 +258,17 @@ fn the_kernels_name_tells_the_two_generations_and_nothing_else_is_wsl() {
         let machine = machine();
         machine.file("proc/sys/kernel/osrelease", release);
         let host = machine.discover();
-        assert_eq!(host.wsl.as_ref().and_then(|w| w.fault.clone()), want, "{release}");
+        assert_eq!(
+            host.wsl.as_ref().and_then(|w| w.fault.clone()),
+            expected,
+            "{release}"
+        );
         assert_eq!(host.platform, platform, "{release}");
         assert!(host.files.is_empty());
     }
 }
 
-/// A library, or a node without a driver behind it, makes no WSL of an ordinary machine.
+/// A library, or a node without a driver, does not make an ordinary machine WSL.
 #[test]
 fn stray_files_do_not_fool_it() {
     let machine = machine();
@@ -287,7 +291,7 @@ fn stray_files_do_not_fool_it() {
     }
 }
 
-/// NVIDIA's own kernel module outweighs everything.
+/// NVIDIA's own kernel module takes precedence.
 #[test]
 fn a_native_host_with_these_files_stays_native() {
     let machine = machine();
@@ -298,7 +302,7 @@ fn a_native_host_with_these_files_stays_native() {
 #[test]
 fn windows_paths() {
     let nv = Path::new("/usr/lib/wsl/drivers/nv_dispi.inf_amd64_31dab972145ae5a9");
-    for (windows, want) in [
+    for (windows, expected) in [
         (
             r"C:\Windows\System32\DriverStore\FileRepository\nv_dispi.inf_amd64_31dab972145ae5a9",
             Some(nv),
@@ -315,7 +319,7 @@ fn windows_paths() {
         ("C:\\DriverStore\\FileRepository\\a\0b", None),
         ("", None),
     ] {
-        assert_eq!(store_here(windows).as_deref(), want, "{windows}");
+        assert_eq!(store_here(windows).as_deref(), expected, "{windows}");
     }
 }
 

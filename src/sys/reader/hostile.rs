@@ -1,5 +1,5 @@
-//! A child whose code is the attacker's: what it reaches, with each thing that a kernel or an outer
-//! container may lack.
+//! Runs an attacker's code as the reading child and lists everything that it can reach, for each
+//! measure that a kernel or an outer container may lack.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -14,17 +14,17 @@ use super::super::root::reopen;
 use super::super::seccomp::in_child;
 use super::*;
 
-/// What is tried, with how it went: `secret 3 ..` for a file of the host that was read.
+/// Attempts that succeeded: `secret 3 ..` for a file of the host that was read.
 type Leaks = Vec<String>;
 
 /// `O_TRUNC` of asm-generic/fcntl.h.
 const EMPTY: OFlags = OFlags::from_bits_retain(0o1000);
 
-/// Descriptors that are tried. A test process holds more than a hook.
+/// The most descriptors that are tried. A test process holds more than a hook.
 const MAX_FD: c_long = 512;
 
-/// A mount namespace of its own in which a tmpfs at `rootfs` is a container's root, with device
-/// nodes in it and in a volume.
+/// A mount namespace with a tmpfs at `rootfs` as a container's root, with device nodes in it and in
+/// a volume.
 struct World {
     dir: tempfile::TempDir,
     host: MountNs,
@@ -32,11 +32,11 @@ struct World {
 }
 
 impl World {
-    /// `None` where that is not allowed.
+    /// `None` if the caller may not make it.
     fn new() -> Option<Self> {
         let dir = tempfile::tempdir().ok()?;
         let host = MountNs::own().ok()?;
-        // SAFETY: only this process's file-system context changes, and it ends with the test.
+        // SAFETY: changes only this process's file-system context, which ends with the test.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.ok()?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).ok()?;
         let at = |path: &str| dir.path().join(path);
@@ -79,7 +79,7 @@ fn open(dir: c_long, path: &CStr, flags: OFlags) -> c_long {
     unsafe { libc::syscall(libc::SYS_openat, dir, path.as_ptr(), flags.bits(), 0o600) }
 }
 
-/// Every way out that its descriptors and its root directory could be.
+/// Tries to reach the host's file through each descriptor and root directory.
 fn ways_out(secret: &Path, leaks: &mut Leaks) {
     let cwd = c_long::from(libc::AT_FDCWD);
     let below_root = secret.strip_prefix("/").unwrap();
@@ -137,7 +137,7 @@ fn devices_and_writes(root: &Root, leaks: &mut Leaks) {
         for flags in [OFlags::RDONLY, OFlags::RDWR, OFlags::RDONLY | OFlags::NONBLOCK] {
             let direct = open(c_long::from(root.as_fd().as_raw_fd()), &c(Path::new(name)), flags);
             let again = reopen(node.as_fd(), flags).err().and_then(|e| e.raw_os_error());
-            // No driver of that number is the kernel's answer of one that it did open.
+            // A node of a number without a driver gives ENXIO only if the kernel did open it.
             if direct >= 0 || !matches!(again, Some(libc::EACCES | libc::EPERM)) {
                 leaks.push(format!("device {name} {again:?}"));
             }
@@ -163,7 +163,7 @@ fn devices_and_writes(root: &Root, leaks: &mut Leaks) {
     }
 }
 
-/// Calls with which it would change its bounds, others, or its place.
+/// Tries calls that would change its bounds, other processes or its place.
 fn calls(leaks: &mut Leaks) {
     let parent = std::os::unix::process::parent_id();
     let parent = c_long::from(parent);
@@ -245,7 +245,7 @@ fn calls(leaks: &mut Leaks) {
     }
 }
 
-/// What leaks to a hostile child, where the calls `without` are refused to it.
+/// The leaks to a hostile child that is refused the calls `without`.
 fn leaks(without: &[c_long], outside: bool) -> Option<Vec<String>> {
     let (from, mut to) = io::pipe().unwrap();
     let ended = in_child(|| {
@@ -255,8 +255,8 @@ fn leaks(without: &[c_long], outside: bool) -> Option<Vec<String>> {
         if outside {
             world.host.enter().unwrap();
         }
-        // A hook opens its procfs in the namespace that it is started in; another test has done so
-        // in another one.
+        // A hook opens its procfs in the namespace in which it was started; another test has done
+        // so in another one.
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let own = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).unwrap();
         use_as_own_fds(&own).unwrap();
@@ -271,7 +271,7 @@ fn leaks(without: &[c_long], outside: bool) -> Option<Vec<String>> {
             };
             let mut reader = Reader::start(open, |root, port| {
                 let mut leaks = Leaks::new();
-                // It can do its work at all.
+                // It can still do its work.
                 if root.read("deep/link", 100).ok().as_deref() != Some(b"of the image") {
                     leaks.push("nothing is read".to_owned());
                 }
@@ -282,8 +282,8 @@ fn leaks(without: &[c_long], outside: bool) -> Option<Vec<String>> {
             })?;
             parse(&reader.recv(MAX_MESSAGE)?)
         };
-        let said = start().unwrap_or_else(|e| vec![format!("no answer: {e}")]);
-        for line in said {
+        let found = start().unwrap_or_else(|e| vec![format!("no answer: {e}")]);
+        for line in found {
             to.write_all(line.as_bytes()).unwrap();
             to.write_all(b"\n").unwrap();
         }
@@ -320,8 +320,8 @@ fn nothing_leads_out_and_nothing_is_changed() {
     }
 }
 
-/// Kernels before 5.12, and before 5.2: the file system itself forbids nothing, so empty files
-/// where everybody may make one, and device nodes that everybody may open.
+/// Kernels before 5.12 and 5.2: the file system forbids nothing, so the child can make empty files
+/// and open device nodes that everybody may.
 #[test]
 fn without_newer_calls_for_mounts_less_is_in_force() {
     let is_known = |leak: &&String| {
@@ -346,7 +346,7 @@ fn without_newer_calls_for_mounts_less_is_in_force() {
     let Some(found) = leaks(&[libc::SYS_open_tree, libc::SYS_landlock_create_ruleset], false) else {
         return;
     };
-    // The test can find something.
+    // The test can find leaks.
     assert!(found.iter().any(|leak| leak.starts_with("secret ")), "{found:?}");
 }
 
@@ -365,7 +365,7 @@ fn ends(work: impl Fn(&Root, &mut Port) -> io::Result<()>, without: &[c_long]) {
     }));
 }
 
-/// It waits, it calculates, and it has tried to be deaf.
+/// The child waits or computes, and has tried to block its signals.
 #[test]
 fn no_code_outlives_its_time() {
     let waits = |_: &Root, port: &mut Port| {

@@ -1,16 +1,17 @@
-//! Landlock: what a process may do with files, by its own will and for good. Source: landlock(7), linux/landlock.h.
+//! Landlock: a process restricts its own access to files until it ends. Sources: landlock(7),
+//! linux/landlock.h.
 //!
-//! The `landlock` crate is not used: it calls `fstat` on the directory of a rule (0.4.8), so a FUSE at the image's root would
-//! answer, or not, before the child is confined.
+//! The `landlock` crate is not used: it calls `fstat` on the directory of a rule (0.4.8), so a FUSE
+//! server at the image's root could block the child before it is confined.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
-/// Access rights of version 1: execute, write, and all that makes or removes something.
+/// Access rights of version 1: execute, write, make and remove.
 const CHANGES: u64 = 0b1_1111_1111_0011;
 const READ_FILE: u64 = 1 << 2;
 const READ_DIR: u64 = 1 << 3;
-/// Rights that came later, each with the version that brought it: move to another directory, truncate, device ioctls.
+/// Rights of later versions with their version: move to another directory, truncate, device ioctls.
 const LATER: [(libc::c_long, u64); 3] = [(2, 1 << 13), (3, 1 << 14), (5, 1 << 15)];
 
 /// `LANDLOCK_CREATE_RULESET_VERSION`
@@ -31,12 +32,12 @@ struct Beneath {
     parent_fd: i32,
 }
 
-/// From now on only reads below `dir` are allowed. `no_new_privs` must have been set.
+/// Allows only reads below `dir` from now on. The caller has set `no_new_privs`.
 ///
 /// # Errors
-/// `ENOSYS` before Linux 5.13, `EOPNOTSUPP` where it is switched off.
+/// `ENOSYS` before Linux 5.13, `EOPNOTSUPP` if Landlock is switched off.
 pub(super) fn only_read_below(dir: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: asks for a version: no pointer, no size.
+    // SAFETY: queries the version: no pointer, no size.
     let version = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
@@ -70,7 +71,7 @@ pub(super) fn only_read_below(dir: BorrowedFd<'_>) -> io::Result<()> {
         allowed_access: READ_FILE | READ_DIR,
         parent_fd: dir.as_raw_fd(),
     };
-    // SAFETY: live descriptors and a live struct of the layout that the type says.
+    // SAFETY: live descriptors and a live struct of the type's layout.
     let added = unsafe {
         libc::syscall(
             libc::SYS_landlock_add_rule,

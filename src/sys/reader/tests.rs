@@ -18,13 +18,13 @@ fn world() -> (tempfile::TempDir, Root) {
     (dir, root)
 }
 
-/// Whether a child that does `work` says `expected`, also where there is no `openat2`. In a process of its own, since it is
-/// a hook's first and last one.
-fn says(work: impl Fn(&Root, &mut Port) -> io::Result<()>, expected: &[&str]) -> bool {
-    says_without(&[], &work, expected) && says_without(&[libc::SYS_openat2], &work, expected)
+/// Whether a child that does `work` sends `expected`, also without `openat2`. It runs in a process
+/// of its own, since a hook starts only one child.
+fn child_sends(work: impl Fn(&Root, &mut Port) -> io::Result<()>, expected: &[&str]) -> bool {
+    child_sends_without(&[], &work, expected) && child_sends_without(&[libc::SYS_openat2], &work, expected)
 }
 
-fn says_without(
+fn child_sends_without(
     calls: &[libc::c_long],
     work: impl FnOnce(&Root, &mut Port) -> io::Result<()>,
     expected: &[&str],
@@ -54,15 +54,15 @@ fn outcome<T>(result: &io::Result<T>) -> &'static str {
 }
 
 #[test]
-fn it_reads_what_is_below_its_root() {
+fn it_reads_files_below_its_root() {
     let work = |root: &Root, port: &mut Port| {
         let inside = root.read("/inside", 100)?;
         let listed = root.read_dir("/", 10)?.len().to_string();
-        // A root within the root is no more than an error where its walk cannot be kept in.
+        // A root within the root is an error if the walk there cannot be confined.
         let _ = root.subroot("/")?.read("inside", 100);
         port.send(&vec![String::from_utf8_lossy(&inside).as_ref(), &listed])
     };
-    assert!(says(work, &["of the image", "3"]));
+    assert!(child_sends(work, &["of the image", "3"]));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn it_reads_nothing_else() {
             .collect();
         port.send(&vec![all.join(" ")])
     };
-    assert!(says(
+    assert!(child_sends(
         work,
         &["refused refused refused refused refused refused refused"]
     ));
@@ -107,7 +107,7 @@ fn it_changes_nothing_and_starts_nothing() {
         let all: Vec<&str> = tried.iter().map(outcome).collect();
         port.send(&vec![all.join(" ")])
     };
-    assert!(says(work, &[["refused"; 9].join(" ").as_str()]));
+    assert!(child_sends(work, &[["refused"; 9].join(" ").as_str()]));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Sockets in a directory of data: a read-only mount does not stop a container from connecting to one.
+//! Finds sockets in a directory of data: a read-only mount does not stop a container from
+//! connecting to one.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,11 +10,11 @@ use rustix::io::Errno;
 
 use crate::sys::root::Node;
 
-/// Entries of a directory that is searched for sockets, and how deep.
+/// The most entries that are searched for sockets below a directory, and the depth of the search.
 pub(super) const MAX_SEARCHED: usize = 65_536;
 pub(super) const MAX_DEPTH: usize = 16;
 
-/// The first socket below a directory; `EFBIG` when there is more than is searched.
+/// The first socket below a directory; `EFBIG` if it has more entries than are searched.
 pub(super) fn search(dir: &Node, left: &mut usize, depth: usize) -> io::Result<Option<PathBuf>> {
     if depth > MAX_DEPTH {
         return Err(Errno::FBIG.into());
@@ -26,7 +27,7 @@ pub(super) fn search(dir: &Node, left: &mut usize, depth: usize) -> io::Result<O
         let name = || PathBuf::from(std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes()) as &OsStr);
         match kind {
             FileType::Socket => socket = Some(name()),
-            // Some file systems do not say.
+            // Some file systems do not report the type.
             FileType::Directory | FileType::Unknown => below.push(name()),
             _ => {}
         }

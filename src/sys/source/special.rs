@@ -1,4 +1,4 @@
-//! What is no file of the driver: device nodes, sockets, the directory of MPS's pipes.
+//! Sources that are not files of the driver: device nodes, sockets, the directory of MPS's pipes.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -13,7 +13,7 @@ use crate::sys::owned::{self, OTHERS_WRITE};
 use crate::sys::root::{DeviceNumber, Node, split};
 
 impl Walk<'_> {
-    /// A device node is what its number says.
+    /// A device node is identified by its number.
     pub(super) fn device(&self, path: &Path, number: DeviceNumber, take: Take<'_>) -> Result<Source> {
         let what = || format!("device node {}", self.shown(path));
         let is_it = |stat: &Stat| {
@@ -25,7 +25,7 @@ impl Walk<'_> {
             Error::new(Code::DeviceNode, what(), why)
         };
         let name = below(path);
-        // Of one name there is nothing to resolve.
+        // A path of one component needs no resolution.
         if name.components().count() == 1 && name.file_name().is_some() {
             let Take(code, take) = take;
             let stat = || rustix::fs::statat(self.root, name, AtFlags::SYMLINK_NOFOLLOW);
@@ -49,8 +49,8 @@ impl Walk<'_> {
         self.taken(HostPlace::Node(&node), node.stat(), path, true, take)
     }
 
-    /// A socket belongs to whom its directory belongs to: root, or the daemon that root made the directory for. A second
-    /// name of another daemon's socket, or a mount of one, is not what the name says.
+    /// A socket must belong to its directory's owner: root, or the daemon that root made the
+    /// directory for. A hard link to another daemon's socket, or a mount of one, is refused.
     pub(super) fn socket(&self, path: &Path, take: Take<'_>) -> Result<Source> {
         let (at, name) = split(path).context(Code::System, || shown(path))?;
         let (above, own) = split(at).context(Code::System, || shown(path))?;
@@ -91,7 +91,8 @@ impl Walk<'_> {
         self.taken(HostPlace::Node(&node), node.stat(), &real, lasting, take)
     }
 
-    /// MPS's directory holds sockets, and a program connects to what has the right name: only its owner may put one there.
+    /// MPS's directory holds sockets, and a program connects to any of the right name, so only the
+    /// owner may make one.
     pub(super) fn pipes(&self, path: &Path, wanted: Use, take: Take<'_>) -> Result<Source> {
         let (at, name) = split(path).context(Code::System, || shown(path))?;
         let above = self.dir(at, &mut 0)?;

@@ -1,4 +1,4 @@
-//! Looking something up by a path that root alone can change, without opening it.
+//! Looks a path up without opening it, if root alone can change the path's meaning.
 
 use std::fs::File;
 use std::io;
@@ -10,16 +10,16 @@ use rustix::io::Errno;
 use super::{Place, Walk, below};
 use crate::sys::root::read_sized;
 
-/// What [`Walk::trace`] says of a path.
+/// Result of [`Walk::trace`].
 #[derive(Debug)]
 pub enum Trace {
     /// A directory: device and inode number.
     Dir((u64, u64)),
     /// Anything else.
     Entry(Traced),
-    /// There is nothing.
+    /// The path does not exist.
     Missing,
-    /// Somebody other than root may have a hand in it, or it cannot be told.
+    /// A user other than root may control the path, or the check failed.
     Unproved,
 }
 
@@ -48,7 +48,7 @@ impl Traced {
 }
 
 impl Walk<'_> {
-    /// Where `path` leads, if root alone can change that. Nothing is opened.
+    /// The target of `path`, if root alone can change it. Nothing is opened.
     pub fn trace(&self, path: &Path) -> Trace {
         match self.follow(path, &mut 0) {
             Ok(Place::Other(dir, entry, real)) => match self.check(&dir, &entry.stat, &real) {
@@ -74,7 +74,7 @@ impl Walk<'_> {
         Ok(fd.into())
     }
 
-    /// Reads a regular file that was traced, of at most `max` bytes.
+    /// Reads at most `max` bytes of a regular file that was traced.
     pub fn read_traced(&self, traced: &Traced, max: u64) -> io::Result<Vec<u8>> {
         read_sized(self.open_traced(traced)?, traced.stat.st_size, (0, 0), max)
     }

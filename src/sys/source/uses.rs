@@ -1,14 +1,14 @@
-//! What may be bound, and how: the one table.
+//! The table of sources by use: their type and the restrictions of their mount.
 
 use rustix::fs::FileType;
 
 use crate::sys::mount::Restrict;
 use crate::sys::root::DeviceNumber;
 
-/// What a source is for, which decides what it must be.
+/// The use of a source, which decides its type and mount.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Use {
-    /// A device node, by number: it says what the node is, wherever the inode lies and whoever owns it.
+    /// A device node. Its number identifies it; its path and owner do not matter.
     Device(DeviceNumber),
     /// A directory of data.
     Directory,
@@ -18,7 +18,7 @@ pub enum Use {
     Package,
     /// The directory of MPS's pipes and sockets, and the user who may own it besides root.
     Pipes(Option<u32>),
-    /// What a site or a Jetson names.
+    /// A file or directory that a site or a Jetson adds.
     Site,
     /// A daemon's socket.
     Socket,
@@ -35,8 +35,9 @@ pub(super) struct Rule {
 }
 
 impl Use {
-    /// The one table of what is bound, and how. No row is writable: clients connect to sockets and write to pipes
-    /// through a read-only mount (measured with MPS on an H200, 580, as root and as another user).
+    /// Types and restrictions of each use. No mount is writable: clients connect to sockets and
+    /// write to pipes through a read-only mount (measured with MPS on an H200, 580, as root and as
+    /// another user).
     pub(super) const fn rule(self) -> Rule {
         use FileType as T;
         let (types, expected, restrict, no_sockets): (&[T], _, _, _) = match self {

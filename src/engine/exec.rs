@@ -1,5 +1,5 @@
-//! Running an engine's own programs, bounded: to validate a configuration, to learn what a restart
-//! would hit, to restart. A program is a [`Program`]: root's alone, and never looked up in the caller's `PATH`.
+//! Runs an engine's own programs with a time limit, such as `dockerd --validate`. A program is a
+//! [`Program`], which only root can replace, and is never searched for in the caller's `PATH`.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use crate::sys::program::{PATH, Program};
 
-/// No answer that is read here is longer than this many bytes.
+/// The most bytes of a program's output that are read.
 const MAX_OUTPUT: u64 = 4 << 20;
 
-/// What a program said.
+/// The result of a program.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Whether it ended with status 0.
+    /// Whether it exited with status 0.
     pub ok: bool,
     /// Its standard output.
     pub stdout: String,
@@ -24,25 +24,25 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The last line that it complained with.
+    /// The last line of its standard error, or else of its standard output.
     pub fn complaint(&self) -> &str {
-        let said = if self.stderr.trim().is_empty() {
+        let text = if self.stderr.trim().is_empty() {
             &self.stdout
         } else {
             &self.stderr
         };
-        said.lines()
+        text.lines()
             .rev()
             .find(|l| !l.trim().is_empty())
-            .unwrap_or("it failed without a word")
+            .unwrap_or("it failed and printed nothing")
             .trim()
     }
 }
 
-/// Runs a program with an empty environment but for `PATH` and `env`, no input, at most `limit` long.
+/// Runs a program for at most `limit`, without input, and with no environment but `PATH` and `env`.
 ///
 /// # Errors
-/// `TimedOut` when it took longer (it is killed), or why it could not be started.
+/// `TimedOut` if it took longer (it is killed), or those of starting it.
 pub fn run<S: AsRef<OsStr>>(
     program: &Program,
     args: &[S],
@@ -76,7 +76,7 @@ pub fn run<S: AsRef<OsStr>>(
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    // A grandchild may hold the pipe open; what came by then is enough.
+    // A grandchild may keep the pipe open; the output until then is enough.
     let text = |from: &mpsc::Receiver<Vec<u8>>| {
         let bytes = from.recv_timeout(Duration::from_secs(2)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -95,7 +95,7 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
         if let Some(mut pipe) = pipe {
             let _ = pipe.by_ref().take(MAX_OUTPUT).read_to_end(&mut bytes);
             let _ = send.send(bytes);
-            // Read on, so that the program is not killed by a closed pipe.
+            // Reads to the end, so that a closed pipe does not kill the program.
             let _ = io::copy(&mut pipe, &mut io::sink());
         }
     });
