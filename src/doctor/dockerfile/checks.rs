@@ -31,9 +31,10 @@ pub(super) fn run(model: &Model, report: &mut Report, budget: &Budget) -> Result
     conda(last, model, report, budget)?;
     library_path(last, report);
     request(last, report);
+    let places = last.places();
     for step in &model.steps {
         // What a builder links against is right there, and is not in the image.
-        if step.stage.is_some_and(|place| last.is_built_on(place)) {
+        if step.stage.is_some_and(|place| places.contains(&place)) {
             copied(step, report, budget)?;
             loader_files(step, report, budget)?;
         }

@@ -1,6 +1,6 @@
 //! A Dockerfile as stages: what each is built on, its variables, and what is installed in it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::install::{self, Indices, Install};
@@ -159,16 +159,10 @@ impl<'a> Stage<'a> {
         self.chain().any(|stage| stage.copies_cuda)
     }
 
-    /// Whether the stage at `place` is a part of it.
-    pub(super) fn is_built_on(self, place: usize) -> bool {
-        let mut at = Some(self.at);
-        while let Some(own) = at {
-            if own == place {
-                return true;
-            }
-            at = self.stages.get(own).and_then(|stage| stage.below);
-        }
-        false
+    /// The places of the stages that it is made of: its own and those that it is built on.
+    pub(super) fn places(self) -> HashSet<usize> {
+        let below = |at: &usize| self.stages.get(*at)?.below;
+        core::iter::successors(Some(self.at), below).collect()
     }
 
     /// An environment variable's value and line, without the image's.
@@ -275,7 +269,10 @@ impl Model {
                 .filter(|source| source.starts_with('/'))
                 .flat_map(|source| [".venv", "venv", "env"].map(|name| format!("{source}/{name}")))
                 .collect();
-            for step in self.steps.iter().filter(|step| step.stage == Some(place)) {
+            // Steps are in the order of their stages.
+            let first = self.steps.partition_point(|step| step.stage < Some(place));
+            let steps = self.steps.iter().skip(first);
+            for step in steps.take_while(|step| step.stage == Some(place)) {
                 budget.scan(step.text.len() * names.len())?;
                 packages |= names.iter().any(|name| step.text.contains(name));
             }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Files;
 use super::fatbin::Fatbins;
-use super::loading::Load;
+use super::load::Load;
 use super::packages::{Package, Site};
 use super::search::{MAX_TEXT as MAX_LIST, search};
 use crate::compat::{Cuda, Version, libraries};

@@ -7,100 +7,27 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::Files;
 use super::config::ImageConfig;
 use super::environments::{Environment, Kind};
+use super::load::{Load, MAX_DIRS};
 use super::packages::Site;
 use super::walk::Found;
-use crate::compat::libraries::{self, Opened};
+use crate::compat::libraries;
 use crate::compat::{Cuda, Version};
-use crate::ldso::elf::ElfInfo;
 use crate::ldso::{Flavor, Warnings, abi, conf, dirs, flavor};
 
-/// Directories of one list that are searched.
-const MAX_DIRS: usize = 64;
 /// Entries of a directory that are listed.
 const MAX_ENTRIES: usize = 1 << 16;
-/// Libraries that one library needs of CUDA; the largest real ones need about a dozen.
-const MAX_WANTS: usize = 64;
 /// Directories below `nvidia/` of one environment.
 const MAX_PIP: usize = 64;
 /// What the search in one directory costs, in bytes that are scanned.
 const SCANNED: usize = 256;
 /// Memory that a name needs, about.
 const RECORD: u64 = 128;
-
-/// What one library, or a framework by name, loads.
-#[derive(Clone, Debug)]
-pub struct Load {
-    /// The library that loads.
-    pub by: PathBuf,
-    /// Its `DT_RPATH` and `DT_RUNPATH`.
-    paths: [Option<Vec<u8>>; 2],
-    /// What it loads of CUDA.
-    pub wants: Vec<Opened>,
-}
-
-impl Load {
-    /// What `library` needs by its headers.
-    pub fn needed(library: &Path, info: &ElfInfo) -> Self {
-        let text = |name: &Vec<u8>| String::from_utf8(name.clone()).ok();
-        let wants = info
-            .needed
-            .iter()
-            .filter_map(text)
-            .filter(|name| libraries::is_cuda(name));
-        Self {
-            wants: wants
-                .take(MAX_WANTS)
-                .map(|soname| Opened { soname, vital: true })
-                .collect(),
-            ..Self::opened(library, Some(info), Vec::new())
-        }
-    }
-
-    /// What `by` opens by name.
-    pub fn opened(by: &Path, info: Option<&ElfInfo>, wants: Vec<Opened>) -> Self {
-        Self {
-            by: by.to_owned(),
-            paths: info.map_or([None, None], |info| [info.rpath.clone(), info.runpath.clone()]),
-            wants,
-        }
-    }
-
-    /// The library's own directory is searched too.
-    pub fn also_beside(&mut self) {
-        if self.paths == [None, None] {
-            self.paths[1] = Some(b"$ORIGIN".to_vec());
-        }
-    }
-
-    /// The directories of `DT_RPATH` or `DT_RUNPATH`.
-    fn own(&self, list: Option<&Vec<u8>>) -> Vec<PathBuf> {
-        let origin = self.by.parent().unwrap_or(Path::new("/"));
-        let expand = |dir: &[u8]| {
-            let rest = dir
-                .strip_prefix(b"$ORIGIN")
-                .or_else(|| dir.strip_prefix(b"${ORIGIN}"));
-            match rest {
-                Some(rest) => {
-                    let below = rest.strip_prefix(b"/").unwrap_or(rest);
-                    origin.join(OsStr::from_bytes(below))
-                }
-                None => PathBuf::from(OsStr::from_bytes(dir)),
-            }
-        };
-        let all = list
-            .map_or(&[][..], Vec::as_slice)
-            .split(|b| *b == b':')
-            .take(MAX_DIRS);
-        all.map(expand).filter(|dir| dir.is_absolute()).collect()
-    }
-}
 
 /// Where a library is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -171,7 +98,7 @@ impl<'a> Loader<'a> {
 
     /// Finds what `load` wants, one after the other.
     pub(super) fn find(&self, load: &Load, soname: &str, environment: &Environment) -> Place {
-        let [rpath, runpath] = &load.paths;
+        let [rpath, runpath] = load.paths();
         let rpath = rpath.as_ref().filter(|_| runpath.is_none());
         let path = self.library_path.iter().flatten().cloned();
         let mut dirs: Vec<PathBuf> = load.own(rpath);

@@ -10,7 +10,7 @@
 //! | `archive`, `document`, `unpack`, `layer`, `tar`, `keep`, `scratch` | archives: the little of them that is looked at |
 //! | `walk`, `environments`, `packages` | where things are |
 //! | `frameworks`, `search`, `fatbin`, `toolkit` | what they are |
-//! | `loading`, `missing`, `pairs` | whether they find, and fit, one another |
+//! | `load`, `loading`, `missing`, `pairs` | whether they find, and fit, one another |
 //! | `verdict`, `checks` | whether they run |
 
 pub mod archive;
@@ -22,6 +22,7 @@ pub mod fatbin;
 pub mod frameworks;
 pub mod keep;
 pub mod layer;
+mod load;
 mod loading;
 mod missing;
 pub mod packages;
