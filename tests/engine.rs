@@ -497,3 +497,160 @@ fn a_main_file_of_version_1_takes_no_drop_in() {
     assert!(register::install(&machine.job, &machine.place).is_err());
     assert!(machine.tree() == before);
 }
+
+/// A machine with containerd's main file, and files below its directory.
+fn beside(main: &str, files: &[(&str, &str)], drop_in: &str) -> Machine {
+    let case = Case {
+        name: "beside".to_owned(),
+        engine: Engine::Containerd,
+        before: Some(main.as_bytes().to_vec()),
+        settings: Settings::default(),
+        after: PathBuf::new(),
+    };
+    let mut machine = case.machine();
+    for (name, text) in files {
+        let at = machine.dir.path().join("etc/containerd").join(name);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, text).unwrap();
+    }
+    machine.job.drop_in = Some(PathBuf::from(drop_in));
+    machine
+}
+
+#[test]
+fn a_drop_in_that_is_the_main_file_under_another_name_is_refused() {
+    use std::os::unix::fs::symlink;
+    for drop_in in [
+        "/etc/containerd/config.toml",
+        "/etc/containerd/../containerd/config.toml",
+        "/etc/ctd/config.toml",
+        "/etc/containerd/conf.d/link.toml",
+    ] {
+        let machine = beside(
+            "version = 3\n",
+            &[("conf.d/other.toml", "version = 3\n")],
+            drop_in,
+        );
+        let etc = machine.dir.path().join("etc");
+        symlink("../config.toml", etc.join("containerd/conf.d/link.toml")).unwrap();
+        let before = machine.tree();
+        symlink("containerd", etc.join("ctd")).unwrap();
+        let refused = register::install(&machine.job, &machine.place).unwrap_err();
+        assert!(refused.why().contains("main file"), "{drop_in}: {refused}");
+        fs::remove_file(etc.join("ctd")).unwrap();
+        assert!(machine.tree() == before, "{drop_in}");
+    }
+}
+
+#[test]
+fn a_drop_in_that_would_have_no_effect_or_hide_a_table_is_refused() {
+    const NEW: &str = "/etc/containerd/conf.d/99-nvidia.toml";
+    let two = "version = 2\nimports = [\"conf.d/*.toml\"]\n\
+        [plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"x\"\n";
+    let three = "version = 3\n";
+    for (main, name, other, drop_in, why) in [
+        // containerd 1.x takes the table of the last file that has one.
+        (two, "conf.d/zz.toml", two, NEW, "is read after it"),
+        (
+            two,
+            "conf.d/99-nvidia.toml",
+            "version = 2\n[debug]\nlevel = \"info\"\n",
+            NEW,
+            "would hide",
+        ),
+        (
+            two,
+            "conf.d/99-nvidia.toml",
+            "[debug]\nlevel = \"info\"\n",
+            NEW,
+            "version 1",
+        ),
+        (
+            three,
+            "conf.d/99-nvidia.toml",
+            "[debug]\nlevel = \"info\"\n",
+            NEW,
+            "version 1",
+        ),
+        (
+            "version = 2\n",
+            "conf.d/99-nvidia.toml",
+            "version = 3\n",
+            NEW,
+            "version 3",
+        ),
+        (three, "x.toml", "", "/etc/containerd/a[1]/99.toml", "cannot name"),
+        (three, "x.toml", "", "/etc/containerd/*/99.toml", "cannot name"),
+        (three, "x.toml", "", "/etc/containerd/a\nb/99.toml", "cannot name"),
+    ] {
+        let machine = beside(main, &[(name, other)], drop_in);
+        let before = machine.tree();
+        let refused = register::install(&machine.job, &machine.place).unwrap_err();
+        assert!(
+            refused.why().contains(why),
+            "{name} {other:?} {drop_in:?}: {refused}"
+        );
+        assert!(machine.tree() == before);
+    }
+    for (main, name, other) in [
+        (
+            three,
+            "conf.d/99-nvidia.toml",
+            "version = 2\n[debug]\nlevel = \"info\"\n",
+        ),
+        (three, "conf.d/99-nvidia.toml", ""),
+        (two, "conf.d/50.toml", two),
+        // It is imported by its name, so it is read first.
+        (
+            "version = 2\nimports = [\"conf.d/zz.toml\"]\n",
+            "conf.d/zz.toml",
+            two,
+        ),
+    ] {
+        let machine = beside(main, &[(name, other)], NEW);
+        let before = machine.contents();
+        assert_eq!(machine.install(), Outcome::Registered, "{name} {other:?}");
+        assert_eq!(machine.uninstall(), Outcome::Removed);
+        assert!(machine.contents() == before, "{name} {other:?}");
+    }
+}
+
+#[test]
+fn what_fails_at_a_later_file_leaves_the_earlier_ones_as_they_were() {
+    let case = Case {
+        name: "half".to_owned(),
+        engine: Engine::Containerd,
+        before: Some(b"version = 3\n".to_vec()),
+        settings: Settings::default(),
+        after: PathBuf::new(),
+    };
+    let mut machine = case.machine();
+    machine.job.drop_in = Some(PathBuf::from(DROP_IN));
+    // The main file's successor cannot be written: its names are taken.
+    for attempt in 0..16 {
+        let name = format!("etc/containerd/.nvoci-{}-{attempt}.tmp", std::process::id());
+        fs::write(machine.dir.path().join(name), "").unwrap();
+    }
+    let before = machine.tree();
+    register::install(&machine.job, &machine.place).unwrap_err();
+    assert!(machine.tree() == before);
+}
+
+#[test]
+fn a_path_that_a_record_cannot_name_is_refused() {
+    use std::os::unix::ffi::OsStringExt as _;
+    for engine in [Engine::Containerd, Engine::Crio] {
+        let case = Case {
+            name: "bytes".to_owned(),
+            engine,
+            before: None,
+            settings: Settings::default(),
+            after: PathBuf::new(),
+        };
+        let mut machine = case.machine();
+        machine.place.config = std::ffi::OsString::from_vec(b"/etc/\xff/x.toml".to_vec()).into();
+        let before = machine.tree();
+        register::install(&machine.job, &machine.place).unwrap_err();
+        assert!(machine.tree() == before);
+    }
+}

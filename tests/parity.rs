@@ -282,9 +282,40 @@ fn csv_mode_without_a_device_writes_nothing() {
         ))
         .exits(1);
     assert!(!bench.path("x.yaml").exists());
+    let ran = bench.run(&format!("{GENERATE} --mode=csv --csv.file=@/none.csv"));
+    assert!(ran.exits(1).err.contains("none.csv"), "the cause is shown");
     bench.file("x.csv", "dev, /dev/null\n");
     let ran = bench.run(&format!("{GENERATE} --mode=csv --csv.file=@/x.csv --device-id=7"));
     assert!(ran.exits(1).err.contains("NVOCI-3001"));
+}
+
+#[test]
+fn csv_mode_names_no_link_that_a_hook_would_refuse() {
+    let bench = Bench::new();
+    bench.file("lib/data.bin", "data");
+    for (name, target) in [
+        ("good", "data.bin"),
+        ("two", "a::b"),
+        ("lines", "a\nb"),
+        ("x::y", "data.bin"),
+    ] {
+        symlink(target, bench.path("lib").join(name)).unwrap();
+    }
+    let dir = bench.dir.path().display().to_string();
+    let list = "dev, /dev/null\nsym, @/lib/good\nsym, @/lib/two\nsym, @/lib/lines\nsym, @/lib/x::y\n";
+    bench.file("x.csv", &list.replace('@', &dir));
+    let ran = bench
+        .run(&format!("{GENERATE} --mode=csv --csv.file=@/x.csv"))
+        .exits(0);
+    assert!(
+        ran.out.contains(&format!("data.bin::{dir}/lib/good")),
+        "{}",
+        ran.out
+    );
+    for odd in ["lib/two", "lib/lines", "x::y"] {
+        assert!(!ran.out.contains(odd), "{odd} in {}", ran.out);
+        assert!(ran.err.contains(odd), "{odd} in {}", ran.err);
+    }
 }
 
 #[test]

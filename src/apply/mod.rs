@@ -24,4 +24,4 @@ pub use image::Image;
 pub use loader::cache_update;
 pub use message::PreflightFinding;
 pub use record::Record;
-pub use sources::Sources;
+pub use sources::{NodeLabel, Sources};

@@ -24,6 +24,17 @@ pub struct Sources {
     pub(super) warnings: Vec<String>,
 }
 
+/// The SELinux label of a device's node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeLabel {
+    /// That of the host's node, which is bound.
+    Known(String),
+    /// The runtime has put the node there.
+    OfRuntime,
+    /// The host's node has none, or none that may be read.
+    Unknown,
+}
+
 /// A directory that is bound as a whole.
 #[derive(Debug)]
 pub(super) struct TreeSource {
@@ -80,11 +91,15 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Each device with the SELinux label of the host's node, or `None` where the runtime has made
-    /// the node. The labels are read through the host's `/proc`, so call this before it is hidden.
-    pub fn labelled_devices(&self) -> impl Iterator<Item = (&Device, Option<String>)> {
+    /// Each device with the SELinux label of its node. The labels are read through the host's
+    /// `/proc`, so call this before it is hidden.
+    pub fn labelled_devices(&self) -> impl Iterator<Item = (&Device, NodeLabel)> {
+        let label = |mount: &Option<Detached>| match mount {
+            None => NodeLabel::OfRuntime,
+            Some(mount) => mount.selinux_label().map_or(NodeLabel::Unknown, NodeLabel::Known),
+        };
         let mounts = self.devices.iter();
-        mounts.map(|(device, mount)| (device, mount.as_ref().and_then(Detached::selinux_label)))
+        mounts.map(move |(device, mount)| (device, label(mount)))
     }
 }
 

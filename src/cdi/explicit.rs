@@ -401,10 +401,21 @@ impl Maker<'_> {
         });
     }
 
+    /// Adds the hook that makes links, each `TARGET::LINK`. One that the hook could not read would
+    /// keep every container from starting.
     fn links(&self, edits: &mut Edits, links: &[String]) {
-        if !links.is_empty() {
+        let is_plain = |link: &&String| {
+            let odd = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+            link.matches("::").count() == 1 && !link.contains(":::") && !link.contains(odd)
+        };
+        let (plain, odd): (Vec<&String>, Vec<&String>) = links.iter().partition(is_plain);
+        let left_out = odd
+            .iter()
+            .map(|link| format!("link {link:?} was left out: a hook cannot be given it"));
+        self.warnings.borrow_mut().extend(left_out);
+        if !plain.is_empty() {
             let mut words = vec!["create-symlinks"];
-            words.extend(links.iter().flat_map(|l| ["--link", l.as_str()]));
+            words.extend(plain.iter().flat_map(|l| ["--link", l.as_str()]));
             self.hook(edits, &words);
         }
     }

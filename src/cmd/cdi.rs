@@ -283,12 +283,14 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
             "this host has no such device",
         ));
     }
+    // They may be the cause of what is refused next. Several files may have one fault.
+    host.warnings.dedup();
+    inject::warn(&host.warnings);
     let (spec, left_out) = if explicitly {
         explicit(&host, &roots, &options, asked.mode.unwrap_or(Mode::Gpus))?
     } else {
         (dynamic(&host, &roots, &options), Vec::new())
     };
-    inject::warn(&host.warnings);
     inject::warn(&left_out);
     let shut = host
         .nodes

@@ -19,7 +19,7 @@ use super::{containerd, crio, docker, podman, sources, spec, validate, whole};
 /// its validation.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Registers nvoci.
+/// Registers nvoci. When a later file fails, the earlier ones get their content back.
 ///
 /// # Errors
 /// [`Code::Engine`]; the engine's configuration is then unchanged.
@@ -41,11 +41,42 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
         store::load(&job.root, Path::new(SPEC))?;
     }
     for (stored, edit) in &edits {
+        if stored.path.to_str().is_none() {
+            let why = "its path is not UTF-8 text, so a record of the change could not name it";
+            return Err(Error::new(Code::Engine, stored.path.display().to_string(), why));
+        }
         report.warnings.extend(edit.warnings.iter().cloned());
         warn_of_owner(job, stored, &mut report);
     }
     warn_of_runtime(job, &mut report);
 
+    let before = record.clone();
+    let mut touched = Vec::new();
+    let written = write_all(job, place, edits, &mut record, &mut report, &mut touched);
+    if let Err(e) = written {
+        return Err(match roll_back(job, place, &before, &record, &touched) {
+            Ok(()) => e,
+            Err(again) => {
+                let why = format!("{}; then {}: {}", e.why(), again.what(), again.why());
+                Error::new(e.code(), e.what(), why)
+                    .fix("run `nvoci uninstall`, which takes back what is left")
+            }
+        });
+    }
+    // Two files of one engine may have one fault.
+    report.warnings.dedup();
+    Ok(report)
+}
+
+/// Writes all files of one engine. `touched` gets each file as it was, before it is written.
+fn write_all(
+    job: &Job,
+    place: &Place,
+    edits: Vec<(Stored, Edit)>,
+    record: &mut Record,
+    report: &mut Report,
+    touched: &mut Vec<Stored>,
+) -> Result<()> {
     for (stored, edit) in edits {
         report.results.push(edit.text.clone());
         if edit.changes.is_empty() {
@@ -60,18 +91,47 @@ pub fn install(job: &Job, place: &Place) -> Result<Report> {
             .extend(changes.clone().map(super::edit::Change::describe));
         report.keys.extend(changes.map(|c| c.path.clone()));
         if !job.dry_run {
-            write_edit(job, place, &stored, edit, &mut record, &mut report)?;
+            let outcome = write_edit(job, place, &stored, edit, record, report);
+            touched.push(stored);
+            outcome?;
         }
     }
     if let Some(hook) = &place.hook {
-        install_hook(job, place, hook, &mut record, &mut report)?;
+        touched.push(store::load(&job.root, hook)?);
+        install_hook(job, place, hook, record, report)?;
     }
     if let Some(text) = &job.spec {
-        spec::install(job, place, text, &mut record, &mut report)?;
+        touched.push(store::load(&job.root, Path::new(SPEC))?);
+        spec::install(job, place, text, record, report)?;
     }
-    // Two files of one engine may have one fault.
-    report.warnings.dedup();
-    Ok(report)
+    Ok(())
+}
+
+/// Gives the files back their content, and the record its old content.
+fn roll_back(job: &Job, place: &Place, before: &Record, record: &Record, touched: &[Stored]) -> Result<()> {
+    if job.dry_run {
+        return Ok(());
+    }
+    for stored in touched.iter().rev() {
+        if store::load(&job.root, &stored.path)?.text != stored.text {
+            match &stored.text {
+                None => store::remove(&job.root, &stored.path)?,
+                Some(text) => store::stage(&job.root, stored, text)?.commit()?,
+            }
+        }
+        let is_new = before.file(&stored.path).is_none();
+        let Some(entry) = record.file(&stored.path).filter(|_| is_new) else {
+            continue;
+        };
+        if let Some(backup) = &entry.backup {
+            store::remove(&job.root, backup)?;
+        }
+        store::remove_dirs(&job.root, &entry.dirs);
+    }
+    if before != record {
+        before.save(&job.root, &place.state, job.engine)?;
+    }
+    Ok(())
 }
 
 /// Removes the registration.

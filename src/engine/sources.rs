@@ -1,5 +1,6 @@
 //! Reads the files of an engine besides the edited one, such as containerd's imports.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -58,21 +59,30 @@ fn plan_one(job: &Job, place: &Place) -> Result<(Stored, Edit)> {
 /// drop-in begins as a copy of it. The main file is written last, when its import exists.
 fn with_drop_in(job: &Job, main: &Path, drop_in: &Path) -> Result<Vec<(Stored, Edit)>> {
     let root = &job.root;
+    is_plain(drop_in)?;
+    let stored = store::load(root, drop_in)?;
+    let shown = stored.path.display().to_string();
+    let place = place_of(root, &stored.path);
+    let is_drop_in =
+        |file: &Path| -> Result<bool> { Ok(place_of(root, &store::follow(root, file)?) == place) };
+    if is_drop_in(main)? {
+        let why = "it is the main file, which cannot import itself";
+        return Err(Error::new(Code::Engine, shown, why).fix("name another file, or leave the drop-in out"));
+    }
     let mut files = vec![main.to_owned()];
-    files.extend(imports(root, main)?);
-    files.retain(|file| file != drop_in);
+    for file in imports(root, main)? {
+        if !is_drop_in(&file)? {
+            files.push(file);
+        }
+    }
     let mut parsed = Vec::new();
     for path in files {
         let value = parse(root, &path)?;
         parsed.push((path, value));
     }
-    let (_, of_main) = parsed.first().ok_or_else(|| {
-        Error::new(
-            Code::Engine,
-            main.display().to_string(),
-            "it is the drop-in itself",
-        )
-    })?;
+    let Some((_, of_main)) = parsed.first() else {
+        return Ok(Vec::new());
+    };
     let known = containerd::version(of_main);
     if known == Some(1) {
         let why = "it is of version 1, whose imports containerd does not merge";
@@ -88,11 +98,18 @@ fn with_drop_in(job: &Job, main: &Path, drop_in: &Path) -> Result<Vec<(Stored, E
         last.and_then(|(_, v)| containerd::cri(v)).cloned()
     };
 
-    let stored = store::load(root, drop_in)?;
-    let shown = stored.path.display().to_string();
     let replaced = last.filter(|_| !merges);
+    let before = read_before(root, main, of_main, drop_in);
+    if let Some((later, _)) = replaced.filter(|(file, _)| !before.contains(file)) {
+        let why = format!("{} is read after it, and replaces its table", later.display());
+        return Err(Error::new(Code::Engine, shown, why).fix("name a file that is read later"));
+    }
     let (text, copied) = match &stored.text {
-        Some(text) => (text.clone(), None),
+        Some(text) => {
+            let own = parse(root, &stored.path)?;
+            fits(&shown, &own, version, replaced)?;
+            (text.clone(), None)
+        }
         None => new_drop_in(&shown, version, replaced)?,
     };
     let mut edit = containerd::plan(&shown, Some(&text), seen.as_ref(), &job.settings)?;
@@ -130,6 +147,64 @@ fn with_drop_in(job: &Job, main: &Path, drop_in: &Path) -> Result<Vec<(Stored, E
     }
     all.push((stored, e.finish(Vec::new())));
     Ok(all)
+}
+
+/// Refuses a path that the main file cannot hold as text, or that containerd would read as a
+/// pattern.
+fn is_plain(drop_in: &Path) -> Result<()> {
+    let odd = |c: char| c.is_control() || "*?[\\".contains(c);
+    if drop_in.to_str().is_some_and(|text| !text.contains(odd)) {
+        return Ok(());
+    }
+    let why = "an import cannot name it: it is not UTF-8 text, or has control characters or one of `*?[\\`";
+    Err(Error::new(Code::Engine, drop_in.display().to_string(), why))
+}
+
+/// The directory that a file is in, whatever links lead there, and its name.
+fn place_of(root: &Root, file: &Path) -> (PathBuf, OsString) {
+    let found = root
+        .parent_of(file)
+        .and_then(|(dir, name)| Ok((dir.path()?, name)));
+    found.unwrap_or_else(|_| {
+        let name = file.file_name().unwrap_or_default();
+        (store::parent(file).to_owned(), name.to_owned())
+    })
+}
+
+/// The main file, and what it imports and containerd reads before the drop-in. What those import is
+/// read after it.
+fn read_before(root: &Root, main: &Path, of_main: &Value, drop_in: &Path) -> Vec<PathBuf> {
+    let mut before = vec![main.to_owned()];
+    let patterns = of_main.get("imports").and_then(Value::as_array);
+    for pattern in patterns.into_iter().flatten().filter_map(Value::as_str) {
+        let pattern = store::parent(main).join(pattern);
+        let found = expand(root, &pattern);
+        if covers(&pattern, drop_in) {
+            before.extend(found.into_iter().take_while(|file| file.as_path() < drop_in));
+            break;
+        }
+        before.extend(found);
+    }
+    before
+}
+
+/// Refuses an existing drop-in that the runtime cannot be added to. containerd converts a version
+/// that is lower than the main file's from 2 on, and refuses a higher one.
+fn fits(shown: &str, own: &Value, version: i64, replaced: Option<&(PathBuf, Value)>) -> Result<()> {
+    let known = containerd::version(own).unwrap_or(version);
+    let lowest = if version > 2 { 2 } else { version };
+    if !(lowest..=version).contains(&known) {
+        let why = format!("it is of version {known}, and the main file of version {version}");
+        return Err(Error::new(Code::Engine, shown, why).fix("name a file that does not exist yet"));
+    }
+    if let Some((file, _)) = replaced.filter(|_| !containerd::has_cri(own)) {
+        let why = format!(
+            "with a table of the CRI plugin it would hide the one of {}",
+            file.display()
+        );
+        return Err(Error::new(Code::Engine, shown, why).fix("name a file that does not exist yet"));
+    }
+    Ok(())
 }
 
 /// The beginning of a drop-in: its version, and the CRI plugin's table of the file `replaced` if

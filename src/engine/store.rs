@@ -142,7 +142,10 @@ pub fn backup(root: &Root, path: &Path, stored: &Stored) -> Result<Option<String
 }
 
 /// The target of the symbolic links at `path`.
-fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// [`Code::UnsafeOwner`] for a link of another user's, [`Code::Engine`] for too many.
+pub(crate) fn follow(root: &Root, path: &Path) -> Result<PathBuf> {
     let mut path = Path::new("/").join(path);
     for _ in 0..40 {
         refuse_foreign_links(root, &path)?;

@@ -27,8 +27,9 @@ pub use inroot::{mount, mountinfo, root};
 pub mod owned {
     use std::path::Path;
 
+    pub use inroot::owned::OTHERS_WRITE;
     pub(super) use inroot::owned::{
-        MAX_LINKS, OTHERS_WRITE, STICKY, USERS_FUSE, is_users_fuse, keeps, may_be_fuse, trusted_users,
+        MAX_LINKS, STICKY, USERS_FUSE, is_users_fuse, keeps, may_be_fuse, trusted_users,
     };
 
     use super::root::Node;

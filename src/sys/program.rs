@@ -70,10 +70,19 @@ impl Program {
         if text.contains('/') || text.is_empty() {
             return Self::prove(Path::new(text));
         }
-        Self::find(text).ok_or_else(|| {
-            let why = "no directory of the host's programs has it where only root can write";
-            Error::new(Code::NoProgram, text, why)
-        })
+        Self::first_in(&DIRS.map(Path::new), text)
+    }
+
+    /// The first program of that name in `dirs`. Fails where another user can put one before it.
+    fn first_in(dirs: &[&Path], name: &str) -> Result<Self> {
+        for dir in dirs {
+            match Self::prove(&dir.join(name)) {
+                Err(e) if e.code() == Code::NoProgram => {}
+                proven => return proven,
+            }
+        }
+        let why = "no directory of the host's programs has it";
+        Err(Error::new(Code::NoProgram, name, why))
     }
 
     /// Its path.
@@ -159,5 +168,27 @@ mod tests {
         let sh = Program::find("sh").unwrap();
         assert!(sh.path().is_absolute());
         assert!(Program::find("no-such-program").is_none() && Program::find("../bin/sh").is_none());
+    }
+
+    #[test]
+    fn nobody_else_can_put_a_program_before_a_named_one() {
+        let built = std::env::current_exe().unwrap();
+        let dir = tempfile::tempdir_in(built.parent().unwrap()).unwrap();
+        let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+        for dir in [&first, &second] {
+            fs::create_dir(dir).unwrap();
+            fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::write(second.join("runtime"), "").unwrap();
+        fs::set_permissions(second.join("runtime"), Permissions::from_mode(0o755)).unwrap();
+        let found = || Program::first_in(&[&first, &second], "runtime");
+        assert_eq!(found().unwrap().path(), second.join("runtime"));
+        fs::set_permissions(&first, Permissions::from_mode(0o757)).unwrap();
+        assert_eq!(found().unwrap_err().code(), Code::LooseProgram);
+        fs::write(first.join("runtime"), "").unwrap();
+        fs::set_permissions(first.join("runtime"), Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(found().unwrap_err().code(), Code::LooseProgram);
+        fs::set_permissions(&first, Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(found().unwrap().path(), first.join("runtime"));
     }
 }

@@ -649,6 +649,15 @@ fn pasted_errors_of_1_mib() {
         "\x1b[",
         "é",
         "libcuda.so.1: cannot open\n",
+        "cuda error (",
+        "cudaMalloc((((",
+        "returned 1 ",
+        "undefined symbol: ",
+        "version `GLIBC_2.34' not found ",
+        "/dev/nvidia0 ",
+        "nvidia-container-cli: mount error: ",
+        "mounting * to rootfs ",
+        "\\\\\"",
     ] {
         doctor("explain", item, &item.repeat((MIB - 10) / item.len()));
     }

@@ -8,9 +8,11 @@ use toml_edit::{Array, DocumentMut, Item, Table, value};
 use crate::cmd::cli::{Command, Page, Words, argument, flag, switched};
 use crate::cmd::print;
 use crate::config::{Config, Dialect, VENDOR_PATH};
+use crate::engine::store;
 use crate::engine::toml::{MAX_MEMORY, memory_of};
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::sys::root::Root;
+use crate::sys::owned::OTHERS_WRITE;
+use crate::sys::root::{Node, Root};
 
 #[derive(Default)]
 pub(super) struct Options {
@@ -80,6 +82,8 @@ pub(super) static COMMAND: Command<Options> = Command {
 
 /// The largest file that is read, in bytes.
 const MAX: u64 = 256 << 10;
+/// The most parts of a key; the longest known one has four.
+const MAX_PARTS: usize = 8;
 
 /// Keys whose values are lists.
 const LISTS: &[&str] = &[
@@ -238,14 +242,25 @@ fn read(file: &Path) -> Result<String> {
     }
 }
 
+/// Writes a file in place of the old one, whose mode stays. A link of root's stays too, and one of
+/// another user's is refused: it would lead root to write where that user wants.
 pub(super) fn write(file: &Path, text: &str) -> Result<()> {
     let what = || file.display().to_string();
     let root = Root::open("/").context(Code::Config, what)?;
+    let file = &store::follow(&root, file)?;
     if let Some(dir) = file.parent() {
         root.mkdir_all(dir, 0o755).context(Code::Config, what)?;
     }
     let (dir, name) = root.parent_of(file).context(Code::Config, what)?;
-    dir.write_file_durably(&name, 0o644, text.as_bytes())
+    let old = dir
+        .child(&name)
+        .ok()
+        .filter(Node::is_file)
+        .map(|node| *node.stat());
+    let own = rustix::process::geteuid().as_raw();
+    let kept = old.filter(|old| old.st_uid == own && old.st_mode & OTHERS_WRITE == 0);
+    let mode = kept.map_or(0o644, |old| old.st_mode & 0o777);
+    dir.write_file_durably(&name, mode, text.as_bytes())
         .context(Code::Config, what)
 }
 
@@ -303,6 +318,10 @@ fn remove(document: &mut DocumentMut, key: &str) {
 fn place(document: &mut DocumentMut, key: &str, item: Item) -> Result<()> {
     let mut table: &mut Table = document.as_table_mut();
     let mut parts: Vec<&str> = key.split('.').collect();
+    // A document of many levels could not be printed.
+    if parts.len() > MAX_PARTS {
+        return Err(COMMAND.usage_error(format!("--set: a key has at most {MAX_PARTS} parts")));
+    }
     let last = parts.pop().unwrap_or_default();
     for part in parts {
         let below = table.entry(part).or_insert_with(|| {
@@ -384,6 +403,7 @@ mod tests {
     fn unknown_keys_and_wrong_values_are_refused() {
         for bad in [
             "c=1",
+            &format!("{}x=1", "a.".repeat(60_000)),
             "nvidia-container-cli.bogus=1",
             "disable-require=maybe",
             "disable-require=yes",
@@ -445,5 +465,39 @@ mod tests {
             new.contains("nvcdi-disable-hooks = [\"chmod\", \"newname\"]"),
             "{new}"
         );
+    }
+
+    #[test]
+    fn a_file_keeps_its_mode_and_its_link_and_another_users_link_is_refused() {
+        use std::fs::{self, Permissions};
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("real")).unwrap();
+        fs::write(at("real/config.toml"), "").unwrap();
+        fs::set_permissions(at("real/config.toml"), Permissions::from_mode(0o600)).unwrap();
+        symlink("real/config.toml", at("config.toml")).unwrap();
+        write(&at("config.toml"), "# new\n").unwrap();
+        assert!(fs::symlink_metadata(at("config.toml")).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(at("real/config.toml")).unwrap(), "# new\n");
+        assert_eq!(
+            fs::metadata(at("real/config.toml")).unwrap().mode() & 0o777,
+            0o600
+        );
+        write(&at("fresh/config.toml"), "").unwrap();
+        assert_eq!(
+            fs::metadata(at("fresh/config.toml")).unwrap().mode() & 0o777,
+            0o644
+        );
+        if rustix::process::geteuid().is_root() {
+            symlink("real", at("link")).unwrap();
+            lchown(at("link"), Some(1000), Some(1000)).unwrap();
+            assert_eq!(write(&at("link/x"), "").unwrap_err().code(), Code::UnsafeOwner);
+            assert_eq!(
+                write(&at("link/new/x"), "").unwrap_err().code(),
+                Code::UnsafeOwner
+            );
+            assert_eq!(fs::read_dir(at("real")).unwrap().count(), 1);
+        }
     }
 }

@@ -123,8 +123,17 @@ fn run(asked: &Asked) -> Result<ExitCode> {
         config.dev_root.value.clone_from(&asked.dev_root);
     }
     let locations = locations(&config);
+    if !asked.dry_run && (asked.driver_root.is_some() || asked.dev_root.is_some()) {
+        prove_dev(&Roots::open(&locations)?)?;
+    }
     print(&work(asked, &locations)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses a directory that a person names and in which a user other than root decides where the
+/// nodes are made.
+fn prove_dev(roots: &Roots) -> Result<()> {
+    owned::find_lasting(&roots.dev_path).map(drop)
 }
 
 /// What was made, a line each.
@@ -224,6 +233,23 @@ fn link(dir: &Path, host: &Host) -> Result<String> {
 mod tests {
     use super::*;
     use crate::host::testhost::TestHost;
+
+    #[test]
+    fn nodes_are_made_where_only_root_decides() {
+        use std::os::unix::fs::{lchown, symlink};
+        let host = TestHost::bare();
+        host.module("550.163.01", 1);
+        let proven = || prove_dev(&Roots::open(&host.locations()).unwrap());
+        proven().unwrap();
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        std::fs::rename(host.path().join("dev"), host.path().join("elsewhere")).unwrap();
+        symlink("elsewhere", host.path().join("dev")).unwrap();
+        proven().unwrap();
+        lchown(host.path().join("dev"), Some(1000), Some(1000)).unwrap();
+        assert_eq!(proven().unwrap_err().code(), Code::UnsafeOwner);
+    }
 
     #[test]
     fn links_are_made_in_the_directory_that_is_named_and_nowhere_else() {

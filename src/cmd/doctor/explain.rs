@@ -40,9 +40,9 @@ pub(super) static COMMAND: Command<Options> = Command {
             argument("-", "the text is on standard input"),
         ],
         exit: &[
-            ("0", "the error is known"),
-            ("1", "it is not, or the host has warnings"),
-            ("2", "this host has a failure"),
+            ("0", "the text is harmless"),
+            ("1", "it is a warning or not known, or this host has warnings"),
+            ("2", "it is an error, or this host has a failure"),
         ],
         ..Page::EMPTY
     },
@@ -85,10 +85,11 @@ fn run(options: &Options) -> Result<ExitCode> {
         report.findings.extend(host.findings);
         return show(&report, true);
     }
-    // What the error means stands first, however bad the host is.
+    // What the error means stands first, however bad the host is; the status is the worse of both.
     show(&report, false)?;
     print("\n")?;
-    show(&host, false)
+    show(&host, false)?;
+    Ok(ExitCode::from(report.status().max(host.status())))
 }
 
 /// What a person types to look at an area.

@@ -225,7 +225,8 @@ impl<'a> Planned<'a> {
             found.iter().map(sent).collect()
         })?;
         let sources = Sources::open(&plan, &host, made_by_runtime(&job.spec, job.call.options.stage))?;
-        selinux::check(&job.spec, host.sys.as_ref(), sources.labelled_devices())?;
+        let denied = selinux::check(&job.spec, host.sys.as_ref(), sources.labelled_devices())?;
+        plan.warnings.extend(denied);
         if let Some(cgroup) = cgroup {
             let rules = job.spec.device_rules();
             let warning = devices::allow(cgroup, outside, &rules, &to_allow, &host)?;

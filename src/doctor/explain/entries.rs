@@ -1,9 +1,43 @@
-//! The entries of `entries.txt`: texts that people paste, and what they mean.
+//! The entries of `entries/*.txt`: texts that people paste, and what they mean.
 
-const ENTRIES: &str = include_str!("entries.txt");
+use std::sync::LazyLock;
 
-/// What a `*` in a pattern may stand for, in bytes.
-const GAP: usize = 300;
+use super::Severity;
+use super::pattern::{self, Found};
+use super::signals::Signals;
+use super::text::Text;
+
+const ENTRIES: &[&str] = &[
+    include_str!("entries/collected.txt"),
+    include_str!("entries/driver.txt"),
+    include_str!("entries/engines.txt"),
+    include_str!("entries/frameworks.txt"),
+    include_str!("entries/graphics.txt"),
+    include_str!("entries/harmless.txt"),
+];
+
+/// Signals begin with these; what else stands in a `match` is text.
+const KEYS: &[&str] = &[
+    "about:", "cli:", "cuda:", "dri:", "gpu:", "lib:", "libc:", "link:", "node:", "nvml:", "program:",
+    "short:", "symbol:", "tegra:", "xid:",
+];
+
+/// What a signal weighs against text.
+const SIGNAL: usize = 40;
+
+/// How near to the cause the text is that an entry is about.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Rank {
+    /// It is printed where nothing is wrong.
+    Harmless,
+    /// It is all that is known of texts of this kind.
+    General,
+    /// It follows from another error, which is usually in the same paste.
+    Consequence,
+    /// It is the error itself.
+    #[default]
+    Cause,
+}
 
 /// One cause of one or more texts.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -13,6 +47,9 @@ pub(super) struct Entry {
     /// The symptoms of the collection it answers: `P11`.
     pub(super) pains: Vec<&'static str>,
     matches: Vec<&'static str>,
+    not: Vec<&'static str>,
+    pub(super) rank: Rank,
+    severity: Option<Severity>,
     /// What it is.
     pub(super) cause: &'static str,
     /// How to tell it from other causes of the same text; may be empty.
@@ -25,9 +62,13 @@ pub(super) struct Entry {
     pub(super) sources: Vec<&'static str>,
 }
 
-/// All entries in the order of the file.
-pub(super) fn all() -> impl Iterator<Item = Entry> {
-    ENTRIES.split("\n\n").filter_map(entry)
+/// All entries in the order of the files.
+pub(super) fn all() -> impl Iterator<Item = &'static Entry> {
+    static ALL: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+        let blocks = ENTRIES.iter().flat_map(|file| file.split("\n\n"));
+        blocks.filter_map(entry).collect()
+    });
+    ALL.iter()
 }
 
 fn entry(block: &'static str) -> Option<Entry> {
@@ -41,6 +82,22 @@ fn entry(block: &'static str) -> Option<Entry> {
         match key {
             "pain" => found.pains = value.split(' ').collect(),
             "match" => found.matches.push(value),
+            "not" => found.not.push(value),
+            "rank" => {
+                found.rank = match value {
+                    "consequence" => Rank::Consequence,
+                    "general" => Rank::General,
+                    "harmless" => Rank::Harmless,
+                    _ => return None,
+                }
+            }
+            "severity" => {
+                found.severity = Some(match value {
+                    "info" => Severity::Info,
+                    "warn" => Severity::Warn,
+                    _ => return None,
+                });
+            }
             "cause" => found.cause = value,
             "tell" => found.tell = value,
             "fix" => found.fix = value,
@@ -53,46 +110,70 @@ fn entry(block: &'static str) -> Option<Entry> {
 }
 
 impl Entry {
-    /// The pattern that is in `text` (as [`super::normal`] makes it), or names an error of `codes`.
-    pub(super) fn matched(&self, text: &str, codes: &[String]) -> Option<&'static str> {
+    /// What of the text is this entry's, if anything is: the alternative that says most.
+    pub(super) fn matched(&self, text: &Text, signals: &Signals) -> Option<Found> {
+        let mut all: Vec<Found> = self
+            .matches
+            .iter()
+            .filter_map(|m| all_of(m, text, signals))
+            .collect();
+        // Of equal ones the first; slots may be filled by any.
+        let best = (0..all.len())
+            .rev()
+            .max_by_key(|i| all.get(*i).map_or(0, |f| f.weight))?;
+        let mut found = all.swap_remove(best);
+        found.slots.extend(all.into_iter().flat_map(|f| f.slots));
+        let excluded = self.not.iter().any(|m| all_of(m, text, signals).is_some());
+        (!excluded).then_some(found)
+    }
+
+    /// Whether an alternative names the error: `cuda:35`.
+    pub(super) fn names(&self, code: &str) -> bool {
+        // With `&&` it is the first of several.
         self.matches
             .iter()
-            .copied()
-            .find(|m| codes.iter().any(|c| c == m) || contains(text, m))
+            .any(|of| of.split(" && ").next() == Some(code))
     }
 
-    /// Whether a pattern names the error: `cuda:35`.
-    pub(super) fn names(&self, code: &str) -> bool {
-        self.matches.contains(&code)
+    /// How bad the error is.
+    pub(super) fn severity(&self) -> Severity {
+        let by_rank = if self.rank == Rank::Harmless {
+            Severity::Ok
+        } else {
+            Severity::Fail
+        };
+        self.severity.unwrap_or(by_rank)
     }
 }
 
-/// Whether `pattern` is somewhere in `text`.
-fn contains(text: &str, pattern: &str) -> bool {
-    let mut pieces = pattern.split('*').filter(|p| !p.is_empty());
-    let Some(first) = pieces.next() else {
-        return false;
-    };
-    let rest: Vec<&str> = pieces.collect();
-    text.match_indices(first)
-        .any(|(at, _)| follows(text, at + first.len(), &rest))
-}
-
-/// Whether the pieces come one after the other, none further than [`GAP`] from the one before.
-fn follows(text: &str, mut at: usize, pieces: &[&str]) -> bool {
-    pieces.iter().all(|piece| {
-        let mut end = text.len().min(at + GAP + piece.len());
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        match text.get(at..end).and_then(|t| t.find(piece)) {
-            Some(found) => {
-                at += found + piece.len();
-                true
+/// One alternative: conditions with `&&` between them, each a signal or a text.
+fn all_of(alternative: &'static str, text: &Text, signals: &Signals) -> Option<Found> {
+    let mut all: Option<Found> = None;
+    for condition in alternative.split(" && ") {
+        let found = if KEYS.iter().any(|k| condition.starts_with(k)) {
+            let signal = signals.get(condition)?;
+            let weight = if condition.starts_with("about:") {
+                0
+            } else {
+                SIGNAL
+            };
+            Found {
+                at: signal.at.clone(),
+                slots: signal.slots.clone(),
+                weight,
             }
-            None => false,
+        } else {
+            pattern::find(text, condition)?
+        };
+        match &mut all {
+            Some(all) => {
+                all.weight += found.weight;
+                all.slots.extend(found.slots);
+            }
+            None => all = Some(found),
         }
-    })
+    }
+    all
 }
 
 #[cfg(test)]
@@ -104,20 +185,19 @@ mod tests {
     #[test]
     fn every_entry_is_whole() {
         let blocks = ENTRIES
-            .split("\n\n")
+            .iter()
+            .flat_map(|file| file.split("\n\n"))
             .filter(|b| b.lines().any(|l| !l.starts_with('#')));
         let mut names = HashSet::new();
         for block in blocks {
             let entry = entry(block).unwrap_or_else(|| panic!("not understood: {block}"));
-            let whole = !entry.pains.is_empty()
-                && !entry.matches.is_empty()
+            let whole = !entry.matches.is_empty()
                 && !entry.cause.is_empty()
-                && !entry.fix.is_empty()
-                && !entry.run.is_empty()
+                && (entry.rank == Rank::Harmless || (!entry.fix.is_empty() && !entry.run.is_empty()))
                 && entry.sources.iter().all(|s| s.starts_with("https://"));
             assert!(whole && !entry.sources.is_empty(), "{block}");
             assert!(names.insert(entry.name), "{} twice", entry.name);
-            for m in &entry.matches {
+            for m in entry.matches.iter().chain(&entry.not) {
                 assert_eq!(m.trim().to_lowercase(), **m, "{m}");
                 assert!(m.split('*').any(|p| p.len() >= 6), "says too little: {m}");
             }
@@ -139,12 +219,15 @@ mod tests {
     }
 
     #[test]
-    fn patterns() {
-        assert!(contains("a foo 1.2 bar b", "foo * bar"));
-        assert!(contains("foo foo bar", "foo bar"));
-        assert!(!contains("bar foo", "foo*bar"));
-        assert!(!contains(&format!("foo{}bar", "x".repeat(400)), "foo*bar"));
-        assert!(contains(&format!("foo{}foo-bar", "ä".repeat(400)), "foo*bar"));
-        assert!(!contains("anything", "*"));
+    fn alternatives() {
+        let text = Text::new("nvidia: libcudnn.so.8: cannot open shared object file");
+        let signals = Signals::of(&text);
+        let found = |m| all_of(m, &text, &signals);
+        assert!(found("lib:cuda && about:gpu && cannot open").is_some());
+        assert!(found("lib:cuda && lib:libcuda").is_none());
+        assert_eq!(
+            found("lib:cuda").unwrap().slots,
+            [("lib", "libcudnn.so.8".to_owned())]
+        );
     }
 }

@@ -1,13 +1,22 @@
 //! What an error means: the texts that people paste, the numbers and names of CUDA's and NVML's errors, and our own.
+//!
+//! A text is brought into one line ([`text`]); what it names in the syntax of the programs that print it is extracted
+//! ([`signals`]); the entries whose patterns and signals are in it ([`entries`], [`pattern`]) are ranked: an error
+//! itself before what follows from it, that before what is only known in general, and harmless lines last.
 
-mod codes;
 mod entries;
+mod pattern;
+mod signals;
+mod text;
 
-use codes::Named;
+use entries::{Entry, Rank};
+use pattern::{Found, fill};
+use signals::{Named, Signals};
+use text::Text;
 
 use super::check::checks;
 use super::{Finding, Report, Severity, all_checks};
-use crate::compat::errors::Known;
+use crate::compat::errors::{self, Known};
 use crate::error::Code;
 
 checks! {
@@ -16,8 +25,6 @@ checks! {
     UNSEEN = 7803, "explain.host", "The host could not be looked at.";
 }
 
-/// Bytes of a text that are looked at; what is pasted is at most a screen or two.
-const MAX_TEXT: usize = 256 << 10;
 /// Causes that are shown; the likeliest come first.
 const MAX_CAUSES: usize = 6;
 
@@ -30,41 +37,49 @@ pub struct Explanation {
     pub areas: Vec<&'static str>,
 }
 
-/// Explains a text. Only its last [`MAX_TEXT`] bytes count: a log ends with the error.
+/// Explains a text. Only its last [`text::MAX`] bytes count: a log ends with the error.
 pub fn explain(text: &str) -> Explanation {
-    let text = normal(text);
+    let text = Text::new(text);
+    let signals = Signals::of(&text);
     let mut report = Report::new("explain");
-    let named = codes::find(&text);
-    let keys: Vec<String> = named.iter().map(Named::key).collect();
     let mut areas: Vec<&'static str> = Vec::new();
-    for named in &named {
-        if let Some(fact) = what(named) {
-            report.fact(name(named), fact);
+    for named in signals.named() {
+        if let Some(fact) = what(*named) {
+            report.fact(name(*named), fact);
         }
     }
-    let matched = entries::all().filter_map(|e| e.matched(&text, &keys).map(|m| (e, m)));
-    let mut explained: Vec<String> = Vec::new();
-    for (entry, pattern) in matched.take(MAX_CAUSES) {
-        explained.extend(keys.iter().filter(|k| entry.names(k)).cloned());
+    let ranked = ranked(&text, &signals);
+    let shown = ranked.get(..MAX_CAUSES).unwrap_or(&ranked);
+    let without_entry: Vec<Finding> = signals
+        .named()
+        .iter()
+        .filter(|named| !shown.iter().any(|(entry, _)| entry.names(&named.key())))
+        .filter_map(|named| by_code(*named))
+        .collect();
+    let has_cause = shown.first().is_some_and(|(entry, _)| entry.rank == Rank::Cause);
+    // An error that has a number and no entry is still the error, before what only follows from it.
+    let (before, after) = if has_cause {
+        (Vec::new(), without_entry)
+    } else {
+        (without_entry, Vec::new())
+    };
+    for finding in before {
+        report.add(finding);
+    }
+    for (entry, found) in shown {
+        // What is only known in general says nothing beside what is known.
+        if entry.rank == Rank::General && !report.findings.is_empty() {
+            continue;
+        }
         for area in &entry.run {
             if !areas.contains(area) {
                 areas.push(area);
             }
         }
-        let mut finding = Finding::new(&KNOWN, Severity::Info, entry.name, entry.cause).fix(entry.fix);
-        if !entry.tell.is_empty() {
-            finding = finding.evidence(format!("to tell: {}", entry.tell));
-        }
-        finding = finding.evidence(format!("known as: {pattern} ({})", entry.pains.join(", ")));
-        for source in &entry.sources {
-            finding = finding.evidence(format!("met in: {source}"));
-        }
-        report.add(finding);
+        report.add(finding(entry, found, &text));
     }
-    for named in named.iter().filter(|n| !explained.contains(&n.key())) {
-        if let Some(finding) = by_code(named) {
-            report.add(finding);
-        }
+    for finding in after {
+        report.add(finding);
     }
     if report.findings.is_empty() {
         report.add(
@@ -80,22 +95,70 @@ pub fn explain(text: &str) -> Explanation {
     Explanation { report, areas }
 }
 
+/// The entries that match, the nearest to the cause first; of equal ones that which says most, then the file's order.
+fn ranked(text: &Text, signals: &Signals) -> Vec<(&'static Entry, Found)> {
+    let mut matched: Vec<(&Entry, Found)> = entries::all()
+        .filter_map(|e| e.matched(text, signals).map(|f| (e, f)))
+        .collect();
+    matched.sort_by(|(a, f), (b, g)| b.rank.cmp(&a.rank).then(g.weight.cmp(&f.weight)));
+    matched
+}
+
+fn finding(entry: &Entry, found: &Found, text: &Text) -> Finding {
+    let mut finding = Finding::new(
+        &KNOWN,
+        entry.severity(),
+        entry.name,
+        fill(entry.cause, &found.slots),
+    )
+    .fix(fill(entry.fix, &found.slots));
+    if !entry.tell.is_empty() {
+        finding = finding.evidence(format!("to tell: {}", entry.tell));
+    }
+    if !found.at.is_empty() {
+        finding = finding.evidence(format!("in the text: {}", text.excerpt(&found.at)));
+    }
+    if !entry.pains.is_empty() {
+        finding = finding.evidence(format!("known as: {}", entry.pains.join(", ")));
+    }
+    for source in &entry.sources {
+        finding = finding.evidence(format!("met in: {source}"));
+    }
+    finding
+}
+
 /// The finding that says that the host could not be looked at.
 pub fn unseen(why: impl Into<String>) -> Finding {
     Finding::new(&UNSEEN, Severity::Info, "host", why)
 }
 
-fn name(named: &Named) -> String {
+fn name(named: Named) -> String {
     match named {
-        Named::Cuda(known) => format!("CUDA error {}", known.number),
-        Named::Nvml(known) => format!("NVML error {}", known.number),
+        Named::Cuda(number) => format!("CUDA error {number}"),
+        Named::Nvml(number) => format!("NVML error {number}"),
         Named::Own(number) => format!("NVOCI-{number}"),
     }
 }
 
+fn known(named: Named) -> Option<Known> {
+    match named {
+        Named::Cuda(number) => errors::cuda().find(|k| k.number == number),
+        Named::Nvml(number) => errors::nvml().find(|k| k.number == number),
+        Named::Own(_) => None,
+    }
+}
+
 /// What the tables say of an error.
-fn what(named: &Named) -> Option<String> {
-    let of = |known: &Known, prefix: &str| {
+fn what(named: Named) -> Option<String> {
+    if let Named::Own(number) = named {
+        return own(number).map(|(_, summary, _)| summary);
+    }
+    let prefix = if matches!(named, Named::Nvml(_)) {
+        "NVML_ERROR_"
+    } else {
+        ""
+    };
+    known(named).map(|known| {
         let names: Vec<String> = known
             .names
             .iter()
@@ -103,70 +166,39 @@ fn what(named: &Named) -> Option<String> {
             .map(|n| format!("{prefix}{n}"))
             .collect();
         format!("{}: {}", names.join(", "), known.meaning)
-    };
-    match named {
-        Named::Cuda(known) => Some(of(known, "")),
-        Named::Nvml(known) => Some(of(known, "NVML_ERROR_")),
-        Named::Own(number) => own(*number).map(|(summary, _)| summary),
-    }
-}
-
-/// Summary and fix of one of our own codes.
-fn own(number: u16) -> Option<(String, String)> {
-    if let Some(code) = Code::ALL.iter().find(|c| c.number() == number) {
-        return Some((code.summary().trim().to_owned(), code.default_fix().to_owned()));
-    }
-    all_checks().find(|c| c.number == number).map(|check| {
-        let fix = format!("its finding says what to do; the check is `{}`", check.name);
-        (check.summary.to_owned(), fix)
     })
 }
 
-fn by_code(named: &Named) -> Option<Finding> {
-    let finding = |cause: String| Finding::new(&KNOWN, Severity::Info, name(named), cause);
-    match named {
-        Named::Cuda(known) | Named::Nvml(known) => Some(finding(
-            known
-                .in_container
-                .map_or_else(|| known.meaning.to_owned(), ToOwned::to_owned),
-        )),
-        Named::Own(number) => own(*number).map(|(summary, fix)| finding(summary).fix(fix)),
+/// Severity, summary and fix of one of our own codes.
+fn own(number: u16) -> Option<(Severity, String, String)> {
+    if let Some(code) = Code::ALL.iter().find(|c| c.number() == number) {
+        return Some((
+            Severity::Fail,
+            code.summary().trim().to_owned(),
+            code.default_fix().to_owned(),
+        ));
     }
+    all_checks().find(|c| c.number == number).map(|check| {
+        let fix = format!("its finding says what to do; the check is `{}`", check.name);
+        // How bad it is stands in the finding, which is not in the text.
+        (Severity::Info, check.summary.to_owned(), fix)
+    })
 }
 
-/// The text in small letters, its spaces as one, without colours and typographic quotes.
-fn normal(text: &str) -> String {
-    let mut start = text.len().saturating_sub(MAX_TEXT);
-    while !text.is_char_boundary(start) {
-        start += 1;
+fn by_code(named: Named) -> Option<Finding> {
+    if let Named::Own(number) = named {
+        return own(number)
+            .map(|(severity, summary, fix)| Finding::new(&KNOWN, severity, name(named), summary).fix(fix));
     }
-    let mut out = String::with_capacity(text.len() - start);
-    let mut chars = text[start..].chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\u{1b}' => {
-                // ESC [ … final byte.
-                if chars.next_if_eq(&'[').is_some() {
-                    for c in chars.by_ref() {
-                        if ('\u{40}'..='\u{7e}').contains(&c) {
-                            break;
-                        }
-                    }
-                }
-            }
-            '\u{2018}' | '\u{2019}' | '\u{b4}' => out.push('\''),
-            '\u{201c}' | '\u{201d}' => out.push('"'),
-            '\\' if chars.peek() == Some(&'"') => {}
-            c if c.is_whitespace() || c.is_control() => {
-                if !out.is_empty() && !out.ends_with(' ') {
-                    out.push(' ');
-                }
-            }
-            c => out.extend(c.to_lowercase()),
-        }
-    }
-    out.truncate(out.trim_end().len());
-    out
+    known(named).map(|known| {
+        let place = known.in_container.map_or_else(String::new, |c| format!(": {c}"));
+        Finding::new(
+            &KNOWN,
+            Severity::Fail,
+            name(named),
+            format!("{}{place}", known.meaning),
+        )
+    })
 }
 
 #[cfg(test)]

@@ -182,8 +182,6 @@ const TEXTS: &[(&str, &str, &str)] = &[
         "nested"),
     ("P36", "cannot read client sync file: waiting for sandbox to start: EOF; unsupported Nvidia driver version: 570.211.01",
         "gvisor-driver"),
-    ("P37", "dxcore initialization failed, continuing assuming a non-WSL environment",
-        "wsl-plumbing"),
     ("P37", "stat failed: /usr/lib/wsl/lib/libcuda.so.1: no such file or directory",
         "wsl-plumbing"),
     ("P37", "mounting /usr/lib/wsl to /tmp/docker-desktop-root/usr/lib/wsl: no such file or directory",
@@ -328,11 +326,11 @@ fn every_error_and_check_of_ours_is_explained() {
 
 #[test]
 fn every_cuda_and_nvml_error_is_explained() {
-    for known in crate::compat::errors::cuda() {
+    for known in errors::cuda() {
         let report = explain(&format!("CUDA error {}: x", known.number)).report;
         assert_eq!(report.findings[0].check, &KNOWN, "{}", known.number);
     }
-    for known in crate::compat::errors::nvml() {
+    for known in errors::nvml() {
         assert_eq!(
             explain(&format!("NVML {}", known.number)).report.findings[0].check,
             &KNOWN
@@ -367,12 +365,67 @@ fn what_is_not_known_is_said() {
         assert_eq!(explained.report.status(), 1);
         assert!(explained.areas.is_empty());
     }
-    assert_eq!(explain("Error 803").report.status(), 0);
+}
+
+#[test]
+fn the_status_is_that_of_the_error() {
+    for (text, status) in [
+        ("Error 803", 2),
+        (
+            "nvidia-container-cli: initialization error: nvml error: driver not loaded",
+            2,
+        ),
+        ("License Status : Unlicensed (Restricted)", 1),
+        (
+            "WARNING: The NVIDIA Driver was not detected.  GPU functionality will not be available.",
+            1,
+        ),
+        ("successful NUMA node read from SysFS had negative value (-1)", 0),
+        (
+            "dxcore initialization failed, continuing assuming a non-WSL environment",
+            0,
+        ),
+        ("x: y; fix: z [NVOCI-3003]", 2),
+    ] {
+        assert_eq!(explain(text).report.status(), status, "{text}");
+    }
+}
+
+#[test]
+fn an_error_stands_before_harmless_lines() {
+    let numa = "I cuda_gpu_executor.cc:980] successful NUMA node read from SysFS had negative value (-1)\n";
+    let text = format!("{numa}CUDA error: device-side assert triggered\n{numa}");
+    let report = explain(&text).report;
+    let names: Vec<&str> = report.findings.iter().map(|f| f.subject.as_str()).collect();
+    assert_eq!(names, ["app-assert", "noise-numa"]);
+    assert_eq!(report.status(), 2);
+}
+
+#[test]
+fn a_finding_shows_what_the_text_holds() {
+    let report = explain("ImportError: /x/libfoo.so: undefined symbol: _ZN3c104cuda9SetDeviceEi").report;
+    assert!(
+        report.findings[0].cause.contains("_ZN3c104cuda9SetDeviceEi"),
+        "{}",
+        report.findings[0].cause
+    );
+    let report = explain(
+        "expecting compute 8.6 got compute 7.5, please: The engine plan file is generated on an \
+        incompatible device, expecting compute 8.6 got compute 7.5, please rebuild.",
+    )
+    .report;
+    assert!(
+        report.findings[0]
+            .cause
+            .contains("(compute 7.5) than this one (8.6)"),
+        "{}",
+        report.findings[0].cause
+    );
 }
 
 #[test]
 fn of_a_long_text_the_end_counts() {
-    let long = "\u{e4}".repeat(MAX_TEXT);
+    let long = "\u{e4}".repeat(text::MAX);
     assert_eq!(
         explain(&format!("Error 803 {long}")).report.findings[0].check,
         &UNKNOWN

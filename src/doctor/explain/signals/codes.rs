@@ -1,0 +1,510 @@
+//! Errors of CUDA, of NVML and of ours: their numbers in the syntax of what prints them, their names, their messages.
+
+use crate::compat::errors;
+
+use super::Signals;
+use crate::doctor::explain::text::{Text, is_word};
+
+const CUDA: &str = include_str!("cuda-messages.tsv");
+const NVML: &str = include_str!("nvml-messages.tsv");
+
+/// Numbers and names that are looked at: a log of errors repeats them.
+const TRIES: usize = 2000;
+
+/// An error that the text names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::doctor::explain) enum Named {
+    /// Of CUDA, by its number.
+    Cuda(u32),
+    /// Of NVML, by its number.
+    Nvml(u32),
+    /// `NVOCI-2003`: an error or a check.
+    Own(u16),
+}
+
+impl Named {
+    /// As entries call it: `cuda:35`.
+    pub(in crate::doctor::explain) fn key(self) -> String {
+        match self {
+            Self::Cuda(number) => format!("cuda:{number}"),
+            Self::Nvml(number) => format!("nvml:{number}"),
+            Self::Own(number) => format!("nvoci:{number}"),
+        }
+    }
+}
+
+/// Words that stand between a name of CUDA's or NVML's and the number or message of its error:
+/// `cuda driver library init failure: 205`, `failed call to cuInit: UNKNOWN ERROR (303)`.
+const BETWEEN: &[&str] = &[
+    "and",
+    "api",
+    "be",
+    "call",
+    "check",
+    "code",
+    "context",
+    "could",
+    "device",
+    "driver",
+    "due",
+    "err",
+    "error",
+    "errors",
+    "exception",
+    "fail",
+    "failed",
+    "failure",
+    "get",
+    "has",
+    "in",
+    "init",
+    "initialization",
+    "initialize",
+    "initializing",
+    "initialized",
+    "is",
+    "library",
+    "management",
+    "msg",
+    "no",
+    "not",
+    "number",
+    "ret",
+    "result",
+    "results",
+    "return",
+    "returned",
+    "returns",
+    "runtime",
+    "status",
+    "to",
+    "unexpected",
+    "unknown",
+    "value",
+    "vram",
+    "was",
+    "with",
+];
+
+/// Words before a number that make it the number of an error.
+const ERRORS: &[&str] = &[
+    "error", "err", "code", "fail", "failed", "failure", "returned", "status", "result", "ret", "return",
+    "results",
+];
+
+/// Names of CUDA's that are an error's number by themselves.
+const NUMBERED: &[&str] = &[
+    "curesult",
+    "cudasuccess",
+    "gpuassert",
+    "cudaerror",
+    "cudaerror_t",
+    "cuinit",
+];
+
+/// Words of a short text whose number is that of a process or a protocol.
+const OTHERS: &[&str] = &[
+    "exit", "exited", "http", "https", "rc", "curl", "errno", "signal", "line", "port", "npm", "status",
+];
+
+/// Adds what the text names.
+pub(super) fn find(text: &Text, signals: &mut Signals) {
+    words(text, signals);
+    for (table, of) in [(CUDA, Named::Cuda as fn(u32) -> Named), (NVML, Named::Nvml)] {
+        for (number, _, messages) in rows(table) {
+            for message in messages.split('|').filter(|m| *m != "-") {
+                if let Some(at) = place(text, message, number, of(0)) {
+                    signals.name(of(number), at..at + message.len());
+                }
+            }
+        }
+    }
+}
+
+/// Number, names and messages of the rows of a table.
+fn rows(table: &'static str) -> impl Iterator<Item = (u32, &'static str, &'static str)> {
+    table.lines().filter(|l| !l.starts_with('#')).filter_map(|line| {
+        let mut cells = line.split('\t');
+        Some((cells.next()?.parse().ok()?, cells.next()?, cells.next()?))
+    })
+}
+
+/// Where the text holds the message as CUDA or NVML prints it.
+fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<usize> {
+    let generic = message.strip_prefix('!');
+    let words = generic.unwrap_or(message);
+    if !text.may_hold(words) {
+        return None;
+    }
+    let is_nvml = matches!(of, Named::Nvml(_));
+    text.flat()
+        .match_indices(words)
+        .take(TRIES)
+        .map(|(at, _)| at)
+        .find(|at| {
+            if generic.is_none() {
+                return words.contains("cuda") || is_nvml || super::is_about_gpus(text);
+            }
+            // `UNKNOWN ERROR (303)`: the number says which.
+            let after = text.after(at + words.len(), 4).strip_prefix(" (");
+            let numbered =
+                number == 999 && after.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()));
+            let leader = leader(text, *at);
+            !numbered && leader.is_some_and(|l| if is_nvml { l.is_nvml() } else { l.is_cuda() })
+        })
+}
+
+/// Who prints the number or the message at a place.
+struct Leader<'t> {
+    name: &'t str,
+    /// Whether a word between says that it is an error.
+    error: bool,
+}
+
+impl Leader<'_> {
+    fn is_cuda(&self) -> bool {
+        self.name.contains("cuda")
+            || ["cuinit", "curesult", "gpuassert", "cucheck"]
+                .iter()
+                .any(|n| self.name.starts_with(n))
+    }
+
+    fn is_nvml(&self) -> bool {
+        self.name.contains("nvml")
+    }
+}
+
+/// The last word before `at` that is not of [`BETWEEN`], if no sentence ends between.
+fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
+    let lead = text.before(at, 96);
+    let mut error = false;
+    let mut end = lead.len();
+    loop {
+        let rest = without_arguments(lead.get(..end)?);
+        let trimmed = rest.trim_end_matches(|c| !is_word(c));
+        let separator = rest.get(trimmed.len()..)?;
+        if separator.contains(". ") || separator.contains(['!', '?']) {
+            return None;
+        }
+        let start = trimmed.rfind(|c| !is_word(c)).map_or(0, |i| {
+            i + trimmed
+                .get(i..)
+                .and_then(|t| t.chars().next())
+                .map_or(1, char::len_utf8)
+        });
+        let name = trimmed.get(start..).filter(|n| !n.is_empty())?;
+        error |= ERRORS.contains(&name);
+        if !BETWEEN.contains(&name) && !name.bytes().all(|b| b.is_ascii_digit()) {
+            // A directory is nobody who prints an error.
+            let path = trimmed.get(..start)?.ends_with('/');
+            return (!path).then_some(Leader { name, error });
+        }
+        end = start;
+    }
+}
+
+/// Without the arguments of a call at the end: `error in cudaMemGetInfo(&free, &total): unknown error`.
+fn without_arguments(text: &str) -> &str {
+    let call = text.trim_end_matches([' ', ':', ',', '-', '=']);
+    let mut depth = 0_u32;
+    for (at, c) in call.char_indices().rev() {
+        match c {
+            ')' => depth += 1,
+            '(' if depth == 1 => {
+                return call
+                    .get(..at)
+                    .filter(|name| name.ends_with(is_word))
+                    .unwrap_or(text);
+            }
+            _ if depth == 0 => return text,
+            '(' => depth -= 1,
+            _ => {}
+        }
+    }
+    text
+}
+
+/// Without the punctuation between a word and its number.
+fn trimmed(text: &str) -> &str {
+    text.trim_end_matches([' ', ':', '=', '(', ')', '[', '#', '\'', '"', '-', '`', '.', ','])
+}
+
+/// Names, and numbers with what stands around them.
+fn words(text: &Text, signals: &mut Signals) {
+    let flat = text.flat();
+    let few = flat
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|w| !w.is_empty())
+        .take(4)
+        .count();
+    let mut tries = 0;
+    let mut at = 0;
+    for word in flat.split(|c| !is_word(c)) {
+        let start = at;
+        at += word.len()
+            + text
+                .flat()
+                .get(at + word.len()..)
+                .and_then(|t| t.chars().next())
+                .map_or(0, char::len_utf8);
+        let is_number = word.len() <= 5 && word.bytes().next().is_some_and(|b| b.is_ascii_digit());
+        // go-nvml prints `ERROR_LIBRARY_NOT_FOUND`.
+        let is_go = word.starts_with("error_") && text.before(start, 64).contains("nvml");
+        let is_name = word.starts_with("cuda") || word.starts_with("nvml") || is_go;
+        if !is_number && !is_name {
+            continue;
+        }
+        tries += 1;
+        if tries > TRIES {
+            return;
+        }
+        let range = start..start + word.len();
+        if is_name {
+            if let Some(named) = by_name(word) {
+                signals.name(named, range);
+            }
+        } else if let Ok(number) = word.parse() {
+            let named = by_number(text, &range, number, few);
+            if named.is_empty() && number > 0 && of_cuda(text, &range) {
+                signals.add("cuda:other", range.clone(), vec![("number", number.to_string())]);
+            }
+            for named in named {
+                signals.name(named, range.clone());
+            }
+        }
+    }
+}
+
+/// What a number is the number of.
+fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
+    let lead = text.before(at.start, 64);
+    // `CUresult(-1)` is no error that has a name.
+    if lead.strip_suffix('-').is_some_and(|l| !l.ends_with(is_word)) {
+        return Vec::new();
+    }
+    let lead = trimmed(lead);
+    let last: Vec<&str> = lead
+        .rsplit(|c| !is_word(c))
+        .filter(|w| !w.is_empty())
+        .take(4)
+        .collect();
+    let own = || u16::try_from(number).ok().filter(|n| *n >= 1000).map(Named::Own);
+    if last.first() == Some(&"nvoci") {
+        return own().into_iter().collect();
+    }
+    if few == 1 {
+        // Nothing but the number: whatever has it.
+        return cuda(number)
+            .into_iter()
+            .chain(nvml(number))
+            .chain(own())
+            .collect();
+    }
+    let is_error = last.first().is_some_and(|w| ERRORS.contains(w));
+    let leader = leader(text, at.start);
+    if last.first() == Some(&"nvml") || leader.as_ref().is_some_and(|l| l.is_nvml() && l.error) {
+        return nvml(number).into_iter().collect();
+    }
+    let after = text.after(at.end, 48);
+    // A code that its name stands behind is that name's: `code=30(cudaErrorUnknown)`.
+    if after.trim_start_matches(' ').starts_with("(cuda") {
+        return Vec::new();
+    }
+    let by_cuda = leader.is_some_and(|l| l.is_cuda() && (l.error || NUMBERED.contains(&l.name)));
+    // `[100] Call to cuInit`; `Error 802: system not yet initialized`.
+    let call = after.trim_start_matches([']', ' ']).starts_with("call to cu");
+    let message = is_error && says(after.trim_start_matches([' ', ':', ')', '-', '(', ',']), number);
+    // A person who types what is to be explained: `error 803`, `CUDA 100`.
+    let typed = few <= 3 && !last.iter().any(|w| OTHERS.contains(w)) && (is_error || last == ["cuda"]);
+    if by_cuda || call || message || typed {
+        return cuda(number).into_iter().collect();
+    }
+    Vec::new()
+}
+
+type Range = std::ops::Range<usize>;
+
+/// Whether CUDA prints the number as that of an error.
+fn of_cuda(text: &Text, at: &Range) -> bool {
+    leader(text, at.start).is_some_and(|l| l.is_cuda() && (l.error || NUMBERED.contains(&l.name)))
+}
+
+/// Whether `text` begins with a message of that error, or with as much of one as there is.
+fn says(text: &str, number: u32) -> bool {
+    rows(CUDA).filter(|(n, ..)| *n == number).any(|(_, _, messages)| {
+        messages.split('|').any(|message| {
+            let message = message.trim_start_matches('!');
+            let same = message
+                .bytes()
+                .zip(text.bytes())
+                .take_while(|(a, b)| a == b)
+                .count();
+            same >= 12 || same == message.len()
+        })
+    })
+}
+
+/// An error by the name that the headers or the bindings of Python give it.
+fn by_name(word: &str) -> Option<Named> {
+    let is = |name: &&str| name.eq_ignore_ascii_case(word);
+    if let Some(name) = word
+        .strip_prefix("nvml_error_")
+        .or_else(|| word.strip_prefix("error_"))
+    {
+        let known = |k: &errors::Known| k.names.iter().flatten().any(|n| n.eq_ignore_ascii_case(name));
+        return errors::nvml().find(known).map(|k| Named::Nvml(k.number));
+    }
+    if let Some(name) = word.strip_prefix("nvmlerror_") {
+        return rows(NVML)
+            .find(|(_, names, _)| names.eq_ignore_ascii_case(name))
+            .map(|(n, ..)| Named::Nvml(n));
+    }
+    let headers = errors::cuda()
+        .find(|k| k.names.iter().flatten().any(is))
+        .map(|k| k.number);
+    headers
+        .or_else(|| {
+            rows(CUDA)
+                .find(|(_, names, _)| names.split(',').any(|n| is(&n)))
+                .map(|(n, ..)| n)
+        })
+        .map(Named::Cuda)
+}
+
+/// Numbers before CUDA 10.1 whose errors have others now.
+const OLD: &[(u32, u32)] = &[
+    (8, 98),
+    (10, 101),
+    (30, 999),
+    (38, 100),
+    (39, 214),
+    (48, 209),
+    (59, 710),
+    (71, 801),
+    (77, 700),
+];
+
+fn cuda(number: u32) -> Option<Named> {
+    let number = OLD
+        .iter()
+        .find(|(old, _)| *old == number)
+        .map_or(number, |(_, new)| *new);
+    let known = errors::cuda().any(|k| k.number == number) || rows(CUDA).any(|(n, ..)| n == number);
+    known.then_some(Named::Cuda(number))
+}
+
+fn nvml(number: u32) -> Option<Named> {
+    errors::nvml()
+        .any(|k| k.number == number)
+        .then_some(Named::Nvml(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(text: &str) -> Vec<String> {
+        let mut signals = Signals::default();
+        find(&Text::new(text), &mut signals);
+        signals.named().iter().map(|n| n.key()).collect()
+    }
+
+    #[test]
+    fn numbers_and_names() {
+        for (text, expected) in [
+            ("803", &["cuda:803"][..]),
+            ("18", &["nvml:18"]),
+            ("3", &["cuda:3", "nvml:3"]),
+            ("2003", &["nvoci:2003"]),
+            ("nvoci-2003", &["nvoci:2003"]),
+            ("... [nvoci-7101]", &["nvoci:7101"]),
+            ("nvml 18", &["nvml:18"]),
+            ("nvml error: 18", &["nvml:18"]),
+            ("cudaerrorinsufficientdriver", &["cuda:35"]),
+            ("cuda_error_no_device", &["cuda:100"]),
+            ("nvml_error_lib_rm_version_mismatch", &["nvml:18"]),
+            ("pynvml.NVMLError_NoPermission: x", &["nvml:4"]),
+            ("cuda error 3: initialization error", &["cuda:3"]),
+            ("error 804: forward compatibility", &["cuda:804"]),
+            ("cuinit failed: 999", &["cuda:999"]),
+            ("code=209(cudaerrornokernelimagefordevice)", &["cuda:209"]),
+            (
+                "code=30(cudaErrorUnknown) \"cudaGetDeviceCount()\"",
+                &["cuda:999"],
+            ),
+            ("cuda 100", &["cuda:100"]),
+            (
+                "cuda runtime error (30) : unknown error at THC.cu:50",
+                &["cuda:999"],
+            ),
+            ("error == cudaSuccess (46 vs. 0)", &["cuda:46"]),
+            ("failed call to cuInit: UNKNOWN ERROR (303)", &["cuda:303"]),
+            ("CUDA 10.2 and CUDA 12", &[]),
+            ("[100] Call to cuInit results in", &["cuda:100"]),
+            ("cuda driver library init failure: 205", &[]),
+            ("cuInit err: 802", &["cuda:802"]),
+            ("failed call to cuInit: CUresult(-1)", &[]),
+            ("CUDA error: device-side assert triggered", &["cuda:710"]),
+            // Neither is an error of CUDA's.
+            ("exit status 1", &[]),
+            ("ldconfig failed with error code: 1", &[]),
+            ("driver version 535.104.05", &[]),
+            ("line 100", &[]),
+            ("exited with code 35", &[]),
+            ("HTTP 804", &[]),
+            ("HTTP error 804", &[]),
+            ("rc=1", &[]),
+            ("cudnn installer exited with code 35", &[]),
+            ("curl: (35) OpenSSL error", &[]),
+            ("worker: error 803 of the upstream server", &[]),
+            ("CUDA Driver UNAVAILABLE (cuInit(0) returned 804)", &["cuda:804"]),
+            (
+                "cuda driver library failed to get device context 801",
+                &["cuda:801"],
+            ),
+            ("cudaGetDeviceCount failed: code 34", &["cuda:34"]),
+            ("cuda-installer failed with exit code 100", &[]),
+            ("CUDA driver version 100", &[]),
+            ("mount: operation not permitted", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(keys(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn messages_without_numbers() {
+        for (text, expected) in [
+            ("no CUDA-capable device is detected", &["cuda:100"][..]),
+            ("failed to initialize CUDA: unknown error", &["cuda:999"]),
+            (
+                "failed call to cuInit: CUDA_ERROR_UNKNOWN: unknown error",
+                &["cuda:999"],
+            ),
+            ("Failed to initialize NVML: Unknown Error", &["nvml:999"]),
+            ("nvml error: driver not loaded", &["nvml:9"]),
+            ("nvml init failed: Unknown Error", &["nvml:999"]),
+            ("failed to create NVML: ERROR_LIBRARY_NOT_FOUND", &["nvml:12"]),
+            ("GPUassert: unknown error", &["cuda:999"]),
+            ("cu->cuInit(0) failed -> unknown error", &["cuda:999"]),
+            ("/usr/local/cuda: operation not permitted", &[]),
+            ("NVML Shared Library Not Found", &["nvml:12"]),
+            ("unknown error", &[]),
+            ("CUDA is fine. postgres: unknown error", &[]),
+            ("driver not loaded", &[]),
+        ] {
+            assert_eq!(keys(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn tables_are_whole() {
+        for table in [CUDA, NVML] {
+            let lines = table.lines().filter(|l| !l.starts_with('#')).count();
+            assert_eq!(rows(table).count(), lines);
+            for (_, _, messages) in rows(table) {
+                assert_eq!(messages, messages.to_lowercase());
+            }
+        }
+    }
+}
