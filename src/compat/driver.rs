@@ -41,10 +41,10 @@ fn branches() -> impl Iterator<Item = Branch> {
 
 /// The driver version that a person names, `535.183.01` or a branch; `None` of what no driver can have.
 ///
-/// A branch has three digits, a release up to three, a revision two (`nvidia-smi`, and the names of NVIDIA's installers);
-/// `12.4` is a CUDA release, `31.0.15.3623` is Windows' own number for 536.23.
+/// A branch has three digits, a release up to three, a revision two (`nvidia-smi`, and the names of NVIDIA's installers;
+/// Jetson's has one: 540.4.0); `12.4` is a CUDA release, `31.0.15.3623` is Windows' own number for 536.23.
 pub fn version(text: &str) -> Option<Version> {
-    const WIDTHS: [std::ops::RangeInclusive<usize>; 3] = [3..=3, 1..=3, 2..=2];
+    const WIDTHS: [std::ops::RangeInclusive<usize>; 3] = [3..=3, 1..=3, 1..=2];
     let parts: Vec<&str> = text.split('.').collect();
     let fits =
         parts.len() <= WIDTHS.len() && WIDTHS.iter().zip(&parts).all(|(w, part)| w.contains(&part.len()));
@@ -177,6 +177,7 @@ mod tests {
             "346.46",
             "616.2",
             "450.216.04",
+            "540.4.0",
             "999.99.99",
         ] {
             assert_eq!(version(text).unwrap().to_string(), text);

@@ -46,11 +46,19 @@ impl Sm {
         self.number / 10
     }
 
+    /// Whether it is one of Tegra's, of which each has its own machine code.
+    pub const fn is_tegra(self) -> bool {
+        matches!(self.number, 32 | 53 | 62 | 72 | 87 | 101 | 110)
+    }
+
     /// Whether machine code (a cubin) for this architecture runs on `gpu`: on its own major version from its minor
-    /// on, and never across major versions.
+    /// on, and never across major versions, nor between desktop and Tegra.
     ///
     /// Source: CUDA C++ Programming Guide, "Binary Compatibility" and "Family-Specific Features".
     pub const fn runs_on(self, gpu: Self) -> bool {
+        if self.is_tegra() || gpu.is_tegra() {
+            return self.number == gpu.number;
+        }
         match self.scope {
             Scope::Open | Scope::Family => self.major() == gpu.major() && self.number <= gpu.number,
             Scope::Only => self.number == gpu.number,
@@ -63,8 +71,14 @@ impl Sm {
     pub const fn compiles_for(self, gpu: Self) -> bool {
         match self.scope {
             Scope::Open => self.number <= gpu.number,
+            // For these the rules are those of machine code.
             Scope::Family | Scope::Only => self.runs_on(gpu),
         }
+    }
+
+    /// The last CUDA with code for it, where `cuda` is a later one.
+    pub fn ended_before(self, cuda: Cuda) -> Option<Cuda> {
+        self.architecture()?.last.filter(|last| cuda > *last)
     }
 
     /// What is known of the architecture.
@@ -332,7 +346,7 @@ fn words(name: &str) -> Vec<&str> {
 fn with_brand<'a>(words: &[&'a str]) -> Vec<Vec<&'a str>> {
     let brands: &[&[&str]] = match words.first().and_then(|w| w.split_at_checked(1)) {
         Some(("A" | "a", model)) if is_workstation(model) => &[&[], &["RTX"]],
-        Some(("P" | "p", model)) if is_workstation(model) => &[&[], &["Quadro"]],
+        Some(("K" | "k" | "M" | "m" | "P" | "p", model)) if is_workstation(model) => &[&[], &["Quadro"]],
         _ => &[&[], &["GeForce"], &["GeForce", "RTX"], &["GeForce", "GTX"]],
     };
     let mut all: Vec<Vec<&str>> = brands.iter().map(|brand| [*brand, words].concat()).collect();
@@ -437,6 +451,11 @@ mod tests {
             ("sm_100f", "sm_103", true, true),
             ("sm_100f", "sm_120", false, false),
             ("sm_120a", "sm_121", false, false),
+            ("sm_80", "sm_87", false, true),
+            ("sm_87", "sm_87", true, true),
+            ("sm_87", "sm_89", false, true),
+            ("sm_70", "sm_72", false, true),
+            ("sm_120", "sm_121", true, true),
         ] {
             assert_eq!(sm(code).runs_on(sm(gpu)), cubin, "{code} on {gpu}");
             assert_eq!(sm(code).compiles_for(sm(gpu)), ptx, "{code} for {gpu}");

@@ -10,6 +10,7 @@ pub mod forward;
 pub mod gpu;
 pub mod image;
 mod judge;
+pub mod libraries;
 pub mod ptx;
 mod table;
 pub mod toolkit;

@@ -141,6 +141,12 @@ pub fn on_pypi(release: Release) -> Option<Build> {
     all().find(|b| b.release == release && b.on_pypi)
 }
 
+/// Whether the index of a build has the newest release.
+pub fn has_newest(tag: &str) -> bool {
+    let newest = all().map(|b| b.release).max();
+    newest.is_some_and(|newest| all().any(|b| b.release == newest && b.tag == tag))
+}
+
 /// The build that asks for the smallest change: of the same release if one runs on the target, else of the nearest
 /// later one, else of the nearest earlier one. A native one before one with limits, a newer CUDA before an older.
 pub fn wheel_for(release: Release, target: &Target) -> Option<Build> {

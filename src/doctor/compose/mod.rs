@@ -163,6 +163,14 @@ fn check_service(
         asks = true;
     }
     variables(name, service, &environment, asks, report);
+    let by_variable = || {
+        visible
+            .filter(|_| runtime.is_some() && reserved.is_none())
+            .and_then(listed)
+    };
+    if let Some(given) = given(reserved.as_ref(), gpus.as_ref()).or_else(by_variable) {
+        indices(name, service, &environment, given, report);
+    }
     if !asks && (gpu_image || visible.is_some_and(|v| !matches!(v, "" | "void" | "none"))) {
         let why = if gpu_image {
             "its image is for GPUs, and the service is given none: it computes on the CPU, or stops with error 35 or 100"
@@ -182,11 +190,14 @@ fn defaults(text: &str, budget: &Budget) -> Result<String, Exceeded> {
 /// Whether an image is made for GPUs, by its name.
 fn is_gpu_image(image: &str) -> bool {
     let image = image.to_ascii_lowercase();
-    let (name, tag) = image.rsplit_once(':').unwrap_or((image.as_str(), ""));
+    let bare = image.split_once('@').map_or(image.as_str(), |(bare, _)| bare);
+    // A colon before the last slash is a port's.
+    let (name, tag) = match bare.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (bare, ""),
+    };
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    ["nvidia/cuda", "nvcr.io/nvidia/"]
-        .iter()
-        .any(|n| name.starts_with(n))
+    image::of(name, tag).is_some()
         || tag
             .split(['-', '_', '.'])
             .any(|p| matches!(p, "gpu" | "nvidia") || p.starts_with("cuda") || is_cuda_tag(p))
@@ -245,19 +256,26 @@ fn misplaced(name: &str, service: &Node<'_>, report: &mut Report) {
     }
 }
 
+/// The capabilities that Docker's driver for NVIDIA's GPUs takes.
+/// Source: moby, daemon/nvidia_linux.go.
+const NVIDIA: [&str; 8] = [
+    "compat32", "compute", "display", "gpu", "graphics", "nvidia", "utility", "video",
+];
+
 /// A reservation under `deploy`; whether it is one of GPUs.
 fn device_request(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
     let capabilities = device.get("capabilities");
-    let has = |wanted: &str| {
-        capabilities.iter().flat_map(Node::items).any(|c| {
-            // Docker's own form is a list of lists.
-            c.text() == Some(wanted) || c.items().iter().any(|c| c.text() == Some(wanted))
-        })
+    let known = |c: &Node<'_>| {
+        c.text()
+            .is_some_and(|text| NVIDIA.contains(&text) || text.contains('$'))
     };
+    // Docker's own form is a list of lists.
+    let mut all = capabilities.iter().flat_map(Node::items);
+    let nvidia = all.any(|c| known(&c) || c.items().iter().any(known));
     let driver = device.get("driver");
     let driver = driver.as_ref().and_then(Node::text);
     let listed = capabilities.iter().any(|c| !c.items().is_empty());
-    if !has("gpu") && !has("nvidia") && (!listed || driver == Some("nvidia")) && driver != Some("cdi") {
+    if !nvidia && (!listed || driver == Some("nvidia")) && driver != Some("cdi") {
         report.add(
             device.seen(
                 Finding::new(
@@ -270,7 +288,7 @@ fn device_request(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
             ),
         );
     }
-    let gpu = has("gpu") || has("nvidia") || matches!(driver, Some("nvidia" | "cdi"));
+    let gpu = nvidia || matches!(driver, Some("nvidia" | "cdi"));
     gpu && devices_of(name, device, report)
 }
 
@@ -357,6 +375,66 @@ fn environment(service: &Node<'_>, budget: &Budget) -> Result<BTreeMap<String, S
     Ok(found)
 }
 
+/// Whether an id is of one whole GPU.
+fn is_gpu(id: &str) -> bool {
+    id.starts_with("GPU-") || !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// How many GPUs `NVIDIA_VISIBLE_DEVICES` lists, if it lists them.
+fn listed(value: &str) -> Option<usize> {
+    let ids = value.split(',').map(str::trim);
+    ids.clone().all(is_gpu).then(|| ids.count())
+}
+
+/// How many GPUs the service is given, where that is a number.
+fn given(reserved: Option<&Node<'_>>, gpus: Option<&Node<'_>>) -> Option<usize> {
+    let mut number = 0_usize;
+    for device in reserved.into_iter().chain(gpus).flat_map(Node::items) {
+        let ids = device.get("device_ids").map(|ids| ids.items());
+        let more = match (ids, device.get("count")) {
+            (Some(ids), _) => {
+                // `all`, and a GPU's parts or several of them, may be more than one device.
+                let plain = |id: &Node<'_>| id.text().is_some_and(is_gpu);
+                ids.iter().all(plain).then_some(ids.len())?
+            }
+            (None, Some(count)) => count.text()?.parse().ok()?,
+            (None, None) => return None,
+        };
+        number = number.checked_add(more)?;
+    }
+    (number > 0).then_some(number)
+}
+
+/// The indices of `CUDA_VISIBLE_DEVICES`, which count the container's GPUs from 0 on.
+fn indices(
+    name: &str,
+    service: &Node<'_>,
+    environment: &BTreeMap<String, String>,
+    given: usize,
+    report: &mut Report,
+) {
+    let Some(value) = environment.get("CUDA_VISIBLE_DEVICES") else {
+        return;
+    };
+    let mut words = value.split(',').map(str::trim);
+    // CUDA ends its list at the first one that is not there.
+    let Some(index) = words.find(|word| word.parse().is_ok_and(|index: usize| index >= given)) else {
+        return;
+    };
+    let plural = if given == 1 { "one GPU" } else { "GPUs" };
+    let finding = Finding::new(
+        &REQUEST,
+        Severity::Warn,
+        name,
+        format!(
+            "CUDA_VISIBLE_DEVICES={value}: the service is given {}{plural}, counted from 0 in the container, and CUDA ends its list at {index}",
+            if given == 1 { String::new() } else { format!("{given} ") }
+        ),
+    )
+    .fix("leave the variable out: `count` and `device_ids` choose the GPUs already");
+    report.add(service.seen_at("environment", finding));
+}
+
 fn variables(
     name: &str,
     service: &Node<'_>,
@@ -388,15 +466,13 @@ fn variables(
             "leave the variable out",
         );
     }
-    if environment
-        .get("CUDA_VISIBLE_DEVICES")
-        .is_some_and(|v| v.is_empty() || v == "-1")
-        && asks
-    {
+    // What CUDA does not understand ends its list.
+    let none = |v: &String| matches!(v.trim(), "" | "-1" | "all" | "NoDevFiles" | "none" | "void");
+    if environment.get("CUDA_VISIBLE_DEVICES").is_some_and(none) && asks {
         add(
             "CUDA_VISIBLE_DEVICES",
             Severity::Warn,
-            "is empty or -1: CUDA sees no GPU (error 100)",
+            "names no GPU: CUDA sees none (error 100)",
             "leave the variable out",
         );
     }

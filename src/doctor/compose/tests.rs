@@ -76,7 +76,8 @@ fn reservations() {
         ("{driver: cdi, device_ids: [\"nvidia.com/gpu=all\"]}", &[]),
         ("{driver: nvidia, count: \"${N:-1}\", capabilities: [gpu]}", &[]),
         ("{driver: nvidia, count: 1}", &[7601]),
-        ("{driver: nvidia, count: 1, capabilities: [compute]}", &[7601]),
+        ("{driver: nvidia, count: 1, capabilities: [compute]}", &[]),
+        ("{driver: nvidia, count: 1, capabilities: [tpu]}", &[7601]),
         (
             "{driver: nvidia, count: 1, device_ids: ['0'], capabilities: [gpu]}",
             &[7603],
@@ -221,5 +222,37 @@ proptest::proptest! {
     #[test]
     fn nothing_panics(text in "(services:|app:|deploy:|devices:|image:|gpus:|environment:|- |\n|  |\\{|\\}|\\[|\\]|&a |\\*a|<<: |nvidia|: |,|'|\"|#|ä){0,60}") {
         report("f", &text, &Budget::default()).unwrap();
+    }
+}
+
+#[test]
+fn corpus() {
+    use crate::doctor::image::tests::score;
+    let (halves, wrong) = score(include_str!("corpus.txt"), |case| {
+        report("compose.yaml", &case.body, &Budget::default()).unwrap()
+    });
+    assert!(
+        halves[0].0 == halves[0].1 && halves[1].0 >= SCORED,
+        "{halves:?}\n{wrong}"
+    );
+}
+
+/// Right ones of the half that no rule was written with.
+const SCORED: usize = 9;
+
+/// No text panics or takes long.
+#[test]
+fn mutated_files() {
+    use crate::doctor::image::tests::{Random, cases};
+    let cases = cases(include_str!("corpus.txt"));
+    let mut random = Random::new(22);
+    for at in 0..2000 {
+        let text = random.mutated(cases[at % cases.len()].body.as_bytes());
+        let text = String::from_utf8_lossy(&text);
+        let start = std::time::Instant::now();
+        report("compose.yaml", &text, &Budget::default())
+            .unwrap()
+            .to_text(false);
+        assert!(start.elapsed().as_secs() < 1, "{text}");
     }
 }

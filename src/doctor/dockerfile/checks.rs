@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::install::{Kind, shell_commands};
+use super::install::{Install, Kind, shell_commands};
 use super::model::{Model, Stage, Step};
 use super::parse::Line;
 use super::{
-    BUILD_TIME, CONDA, COPIED, CPU, DRIVER, Finding, GONE, LIBRARY_PATH, MUSL, REQUEST, Report, Severity,
-    TARGET, TOOLKIT, TWO_CUDAS,
+    BUILD_TIME, CONDA, COPIED, CPU, DRIVER, Finding, GONE, INDEX, LIBRARY_PATH, MISSING, MUSL, REQUEST,
+    Report, Severity, TARGET, TOOLKIT, TWICE, TWO_CUDAS,
 };
 use crate::compat::torch::{self, Release};
-use crate::compat::{Cuda, Target, image};
+use crate::compat::{Cuda, Sm, Target, image};
 use crate::sys::budget::{Budget, Exceeded};
 
 /// Runs all checks but those against a target.
@@ -19,18 +19,25 @@ pub(super) fn run(model: &Model, report: &mut Report, budget: &Budget) -> Result
         return Ok(());
     };
     bases(model, report);
-    packages(model, report, budget)?;
+    packages(last, report, budget)?;
     if last.uses_cuda() {
         cpu_builds(last, report, budget)?;
         musl(last, report);
     }
     two_cudas(last, report, budget)?;
+    indices(last, report);
+    onnxruntimes(last, report);
+    missing_libraries(last, report, budget)?;
     conda(last, model, report, budget)?;
     library_path(last, report);
     request(last, report);
+    let places = last.places();
     for step in &model.steps {
-        copied(step, report, budget)?;
-        loader_files(step, report, budget)?;
+        // What a builder links against is right there, and is not in the image.
+        if step.stage.is_some_and(|place| places.contains(&place)) {
+            copied(step, report, budget)?;
+            loader_files(step, report, budget)?;
+        }
         build_time(step, report, budget)?;
     }
     Ok(())
@@ -64,9 +71,9 @@ fn bases(model: &Model, report: &mut Report) {
     }
 }
 
-fn packages(model: &Model, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+fn packages(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
     let mut seen = HashSet::new();
-    for i in model.installs() {
+    for i in stage.own_installs() {
         budget.step()?;
         if !seen.insert((i.kind, i.what.as_str(), i.line.number)) {
             continue;
@@ -87,7 +94,7 @@ fn packages(model: &Model, report: &mut Report, budget: &Budget) -> Result<(), E
                 "it belongs on the host and does nothing in an image, except in one that starts containers itself",
             )
             .fix("leave it out"),
-            Kind::CondaEnvironment | Kind::Framework => continue,
+            Kind::CondaEnvironment | Kind::Framework | Kind::Libraries | Kind::Removed => continue,
         };
         report.add(at(finding, &i.line));
     }
@@ -95,12 +102,23 @@ fn packages(model: &Model, report: &mut Report, budget: &Budget) -> Result<(), E
 }
 
 fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+    // JAX's plugin for CUDA may be installed by another command.
+    let jax = stage
+        .installs()
+        .any(|i| i.what.starts_with("jax") && i.cuda.is_some())
+        || stage
+            .base()
+            .known()
+            .is_some_and(|known| known.kind == image::Kind::Ngc);
     for i in stage.installs().filter(|i| i.cpu) {
         budget.step()?;
-        let fix = stage.base().cuda().map_or_else(
-            || "install the CUDA build: `pip install torch --index-url https://download.pytorch.org/whl/cu126`".to_owned(),
-            |cuda| format!("install the build for CUDA {cuda} or older of that major version"),
-        );
+        let fix = match i.what.as_str() {
+            "jax" if jax => continue,
+            "jax" => Some("pip install \"jax[cuda12]\"".to_owned()),
+            "paddlepaddle" => Some("pip install paddlepaddle-gpu".to_owned()),
+            _ => None,
+        };
+        let fix = fix.unwrap_or_else(|| cuda_build(stage));
         report.add(at(
             Finding::new(
                 &CPU,
@@ -109,6 +127,138 @@ fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<
                 "the build for the CPU is installed: it never uses a GPU, and says nothing",
             )
             .fix(fix),
+            &i.line,
+        ));
+    }
+    Ok(())
+}
+
+/// How PyTorch is installed for the image's CUDA.
+fn cuda_build(stage: Stage<'_>) -> String {
+    stage.base().cuda().map_or_else(
+        || {
+            "install the CUDA build: `pip install torch --index-url https://download.pytorch.org/whl/cu126`"
+                .to_owned()
+        },
+        |cuda| format!("install the build for CUDA {cuda} or older of that major version"),
+    )
+}
+
+/// An index that is added to PyPI's, and has older releases only.
+fn indices(stage: Stage<'_>, report: &mut Report) {
+    for i in stage.installs() {
+        let Some(tag) = &i.outbid else { continue };
+        report.add(at(
+            Finding::new(
+                &INDEX,
+                Severity::Warn,
+                i.what.clone(),
+                format!("--extra-index-url adds {tag} to PyPI, and pip takes the newest release of both: that is PyPI's, for another CUDA"),
+            )
+            .fix(format!("--index-url https://download.pytorch.org/whl/{tag}, or a version that it has")),
+            &i.line,
+        ));
+    }
+}
+
+/// onnxruntime and onnxruntime-gpu are installed into one directory.
+fn onnxruntimes(stage: Stage<'_>, report: &mut Report) {
+    let named = |name: &str| stage.installs().filter(|i| i.what == name).last();
+    if let (Some(cpu), Some(_)) = (named("onnxruntime"), named("onnxruntime-gpu"))
+        && !stage.installs().any(|i| i.kind == Kind::Removed)
+    {
+        report.add(at(
+            Finding::new(
+                &TWICE,
+                Severity::Warn,
+                "onnxruntime",
+                "onnxruntime and onnxruntime-gpu are both installed, into one directory: the last one wins, and may be the one for the CPU",
+            )
+            .fix("install onnxruntime-gpu alone; `pip uninstall -y onnxruntime` before it where another package requires it"),
+            &cpu.line,
+        ));
+    }
+}
+
+/// What the image has of CUDA's libraries, for frameworks that bring none.
+struct Libraries {
+    cuda: Option<Cuda>,
+    /// Whether cuBLAS and its like are there, not the runtime alone.
+    whole: bool,
+    cudnn: Option<u32>,
+}
+
+impl Libraries {
+    /// By the image's name; `None` where that does not tell, or something else may bring them.
+    fn of(stage: Stage<'_>) -> Option<Self> {
+        let brings = |i: &Install| i.kind == Kind::Libraries || i.torch.is_some() || i.what == "torch";
+        if stage.copies_cuda() || stage.installs().any(brings) {
+            return None;
+        }
+        let base = stage.base();
+        // Nothing of CUDA can be loaded there at all.
+        if base.is_musl() {
+            return None;
+        }
+        if base.is_plain() {
+            return Some(Self {
+                cuda: None,
+                whole: false,
+                cudnn: None,
+            });
+        }
+        if !base.is_cuda() {
+            return None;
+        }
+        let is = |word: &str| base.tag.split('-').any(|part| part == word);
+        Some(Self {
+            cuda: Some(base.cuda()?),
+            whole: is("runtime") || is("devel"),
+            cudnn: image::cudnn_of(&base.tag),
+        })
+    }
+}
+
+/// Frameworks that open CUDA's libraries, in an image without them.
+fn missing_libraries(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+    let Some(has) = Libraries::of(stage) else {
+        return Ok(());
+    };
+    for i in stage.installs() {
+        budget.step()?;
+        let Some((cuda, cudnn)) = i.needs else { continue };
+        // The others are for the CPU too.
+        if i.cuda.is_none() && !stage.uses_cuda() {
+            continue;
+        }
+        let cause = match &has {
+            Libraries { cuda: None, .. } => "nothing in the image brings CUDA's libraries".to_owned(),
+            Libraries { cuda: Some(own), .. } if own.major != cuda.major => {
+                format!(
+                    "it needs the libraries of CUDA {}, and the image has those of {}",
+                    cuda.major, own.major
+                )
+            }
+            Libraries { whole: false, .. } => {
+                "the base image has the CUDA runtime alone, without cuBLAS and cuDNN".to_owned()
+            }
+            Libraries { cudnn: Some(own), .. } if *own == cudnn => continue,
+            Libraries { cudnn: Some(own), .. } => {
+                format!("it needs cuDNN {cudnn}, and the image has cuDNN {own}")
+            }
+            Libraries { cudnn: None, .. } => format!("it needs cuDNN {cudnn}, and the image has none"),
+        };
+        report.add(at(
+            Finding::new(
+                &MISSING,
+                Severity::Warn,
+                i.what.clone(),
+                format!("{cause}: it computes on the CPU, or fails where it first uses the GPU"),
+            )
+            .fix(format!(
+                "take a base image of CUDA {} with cuDNN {cudnn} (nvidia/cuda:…-cudnn-runtime-…), or `pip install nvidia-cudnn-cu{}` and its like with their directories in LD_LIBRARY_PATH",
+                cuda.major, cuda.major
+            )),
             &i.line,
         ));
     }
@@ -317,8 +467,10 @@ fn request(stage: Stage<'_>, report: &mut Report) {
     }
     if let Some((value, line)) = stage.variable("NVIDIA_DRIVER_CAPABILITIES") {
         let has = |c: &str| value.split(',').any(|v| v.trim() == c);
+        // An image that only draws or decodes needs no `compute`.
+        let other = !stage.computes() && ["graphics", "display", "video"].into_iter().any(has);
         // Empty is the default, compute and utility.
-        if !value.trim().is_empty() && !has("compute") && !has("all") {
+        if !value.trim().is_empty() && !has("compute") && !has("all") && !other {
             report.add(
                 Finding::new(
                     &REQUEST,
@@ -375,9 +527,15 @@ fn build_time(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), E
             _ => None,
         };
         if let Some(used) = used {
+            // `nvidia-smi || true` is meant to fail.
+            let tolerated = step.text.split_once(used).is_some_and(|(_, rest)| {
+                rest.split(['\n', ';', '&'])
+                    .next()
+                    .is_some_and(|c| c.contains("||"))
+            });
             let finding = Finding::new(
                 &BUILD_TIME,
-                Severity::Warn,
+                if tolerated { Severity::Info } else { Severity::Warn },
                 used,
                 "there is no GPU and no driver while an image is built, whatever the host has",
             )
@@ -386,6 +544,81 @@ fn build_time(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// The architectures that the image's own kernels are compiled for, by what its compilers are given.
+pub(super) fn compiled(model: &Model, sm: Sm, budget: &Budget) -> Result<Option<Finding>, Exceeded> {
+    const VARIABLES: [&str; 2] = ["TORCH_CUDA_ARCH_LIST", "CUDAARCHS"];
+    const OPTION: &str = "CMAKE_CUDA_ARCHITECTURES=";
+    let Some(last) = model.last() else {
+        return Ok(None);
+    };
+    for name in VARIABLES {
+        if let Some(value) = last.value(name, budget)?
+            && !has_code(value, sm)
+        {
+            let line = last
+                .variable(name)
+                .map_or(String::new(), |(_, line)| format!("line {line}: "));
+            return Ok(Some(no_code(name, sm).evidence(format!("{line}{name}={value}"))));
+        }
+    }
+    for step in model
+        .steps
+        .iter()
+        .filter(|step| step.instruction.keyword == "RUN")
+    {
+        budget.scan(step.text.len())?;
+        let Some((_, rest)) = step.text.split_once(OPTION) else {
+            continue;
+        };
+        let rest = rest.trim_start_matches(['"', '\'']);
+        let end = rest.find([' ', '"', '\'', '\n']).unwrap_or(rest.len());
+        if !has_code(&rest[..end], sm) {
+            let finding = no_code("CMAKE_CUDA_ARCHITECTURES", sm);
+            return step_at(finding, step, OPTION, budget).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a list of architectures has code for a GPU: `7.0 8.6+PTX`, `80-real;90-virtual`. What is not understood may.
+fn has_code(list: &str, sm: Sm) -> bool {
+    let words = list.split([' ', ';', ',']).filter(|word| !word.is_empty());
+    let mut listed = 0;
+    for word in words {
+        let word = word.to_ascii_lowercase();
+        let with_ptx = word
+            .strip_suffix("+ptx")
+            .or_else(|| word.strip_suffix("-virtual"));
+        let plain = word.strip_suffix("-real").unwrap_or(&word);
+        // CMake's numbers without a suffix are for both.
+        let ptx = with_ptx.is_some() || plain == word && word.bytes().all(|b| b.is_ascii_digit());
+        let Ok(code) = with_ptx.unwrap_or(plain).parse::<Sm>() else {
+            return true;
+        };
+        if code.runs_on(sm) || ptx && code.compiles_for(sm) {
+            return true;
+        }
+        listed += 1;
+    }
+    listed == 0
+}
+
+fn no_code(name: &str, sm: Sm) -> Finding {
+    Finding::new(
+        &TARGET,
+        Severity::Warn,
+        name,
+        format!(
+            "kernels that are compiled in the image have no code for {sm}: \"no kernel image is available\""
+        ),
+    )
+    .fix(format!(
+        "add {}.{} to it, or PTX of the last one",
+        sm.number() / 10,
+        sm.number() % 10
+    ))
 }
 
 /// Whether a build of PyTorch has code for the target's GPU; `None` when it has, or when that is not known.

@@ -1,8 +1,8 @@
 //! What a `RUN` installs.
 
 use super::parse::{Instruction, Line, commands};
-use crate::compat::Cuda;
 use crate::compat::torch::{self, Release};
+use crate::compat::{Cuda, Version, image};
 use crate::sys::budget::{Budget, Exceeded};
 use crate::vocabulary::decimal;
 
@@ -17,6 +17,10 @@ pub(super) enum Kind {
     Driver,
     /// A framework: PyTorch, TensorFlow, or the CUDA packages of conda.
     Framework,
+    /// Libraries of CUDA that frameworks need from the image.
+    Libraries,
+    /// A package that is uninstalled.
+    Removed,
 }
 
 /// One thing that is installed.
@@ -31,6 +35,10 @@ pub(super) struct Install {
     pub(super) cpu: bool,
     /// Of PyTorch the release.
     pub(super) torch: Option<Release>,
+    /// CUDA and the major of cuDNN that it needs from the image.
+    pub(super) needs: Option<(Cuda, u32)>,
+    /// The build of an extra index, which PyPI's newer release goes before.
+    pub(super) outbid: Option<String>,
     /// Where.
     pub(super) line: Line,
 }
@@ -45,6 +53,8 @@ impl Install {
             cuda: None,
             cpu: false,
             torch: None,
+            needs: None,
+            outbid: None,
             line: instruction.line_of(what, budget)?,
         })
     }
@@ -58,13 +68,32 @@ const MANAGERS: &[(&str, &[&str])] = &[
     ("apk", &["add"]),
     ("dnf", &["install"]),
     ("microdnf", &["install"]),
+    ("pacman", &[]),
     ("tdnf", &["install"]),
     ("yum", &["install"]),
     ("zypper", &["install", "in"]),
 ];
 
+/// The variables that name pip's and uv's indices.
+#[derive(Debug, Default)]
+pub(super) struct Indices {
+    pub(super) main: Option<String>,
+    pub(super) extra: Option<String>,
+}
+
+impl Indices {
+    /// The variables of each, the first that is set counts.
+    pub(super) const MAIN: [&str; 3] = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"];
+    pub(super) const EXTRA: [&str; 2] = ["PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"];
+}
+
 /// What `instruction` installs; `text` is its text with variables replaced.
-pub(super) fn of(instruction: &Instruction, text: &str, budget: &Budget) -> Result<Vec<Install>, Exceeded> {
+pub(super) fn of(
+    instruction: &Instruction,
+    text: &str,
+    indices: &Indices,
+    budget: &Budget,
+) -> Result<Vec<Install>, Exceeded> {
     let mut found = Vec::new();
     for command in shell_commands(text) {
         let words: Vec<&str> = program(&command);
@@ -74,26 +103,50 @@ pub(super) fn of(instruction: &Instruction, text: &str, budget: &Budget) -> Resu
         let name = name.rsplit('/').next().unwrap_or(name);
         let new = |kind, what: &str| Install::new(kind, what, instruction, budget);
         if let Some((_, verbs)) = MANAGERS.iter().find(|(m, _)| *m == name) {
-            if rest.iter().any(|w| verbs.contains(w)) {
-                for word in rest {
-                    if let Some(kind) = system_package(word) {
-                        found.push(new(kind, word)?);
-                    }
+            let installs = match name {
+                // `-S`, `-Syu`; `-Ss` and `-Si` only search.
+                "pacman" => rest
+                    .iter()
+                    .any(|w| w.starts_with("-S") && !w.contains(['s', 'i', 'c', 'l', 'g']) || *w == "--sync"),
+                _ => rest.iter().any(|w| verbs.contains(w)),
+            };
+            for word in rest.iter().filter(|_| installs) {
+                if let Some(kind) = system_package(name, word) {
+                    found.push(new(kind, word)?);
                 }
             }
+        } else if rest.contains(&"uninstall") {
+            for word in rest.iter().filter(|w| **w == "onnxruntime") {
+                found.push(new(Kind::Removed, word)?);
+            }
+        } else if let Some(what) = installer(&words) {
+            found.push(new(Kind::Driver, what)?);
         } else if let Some(rest) = pip(name, rest) {
-            let builds = index(rest);
+            let index = Index::of(rest, indices, name == "uv");
+            let mut after_option = false;
             for word in rest {
-                if let Some((what, cuda, cpu, torch)) = framework(word, builds) {
+                // The word after `-r` or `-c` is a file, that after `-i` an index.
+                if core::mem::replace(&mut after_option, takes_value(word)) {
+                    continue;
+                }
+                if let Some(wheel) = framework(word, &index) {
                     found.push(Install {
-                        cuda,
-                        cpu,
-                        torch,
-                        ..new(Kind::Framework, what)?
+                        cuda: wheel.cuda,
+                        cpu: wheel.cpu,
+                        torch: wheel.torch,
+                        needs: wheel.needs,
+                        outbid: wheel.outbid,
+                        ..new(wheel.kind, wheel.what)?
                     });
                 }
             }
         } else if matches!(name, "conda" | "mamba" | "micromamba") {
+            for word in rest
+                .iter()
+                .filter(|w| w.rsplit("::").next().is_some_and(|w| w.starts_with("cudnn")))
+            {
+                found.push(new(Kind::Libraries, word)?);
+            }
             for (what, cuda) in rest.iter().filter_map(|w| conda_package(w)) {
                 found.push(Install {
                     cuda,
@@ -142,19 +195,58 @@ fn program(command: &[String]) -> Vec<&str> {
         .collect()
 }
 
-fn system_package(word: &str) -> Option<Kind> {
-    let name = word.split(['=', ':', '/']).next()?;
+/// Packages of the driver by their managers; those of dpkg are the rest.
+/// Sources: Arch's nvidia-utils, RPM Fusion's and CUDA's repositories for dnf and zypper.
+const DRIVERS: &[(&str, &[&str])] = &[
+    ("pacman", &["nvidia", "lib32-nvidia", "opencl-nvidia"]),
+    (
+        "dnf yum microdnf tdnf",
+        &["xorg-x11-drv-nvidia", "dkms-nvidia", "nvidia-persistenced"],
+    ),
+    (
+        "zypper",
+        &[
+            "nvidia-compute",
+            "nvidia-gl",
+            "nvidia-video",
+            "nvidia-gfx",
+            "x11-video-nvidia",
+        ],
+    ),
+    ("apk", &["nvidia"]),
+];
+
+fn system_package(manager: &str, word: &str) -> Option<Kind> {
+    let name = word.trim_start_matches('@').split(['=', ':', '/']).next()?;
     let begins = |all: &[&str]| all.iter().any(|p| name.starts_with(p));
     if begins(&["nvidia-container", "libnvidia-container", "nvidia-docker"]) {
         return Some(Kind::ContainerToolkit);
     }
+    if begins(&[
+        "libcudnn",
+        "cudnn",
+        "libcublas",
+        "cuda-libraries",
+        "cuda-toolkit",
+        "cuda-runtime",
+        "nvidia-cudnn",
+        "nvidia-cuda-toolkit",
+    ]) {
+        return Some(Kind::Libraries);
+    }
+    let of_manager = DRIVERS
+        .iter()
+        .filter(|(managers, _)| managers.split(' ').any(|m| m == manager))
+        .any(|(_, names)| begins(names));
     // `cuda` and `cuda-12-4` bring the driver; `cuda-toolkit-12-4` and `cuda-libraries-12-4` do not.
     // Source: the package managers' table of the CUDA installation guide for Linux, "Meta Packages".
-    let meta = name == "cuda"
-        || name
-            .strip_prefix("cuda-")
-            .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()));
+    let meta = manager != "pacman"
+        && (name == "cuda"
+            || name
+                .strip_prefix("cuda-")
+                .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())));
     let driver = meta
+        || of_manager
         || begins(&[
             "nvidia-driver",
             "nvidia-utils",
@@ -173,6 +265,22 @@ fn system_package(word: &str) -> Option<Kind> {
     driver.then_some(Kind::Driver)
 }
 
+/// The driver's own installer, or the toolkit's where it is to install the driver too.
+fn installer<'a>(words: &[&'a str]) -> Option<&'a str> {
+    let at = words.iter().take(3).position(|w| w.ends_with(".run"))?;
+    let file = words.get(at)?;
+    let name = file.rsplit('/').next().unwrap_or(file);
+    // Only what runs it, not what fetches it.
+    let runs = at == 0 || matches!(words.first()?.rsplit('/').next()?, "sh" | "bash" | "dash" | ".");
+    let of_driver =
+        name.starts_with("NVIDIA-Linux-") && !words.contains(&"-x") && !words.contains(&"--extract-only");
+    let has = |word: &str| words.contains(&word);
+    // Alone, `--silent` installs everything.
+    let of_toolkit = name.starts_with("cuda_")
+        && (has("--driver") || has("--silent") && !has("--toolkit") && !has("--samples"));
+    (runs && (of_driver || of_toolkit)).then_some(*file)
+}
+
 /// The arguments of pip, however it is called.
 fn pip<'a, 'b>(name: &str, rest: &'a [&'b str]) -> Option<&'a [&'b str]> {
     let rest = match (name, rest) {
@@ -185,51 +293,206 @@ fn pip<'a, 'b>(name: &str, rest: &'a [&'b str]) -> Option<&'a [&'b str]> {
     rest.contains(&"install").then_some(rest)
 }
 
-/// Which builds the index that pip is given holds: `cu118`, `cpu`.
-fn index<'a>(words: &[&'a str]) -> Option<&'a str> {
-    words
-        .iter()
-        .filter(|w| w.contains("download.pytorch.org/whl"))
-        .find_map(|w| {
-            w.trim_end_matches("/torch_stable.html")
-                .trim_end_matches('/')
-                .rsplit('/')
-                .next()
-                .filter(|t| *t == "cpu" || t.starts_with("cu"))
-        })
+/// Whether an option of pip takes the next word.
+fn takes_value(word: &str) -> bool {
+    matches!(
+        word,
+        "-r" | "--requirement"
+            | "-c"
+            | "--constraint"
+            | "-i"
+            | "--index-url"
+            | "--extra-index-url"
+            | "-f"
+            | "--find-links"
+            | "-t"
+            | "--target"
+            | "--index"
+            | "--default-index"
+    )
 }
 
-type Framework<'a> = (&'a str, Option<Cuda>, bool, Option<Release>);
+/// The build that one of PyTorch's indices holds: `cu118`, `cpu`.
+fn tag_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("download.pytorch.org/whl")?;
+    rest.trim_end_matches("/torch_stable.html")
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .filter(|tag| *tag == "cpu" || tag.starts_with("cu"))
+}
 
-fn framework<'a>(word: &'a str, index: Option<&str>) -> Option<Framework<'a>> {
+/// Which of PyTorch's indices pip is given: `cu118`, `cpu`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Index<'a> {
+    /// The one that pip takes packages from.
+    main: Option<&'a str>,
+    /// One that is added to PyPI's.
+    extra: Option<&'a str>,
+}
+
+impl<'a> Index<'a> {
+    fn of(words: &[&'a str], indices: &'a Indices, is_uv: bool) -> Self {
+        let mut index = Self {
+            main: indices.main.as_deref().and_then(tag_of),
+            extra: indices.extra.as_deref().and_then(tag_of),
+        };
+        for (at, word) in words.iter().enumerate() {
+            let Some(tag) = tag_of(word) else { continue };
+            let before = at
+                .checked_sub(1)
+                .and_then(|at| words.get(at))
+                .copied()
+                .unwrap_or_default();
+            let is_extra = word.starts_with("--extra-index-url") || before == "--extra-index-url";
+            // uv takes a package from the first index that has it, and asks extra ones first.
+            if is_extra && !is_uv {
+                index.extra = Some(tag);
+            } else {
+                index.main = Some(tag);
+            }
+        }
+        index
+    }
+
+    /// The build of a release of PyTorch that pip takes; or the one of an extra index that PyPI's newer release goes before.
+    fn build(self, release: Option<Release>) -> Result<Option<&'a str>, &'a str> {
+        let Some(tag) = self.main.or(self.extra) else {
+            return Ok(None);
+        };
+        let known = match release {
+            // `2.1.0+cu118` sorts after `2.1.0`.
+            Some(release) => {
+                let all = torch::builds(release);
+                all.is_empty() || all.iter().any(|b| b.tag == tag)
+            }
+            None => torch::has_newest(tag),
+        };
+        match (self.main, known, tag) {
+            (Some(main), ..) => Ok(Some(main)),
+            // The CPU's index has every release.
+            (None, _, "cpu") | (None, true, _) => Ok(Some(tag)),
+            (None, false, _) => Err(tag),
+        }
+    }
+}
+
+/// A wheel as pip's arguments name it.
+struct Wheel<'a> {
+    kind: Kind,
+    what: &'a str,
+    cuda: Option<Cuda>,
+    cpu: bool,
+    torch: Option<Release>,
+    needs: Option<(Cuda, u32)>,
+    outbid: Option<String>,
+}
+
+fn framework<'a>(word: &'a str, index: &Index<'_>) -> Option<Wheel<'a>> {
     let end = word
         .find(['=', '<', '>', '~', '!', '[', ';'])
         .unwrap_or(word.len());
     let (name, rest) = word.split_at(end);
-    match name {
+    let extras = rest
+        .strip_prefix('[')
+        .and_then(|r| r.split_once(']'))
+        .map_or("", |(e, _)| e);
+    let version = word.split_once("==").map(|(_, v)| v.trim_end_matches(".*"));
+    let number: Option<Version> = version.and_then(|v| v.split(['+', ';', ',']).next()?.parse().ok());
+    // `>=2.10,<2.11` and its like name neither a release nor the newest one.
+    let bounded = ["<", "~=", "!=", "==="].iter().any(|sign| rest.contains(sign));
+    let pinned_or_newest = !bounded && (version.is_none() || number.is_some());
+    let plain = Wheel {
+        kind: Kind::Framework,
+        what: name,
+        cuda: None,
+        cpu: false,
+        torch: None,
+        needs: None,
+        outbid: None,
+    };
+    let needs = || pinned_or_newest.then(|| image::wheel(name, number)).flatten();
+    Some(match name {
         "torch" => {
-            let version = rest.strip_prefix("==");
             let local = version.and_then(|v| v.split_once('+')).map(|(_, l)| l);
             let release: Option<Release> = version.and_then(|v| v.parse().ok());
-            let build = local.or(index);
+            let build = match local {
+                Some(local) => Ok(Some(local)),
+                None => index.build(release),
+            };
+            let outbid = build.err().map(str::to_owned);
+            let build = build.unwrap_or_default();
             let cuda = match build {
                 Some(tag) => torch::cuda_of_tag(tag),
                 None => release.and_then(torch::on_pypi).map(|b| b.cuda),
             };
-            Some((name, cuda, build == Some("cpu"), release))
+            Wheel {
+                cuda,
+                cpu: build == Some("cpu"),
+                torch: release,
+                outbid,
+                ..plain
+            }
         }
-        "tensorflow-cpu" | "tensorflow_cpu" => Some((name, None, true, None)),
+        "tensorflow-cpu" | "tensorflow_cpu" | "paddlepaddle" => Wheel { cpu: true, ..plain },
+        "tensorflow" if extras.contains("and-cuda") => Wheel {
+            cuda: needs().map(|(cuda, _)| cuda),
+            ..plain
+        },
+        "tensorflow" | "ctranslate2" | "faster-whisper" => Wheel {
+            needs: needs(),
+            ..plain
+        },
+        "onnxruntime-gpu" => Wheel {
+            cuda: needs().map(|(cuda, _)| cuda),
+            needs: needs().filter(|_| !extras.contains("cudnn")),
+            ..plain
+        },
+        "onnxruntime" => plain,
+        _ if name.starts_with("jax") => jax(plain, extras, version)?,
+        _ if name.starts_with("nvidia-") && name.contains("-cu1") => Wheel {
+            kind: Kind::Libraries,
+            ..plain
+        },
         _ => {
-            let of_cupy = name.strip_prefix("cupy-cuda").and_then(|v| {
-                // `cupy-cuda12x`, `cupy-cuda118`
-                v.strip_suffix('x')
-                    .and_then(decimal)
-                    .map(|major| Cuda { major, minor: 0 })
-                    .or_else(|| torch::cuda_of_tag(&format!("cu{v}")))
-            });
-            of_cupy.map(|cuda| (name, Some(cuda), false, None))
+            let cuda = cuda_of_name(name)?;
+            Wheel {
+                cuda: Some(cuda),
+                ..plain
+            }
         }
-    }
+    })
+}
+
+/// The CUDA in the names of CuPy's and MXNet's wheels: `cupy-cuda12x`, `cupy-cuda118`, `mxnet-cu112`.
+fn cuda_of_name(name: &str) -> Option<Cuda> {
+    let tag = name
+        .strip_prefix("cupy-cuda")
+        .or_else(|| name.strip_prefix("mxnet-cu"))?;
+    let major = tag.strip_suffix('x').and_then(decimal);
+    major
+        .map(|major| Cuda { major, minor: 0 })
+        .or_else(|| torch::cuda_of_tag(&format!("cu{tag}")))
+}
+
+/// `jax[cuda12]`, `jax-cuda12-plugin`, `jaxlib==0.4.13+cuda11.cudnn86`; JAX without any of these is for the CPU.
+fn jax<'a>(plain: Wheel<'a>, extras: &str, version: Option<&str>) -> Option<Wheel<'a>> {
+    let major = |text: &str| {
+        let major = text.get(..2)?.parse().ok()?;
+        Some(Cuda { major, minor: 0 })
+    };
+    let named = extras.split(',').find_map(|e| e.trim().strip_prefix("cuda"));
+    let (cuda, cpu) = match plain.what {
+        "jax" => (named.and_then(major), named.is_none() && !extras.contains("tpu")),
+        "jaxlib" => (version.and_then(|v| major(v.split_once("+cuda")?.1)), false),
+        name => {
+            let plugin = ["jax-cuda", "jax_cuda"]
+                .iter()
+                .find_map(|p| name.strip_prefix(p))?;
+            (major(plugin), false)
+        }
+    };
+    Some(Wheel { cuda, cpu, ..plain })
 }
 
 /// Packages of conda that say which CUDA it is; `None` for the one that says that it is none.

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use super::check::checks;
 use super::{Finding, Report, Severity};
-use crate::compat::{Class, Cuda, Outcome, Platform, Sm, Target, Version, judge, torch};
+use crate::compat::forward::Package;
+use crate::compat::{Class, Cuda, Outcome, Platform, Sm, Target, Version, judge, toolkit, torch};
 use crate::error::Result;
 use crate::sys::budget::{Budget, Exceeded};
 
@@ -27,6 +28,9 @@ checks! {
     REQUEST = 7511, "dockerfile.request", "The image's NVIDIA variables keep the GPU or CUDA away.";
     BUILD_TIME = 7512, "dockerfile.build-time", "A GPU is used while the image is built.";
     TARGET = 7513, "dockerfile.target", "What the image brings does not run on the driver or GPU it is meant for.";
+    INDEX = 7514, "dockerfile.index", "An extra index of PyTorch has older releases than PyPI, whose build is taken.";
+    MISSING = 7515, "dockerfile.missing-library", "A framework needs libraries of CUDA that the image does not have.";
+    TWICE = 7516, "dockerfile.two-builds", "Two builds of one framework are installed into one directory.";
 }
 
 /// The largest file that is read, in bytes.
@@ -111,27 +115,45 @@ fn examine(
     }
     checks::run(&model, &mut report, budget)?;
     if let Some(target) = wanted.target() {
-        judged(last, &target, &mut report, budget)?;
+        judged(&model, last, &target, &mut report, budget)?;
     }
     Ok(report)
 }
 
 /// Whether what the last stage brings runs on the target.
 fn judged(
+    model: &model::Model,
     stage: model::Stage<'_>,
     target: &Target,
     report: &mut Report,
     budget: &Budget,
 ) -> Result<(), Exceeded> {
     let base = stage.base();
+    let known = base.known();
+    let package = base
+        .cuda()
+        // Whether they work depends on what the GPU is sold as.
+        .filter(|_| target.class.is_some() && known.is_some_and(|known| known.compat))
+        .and_then(package);
     if let Some(cuda) = base.cuda() {
         let subject = format!("the base image {}", base.name);
-        report.add(verdict(&subject, cuda, target).evidence(base.line.to_string()));
+        let release = known.and_then(|known| known.torch);
+        let oldest = known.and_then(|known| known.oldest);
+        let finding = release
+            .and_then(|release| checks::architecture(release, cuda, target))
+            .or_else(|| too_old(&subject, oldest, cuda, target).map(|f| milder(f, stage)))
+            .unwrap_or_else(|| verdict(&subject, cuda, target, package.as_ref()));
+        report.add(finding.evidence(base.line.to_string()));
+    }
+    if let Some(sm) = target.sm
+        && let Some(finding) = checks::compiled(model, sm, budget)?
+    {
+        report.add(finding);
     }
     for i in stage.installs() {
         budget.step()?;
         let Some(cuda) = i.cuda else { continue };
-        let mut finding = verdict(&i.what, cuda, target);
+        let mut finding = verdict(&i.what, cuda, target, package.as_ref());
         if let Some(release) = i.torch {
             if let Some(other) = checks::architecture(release, cuda, target) {
                 finding = other;
@@ -141,28 +163,69 @@ fn judged(
                 finding.fix.push_str(&format!("; here `{}`", build.pip()));
             }
         }
+        if i.torch.is_none()
+            && let Some(other) = too_old(&i.what, None, cuda, target)
+        {
+            finding = other;
+        }
         report.add(finding.evidence(i.line.to_string()));
     }
     Ok(())
 }
 
-fn verdict(subject: &str, cuda: Cuda, target: &Target) -> Finding {
+/// The compatibility libraries that an image of `cuda` brings.
+fn package(cuda: Cuda) -> Option<Package> {
+    Some(Package {
+        version: toolkit::driver_for(cuda, Platform::Linux)?,
+        note: None,
+    })
+}
+
+/// Of a base image: its CUDA does not matter to frameworks that bring their own.
+fn milder(mut finding: Finding, stage: model::Stage<'_>) -> Finding {
+    if stage.installs().any(|i| i.cuda.is_some()) {
+        finding.severity = Severity::Warn;
+    }
+    finding
+}
+
+/// A GPU that is older than the software: than a framework supports, or than CUDA has code for.
+fn too_old(subject: &str, oldest: Option<Sm>, cuda: Cuda, target: &Target) -> Option<Finding> {
+    let sm = target.sm?;
+    let why = match (oldest, sm.ended_before(cuda)) {
+        (Some(oldest), _) if sm.number() < oldest.number() => {
+            format!("its software is for {oldest} and newer, and the GPU is {sm}")
+        }
+        (_, Some(last)) => format!("CUDA {cuda} has no code for {sm}; the last one is {last}"),
+        _ => return None,
+    };
+    Some(
+        Finding::new(
+            &TARGET,
+            Severity::Fail,
+            subject,
+            format!("{why}: \"no kernel image is available\""),
+        )
+        .fix("use an older release of it, which is for this GPU"),
+    )
+}
+
+fn verdict(subject: &str, cuda: Cuda, target: &Target, package: Option<&Package>) -> Finding {
     let driver = target.driver;
-    let (severity, cause, fix) = match judge(cuda, target, None) {
+    let (severity, cause, fix) = match judge(cuda, target, package) {
         Outcome::Native => (
             Severity::Ok,
             format!("CUDA {cuda} runs natively on driver {driver}"),
             String::new(),
         ),
         Outcome::MinorVersion { native } => (
-            Severity::Warn,
+            Severity::Ok,
             format!(
-                "CUDA {cuda} runs on driver {driver} (CUDA {native}) only by minor-version compatibility: \
-                 PTX of the newer toolkit and its new calls do not work"
+                "CUDA {cuda} runs on driver {driver} by minor-version compatibility: PTX newer than CUDA {native} \
+                 cannot be compiled"
             ),
-            format!("use a build for CUDA {native} or older, or a driver that speaks {cuda}"),
+            String::new(),
         ),
-        // The image's own compatibility package is not known before it is built.
         Outcome::Impossible(change) => (
             Severity::Fail,
             format!("CUDA {cuda} does not run on driver {driver}: \"CUDA driver version is insufficient\""),

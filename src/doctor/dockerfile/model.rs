@@ -1,9 +1,9 @@
 //! A Dockerfile as stages: what each is built on, its variables, and what is installed in it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-use super::install::{self, Install};
+use super::install::{self, Indices, Install};
 use super::parse::{Instruction, Line, TEXT, expand, words};
 use crate::compat::{Cuda, image};
 use crate::sys::budget::{Budget, Exceeded};
@@ -41,22 +41,50 @@ impl Base {
         }
     }
 
+    /// What is known of it as an image for GPUs.
+    pub(super) fn known(&self) -> Option<image::Known> {
+        image::of(&self.name, &self.tag)
+    }
+
     /// Whether it is one of NVIDIA's CUDA images.
     pub(super) fn is_cuda(&self) -> bool {
-        matches!(
-            self.name.as_str(),
-            "nvidia/cuda" | "nvcr.io/nvidia/cuda" | "nvidia/cudagl" | "nvidia/cuda-arm64"
-        )
+        self.known().is_some_and(|known| known.kind == image::Kind::Cuda)
     }
 
     /// The CUDA version its name tells: of `nvidia/cuda:12.4.1-…`, and of `…:2.1.0-cuda12.1-cudnn8-runtime`.
     pub(super) fn cuda(&self) -> Option<Cuda> {
-        if self.is_cuda() {
-            return image::cuda_of(&self.tag);
-        }
-        self.tag
-            .split('-')
-            .find_map(|p| p.strip_prefix("cuda")?.parse().ok())
+        self.known().and_then(|known| known.cuda).or_else(|| {
+            self.tag
+                .split('-')
+                .find_map(|p| p.strip_prefix("cuda")?.parse().ok())
+        })
+    }
+
+    /// Whether it is for GPUs.
+    pub(super) fn is_for_gpus(&self) -> bool {
+        self.known().is_some() || self.cuda().is_some()
+    }
+
+    /// Whether nothing of CUDA is in it for certain: a distribution, or Python alone.
+    pub(super) fn is_plain(&self) -> bool {
+        const PLAIN: [&str; 14] = [
+            "almalinux",
+            "amazonlinux",
+            "archlinux",
+            "condaforge/miniforge3",
+            "continuumio/anaconda3",
+            "continuumio/miniconda3",
+            "debian",
+            "fedora",
+            "mambaorg/micromamba",
+            "opensuse/leap",
+            "python",
+            "redhat/ubi9",
+            "rockylinux",
+            "ubuntu",
+        ];
+        let name = self.name.strip_prefix("library/").unwrap_or(&self.name);
+        PLAIN.contains(&name)
     }
 
     /// Whether it is of musl.
@@ -76,6 +104,10 @@ struct Own {
     below: Option<usize>,
     env: BTreeMap<String, (String, usize)>,
     installs: Vec<Install>,
+    /// The places of stages whose Python packages are copied into it; always before its own.
+    copied: BTreeSet<usize>,
+    /// Whether libraries of CUDA are copied into it.
+    copies_cuda: bool,
     args: BTreeMap<String, String>,
     shell: Option<String>,
     starts: Vec<String>,
@@ -100,11 +132,37 @@ impl<'a> Stage<'a> {
         &self.stages[self.at].base
     }
 
-    /// What is installed, that of the stage below first.
+    /// What is installed, that of the stage below first, with the packages that are copied from other stages.
     pub(super) fn installs(self) -> impl Iterator<Item = &'a Install> {
+        let mut reached = BTreeSet::new();
+        let mut next = vec![self.at];
+        while let Some(at) = next.pop() {
+            if let Some(own) = self.stages.get(at)
+                && reached.insert(at)
+            {
+                next.extend(own.below);
+                next.extend(&own.copied);
+            }
+        }
+        reached.into_iter().flat_map(|at| &self.stages[at].installs)
+    }
+
+    /// What its own instructions, and those of what it is built on, install.
+    pub(super) fn own_installs(self) -> impl Iterator<Item = &'a Install> {
         let mut chain: Vec<&Own> = self.chain().collect();
         chain.reverse();
         chain.into_iter().flat_map(|stage| &stage.installs)
+    }
+
+    /// Whether libraries of CUDA are copied into it.
+    pub(super) fn copies_cuda(self) -> bool {
+        self.chain().any(|stage| stage.copies_cuda)
+    }
+
+    /// The places of the stages that it is made of: its own and those that it is built on.
+    pub(super) fn places(self) -> HashSet<usize> {
+        let below = |at: &usize| self.stages.get(*at)?.below;
+        core::iter::successors(Some(self.at), below).collect()
     }
 
     /// An environment variable's value and line, without the image's.
@@ -114,7 +172,7 @@ impl<'a> Stage<'a> {
     }
 
     /// A variable that its instructions may use.
-    fn value(self, name: &str, budget: &Budget) -> Result<Option<&'a str>, Exceeded> {
+    pub(super) fn value(self, name: &str, budget: &Budget) -> Result<Option<&'a str>, Exceeded> {
         for stage in self.chain() {
             budget.step()?;
             if let Some((value, _)) = stage.env.get(name) {
@@ -137,13 +195,16 @@ impl<'a> Stage<'a> {
 
     /// Whether anything in it uses CUDA: its image, a framework, or a variable.
     pub(super) fn uses_cuda(self) -> bool {
-        self.base().is_cuda()
-            || self.base().cuda().is_some()
+        self.computes()
             || self
                 .chain()
                 .flat_map(|stage| stage.env.keys())
                 .any(|k| k.starts_with("NVIDIA_"))
-            || self.installs().any(|i| i.cuda.is_some())
+    }
+
+    /// Whether its image or a framework computes with CUDA.
+    pub(super) fn computes(self) -> bool {
+        self.base().is_for_gpus() || self.installs().any(|i| i.cuda.is_some())
     }
 }
 
@@ -163,6 +224,8 @@ pub(super) struct Step {
     pub(super) instruction: Instruction,
     /// Its text with variables replaced.
     pub(super) text: String,
+    /// The place of its stage; those before the first `FROM` have none.
+    pub(super) stage: Option<usize>,
 }
 
 impl Model {
@@ -180,9 +243,49 @@ impl Model {
         self.stages.iter().map(|stage| stage.base.as_ref())
     }
 
-    /// What is installed in any stage, each stage's own once.
-    pub(super) fn installs(&self) -> impl Iterator<Item = &Install> {
-        self.stages.iter().flat_map(|stage| &stage.installs)
+    /// The place of the stage that `COPY --from=` names, by name or number.
+    fn place(&self, name: &str) -> Option<usize> {
+        let by_name = self.names.get(&name.to_ascii_lowercase()).copied();
+        by_name.or_else(|| name.parse().ok().filter(|at| *at < self.stages.len()))
+    }
+
+    /// Notes what `COPY` brings into the last stage.
+    fn copy(&mut self, text: &str, budget: &Budget) -> Result<(), Exceeded> {
+        let all = copied(text);
+        let Some(from) = all.iter().find_map(|w| w.strip_prefix("--from=")) else {
+            return Ok(());
+        };
+        let sources: Vec<&String> = all.iter().filter(|w| !w.starts_with("--")).collect();
+        let Some((_, sources)) = sources.split_last() else {
+            return Ok(());
+        };
+        let place = self.place(from).filter(|at| at + 1 < self.stages.len());
+        let mut packages = sources.iter().any(|source| has_packages(source));
+        if let Some(place) = place.filter(|_| !packages) {
+            // `/app` of a stage that makes `/app/.venv`.
+            let names: Vec<String> = sources
+                .iter()
+                .map(|source| source.trim_end_matches('/'))
+                .filter(|source| source.starts_with('/'))
+                .flat_map(|source| [".venv", "venv", "env"].map(|name| format!("{source}/{name}")))
+                .collect();
+            // Steps are in the order of their stages.
+            let first = self.steps.partition_point(|step| step.stage < Some(place));
+            let steps = self.steps.iter().skip(first);
+            for step in steps.take_while(|step| step.stage == Some(place)) {
+                budget.scan(step.text.len() * names.len())?;
+                packages |= names.iter().any(|name| step.text.contains(name));
+            }
+        }
+        let Some(last) = self.stages.last_mut() else {
+            return Ok(());
+        };
+        let of_cuda = |s: &&&String| ["cuda", "cudnn", "cublas"].iter().any(|word| s.contains(word));
+        last.copies_cuda |= sources.iter().any(|s| of_cuda(&s)) || is_whole(sources);
+        if let Some(place) = place.filter(|_| packages) {
+            last.copied.insert(place);
+        }
+        Ok(())
     }
 
     /// The stage of `FROM text`.
@@ -224,6 +327,10 @@ pub(super) fn build(
             None => Ok(global.get(name).map(String::as_str)),
         };
         let text = expand(&instruction.text, value_of, budget)?;
+        let indices = match stage.filter(|_| instruction.keyword == "RUN") {
+            Some(stage) => indices(stage, budget)?,
+            None => Indices::default(),
+        };
         if instruction.keyword == "FROM" {
             model.push(&text, instruction.first_line());
         }
@@ -254,12 +361,76 @@ pub(super) fn build(
             }
             ("SHELL", Some(stage)) => stage.shell = Some(text.clone()),
             ("ENTRYPOINT" | "CMD", Some(stage)) => stage.starts.push(text.clone()),
-            ("RUN", Some(stage)) => stage.installs.extend(install::of(&instruction, &text, budget)?),
+            ("COPY", Some(_)) => model.copy(&text, budget)?,
+            ("RUN", Some(stage)) => {
+                stage
+                    .installs
+                    .extend(install::of(&instruction, &text, &indices, budget)?);
+            }
             _ => {}
         }
-        model.steps.push(Step { instruction, text });
+        let stage = model.stages.len().checked_sub(1);
+        model.steps.push(Step {
+            instruction,
+            text,
+            stage,
+        });
     }
     Ok(model)
+}
+
+/// The indices that a stage's variables name.
+fn indices(stage: Stage<'_>, budget: &Budget) -> Result<Indices, Exceeded> {
+    let first = |names: &[&str]| {
+        for name in names {
+            if let Some(value) = stage.value(name, budget)? {
+                return Ok(Some(value.to_owned()));
+            }
+        }
+        Ok(None)
+    };
+    Ok(Indices {
+        main: first(&Indices::MAIN)?,
+        extra: first(&Indices::EXTRA)?,
+    })
+}
+
+/// The words of `COPY`, whose paths may be a JSON array.
+fn copied(text: &str) -> Vec<String> {
+    let Some(at) = text.find('[') else {
+        return words(text);
+    };
+    let mut all = words(&text[..at]);
+    match serde_json::from_str::<Vec<String>>(text[at..].trim()) {
+        Ok(paths) => all.extend(paths),
+        Err(_) => all = words(text),
+    }
+    all
+}
+
+/// Whether a whole file system is copied.
+fn is_whole(sources: &[&String]) -> bool {
+    sources.iter().any(|source| source.as_str() == "/")
+}
+
+/// Whether a directory holds Python packages, or an environment with them.
+fn has_packages(source: &str) -> bool {
+    const PARTS: [&str; 8] = [
+        "site-packages",
+        "dist-packages",
+        "venv",
+        "conda",
+        "miniforge",
+        "/envs/",
+        "/.local",
+        "/usr/lib/python3",
+    ];
+    let path = source.trim_end_matches('/');
+    matches!(
+        path,
+        "" | "/usr" | "/usr/local" | "/usr/local/lib" | "/install" | "/opt" | "/opt/env"
+    ) || path.starts_with("/usr/local/lib/python3")
+        || PARTS.iter().any(|part| path.contains(part))
 }
 
 /// The pairs of `ENV`: `A=1 B="2 3"`, or the old `A the rest`.

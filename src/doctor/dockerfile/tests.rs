@@ -341,3 +341,50 @@ proptest::proptest! {
         report_of(&text, wanted);
     }
 }
+
+#[test]
+fn corpus() {
+    use crate::compat::gpu::Product;
+    use crate::doctor::image::tests::score;
+    let (halves, wrong) = score(include_str!("corpus.txt"), |case| {
+        let product: Option<Product> = case.gpu().map(|name| name.parse().unwrap());
+        let wanted = Wanted {
+            driver: case.driver(),
+            windows: false,
+            sm: product.map(|p| p.sm),
+            class: product.and_then(|p| p.class),
+        };
+        report_of(&case.body, wanted)
+    });
+    assert!(
+        halves[0].0 == halves[0].1 && halves[1].0 >= SCORED,
+        "{halves:?}\n{wrong}"
+    );
+}
+
+/// Right ones of the half that no rule was written with.
+const SCORED: usize = 25;
+
+/// No text panics or takes long.
+#[test]
+fn mutated_files() {
+    use crate::doctor::image::tests::{Random, cases};
+    let cases = cases(include_str!("corpus.txt"));
+    let mut random = Random::new(22);
+    for at in 0..2000 {
+        let text = random.mutated(cases[at % cases.len()].body.as_bytes());
+        let wanted = Wanted {
+            driver: ["470.256.02", "580.65.06"][random.below(2)].parse().ok(),
+            windows: random.below(4) == 0,
+            sm: Some(Sm::new([61, 70, 86, 87, 120][random.below(5)])),
+            class: [Some(Class::GeForce), Some(Class::DataCentre), None][random.below(3)],
+        };
+        let start = std::time::Instant::now();
+        report_of(&String::from_utf8_lossy(&text), wanted).to_text(false);
+        assert!(
+            start.elapsed().as_secs() < 1,
+            "{}",
+            String::from_utf8_lossy(&text)
+        );
+    }
+}

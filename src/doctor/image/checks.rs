@@ -16,4 +16,9 @@ checks! {
     pub(super) SHADOWED = 7311, "image.shadowed", "One copy of a framework hides another of a different version.";
     pub(super) INCOMPLETE = 7312, "image.incomplete", "Not everything in the image could be looked at.";
     pub(super) EMPTY = 7313, "image.empty", "Nothing in the image uses CUDA.";
+    pub(super) MISSING = 7314, "image.missing-library", "A library that a framework loads is not where the loader searches.";
+    pub(super) PAIR = 7315, "image.pair", "A package was built for another release of PyTorch, or another CUDA, than the image has.";
+    pub(super) UNJUDGED = 7316, "image.not-judged", "The image has programs or packages that may use CUDA and are not judged.";
+    pub(super) TWICE = 7317, "image.two-builds", "Two builds of one framework were installed into one directory.";
+    pub(super) PLATFORM = 7318, "image.platform", "The image is for another processor than the GPU's host has.";
 }

@@ -21,6 +21,10 @@ const MAX: usize = 256;
 pub enum Kind {
     /// conda, mamba and their like.
     Conda,
+    /// A program without Python.
+    Native,
+    /// A directory of `PYTHONPATH`.
+    Path,
     /// The distribution, or a Python of its own.
     System,
     /// `pip install --user`.
@@ -82,6 +86,13 @@ pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> V
         .take(MAX)
         .filter_map(|path| environment(files, found, path, active.as_ref()))
         .collect();
+    for environment in &mut all {
+        let named = |dir: &Path| dir == environment.site.path;
+        if python_path(config).any(named) {
+            (environment.kind, environment.on_path) = (Kind::Path, Some(true));
+        }
+    }
+    all.extend(of_path(files, config));
     // A conda prefix may hold CUDA without any Python.
     for prefix in found.conda.iter().take(MAX) {
         if all.iter().any(|e| e.prefix == *prefix) {
@@ -103,11 +114,53 @@ pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> V
     all
 }
 
+/// The directories of `PYTHONPATH`, which come before those of any environment.
+fn python_path(config: Option<&ImageConfig>) -> impl Iterator<Item = &Path> {
+    const MAX_PATH: usize = 16;
+    let path = config.and_then(|c| c.var("PYTHONPATH")).unwrap_or_default();
+    let dirs = path.split(':').filter(|dir| dir.starts_with('/')).take(MAX_PATH);
+    dirs.map(|dir| Path::new(dir.trim_end_matches('/')))
+}
+
+/// What `PYTHONPATH` holds besides the sites of environments.
+fn of_path(files: &Files<'_>, config: Option<&ImageConfig>) -> Vec<Environment> {
+    python_path(config)
+        // A site of its own environment is read there.
+        .filter(|dir| !dir.ends_with("site-packages") && !dir.ends_with("dist-packages"))
+        .filter_map(|dir| {
+            let site = Site::python(files, dir);
+            let frameworks = frameworks::find(files, &site, None);
+            (!frameworks.is_empty()).then(|| Environment {
+                kind: Kind::Path,
+                prefix: dir.to_owned(),
+                python: String::new(),
+                site,
+                conda: None,
+                frameworks,
+                on_path: Some(true),
+            })
+        })
+        .collect()
+}
+
+/// A program without Python, as an environment of its own.
+pub fn native(framework: Framework) -> Environment {
+    Environment {
+        kind: Kind::Native,
+        prefix: framework.path.parent().unwrap_or(Path::new("/")).to_owned(),
+        python: String::new(),
+        site: Site::default(),
+        conda: None,
+        frameworks: vec![framework],
+        on_path: None,
+    }
+}
+
 fn environment(
     files: &Files<'_>,
     found: &Found,
     path: &Path,
-    active: Option<&Vec<PathBuf>>,
+    active: Option<&Option<Vec<PathBuf>>>,
 ) -> Option<Environment> {
     let site = Site::python(files, path);
     if site.packages.is_empty() && site.directories.is_empty() {
@@ -127,28 +180,36 @@ fn environment(
     };
     let conda = (kind == Kind::Conda).then(|| Site::conda(files, prefix));
     let frameworks = frameworks::find(files, &site, conda.as_ref());
+    let on_path = active.and_then(|prefixes| match prefixes {
+        Some(prefixes) => Some(kind == Kind::User || prefixes.iter().any(|p| p == prefix)),
+        // Without a Python on the path, one of its own is known not to be there.
+        None => has_python(files, &prefix.join("bin")).then_some(false),
+    });
     Some(Environment {
         kind,
         prefix: prefix.to_owned(),
         python: version.strip_prefix("3.").map_or("", |_| version).to_owned(),
-        on_path: active.map(|prefixes| kind == Kind::User || prefixes.iter().any(|p| p == prefix)),
+        on_path,
         site,
         conda,
         frameworks,
     })
 }
 
-/// The prefixes that the first `python3` or `python` on `path` takes packages from; all of them where there is none, since
-/// a program's own path then decides.
-fn active(files: &Files<'_>, path: &str) -> Vec<PathBuf> {
+/// Whether a directory has a `python3` or `python`.
+fn has_python(files: &Files<'_>, dir: &Path) -> bool {
+    let python = ["python3", "python"].map(|name| dir.join(name));
+    python
+        .iter()
+        .any(|p| files.resolve(p).is_some_and(|n| n.is_file()))
+}
+
+/// The prefixes that the first `python3` or `python` on `path` takes packages from; `None` where there is none.
+fn active(files: &Files<'_>, path: &str) -> Option<Vec<PathBuf>> {
     let dirs = path.split(':').filter(|dir| dir.starts_with('/')).take(64);
     for dir in dirs {
         let dir = Path::new(dir);
-        let python = ["python3", "python"].map(|name| dir.join(name));
-        if !python
-            .iter()
-            .any(|p| files.resolve(p).is_some_and(|n| n.is_file()))
-        {
+        if !has_python(files, dir) {
             continue;
         }
         let mut prefixes: Vec<PathBuf> = dir.parent().map(Path::to_owned).into_iter().collect();
@@ -159,9 +220,9 @@ fn active(files: &Files<'_>, path: &str) -> Vec<PathBuf> {
         if prefixes.iter().any(|p| p == Path::new("/usr")) {
             prefixes.push(PathBuf::from("/usr/local"));
         }
-        return prefixes;
+        return Some(prefixes);
     }
-    Vec::new()
+    None
 }
 
 /// Two copies of one framework for one Python, of which the first hides the second.
@@ -175,21 +236,24 @@ pub struct Shadowed {
     pub second: (PathBuf, String),
 }
 
-/// The pairs of different versions that one Python sees: a user's packages come before the system's, local ones before
-/// the distribution's.
+/// The pairs of different versions that one Python sees: `PYTHONPATH` comes before all, a user's packages before the
+/// system's, local ones before the distribution's.
 pub fn shadowed(all: &[Environment]) -> Vec<Shadowed> {
     let rank = |e: &Environment| match e.kind {
-        Kind::User => Some(0),
-        Kind::System if e.prefix == Path::new("/usr/local") => Some(1),
-        Kind::System if e.prefix == Path::new("/usr") => Some(2),
-        _ => None,
+        Kind::Path => Some(0),
+        Kind::User => Some(1),
+        Kind::System if e.prefix == Path::new("/usr/local") => Some(2),
+        Kind::System if e.prefix == Path::new("/usr") => Some(3),
+        Kind::Conda | Kind::Native | Kind::System | Kind::Venv => None,
     };
     let same_python =
         |a: &Environment, b: &Environment| a.python == b.python || a.python.is_empty() || b.python.is_empty();
     let mut pairs = Vec::new();
     for a in all {
         for b in all {
-            let (Some(first), Some(second)) = (rank(a), rank(b)) else {
+            // `PYTHONPATH` is before whatever environment `python` is of.
+            let behind = || (a.kind == Kind::Path && b.on_path == Some(true)).then_some(4);
+            let (Some(first), Some(second)) = (rank(a), rank(b).or_else(behind)) else {
                 continue;
             };
             if first >= second || !same_python(a, b) {

@@ -4,17 +4,18 @@
 //! `src/compat/data/sources.tsv` for what was looked at).
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Files;
 use super::fatbin::Fatbins;
+use super::load::Load;
 use super::packages::{Package, Site};
 use super::search::{MAX_TEXT as MAX_LIST, search};
-use crate::compat::Cuda;
-use crate::ldso::elf::{self, Want};
+use crate::compat::{Cuda, Version, libraries};
+use crate::ldso::elf::{self, ElfInfo, Want};
 use crate::ldso::section::sections;
 use crate::preflight::build::{Build, MAX_TEXT, is_arch, of_local, of_tag, tensorflow_of, torch_of};
-use crate::preflight::text::assignment;
+use crate::preflight::text::{after_key, assignment, quoted};
 
 /// Libraries of one directory that are looked at.
 const MAX_LIBRARIES: usize = 4096;
@@ -46,6 +47,10 @@ pub struct Framework {
     pub declared: Vec<String>,
     /// The newest glibc that it needs, by its wheel's tag.
     pub glibc: Option<(u32, u32)>,
+    /// The libraries of CUDA that it loads.
+    pub loads: Vec<Load>,
+    /// Whether it loads them from pip's packages itself, wherever the loader searches.
+    pub loads_beside: bool,
 }
 
 /// A framework that is looked for.
@@ -57,6 +62,25 @@ struct Known {
     read: fn(&Look<'_>) -> Option<Said>,
     /// Libraries with its device code, by directory below its own and beginnings of names.
     code: &'static [(&'static str, &'static [&'static str])],
+    /// Libraries whose needed libraries it needs; they may be absent.
+    needs: &'static [&'static str],
+    /// The first one that is there opens libraries by name; its run path counts.
+    opens: &'static [&'static str],
+    /// Whether it loads pip's packages of CUDA itself.
+    loads_beside: bool,
+}
+
+impl Known {
+    const NONE: Self = Self {
+        name: "",
+        package: "",
+        dir: "",
+        read: |_| None,
+        code: &[],
+        needs: &[],
+        opens: &[],
+        loads_beside: false,
+    };
 }
 
 /// What reading a framework's files gave.
@@ -65,6 +89,8 @@ struct Said {
     build: Build,
     evidence: String,
     declared: Vec<String>,
+    /// The major version of cuDNN that it was built with.
+    cudnn: Option<u32>,
 }
 
 const KNOWN: &[Known] = &[
@@ -78,27 +104,32 @@ const KNOWN: &[Known] = &[
             "lib",
             &["libtorch_cuda.so", "libtorch_cuda_cu.so", "libtorch_cuda_cpp.so"],
         )],
+        needs: &["lib/libtorch_cuda.so", "lib/libc10_cuda.so"],
+        loads_beside: true,
+        ..Known::NONE
     },
     Known {
         name: "TensorFlow",
         package: "tensorflow",
         dir: "tensorflow",
         read: tensorflow,
-        code: &[],
+        opens: &["libtensorflow_framework.so.2", "libtensorflow_cc.so.2"],
+        ..Known::NONE
     },
     Known {
         name: "JAX",
         package: "jax",
         dir: "jaxlib",
         read: jax,
-        code: &[],
+        loads_beside: true,
+        ..Known::NONE
     },
     Known {
         name: "CuPy",
         package: "cupy",
         dir: "cupy",
         read: cupy,
-        code: &[],
+        ..Known::NONE
     },
     Known {
         name: "ONNX Runtime",
@@ -106,6 +137,8 @@ const KNOWN: &[Known] = &[
         dir: "onnxruntime",
         read: onnxruntime,
         code: &[("capi", &["libonnxruntime_providers_cuda.so"])],
+        needs: &["capi/libonnxruntime_providers_cuda.so"],
+        ..Known::NONE
     },
     Known {
         name: "vLLM",
@@ -113,15 +146,162 @@ const KNOWN: &[Known] = &[
         dir: "vllm",
         read: vllm,
         code: &[("", &["_C."])],
+        ..Known::NONE
     },
     Known {
         name: "bitsandbytes",
         package: "bitsandbytes",
         dir: "bitsandbytes",
         read: bitsandbytes,
-        code: &[],
+        ..Known::NONE
+    },
+    Known {
+        name: "CTranslate2",
+        package: "ctranslate2",
+        dir: "ctranslate2",
+        read: ctranslate2,
+        ..Known::NONE
+    },
+    Known {
+        name: "PaddlePaddle",
+        package: "paddle",
+        dir: "paddle",
+        read: paddle,
+        loads_beside: true,
+        ..Known::NONE
+    },
+    Known {
+        name: "DALI",
+        package: "nvidia-dali",
+        dir: "nvidia",
+        read: dali,
+        ..Known::NONE
+    },
+    Known {
+        name: "llama-cpp-python",
+        package: "llama-cpp-python",
+        dir: "llama_cpp",
+        read: llama_cpp,
+        code: &[("lib", &["libggml-cuda.so"])],
+        needs: &["lib/libggml-cuda.so"],
+        ..Known::NONE
     },
 ];
+
+/// Packages that may use CUDA, and of which nothing is judged.
+const UNJUDGED: &[&str] = &[
+    "apex",
+    "catboost",
+    "cuda_python",
+    "cudf",
+    "cuml",
+    "deepspeed",
+    "dgl",
+    "faiss",
+    "faiss_gpu",
+    "lightgbm",
+    "mxnet",
+    "numba",
+    "numba_cuda",
+    "pycuda",
+    "taichi",
+    "tensorrt",
+    "tensorrt_llm",
+    "triton",
+    "warp_lang",
+    "xgboost",
+];
+
+/// The packages of an environment that are not judged, with their versions.
+pub fn unjudged(site: &Site) -> Vec<String> {
+    let of_torch = site.has_dir("torch");
+    site.packages
+        .iter()
+        .filter(|p| {
+            // `cudf_cu12`, `mxnet_cu112`
+            let name = p.name.rsplit_once("_cu").map_or(p.name.as_str(), |(name, tag)| {
+                if tag.bytes().all(|b| b.is_ascii_digit()) {
+                    name
+                } else {
+                    &p.name
+                }
+            });
+            // Triton is a part of PyTorch.
+            UNJUDGED.binary_search(&name).is_ok() && !(of_torch && name == "triton")
+        })
+        .map(|p| format!("{} {}", p.name, p.version))
+        .collect()
+}
+
+/// Programs that use CUDA without Python: the file that tells of one, and its name; what is judged of one is what its
+/// library needs, and its device code.
+const NATIVE: &[(&str, &str, Option<&str>)] = &[
+    ("libctranslate2.so.", "CTranslate2", None),
+    ("libggml-cuda.so", "llama.cpp (ggml)", Some("ggml")),
+    ("libnvinfer.so.", "TensorRT", None),
+    (
+        "libonnxruntime_providers_cuda.so",
+        "ONNX Runtime",
+        Some("onnxruntime"),
+    ),
+    ("libtensorflow_cc.so.", "TensorFlow", None),
+    ("libtorch_cuda.so", "LibTorch", Some("libtorch")),
+    ("tritonserver", "Triton Inference Server", None),
+];
+
+/// What a native library of the image belongs to.
+#[derive(Debug)]
+pub enum Native {
+    /// It is judged like a framework.
+    Judged(Box<Framework>),
+    /// Nothing is judged of it.
+    Unjudged(&'static str),
+}
+
+/// Reads a file that [`super::walk::is_native`] names.
+pub fn native(files: &Files<'_>, path: &Path) -> Option<Native> {
+    let file = path.file_name()?.to_str()?;
+    let (_, name, package) = NATIVE.iter().find(|(begin, ..)| file.starts_with(begin))?;
+    let Some(package) = package else {
+        return Some(Native::Unjudged(name));
+    };
+    let Some(info) = info(files, path) else {
+        return Some(Native::Unjudged(name));
+    };
+    let cuda = cudart(&info).map(|major| Cuda { major, minor: 0 });
+    let mut load = Load::needed(path, &info);
+    // Such programs come with libraries of their own beside it.
+    load.also_beside();
+    Some(Native::Judged(Box::new(Framework {
+        name,
+        package,
+        path: path.to_owned(),
+        version: "(unknown version)".to_owned(),
+        build: Build::Cuda(cuda),
+        evidence: path.display().to_string(),
+        code: files
+            .fatbins(path)
+            .map(|(_, code)| code)
+            .filter(|code| code.total() > 0),
+        declared: Vec::new(),
+        glibc: None,
+        loads: vec![load],
+        loads_beside: false,
+    })))
+}
+
+/// The headers of a library, with needed libraries; `None` where not all of them are kept.
+fn info(files: &Files<'_>, path: &Path) -> Option<ElfInfo> {
+    let info = elf::read(&files.library(path)?, Want::All).ok()?;
+    // An archive's file has zeros where nothing was kept.
+    let whole = info
+        .needed
+        .iter()
+        .chain(&info.runpath)
+        .chain(&info.rpath)
+        .all(|text| !text.is_empty());
+    whole.then_some(info)
+}
 
 /// The frameworks of an environment.
 pub fn find(files: &Files<'_>, site: &Site, conda: Option<&Site>) -> Vec<Framework> {
@@ -137,6 +317,7 @@ pub fn find(files: &Files<'_>, site: &Site, conda: Option<&Site>) -> Vec<Framewo
             };
             let said = (known.read)(&look)?;
             let code = look.code(known.code, &said.build);
+            let (loads, opener) = look.loads(known, &said);
             Some(Framework {
                 name: known.name,
                 package: known.package,
@@ -146,6 +327,9 @@ pub fn find(files: &Files<'_>, site: &Site, conda: Option<&Site>) -> Vec<Framewo
                 code,
                 declared: said.declared,
                 glibc: look.glibc(known.package),
+                loads,
+                // Without its run path it is not known where it searches.
+                loads_beside: known.loads_beside || !known.opens.is_empty() && !opener,
                 path: look.dir,
             })
         })
@@ -214,6 +398,29 @@ impl Look<'_> {
         (all.total() > 0).then_some(all)
     }
 
+    /// What the framework loads, and whether the run path of the library that opens others is known.
+    fn loads(&self, known: &Known, said: &Said) -> (Vec<Load>, bool) {
+        let Build::Cuda(cuda) = &said.build else {
+            return (Vec::new(), false);
+        };
+        let at = |file: &&str| {
+            let path = self.dir.join(file);
+            info(self.files, &path).map(|info| (path, info))
+        };
+        let needs = known.needs.iter().filter_map(at);
+        let mut all: Vec<Load> = needs.map(|(path, info)| Load::needed(&path, &info)).collect();
+        let opener = known.opens.iter().find_map(at);
+        let read = opener.is_some();
+        if let (Some(cuda), Some(version)) = (cuda, numeric(&said.version)) {
+            let wants = libraries::opened(known.package, version, cuda.major, said.cudnn);
+            all.push(match opener {
+                Some((path, info)) => Load::opened(&path, Some(&info), wants),
+                None => Load::opened(&self.dir, None, wants),
+            });
+        }
+        (all, read)
+    }
+
     /// The glibc of the wheel's tag, `manylinux_2_28`.
     fn glibc(&self, package: &str) -> Option<(u32, u32)> {
         let names = [package.to_owned(), format!("{package}_gpu")];
@@ -266,6 +473,7 @@ fn torch(look: &Look<'_>) -> Option<Said> {
         build,
         evidence,
         declared,
+        cudnn: None,
     })
 }
 
@@ -289,7 +497,9 @@ fn tensorflow(look: &Look<'_>) -> Option<Said> {
     if record.is_none() && text.is_none() {
         return None;
     }
-    let (mut build, declared) = tensorflow_of(&text.unwrap_or_default());
+    let text = text.unwrap_or_default();
+    let (mut build, declared) = tensorflow_of(&text);
+    let cudnn = after_key(&text, "cudnn_version").and_then(quoted).and_then(major);
     if build == Build::Unknown && record.is_some_and(|p| p.name == "tensorflow_cpu") {
         build = Build::Cpu;
     }
@@ -305,6 +515,7 @@ fn tensorflow(look: &Look<'_>) -> Option<Said> {
         build,
         evidence: look.evidence(INFO, says),
         declared,
+        cudnn,
     })
 }
 
@@ -343,6 +554,7 @@ fn jax(look: &Look<'_>) -> Option<Said> {
         build,
         evidence: format!("{}: {says}", look.site.path.display()),
         declared: Vec::new(),
+        cudnn: None,
     })
 }
 
@@ -372,6 +584,7 @@ fn cupy(look: &Look<'_>) -> Option<Said> {
         build,
         evidence: format!("{}: {says}", look.site.path.display()),
         declared: Vec::new(),
+        cudnn: None,
     })
 }
 
@@ -381,18 +594,21 @@ fn onnxruntime(look: &Look<'_>) -> Option<Said> {
     let version = look.package(&["onnxruntime_gpu", "onnxruntime"])?.version.clone();
     let text = look.text(INFO).unwrap_or_default();
     let said = assignment(&text, "cuda_version").flatten();
+    let of_cpu = assignment(&text, "package_name").flatten() == Some("onnxruntime");
     let (build, evidence) = match said {
         Some(cuda) => (
             Build::Cuda(cuda.parse().ok()),
             look.evidence(INFO, format_args!("cuda_version = {cuda}")),
         ),
-        None if look.exists(PROVIDER) => {
+        // The other build's provider stays where it was.
+        None if !of_cpu && look.exists(PROVIDER) => {
             let major = cudart_of(look, PROVIDER);
             (
                 Build::Cuda(major.map(|major| Cuda { major, minor: 0 })),
                 look.evidence(PROVIDER, "the CUDA provider is there"),
             )
         }
+        None if of_cpu => (Build::Cpu, look.evidence(INFO, "package_name = onnxruntime")),
         None => (
             Build::Cpu,
             look.evidence("capi", "no libonnxruntime_providers_cuda.so"),
@@ -403,6 +619,7 @@ fn onnxruntime(look: &Look<'_>) -> Option<Said> {
         build,
         evidence,
         declared: Vec::new(),
+        cudnn: None,
     })
 }
 
@@ -428,6 +645,7 @@ fn vllm(look: &Look<'_>) -> Option<Said> {
         build,
         evidence,
         declared: Vec::new(),
+        cudnn: None,
     })
 }
 
@@ -456,12 +674,115 @@ fn bitsandbytes(look: &Look<'_>) -> Option<Said> {
         build,
         evidence: look.evidence("", format_args!("libraries for CUDA {}", says.join(", "))),
         declared: Vec::new(),
+        cudnn: None,
     })
+}
+
+/// CTranslate2's wheels are for one major release of CUDA, which their version decides.
+fn ctranslate2(look: &Look<'_>) -> Option<Said> {
+    let version = look.package(&["ctranslate2"])?.version.clone();
+    let number = numeric(&version)?;
+    let known = |major: &u32| !libraries::opened("ctranslate2", number, *major, None).is_empty();
+    let cuda = [13, 12, 11].into_iter().find(known);
+    Some(Said {
+        evidence: look.evidence("", format_args!("version {version}")),
+        build: Build::Cuda(cuda.map(|major| Cuda { major, minor: 0 })),
+        version,
+        declared: Vec::new(),
+        cudnn: None,
+    })
+}
+
+fn paddle(look: &Look<'_>) -> Option<Said> {
+    const INFO: &str = "version/__init__.py";
+    let record = look.package(&["paddlepaddle_gpu", "paddlepaddle"])?;
+    let text = look.text(INFO).unwrap_or_default();
+    let said = |name| assignment(&text, name).flatten();
+    let build = match said("cuda_version") {
+        Some("False") => Build::Cpu,
+        Some(cuda) => Build::Cuda(cuda.parse().ok()),
+        None if record.name == "paddlepaddle_gpu" => Build::Cuda(None),
+        None => Build::Unknown,
+    };
+    Some(Said {
+        version: record.version.clone(),
+        evidence: look.evidence(
+            INFO,
+            format_args!("cuda_version = {}", said("cuda_version").unwrap_or("(none)")),
+        ),
+        build,
+        declared: Vec::new(),
+        cudnn: said("cudnn_version").and_then(major),
+    })
+}
+
+/// DALI's wheels have the CUDA release in their name, and CUDA in themselves.
+fn dali(look: &Look<'_>) -> Option<Said> {
+    let mut packages = look.site.packages.iter();
+    let (package, cuda) = packages.find_map(|p| {
+        let tag = p.name.strip_prefix("nvidia_dali_cuda")?;
+        Some((p, of_tag(&format!("cu{tag}"))))
+    })?;
+    Some(Said {
+        version: package.version.clone(),
+        build: Build::Cuda(cuda),
+        evidence: format!(
+            "{}: {} {}",
+            look.site.path.display(),
+            package.name,
+            package.version
+        ),
+        declared: Vec::new(),
+        cudnn: None,
+    })
+}
+
+/// Its wheel on PyPI is built where it is installed, for the CPU unless CMake was asked for CUDA.
+fn llama_cpp(look: &Look<'_>) -> Option<Said> {
+    const CUDA: &str = "lib/libggml-cuda.so";
+    let version = look.package(&["llama_cpp_python"])?.version.clone();
+    let (build, evidence) = if look.exists(CUDA) {
+        let cuda = cudart_of(look, CUDA).map(|major| Cuda { major, minor: 0 });
+        (Build::Cuda(cuda), look.evidence(CUDA, "it is there"))
+    } else if look.files("lib").iter().any(|name| name.starts_with("libggml")) {
+        (Build::Cpu, look.evidence("lib", "no libggml-cuda.so"))
+    } else {
+        (Build::Unknown, look.evidence("lib", "no libggml"))
+    };
+    Some(Said {
+        version,
+        build,
+        evidence,
+        declared: Vec::new(),
+        cudnn: None,
+    })
+}
+
+/// The first number of a version: 8 of `8.9.6`.
+fn major(version: &str) -> Option<u32> {
+    version.split('.').next()?.parse().ok()
+}
+
+/// The numbers that a version begins with: 2.15.0 of `2.15.0rc1+nv`.
+fn numeric(version: &str) -> Option<Version> {
+    let end = version
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(version.len());
+    let mut parts: Vec<&str> = version[..end]
+        .split('.')
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.truncate(4);
+    parts.join(".").parse().ok()
 }
 
 /// The major release of the CUDA runtime that a library needs: 12 of `libcudart.so.12`.
 fn cudart_of(look: &Look<'_>, file: &str) -> Option<u32> {
-    let info = elf::read(&look.files.library(&look.dir.join(file))?, Want::All).ok()?;
+    let path = look.dir.join(file);
+    cudart(&elf::read(&look.files.library(&path)?, Want::All).ok()?)
+}
+
+fn cudart(info: &ElfInfo) -> Option<u32> {
     info.needed.iter().find_map(|name| {
         let name = std::str::from_utf8(name).ok()?;
         let version = name

@@ -6,9 +6,11 @@ use std::io;
 
 use super::fatbin::{CONTAINER_HEADER, ENTRY_HEADER, Entry, MAX_HEADERS, container};
 use super::frameworks::{ARCH_LIST, MAX_ARCH_LIST};
+use super::pairs::{ONNXRUNTIME, PAIRED};
 use super::scratch::Out;
 use super::tar::Forward;
 use super::walk::is_driver_library;
+use crate::compat::libraries;
 use crate::ldso::section::{u16_at, u32_at, u64_at};
 
 /// How much of a file is kept.
@@ -16,6 +18,8 @@ use crate::ldso::section::{u16_at, u32_at, u64_at};
 pub enum Keep {
     /// [`Keep::Headers`] without fat binaries, and the list of architectures among its constants.
     ArchList,
+    /// [`Keep::Headers`] without fat binaries.
+    Dynamic,
     /// Its headers, dynamic section, notes, section table, and the headers of its fat binaries.
     Headers,
     /// Nothing: it is of no interest.
@@ -48,18 +52,41 @@ pub fn of(path: &[u8]) -> Keep {
         b"WHEEL" if ends(".dist-info/") => TEXT,
         b"ld.so.cache" | b"libc.so.6" => Keep::Whole(16 << 20),
         b"libtorch_python.so" => Keep::ArchList,
-        b"libonnxruntime_providers_cuda.so" => Keep::Headers,
-        b"libtorch_cpu.so" | b"libtorch_hip.so" | b"nvcc" => Keep::Size,
+        b"libonnxruntime_providers_cuda.so" | b"libggml-cuda.so" => Keep::Headers,
+        b"libtensorflow_framework.so.2" | b"libtensorflow_cc.so.2" | b"xla_cuda_plugin.so" => Keep::Dynamic,
+        b"__init__.py" if ends("paddle/version/") => TEXT,
+        b"METADATA" if is_paired(dir) => TEXT,
+        b"RECORD" if is_record_of(dir, b"onnxruntime") => TEXT,
+        b"libtorch_cpu.so" | b"libtorch_hip.so" | b"nvcc" | b"tritonserver" => Keep::Size,
         _ if ends("etc/ld.so.conf.d/") || name.ends_with(b".path") && ends("etc/") => TEXT,
         _ if ends("conda-meta/") => Keep::Size,
         _ if starts("libtorch_cuda") || starts("libcuda.so") => Keep::Headers,
         _ if starts("_C.") && ends("vllm/") => Keep::Headers,
         _ if starts("ld-linux") || starts("ld-musl") || starts("libc-2.") => Keep::Whole(16 << 20),
-        _ if starts("libcudart.so.") || starts("libcublas.so.") || starts("libcudnn.so.") => Keep::Size,
-        _ if starts("libbitsandbytes_") || is_driver_library(name) => Keep::Size,
+        _ if is_cuda(name) || starts("libnvinfer.so.") || starts("libctranslate2.so.") => Keep::Size,
+        _ if starts(ONNXRUNTIME) || starts("libbitsandbytes_") || is_driver_library(name) => Keep::Size,
         _ if starts("python") && ends("bin/") => Keep::Size,
         _ => Keep::Nothing,
     }
+}
+
+/// Whether it is one of CUDA's libraries that are searched by name.
+fn is_cuda(name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(libraries::is_cuda)
+}
+
+/// Whether a directory is the record of a package whose requirements are read.
+fn is_paired(dir: &[u8]) -> bool {
+    PAIRED
+        .iter()
+        .any(|(known, _)| is_record_of(dir, [known.as_bytes(), b"-"].concat().as_slice()))
+}
+
+/// Whether a directory is the record of a package whose name begins so.
+fn is_record_of(dir: &[u8], begin: &[u8]) -> bool {
+    let record = dir.strip_suffix(b"/").unwrap_or(dir);
+    let record = record.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    record.ends_with(b".dist-info") && record.starts_with(begin)
 }
 
 /// Bytes at the front and at the end of a library that are kept.
@@ -79,6 +106,7 @@ pub fn store(source: &mut impl Forward, size: u64, keep: Keep, out: &mut Out<'_>
     match keep {
         Keep::Whole(max) if size <= max => whole(source, size, out)?,
         Keep::ArchList => Passing::new(source, size, out).arch_list()?,
+        Keep::Dynamic => Passing::new(source, size, out).dynamic()?,
         Keep::Headers => Passing::new(source, size, out).headers()?,
         Keep::Nothing | Keep::Size | Keep::Whole(_) => {}
     }
@@ -148,6 +176,11 @@ impl<'a, 'b, S: Forward> Passing<'a, 'b, S> {
             }
         }
         Ok(())
+    }
+
+    fn dynamic(mut self) -> io::Result<()> {
+        self.tables()?;
+        self.pass(self.size - self.at)
     }
 
     fn headers(mut self) -> io::Result<()> {

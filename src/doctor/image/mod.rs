@@ -9,8 +9,9 @@
 //! | `source`, `config` | where an image comes from, and its configuration |
 //! | `archive`, `document`, `unpack`, `layer`, `tar`, `keep`, `scratch` | archives: the little of them that is looked at |
 //! | `walk`, `environments`, `packages` | where things are |
-//! | `frameworks`, `text`, `search`, `fatbin`, `toolkit`, `libcuda` | what they are |
-//! | `target`, `verdict`, `checks` | whether they run |
+//! | `frameworks`, `search`, `fatbin`, `toolkit` | what they are |
+//! | `load`, `loading`, `missing`, `pairs` | whether they find, and fit, one another |
+//! | `verdict`, `checks` | whether they run |
 
 pub mod archive;
 mod checks;
@@ -21,7 +22,11 @@ pub mod fatbin;
 pub mod frameworks;
 pub mod keep;
 pub mod layer;
+mod load;
+mod loading;
+mod missing;
 pub mod packages;
+mod pairs;
 pub mod scratch;
 mod search;
 pub mod source;
@@ -42,18 +47,20 @@ pub use checks::CHECKS;
 pub use source::Image;
 
 use self::checks::{
-    BAKED, CAPABILITIES, COMPAT, EMPTY, ENVIRONMENT, INCOMPLETE, LIBC, REQUIRE, SHADOWED, STUB,
+    BAKED, CAPABILITIES, COMPAT, EMPTY, ENVIRONMENT, INCOMPLETE, LIBC, PLATFORM, REQUIRE, SHADOWED, STUB,
+    UNJUDGED,
 };
 use self::environments::{Environment, Kind};
 use self::fatbin::Fatbins;
-use self::frameworks::Framework;
+use self::frameworks::{Framework, Native};
+use self::loading::Loader;
 use self::scratch::{Library, Scratch};
 use self::toolkit::Toolkit;
 use self::verdict::Need;
 use self::walk::Found;
 use super::{Finding, Report, Severity};
-use crate::compat::Platform;
 use crate::compat::forward::{Note, Package};
+use crate::compat::{Class, Platform};
 use crate::ldso::{Flavor, flavor};
 use crate::preflight::build::Build;
 use crate::preflight::compat_first;
@@ -63,10 +70,12 @@ use crate::request::{Facts, Requirement};
 use crate::sys::budget::Budget;
 use crate::sys::root::{Node, Root};
 
+/// Programs without Python that are looked at.
+const MAX_NATIVES: usize = 64;
 /// Lines of evidence in one finding.
 const MAX_EVIDENCE: usize = 8;
 /// Frameworks whose CPU builds are common where a GPU is not meant for them.
-const OFTEN_CPU: [&str; 2] = ["onnxruntime", "bitsandbytes"];
+const OFTEN_CPU: [&str; 3] = ["onnxruntime", "bitsandbytes", "llama-cpp-python"];
 
 /// Told how far a long scan has come.
 pub trait Progress {
@@ -160,6 +169,8 @@ struct Contents<'a> {
     environments: Vec<Environment>,
     libcudas: Vec<Libcuda>,
     flavor: Flavor,
+    /// Programs and packages that may use CUDA, and of which nothing is judged.
+    unjudged: BTreeSet<String>,
 }
 
 /// Looks at an image and judges it by `target`.
@@ -169,9 +180,24 @@ pub fn report(image: &Image, target: &Target, budget: &Budget, progress: &mut dy
     let files = &image.files(budget);
     let found = walk::walk(&image.root, budget, progress);
     let config = image.config.as_ref();
+    let mut environments = environments::find(files, config, &found);
+    let mut unjudged: BTreeSet<String> = environments
+        .iter()
+        .flat_map(|e| frameworks::unjudged(&e.site))
+        .collect();
+    for path in found.natives.iter().take(MAX_NATIVES) {
+        match frameworks::native(files, path) {
+            Some(Native::Judged(framework)) => environments.push(environments::native(*framework)),
+            Some(Native::Unjudged(name)) => {
+                unjudged.insert(format!("{name} ({})", path.display()));
+            }
+            None => {}
+        }
+    }
     let contents = Contents {
         toolkit: Toolkit::find(files, config, &found),
-        environments: environments::find(files, config, &found),
+        environments,
+        unjudged,
         libcudas: found
             .libcuda
             .iter()
@@ -190,6 +216,8 @@ pub fn report(image: &Image, target: &Target, budget: &Budget, progress: &mut dy
     contents.loader(&mut report, target);
     contents.variables(&mut report, target);
     contents.python(&mut report);
+    contents.libraries(&mut report, target);
+    contents.platform(&mut report, target);
     contents.libc(&mut report);
     contents.limits(&mut report);
     report
@@ -244,6 +272,7 @@ impl Contents<'_> {
                 report.fact(name, value);
             }
         }
+        let mut counts: HashMap<&str, usize> = HashMap::new();
         for environment in &self.environments {
             let runtime = environment.runtime().map(|(_, package)| package);
             for framework in &environment.frameworks {
@@ -252,7 +281,14 @@ impl Contents<'_> {
                     text.push_str(&format!(", {}", framework.declared.join(" ")));
                 }
                 text.push_str(&format!(", in {}", framework.path.display()));
-                report.fact(framework.name, text);
+                // JSON has one value for each name.
+                let count = counts.entry(framework.name).or_insert(0_usize);
+                *count += 1;
+                let name = match *count {
+                    1 => framework.name.to_owned(),
+                    n => format!("{} {n}", framework.name),
+                };
+                report.fact(name, text);
             }
             if let Some(runtime) = runtime {
                 report.fact(
@@ -327,12 +363,25 @@ impl Contents<'_> {
                 );
             }
         }
-        if !self.uses_cuda() && self.frameworks().next().is_none() {
+        if !self.unjudged.is_empty() {
+            let names: Vec<&str> = self
+                .unjudged
+                .iter()
+                .take(MAX_EVIDENCE)
+                .map(String::as_str)
+                .collect();
+            let more = match self.unjudged.len() - names.len() {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            let cause = format!("may use CUDA, and is not judged: {}{more}", names.join(", "));
+            report.add(Finding::new(&UNJUDGED, Severity::Info, "image", cause));
+        } else if !self.uses_cuda() && self.frameworks().next().is_none() {
             report.add(Finding::new(
                 &EMPTY,
                 Severity::Info,
                 "image",
-                "neither a CUDA runtime nor a framework was found",
+                "no CUDA runtime and no framework that nvoci knows was found; other programs are not judged",
             ));
         }
     }
@@ -357,11 +406,22 @@ impl Contents<'_> {
 
     /// What frameworks are built for.
     fn devices(&self, report: &mut Report, target: &Target) {
+        let vital = !self.frameworks().any(|(_, f)| matches!(f.build, Build::Cuda(_)));
+        if let Some(cuda) = self.toolkit.cuda
+            && let Some(finding) =
+                verdict::toolkit(cuda, "CUDA toolkit", &self.toolkit.evidence, target, vital)
+        {
+            report.add(finding);
+        }
         let cuda = self
             .frameworks()
             .any(|(_, f)| matches!(f.build, Build::Cuda(_)) && f.package != "bitsandbytes");
         for (environment, framework) in self.frameworks() {
             match framework.build {
+                // The other build's record says more.
+                Build::Cpu
+                    if pairs::onnxruntimes(environment, self.files).is_some()
+                        && framework.package == "onnxruntime" => {}
                 Build::Cpu | Build::Rocm => {
                     let vital = !cuda
                         && environment.on_path != Some(false)
@@ -596,7 +656,7 @@ impl Contents<'_> {
             let kind = match environment.kind {
                 Kind::Conda => "conda environment",
                 Kind::Venv => "virtual environment",
-                Kind::System | Kind::User => "Python",
+                Kind::Native | Kind::Path | Kind::System | Kind::User => "Python",
             };
             report.add(
                 Finding::new(
@@ -627,6 +687,59 @@ impl Contents<'_> {
                     ),
                 )
                 .fix(format!("`pip uninstall {}` until one is left", pair.package)),
+            );
+        }
+    }
+
+    /// What frameworks load, and what was built for one another.
+    fn libraries(&self, report: &mut Report, target: &Target) {
+        // JetPack 4, which is for these, mounts the host's CUDA into containers.
+        let by_host = target
+            .gpus
+            .iter()
+            .filter_map(|gpu| gpu.sm)
+            .any(|sm| sm.is_tegra() && sm.number() <= 72);
+        let loader = Loader::new(self.files, self.image.config.as_ref(), &self.found);
+        for (environment, framework) in self.frameworks() {
+            if self.files.budget.check().is_err() {
+                return;
+            }
+            if let Some(mut finding) = missing::of_framework(framework, environment, &loader) {
+                if by_host {
+                    finding.severity = Severity::Info;
+                }
+                report.add(finding);
+            }
+        }
+        for environment in &self.environments {
+            pairs::check(environment, self.files, |finding| report.add(finding));
+            if let Some(finding) = pairs::onnxruntimes(environment, self.files) {
+                report.add(finding);
+            }
+            if let Some(finding) = missing::older_first(environment, &loader) {
+                report.add(finding);
+            }
+        }
+    }
+
+    /// The processor that the image is for.
+    fn platform(&self, report: &mut Report, target: &Target) {
+        let Some(config) = &self.image.config else {
+            return;
+        };
+        let soc = target.gpus.iter().find(|gpu| gpu.class == Some(Class::Soc));
+        if let Some(gpu) = soc
+            && config.architecture == "amd64"
+        {
+            report.add(
+                Finding::new(
+                    &PLATFORM,
+                    Severity::Fail,
+                    "image",
+                    format!("the image is for amd64, and {gpu} is in an arm64 system: \"exec format error\""),
+                )
+                .fix("pull or build it for arm64: `docker buildx build --platform linux/arm64`")
+                .evidence("architecture: amd64"),
             );
         }
     }
@@ -681,3 +794,6 @@ fn build_name(build: &Build) -> String {
         Build::Unknown => "build unknown".to_owned(),
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

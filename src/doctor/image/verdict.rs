@@ -14,8 +14,6 @@ use crate::preflight::build::Build;
 
 /// The error that programs end with, as CUDA says it.
 const TOO_OLD: &str = "error 35, \"CUDA driver version is insufficient for CUDA runtime version\"";
-/// Of a library's containers so many hundredths must have code for a GPU: some are for single architectures on purpose.
-const ENOUGH: usize = 75;
 
 /// Something of the image that needs a CUDA version.
 #[derive(Clone, Debug)]
@@ -104,22 +102,89 @@ pub fn runs(need: &Need<'_>, target: &Target, package: Option<&Package>) -> Find
     }
 }
 
-/// Whether a framework's device code serves the GPUs; `None` where that is not known, or nothing is wrong.
-pub fn architecture(framework: &Framework, target: &Target) -> Option<Finding> {
-    let mut worst: Option<Finding> = None;
-    for gpu in &target.gpus {
-        let Some(sm) = gpu.sm else { continue };
-        let found = of_gpu(framework, target, gpu, sm);
-        worst = match (worst, found) {
-            (Some(old), Some(new)) if new.severity > old.severity => Some(new),
-            (None, new) => new,
-            (old, _) => old,
-        };
-    }
-    worst
+/// How a framework's device code serves a GPU.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Service {
+    /// Machine code.
+    Machine,
+    /// PTX that the driver compiles.
+    Ptx,
+    /// Not all of its code was read, and what was read serves nothing.
+    Unknown,
+    /// Its toolkit has no code for the GPU any more; the last one that had.
+    Ended(Cuda),
+    /// Nothing.
+    None,
 }
 
-fn of_gpu(framework: &Framework, target: &Target, gpu: &Gpu, sm: Sm) -> Option<Finding> {
+/// What a framework has for the GPUs; `None` where that is not known. Of several GPUs the worst served counts.
+pub fn architecture(framework: &Framework, target: &Target) -> Option<Finding> {
+    let gpus = target.gpus.iter().filter_map(|gpu| Some((gpu, gpu.sm?)));
+    let served = gpus.filter_map(|(gpu, sm)| Some((service(framework, target, sm)?, gpu, sm)));
+    let (service, gpu, sm) = served.max_by_key(|(service, ..)| *service)?;
+    Some(shown(framework, target, (gpu, sm), service))
+}
+
+/// Computes how the code serves a GPU. Kernels for single architectures are common, so one container or one declared
+/// architecture that serves it is enough.
+fn service(framework: &Framework, target: &Target, sm: Sm) -> Option<Service> {
+    let built = match framework.build {
+        Build::Cuda(cuda) => cuda,
+        _ => None,
+    };
+    let ended = built.and_then(|cuda| sm.ended_before(cuda)).map(Service::Ended);
+    let found = match &framework.code {
+        Some(code) => of_code(code, framework, target, sm),
+        None if !framework.declared.is_empty() => of_list(framework, target, sm, built),
+        None => match of_wheel(framework, built, sm) {
+            Some(found) => found,
+            // By its toolkit alone no more can be told.
+            None => return ended,
+        },
+    };
+    Some(match (found, ended) {
+        (Service::None, Some(ended)) => ended,
+        (found, _) => found,
+    })
+}
+
+/// By the table of PyTorch's wheels, of a tree without their libraries. Other builds have other versions.
+fn of_wheel(framework: &Framework, built: Option<Cuda>, sm: Sm) -> Option<Service> {
+    let public = framework.version.split('+').next()?;
+    let numeric = public.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if framework.package != "torch" || !numeric || sm.is_tegra() {
+        return None;
+    }
+    let release = framework.version.parse().ok()?;
+    let wheel = torch::builds(release)
+        .into_iter()
+        .find(|b| Some(b.cuda) == built)?;
+    if wheel.archs.is_empty() {
+        None
+    } else if wheel.archs.iter().any(|arch| arch.runs_on(sm)) {
+        Some(Service::Machine)
+    } else if wheel.ptx.is_some_and(|ptx| ptx.compiles_for(sm)) {
+        Some(Service::Ptx)
+    } else {
+        Some(Service::None)
+    }
+}
+
+/// The image's own CUDA where it has no code for a GPU any more.
+pub fn toolkit(cuda: Cuda, subject: &str, evidence: &str, target: &Target, vital: bool) -> Option<Finding> {
+    let mut gpus = target.gpus.iter();
+    let (gpu, last) = gpus.find_map(|gpu| Some((gpu, gpu.sm?.ended_before(cuda)?)))?;
+    let severity = if vital { Severity::Fail } else { Severity::Warn };
+    let cause = format!("the image's CUDA {cuda} has no code for {gpu}; the last one is {last}");
+    Some(
+        Finding::new(&ARCHITECTURE, severity, subject, cause)
+            .fix(format!("use an image of CUDA {last} or older"))
+            .evidence(evidence),
+    )
+}
+
+/// By the fat binaries of its libraries.
+fn of_code(code: &Fatbins, framework: &Framework, target: &Target, sm: Sm) -> Service {
     let native = target.native().map(|native| native.cuda);
     let compiles = |version: (u16, u16)| {
         ptx::cuda_of(version.0.into(), version.1.into()).is_some_and(|cuda| native.is_some_and(|n| cuda <= n))
@@ -135,76 +200,85 @@ fn of_gpu(framework: &Framework, target: &Target, gpu: &Gpu, sm: Sm) -> Option<F
         declared.iter().find(of_number).copied().unwrap_or(plain)
     };
     let machine = |codes: &Codes| codes.cubins.iter().any(|a| as_declared(*a).runs_on(sm));
-    let any = |codes: &Codes| {
-        machine(codes)
-            || codes
-                .ptx
-                .iter()
-                .any(|(arch, version)| Sm::new(*arch).compiles_for(sm) && compiles(*version))
+    let ptx = |codes: &Codes| {
+        let mut all = codes.ptx.iter();
+        all.any(|(arch, version)| Sm::new(*arch).compiles_for(sm) && compiles(*version))
     };
+    if code.count(machine) > 0 {
+        Service::Machine
+    } else if code.count(ptx) > 0 {
+        Service::Ptx
+    } else if code.partial {
+        Service::Unknown
+    } else {
+        Service::None
+    }
+}
+
+/// By the architectures that it says it was built for.
+fn of_list(framework: &Framework, target: &Target, sm: Sm, built: Option<Cuda>) -> Service {
+    let native = target.native().map(|native| native.cuda);
+    // PTX is compiled by the toolkit that the framework is built with.
+    let compiles = built.zip(native).is_some_and(|(built, native)| built <= native);
+    let each = framework.declared.iter().filter_map(|text| {
+        let code: Sm = text.parse().ok()?;
+        // TensorFlow's `compute_80` is machine code and PTX (its configure.py); PyTorch's is PTX alone.
+        let machine = framework.package == "tensorflow" || !text.starts_with("compute_");
+        Some(if machine && code.runs_on(sm) {
+            Service::Machine
+        } else if text.starts_with("compute_") && compiles && code.compiles_for(sm) {
+            Service::Ptx
+        } else {
+            Service::None
+        })
+    });
+    each.min().unwrap_or(Service::None)
+}
+
+/// Renders it.
+fn shown(framework: &Framework, target: &Target, (gpu, sm): (&Gpu, Sm), service: Service) -> Finding {
     let name = format!("{} {}", framework.name, framework.version);
-    let subject = framework.path.display().to_string();
-    let (good, total, evidence) = match &framework.code {
-        Some(code) => (code.count(any), code.total(), listing(code)),
-        None if !framework.declared.is_empty() => {
-            let good = framework.declared.iter().any(|text| {
-                let Ok(code) = text.parse::<Sm>() else {
-                    return false;
-                };
-                if text.starts_with("compute_") {
-                    // Compiled by the toolkit that the framework is built with.
-                    let built = match framework.build {
-                        Build::Cuda(cuda) => cuda,
-                        _ => None,
-                    };
-                    code.compiles_for(sm) && built.zip(native).is_some_and(|(b, n)| b <= n)
-                } else {
-                    code.runs_on(sm)
-                }
-            });
-            (
-                usize::from(good),
-                1,
-                format!("built for {}", framework.declared.join(" ")),
-            )
-        }
-        None => return None,
+    let evidence = match &framework.code {
+        Some(code) => listing(code),
+        None if framework.declared.is_empty() => framework.evidence.clone(),
+        None => format!("built for {}", framework.declared.join(" ")),
     };
-    let new = |severity, cause: String| {
-        Finding::new(&ARCHITECTURE, severity, &subject, cause)
-            .evidence(evidence.clone())
-            .fix(better_build(framework, target, sm))
-    };
-    let partial = framework.code.as_ref().is_some_and(|code| code.partial);
-    if good == 0 && !partial {
-        return Some(new(
+    let (severity, cause) = match service {
+        Service::Machine => (Severity::Ok, format!("{name} has machine code for {gpu}")),
+        Service::Ptx => (
+            Severity::Ok,
+            format!("{name} has PTX that the driver compiles for {gpu}"),
+        ),
+        Service::Unknown => (
+            Severity::Info,
+            format!(
+                "{name}: whether it has code for {gpu} is unknown, as not all of its libraries could be read"
+            ),
+        ),
+        Service::Ended(last) => (
+            Severity::Fail,
+            format!(
+                "{name} is built with a CUDA that has no code for {gpu}; the last one is {last}: error 209, \"no kernel image is available for execution on the device\""
+            ),
+        ),
+        Service::None => (
             Severity::Fail,
             format!(
                 "{name} has no code for {gpu}: error 209, \"no kernel image is available for execution on the device\""
             ),
-        ));
-    }
-    if good * 100 < total * ENOUGH {
-        return Some(new(
-            Severity::Warn,
-            format!(
-                "{name} has code for {gpu} in only {good} of {total} containers: some operations end with error 209"
-            ),
-        ));
-    }
-    let how = match &framework.code {
-        Some(code) if code.count(machine) * 100 < total * ENOUGH => "PTX that the driver compiles",
-        _ => "machine code",
+        ),
     };
-    Some(
-        Finding::new(
-            &ARCHITECTURE,
-            Severity::Ok,
-            &subject,
-            format!("{name} has {how} for {gpu}"),
-        )
-        .evidence(evidence),
+    let finding = Finding::new(
+        &ARCHITECTURE,
+        severity,
+        framework.path.display().to_string(),
+        cause,
     )
+    .evidence(evidence);
+    match severity {
+        Severity::Fail | Severity::Warn => finding.fix(better_build(framework, target, sm)),
+        Severity::Info | Severity::Ok => finding,
+    }
 }
 
 /// The architectures of a library, with the share of the containers where they are not in all.
@@ -309,6 +383,11 @@ fn cuda_build(framework: &Framework, environment: &Environment, target: &Target)
             format!("pip install \"jax[cuda{major}]=={version}\"")
         }
         "onnxruntime" => "pip uninstall onnxruntime, then pip install onnxruntime-gpu".to_owned(),
+        "paddle" => format!("pip uninstall paddlepaddle, then pip install paddlepaddle-gpu=={version}"),
+        "llama-cpp-python" => {
+            "CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall --no-cache-dir llama-cpp-python"
+                .to_owned()
+        }
         other => format!("install a CUDA build of {other}"),
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 
 use super::Progress;
+use crate::compat::libraries;
 use crate::sys::budget::Budget;
 use crate::sys::root::{Node, Root};
 
@@ -44,6 +45,10 @@ pub struct Found {
     pub driver_libraries: Vec<PathBuf>,
     /// `libcudart.so.*` that belong to no Python package.
     pub runtimes: Vec<PathBuf>,
+    /// CUDA's libraries outside of Python packages, by any of their names.
+    pub cuda: Vec<PathBuf>,
+    /// Libraries of programs that use CUDA without Python.
+    pub natives: Vec<PathBuf>,
     /// Why this is not all; empty if it is.
     pub incomplete: String,
 }
@@ -98,6 +103,8 @@ pub fn walk(root: &Root, budget: &Budget, progress: &mut dyn Progress) -> Found 
         &mut found.libcuda,
         &mut found.driver_libraries,
         &mut found.runtimes,
+        &mut found.cuda,
+        &mut found.natives,
     ] {
         list.sort();
         full |= list.len() == MAX_FOUND;
@@ -150,6 +157,13 @@ impl Walk<'_> {
             }
             return;
         }
+        if is_native(name) {
+            keep(&mut found.natives, path());
+        } else if let Ok(name) = std::str::from_utf8(name)
+            && libraries::is_cuda(name)
+        {
+            keep(&mut found.cuda, path());
+        }
         if name == b"pyvenv.cfg" {
             keep(&mut found.venvs, dir.to_owned());
         } else if name.starts_with(b"libcuda.so") {
@@ -166,6 +180,16 @@ fn keep(list: &mut Vec<PathBuf>, path: PathBuf) {
     if list.len() < MAX_FOUND {
         list.push(path);
     }
+}
+
+/// Files that tell of a program which uses CUDA without Python.
+pub fn is_native(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"libggml-cuda.so" | b"libonnxruntime_providers_cuda.so" | b"libtensorflow_cc.so.2" | b"tritonserver"
+    ) || [&b"libtorch_cuda.so"[..], b"libnvinfer.so.", b"libctranslate2.so."]
+        .iter()
+        .any(|begin| name.starts_with(begin))
 }
 
 /// `libnvidia-ml.so.550.54.14`, `libnvcuvid.so.1`: names of the driver's own libraries besides `libcuda`.
