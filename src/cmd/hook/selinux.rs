@@ -127,7 +127,7 @@ mod tests {
         (dir, root)
     }
 
-    fn checked(spec: Value, path: &str, label: NodeLabel) -> Result<Vec<String>> {
+    fn checked(spec: &Value, path: &str, label: NodeLabel) -> Result<Vec<String>> {
         let (_dir, sys) = denying();
         let device = Device {
             path: PathBuf::from(path),
@@ -148,11 +148,11 @@ mod tests {
     #[test]
     fn only_a_device_that_is_needed_is_refused() {
         let known = || NodeLabel::Known(NODE.to_owned());
-        let refused = checked(labelled(), "/dev/nvidia0", known()).unwrap_err();
+        let refused = checked(&labelled(), "/dev/nvidia0", known()).unwrap_err();
         assert_eq!(refused.code(), Code::Selinux);
         // The packages' module would not allow this type.
         assert!(refused.to_string().contains("restorecon"), "{refused}");
-        let warnings = checked(labelled(), "/dev/dri/card0", known()).unwrap();
+        let warnings = checked(&labelled(), "/dev/dri/card0", known()).unwrap();
         assert!(
             warnings.len() == 1 && warnings[0].contains("/dev/dri/card0"),
             "{warnings:?}"
@@ -163,17 +163,17 @@ mod tests {
     fn a_label_that_nobody_knows_refuses_nothing() {
         let of_runtime = || NodeLabel::OfRuntime;
         assert!(
-            checked(labelled(), "/dev/nvidia0", NodeLabel::Unknown)
+            checked(&labelled(), "/dev/nvidia0", NodeLabel::Unknown)
                 .unwrap()
                 .is_empty()
         );
         if !in_user_namespace() {
-            assert!(checked(labelled(), "/dev/nvidia0", of_runtime()).is_err());
+            assert!(checked(&labelled(), "/dev/nvidia0", of_runtime()).is_err());
         }
         // There the runtime has bound the host's node.
         let mut spec = labelled();
         spec["linux"]["namespaces"] = json!([{"type": "user"}]);
-        assert!(checked(spec, "/dev/nvidia0", of_runtime()).unwrap().is_empty());
+        assert!(checked(&spec, "/dev/nvidia0", of_runtime()).unwrap().is_empty());
         for label in [
             json!(5),
             json!({}),
@@ -185,7 +185,7 @@ mod tests {
             let mut spec = labelled();
             spec["process"]["selinuxLabel"] = label;
             assert!(
-                checked(spec, "/dev/nvidia0", NodeLabel::Known(NODE.to_owned()))
+                checked(&spec, "/dev/nvidia0", NodeLabel::Known(NODE.to_owned()))
                     .unwrap()
                     .is_empty()
             );
