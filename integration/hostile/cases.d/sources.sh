@@ -185,7 +185,8 @@ E2
   local fd
   exec {fd}<>/dev/fuse
   mount -i -t fuse -o fd=$fd,rootmode=$3,user_id=1000,group_id=1000,allow_other users "$1"
-  as_user perl "$CASE_DIR/serve" $(($3 == 40755)) $fd >/dev/null 2>&1 </dev/null &
+  # By its text: the user may not enter a directory of results that `mktemp -d` made.
+  as_user perl -e "$(cat "$CASE_DIR/serve")" $(($3 == 40755)) $fd >/dev/null 2>&1 </dev/null &
   server=$!
   exec {fd}>&-
   grep -qx evil "$2" || fail 'the user serves no file'
