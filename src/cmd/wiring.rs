@@ -52,20 +52,33 @@ pub(super) fn edit_spec(
     let Some(request) = inject::request_of(spec, config, EntryPoint::Runtime)? else {
         return Ok(());
     };
+    let requested = variable(spec);
     if !request.cdi.is_empty() {
         cdi_devices(&request, config, spec, budget)?;
     }
     if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
         // Only here: where a plan follows, its hook reads the variable once more.
         if request.cdi.iter().any(|name| name.vendor == "nvidia.com") {
-            spec.set_env("NVIDIA_VISIBLE_DEVICES", "void")?;
+            spec.set_env(VARIABLE, "void")?;
         }
         inject::warn(&request.notes);
         return Ok(());
     }
+    // A specification may have set it to `void`, and the hook reads it once more.
+    if let Some(requested) = requested {
+        spec.set_env(VARIABLE, &requested)?;
+    }
     let plan = inject::prepare_definition(look(config)?, &request, config)?;
     inject::warn(&plan.warnings);
     apply::spec::apply(&plan, *config.additional_gids, &hook_path()?, spec)
+}
+
+const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
+
+/// The value of the variable in the definition. Of several the last counts.
+fn variable(spec: &Spec) -> Option<String> {
+    let found = spec.env().into_iter().rev().find(|(name, _)| name == VARIABLE);
+    found.map(|(_, value)| value)
 }
 
 /// The vendor's names of this program say how device names are understood, whatever the configuration says.

@@ -21,8 +21,8 @@ pub(super) fn is_annotation(key: &str) -> bool {
 }
 
 /// What the container chooses and may have: of each key the first that is granted, the annotation before the variable.
-/// What is configured already needs no right and changes nothing, so whoever starts a container can undo its image's
-/// choice.
+/// What is configured already needs no right and changes nothing, so the person who starts a container can undo its
+/// image's choice by a variable or an annotation that the engine proves.
 pub(super) fn chosen(
     inputs: &Inputs<'_>,
     variables: &Variables<'_>,
@@ -44,8 +44,19 @@ pub(super) fn chosen(
             };
             match policy.chosen(by, &name, choice) {
                 Ok(one) => {
-                    chosen.extend((!choice.is_in(config)).then_some(one));
-                    break;
+                    let keeps = choice.is_in(config);
+                    if choice == Choice::NoCgroups(true) && !keeps {
+                        limits::note(notes, || {
+                            format!(
+                                "{name}: the device cgroup is left alone, and a GPU that it denies does not open"
+                            )
+                        });
+                    }
+                    chosen.extend((!keeps).then_some(one));
+                    // An image may have written it: it does not undo what the person who starts the container chose.
+                    if !keeps || by != Provenance::AuthorAnnotation {
+                        break;
+                    }
                 }
                 Err(kept) => {
                     limits::note(notes, || {
@@ -185,7 +196,12 @@ mod tests {
             ("NVOCI_PREFLIGHT", "enforce"),
         ];
         let request = of(&less, &[], &default);
-        assert_eq!(request.notes, Vec::<String>::new());
+        // A GPU that does not open would be a silent failure.
+        let notes = request.notes.join("\n");
+        assert!(
+            notes.starts_with("NVOCI_NO_CGROUPS: ") && !notes.contains('\n'),
+            "{notes}"
+        );
         assert_eq!(
             shown(&request),
             [
@@ -275,14 +291,12 @@ mod tests {
             shown(&of(&[], &[native, engine], &open)),
             ["layout=native nvoci.dev/layout annotation"]
         );
-        // What is configured already undoes what an image says, and what is refused hides nothing.
+        // What is configured already undoes another choice, if the engine wrote it. An image's annotation does not.
+        let (native, private) = (("NVOCI_LAYOUT", "native"), ("nvoci.dev/layout", "private"));
+        assert_eq!(shown(&of(&[native], &[private, engine], &open)), [""; 0]);
         assert_eq!(
-            shown(&of(
-                &[("NVOCI_LAYOUT", "native")],
-                &[("nvoci.dev/layout", "private")],
-                &open
-            )),
-            [""; 0]
+            shown(&of(&[native], &[private], &open)),
+            ["layout=native NVOCI_LAYOUT env"]
         );
         let refused = of(
             &[("NVOCI_IPC_SOCKETS", "false")],

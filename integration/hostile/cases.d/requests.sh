@@ -158,6 +158,15 @@ t_88_other_kind() { manages evil.com/dev=all evil.com/dev; JQ=$admin; }
 t_88_turned_off() { manages management.nvidia.com/gpu=all; JQ=$admin POLICY='accept-cdi-kinds-privileged = []'; }
 # A kind that is listed, beside a GPU of the host: the variable that names both is read once more by the hook, which brings the driver.
 t_88_beside() { manages 0,nvidia.com/pgpu=all nvidia.com/pgpu; POLICY='accept-cdi-kinds = ["nvidia.com/pgpu"]'; with_driver /usr/local/nvidia; EXPECT=started; }
+# The same, where the specification sets the variable to `void`, as the ones that nvoci and the vendor write do.
+t_88_beside_void() {
+  t_88_beside
+  trick() {
+    kubelets
+    mkdir -p /etc/cdi
+    printf '{"cdiVersion": "0.5.0", "kind": "%s", "containerEdits": {"env": ["NVIDIA_VISIBLE_DEVICES=void"]}, "devices": [{"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia1"}]}}]}\n' "$KIND" >/etc/cdi/kind.json
+  }
+}
 # The administrator's container gets what the specification gives, as with the vendor's runtime.
 t_88_privileged() { manages management.nvidia.com/gpu=all; JQ=$admin EXPECT=started; check() { has "$CASE_DIR/start.out" "dev /dev/nvidia1 $allowed" "the management device does not open" '/dev/nvidia1'; }; }
 t_88_no_specification() {

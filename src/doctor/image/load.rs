@@ -31,7 +31,8 @@ impl Load {
             .needed
             .iter()
             .filter_map(text)
-            .filter(|name| libraries::is_cuda(name));
+            // No file has a longer name (NAME_MAX).
+            .filter(|name| name.len() <= 255 && libraries::is_cuda(name));
         Self {
             wants: wants
                 .take(MAX_WANTS)

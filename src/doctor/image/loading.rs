@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -131,7 +132,9 @@ impl<'a> Loader<'a> {
         let begin = format!("{stem}.so.");
         let listed = dirs.iter().chain(&beside).find_map(|dir| {
             let names = self.list(dir);
-            names.iter().find(|name| name.starts_with(&begin)).cloned()
+            let from = (Bound::Included(begin.as_str()), Bound::Unbounded);
+            let first = names.range::<str, _>(from).next();
+            first.filter(|name| name.starts_with(&begin)).cloned()
         });
         let walked = || {
             let mut names = self.all.iter().filter_map(|path| path.file_name()?.to_str());

@@ -137,13 +137,17 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
         return None;
     }
     let is_nvml = matches!(of, Named::Nvml(_));
+    // Once, since the last of these searches the whole text.
+    if generic.is_none() && !words.contains("cuda") && !is_nvml && !super::is_about_gpus(text) {
+        return None;
+    }
     text.flat()
         .match_indices(words)
         .take(TRIES)
         .map(|(at, _)| at)
         .find(|at| {
             if generic.is_none() {
-                return words.contains("cuda") || is_nvml || super::is_about_gpus(text);
+                return true;
             }
             // `UNKNOWN ERROR (303)`: the number says which.
             let after = text.after(at + words.len(), 4).strip_prefix(" (");
