@@ -86,7 +86,7 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
         }
         Mode::Management => {
             host.check_versions()?;
-            all_of(&mut spec, host, roots, options, managed);
+            all_of(&mut spec, host, roots, options, NodeKind::is_drivers_own);
             maker.driver_files(&mut spec.edits, mode)?;
         }
         Mode::Gds => {
@@ -118,20 +118,6 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
     }
     spec.edits.env.push(VOID.to_owned());
     Ok((finish(spec), maker.warnings.into_inner()))
-}
-
-/// Every node of the driver but those of other subsystems' managers.
-fn managed(kind: NodeKind) -> bool {
-    matches!(
-        kind,
-        NodeKind::Ctl
-            | NodeKind::Gpu(_)
-            | NodeKind::Uvm
-            | NodeKind::UvmTools
-            | NodeKind::Modeset
-            | NodeKind::Cap(_)
-            | NodeKind::ImexChannel(_)
-    )
 }
 
 /// One device `all` of the nodes that are wanted.

@@ -267,27 +267,13 @@ fn set_owner(made: &Node, node: &DeviceNode) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the node is one of the driver's own, for which no udev rule makes a link.
-pub fn has_char_link(kind: NodeKind) -> bool {
-    matches!(
-        kind,
-        NodeKind::Ctl
-            | NodeKind::Gpu(_)
-            | NodeKind::Uvm
-            | NodeKind::UvmTools
-            | NodeKind::Modeset
-            | NodeKind::Cap(_)
-            | NodeKind::ImexChannel(_)
-    )
-}
-
 /// Makes `/dev/char/MAJOR:MINOR` links. systemd finds a device rule's node there, and without one
 /// drops the rule at `daemon-reload`. udev makes them for nodes of the kernel but not for NVIDIA's.
 fn char_links(roots: &Roots, host: &Host, done: &mut Vec<Done>) {
     let Ok(dir) = roots.dev.resolve("char") else {
         return;
     };
-    for node in host.nodes.iter().filter(|n| n.present && has_char_link(n.kind)) {
+    for node in host.nodes.iter().filter(|n| n.present && n.kind.is_drivers_own()) {
         let name = node.number.to_string();
         if dir.child(&name).is_ok() {
             continue;

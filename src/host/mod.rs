@@ -350,6 +350,22 @@ pub enum NodeKind {
     Site,
 }
 
+impl NodeKind {
+    /// Whether the node is one of the driver's own, for which no udev rule makes a link.
+    pub fn is_drivers_own(self) -> bool {
+        matches!(
+            self,
+            Self::Ctl
+                | Self::Gpu(_)
+                | Self::Uvm
+                | Self::UvmTools
+                | Self::Modeset
+                | Self::Cap(_)
+                | Self::ImexChannel(_)
+        )
+    }
+}
+
 /// A file of the driver.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DriverFile {

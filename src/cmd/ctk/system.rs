@@ -7,7 +7,7 @@ use crate::cmd::cli::{Command, Flag, Group, Page, flag};
 use crate::cmd::inject::warn;
 use crate::cmd::{load_config, locations, print, variables};
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::host::create::{Done, Options, Steps, create, has_char_link};
+use crate::host::create::{Done, Options, Steps, create};
 use crate::host::{Host, Locations, NodeKind, Roots};
 use crate::sys::owned;
 use crate::sys::root::Root;
@@ -46,7 +46,7 @@ static NODES: Command<Asked> = Command {
 static LINKS: Command<Asked> = Command {
     page: Page {
         name: "nvidia-ctk system create-dev-char-symlinks",
-        summary: "the same",
+        summary: "make the links of /dev/char, and the nodes that they lead to",
         about: ABOUT,
         ..Page::EMPTY
     },
@@ -204,7 +204,7 @@ fn work(asked: &Asked, locations: &Locations) -> Result<String> {
 
 /// The names and targets of the links: `195:0`, `/dev/nvidia0`.
 fn links(host: &Host) -> impl Iterator<Item = (String, String)> {
-    let nodes = host.nodes.iter().filter(|n| n.present && has_char_link(n.kind));
+    let nodes = host.nodes.iter().filter(|n| n.present && n.kind.is_drivers_own());
     nodes.map(|n| (n.number.to_string(), n.path.display().to_string()))
 }
 

@@ -1,7 +1,7 @@
 //! Whether SELinux will let the container use the nodes that it gets.
 //!
-//! The kernel denies a process without a word to anybody: the container starts, libcuda loads, and
-//! NVML gives `Insufficient Permissions`. So the loaded policy is asked before anything is changed.
+//! The kernel denies a process without a message: the container starts, libcuda loads, and NVML
+//! gives `Insufficient Permissions`. So the hook queries the loaded policy before it changes anything.
 
 use crate::apply::NodeLabel;
 use crate::error::{Code, Error, Result};
