@@ -10,6 +10,7 @@ pub(super) mod devices;
 pub(super) mod rehearsal;
 mod selinux;
 pub mod steps;
+mod warn;
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use self::steps::{Call, Requested};
 use super::cli::{Command, Page, Words, argument, flag};
 use super::inject::{self, Look};
 use crate::apply::record::{self, Errors};
-use crate::apply::{Grant, Grants, PreflightFinding, Record, image};
+use crate::apply::{Grant, Grants, Record, image};
 use crate::config::{Config, Preflight};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::findings::{Finding, Severity};
@@ -297,33 +298,22 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
     preflight::check(&container, &target)
 }
 
-/// A finding as the reader of the image sends it.
-fn sent(finding: &Finding) -> PreflightFinding {
-    PreflightFinding {
-        is_failure: finding.severity == Severity::Fail,
-        subject: finding.subject.clone(),
-        cause: finding.cause.clone(),
-        fix: finding.fix.clone(),
-        line: finding.to_string(),
-    }
-}
-
 /// No read-only mount stops such a container: it mounts the file system of the host's library writable, or sets the host's
 /// `core_pattern`.
 const REMOUNTS: &str = "the container has CAP_SYS_ADMIN and no user namespace: it can make the host's driver files writable \
     (`mount -o remount,bind,rw`) and change them; start it without CAP_SYS_ADMIN (`--privileged` has it) or in a user namespace";
 
-/// Findings become warnings, or with `enforce` the first of them an error.
+/// Returns the findings, or the first of them as an error, for `preflight = "enforce"`.
 ///
 /// # Errors
 /// [`Code::Preflight`].
-fn judge(findings: Vec<PreflightFinding>, policy: Preflight) -> Result<Vec<String>> {
+fn judge(findings: Vec<Finding>) -> Result<Vec<Finding>> {
     match findings.first() {
         // What may work is no reason to refuse.
-        Some(worst) if policy == Preflight::Enforce && worst.is_failure => {
+        Some(worst) if worst.severity == Severity::Fail => {
             Err(Error::new(Code::Preflight, &worst.subject, &worst.cause).fix(&worst.fix))
         }
-        _ => Ok(findings.into_iter().map(|finding| finding.line).collect()),
+        _ => Ok(findings),
     }
 }
 

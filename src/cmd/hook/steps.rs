@@ -56,16 +56,19 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::warn::{Sinks, image_name};
 use super::{
     Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside,
-    judge, keep, made_by_runtime, planned, preflight, request_of, selinux, sent, tmpfs_destinations,
+    judge, keep, made_by_runtime, planned, preflight, request_of, selinux, tmpfs_destinations,
 };
+use crate::apply::grant::since_boot;
 use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Container, Grant, Grants, Image, Record, Sources};
+use crate::apply::{Container, Grant, Grants, Image, Record, Sources, Warning};
 use crate::cmd::inject::Look;
 use crate::cmd::{config_for, log};
 use crate::config::{Config, Preflight};
 use crate::error::Result;
+use crate::findings::Finding;
 use crate::host::Roots;
 use crate::oci::{Spec, State};
 use crate::plan::{Device, Plan};
@@ -85,7 +88,7 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     /// The container's first process, for a hook that is outside of the container.
-    fn outside(self) -> Option<i32> {
+    pub(super) fn outside(self) -> Option<i32> {
         (self.options.stage == Stage::Outside)
             .then_some(self.state.pid)
             .flatten()
@@ -98,8 +101,13 @@ struct Job<'a> {
     call: Call<'a>,
     spec: Spec,
     rootfs: PathBuf,
+    /// nvoci's directory below the host's `/run`.
+    run: Option<&'a Node>,
     /// Opened before the container's mount namespace is entered: later, /run is another one.
     grants: Option<Grants>,
+    /// The clock since boot is the container's.
+    own_times: bool,
+    sinks: Sinks,
 }
 
 /// A container that requests GPUs. Nothing is changed.
@@ -123,7 +131,7 @@ impl<'a> Requested<'a> {
         config: Result<Config>,
         defaults: &Config,
         look: Option<Result<Look>>,
-        run: Option<&Node>,
+        run: Option<&'a Node>,
     ) -> Result<Option<Self>> {
         let Call { options, state, .. } = call;
         let inside = options.stage == Stage::Inside;
@@ -144,7 +152,10 @@ impl<'a> Requested<'a> {
             call,
             spec,
             rootfs,
+            run,
             grants,
+            own_times,
+            sinks: Sinks::default(),
         };
         Ok(Some(Self {
             job,
@@ -161,17 +172,19 @@ impl<'a> Requested<'a> {
     /// When the host cannot meet the request.
     pub fn plan(self) -> Result<Planned<'a>> {
         let Self {
-            job,
+            mut job,
             namespace,
             config,
             request,
             look,
         } = self;
+        let settled = request.settle(&config);
         let policy = if request.capabilities.intersects(Capabilities::COMPUTE) {
-            *request.settle(&config).preflight
+            *settled.preflight
         } else {
             Preflight::Off
         };
+        job.sinks = Sinks::open(&settled, policy, job.call, &job.spec);
         let look = look.unwrap_or_else(|| Look::begin(&config))?;
         let (mut plan, host, to_allow) = planned(look, request, &job.spec, &config, job.call.options)?;
         if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
@@ -221,8 +234,7 @@ impl<'a> Planned<'a> {
             (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
         // It reads while the driver's files are opened here.
         let image = Image::open(&job.rootfs, namespace.enter.as_ref(), &plan, |root| {
-            let found = preflight(&plan, &job.spec, root, policy);
-            found.iter().map(sent).collect()
+            preflight(&plan, &job.spec, root, policy)
         })?;
         let sources = Sources::open(&plan, &host, made_by_runtime(&job.spec, job.call.options.stage))?;
         let denied = selinux::check(&job.spec, host.sys.as_ref(), sources.labelled_devices())?;
@@ -264,7 +276,7 @@ impl<'a> Opened<'a> {
         let Self {
             job,
             namespace: Namespace { id, enter },
-            mut plan,
+            plan,
             policy,
             mut image,
             sources,
@@ -273,17 +285,16 @@ impl<'a> Opened<'a> {
         // What is wrong with the rootfs itself is said first.
         Container::open_root(&job.rootfs)?;
         image.wait_ready()?;
-        let pending = if policy == Preflight::Enforce {
-            plan.warnings.extend(judge(image.recv_findings()?, policy)?);
-            None
+        let judged = if policy == Preflight::Enforce {
+            Some(judge(image.recv_findings()?)?)
         } else {
-            Some(policy)
+            None
         };
         Ok(Entered {
             job,
             namespace: id,
             plan,
-            pending,
+            judged,
             image,
             sources,
         })
@@ -297,8 +308,8 @@ pub struct Entered<'a> {
     /// As the kernel numbers it.
     namespace: (u64, u64),
     plan: Plan,
-    /// The policy for findings that are received when they are needed.
-    pending: Option<Preflight>,
+    /// The findings, if they were received before anything changed.
+    judged: Option<Vec<Finding>>,
     image: Image,
     sources: Sources,
 }
@@ -313,7 +324,7 @@ impl<'a> Entered<'a> {
             job,
             namespace,
             plan,
-            pending,
+            judged,
             image,
             sources,
         } = self;
@@ -324,9 +335,9 @@ impl<'a> Entered<'a> {
             mount_label: job.spec.mount_label().map(str::to_owned),
             rootfs: job.rootfs.clone(),
         };
-        let findings = |image: &mut Image| match pending {
-            Some(policy) => judge(image.recv_findings()?, policy),
-            None => Ok(Vec::new()),
+        let findings = |image: &mut Image| match judged {
+            Some(findings) => Ok(findings),
+            None => image.recv_findings(),
         };
         let record = apply(&plan, sources, &target, image, findings, job.call.started)?;
         Ok(Applied {
@@ -348,7 +359,7 @@ pub struct Applied<'a> {
 }
 
 impl Applied<'_> {
-    /// Keeps what the container was given, for `doctor container`.
+    /// Keeps what the container was given, for `doctor container`, and delivers its warning.
     pub fn keep(self) -> Record {
         let Self {
             job,
@@ -361,6 +372,13 @@ impl Applied<'_> {
             let devices = if left_alone { &[] } else { plan.devices.as_slice() };
             let grant = Grant::new(&job.call.state.id, namespace, Some(&job.spec), devices);
             keep(grants, &record, grant);
+        }
+        let call = job.call;
+        if let Some(mut warning) = Warning::new(&call.state.id, namespace, record.findings.clone()) {
+            warning.image = image_name(&job.spec);
+            warning.pid = call.outside();
+            warning.since_boot = (!job.own_times).then(since_boot);
+            job.sinks.deliver(&warning, job.run);
         }
         record
     }

@@ -1,6 +1,6 @@
 //! What the host says that a container was given. Nothing inside the container counts.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::apply::Grant;
 use crate::apply::grant::{GRANTS_DIR, file_name};
+use crate::apply::warning::WARNINGS_DIR;
 use crate::containers::{self, Container};
+use crate::doctor::warned;
 use crate::sys::root::Node;
 use crate::sys::{owned, procfs};
 
@@ -65,7 +67,7 @@ fn open(dir: &Path) -> Result<Option<Node>, String> {
 }
 
 /// When a process began, since the host was started.
-fn start_of(proc: &Path, pid: u32) -> Option<Duration> {
+pub(in crate::doctor) fn start_of(proc: &Path, pid: u32) -> Option<Duration> {
     let stat = procfs::read(proc.join(pid.to_string()).join("stat"), MAX_SIZE).ok()?;
     let ticks = procfs::stat(&stat)?.starttime;
     let a_second = rustix::param::clock_ticks_per_second();
@@ -95,16 +97,20 @@ fn leads_to(wanted: &str, actual: &str) -> bool {
     !wanted.is_empty() && actual.windows(wanted.len()).any(|part| part == wanted)
 }
 
-/// Removes the grants of containers that are gone. Only where all of the host's processes are in sight.
+/// Removes the grants and warnings of containers that are gone. Only where all of the host's processes are in sight.
 pub(super) fn prune() {
     let all = fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == HOSTS_PROCESSES);
     if !all || !rustix::process::geteuid().is_root() {
         return;
     }
-    prune_in(Path::new("/proc"), Path::new(GRANTS_DIR));
+    let grant = |_: &Node, name: &OsStr| is_grant(name).then(|| name.to_owned());
+    prune_in(Path::new("/proc"), Path::new(GRANTS_DIR), grant);
+    let warning = |dir: &Node, name: &OsStr| warned::namespace_of(dir, name).map(file_name);
+    prune_in(Path::new("/proc"), Path::new(WARNINGS_DIR), warning);
 }
 
-fn prune_in(proc: &Path, dir: &Path) {
+/// Removes the files of `dir` whose namespace, by the name of its grant, is gone.
+fn prune_in(proc: &Path, dir: &Path, namespace_of: impl Fn(&Node, &OsStr) -> Option<OsString>) {
     let Ok(Some(dir)) = open(dir) else {
         return;
     };
@@ -114,7 +120,7 @@ fn prune_in(proc: &Path, dir: &Path) {
     };
     let Some(live) = live(proc) else { return };
     for entry in kept {
-        let gone = !live.contains(entry.name.as_os_str()) && is_grant(&entry.name);
+        let gone = namespace_of(&dir, &entry.name).is_some_and(|name| !live.contains(&name));
         if gone || is_abandoned(proc, &entry.name) {
             let _ = dir.unlink(&entry.name);
         }
@@ -129,7 +135,7 @@ fn is_abandoned(proc: &Path, name: &OsStr) -> bool {
 }
 
 /// The names that grants of living namespaces have; `None` if a process could not be looked at.
-fn live(proc: &Path) -> Option<std::collections::HashSet<std::ffi::OsString>> {
+fn live(proc: &Path) -> Option<std::collections::HashSet<OsString>> {
     let pids = fs::read_dir(proc).ok()?;
     let pids = pids.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let mut live = std::collections::HashSet::new();
@@ -271,7 +277,8 @@ mod tests {
         fs::write(dir.path().join(".nvoci-4999999-0"), "{").unwrap();
         let running = String::from(".nvoci-7-0");
         fs::write(dir.path().join(&running), "{").unwrap();
-        prune_in(proc.path(), dir.path());
+        let grant = |_: &Node, name: &OsStr| is_grant(name).then(|| name.to_owned());
+        prune_in(proc.path(), dir.path(), grant);
         let mut left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|e| e.unwrap().file_name())
