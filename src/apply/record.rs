@@ -117,8 +117,8 @@ impl Errors {
 /// Removes the `count` oldest of the files `entries` of `dir`.
 pub(super) fn remove_oldest(dir: &Node, entries: &[Entry], count: usize) {
     let age = |e: &Entry| {
-        let child = dir.child(&e.name).ok()?;
-        Some((child.stat().st_mtime, child.stat().st_mtime_nsec))
+        let stat = rustix::fs::statat(dir, e.name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((stat.st_mtime, stat.st_mtime_nsec))
     };
     let mut by_age: Vec<_> = entries.iter().filter_map(|e| Some((age(e)?, &e.name))).collect();
     by_age.sort();

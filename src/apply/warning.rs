@@ -169,9 +169,11 @@ impl Warnings {
     /// # Errors
     /// `EFBIG` if the directory has far more files than nvoci keeps; those of writing the file.
     pub fn keep(&self, warning: &Warning) -> io::Result<()> {
-        let entries = self.dir.read_dir(MAX_LISTED)?;
-        if entries.len() >= MAX_KEPT {
-            record::remove_oldest(&self.dir, &entries, entries.len() - MAX_KEPT * 3 / 4);
+        let mut count = 0;
+        self.dir.visit(MAX_LISTED, |_, _| count += 1)?;
+        if count >= MAX_KEPT {
+            let entries = self.dir.read_dir(MAX_LISTED)?;
+            record::remove_oldest(&self.dir, &entries, count - MAX_KEPT * 3 / 4);
         }
         let name = format!("{}.json", record::file_name(&warning.container));
         let text = warning.to_json().to_string();
@@ -265,7 +267,7 @@ pub(crate) mod tests {
         warnings.keep(&warning("../../escape")).unwrap();
         assert!(at.join("______escape.json").is_file());
 
-        // Somebody has filled it: nothing more is written.
+        // A directory that is full of other files gets no more.
         for i in 0..MAX_LISTED {
             std::fs::write(at.join(format!("f{i}")), "").unwrap();
         }

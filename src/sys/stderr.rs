@@ -1,13 +1,14 @@
 //! The standard error that a container's first process has, while it is still the runtime's.
 //!
-//! Before the runtime executes the container's program, its process runs no code of the image, so
+//! Before the runtime executes the container's program, its process runs no code of the image. So
 //! its descriptors are those that the engine gave it. A hook's own standard error is a pipe of the
 //! runtime, which discards it when the hook succeeds. [`pipe_of`] reopens the process's descriptor
-//! if it is an anonymous pipe, as engines give; the new descriptor has its own flags, so that it can
-//! be non-blocking while the container's is not.
+//! if it is an anonymous pipe, as engines give. The new descriptor has flags of its own: it is
+//! non-blocking while the container's is not.
 //!
 //! Other files are left alone. On a terminal a write can stop a process in the background (tty(4),
-//! `TOSTOP`), a regular file needs the container's position, a FIFO or a file may be on a user's FUSE.
+//! `TOSTOP`). A regular file needs the container's position. A FIFO or a file may be on a user's
+//! FUSE file system.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,8 +1,9 @@
-//! The system's log: systemd's journal by its native protocol, or a syslog daemon behind `/dev/log`.
+//! The system's log: systemd's journal by its native protocol, or a syslog daemon behind
+//! `/dev/log`.
 //!
-//! The socket is connected before the process is confined. Afterwards an entry is one `write`, which
-//! the filter on system calls allows. The descriptor never blocks: if the daemon's queue is full, the
-//! entry is dropped.
+//! The socket is connected before the process is confined. Afterwards an entry is one `write`,
+//! which the filter on system calls allows. The descriptor never blocks: if the daemon's queue is
+//! full, the entry is dropped.
 //!
 //! Sources: systemd's `docs/JOURNAL_NATIVE_PROTOCOL.md` (a field is `NAME=text\n`, or `NAME\n`, the
 //! length as 64-bit little endian, the bytes, `\n`), RFC 3164 section 4.1 (`<PRIORITY>TAG: text`).
@@ -100,8 +101,8 @@ fn connect(path: &Path) -> Option<OwnedFd> {
     Some(socket.into())
 }
 
-/// The socket at `path`. It, each link to it and every directory on the way belong to root. Its mode
-/// lets everybody write, as it must.
+/// The socket at `path`. It, each link to it and every directory on the way belong to root. Its
+/// mode lets everybody write, as it must.
 fn find(path: &Path) -> Option<Node> {
     let mut path: PathBuf = path.to_owned();
     for _ in 0..=MAX_LINKS {

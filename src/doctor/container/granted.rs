@@ -287,6 +287,38 @@ mod tests {
         assert_eq!(left, [running.into(), own, "else".into()]);
     }
 
+    /// Removed by the namespace in the file; one that cannot be read stays.
+    #[test]
+    fn warnings_of_namespaces_that_are_gone_go() {
+        use crate::apply::{Warning, Warnings, warning::tests::warning};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let run = tempfile::Builder::new().tempdir_in("/run").unwrap();
+        let node = crate::sys::root::Root::open(run.path())
+            .unwrap()
+            .resolve("/")
+            .unwrap();
+        let proc = tempfile::tempdir().unwrap();
+        let ns = proc.path().join("7/ns");
+        fs::create_dir_all(&ns).unwrap();
+        fs::write(ns.join("mnt"), "").unwrap();
+        let ns = fs::metadata(ns.join("mnt")).unwrap();
+        let kept = Warnings::below(&node).unwrap();
+        kept.keep(&warning("gone")).unwrap();
+        kept.keep(&Warning {
+            namespace: (ns.dev(), ns.ino()),
+            ..warning("running")
+        })
+        .unwrap();
+        let dir = run.path().join("warnings");
+        fs::write(dir.join("rubbish.json"), "{").unwrap();
+        let namespace_of = |dir: &Node, name: &OsStr| warned::namespace_of(dir, name).map(file_name);
+        prune_in(proc.path(), &dir, namespace_of);
+        let left = |name: &str| dir.join(name).exists();
+        assert!(!left("gone.json") && left("running.json") && left("rubbish.json"));
+    }
+
     #[test]
     fn the_start_of_a_process() {
         let began = start_of(Path::new("/proc"), std::process::id()).unwrap();
