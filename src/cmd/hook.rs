@@ -51,6 +51,8 @@ pub(super) static COMMAND: Command<Options> = Command {
             "A container that requests nothing is left alone. A request that cannot be met stops the \
              container with one line on standard error, which is kept in \
              /run/nvoci/errors/<container id>.json as well.",
+            "A container that starts although it cannot compute on its GPU leaves a warning in the system's \
+             journal and in /run/nvoci/warnings/<container id>.json; `nvoci doctor --last` shows it.",
         ],
         arguments: &[
             argument("STAGE", "the hook's name in the container's definition").values(&[

@@ -9,7 +9,6 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::container::start_of;
 use crate::apply::Warning;
 use crate::apply::warning::WARNINGS_DIR;
 use crate::containers;
@@ -66,7 +65,10 @@ pub fn of_process<'w>(proc: &Path, pid: u32, warnings: &'w [Warning]) -> Option<
     let warning = warnings.iter().find(|w| w.namespace == namespace)?;
     // The kernel reuses the number of a namespace that is gone. Its later processes are younger.
     let members = containers::members(proc, pid).unwrap_or_default();
-    let began = members.iter().filter_map(|pid| start_of(proc, *pid)).min()?;
+    let began = members
+        .iter()
+        .filter_map(|pid| containers::start_of(proc, *pid))
+        .min()?;
     warning
         .since_boot
         .is_some_and(|time| began <= time)

@@ -92,7 +92,7 @@ impl SystemLog {
 /// inode's descriptor, so the socket is the one that was checked.
 fn connect(path: &Path) -> Option<OwnedFd> {
     // Most hosts have one of the two: a proof of its directories takes ten system calls more.
-    rustix::fs::stat(path).ok()?;
+    rustix::fs::lstat(path).ok()?;
     let node = find(path)?;
     let socket = UnixDatagram::unbound().ok()?;
     socket.set_nonblocking(true).ok()?;

@@ -75,8 +75,8 @@ use crate::plan::{Device, Plan};
 use crate::request::{Capabilities, Request};
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::ns::in_user_namespace;
-use crate::sys::process;
 use crate::sys::root::Node;
+use crate::sys::{process, stderr};
 
 /// How the hook was called.
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +88,19 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     /// The container's first process, for a hook that is outside of the container.
-    pub(super) fn outside(self) -> Option<i32> {
+    fn outside(self) -> Option<i32> {
         (self.options.stage == Stage::Outside)
             .then_some(self.state.pid)
             .flatten()
+    }
+
+    /// The process that becomes the container's. In a `createContainer` hook it is this process's
+    /// parent, whose number the state does not have.
+    fn process(self) -> Option<i32> {
+        match self.options.stage {
+            Stage::Inside => stderr::parent(),
+            _ => self.outside(),
+        }
     }
 }
 
@@ -184,7 +193,7 @@ impl<'a> Requested<'a> {
         } else {
             Preflight::Off
         };
-        job.sinks = Sinks::open(&settled, policy, job.call, &job.spec);
+        job.sinks = Sinks::open(&settled, policy, &job.spec, || job.call.process());
         let look = look.unwrap_or_else(|| Look::begin(&config))?;
         let (mut plan, host, to_allow) = planned(look, request, &job.spec, &config, job.call.options)?;
         if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {

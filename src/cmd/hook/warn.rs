@@ -10,8 +10,6 @@
 //! The hook's own standard error has the lines too, but runc and crun discard it when a hook succeeds.
 //! No place can fail or delay the start: each is a few non-blocking system calls.
 
-use super::Stage;
-use super::steps::Call;
 use crate::apply::{Warning, Warnings};
 use crate::config::{Config, Preflight};
 use crate::error::Escaped;
@@ -33,15 +31,21 @@ pub(super) struct Sinks {
 }
 
 impl Sinks {
-    /// Opens them for a container that preflight checks. `config` has the container's own settings.
-    pub(super) fn open(config: &Config, policy: Preflight, call: Call<'_>, spec: &Spec) -> Self {
+    /// Opens them for a container that preflight checks. `config` has the container's own settings,
+    /// and `process` finds the process that becomes the container's.
+    pub(super) fn open(
+        config: &Config,
+        policy: Preflight,
+        spec: &Spec,
+        process: impl FnOnce() -> Option<i32>,
+    ) -> Self {
         if policy == Preflight::Off {
             return Self::default();
         }
         let wants_stderr = *config.warn_stderr && !spec.has_terminal();
         Self {
             system_log: config.warn_journal.then(SystemLog::connect).flatten(),
-            stderr: wants_stderr.then(|| container_stderr(call)).flatten(),
+            stderr: wants_stderr.then(|| stderr::pipe_of(process()?)).flatten(),
         }
     }
 
@@ -91,16 +95,6 @@ pub(super) fn image_name(spec: &Spec) -> Option<String> {
         let (_, value) = annotations.iter().rev().find(|(key, _)| key == name)?;
         Some(value.clone()).filter(|value| !value.is_empty())
     })
-}
-
-/// The standard error of the process that becomes the container's. In a `createContainer` hook it is
-/// this process's parent, whose number the state does not have.
-fn container_stderr(call: Call<'_>) -> Option<StderrPipe> {
-    let pid = match call.options.stage {
-        Stage::Inside => stderr::parent(),
-        _ => call.outside(),
-    };
-    stderr::pipe_of(pid?)
 }
 
 #[cfg(test)]

@@ -4,15 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::apply::Grant;
 use crate::apply::grant::{GRANTS_DIR, file_name};
 use crate::apply::warning::WARNINGS_DIR;
 use crate::containers::{self, Container};
 use crate::doctor::warned;
+use crate::sys::owned;
 use crate::sys::root::Node;
-use crate::sys::{owned, procfs};
 
 /// The longest grant that is read.
 const MAX_SIZE: u64 = 1 << 20;
@@ -42,7 +41,10 @@ fn find_in(proc: &Path, dir: &Path, container: &Container) -> Result<Grant, Stri
     let grant = Grant::parse(&text).ok_or_else(|| "its grant cannot be read".to_owned())?;
     // The number of a namespace that is gone is used again, and then every process there is younger than the grant.
     let members = containers::members(proc, container.pid).unwrap_or_default();
-    let began = members.iter().filter_map(|pid| start_of(proc, *pid)).min();
+    let began = members
+        .iter()
+        .filter_map(|pid| containers::start_of(proc, *pid))
+        .min();
     if grant.namespace != namespace || began.is_none_or(|began| began > grant.time) {
         return Err("the grant is an earlier container's".to_owned());
     }
@@ -64,15 +66,6 @@ fn open(dir: &Path) -> Result<Option<Node>, String> {
         }
         found => Ok(found),
     }
-}
-
-/// When a process began, since the host was started.
-pub(in crate::doctor) fn start_of(proc: &Path, pid: u32) -> Option<Duration> {
-    let stat = procfs::read(proc.join(pid.to_string()).join("stat"), MAX_SIZE).ok()?;
-    let ticks = procfs::stat(&stat)?.starttime;
-    let a_second = rustix::param::clock_ticks_per_second();
-    let fraction = Duration::from_nanos(ticks.checked_rem(a_second)? * (1_000_000_000 / a_second));
-    Some(Duration::from_secs(ticks / a_second) + fraction)
 }
 
 /// Whether a cgroup has the name that runtimes choose where the definition names none: the container's id, or a scope of it.
@@ -162,6 +155,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
 
     fn container(pid: u32, cgroup: &str) -> Container {
         Container {
@@ -317,18 +311,5 @@ mod tests {
         prune_in(proc.path(), &dir, namespace_of);
         let left = |name: &str| dir.join(name).exists();
         assert!(!left("gone.json") && left("running.json") && left("rubbish.json"));
-    }
-
-    #[test]
-    fn the_start_of_a_process() {
-        let began = start_of(Path::new("/proc"), std::process::id()).unwrap();
-        assert!(began > Duration::ZERO && began <= Grant::new("", (0, 0), None, &[]).time);
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("7")).unwrap();
-        for name in [&b"a ) 1 2 3"[..], b"\xff", b"("] {
-            let stat = [&b"7 ("[..], name, b")", procfs::recorded::STAT.as_bytes()].concat();
-            fs::write(dir.path().join("7/stat"), stat).unwrap();
-            assert_eq!(start_of(dir.path(), 7), Some(Duration::from_millis(123_450)));
-        }
     }
 }

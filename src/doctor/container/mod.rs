@@ -13,7 +13,6 @@ mod tests;
 
 pub use find::{Found, find};
 pub use fix::Repair;
-pub(super) use granted::start_of;
 pub use look::Seen;
 
 use super::check::checks;
