@@ -53,6 +53,7 @@
 //! }
 //! ```
 
+use std::mem::take;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -374,7 +375,7 @@ impl Applied<'_> {
             job,
             namespace,
             plan,
-            record,
+            mut record,
         } = self;
         if let Some(grants) = &job.grants {
             let left_alone = plan.no_cgroups && !job.call.options.devices_in_spec;
@@ -383,7 +384,7 @@ impl Applied<'_> {
             keep(grants, &record, grant);
         }
         let call = job.call;
-        if let Some(mut warning) = Warning::new(&call.state.id, namespace, record.findings.clone()) {
+        if let Some(mut warning) = Warning::new(&call.state.id, namespace, take(&mut record.findings)) {
             warning.image = image_name(&job.spec);
             warning.pid = call.outside();
             warning.since_boot = (!job.own_times).then(since_boot);
