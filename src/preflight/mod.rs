@@ -1,4 +1,4 @@
-//! The quick part of `doctor image`, made of every container that asked for a GPU, while it is created.
+//! The quick part of `doctor image`, made of every container that requested a GPU, while it is created.
 //!
 //! Only a few known files are read, all bounded; no directory is walked, no library's code is looked at. What it cannot
 //! see in that time it does not say.
@@ -23,7 +23,7 @@ use crate::sys::root::Root;
 
 checks! {
     DRIVER = 7701, "preflight.driver", "The driver is too old for the container's CUDA.";
-    CPU_ONLY = 7702, "preflight.cpu-only", "The container asked for a GPU, but its framework was installed without GPU code.";
+    CPU_ONLY = 7702, "preflight.cpu-only", "The container requested a GPU, but its framework was installed without GPU code.";
     STUB = 7703, "preflight.stub", "The loader finds a stub of libcuda before the driver's library.";
     BAKED = 7704, "preflight.baked-driver", "The loader finds a libcuda that was baked into the image before the driver's.";
     COMPAT = 7705, "preflight.compat", "The image's CUDA compatibility libraries come before a driver that they do not fit.";
@@ -209,7 +209,7 @@ fn cpu_only(frameworks: &[Installed]) -> Option<Finding> {
             Severity::Fail,
             found.path.display().to_string(),
             format!(
-                "the container asked for a GPU, but its {} {}is a CPU-only build",
+                "the container requested a GPU, but its {} {}is a CPU-only build",
                 found.name,
                 spaced(&found.version)
             ),
