@@ -8,7 +8,7 @@ use crate::cmd::inject::kept_gpus;
 use crate::cmd::{load_config, locations};
 use crate::config::Config;
 use crate::doctor::Report;
-use crate::doctor::host::{self, Look};
+use crate::doctor::host::{self, Inputs};
 use crate::error::{Code, IoContext as _, Result};
 use crate::host::{Host, Roots};
 use crate::sys::root::Root;
@@ -49,12 +49,12 @@ pub(super) fn check() -> Result<Report> {
         Err(e) => return Ok(host::unreachable(&e)),
     };
     let found = Host::discover(&roots, &locations)?;
-    let look = Look {
+    let inputs = Inputs {
         roots: &roots,
         host: &found,
         believed: &Host::begin(&roots, &mut kept_gpus()).gpus,
         config: &config,
         system: &system,
     };
-    Ok(host::report(&look))
+    Ok(host::report(&inputs))
 }

@@ -1,10 +1,10 @@
 //! Explains an error text: pasted output, numbers and names of CUDA's and NVML's errors, our own
 //! codes.
 //!
-//! 1. [`text`] joins the text into one line. 2. [`signals`] extracts errors in the syntax of the
-//! programs that print them: `cuda:35`, `lib:cuda`. 3. [`entries`] and [`pattern`] select the
-//! entries whose patterns and signals are in the text. 4. The entries are ranked: errors first,
-//! then consequences, general entries, and harmless lines.
+//! - [`text`] joins the text into one line.
+//! - [`signals`] extracts errors in the syntax of the programs that print them: `cuda:35`.
+//! - [`entries`] and [`pattern`] select the entries whose patterns and signals are in the text.
+//! - The entries are ranked: errors, then consequences, general entries, and harmless lines.
 
 mod entries;
 mod pattern;
