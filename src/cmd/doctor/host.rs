@@ -13,7 +13,7 @@ use crate::error::{Code, IoContext as _, Result};
 use crate::host::{Host, Roots};
 use crate::sys::root::Root;
 
-/// Its value is whether to print JSON.
+/// The value is whether to print JSON.
 pub(super) static COMMAND: Command<bool> = Command {
     page: Page {
         name: "nvoci doctor host",
@@ -37,10 +37,10 @@ pub(super) fn run(as_json: bool) -> Result<ExitCode> {
 /// The findings about this host.
 ///
 /// # Errors
-/// As of [`Host::discover`].
+/// Those of [`Host::discover`].
 pub(super) fn check() -> Result<Report> {
     let config = load_config(None);
-    // A broken policy is a finding; the rest is looked at by the defaults.
+    // A broken policy is a finding; the other checks use the defaults.
     let defaults = Config::default();
     let locations = locations(config.as_ref().unwrap_or(&defaults));
     let system = Root::open("/").context(Code::System, || "open /")?;
