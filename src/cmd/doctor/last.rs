@@ -8,7 +8,7 @@ use crate::doctor::last;
 use crate::error::{Code, IoContext as _, Result};
 use crate::sys::root::Root;
 
-/// So many refusals and warnings are shown when no number is given.
+/// The number of refusals, and of warnings, that are shown by default.
 pub(super) const DEFAULT: usize = 1;
 
 /// Shows the last `count` refusals and warnings.

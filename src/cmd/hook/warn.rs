@@ -4,11 +4,11 @@
 //! |---|---|---|
 //! | `log-file` | with the configuration | its lines are escaped |
 //! | the journal, or syslog | before the process is confined | is not used, or loses the entry |
-//! | the container's standard error, if it asks for that | before the process is confined | is not used, or loses the line |
+//! | the container's standard error, with `warn-stderr` | before the process is confined | is not used, or loses the line |
 //! | `/run/nvoci/warnings` | by the descriptor of `/run/nvoci` | is not written |
 //!
-//! The hook's own standard error has the lines too, but runc and crun discard it when a hook succeeds.
-//! No place can fail or delay the start: each is a few non-blocking system calls.
+//! The hook's own standard error has the lines too, but runc and crun discard it when a hook
+//! succeeds. No place can fail or delay the start: each is a few non-blocking system calls.
 
 use crate::apply::{Warning, Warnings};
 use crate::config::{Config, Preflight};

@@ -1,8 +1,8 @@
 //! Containers that hold a GPU and compute on the CPU.
 //!
-//! A hook's warning is the first sign: preflight found that the container cannot compute on its GPU.
-//! A process that has a GPU open disproves it. For a framework without GPU code (7702) a loaded
-//! libcuda does too. The warning counts by the container's mount namespace and start time.
+//! A hook's warning is the first sign: preflight found that the container cannot compute on its
+//! GPU. A process that has a GPU open disproves it. For a framework without GPU code (7702) a
+//! loaded libcuda does too. The container's mount namespace and start time identify the warning.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,12 +1,13 @@
-//! What a `RUN` installs.
+//! Finds the packages that a `RUN` installs: `pip install torch` is PyTorch for the newest CUDA.
 
+use super::conda::{self, Build};
 use super::parse::{Instruction, Line, commands};
 use crate::compat::torch::{self, Release};
 use crate::compat::{Cuda, Version, image};
 use crate::sys::budget::{Budget, Exceeded};
 use crate::vocabulary::decimal;
 
-/// What kind of thing it is.
+/// The kind of a package.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Kind {
     /// A conda environment other than the base one.
@@ -15,31 +16,33 @@ pub(super) enum Kind {
     ContainerToolkit,
     /// The driver, or a part of it.
     Driver,
-    /// A framework: PyTorch, TensorFlow, or the CUDA packages of conda.
+    /// A framework: PyTorch, TensorFlow, or conda's CUDA packages.
     Framework,
-    /// Libraries of CUDA that frameworks need from the image.
+    /// CUDA libraries that frameworks need from the image.
     Libraries,
-    /// A package that is uninstalled.
+    /// An uninstalled package.
     Removed,
 }
 
-/// One thing that is installed.
+/// One installed package or environment.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Install {
     pub(super) kind: Kind,
     /// `torch`, `nvidia-driver-535`, the environment's name
     pub(super) what: String,
-    /// The CUDA version it is built for.
+    /// The CUDA version of its build.
     pub(super) cuda: Option<Cuda>,
     /// Whether it is a build for the CPU.
     pub(super) cpu: bool,
-    /// Of PyTorch the release.
+    /// Whether that is because conda detects no driver while the image is built.
+    pub(super) undetected: bool,
+    /// The release, for PyTorch.
     pub(super) torch: Option<Release>,
-    /// CUDA and the major of cuDNN that it needs from the image.
+    /// The CUDA version and the cuDNN major version that it needs from the image.
     pub(super) needs: Option<(Cuda, u32)>,
-    /// The build of an extra index, which PyPI's newer release goes before.
+    /// The build of an extra index that pip ignores for PyPI's newer release.
     pub(super) outbid: Option<String>,
-    /// Where.
+    /// The line of the instruction.
     pub(super) line: Line,
 }
 
@@ -52,6 +55,7 @@ impl Install {
             what: what.to_owned(),
             cuda: None,
             cpu: false,
+            undetected: false,
             torch: None,
             needs: None,
             outbid: None,
@@ -60,7 +64,7 @@ impl Install {
     }
 }
 
-/// Managers of packages and the words that make them install.
+/// Package managers and their words for an installation.
 const MANAGERS: &[(&str, &[&str])] = &[
     ("apt", &["install"]),
     ("apt-get", &["install"]),
@@ -74,24 +78,31 @@ const MANAGERS: &[(&str, &[&str])] = &[
     ("zypper", &["install", "in"]),
 ];
 
-/// The variables that name pip's and uv's indices.
+/// The settings of a stage that pip, uv and conda read.
 #[derive(Debug, Default)]
-pub(super) struct Indices {
+pub(super) struct Settings {
+    /// The base image's name.
+    pub(super) base: String,
+    /// The main index of pip or uv.
     pub(super) main: Option<String>,
+    /// An index beside the main one.
     pub(super) extra: Option<String>,
+    /// Whether `CONDA_OVERRIDE_CUDA` stands for a driver.
+    pub(super) override_cuda: bool,
 }
 
-impl Indices {
-    /// The variables of each, the first that is set counts.
+impl Settings {
+    /// The variables of the main index; the first one that is set counts.
     pub(super) const MAIN: [&str; 3] = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"];
     pub(super) const EXTRA: [&str; 2] = ["PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"];
+    pub(super) const OVERRIDE_CUDA: &str = "CONDA_OVERRIDE_CUDA";
 }
 
-/// What `instruction` installs; `text` is its text with variables replaced.
+/// The installations of `instruction`; `text` is its text with variables replaced.
 pub(super) fn of(
     instruction: &Instruction,
     text: &str,
-    indices: &Indices,
+    settings: &Settings,
     budget: &Budget,
 ) -> Result<Vec<Install>, Exceeded> {
     let mut found = Vec::new();
@@ -122,10 +133,10 @@ pub(super) fn of(
         } else if let Some(what) = installer(&words) {
             found.push(new(Kind::Driver, what)?);
         } else if let Some(rest) = pip(name, rest) {
-            let index = Index::of(rest, indices, name == "uv");
+            let index = Index::of(rest, settings, name == "uv");
             let mut after_option = false;
             for word in rest {
-                // The word after `-r` or `-c` is a file, that after `-i` an index.
+                // `-r` and `-c` take a file, `-i` takes an index.
                 if core::mem::replace(&mut after_option, takes_value(word)) {
                     continue;
                 }
@@ -141,17 +152,21 @@ pub(super) fn of(
                 }
             }
         } else if matches!(name, "conda" | "mamba" | "micromamba") {
-            for word in rest
-                .iter()
-                .filter(|w| w.rsplit("::").next().is_some_and(|w| w.starts_with("cudnn")))
-            {
-                found.push(new(Kind::Libraries, word)?);
-            }
-            for (what, cuda) in rest.iter().filter_map(|w| conda_package(w)) {
+            let assigned = command.iter().any(|word| {
+                word.split_once('=')
+                    .is_some_and(|(name, _)| name == Settings::OVERRIDE_CUDA)
+            });
+            for package in conda::packages(rest, &settings.base, settings.override_cuda || assigned) {
+                let (kind, cuda) = match package.build {
+                    Build::Libraries => (Kind::Libraries, None),
+                    Build::Cuda(cuda) => (Kind::Framework, Some(cuda)),
+                    Build::Cpu | Build::Undetected => (Kind::Framework, None),
+                };
                 found.push(Install {
                     cuda,
-                    cpu: cuda.is_none(),
-                    ..new(Kind::Framework, what)?
+                    cpu: matches!(package.build, Build::Cpu | Build::Undetected),
+                    undetected: package.build == Build::Undetected,
+                    ..new(kind, package.name)?
                 });
             }
             let made = environment(rest).filter(|_| rest.contains(&"create"));
@@ -163,7 +178,7 @@ pub(super) fn of(
     Ok(found)
 }
 
-/// The commands of a `RUN`, whose text is a shell's or a JSON array.
+/// The commands of a `RUN`, which is a shell text or a JSON array.
 pub(super) fn shell_commands(text: &str) -> Vec<Vec<String>> {
     let mut text = text;
     // `--mount=type=cache,…`
@@ -175,7 +190,7 @@ pub(super) fn shell_commands(text: &str) -> Vec<Vec<String>> {
     if text.starts_with('[')
         && let Ok(words) = serde_json::from_str::<Vec<String>>(text)
     {
-        // Of `["sh", "-c", "…"]` the last word is a shell text.
+        // The last word of `["sh", "-c", "…"]` is a shell text.
         return match words.as_slice() {
             [_, flag, script] if flag.starts_with('-') && flag.contains('c') => commands(script),
             _ => vec![words],
@@ -184,7 +199,7 @@ pub(super) fn shell_commands(text: &str) -> Vec<Vec<String>> {
     commands(text)
 }
 
-/// The command without what stands before the program: `sudo`, `env`, assignments.
+/// The command without `sudo`, `env` and assignments before the program.
 fn program(command: &[String]) -> Vec<&str> {
     command
         .iter()
@@ -195,8 +210,8 @@ fn program(command: &[String]) -> Vec<&str> {
         .collect()
 }
 
-/// Packages of the driver by their managers; those of dpkg are the rest.
-/// Sources: Arch's nvidia-utils, RPM Fusion's and CUDA's repositories for dnf and zypper.
+/// The driver's packages by package manager; dpkg's have a rule of their own. Sources: Arch's
+/// nvidia-utils, RPM Fusion's and CUDA's repositories for dnf and zypper.
 const DRIVERS: &[(&str, &[&str])] = &[
     ("pacman", &["nvidia", "lib32-nvidia", "opencl-nvidia"]),
     (
@@ -238,8 +253,9 @@ fn system_package(manager: &str, word: &str) -> Option<Kind> {
         .iter()
         .filter(|(managers, _)| managers.split(' ').any(|m| m == manager))
         .any(|(_, names)| begins(names));
-    // `cuda` and `cuda-12-4` bring the driver; `cuda-toolkit-12-4` and `cuda-libraries-12-4` do not.
-    // Source: the package managers' table of the CUDA installation guide for Linux, "Meta Packages".
+    // `cuda` and `cuda-12-4` contain the driver; `cuda-toolkit-12-4` and `cuda-libraries-12-4` do
+    // not. Source: the package managers' table of the CUDA installation guide for Linux, "Meta
+    // Packages".
     let meta = manager != "pacman"
         && (name == "cuda"
             || name
@@ -265,23 +281,23 @@ fn system_package(manager: &str, word: &str) -> Option<Kind> {
     driver.then_some(Kind::Driver)
 }
 
-/// The driver's own installer, or the toolkit's where it is to install the driver too.
+/// The driver's installer, or the toolkit's if it also installs the driver.
 fn installer<'a>(words: &[&'a str]) -> Option<&'a str> {
     let at = words.iter().take(3).position(|w| w.ends_with(".run"))?;
     let file = words.get(at)?;
     let name = file.rsplit('/').next().unwrap_or(file);
-    // Only what runs it, not what fetches it.
+    // A command that runs it, not one that downloads it.
     let runs = at == 0 || matches!(words.first()?.rsplit('/').next()?, "sh" | "bash" | "dash" | ".");
     let of_driver =
         name.starts_with("NVIDIA-Linux-") && !words.contains(&"-x") && !words.contains(&"--extract-only");
     let has = |word: &str| words.contains(&word);
-    // Alone, `--silent` installs everything.
+    // With no other option, `--silent` installs everything.
     let of_toolkit = name.starts_with("cuda_")
         && (has("--driver") || has("--silent") && !has("--toolkit") && !has("--samples"));
     (runs && (of_driver || of_toolkit)).then_some(*file)
 }
 
-/// The arguments of pip, however it is called.
+/// The arguments of pip in any of its forms.
 fn pip<'a, 'b>(name: &str, rest: &'a [&'b str]) -> Option<&'a [&'b str]> {
     let rest = match (name, rest) {
         (n, rest) if n == "pip" || n.strip_prefix("pip").is_some_and(|v| v.starts_with(['2', '3'])) => rest,
@@ -312,7 +328,7 @@ fn takes_value(word: &str) -> bool {
     )
 }
 
-/// The build that one of PyTorch's indices holds: `cu118`, `cpu`.
+/// The build in one of PyTorch's indices: `cu118`, `cpu`.
 fn tag_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("download.pytorch.org/whl")?;
     rest.trim_end_matches("/torch_stable.html")
@@ -322,20 +338,20 @@ fn tag_of(url: &str) -> Option<&str> {
         .filter(|tag| *tag == "cpu" || tag.starts_with("cu"))
 }
 
-/// Which of PyTorch's indices pip is given: `cu118`, `cpu`.
+/// The builds of PyTorch's indices in pip's options: `cu118`, `cpu`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Index<'a> {
-    /// The one that pip takes packages from.
+    /// The index that replaces PyPI.
     main: Option<&'a str>,
-    /// One that is added to PyPI's.
+    /// An index in addition to PyPI.
     extra: Option<&'a str>,
 }
 
 impl<'a> Index<'a> {
-    fn of(words: &[&'a str], indices: &'a Indices, is_uv: bool) -> Self {
+    fn of(words: &[&'a str], settings: &'a Settings, is_uv: bool) -> Self {
         let mut index = Self {
-            main: indices.main.as_deref().and_then(tag_of),
-            extra: indices.extra.as_deref().and_then(tag_of),
+            main: settings.main.as_deref().and_then(tag_of),
+            extra: settings.extra.as_deref().and_then(tag_of),
         };
         for (at, word) in words.iter().enumerate() {
             let Some(tag) = tag_of(word) else { continue };
@@ -345,7 +361,7 @@ impl<'a> Index<'a> {
                 .copied()
                 .unwrap_or_default();
             let is_extra = word.starts_with("--extra-index-url") || before == "--extra-index-url";
-            // uv takes a package from the first index that has it, and asks extra ones first.
+            // uv takes a package from the first index that has it, and tries extra ones first.
             if is_extra && !is_uv {
                 index.extra = Some(tag);
             } else {
@@ -355,7 +371,8 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// The build of a release of PyTorch that pip takes; or the one of an extra index that PyPI's newer release goes before.
+    /// The build that pip installs for a release of PyTorch. The error is the build of an extra
+    /// index that pip ignores for PyPI's newer release.
     fn build(self, release: Option<Release>) -> Result<Option<&'a str>, &'a str> {
         let Some(tag) = self.main.or(self.extra) else {
             return Ok(None);
@@ -370,14 +387,14 @@ impl<'a> Index<'a> {
         };
         match (self.main, known, tag) {
             (Some(main), ..) => Ok(Some(main)),
-            // The CPU's index has every release.
+            // The index for the CPU has every release.
             (None, _, "cpu") | (None, true, _) => Ok(Some(tag)),
             (None, false, _) => Err(tag),
         }
     }
 }
 
-/// A wheel as pip's arguments name it.
+/// A wheel in pip's arguments.
 struct Wheel<'a> {
     kind: Kind,
     what: &'a str,
@@ -399,7 +416,7 @@ fn framework<'a>(word: &'a str, index: &Index<'_>) -> Option<Wheel<'a>> {
         .map_or("", |(e, _)| e);
     let version = word.split_once("==").map(|(_, v)| v.trim_end_matches(".*"));
     let number: Option<Version> = version.and_then(|v| v.split(['+', ';', ',']).next()?.parse().ok());
-    // `>=2.10,<2.11` and its like name neither a release nor the newest one.
+    // A range such as `>=2.10,<2.11` names neither a release nor the newest one.
     let bounded = ["<", "~=", "!=", "==="].iter().any(|sign| rest.contains(sign));
     let pinned_or_newest = !bounded && (version.is_none() || number.is_some());
     let plain = Wheel {
@@ -464,7 +481,8 @@ fn framework<'a>(word: &'a str, index: &Index<'_>) -> Option<Wheel<'a>> {
     })
 }
 
-/// The CUDA in the names of CuPy's and MXNet's wheels: `cupy-cuda12x`, `cupy-cuda118`, `mxnet-cu112`.
+/// The CUDA in the names of CuPy's and MXNet's wheels: `cupy-cuda12x`, `cupy-cuda118`,
+/// `mxnet-cu112`.
 fn cuda_of_name(name: &str) -> Option<Cuda> {
     let tag = name
         .strip_prefix("cupy-cuda")
@@ -475,7 +493,8 @@ fn cuda_of_name(name: &str) -> Option<Cuda> {
         .or_else(|| torch::cuda_of_tag(&format!("cu{tag}")))
 }
 
-/// `jax[cuda12]`, `jax-cuda12-plugin`, `jaxlib==0.4.13+cuda11.cudnn86`; JAX without any of these is for the CPU.
+/// `jax[cuda12]`, `jax-cuda12-plugin`, `jaxlib==0.4.13+cuda11.cudnn86`. JAX without any of these is
+/// for the CPU.
 fn jax<'a>(plain: Wheel<'a>, extras: &str, version: Option<&str>) -> Option<Wheel<'a>> {
     let major = |text: &str| {
         let major = text.get(..2)?.parse().ok()?;
@@ -495,22 +514,7 @@ fn jax<'a>(plain: Wheel<'a>, extras: &str, version: Option<&str>) -> Option<Whee
     Some(Wheel { cuda, cpu, ..plain })
 }
 
-/// Packages of conda that say which CUDA it is; `None` for the one that says that it is none.
-fn conda_package(word: &str) -> Option<(&str, Option<Cuda>)> {
-    let word = word.rsplit("::").next().unwrap_or(word);
-    let end = word.find(['=', '<', '>', ' ']).unwrap_or(word.len());
-    let (name, version) = word.split_at(end);
-    match name {
-        "cpuonly" => Some((name, None)),
-        "cudatoolkit" | "pytorch-cuda" | "cuda-version" => Some((
-            name,
-            Some(version.trim_start_matches(['=', '<', '>', ' ']).parse().ok()?),
-        )),
-        _ => None,
-    }
-}
-
-/// The name or prefix that `conda create` and `conda env create` make.
+/// The name or prefix of `conda create` and `conda env create`.
 fn environment<'a>(words: &[&'a str]) -> Option<&'a str> {
     words
         .iter()
