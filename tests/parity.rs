@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
+#[path = "parity/files.rs"]
+mod files;
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::vec::IntoIter;
 
@@ -21,6 +21,7 @@ use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::State;
 use crate::sys::budget::Budget;
 use crate::sys::process;
+use crate::sys::root::Root;
 
 pub(super) static COMMAND: Foreign = Foreign {
     page: Page {
@@ -104,10 +105,7 @@ fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
     }
     let state = match state_file {
         None => State::read(std::io::stdin().lock().by_ref())?,
-        Some(path) => {
-            let file = std::fs::File::open(&path).context(Code::State, || path.display().to_string())?;
-            State::read(file)?
-        }
+        Some(path) => State::read(open_state(&path)?)?,
     };
     let errors = Errors::open();
     let result = in_container(&hook, &state);
@@ -117,6 +115,20 @@ fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
     }
     inject::warn(&result?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a state file. A FIFO is refused: the open of one waits for a writer, and the container with
+/// it.
+fn open_state(path: &Path) -> Result<std::fs::File> {
+    let shown = || path.display().to_string();
+    let path = std::path::absolute(path).context(Code::State, shown)?;
+    let root = Root::open("/").context(Code::State, shown)?;
+    let node = root.resolve(path).context(Code::State, shown)?;
+    if !node.is_file() {
+        let why = "the state is not a regular file";
+        return Err(Error::new(Code::State, shown(), why).fix("name a file, or `-` for standard input"));
+    }
+    node.open_read().context(Code::State, shown)
 }
 
 fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
@@ -266,7 +278,7 @@ fn options(parser: &mut Parser, hook: &mut CdiHook) -> Result<Input> {
         match (name.as_str(), &mut *hook) {
             ("container-spec", _) => {
                 state = match text {
-                    "" | "-" => Input::Standard,
+                    "" | "-" | "/dev/stdin" | "/proc/self/fd/0" => Input::Standard,
                     path => Input::File(PathBuf::from(path)),
                 };
             }
