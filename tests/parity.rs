@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
+#[path = "parity/cdi_specs.rs"]
+mod cdi_specs;
 #[path = "parity/files.rs"]
 mod files;
 
