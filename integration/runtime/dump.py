@@ -50,8 +50,10 @@ for directory in sorted(pathlib.Path(sys.argv[1]).iterdir()):
         fault("CDI is not on")
     if cdi == "no" and enabled != was:
         fault(f"enable_cdi was {was} and is {enabled}")
-    imports = {pathlib.PurePath(f).name for f in after.get(("imports",), ())} - {"config.toml"}
-    if imports != ({"99-nvidia.toml"} if way == "drop-in" else set()):
+    # containerd 2 prints the pattern, earlier ones the files.
+    imports = set(after.get(("imports",), ())) - {"/etc/containerd/config.toml"}
+    wanted = {f"/etc/containerd/conf.d/{'99-nvidia' if engine < '2' else '*'}.toml"}
+    if imports != (wanted if way == "drop-in" else set()):
         fault(f"imports are {imports}")
     allowed = {top + ("containerd", "default_runtime_name"), top + ("enable_cdi",), top + ("cdi_spec_dirs",), ("imports",)}
     other = {k: v for k, v in new.items() if k not in ours and k not in allowed}
