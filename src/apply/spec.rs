@@ -92,7 +92,8 @@ fn libcuda_dir(plan: &Plan, spec: &Spec) -> Option<String> {
     let is_libcuda = |f: &&DriverFile| f.place == Place::Lib64 && f.soname.as_deref() == Some("libcuda.so.1");
     let libcuda = plan.files.iter().find(is_libcuda)?;
     let mounts = spec.mounts();
-    let mut mounts = mounts.iter().map(|m| Path::new(&m.destination));
+    // Old definitions have relative destinations.
+    let mut mounts = mounts.iter().map(|m| Path::new("/").join(&m.destination));
     let taken = mounts.any(|m| m.starts_with(first) || m != Path::new("/") && first.starts_with(m));
     (!taken).then(|| first.join(libcuda.dir()).display().to_string())
 }

@@ -16,7 +16,7 @@ use crate::apply::cdi_hooks::{CdiHook, run as run_hook};
 use crate::apply::record::Errors;
 use crate::apply::{Container, Mounts};
 use crate::compat::forward::DEFAULT_DIR;
-use crate::config::{Config, CudaCompat};
+use crate::config::{Choice, Config, CudaCompat};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::State;
 use crate::request::{self, EntryPoint};
@@ -126,13 +126,24 @@ fn compat_is_off(state: &State) -> Result<bool> {
     let Ok((_, spec)) = inject::open_bundle(&state.bundle, None, &config, &Budget::default()) else {
         return Ok(*config.cuda_compat == CudaCompat::Off);
     };
-    let (off, notes) = inject::with_inputs(&spec, EntryPoint::Cdi, |inputs| {
-        let mut notes = Vec::new();
-        let settled = request::settled(inputs, &config, &mut notes);
-        (*settled.cuda_compat == CudaCompat::Off, notes)
+    let mut notes = Vec::new();
+    let chosen = inject::with_inputs(&spec, EntryPoint::Cdi, |inputs| {
+        request::settings_of(inputs, &config, &mut notes)
     });
+    // The notes on other settings are about entry points where those count.
+    notes.retain(|note| note.contains("CUDA_COMPAT") || note.contains("cuda-compat"));
+    let mut compat = *config.cuda_compat;
+    for one in &chosen {
+        match one.choice() {
+            Choice::CudaCompat(value) => compat = value,
+            _ => notes.push(format!(
+                "{} has no effect: the container's CDI specification names each file and device",
+                one.name()
+            )),
+        }
+    }
     inject::warn(&notes);
-    Ok(off)
+    Ok(compat == CudaCompat::Off)
 }
 
 /// The vendor's hook that limits a container's GPU memory, in toolkits from 1.20.1 on. nvoci sets no
@@ -341,7 +352,7 @@ fn options_of(parser: &mut Parser, set: &mut dyn FnMut(&str, &str) -> Result<boo
             .ok_or_else(|| usage("an option is not UTF-8 text"))?;
         if name == "container-spec" {
             state = match text {
-                "" | "-" | "/dev/stdin" | "/proc/self/fd/0" => Input::Standard,
+                "" | "-" | "/dev/fd/0" | "/dev/stdin" | "/proc/self/fd/0" => Input::Standard,
                 path => Input::File(PathBuf::from(path)),
             };
         } else if !set(&name, text)? {

@@ -147,7 +147,7 @@ pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
             let main = store::load(&job.root, &place.config)?.path;
             let mut files = Vec::new();
             if job.engine == Engine::Containerd {
-                files = sources::drop_ins_of(&job.root, &record, &main);
+                files = sources::drop_ins_of(&job.root, &record, &main, &place.config);
             }
             files.push(main);
             Some(files)

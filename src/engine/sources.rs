@@ -326,29 +326,33 @@ pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     Ok(queue)
 }
 
-/// The recorded drop-ins of a main file: no other recorded main file imports them.
+/// The recorded drop-ins of a main file: no other recorded main file imports them. `named` is the
+/// path by which containerd reads it, and `main` the file that links there lead to.
 ///
 /// What a main file imports is in its text, and in the record of our change to it, which counts
 /// where the text is gone or broken.
-pub(super) fn drop_ins_of(root: &Root, record: &Record, main: &Path) -> Vec<PathBuf> {
-    let imported_by = |main: &Path| -> Vec<PathBuf> {
-        let found = imports(root, main).unwrap_or_default();
+pub(super) fn drop_ins_of(root: &Root, record: &Record, main: &Path, named: &Path) -> Vec<PathBuf> {
+    let imported_by = |main: &Path, named: &Path| -> Vec<PathBuf> {
+        let found = imports(root, named).unwrap_or_default();
         let found: Vec<PathBuf> = found.iter().filter_map(|f| store::follow(root, f).ok()).collect();
         let patterns = record.file(main).map(imports_written).unwrap_or_default();
         let covered = |f: &FileRecord| {
-            let mut patterns = patterns.iter().map(|p| store::parent(main).join(p));
+            let mut patterns = patterns.iter().map(|p| store::parent(named).join(p));
             found.contains(&f.path) || patterns.any(|p| covers(&p, &f.path))
         };
-        let all = record.files.iter().filter(|f| f.path != main && covered(f));
+        let all = record
+            .files
+            .iter()
+            .filter(|f| f.path != main && !f.whole && covered(f));
         all.map(|f| f.path.clone()).collect()
     };
-    let mut all = imported_by(main);
+    let mut all = imported_by(main, named);
     let others = record.files.iter().map(|f| f.path.as_path());
     let others: Vec<&Path> = others
         .filter(|f| *f != main && !all.iter().any(|a| a == f))
         .collect();
     for other in others {
-        let theirs = imported_by(other);
+        let theirs = imported_by(other, other);
         all.retain(|file| !theirs.contains(file));
     }
     all

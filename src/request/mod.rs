@@ -251,15 +251,11 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     Ok(request)
 }
 
-/// The configuration with the settings that a container has for itself, for a container whose
-/// devices come from a specification that is not nvoci's.
-pub fn settled<'c>(inputs: &Inputs<'_>, config: &'c Config, notes: &mut Vec<String>) -> Cow<'c, Config> {
+/// The settings that a container has for itself, for a container whose devices come from a
+/// specification that is not nvoci's.
+pub fn settings_of(inputs: &Inputs<'_>, config: &Config, notes: &mut Vec<String>) -> Vec<Chosen> {
     let variables = Variables::gather(inputs.env, &config.swarm_resource);
-    let policy = Policy::of(inputs, config);
-    settings::settle(
-        &settings::chosen(inputs, &variables, policy, config, notes),
-        config,
-    )
+    settings::chosen(inputs, &variables, Policy::of(inputs, config), config, notes)
 }
 
 /// Warnings of the variables that limit a container's GPU memory.

@@ -75,6 +75,20 @@ fn a_container_turns_the_compatibility_hook_off() {
     ] {
         bench.fed(line, &state(&bench, variables)).exits(0);
     }
+    // What has no effect here is named.
+    let both = [
+        "NVOCI_CUDA_COMPAT=off",
+        "NVOCI_NO_CGROUPS=true",
+        "NVOCI_IPC_SOCKETS=false",
+    ];
+    let ran = bench.fed(line, &state(&bench, &both)).exits(0);
+    for name in [
+        "NVOCI_NO_CGROUPS has no effect",
+        "NVOCI_IPC_SOCKETS has no effect",
+    ] {
+        assert!(ran.err.contains(name), "{}", ran.err);
+    }
+    assert!(!ran.err.contains("left alone"), "{}", ran.err);
     // Every other hook does its work.
     let line = "nvidia-cdi-hook update-ldcache --folder /x";
     bench

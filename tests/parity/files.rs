@@ -94,7 +94,7 @@ fn a_state_that_is_no_file_is_refused_at_once() {
         assert!(ran.err.contains("NVOCI-1101"), "{name}: {}", ran.err);
     }
     // Standard input by any of its names.
-    for name in ["-", "/dev/stdin", "/proc/self/fd/0"] {
+    for name in ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
         let line = format!("nvidia-cdi-hook update-ldcache --folder /x --container-spec {name}");
         let ran = bench.fed(&line, "{}").exits(1);
         assert!(ran.err.contains("names no bundle"), "{name}: {}", ran.err);
@@ -166,6 +166,24 @@ fn a_drop_in_of_another_main_file_stays() {
     uninstall(&bench, MAIN);
     assert!(!bench.path(&DROP_IN[1..]).exists());
     assert!(bench.path("opt/b/conf.d/x.toml").exists());
+}
+
+/// containerd resolves a relative import beside the link, not beside the file that it leads to.
+#[test]
+fn a_drop_in_of_a_linked_main_file_goes_too() {
+    let bench = Bench::new();
+    let before = "version = 3\nimports = [\"conf.d/*.toml\"]\n";
+    bench.file("opt/c/config.toml", before);
+    bench.file("etc/containerd/conf.d/10-theirs.toml", "version = 3\n");
+    symlink("../../opt/c/config.toml", bench.path(&MAIN[1..])).unwrap();
+    install(&bench, MAIN, DROP_IN);
+    let line = format!("nvoci uninstall containerd --root @ --config {MAIN} --dry-run");
+    assert!(bench.run(&line).exits(0).out.contains("99-nvidia.toml"));
+    assert!(bench.path(&DROP_IN[1..]).exists());
+    uninstall(&bench, MAIN);
+    assert!(!bench.path(&DROP_IN[1..]).exists());
+    assert_eq!(bench.text("opt/c/config.toml"), before);
+    assert!(bench.path(&MAIN[1..]).is_symlink());
 }
 
 /// A main file that was removed by hand, or is broken, keeps no drop-in.
