@@ -123,7 +123,8 @@ fn uninstall(bench: &Bench, main: &str) {
     assert!(ran.out.contains("removed"), "{}", ran.out);
 }
 
-/// containerd 2.2 reads conf.d without an import, so a drop-in that is left behind stays in effect.
+/// The default configuration of containerd 2.2 imports conf.d, so a drop-in that is left behind stays
+/// in effect.
 #[test]
 fn taking_back_the_main_file_takes_back_its_drop_in() {
     for before in [
