@@ -23,8 +23,9 @@ use crate::host::{Host, Platform, Roots, create};
 use crate::ldso::Warnings;
 use crate::request::split_kind;
 use crate::sys::budget::Budget;
+use crate::sys::owned;
 use crate::sys::program::Program;
-use crate::sys::root::{Root, split};
+use crate::sys::root::{Node, split};
 use options::Generate;
 
 pub(super) static COMMAND: Command<()> = Command {
@@ -327,12 +328,31 @@ fn write(spec: &Valid, format: Format, output: Option<&Path>) -> Result<()> {
             output.display()
         )]);
     }
-    let root = Root::open("/").context(Code::System, || "open /")?;
     let (dir, name) = split(output).context(Code::System, what)?;
-    let dir = root.mkdir_all(dir, 0o755).context(Code::System, what)?;
+    let dir = make_dir_of(dir, &what)?;
     // Written even if it is the same: engines keep the device numbers that they found first until a file changes.
     dir.write_file_durably(name, 0o644, text.as_bytes())
         .context(Code::System, what)
+}
+
+/// Opens the directory of an output, and makes what is missing of it. A link of another user on
+/// the way is refused: that user would choose where root writes.
+fn make_dir_of(dir: &Path, what: &dyn Fn() -> String) -> Result<Node> {
+    let mut missing = Vec::new();
+    let mut at = dir;
+    let mut node = loop {
+        let found = owned::find_by_own_links(at);
+        if let Some(node) = found.map_err(|e| e.fix("name a directory without that link"))? {
+            break node;
+        }
+        let (parent, name) = split(at).context(Code::System, what)?;
+        missing.push(name);
+        at = parent;
+    };
+    for name in missing.into_iter().rev() {
+        node = node.mkdir(name, 0o755).context(Code::System, what)?;
+    }
+    Ok(node)
 }
 
 /// Which directories' specifications are shown, and how.

@@ -218,7 +218,7 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     let requested = devices::requested(inputs, &variables, config, &mut notes)?;
     let mut request = Request::of(requested, notes);
     if !request.is_empty() {
-        memory_limits(&variables, &mut request.notes);
+        push_memory_limits(&variables, &mut request.notes);
     }
     if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
         return Ok(request);
@@ -254,6 +254,20 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
         request.imex = imex_of(&variables, granted, notes)?;
     }
     Ok(request)
+}
+
+/// The settings that a container has for itself, for a container whose devices come from a
+/// specification that is not nvoci's.
+pub fn settings_of(inputs: &Inputs<'_>, config: &Config, notes: &mut Vec<String>) -> Vec<Chosen> {
+    let variables = Variables::gather(inputs.env, &config.swarm_resource);
+    settings::chosen(inputs, &variables, Policy::of(inputs, config), config, notes)
+}
+
+/// Warnings of the variables that limit a container's GPU memory.
+pub fn memory_limits(inputs: &Inputs<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    push_memory_limits(&Variables::gather(inputs.env, &[]), &mut notes);
+    notes
 }
 
 /// The capabilities of the variable; without it, the default that the image was built for.
@@ -321,7 +335,7 @@ fn requirements_of(variables: &Variables<'_>, notes: &mut Vec<String>) -> Result
 
 /// Warns of variables that limit a container's GPU memory, which needs NVIDIA's driver 615 and its
 /// NVML.
-fn memory_limits(variables: &Variables<'_>, notes: &mut Vec<String>) {
+fn push_memory_limits(variables: &Variables<'_>, notes: &mut Vec<String>) {
     for name in ["NVIDIA_GPU_MEMORY_REQUEST", "NVIDIA_GPU_MEMORY_LIMIT"] {
         if variables.get(name).is_some_and(|value| !value.trim().is_empty()) {
             let why = "nvoci does not limit GPU memory: the container can use all of its GPUs' memory";
