@@ -32,6 +32,6 @@ pub mod validate;
 pub mod version;
 
 pub use registry::Registry;
-pub use types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount};
+pub use types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount, NetDevice};
 pub use validate::Valid;
 pub use version::Version;

@@ -122,7 +122,7 @@ fn edits(edits: &Edits, version: Version, at: &str) -> Result<(), String> {
     if edits
         .net_devices
         .iter()
-        .any(|(host, name)| host.is_empty() || name.is_empty())
+        .any(|device| device.host_interface_name.is_empty() || device.name.is_empty())
     {
         return Err(format!("{at}: a network device has no name"));
     }
