@@ -18,7 +18,7 @@ use super::driver::is_version;
 use super::{Bits, DriverFile, FileKind, Host, Locations, Roots, absent};
 use crate::ldso::abi::{self, Arch};
 use crate::ldso::cache::{self, Cache, Entry};
-use crate::ldso::elf::{self, Want};
+use crate::ldso::elf;
 use crate::sys::root::{Node, Root};
 use crate::sys::source::{Trace, Traced, Walk};
 
@@ -183,7 +183,7 @@ fn cached_facts(entry: &Entry<'_>) -> Option<Facts> {
 
 /// Word size and soname of a library for this machine; `None` for any other file.
 pub(super) fn facts(file: &File) -> Option<Facts> {
-    let info = elf::read(file, Want::Soname).ok()?;
+    let info = elf::identify(file).ok()?;
     let arch = Arch::native();
     let bits = if info.machine == arch.machine {
         // x32 is a 32-bit ABI on 64-bit machines; no driver was ever built for it.

@@ -12,7 +12,7 @@ use super::load::Load;
 use super::packages::{Package, Site};
 use super::search::{MAX_TEXT as MAX_LIST, search};
 use crate::compat::{Cuda, Version, libraries};
-use crate::ldso::elf::{self, ElfInfo, Want};
+use crate::ldso::elf::{self, ElfInfo};
 use crate::ldso::section::sections;
 use crate::preflight::build::{Build, MAX_TEXT, is_arch, of_local, of_tag, tensorflow_of, torch_of};
 use crate::preflight::text::{after_key, assignment, quoted};
@@ -292,7 +292,7 @@ pub fn native(files: &Files<'_>, path: &Path) -> Option<Native> {
 
 /// The headers of a library, with needed libraries; `None` where not all of them are kept.
 fn info(files: &Files<'_>, path: &Path) -> Option<ElfInfo> {
-    let info = elf::read(&files.library(path)?, Want::All).ok()?;
+    let info = elf::read(&files.library(path)?).ok()?;
     // An archive's file has zeros where nothing was kept.
     let whole = info
         .needed
@@ -779,7 +779,7 @@ fn numeric(version: &str) -> Option<Version> {
 /// The major release of the CUDA runtime that a library needs: 12 of `libcudart.so.12`.
 fn cudart_of(look: &Look<'_>, file: &str) -> Option<u32> {
     let path = look.dir.join(file);
-    cudart(&elf::read(&look.files.library(&path)?, Want::All).ok()?)
+    cudart(&elf::read(&look.files.library(&path)?).ok()?)
 }
 
 fn cudart(info: &ElfInfo) -> Option<u32> {
