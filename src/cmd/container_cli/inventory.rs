@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::host::{Bits, DriverFile, FileKind, Gpu, Host, NodeKind};
 use crate::plan::{Plan, plan};
-use crate::request::{self, Capabilities, EntryPoint, Inputs, Request};
+use crate::request::{self, Capabilities, DeviceRequest, EntryPoint, Inputs, Request};
 use crate::vocabulary::or_empty;
 
 /// Host paths, one a line, in libnvidia-container's order: devices, binaries, libraries, 32-bit libraries, sockets, firmware.
@@ -82,8 +82,6 @@ pub(super) fn request(
     config: &Config,
 ) -> Result<Request> {
     let mut env = vec![("NVIDIA_VISIBLE_DEVICES".to_owned(), wish.device_list())];
-    let named: Vec<&str> = capabilities.names().collect();
-    env.push(("NVIDIA_DRIVER_CAPABILITIES".to_owned(), named.join(",")));
     for (name, value) in [
         ("NVIDIA_MIG_CONFIG_DEVICES", &wish.mig_config),
         ("NVIDIA_MIG_MONITOR_DEVICES", &wish.mig_monitor),
@@ -104,6 +102,9 @@ pub(super) fn request(
         entry: EntryPoint::Hook,
     };
     let mut request = request::parse(&inputs, config)?;
+    if request.devices != DeviceRequest::Void {
+        request::check_supported(capabilities, *config.supported_driver_capabilities)?;
+    }
     // No option is no capability, not the default ones.
     request.capabilities = capabilities;
     Ok(request)
@@ -111,7 +112,7 @@ pub(super) fn request(
 
 /// Driver and GPUs.
 pub(super) fn info(host: &Host, csv: bool) -> String {
-    let driver = host.driver_version().unwrap_or_default();
+    let driver = or_empty(host.driver_version());
     let cuda = host
         .cuda()
         .map_or_else(|| "Unknown".to_owned(), |known| known.cuda.to_string());

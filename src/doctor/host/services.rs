@@ -5,6 +5,7 @@ use crate::doctor::packages::Packages;
 use crate::host::pci::Bus;
 use crate::host::{DriverFile, FileKind, NodeKind};
 use crate::sys::daemon::{Caller, Fault};
+use crate::vocabulary::or_empty;
 
 const FABRIC_MANAGER: &str = "nv-fabricmanager";
 
@@ -86,7 +87,7 @@ fn fabric(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
                 )
             });
     }
-    let driver = look.host.driver_version().unwrap_or_default();
+    let driver = or_empty(look.host.driver_version());
     if !running(look) {
         return Some(
             Finding::new(
