@@ -1,8 +1,8 @@
 //! Reads a specification, strictly: an unknown field is an error, as for the engines.
 //!
-//! [`Value`] deserializes a [`Tree`] into [`types`](super::types). It reports the path of each error, and
-//! decides by the field whether a scalar without quotes is text or a number. The tree has charged the
-//! budget for every node and every alias before.
+//! [`Value`] deserializes a [`Tree`] into [`types`](super::types). It reports the path of an error.
+//! The type of the field decides if a scalar without quotes is text or a number. The tree has
+//! charged the budget for every node and every alias before.
 
 use core::fmt;
 use core::slice;

@@ -1,7 +1,7 @@
-//! Specifications of recorded and made-up hosts, beside the vendor's; and what a reader must refuse.
+//! Specifications of recorded and made-up hosts beside the vendor's, registries, checks and edits.
 //!
-//! `tests/cdi/vendor` holds what `nvidia-ctk cdi generate` 1.20 wrote: over a made-up root (`{{root}}`), and on an H100
-//! host with driver 580.
+//! `tests/cdi/vendor` has the output of `nvidia-ctk cdi generate` 1.20: over a made-up root
+//! (`{{root}}`), and on an H100 host with driver 580.
 
 mod format;
 
@@ -75,7 +75,7 @@ fn h100() -> Option<TestHost> {
         .then_some(host)
 }
 
-/// The made-up root of the other goldens, made from what they say was in it.
+/// The made-up root of the other goldens, made from the files that they name.
 fn made_up() -> Option<(TestHost, Vec<UnixListener>)> {
     let host = TestHost::bare();
     let golden = vendors("nvml.yaml", host.path());
@@ -212,8 +212,9 @@ fn h100_is_the_vendors_specification() {
     let share = "ro,nosuid,nodev,rbind,rprivate";
     let line = |host: &str, container: &str| format!("{host} {container} {share}");
     let plus = [
-        // This driver keeps its files together, and beside its libraries are its own; what is in /usr/share may be another
-        // driver's, left over. (Here the two are the same text, and the recorded tree has only the first.)
+        // This driver has its files beside its libraries, and those in /usr/share may be another
+        // driver's remains. (Here both are the same text, and the recorded tree has only the
+        // first.)
         line(
             "/usr/local/nvidia/share/vulkan/icd.d/nvidia_icd.json",
             "/etc/vulkan/icd.d/nvidia_icd.json",
@@ -222,7 +223,7 @@ fn h100_is_the_vendors_specification() {
             "/usr/local/nvidia/share/glvnd/egl_vendor.d/10_nvidia.json",
             "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
         ),
-        // The vendor's tool looks for the layers in the same places, but not beside the libraries, where they are here.
+        // The vendor's tool does not search for the layers beside the libraries.
         line(
             "/usr/local/nvidia/share/vulkan/implicit_layer.d/nvidia_layers.json",
             "/etc/vulkan/implicit_layer.d/nvidia_layers.json",
@@ -286,7 +287,7 @@ fn the_other_modes_are_the_vendors() {
         ("imex.yaml", Mode::Imex),
     ] {
         let (ours, mut theirs) = (made(&host, mode), vendors(name, host.path()));
-        // The vendor's has the whole of /run/udev, and in it the socket that udevd takes orders by.
+        // The vendor's has the whole of /run/udev, with the control socket of udevd.
         let mounts = theirs.devices.iter_mut().flat_map(|d| &mut d.edits.mounts);
         for mount in mounts.filter(|m| m.container_path == "/run/udev") {
             mount.host_path += "/data";
@@ -361,7 +362,7 @@ fn before_there_is_a_driver_all_is_the_hook_alone() {
 }
 
 #[test]
-fn only_the_devices_that_were_asked_for_are_named() {
+fn only_the_requested_devices_are_named() {
     let host = TestHost::bare();
     host.module("550.1.2", 3);
     for minor in 0..3 {
@@ -402,7 +403,7 @@ fn only_the_devices_that_were_asked_for_are_named() {
 
 /// toolkit-features 12, quirk 20: `--enable-hook=chmod` gave every device a hook without a path.
 #[test]
-fn quirk_20_a_hook_that_was_asked_for_has_something_to_do() {
+fn quirk_20_a_requested_hook_has_something_to_do() {
     let Some(host) = h100() else { return };
     let hooks = |explicit_options: Explicit| -> Vec<String> {
         let options = Options {
@@ -426,11 +427,11 @@ fn quirk_20_a_hook_that_was_asked_for_has_something_to_do() {
     }
     assert!(!usual.iter().any(|h| h == "chmod"));
     // No node of this host's GPU is in a directory.
-    let asked = hooks(Explicit {
+    let with_chmod = hooks(Explicit {
         enabled_hooks: vec!["chmod".to_owned()],
         ..Explicit::default()
     });
-    assert_eq!(asked, usual);
+    assert_eq!(with_chmod, usual);
     let off = hooks(Explicit {
         disabled_hooks: vec!["all".to_owned()],
         enabled_hooks: vec!["update-ldcache".to_owned()],
@@ -488,7 +489,7 @@ fn mig_devices_are_named_and_their_gpu_is_not() {
             "all"
         ]
     );
-    // By its own name a divided GPU is given as a whole, a part of it by the part's.
+    // By its own name a GPU with MIG devices is given as a whole.
     for (id, wanted) in [("0", vec!["0", "all"]), (mig, vec!["0:1", mig, "all"])] {
         options.naming = vec![Naming::Index, Naming::Uuid];
         options.ids = vec![id.to_owned()];
@@ -662,7 +663,7 @@ fn check_sees_what_the_host_lacks() {
     assert_eq!(check::Engine::of("emacs", "29"), None);
 }
 
-/// toolkit-features 12, quirk 4: there, a variable that was set stays beside its new value.
+/// toolkit-features 12, quirk 4: the vendor's leaves a variable beside its new value.
 #[test]
 fn quirk_04_edits_are_applied_as_an_engine_does_but_nothing_twice() {
     let text = "cdiVersion: 0.7.0\nkind: v.com/gpu\ndevices:\n- name: '0'\n  containerEdits:\n    env: [A=new, B=1]\n    \

@@ -1,7 +1,8 @@
-//! A specification as plain data. Names of fields and their meaning: CDI's SPEC.md, `specs-go/config.go`.
+//! A specification as plain data. Names of fields and their meaning: CDI's SPEC.md,
+//! `specs-go/config.go`.
 //!
-//! This is the only place that names a field of the format. The reader and the writer take the names and
-//! their order from here through serde ([decision 031](../../docs/decisions/031-cdi-serde.md)).
+//! Only this module names the fields of the format. The reader and the writer take the names and
+//! their order from it, by serde ([decision 031](../../docs/decisions/031-cdi-serde.md)).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! The versions of the format. A reader refuses a file whose version it does not know, so a writer declares the lowest
-//! one that has all it uses: an engine of last year must read what is written today.
+//! The versions of the format. A reader refuses a file of a later version than its own. So nvoci
+//! declares the lowest version that the content needs, and older engines can read the file.
 
 use core::fmt;
 
@@ -29,7 +29,7 @@ impl Version {
     /// Network devices, more of `intelRdt`.
     pub const V1_1: Self = Self(9);
 
-    /// Reads `0.5.0` or `v0.5.0`; `None` for a version that is not known here.
+    /// Parses `0.5.0` or `v0.5.0`; `None` for an unknown version.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('v').unwrap_or(text);
         let index = KNOWN.iter().position(|known| *known == text)?;

@@ -1,4 +1,4 @@
-//! The format: what readers take and refuse, and what the writer writes.
+//! The format: the reader's rules, and the writer's bytes.
 
 use std::path::Path;
 use std::time::Duration;
