@@ -53,7 +53,11 @@ fn main() -> io::Result<()> {
     measure("scan a root of 2,000 libraries", || {
         scan_root(&root, &run, &mut Warnings::default())
     });
+    let (scanned, _) = scan_root(&root, &run, &mut Warnings::default());
+    // With the loader itself.
+    assert_eq!(Cache::parse(&scanned).map(|c| c.len()), Ok(LIBRARIES + 1));
     let env = LoaderEnv::default();
+    assert!(resolve(&root, "lib1234.so.1", &env).is_some());
     measure("the library that a program would get", || {
         resolve(&root, black_box("lib1234.so.1"), &env)
     });
