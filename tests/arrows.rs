@@ -102,11 +102,11 @@ fn the_documented_paths_exist() {
         let (file, name) = (file.trim_matches('`'), name.trim_matches('`'));
         let code = std::fs::read_to_string(top.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
         let defined = ["fn ", "struct "].iter().any(|kind| {
-            let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-            let mut places = code
-                .match_indices(&format!("{kind}{name}"))
-                .map(|(at, m)| at + m.len());
-            places.any(|at| ends(&code[at..]))
+            let definition = format!("{kind}{name}");
+            let mut behind = code
+                .match_indices(&definition)
+                .map(|(at, _)| &code[at + definition.len()..]);
+            behind.any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
         });
         assert!(defined, "{file} has no {name}");
         stops.push(number);

@@ -254,7 +254,7 @@ fn build(flags: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
             imex_channels: Vec::new(),
         };
         for done in create::create_missing(&roots, &mut host, &wanted) {
-            inject::say(&Escaped(&done.to_string()).to_string());
+            inject::write_line(&Escaped(&done.to_string()).to_string());
         }
     }
     let naming = if flags.naming.is_empty() {

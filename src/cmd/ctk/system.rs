@@ -62,21 +62,17 @@ static LINKS: Command<Options> = Command {
         flag("create-device-nodes", "`=false`: make links alone")
             .variable("CREATE_DEVICE_NODES")
             .toggle(|o, on| o.no_nodes = !on),
-        flag(
-            "create-all",
-            "accepted: every node that the driver knows gets its link",
-        )
-        .variable("CREATE_ALL")
-        .toggle(|_, _| {}),
+        flag("create-all", "accepted: every node of the driver gets its link")
+            .variable("CREATE_ALL")
+            .toggle(|_, _| {}),
     ],
     variables: variables::of,
     ..Command::of(|options| run(&options))
 };
 
 const ABOUT: &[&str] = &[
-    "Loads what is missing of the driver's modules, makes the device nodes that the driver knows \
-     and /dev lacks, with the owner and mode that the driver wants, and the links below /dev/char. Existing nodes and \
-     links stay.",
+    "Loads the driver's missing modules. Makes the driver's device nodes that /dev lacks, with the owner and mode \
+     that the driver wants, and the links below /dev/char. Existing nodes and links stay.",
 ];
 
 const DRIVER_ROOT: Flag<Options> = flag("driver-root", "the driver's root directory (default /)")

@@ -45,7 +45,7 @@ pub(super) static COMMAND: Command<Options> = Command {
 };
 
 fn run(Options { json, engine }: Options) -> Result<ExitCode> {
-    // A broken policy is a finding of the host's.
+    // A broken policy is a finding of `doctor host`.
     let config = load_config(None).unwrap_or_default();
     show(&engine::report(engine, &config), json)
 }

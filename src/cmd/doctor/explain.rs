@@ -28,8 +28,8 @@ pub(super) static COMMAND: Command<Options> = Command {
             "nvoci doctor explain [OPTIONS] -",
         ],
         about: &[
-            "Explains an error: the likeliest cause first, how to tell it from the others, and what to \
-                  do. Where the host could be the cause it is checked too.",
+            "Explains an error: the likeliest cause first, how it differs from the others, and the \
+                  fix. If the host may be the cause, checks it too.",
         ],
         arguments: &[
             argument(
@@ -41,13 +41,13 @@ pub(super) static COMMAND: Command<Options> = Command {
         ],
         exit: &[
             ("0", "the text is harmless"),
-            ("1", "it is a warning or not known, or this host has warnings"),
+            ("1", "it is a warning or unknown, or this host has warnings"),
             ("2", "it is an error, or this host has a failure"),
         ],
         ..Page::EMPTY
     },
     flags: &[
-        flag("no-host", "do not check this host: the error is another's").switch(|o| o.no_host = true),
+        flag("no-host", "do not check this host: the error is of another host").switch(|o| o.no_host = true),
         flag("json", "print one JSON document").switch(|o| o.json = true),
     ],
     words: Words::Many(|o, word| {
@@ -85,15 +85,15 @@ fn run(options: &Options) -> Result<ExitCode> {
         report.findings.extend(host.findings);
         return show(&report, true);
     }
-    // What the error means stands first, however bad the host is; the status is the worse of both.
-    // Each of them has a status of its own, which is not the command's.
+    // The explanation comes first, even before a failing host. The command's status is the worse of
+    // both reports' statuses.
     let _: ExitCode = show(&report, false)?;
     print("\n")?;
     let _: ExitCode = show(&host, false)?;
     Ok(ExitCode::from(report.status().max(host.status())))
 }
 
-/// What a person types to look at an area.
+/// The command that checks an area.
 fn command(area: &str) -> String {
     let subject = match area {
         "image" => " IMAGE",
