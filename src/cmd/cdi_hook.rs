@@ -1,6 +1,7 @@
 //! `nvidia-cdi-hook`, and `nvidia-ctk hook`: the hooks that the vendor's CDI specifications name.
 //!
-//! A hook that is not known must not keep a container from starting: specifications outlive programs.
+//! An unknown hook must not keep a container from starting, since a specification may be newer than
+//! nvoci.
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -66,7 +67,7 @@ pub(super) static COMMAND: Foreign = Foreign {
     run,
 };
 
-/// Words and links of one command line; a specification has about a hundred.
+/// The most words and links of one command line; a specification has about a hundred.
 const MAX_ITEMS: usize = 4096;
 
 /// Runs a hook.
@@ -112,7 +113,7 @@ fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
     let errors = Errors::open();
     let result = in_container(&hook, &state);
     if let (Err(error), Ok(errors)) = (&result, &errors) {
-        // The refusal itself is what counts; that it could not be kept as well changes nothing.
+        // The error itself is reported; a failure to record it changes nothing.
         let _ = errors.keep(&state.id, error);
     }
     inject::warn(&result?);
@@ -146,8 +147,8 @@ fn compat_is_off(state: &State) -> Result<bool> {
     Ok(compat == CudaCompat::Off)
 }
 
-/// The vendor's hook that limits a container's GPU memory, in toolkits from 1.20.1 on. nvoci sets no
-/// limit, so the container starts with a warning if it has one.
+/// The vendor's hook that limits a container's GPU memory, in toolkits from 1.20.1 on. nvoci sets
+/// no limit, so the container starts with a warning if it has one.
 const MEMORY_LIMITS: &str = "apply-cuda-memory-limits";
 
 fn warn_of_memory_limits(parser: &mut Parser) -> Result<ExitCode> {
@@ -181,8 +182,8 @@ fn read_state(input: &Input) -> Result<State> {
     }
 }
 
-/// Opens a state file. A FIFO is refused: the open of one waits for a writer, and the container with
-/// it.
+/// Opens a state file. A FIFO is refused: the open of one waits for a writer, and the container
+/// waits with it.
 fn open_state(path: &Path) -> Result<std::fs::File> {
     let shown = || path.display().to_string();
     let path = std::path::absolute(path).context(Code::State, shown)?;
@@ -211,7 +212,7 @@ fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
     run_hook(hook, &container, image, &budget)
 }
 
-/// What stands before a hook's options.
+/// The words before a hook's options.
 enum Start {
     Help,
     /// A hook's name, or a word in the place of one.
@@ -220,11 +221,11 @@ enum Start {
     Version,
 }
 
-/// Reads what stands before a hook's options.
+/// Parses the words before a hook's options.
 ///
 /// A specification may be of a newer toolkit, so an unknown option before an unknown hook is no
-/// error. Before one of [`by_name`] it is: else the hook would be skipped, and the container would
-/// start without its libraries.
+/// error. Before a hook of [`by_name`] it is an error: without the hook the container would start
+/// without its libraries.
 fn start(parser: &mut Parser) -> Result<Start> {
     let mut unknown = None;
     let name = loop {
@@ -245,7 +246,7 @@ fn start(parser: &mut Parser) -> Result<Start> {
         }
     };
     if let Some(option) = unknown {
-        // What stands in the place of the name may be the option's value.
+        // The word in the place of the name may be the option's value.
         let after = parser.raw_args().map_err(|e| usage(&e.to_string()))?;
         let after = after.map(|word| word.to_string_lossy().into_owned());
         if name
@@ -264,8 +265,7 @@ fn start(parser: &mut Parser) -> Result<Start> {
     })
 }
 
-/// Options that stand before a hook's name or after it. They decide how much the vendor's program
-/// logs.
+/// Options before or after a hook's name. They set the log level of the vendor's program.
 fn is_global(option: &str) -> bool {
     ["--debug", "-d", "--quiet"].contains(&option)
 }
@@ -303,14 +303,14 @@ fn by_name(name: &str) -> Option<CdiHook> {
     })
 }
 
-/// Where the container's state comes from.
+/// The source of the container's state.
 #[derive(Debug, Eq, PartialEq)]
 enum Input {
     /// Standard input.
     Standard,
     /// This file.
     File(PathBuf),
-    /// Nowhere: help was asked for.
+    /// None, since the command prints help.
     Help,
 }
 
@@ -396,7 +396,8 @@ fn link(text: &str) -> Result<(PathBuf, PathBuf)> {
     }
 }
 
-/// A path of the container; it is walked from the container's root, so a relative one means the same.
+/// A path of the container. It is resolved from the container's root, so a relative path means the
+/// same.
 fn absolute(text: &str) -> Result<PathBuf> {
     if text.is_empty() {
         return Err(usage("a path is empty"));
@@ -404,7 +405,7 @@ fn absolute(text: &str) -> Result<PathBuf> {
     Ok(PathBuf::from("/").join(text))
 }
 
-/// What needs no container to be looked at.
+/// Whether the hook has nothing to do in any container.
 fn does_nothing(hook: &CdiHook) -> bool {
     match hook {
         CdiHook::CreateSymlinks(links) => links.is_empty(),
@@ -462,7 +463,7 @@ mod tests {
         assert!(parse("chmod", &["--mode", "6755"]).is_err());
     }
 
-    /// toolkit-features 12, quirk 5: there, a path with a comma became two.
+    /// toolkit-features 12, quirk 5: the vendor's hook splits a path with a comma.
     #[test]
     fn quirk_05_a_comma_is_part_of_a_path() {
         assert_eq!(
@@ -476,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_that_nobody_knows_are_harmless() {
+    fn unknown_hooks_are_harmless() {
         let run = |words: &[&str]| run(words.iter().map(OsString::from).collect::<Vec<_>>().into_iter());
         for words in [
             &["noop"][..],

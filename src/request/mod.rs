@@ -43,6 +43,8 @@ use limits::excerpt;
 use provenance::{Policy, Refused, Wish};
 use variables::Variables;
 
+const CAPABILITIES: &str = "NVIDIA_DRIVER_CAPABILITIES";
+
 /// The entry point that received the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EntryPoint {
@@ -279,13 +281,12 @@ fn capabilities_of(
     supported: Capabilities,
     entry: EntryPoint,
 ) -> Result<Capabilities> {
-    const NAME: &str = "NVIDIA_DRIVER_CAPABILITIES";
-    let value = match variables.get(NAME) {
+    let value = match variables.get(CAPABILITIES) {
         None if variables.is_legacy_image() || entry == EntryPoint::Cdi => return Ok(supported),
         None => "",
         Some(value) => value,
     };
-    limits::list(NAME, value)?;
+    limits::list(CAPABILITIES, value)?;
     if value
         .split(',')
         .any(|item| item.trim().eq_ignore_ascii_case("all"))
@@ -298,18 +299,27 @@ fn capabilities_of(
     if named.is_empty() {
         return Ok(Capabilities::DEFAULT & supported);
     }
+    check_supported(named, supported)?;
+    Ok(named)
+}
+
+/// Checks that the configuration supports every requested capability.
+///
+/// # Errors
+/// [`Code::Capability`], naming the others.
+pub fn check_supported(named: Capabilities, supported: Capabilities) -> Result<()> {
     let refused = named.without(supported);
     if refused.is_empty() {
-        return Ok(named);
+        return Ok(());
     }
     let why = format!("{refused} not allowed here: supported-driver-capabilities is {supported}");
-    Err(Error::new(Code::Capability, NAME, why))
+    Err(Error::new(Code::Capability, CAPABILITIES, why))
 }
 
 fn unknown_capability(parsed: Result<Capabilities, &str>) -> Result<Capabilities> {
     parsed.map_err(|item| {
         let why = format!("`{}` is not a driver capability", excerpt(item));
-        Error::new(Code::Capability, "NVIDIA_DRIVER_CAPABILITIES", why)
+        Error::new(Code::Capability, CAPABILITIES, why)
     })
 }
 
