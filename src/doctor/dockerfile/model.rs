@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-use super::install::{self, Indices, Install};
+use super::install::{self, Install, Settings};
 use super::parse::{Instruction, Line, TEXT, expand, words};
 use crate::compat::{Cuda, image};
 use crate::sys::budget::{Budget, Exceeded};
@@ -329,9 +329,9 @@ pub(super) fn build(
             None => Ok(global.get(name).map(String::as_str)),
         };
         let text = expand(&instruction.text, value_of, budget)?;
-        let indices = match stage.filter(|_| instruction.keyword == "RUN") {
-            Some(stage) => indices(stage, budget)?,
-            None => Indices::default(),
+        let settings = match stage.filter(|_| instruction.keyword == "RUN") {
+            Some(stage) => settings(stage, budget)?,
+            None => Settings::default(),
         };
         if instruction.keyword == "FROM" {
             model.push(&text, instruction.first_line());
@@ -368,7 +368,7 @@ pub(super) fn build(
             ("RUN", Some(stage)) => {
                 stage
                     .installs
-                    .extend(install::of(&instruction, &text, &indices, budget)?);
+                    .extend(install::of(&instruction, &text, &settings, budget)?);
             }
             _ => {}
         }
@@ -382,8 +382,8 @@ pub(super) fn build(
     Ok(model)
 }
 
-/// The package indices in a stage's variables.
-fn indices(stage: Stage<'_>, budget: &Budget) -> Result<Indices, Exceeded> {
+/// The settings in a stage's variables.
+fn settings(stage: Stage<'_>, budget: &Budget) -> Result<Settings, Exceeded> {
     let first = |names: &[&str]| {
         for name in names {
             if let Some(value) = stage.value(name, budget)? {
@@ -392,9 +392,13 @@ fn indices(stage: Stage<'_>, budget: &Budget) -> Result<Indices, Exceeded> {
         }
         Ok(None)
     };
-    Ok(Indices {
-        main: first(&Indices::MAIN)?,
-        extra: first(&Indices::EXTRA)?,
+    Ok(Settings {
+        base: stage.base().name.clone(),
+        override_cuda: stage
+            .value(Settings::OVERRIDE_CUDA, budget)?
+            .is_some_and(|value| !value.is_empty()),
+        main: first(&Settings::MAIN)?,
+        extra: first(&Settings::EXTRA)?,
     })
 }
 
