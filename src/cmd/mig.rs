@@ -191,7 +191,7 @@ pub(super) fn output_within(program: &Path, args: &[impl AsRef<OsStr>], limit: D
                 return Err(Error::new(
                     Code::System,
                     what(),
-                    format!("it exited with {status}"),
+                    format!("it ended with {status}"),
                 ));
             }
             None if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),

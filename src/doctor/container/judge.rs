@@ -409,7 +409,7 @@ fn visible(seen: &Seen, host: &Host) -> Vec<Finding> {
                 &VISIBLE,
                 Severity::Warn,
                 "GPUs",
-                format!("it asks for all and has {gpus} of {all}: GPUs were added after its start, or another limit applies"),
+                format!("it requests all and has {gpus} of {all}: GPUs were added after its start, or another limit applies"),
             )
             .fix("start it again"),
         );

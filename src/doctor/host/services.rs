@@ -43,7 +43,7 @@ fn persistence(inputs: &Inputs<'_>) -> Finding {
             &PERSISTENCE,
             Severity::Ok,
             "persistence",
-            "nvidia-persistenced is running",
+            "the socket of nvidia-persistenced exists",
         );
     }
     Finding::new(
