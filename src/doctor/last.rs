@@ -1,5 +1,5 @@
-//! The last refusals and warnings on this host: what hook and runtime kept when they stopped a container, and what a hook
-//! kept of one that started and cannot compute on its GPU.
+//! The last refusals and warnings on this host: records of containers that hook or runtime stopped,
+//! and of containers that started and cannot compute on their GPU.
 
 use serde_json::{Value, json};
 
@@ -132,8 +132,8 @@ fn warning_text(warning: &Warning, ago: &str) -> String {
     out
 }
 
-/// Both as JSON; a refusal has the keys of its record. Keys are only ever added. `warnings` is null if this user may not
-/// read them.
+/// Both as JSON; a refusal has the keys of its record. Keys are only ever added. `warnings` is null
+/// if this user may not read them.
 pub fn to_json(last: &Last) -> Value {
     let warnings = last.warnings.as_deref().ok();
     json!({
@@ -154,7 +154,7 @@ fn warning_json(warning: &Warning) -> impl Iterator<Item = Value> {
     })
 }
 
-/// Texts may hold what an image says.
+/// Escapes control characters: a text may come from an image.
 fn escaped(record: &Value) -> Value {
     let fields = record.as_object().into_iter().flatten().map(|(name, value)| {
         let value = value

@@ -1,7 +1,9 @@
-//! The warnings that hooks kept on this host: containers that started and cannot compute on their GPU.
+//! The warnings that hooks kept on this host: containers that started and cannot compute on their
+//! GPU.
 //!
-//! They count only if no user can have written them: the directory is root's and closed to others. A
-//! warning belongs to a container by its mount namespace and its time, as a grant does; the id is a name.
+//! They count only if no user can have written them: the directory is root's and closed to others.
+//! A warning belongs to a container by its mount namespace and its time, as a grant does; the id is
+//! only a name.
 
 use std::ffi::OsStr;
 use std::fs;

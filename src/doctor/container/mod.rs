@@ -58,7 +58,7 @@ pub fn report(seen: &Seen, host: &Host) -> Report {
         report.fact("driver given", version);
     }
     if let Some(version) = host.driver_version() {
-        report.fact("driver of the host", version);
+        report.fact("driver of the host", version.to_string());
     }
     for finding in judge::findings(seen, host) {
         report.add(finding);

@@ -1,9 +1,9 @@
 //! The packages that `conda`, `mamba` and `micromamba` install.
 //!
-//! conda-forge has builds of a framework for CUDA and for the CPU. conda takes the one for CUDA if it
-//! detects a driver, and the build of an image detects none: `conda install pytorch` installs the
-//! build for the CPU without a word. `CONDA_OVERRIDE_CUDA=12.6` stands for a driver; a build string
-//! (`pytorch=*=*cuda*`) makes the choice explicit. Sources: conda-forge.org/docs/user/cuda,
+//! conda-forge has builds of a framework for CUDA and for the CPU. conda takes the one for CUDA if
+//! it detects a driver, and the build of an image detects none: `conda install pytorch` installs
+//! the build for the CPU without a word. `CONDA_OVERRIDE_CUDA=12.6` stands for a driver; a build
+//! string (`pytorch=*=*cuda*`) makes the choice explicit. Sources: conda-forge.org/docs/user/cuda,
 //! "Installing CUDA packages without a GPU"; github.com/mamba-org/micromamba-docker/issues/620.
 
 use crate::compat::{Cuda, torch};

@@ -113,7 +113,7 @@ fn facts(inputs: &Inputs<'_>, report: &mut Report) {
     let host = inputs.host;
     report.fact("platform", host.platform.name());
     if let Some(version) = host.driver_version() {
-        report.fact("driver", version);
+        report.fact("driver", version.to_string());
     }
     if let Some(kernel) = &host.kernel {
         report.fact(
@@ -125,8 +125,8 @@ fn facts(inputs: &Inputs<'_>, report: &mut Report) {
             },
         );
     }
-    if let Some(version) = host.user_version.as_ref().filter(|_| host.wsl.is_none()) {
-        report.fact("libraries", version);
+    if let Some(version) = host.user_version.filter(|_| host.wsl.is_none()) {
+        report.fact("libraries", version.to_string());
     }
     report.fact("kernel", release(inputs));
     for gpu in &host.gpus {
