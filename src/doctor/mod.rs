@@ -16,6 +16,7 @@ pub mod image;
 pub mod last;
 mod packages;
 pub(crate) mod render;
+pub mod warned;
 
 use crate::findings::check;
 pub use crate::findings::{Check, Finding, Report, Severity};
