@@ -16,7 +16,7 @@ mod packages;
 pub(crate) mod render;
 
 use crate::findings::check;
-pub use crate::findings::{Check, Finding, Report, Severity};
+pub use crate::findings::{Check, Fact, Finding, Report, Severity};
 
 /// The tables of all areas.
 const AREAS: &[&[Check]] = &[

@@ -74,7 +74,7 @@ fn run(options: &Options) -> Result<ExitCode> {
         .map(|area| command(area))
         .collect();
     if !others.is_empty() {
-        report.fact("look further", others.join("; "));
+        report.fact("look further", others.join("; "), "the entries that match");
     }
     if !with_host {
         return show(&report, as_json);

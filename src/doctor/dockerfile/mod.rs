@@ -100,9 +100,14 @@ fn examine(
         );
         return Ok(report);
     };
-    report.fact("base", format!("{}:{}", last.base().name, last.base().tag));
+    let source = last.base().line.to_string();
+    report.fact(
+        "base",
+        format!("{}:{}", last.base().name, last.base().tag),
+        &source,
+    );
     if let Some(cuda) = last.base().cuda() {
-        report.fact("base's CUDA", cuda.to_string());
+        report.fact("base's CUDA", cuda.to_string(), source);
     }
     for i in last.installs().filter(|i| i.kind == install::Kind::Framework) {
         budget.step()?;
@@ -111,7 +116,7 @@ fn examine(
             None if i.cpu => "for the CPU".to_owned(),
             None => "build not known".to_owned(),
         };
-        report.fact(i.what.clone(), build);
+        report.fact(i.what.clone(), build, i.line.to_string());
     }
     checks::run(&model, &mut report, budget)?;
     if let Some(target) = wanted.target() {

@@ -43,7 +43,8 @@ fn a_sound_file_has_nothing() {
     assert!(
         report
             .facts
-            .contains(&("torch".to_owned(), "for CUDA 12.4".to_owned())),
+            .iter()
+            .any(|f| f.name == "torch" && f.value == "for CUDA 12.4"),
         "{:?}",
         report.facts
     );

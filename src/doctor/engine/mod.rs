@@ -49,6 +49,9 @@ checks! {
     NOT_A_DAEMON = 7223, "engine.not-a-daemon", "A process has a daemon's name and is not this host's daemon.";
 }
 
+/// The source of an engine's presence.
+const INSTALLED: &str = "its program in /usr/bin, /usr/sbin or /usr/local";
+
 /// Looks at one engine, or at all that are here.
 pub fn report(engine: Option<Engine>, config: &Config) -> Report {
     let mut report = Report::new(engine.map_or("engines", Engine::name));

@@ -25,6 +25,9 @@ checks! {
     UNSEEN = 7803, "explain.host", "The host could not be looked at.";
 }
 
+/// The source of a number's meaning.
+const TABLES: &str = "nvoci's tables of CUDA's and NVML's errors and its own codes";
+
 /// Causes that are shown; the likeliest come first.
 const MAX_CAUSES: usize = 6;
 
@@ -45,7 +48,7 @@ pub fn explain(text: &str) -> Explanation {
     let mut areas: Vec<&'static str> = Vec::new();
     for named in signals.named() {
         if let Some(fact) = what(*named) {
-            report.fact(name(*named), fact);
+            report.fact(name(*named), fact, TABLES);
         }
     }
     let ranked = ranked(&text, &signals);

@@ -308,7 +308,7 @@ fn numbers_and_names_are_enough() {
     }
     let facts = explain("804").report.facts;
     assert!(
-        facts[0].1.contains("cudaErrorCompatNotSupportedOnDevice"),
+        facts[0].value.contains("cudaErrorCompatNotSupportedOnDevice"),
         "{facts:?}"
     );
 }

@@ -111,9 +111,13 @@ pub fn unreachable(error: &Error) -> Report {
 
 fn facts(look: &Look<'_>, report: &mut Report) {
     let host = look.host;
-    report.fact("platform", host.platform.name());
+    let (driver, gpus) = match host.wsl {
+        Some(_) => ("/dev/dxg", "/dev/dxg"),
+        None => ("/proc/driver/nvidia/version", "/proc/driver/nvidia/gpus"),
+    };
+    report.fact("platform", host.platform.name(), "/proc and /dev");
     if let Some(version) = host.driver_version() {
-        report.fact("driver", version);
+        report.fact("driver", version, driver);
     }
     if let Some(kernel) = &host.kernel {
         report.fact(
@@ -123,19 +127,21 @@ fn facts(look: &Look<'_>, report: &mut Report) {
             } else {
                 "proprietary kernel module"
             },
+            driver,
         );
     }
     if let Some(version) = host.user_version.as_ref().filter(|_| host.wsl.is_none()) {
-        report.fact("libraries", version);
+        report.fact("libraries", version, "the name of libcuda.so");
     }
-    report.fact("kernel", release(look));
+    report.fact("kernel", release(look), "/proc/sys/kernel/osrelease");
     for gpu in &host.gpus {
         report.fact(
             format!("GPU {}", gpu.index),
             format!("{} at {}", gpu.name, gpu.pci),
+            gpus,
         );
     }
-    report.fact("cgroups", system::cgroups(look).name());
+    report.fact("cgroups", system::cgroups(look).name(), "/sys/fs/cgroup");
 }
 
 /// The running kernel's release, as `uname -r` prints it.

@@ -242,26 +242,37 @@ impl Contents<'_> {
     }
 
     fn facts(&self, report: &mut Report, target: &Target) {
-        report.fact("judged for", target.describe());
+        report.fact("judged for", target.describe(), "the options, else this host");
         for gpu in &target.gpus {
             let sm = gpu
                 .sm
                 .map_or("unknown architecture".to_owned(), |sm| sm.to_string());
-            report.fact("GPU", format!("{} ({sm})", gpu.name));
+            report.fact(
+                "GPU",
+                format!("{} ({sm})", gpu.name),
+                "the options, else this host",
+            );
         }
         let cuda = self
             .toolkit
             .cuda
             .map(|cuda| format!(" {cuda}"))
             .unwrap_or_default();
-        report.fact("CUDA image", format!("{}{cuda}", self.toolkit.name()));
+        report.fact(
+            "CUDA image",
+            format!("{}{cuda}", self.toolkit.name()),
+            match self.toolkit.evidence.as_str() {
+                "" => "the image's files and variables",
+                evidence => evidence,
+            },
+        );
         let libc = match (self.flavor, environments::glibc(self.files)) {
             (Flavor::Glibc(_), Some((major, minor))) => format!("glibc {major}.{minor}"),
             (Flavor::Glibc(_), None) => "glibc".to_owned(),
             (Flavor::Musl(_), _) => "musl".to_owned(),
             (Flavor::None, _) => "none".to_owned(),
         };
-        report.fact("C library", libc);
+        report.fact("C library", libc, "the program interpreters and libc.so.6");
         for name in [
             "NVIDIA_VISIBLE_DEVICES",
             "NVIDIA_DRIVER_CAPABILITIES",
@@ -269,10 +280,9 @@ impl Contents<'_> {
             "LD_LIBRARY_PATH",
         ] {
             if let Some(value) = self.var(name) {
-                report.fact(name, value);
+                report.fact(name, value, "the image's configuration");
             }
         }
-        let mut counts: HashMap<&str, usize> = HashMap::new();
         for environment in &self.environments {
             let runtime = environment.runtime().map(|(_, package)| package);
             for framework in &environment.frameworks {
@@ -281,19 +291,13 @@ impl Contents<'_> {
                     text.push_str(&format!(", {}", framework.declared.join(" ")));
                 }
                 text.push_str(&format!(", in {}", framework.path.display()));
-                // JSON has one value for each name.
-                let count = counts.entry(framework.name).or_insert(0_usize);
-                *count += 1;
-                let name = match *count {
-                    1 => framework.name.to_owned(),
-                    n => format!("{} {n}", framework.name),
-                };
-                report.fact(name, text);
+                report.fact(framework.name, text, &framework.evidence);
             }
             if let Some(runtime) = runtime {
                 report.fact(
                     "CUDA runtime",
                     format!("{runtime}, in {}", environment.prefix.display()),
+                    format!("the packages of {}", environment.site.path.display()),
                 );
             }
         }
