@@ -57,7 +57,7 @@ pub(super) static COMMAND: Foreign = Foreign {
         ],
         ..Page::EMPTY
     },
-    run,
+    run: |args| Ok(run(args)?),
 };
 
 /// Words and links of one command line; a specification has about a hundred.

@@ -183,7 +183,8 @@ fn run(verb: Verb, asked: Asked) -> Result<ExitCode> {
                 }
             }
             Err(e) => {
-                all.push(json!({"engine": engine.name(), "error": e.to_string(), "code": e.code().number()}));
+                let error = e.to_json(e.code().class().status());
+                all.push(json!({"engine": engine.name(), "error": error}));
                 if let Some(e) = first_error.replace(e) {
                     inject::say(&e.to_string());
                 }
@@ -192,6 +193,12 @@ fn run(verb: Verb, asked: Asked) -> Result<ExitCode> {
     }
     if asked.json {
         super::print(&format!("{:#}\n", Value::Array(all)))?;
+        // The document has every error, and one document is printed.
+        if let Some(e) = first_error {
+            inject::say(&e.to_string());
+            return Ok(ExitCode::from(e.code().class().status()));
+        }
+        return Ok(ExitCode::SUCCESS);
     }
     first_error.map_or(Ok(ExitCode::SUCCESS), Err)
 }

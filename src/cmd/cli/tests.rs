@@ -149,7 +149,7 @@ fn examples_are_command_lines() {
 fn a_mistyped_name_is_answered_with_the_nearest() {
     let error = |line: &str| {
         let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        COMMAND.start(args.into_iter()).unwrap_err().to_string()
+        COMMAND.start(args.into_iter()).unwrap_err().error.to_string()
     };
     assert_eq!(
         error("instal docker"),

@@ -184,7 +184,7 @@ fn run(asked: Configure) -> Result<ExitCode> {
     let dry_run = asked.dry_run;
     let args = asked.into_args().into_iter();
     if !dry_run {
-        return install::INSTALL.start(args);
+        return install::INSTALL.start(args).map_err(|failed| failed.error);
     }
     for result in install::results(args)? {
         for warning in result.warnings {
