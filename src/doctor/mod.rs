@@ -10,6 +10,7 @@ pub mod dockerfile;
 pub mod engine;
 pub mod explain;
 pub mod host;
+pub mod html;
 pub mod image;
 pub mod last;
 mod packages;

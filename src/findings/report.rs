@@ -166,6 +166,15 @@ impl Report {
         }
     }
 
+    /// The report with the facts and findings of `other` after its own.
+    #[must_use]
+    pub fn joined(mut self, other: Self) -> Self {
+        self.facts.extend(other.facts);
+        self.findings.extend(other.findings);
+        self.omitted += other.omitted;
+        self
+    }
+
     /// The worst severity of all findings: `Fail`, `Warn` or `Ok`.
     pub fn verdict(&self) -> Severity {
         match self.findings.iter().map(|f| f.severity).max() {

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use super::{STATUS, Subject, read_text, show};
+use super::output::{Output, Prints, html_flag, json_flag};
+use super::{STATUS, Subject, read_text};
 use crate::cmd::cli::{Command, Page, Words, argument, flag};
 use crate::compat::driver;
 use crate::compat::gpu::Product;
 use crate::doctor::dockerfile::{MAX_SIZE, Wanted, report};
+use crate::doctor::html::Link;
 use crate::error::Result;
 use crate::sys::budget::Budget;
 
@@ -16,6 +18,12 @@ pub(super) struct Options {
     file: Subject,
     wanted: Wanted,
     build_args: BTreeMap<String, String>,
+}
+
+impl Prints for Options {
+    fn output(&mut self) -> &mut Output {
+        &mut self.file.output
+    }
 }
 
 pub(super) static COMMAND: Command<Options> = Command {
@@ -52,7 +60,8 @@ pub(super) static COMMAND: Command<Options> = Command {
             (o.wanted.sm, o.wanted.class) = (Some(product.sm), product.class);
             Ok(())
         }),
-        flag("json", "print one JSON document").switch(|o| o.file.json = true),
+        json_flag(),
+        html_flag(),
     ],
     words: Words::One(|o, name| {
         o.file.name = Some(name);
@@ -75,5 +84,5 @@ fn run(options: Options) -> Result<ExitCode> {
     }
     let (name, text) = read_text(&name, MAX_SIZE)?;
     let report = report(&name, &text, &build_args, wanted, &Budget::default())?;
-    show(&report, file.json)
+    file.output.show_one(&report, Link::Image)
 }
