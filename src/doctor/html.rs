@@ -446,14 +446,10 @@ impl Page {
     }
 }
 
-/// What stands before the title. The policy forbids scripts and every request.
-const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-<meta name=\"color-scheme\" content=\"light dark\">\n\
-<meta name=\"referrer\" content=\"no-referrer\">\n";
+/// The page up to the title. Its policy forbids scripts and every request.
+const HEAD: &str = include_str!("html/head.html");
 
-const STYLE: &str = include_str!("html.css");
+const STYLE: &str = include_str!("html/style.css");
 
 #[cfg(test)]
 mod tests;

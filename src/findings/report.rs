@@ -262,6 +262,7 @@ mod tests {
         assert_eq!(report.omitted, 4 * MOST + 1);
         assert!(report.to_text(false).contains("the worst"));
         assert_eq!(report.to_json()["omitted"], 4 * MOST + 1);
+        crate::schema::Schema::read("doctor.json").assert_valid(&report.to_json());
         // The part that is cut off is not shown.
         assert!(report.findings[0].subject.len() < 700);
         assert!(report.to_text(false).contains(&format!("{}…", "x".repeat(600))));
