@@ -1,6 +1,7 @@
 //! `nvoci doctor dockerfile`.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::{Output, Prints, html_flag, json_flag};
@@ -8,7 +9,7 @@ use super::{STATUS, Subject, read_text};
 use crate::cmd::cli::{Command, Page, Words, argument, flag};
 use crate::compat::driver;
 use crate::compat::gpu::Product;
-use crate::doctor::dockerfile::{MAX_SIZE, Wanted, report};
+use crate::doctor::dockerfile::{Context, MAX_SIZE, Wanted, report};
 use crate::doctor::html::Link;
 use crate::error::Result;
 use crate::sys::budget::Budget;
@@ -18,6 +19,7 @@ pub(super) struct Options {
     file: Subject,
     wanted: Wanted,
     build_args: BTreeMap<String, String>,
+    context: Option<PathBuf>,
 }
 
 impl Prints for Options {
@@ -48,6 +50,12 @@ pub(super) static COMMAND: Command<Options> = Command {
                 o.build_args.insert(name.to_owned(), value.to_owned());
                 Ok(())
             }),
+        flag(
+            "context",
+            "the build context (default: the directory of the Dockerfile)",
+        )
+        .more("Files that `pip install -r` reads are judged if they are in it.")
+        .path("DIR", |o, dir| o.context = Some(dir)),
         flag("driver", "judge against this driver: 535.183.01").text("VERSION", |o, version| {
             let parsed = driver::version(&version);
             o.wanted.driver = Some(parsed.ok_or_else(|| format!("`{version}` is not a driver's version"))?);
@@ -75,6 +83,7 @@ fn run(options: Options) -> Result<ExitCode> {
         file,
         wanted,
         build_args,
+        context,
     } = options;
     let name = file
         .name
@@ -82,7 +91,14 @@ fn run(options: Options) -> Result<ExitCode> {
     if wanted.driver.is_none() && (wanted.sm.is_some() || wanted.windows) {
         return Err(COMMAND.usage_error("--gpu and --wsl need --driver"));
     }
+    let context = match (context, Path::new(&name).parent()) {
+        (Some(dir), _) => Context::at(&dir),
+        // Standard input has no directory.
+        (None, _) if name == "-" => Context::default(),
+        (None, Some(dir)) if !dir.as_os_str().is_empty() => Context::at(dir),
+        (None, _) => Context::at(Path::new(".")),
+    };
     let (name, text) = read_text(&name, MAX_SIZE)?;
-    let report = report(&name, &text, &build_args, wanted, &Budget::default())?;
+    let report = report(&name, &text, &build_args, wanted, &context, &Budget::default())?;
     file.output.show_one(&report, Link::Image)
 }

@@ -1,6 +1,7 @@
 //! What a `RUN` installs.
 
-use super::parse::{Instruction, Line, commands};
+use super::parse::{Instruction, Line, TEXT, commands};
+use super::requirements::{Finder, Word};
 use crate::compat::torch::{self, Release};
 use crate::compat::{Cuda, Version, image};
 use crate::sys::budget::{Budget, Exceeded};
@@ -87,14 +88,24 @@ impl Indices {
     pub(super) const EXTRA: [&str; 2] = ["PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"];
 }
 
+/// What one `RUN` installs.
+#[derive(Debug, Default)]
+pub(super) struct Installed {
+    pub(super) installs: Vec<Install>,
+    /// Files that pip installs from and that were not found, with their lines.
+    pub(super) unread: Vec<(String, Line)>,
+}
+
 /// What `instruction` installs; `text` is its text with variables replaced.
 pub(super) fn of(
     instruction: &Instruction,
     text: &str,
     indices: &Indices,
+    files: &Finder<'_>,
     budget: &Budget,
-) -> Result<Vec<Install>, Exceeded> {
+) -> Result<Installed, Exceeded> {
     let mut found = Vec::new();
+    let mut unread = Vec::new();
     for command in shell_commands(text) {
         let words: Vec<&str> = program(&command);
         let Some((name, rest)) = words.split_first() else {
@@ -122,21 +133,35 @@ pub(super) fn of(
         } else if let Some(what) = installer(&words) {
             found.push(new(Kind::Driver, what)?);
         } else if let Some(rest) = pip(name, rest) {
-            let index = Index::of(rest, indices, name == "uv");
+            let (all, missing) = files.spliced(rest)?;
+            for file in missing {
+                budget.keep((TEXT + file.len()) as u64)?;
+                let line = instruction.line_of(&file, budget)?;
+                unread.push((file, line));
+            }
+            let rest: Vec<&str> = all.iter().map(|word| word.text.as_str()).collect();
+            let index = Index::of(&rest, indices, name == "uv");
             let mut after_option = false;
-            for word in rest {
+            for Word { text: word, line } in &all {
                 // The word after `-r` or `-c` is a file, that after `-i` an index.
                 if core::mem::replace(&mut after_option, takes_value(word)) {
                     continue;
                 }
                 if let Some(wheel) = framework(word, &index) {
+                    let plain = match line {
+                        None => new(wheel.kind, wheel.what)?,
+                        Some(line) => Install {
+                            line: line.clone(),
+                            ..new(wheel.kind, wheel.what)?
+                        },
+                    };
                     found.push(Install {
                         cuda: wheel.cuda,
                         cpu: wheel.cpu,
                         torch: wheel.torch,
                         needs: wheel.needs,
                         outbid: wheel.outbid,
-                        ..new(wheel.kind, wheel.what)?
+                        ..plain
                     });
                 }
             }
@@ -160,7 +185,10 @@ pub(super) fn of(
             }
         }
     }
-    Ok(found)
+    Ok(Installed {
+        installs: found,
+        unread,
+    })
 }
 
 /// The commands of a `RUN`, whose text is a shell's or a JSON array.

@@ -4,8 +4,11 @@ mod checks;
 mod install;
 mod model;
 pub(super) mod parse;
+mod requirements;
 
 use std::collections::BTreeMap;
+
+pub use requirements::Context;
 
 use super::check::checks;
 use super::{Finding, Report, Severity};
@@ -31,6 +34,7 @@ checks! {
     INDEX = 7514, "dockerfile.index", "An extra index of PyTorch has older releases than PyPI, whose build is taken.";
     MISSING = 7515, "dockerfile.missing-library", "A framework needs libraries of CUDA that the image does not have.";
     TWICE = 7516, "dockerfile.two-builds", "Two builds of one framework are installed into one directory.";
+    REQUIREMENTS = 7517, "dockerfile.requirements", "A file that pip installs from is not in the build context, so it is not judged.";
 }
 
 /// The largest file that is read, in bytes.
@@ -64,7 +68,8 @@ impl Wanted {
     }
 }
 
-/// Looks at the text of a Dockerfile; `name` is for the title, `args` are the `--build-arg`s.
+/// Looks at the text of a Dockerfile; `name` is for the title, `args` are the `--build-arg`s, and
+/// `context` has the files that pip installs from.
 ///
 /// # Errors
 /// [`crate::error::Code::TooLarge`] when it needs more than `budget`.
@@ -73,9 +78,11 @@ pub fn report(
     text: &str,
     args: &BTreeMap<String, String>,
     wanted: Wanted,
+    context: &Context,
     budget: &Budget,
 ) -> Result<Report> {
-    examine(name, text, args, wanted, budget).map_err(|exceeded| exceeded.of(format!("Dockerfile {name}")))
+    examine(name, text, args, wanted, context, budget)
+        .map_err(|exceeded| exceeded.of(format!("Dockerfile {name}")))
 }
 
 fn examine(
@@ -83,6 +90,7 @@ fn examine(
     text: &str,
     args: &BTreeMap<String, String>,
     wanted: Wanted,
+    context: &Context,
     budget: &Budget,
 ) -> Result<Report, Exceeded> {
     let mut report = Report::new(format!("dockerfile {name}"));
@@ -93,7 +101,7 @@ fn examine(
             return Ok(report);
         }
     };
-    let model = model::build(instructions, args, budget)?;
+    let model = model::build(instructions, args, context, budget)?;
     let Some(last) = model.last() else {
         report.add(
             Finding::new(&BROKEN, Severity::Fail, name, "it has no `FROM`").fix("name the base image first"),
@@ -119,6 +127,16 @@ fn examine(
         report.fact(i.what.clone(), build, i.line.to_string());
     }
     checks::run(&model, &mut report, budget)?;
+    for (file, line) in last.unread() {
+        budget.step()?;
+        let cause =
+            "pip installs what it lists, and it is not in the build context: its packages are not judged";
+        report.add(
+            Finding::new(&REQUIREMENTS, Severity::Info, file, cause)
+                .fix("name the context: `--context DIR`")
+                .evidence(line.to_string()),
+        );
+    }
     if let Some(target) = wanted.target() {
         judged(&model, last, &target, &mut report, budget)?;
     }
