@@ -47,8 +47,8 @@ pub use checks::CHECKS;
 pub use source::Image;
 
 use self::checks::{
-    BAKED, CAPABILITIES, COMPAT, EMPTY, ENVIRONMENT, INCOMPLETE, LIBC, PLATFORM, REQUIRE, SHADOWED, STUB,
-    UNJUDGED,
+    BAKED, CAPABILITIES, COMPAT, EMPTY, ENVIRONMENT, INCOMPLETE, LIBC, NO_CONFIG, PLATFORM, REQUIRE,
+    SHADOWED, STUB, UNJUDGED,
 };
 use self::environments::{Environment, Kind};
 use self::fatbin::Fatbins;
@@ -58,7 +58,7 @@ use self::scratch::{Library, Scratch};
 use self::toolkit::Toolkit;
 use self::verdict::Need;
 use self::walk::Found;
-use super::{Finding, Report, Severity};
+use super::{Check, Finding, Report, Severity};
 use crate::compat::forward::{Note, Package};
 use crate::compat::{Class, Platform};
 use crate::ldso::{Flavor, flavor};
@@ -85,6 +85,32 @@ pub trait Progress {
     /// So many entries of a layer were read.
     fn entries(&mut self, _count: usize) {}
 }
+
+/// The parts of a configuration, the checks that need them, and what these do not find without.
+const UNKNOWN: &[(&str, &[Check], &str)] = &[
+    (
+        "PATH",
+        &[ENVIRONMENT],
+        "whether `python` starts the environment of the frameworks",
+    ),
+    (
+        "LD_LIBRARY_PATH",
+        &[STUB, COMPAT, checks::MISSING],
+        "whether a stub or compatibility libraries come before the driver's, and which libraries it adds",
+    ),
+    ("PYTHONPATH", &[SHADOWED], "whether a copy there hides another"),
+    (
+        "NVIDIA_VISIBLE_DEVICES and NVIDIA_DRIVER_CAPABILITIES",
+        &[CAPABILITIES],
+        "whether the image keeps CUDA away",
+    ),
+    ("NVIDIA_REQUIRE_*", &[REQUIRE], "whether its conditions are met"),
+    (
+        "the architecture",
+        &[PLATFORM],
+        "whether it is for the GPU's host",
+    ),
+];
 
 /// Tells nobody.
 #[derive(Clone, Copy, Debug)]
@@ -219,6 +245,7 @@ pub fn report(image: &Image, target: &Target, budget: &Budget, progress: &mut dy
     contents.libraries(&mut report, target);
     contents.platform(&mut report, target);
     contents.libc(&mut report);
+    contents.configuration(&mut report);
     contents.limits(&mut report);
     report
 }
@@ -779,6 +806,23 @@ impl Contents<'_> {
                 );
             }
         }
+    }
+
+    /// Names what a directory does not have, and the verdicts that need it.
+    fn configuration(&self, report: &mut Report) {
+        if self.image.config.is_some() {
+            return;
+        }
+        let verdicts = UNKNOWN.iter().map(|(variable, checks, verdict)| {
+            let checks: Vec<String> = checks.iter().map(ToString::to_string).collect();
+            format!("without {variable}: {verdict} ({})", checks.join(", "))
+        });
+        let cause = "it has no image configuration, such as a directory: its variables, command and \
+                     architecture are unknown, and the verdicts that need them are not given";
+        let finding = Finding::new(&NO_CONFIG, Severity::Info, "image", cause).fix(
+            "name the image to the engine, `docker:REF` or `podman:REF`, or an archive of `docker save`",
+        );
+        report.add(verdicts.fold(finding, Finding::evidence));
     }
 
     fn limits(&self, report: &mut Report) {
