@@ -76,7 +76,8 @@ counts: build
 # reproducible   the release binary, built twice and compared
 # book           the documentation as HTML in target/book, by mdBook, with its links checked
 # sbom           what is in it, as CycloneDX
-.PHONY: test-machines test-browser hostile-long reproducible book sbom
+# release        all files of a release in target/release-files, for both machines (docs/releasing.md)
+.PHONY: test-machines test-browser hostile-long reproducible book sbom release
 test-machines: build
 	integration/machines/run
 
@@ -96,3 +97,6 @@ book:
 
 sbom:
 	@integration/sbom $(TARGET)
+
+release:
+	packaging/release target/release-files

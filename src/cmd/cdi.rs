@@ -253,7 +253,7 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
             imex_channels: Vec::new(),
         };
         for done in create::create_missing(&roots, &mut host, &wanted) {
-            inject::say(&Escaped(&done.to_string()).to_string());
+            inject::write_line(&Escaped(&done.to_string()).to_string());
         }
     }
     let naming = if asked.naming.is_empty() {

@@ -1,4 +1,4 @@
-//! `nvoci config`: the effective configuration, each value with where it comes from.
+//! `nvoci config`: prints the effective configuration, each value with its origin.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,7 +63,7 @@ fn text(config: &Config) -> String {
     lines.extend(ignored.map(|key| format!("# no effect: {}: {}", key.key, key.why)));
     lines.push(String::new());
     for (key, value, origin) in config.settings() {
-        // JSON's strings, booleans and lists of strings are TOML as they are.
+        // JSON's strings, booleans and lists of strings are valid TOML.
         let setting = format!("{key} = {value}");
         lines.push(match origin {
             Origin::Default => format!("{setting:<60} # default"),

@@ -1,13 +1,14 @@
-//! The commands between their arguments and their output: one function per command, for the fuzz targets in `fuzz/`.
+//! The commands without their arguments and their output: one function a command, for the fuzz
+//! targets in `fuzz/`.
 //!
-//! Each function runs the command's own code. What differs is stated by its arguments: where the host is, and where output
-//! goes. Not part of the program's interface.
+//! Each function runs the command's own code. Its arguments replace the host's paths and the
+//! output. Not a part of the program's interface.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::inject::Look;
+use super::inject::Discovery;
 use super::install::{self, Verb};
 use super::runtime::Flavor;
 use super::{cdi, hook, plan, wiring};
@@ -28,18 +29,18 @@ use crate::sys::root::Root;
 pub use super::cdi::Rehearsal as Cdi;
 pub use super::hook::rehearsal::Rehearsal as Hook;
 
-/// `nvoci plan BUNDLE`: what it prints.
+/// The output of `nvoci plan BUNDLE`.
 ///
 /// # Errors
-/// As of the command.
+/// Those of the command.
 pub fn plan(bundle: &Path, json: bool, config: &Config, host: &Locations) -> Result<String> {
     plan::of_bundle(bundle, json, config, host)
 }
 
-/// `nvoci hook ARGS` up to the first change; `None` where the container requests nothing.
+/// `nvoci hook ARGS` up to the first change; `None` if the container requests nothing.
 ///
 /// # Errors
-/// As of the command.
+/// Those of the command.
 pub fn hook(
     args: &[&str],
     state: &[u8],
@@ -59,7 +60,7 @@ pub fn hook(
 /// `nvoci runtime create`: edits the definition.
 ///
 /// # Errors
-/// As of the command.
+/// Those of the command.
 pub fn runtime(flavor: Flavor, config: &Config, host: &Locations, spec: &mut Spec) -> Result<()> {
     wiring::edit_spec(
         config,
@@ -70,8 +71,8 @@ pub fn runtime(flavor: Flavor, config: &Config, host: &Locations, spec: &mut Spe
     )
 }
 
-fn begin_discovery(host: &Locations) -> Result<Look> {
-    Look::at(host.clone(), &mut Kept::default())
+fn begin_discovery(host: &Locations) -> Result<Discovery> {
+    Discovery::at(host.clone(), &mut Kept::default())
 }
 
 /// `nvoci cdi list` and `nvoci cdi check`.
@@ -79,10 +80,10 @@ pub fn cdi(dirs: &[PathBuf], json: bool, engines: &[Engine]) -> Cdi {
     cdi::rehearse(dirs, json, engines)
 }
 
-/// `nvoci cdi transform root`: the specification that it writes; `None` where there is no such file.
+/// `nvoci cdi transform root`: the specification that it writes; `None` if there is no such file.
 ///
 /// # Errors
-/// As of the command.
+/// Those of the command.
 pub fn cdi_transform(file: &Path, from: &Path, to: &Path, side: transform::Side) -> Result<Option<CdiSpec>> {
     let spec = spec_file(file, Trust::Anyone, &Budget::default())?;
     Ok(spec.map(|mut spec| {
@@ -94,7 +95,7 @@ pub fn cdi_transform(file: &Path, from: &Path, to: &Path, side: transform::Side)
 /// `nvoci doctor image FILE`, judged for `target`.
 ///
 /// # Errors
-/// As of the command.
+/// Those of the command.
 pub fn doctor_image(what: &OsStr, target: &Target) -> Result<Report> {
     let budget = Budget::new(Limits::ARCHIVE);
     let image = Image::open(what, &budget, &mut Silent)?;
@@ -106,7 +107,7 @@ pub fn doctor_image(what: &OsStr, target: &Target) -> Result<Report> {
 /// `nvoci doctor dockerfile`.
 ///
 /// # Errors
-/// As of the command.
+/// Those of the command.
 pub fn doctor_dockerfile(text: &str, args: &BTreeMap<String, String>, wanted: Wanted) -> Result<Report> {
     dockerfile::report(
         "Dockerfile",
@@ -121,15 +122,15 @@ pub fn doctor_dockerfile(text: &str, args: &BTreeMap<String, String>, wanted: Wa
 /// `nvoci doctor compose`.
 ///
 /// # Errors
-/// As of the command.
+/// Those of the command.
 pub fn doctor_compose(text: &str) -> Result<Report> {
     compose::report("compose.yaml", text, &Budget::default())
 }
 
-/// `nvoci install ARGS` (or `uninstall`), where `args` has `--root`: what it says of each engine.
+/// `nvoci install ARGS` (or `uninstall`), where `args` has `--root`: its output for each engine.
 ///
 /// # Errors
-/// As of the command.
+/// Those of the command.
 pub fn install(uninstall: bool, args: &[&str]) -> Result<Vec<(serde_json::Value, String)>> {
     let verb = if uninstall { Verb::Uninstall } else { Verb::Install };
     install::rehearse(verb, args.iter().map(OsString::from))

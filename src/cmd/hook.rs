@@ -1,9 +1,10 @@
-//! The hook: called by the low-level runtime while it makes a container, with the state on standard input.
+//! The OCI hook. The low-level runtime runs it while it creates a container, with the state on
+//! standard input.
 //!
 //! | stage | mount namespace | process id in the state |
 //! |---|---|---|
-//! | `prestart`, `createRuntime` | the runtime's; the container's is entered | the container's first process |
-//! | `createContainer` | the container's already, the host's root still in sight | 0, 1 or -1: never used |
+//! | `prestart`, `createRuntime` | the runtime's; the hook enters the container's | the container's first process |
+//! | `createContainer` | the container's; the host's root is still reachable | 0, 1 or -1: never used |
 
 pub(super) mod bundle;
 pub(super) mod devices;
@@ -18,7 +19,7 @@ use std::time::Instant;
 
 use self::steps::{Call, Requested};
 use super::cli::{Command, Page, Words, argument, flag};
-use super::inject::{self, Look};
+use super::inject::{self, Discovery};
 use crate::apply::record::{self, Errors};
 use crate::apply::{Grant, Grants, PreflightFinding, Record, image};
 use crate::config::{Config, Preflight};
@@ -45,7 +46,7 @@ pub(super) static COMMAND: Command<Options> = Command {
         about: &[
             "Gives a container the host's GPUs while the runtime creates it.",
             "runc, crun, youki or an engine calls it as an OCI hook, with the container's state on standard \
-             input; nobody needs to call it by hand. The container gets what its NVIDIA_VISIBLE_DEVICES and \
+             input; do not call it by hand. The container gets what its NVIDIA_VISIBLE_DEVICES and \
              NVIDIA_DRIVER_CAPABILITIES request; `nvoci plan BUNDLE` shows it.",
             "A container that requests nothing is left alone. A request that cannot be met stops the \
              container with one line on standard error, which is kept in \
@@ -76,7 +77,7 @@ pub(super) static COMMAND: Command<Options> = Command {
             .switch(|o| o.cdi = true),
         flag(
             "devices",
-            "the specification names no devices: it was made before the driver",
+            "the specification names no devices: it is older than the driver",
         )
         .values(&["all"])
         .hidden()
@@ -102,17 +103,17 @@ pub(super) static COMMAND: Command<Options> = Command {
     ..Command::of(|options| run(&options))
 };
 
-/// Where in a container's life the hook was called.
+/// The point in a container's life at which the runtime called the hook.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Stage {
     /// In the runtime's namespaces.
     Outside,
     /// In the container's namespaces.
     Inside,
-    /// The command line names none.
+    /// The command line names no stage.
     #[default]
     Missing,
-    /// Nothing is to be done then.
+    /// A stage at which the hook does nothing.
     Other,
 }
 
@@ -123,18 +124,19 @@ pub(super) struct Options {
     debug: bool,
     /// The runtime makes the device nodes and their rules.
     devices_in_spec: bool,
-    /// A CDI specification called: the engine has given the devices already.
+    /// A CDI specification names the hook: the engine has given the devices already.
     cdi: bool,
-    /// Or it has not: the specification was made before there was a driver.
+    /// The specification is older than the driver, so it names no devices.
     all_devices: bool,
 }
 
 impl Options {
-    /// Where the request reached us.
+    /// The entry point of the request.
     fn entry(&self) -> EntryPoint {
         match (self.cdi, self.devices_in_spec) {
             (true, _) => EntryPoint::Cdi,
-            // Our runtime entry put the devices into the spec, and took annotations for a request too.
+            // nvoci's runtime put the devices into the spec, and accepted annotations as requests
+            // too.
             (false, true) => EntryPoint::Runtime,
             (false, false) => EntryPoint::Hook,
         }
@@ -156,77 +158,79 @@ fn run(options: &Options) -> Result<ExitCode> {
             "standard input is a terminal, not a state",
         ));
     }
-    process::isolate().context(Code::System, || "cutting off what was inherited")?;
-    // runc starts a hook and then takes its time to write the state.
+    process::isolate().context(Code::System, || "resetting the inherited process state")?;
+    // runc starts a hook and only then writes the state, so the hook reads the configuration
+    // meanwhile.
     let config = super::load_config(options.config.as_deref());
-    let look = match &config {
-        Ok(config) if options.devices_in_spec => Some(Look::begin(config)),
+    let discovery = match &config {
+        Ok(config) if options.devices_in_spec => Some(Discovery::begin(config)),
         _ => None,
     };
     let state = State::read(std::io::stdin().lock().by_ref())?;
-    // Opened before the container's mount namespace is entered: later, /run is another one.
+    // Opened before the hook enters the container's mount namespace, where /run is another
+    // directory.
     let run = record::run_dir().ok();
     let call = Call {
         options,
         state: &state,
         started,
     };
-    let result = inject(call, config, look, run.as_ref());
+    let result = inject(call, config, discovery, run.as_ref());
     match &result {
         Ok(Some(record)) => log::info!("{}: {record:?}", state.id),
-        Ok(None) => log::debug!("{}: asks for nothing", state.id),
+        Ok(None) => log::debug!("{}: requests nothing", state.id),
         Err(error) => log::error!("{}: {error}", state.id),
     }
     if let (Err(error), Some(run)) = (&result, &run) {
-        // What is kept on the host is root's, not the container's root's.
+        // The record on the host belongs to root, not to the container's root.
         let _ = process::make_files_as(0, 0);
-        // The refusal itself is what counts; that it could not be kept as well changes nothing.
+        // The refusal matters; a failure to record it changes nothing.
         let _ = Errors::below(run).and_then(|errors| errors.keep(&state.id, error));
     }
     if let Some(record) = result? {
         inject::warn(&record.warnings);
         if options.debug {
-            inject::say(&format!("{record:?}"));
+            inject::write_line(&format!("{record:?}"));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes the steps in the only order that compiles; `None` where the container requests nothing.
+/// Takes the steps in the only order that compiles; `None` if the container requests nothing.
 fn inject(
     call: Call<'_>,
     config: Result<Config>,
-    look: Option<Result<Look>>,
+    discovery: Option<Result<Discovery>>,
     run: Option<&Node>,
 ) -> Result<Option<Record>> {
-    // Kept for the whole call: memory that is freed early is mapped and unmapped again and again.
+    // Kept for the whole call: freeing it early would map and unmap memory again and again.
     let defaults = Config::default();
-    let Some(requested) = Requested::read(call, config, &defaults, look, run)? else {
+    let Some(requested) = Requested::read(call, config, &defaults, discovery, run)? else {
         return Ok(None);
     };
     let applied = requested.plan()?.open()?.enter()?.apply()?;
     Ok(Some(applied.keep()))
 }
 
-/// Keeps what a container was given; of two injections the first counts.
+/// Records the devices that a container was given; of two injections the first counts.
 pub(super) fn keep(grants: &Grants, record: &Record, mut grant: Grant) {
     if record.already_there {
         return;
     }
     grant.driver_dir.clone_from(&record.driver_dir);
-    // Without it `doctor container --fix` refuses, and all else works.
+    // Without the record only `doctor container --fix` refuses.
     if let Err(e) = grants.keep(&grant) {
         log::warn!("{}: its grant cannot be kept: {e}", Escaped(&grant.container));
     }
 }
 
-/// The request that this call of the hook is to meet, if there is one.
+/// The request that this call of the hook must meet, if there is one.
 fn request_of(spec: &Spec, config: &Config, options: &Options) -> Result<Option<Request>> {
     let entry = options.entry();
     let Some(mut request) = inject::request_of(spec, config, entry)? else {
         return Ok(None);
     };
-    // With the runtime entry they are in the definition by now.
+    // With nvoci's runtime, the definition has them already.
     if entry == EntryPoint::Hook && !request.cdi.is_empty() {
         return Err(only_an_engine(&request));
     }
@@ -236,9 +240,9 @@ fn request_of(spec: &Spec, config: &Config, options: &Options) -> Result<Option<
     Ok(Some(request))
 }
 
-/// The plan, the host that it is for, and the devices that the container's cgroup does not allow yet.
+/// The plan, its host, and the devices that the container's cgroup does not allow yet.
 fn planned(
-    look: Look,
+    discovery: Discovery,
     request: Request,
     spec: &Spec,
     config: &Config,
@@ -246,9 +250,9 @@ fn planned(
 ) -> Result<(Plan, Roots, Vec<Device>)> {
     if options.cdi && options.devices_in_spec {
         let engine = inject::Engine::of(spec, options.stage == Stage::Inside);
-        return inject::prepare_granted(look, request, spec, config, engine);
+        return inject::prepare_granted(discovery, request, spec, config, engine);
     }
-    let (mut plan, host) = inject::prepare(look, &request, config)?;
+    let (mut plan, host) = inject::prepare(discovery, &request, config)?;
     let to_allow = if options.devices_in_spec {
         Vec::new()
     } else {
@@ -256,15 +260,15 @@ fn planned(
     };
     if options.entry() == EntryPoint::Hook && !plan.env.is_empty() {
         plan.warnings.push(
-            "[[extra]] env: a hook comes too late for variables; use the runtime entry or a CDI specification"
+            "[[extra]] env: a hook runs too late to set variables; use the runtime or a CDI specification"
                 .to_owned(),
         );
     }
     Ok((plan, host, to_allow))
 }
 
-/// Goes where the container's files are, as its root user, and gives up what work there does not need. `pid` is a process of
-/// a container that this one is outside of, `namespace` the one to enter.
+/// Enters the container as its root user, and drops rights that are not needed there. `pid` is a
+/// process of a container that this process is outside of, `namespace` the one to enter.
 pub(super) fn go_inside(pid: Option<i32>, namespace: Option<MountNs>) -> Result<()> {
     if let Some(pid) = pid {
         let what = || "the container's user namespace";
@@ -281,8 +285,8 @@ pub(super) fn go_inside(pid: Option<i32>, namespace: Option<MountNs>) -> Result<
     Ok(())
 }
 
-/// Whether the container can compute, as far as a few of its files tell. Nothing of it has changed yet, or no more than that
-/// the driver directory is there.
+/// Checks by a few files whether the container can compute. At most the driver directory is new in
+/// it.
 fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Finding> {
     if policy == Preflight::Off || plan.devices.is_empty() {
         return Vec::new();
@@ -297,7 +301,7 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
     preflight::check(&container, &target)
 }
 
-/// A finding as the reader of the image sends it.
+/// A finding in the form in which the reader of the image sends it.
 fn sent(finding: &Finding) -> PreflightFinding {
     PreflightFinding {
         is_failure: finding.severity == Severity::Fail,
@@ -308,18 +312,18 @@ fn sent(finding: &Finding) -> PreflightFinding {
     }
 }
 
-/// No read-only mount stops such a container: it mounts the file system of the host's library writable, or sets the host's
-/// `core_pattern`.
+/// Read-only mounts do not stop such a container: it can mount the file system of the host's
+/// library writable, or set the host's `core_pattern`.
 const REMOUNTS: &str = "the container has CAP_SYS_ADMIN and no user namespace: it can make the host's driver files writable \
     (`mount -o remount,bind,rw`) and change them; start it without CAP_SYS_ADMIN (`--privileged` has it) or in a user namespace";
 
-/// Findings become warnings, or with `enforce` the first of them an error.
+/// Turns findings into warnings; with `enforce` the first of them becomes an error.
 ///
 /// # Errors
 /// [`Code::Preflight`].
 fn judge(findings: Vec<PreflightFinding>, policy: Preflight) -> Result<Vec<String>> {
     match findings.first() {
-        // What may work is no reason to refuse.
+        // A container that may work is not refused.
         Some(worst) if policy == Preflight::Enforce && worst.is_failure => {
             Err(Error::new(Code::Preflight, &worst.subject, &worst.cause).fix(&worst.fix))
         }
@@ -330,14 +334,14 @@ fn judge(findings: Vec<PreflightFinding>, policy: Preflight) -> Result<Vec<Strin
 /// The container's mount namespace.
 #[derive(Debug)]
 pub(super) struct Namespace {
-    /// As the kernel numbers it.
+    /// The kernel's numbers of it.
     pub(super) id: (u64, u64),
-    /// To enter; `None` when the caller is in it already.
+    /// The namespace to enter; `None` if the caller is in it.
     pub(super) enter: Option<MountNs>,
 }
 
 impl Namespace {
-    /// That of a process, to be entered.
+    /// That of a process, to enter.
     pub(super) fn outside(namespace: MountNs) -> Self {
         Self {
             id: namespace.id(),
@@ -369,11 +373,11 @@ fn container_namespace(state: &State, stage: Stage) -> Result<Namespace> {
     Ok(Namespace::outside(namespace))
 }
 
-/// The number of the own mount namespace of a createContainer hook, which must not be the host's.
+/// The number of a createContainer hook's mount namespace, which must not be the host's.
 pub(super) fn inside_a_container() -> Result<(u64, u64)> {
     let own = MountNs::own_id().context(Code::System, || "reading the own mount namespace")?;
-    // The host's first process, as long as the host's /proc is in sight; a nested engine may not
-    // look there, and then the rootfs itself must show that this is a container.
+    // Compared with the host's first process while the host's /proc is visible. In a nested engine
+    // it may not be readable; then the rootfs itself must show that this is a container.
     match MountNs::id_of_first_process() {
         Ok(host) if host == own => Err(not_a_container("the hook runs in the host's mount namespace")),
         _ => Ok(own),
@@ -384,18 +388,19 @@ fn not_a_container(why: &str) -> Error {
     Error::new(Code::NotAContainer, "the container's mount namespace", why)
 }
 
-/// A specification's edits are made to the definition, before there is a container.
+/// A CDI specification edits the definition, before the container exists.
 fn only_an_engine(request: &Request) -> Error {
     let names: Vec<String> = request.cdi.iter().map(ToString::to_string).collect();
     Error::new(
         Code::Cdi,
         format!("CDI device {}", names.join(", ")),
-        "only a CDI specification says what it is, and a hook comes too late to apply one",
+        "only a CDI specification defines it, and a hook runs too late to apply one",
     )
     .fix("give it to the engine (`--device`), use the runtime nvoci-runtime, or set `mode = \"auto\"` in /etc/nvoci/config.toml")
 }
 
-/// Whether the runtime has made a device's node by now, as the definition says: before `createContainer` hooks it has.
+/// Whether the runtime has made a device's node, by the definition: it does so before
+/// `createContainer`.
 fn made_by_runtime(spec: &Spec, stage: Stage) -> impl Fn(&Device) -> bool {
     let made = if stage == Stage::Inside {
         spec.linux_devices()
@@ -411,13 +416,13 @@ fn made_by_runtime(spec: &Spec, stage: Stage) -> impl Fn(&Device) -> bool {
     }
 }
 
-/// Where the definition mounts anything.
+/// The destinations of the definition's mounts.
 pub(super) fn destinations(spec: &Spec) -> Vec<PathBuf> {
     let mounts = spec.mounts();
     mounts.iter().map(|m| PathBuf::from(&m.destination)).collect()
 }
 
-/// Where the definition mounts a tmpfs.
+/// The destinations of the definition's tmpfs mounts.
 pub(super) fn tmpfs_destinations(spec: &Spec) -> Vec<PathBuf> {
     let tmpfs = |m: &crate::oci::Mount| m.typ.as_deref() == Some("tmpfs") && !m.is_bind();
     spec.mounts()

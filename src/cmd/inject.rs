@@ -1,4 +1,4 @@
-//! From a container's definition to a plan: what the hook, the runtime and `nvoci plan` share.
+//! Turns a container's definition into a plan; shared by the hook, the runtime and `nvoci plan`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::sys::cgroup::{DeviceRule, RuleKind};
 use crate::sys::ns::in_user_namespace;
 use crate::vocabulary::DeviceNumber;
 
-/// Opens a bundle; of a definition that is too large to be parsed a request is still seen.
+/// Opens a bundle. In a definition that is too large to parse, a request is still found.
 pub(super) fn open_bundle(
     path: &Path,
     file: Option<&Path>,
@@ -38,10 +38,11 @@ pub(super) fn open_bundle(
     }
 }
 
-/// The request of a definition, if there is one. What was asked for and not granted is said.
+/// The request of a definition, if there is one. Refused parts become warnings.
 ///
 /// # Errors
-/// [`crate::error::Code::TooLarge`] for a request in a definition that is too large; else as of [`request::parse`].
+/// [`crate::error::Code::TooLarge`] for a request in a definition that is too large; else those of
+/// [`request::parse`].
 pub(super) fn request_of(spec: &Spec, config: &Config, entry: EntryPoint) -> Result<Option<Request>> {
     let request = with_inputs(spec, entry, |inputs| {
         if request::wants_gpu_fast(inputs, config) {
@@ -60,7 +61,7 @@ pub(super) fn request_of(spec: &Spec, config: &Config, entry: EntryPoint) -> Res
     }
 }
 
-/// Calls `f` with what a request is read from.
+/// Calls `f` with the inputs of a request.
 pub(super) fn with_inputs<T>(spec: &Spec, entry: EntryPoint, f: impl FnOnce(&Inputs<'_>) -> T) -> T {
     let env = spec.env();
     let annotations = spec.annotations();
@@ -72,7 +73,7 @@ pub(super) fn with_inputs<T>(spec: &Spec, entry: EntryPoint, f: impl FnOnce(&Inp
             destination: &m.destination,
         })
         .collect();
-    // In a user namespace of its own CAP_SYS_ADMIN is no right over the host.
+    // In a user namespace of its own, CAP_SYS_ADMIN gives no right over the host.
     let privileged = spec.is_privileged() && !spec.has_user_namespace();
     f(&Inputs {
         env: &env,
@@ -85,31 +86,31 @@ pub(super) fn with_inputs<T>(spec: &Spec, entry: EntryPoint, f: impl FnOnce(&Inp
 
 /// Host discovery that has begun: the part that does not depend on the request.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct Discovery {
     locations: Locations,
     roots: Roots,
     host: Host,
 }
 
-impl Look {
-    /// Looks where the configuration says.
+impl Discovery {
+    /// Begins discovery at the configured paths.
     ///
     /// # Errors
-    /// As of [`Roots::open`].
+    /// Those of [`Roots::open`].
     pub(super) fn begin(config: &Config) -> Result<Self> {
         let mut kept = kept_gpus();
-        let look = Self::at(super::locations(config), &mut kept)?;
+        let discovery = Self::at(super::locations(config), &mut kept)?;
         if let Some(text) = kept.to_text() {
-            // Whoever cannot keep it asks again.
+            // Without the record, the next start reads it again.
             let _ = record::keep(kept::NAME, &text);
         }
-        Ok(look)
+        Ok(discovery)
     }
 
-    /// Looks at `locations`; `kept` holds the GPU information that an earlier start has read.
+    /// Begins discovery at `locations`; `kept` has the GPU information of an earlier start.
     ///
     /// # Errors
-    /// As of [`Roots::open`].
+    /// Those of [`Roots::open`].
     pub(super) fn at(locations: Locations, kept: &mut Kept) -> Result<Self> {
         let roots = Roots::open(&locations)?;
         let host = Host::begin(&roots, kept);
@@ -120,7 +121,8 @@ impl Look {
         })
     }
 
-    /// Looks at what the request can make use of, and makes what is missing on the host if the policy says so.
+    /// Discovers the parts that the request needs. If the policy allows it, makes missing nodes and
+    /// loads missing modules.
     fn finish(self, request: &Request, config: &Config, parts: Parts) -> Result<(Host, Roots)> {
         let Self {
             locations,
@@ -142,40 +144,40 @@ impl Look {
     }
 }
 
-/// What the kernel module said of its GPUs, before.
+/// The record of the GPUs that the kernel module reported.
 pub(super) fn kept_gpus() -> Kept {
     let text = record::kept(kept::NAME, kept::MAX_SIZE);
     text.map_or_else(Kept::default, |text| Kept::parse(&text))
 }
 
-/// Looks at the host and plans.
-pub(super) fn prepare(look: Look, request: &Request, config: &Config) -> Result<(Plan, Roots)> {
-    let (host, roots) = look.finish(request, config, parts(request))?;
+/// Discovers the host and makes the plan.
+pub(super) fn prepare(discovery: Discovery, request: &Request, config: &Config) -> Result<(Plan, Roots)> {
+    let (host, roots) = discovery.finish(request, config, parts(request))?;
     let plan = plan(request, &host, config)?;
     Ok((plan, roots))
 }
 
-/// [`prepare`] for a container's definition, in which no file of the driver is named.
-pub(super) fn prepare_definition(look: Look, request: &Request, config: &Config) -> Result<Plan> {
-    let (host, _) = look.finish(request, config, Parts::Version)?;
+/// [`prepare`] for a container's definition, which names no files of the driver.
+pub(super) fn prepare_definition(discovery: Discovery, request: &Request, config: &Config) -> Result<Plan> {
+    let (host, _) = discovery.finish(request, config, Parts::Version)?;
     plan(request, &host, config)
 }
 
-/// [`prepare`] for a container whose definition has its GPUs already, by CDI. Also returns the devices of the plan that
-/// the definition lacks: those of a specification that was made when the host did not have them yet.
+/// [`prepare`] for a container that has its GPUs already, by CDI. Also returns the plan's devices
+/// that the definition lacks, because its specification is older than they are.
 pub(super) fn prepare_granted(
-    look: Look,
+    discovery: Discovery,
     mut request: Request,
     spec: &Spec,
     config: &Config,
     engine: Engine,
 ) -> Result<(Plan, Roots, Vec<Device>)> {
     let parts = parts(&request);
-    let (host, roots) = look.finish(&request, config, parts)?;
+    let (host, roots) = discovery.finish(&request, config, parts)?;
     let granted = Granted::of(spec, engine, &host, &roots);
     request.devices = granted.request(&host);
     let mut plan = plan(&request, &host, config)?;
-    // A right over one MIG device, or one GPU, is none over the next.
+    // A right over one MIG device or GPU gives none over another.
     plan.devices.retain(|device| {
         let node = host.nodes.iter().find(|n| n.path == device.path);
         let owned = node.is_some_and(|n| matches!(n.kind, NodeKind::Gpu(_) | NodeKind::Cap(_)));
@@ -190,19 +192,22 @@ pub(super) fn prepare_granted(
     Ok((plan, roots, missing))
 }
 
-/// Whose rights the engine has that made the definition.
+/// The rights of the engine that made the definition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Engine {
-    /// The host's root: it makes nodes and sets a device filter, so a mount of a node is somebody's volume.
+    /// The host's root. It makes nodes and sets a device filter, so a bind mount of a node is a
+    /// volume.
     Root,
-    /// A user: it can make no node and set no filter, so it binds nodes. Whoever adds a bind there can open the
-    /// host's node already, by the same user's rights, which are all that the container has.
+    /// A user. It can neither make nodes nor set a filter, so it binds nodes. Another author of a
+    /// bind could already open the host's node with the same rights, which are all that the
+    /// container has.
     User,
 }
 
 impl Engine {
-    /// `inside` is whether this process is in the container's namespaces already. A root's engine may have given the
-    /// container a user namespace of its own, so there the definition must show that the namespace is the engine's.
+    /// `inside` is whether this process is in the container's namespaces. root's engine may also
+    /// have given the container a user namespace, so there the definition must prove that it is the
+    /// engine's.
     pub(super) fn of(spec: &Spec, inside: bool) -> Self {
         if in_user_namespace() && !(inside && spec.has_user_namespace()) {
             Self::User
@@ -212,13 +217,13 @@ impl Engine {
     }
 }
 
-/// The driver's devices that a definition has.
+/// The driver's devices in a definition.
 struct Granted {
     numbers: HashSet<DeviceNumber>,
 }
 
 impl Granted {
-    /// Device nodes that the definition's rules allow, or, of a user's engine, as bind mounts of them.
+    /// The nodes that the definition's rules allow, or, from a user's engine, bind mounts of nodes.
     fn of(spec: &Spec, engine: Engine, host: &Host, roots: &Roots) -> Self {
         let devices = spec.linux_devices();
         let rules = spec.device_rules();
@@ -255,7 +260,7 @@ impl Granted {
         host.node(kind).is_some_and(|n| self.numbers.contains(&n.number))
     }
 
-    /// The GPUs, or of a GPU that is divided the MIG devices.
+    /// The GPUs, or the MIG devices of a partitioned GPU.
     fn request(&self, host: &Host) -> DeviceRequest {
         let mut list = Vec::new();
         for gpu in host.usable_gpus() {
@@ -282,7 +287,8 @@ impl Granted {
     }
 }
 
-/// Whether rules let a character device be read and written; a later rule overrides an earlier one.
+/// Whether rules allow a character device to be read and written; a later rule overrides earlier
+/// ones.
 fn allowed(rules: &[DeviceRule], device: DeviceNumber) -> bool {
     let (mut read, mut write) = (false, false);
     for rule in rules {
@@ -296,7 +302,7 @@ fn allowed(rules: &[DeviceRule], device: DeviceNumber) -> bool {
     read && write
 }
 
-/// What of the driver a request can make use of.
+/// The parts of the driver that a request can use.
 fn parts(request: &Request) -> Parts {
     let drawing = Capabilities::GRAPHICS.with(Capabilities::DISPLAY);
     if request.capabilities.intersects(drawing) {
@@ -306,30 +312,31 @@ fn parts(request: &Request) -> Parts {
     }
 }
 
-/// Tells people what they should know; a runtime shows it or keeps it in its log.
+/// Prints warnings for the user; a runtime shows them or writes them to its log.
 pub(super) fn warn(lines: &[String]) {
-    /// Nobody reads more of them.
+    /// People read no more of them.
     const SHOWN: usize = 24;
     for line in lines.iter().take(SHOWN) {
-        say(&format!("warning: {}", Escaped(line)));
+        write_line(&format!("warning: {}", Escaped(line)));
     }
     if let Some(more) = lines.len().checked_sub(SHOWN).filter(|&more| more > 0) {
-        say(&format!("warning: and {more} more"));
+        write_line(&format!("warning: and {more} more"));
     }
 }
 
-/// One line on standard error, in one piece: others write there too. Control characters are escaped.
-pub(super) fn say(line: &str) {
+/// Writes one line to standard error in one call, since other programs write there too. Escapes
+/// control characters.
+pub(super) fn write_line(line: &str) {
     use std::io::Write as _;
     // A fuzzer would write millions of lines.
     if cfg!(fuzzing) {
         return;
     }
-    // Nobody may be listening, and that is no reason to fail.
+    // If the reader is gone, the command still continues.
     let _ = std::io::stderr().write_all(format!("nvoci: {}\n", Line(line)).as_bytes());
 }
 
-/// What may be made on the host for this request.
+/// The nodes and modules that may be made on the host for this request.
 fn creation(request: &Request, config: &Config) -> create::Options {
     let wants = |c| request.capabilities.intersects(c);
     create::Options {
@@ -348,7 +355,7 @@ mod tests {
     use super::*;
     use crate::host::testhost::TestHost;
 
-    /// The minors of the GPUs that a definition has, of a host with two.
+    /// The minors of the GPUs in a definition, on a host with two.
     fn minors(engine: Engine, spec: &serde_json::Value) -> Option<Vec<u32>> {
         let host = TestHost::bare();
         host.module("550.54.15", 2);
@@ -385,7 +392,8 @@ mod tests {
         for (engine, devices, rules, want) in [
             (Engine::Root, &both[..1], &closed[..], &[0][..]),
             (Engine::User, &both[..1], &closed, &[0, 1]),
-            // A node alone does not open, nor does one whose rule was taken back or gives half.
+            // A node alone does not open, nor does one whose rule was revoked or gives one right
+            // only.
             (Engine::Root, &both, &closed, &[0]),
             (Engine::Root, &both, &[], &[]),
             (Engine::User, &both[..1], &[], &[0, 1]),

@@ -1,4 +1,5 @@
-//! `nvoci install ENGINE...` and `nvoci uninstall ENGINE...`.
+//! `nvoci install ENGINE...` and `nvoci uninstall ENGINE...`: register nvoci with engines, and
+//! revert it.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -21,17 +22,17 @@ use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 use crate::sys::root::Root;
 
-/// Which of the two it is.
+/// The command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verb {
     /// Register nvoci.
     Install,
-    /// Take the registration back.
+    /// Revert the registration.
     Uninstall,
 }
 
 impl Verb {
-    fn command(self) -> &'static Command<Asked> {
+    fn command(self) -> &'static Command<Options> {
         match self {
             Self::Install => &INSTALL,
             Self::Uninstall => &UNINSTALL,
@@ -39,7 +40,7 @@ impl Verb {
     }
 }
 
-pub(super) static INSTALL: Command<Asked> = Command {
+pub(super) static INSTALL: Command<Options> = Command {
     page: Page {
         name: "nvoci install",
         summary: "register nvoci with docker, podman, containerd or crio",
@@ -60,10 +61,10 @@ pub(super) static INSTALL: Command<Asked> = Command {
     },
     flags: FLAGS,
     words: ENGINE,
-    ..Command::of(|asked| run(Verb::Install, asked))
+    ..Command::of(|options| run(Verb::Install, options))
 };
 
-pub(super) static UNINSTALL: Command<Asked> = Command {
+pub(super) static UNINSTALL: Command<Options> = Command {
     page: Page {
         name: "nvoci uninstall",
         summary: "revert what install did",
@@ -73,7 +74,7 @@ pub(super) static UNINSTALL: Command<Asked> = Command {
     },
     flags: FLAGS,
     words: ENGINE,
-    ..Command::of(|asked| run(Verb::Uninstall, asked))
+    ..Command::of(|options| run(Verb::Uninstall, options))
 };
 
 const ENGINES: &[Argument] = &[
@@ -85,18 +86,18 @@ const ENGINES: &[Argument] = &[
     ]),
 ];
 
-const ENGINE: Words<Asked> = Words::Many(|asked, name| {
+const ENGINE: Words<Options> = Words::Many(|options, name| {
     let name = name.to_string_lossy();
     let engine = Engine::from_name(&name)
         .ok_or_else(|| format!("there is no engine `{name}`: name docker, podman, containerd or crio"))?;
-    if !asked.engines.contains(&engine) {
-        asked.engines.push(engine);
+    if !options.engines.contains(&engine) {
+        options.engines.push(engine);
     }
     Ok(())
 });
 
-const FLAGS: &[Flag<Asked>] = &[
-    flag("config", "edit this file in place of the usual one (one engine)").path("FILE", |o, file| {
+const FLAGS: &[Flag<Options>] = &[
+    flag("config", "edit this file instead of the usual one (one engine)").path("FILE", |o, file| {
         o.config = Some(file);
     }),
     flag(
@@ -137,7 +138,7 @@ const FLAGS: &[Flag<Asked>] = &[
     flag("json", "print the outcome as JSON").switch(|o| o.json = true),
 ];
 
-pub(super) struct Asked {
+pub(super) struct Options {
     engines: Vec<Engine>,
     settings: Settings,
     runtime_path: Option<String>,
@@ -149,7 +150,7 @@ pub(super) struct Asked {
     json: bool,
 }
 
-impl Default for Asked {
+impl Default for Options {
     fn default() -> Self {
         Self {
             engines: Vec::new(),
@@ -165,20 +166,20 @@ impl Default for Asked {
     }
 }
 
-/// Does it for every engine.
+/// Runs it for every engine.
 ///
 /// # Errors
-/// The first engine's error; the other engines are still done, and their errors printed.
-fn run(verb: Verb, asked: Asked) -> Result<ExitCode> {
-    let asked = asked.checked(verb)?;
+/// The first engine's error. The other engines are still changed, and their errors printed.
+fn run(verb: Verb, options: Options) -> Result<ExitCode> {
+    let options = options.checked(verb)?;
     let budget = Budget::default();
     let mut first_error = None;
     let mut all = Vec::new();
-    for engine in &asked.engines {
-        match one(verb, &asked, *engine, &budget) {
+    for engine in &options.engines {
+        match one(verb, &options, *engine, &budget) {
             Ok((value, text)) => {
                 all.push(value);
-                if !asked.json {
+                if !options.json {
                     super::print(&text)?;
                 }
             }
@@ -186,16 +187,16 @@ fn run(verb: Verb, asked: Asked) -> Result<ExitCode> {
                 let error = e.to_json(e.code().class().status());
                 all.push(json!({"engine": engine.name(), "error": error}));
                 if let Some(e) = first_error.replace(e) {
-                    inject::say(&e.to_string());
+                    inject::write_line(&e.to_string());
                 }
             }
         }
     }
-    if asked.json {
+    if options.json {
         super::print(&format!("{:#}\n", Value::Array(all)))?;
         // The document has every error, and one document is printed.
         if let Some(e) = first_error {
-            inject::say(&e.to_string());
+            inject::write_line(&e.to_string());
             return Ok(ExitCode::from(e.code().class().status()));
         }
         return Ok(ExitCode::SUCCESS);
@@ -203,34 +204,34 @@ fn run(verb: Verb, asked: Asked) -> Result<ExitCode> {
     first_error.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-/// What the command says of each engine named in `args`, as JSON and as text.
+/// The command's output for each engine in `args`, as JSON and as text.
 pub(super) fn rehearse(verb: Verb, args: impl Iterator<Item = OsString>) -> Result<Vec<(Value, String)>> {
-    let Some(asked) = verb.command().parse(args)? else {
+    let Some(options) = verb.command().parse(args)? else {
         return Ok(Vec::new());
     };
-    let asked = asked.checked(verb)?;
+    let options = options.checked(verb)?;
     let budget = Budget::default();
-    let engines = asked.engines.iter();
-    engines.map(|e| one(verb, &asked, *e, &budget)).collect()
+    let engines = options.engines.iter();
+    engines.map(|e| one(verb, &options, *e, &budget)).collect()
 }
 
-/// The files that a `--dry-run` would leave, and what it warns of.
+/// The files and warnings of a `--dry-run`.
 pub(super) struct Results {
     pub(super) texts: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
-/// What `nvoci install` with these arguments would write, and nothing is written.
+/// The files that `nvoci install` with these arguments would write; writes none.
 pub(super) fn results(args: impl Iterator<Item = OsString>) -> Result<Vec<Results>> {
-    let Some(mut asked) = INSTALL.parse(args)? else {
+    let Some(mut options) = INSTALL.parse(args)? else {
         return Ok(Vec::new());
     };
-    asked.dry_run = true;
-    let asked = asked.checked(Verb::Install)?;
+    options.dry_run = true;
+    let options = options.checked(Verb::Install)?;
     let budget = Budget::default();
     let mut all = Vec::new();
-    for engine in &asked.engines {
-        let (report, _) = registered(Verb::Install, &asked, *engine, &budget)?;
+    for engine in &options.engines {
+        let (report, _) = registered(Verb::Install, &options, *engine, &budget)?;
         all.push(Results {
             texts: report.results,
             warnings: report.warnings,
@@ -239,8 +240,8 @@ pub(super) fn results(args: impl Iterator<Item = OsString>) -> Result<Vec<Result
     Ok(all)
 }
 
-impl Asked {
-    /// Options that go together, with the runtime's path.
+impl Options {
+    /// Checks combinations of options, and the runtime's path.
     fn checked(mut self, verb: Verb) -> Result<Self> {
         let command = verb.command();
         match self.runtime_path.take() {
@@ -254,7 +255,7 @@ impl Asked {
             None if is_own(&self.root) => {
                 self.settings.runtime_path = super::installation("nvoci-runtime").display().to_string();
             }
-            // What is below another root is not found out from here.
+            // A runtime below another root cannot be checked from here.
             None => {}
         }
         if self.engines.is_empty() {
@@ -275,7 +276,7 @@ impl Asked {
             }
             let main = Path::new("/etc/crio/crio.conf");
             if self.engines == [Engine::Crio] && self.config.as_deref().is_some_and(|config| config != main) {
-                return Err(command.usage_error("of crio's files only the drop-in can be chosen beside it"));
+                return Err(command.usage_error("with crio, --drop-in is the only file option"));
             }
         }
         if self.restart && (self.dry_run || !is_own(&self.root)) {
@@ -285,7 +286,7 @@ impl Asked {
     }
 }
 
-/// Whether it is this machine's root directory, by whatever name. What is registered there is executed here.
+/// Whether it is this machine's root directory, by any name. Programs registered there run here.
 fn is_own(root: &Path) -> bool {
     let id = |path: &Path| Root::open(path)?.resolve("/").map(|dir| dir.id());
     match (id(root), id(Path::new("/"))) {
@@ -294,23 +295,24 @@ fn is_own(root: &Path) -> bool {
     }
 }
 
-/// Changes one engine's files. Returns the report, and the restart that makes it take effect.
+/// Changes one engine's files. Returns the report, and the restart that it needs.
 fn registered(
     verb: Verb,
-    asked: &Asked,
+    options: &Options,
     engine: Engine,
     budget: &Budget,
 ) -> Result<(Report, Option<Activation>)> {
-    let root = Root::open(&asked.root).context(Code::Usage, || asked.root.display().to_string())?;
-    let live = is_own(&asked.root);
+    let root = Root::open(&options.root).context(Code::Usage, || options.root.display().to_string())?;
+    let live = is_own(&options.root);
     let session = Session {
         live,
         user: if live { user()? } else { None },
     };
-    // Nothing but its drop-in is written of CRI-O's files.
-    let crio = asked.drop_in.as_ref().filter(|_| engine == Engine::Crio);
-    let config = match crio.or(asked.config.as_ref()) {
-        // A relative path is the caller's own when the root is, else it is one below the root.
+    // nvoci writes only a drop-in for CRI-O.
+    let crio = options.drop_in.as_ref().filter(|_| engine == Engine::Crio);
+    let config = match crio.or(options.config.as_ref()) {
+        // A relative path is relative to the caller's directory on this root, else to the other
+        // root.
         Some(file) if live => {
             Some(std::path::absolute(file).context(Code::Usage, || file.display().to_string())?)
         }
@@ -318,7 +320,7 @@ fn registered(
         None => None,
     };
     let place = match place::find(engine, &root, &session, config.as_deref()) {
-        // What is taken back is in the record.
+        // The record names what to revert.
         Err(e) if verb == Verb::Uninstall && e.code() == Code::DaemonFile => {
             let files_only = Session {
                 live: false,
@@ -328,7 +330,7 @@ fn registered(
         }
         found => found,
     }?;
-    let mut settings = asked.settings.clone();
+    let mut settings = options.settings.clone();
     if live && let Ok(config) = super::load_config(None) {
         let patterns = config.annotation_prefixes.iter().map(|p| format!("{p}*"));
         settings.annotations = patterns.collect();
@@ -345,8 +347,8 @@ fn registered(
         root,
         session,
         config,
-        drop_in: asked.drop_in.clone(),
-        dry_run: asked.dry_run,
+        drop_in: options.drop_in.clone(),
+        dry_run: options.dry_run,
     };
     let report = match verb {
         Verb::Install => register::install(&job, &place),
@@ -357,27 +359,30 @@ fn registered(
     Ok((report, activation))
 }
 
-/// Does one engine; the answer as JSON and as text.
-fn one(verb: Verb, asked: &Asked, engine: Engine, budget: &Budget) -> Result<(Value, String)> {
-    let (report, activation) = registered(verb, asked, engine, budget)?;
-    let mut text = describe(engine, asked, &report, activation.as_ref());
+/// Runs it for one engine; returns the output as JSON and as text.
+fn one(verb: Verb, options: &Options, engine: Engine, budget: &Budget) -> Result<(Value, String)> {
+    let (report, activation) = registered(verb, options, engine, budget)?;
+    let mut text = describe(engine, options, &report, activation.as_ref());
     let mut acted = false;
     if let Some(activation) = activation
         .as_ref()
-        .filter(|a| asked.restart && a.need != Need::Nothing)
+        .filter(|a| options.restart && a.need != Need::Nothing)
     {
-        if !asked.json {
+        if !options.json {
             super::print(&std::mem::take(&mut text))?;
         }
         let done = restart::act(engine, activation)?;
         acted = true;
         let _ = writeln!(text, "  done: {done}");
     }
-    Ok((to_json(engine, asked, &report, activation.as_ref(), acted), text))
+    Ok((
+        to_json(engine, options, &report, activation.as_ref(), acted),
+        text,
+    ))
 }
 
-/// The CDI specification of this host, if none names its GPUs yet. What keeps it from being made keeps no engine from being
-/// registered.
+/// Writes the CDI specification of this host if none names its GPUs. A failure does not stop the
+/// engine's registration.
 fn specification(runtime_path: &str, budget: &Budget) -> Option<String> {
     let registry = Registry::load(&Config::default().cdi_spec_dirs, Trust::Anyone, budget);
     let theirs = registry.devices().iter().any(|(name, standing)| {
@@ -387,20 +392,20 @@ fn specification(runtime_path: &str, budget: &Budget) -> Option<String> {
         };
         elsewhere && name.starts_with("nvidia.com/gpu=")
     });
-    // A runtime that cannot be registered is refused later, and needs no warning here.
+    // A runtime that cannot be registered is refused later, so it needs no warning here.
     let runtime_path = Program::named(runtime_path).ok().filter(|_| !theirs)?;
     let runtime_path = runtime_path.path();
     let hook = Program::prove(&runtime_path.with_file_name("nvoci"));
     match hook.and_then(|hook| super::cdi::of_this_host(&hook)) {
         Ok(text) => Some(text),
         Err(e) => {
-            inject::say(&format!("warning: no CDI specification is written: {e}"));
+            inject::write_line(&format!("warning: no CDI specification is written: {e}"));
             None
         }
     }
 }
 
-/// The directories of the ordinary user who runs this; `None` for root.
+/// The directories of the user who runs this; `None` for root.
 fn user() -> Result<Option<User>> {
     if rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -417,7 +422,7 @@ fn user() -> Result<Option<User>> {
     }))
 }
 
-fn describe(engine: Engine, asked: &Asked, report: &Report, activation: Option<&Activation>) -> String {
+fn describe(engine: Engine, options: &Options, report: &Report, activation: Option<&Activation>) -> String {
     let shown = |path: &PathBuf| Escaped(&path.display().to_string()).to_string();
     let files: Vec<String> = report.files.iter().map(shown).collect();
     let place = if files.is_empty() {
@@ -425,7 +430,7 @@ fn describe(engine: Engine, asked: &Asked, report: &Report, activation: Option<&
     } else {
         format!(" ({})", files.join(", "))
     };
-    let mut out = if asked.dry_run && report.outcome.changed() {
+    let mut out = if options.dry_run && report.outcome.changed() {
         let verb = if report.outcome == Outcome::Registered {
             "would be registered"
         } else {
@@ -438,7 +443,7 @@ fn describe(engine: Engine, asked: &Asked, report: &Report, activation: Option<&
     let mut line = |label: &str, text: &str| {
         let _ = writeln!(out, "  {label}: {}", Escaped(text));
     };
-    if !asked.dry_run {
+    if !options.dry_run {
         for change in &report.changes {
             line("set", change);
         }
@@ -461,14 +466,14 @@ fn describe(engine: Engine, asked: &Asked, report: &Report, activation: Option<&
         if !a.hit.is_empty() {
             line("a restart stops", &a.hit.join(", "));
         }
-        if !a.command.is_empty() && !asked.restart {
+        if !a.command.is_empty() && !options.restart {
             line("to take effect, run", &a.command.join(" "));
         }
     }
     out
 }
 
-/// The lines of a text, with what would act on the terminal escaped.
+/// The lines of a text, with terminal control characters escaped.
 fn lines(text: &str) -> String {
     let lines = text.split_inclusive('\n').map(|line| {
         let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
@@ -480,7 +485,7 @@ fn lines(text: &str) -> String {
 
 fn to_json(
     engine: Engine,
-    asked: &Asked,
+    options: &Options,
     report: &Report,
     activation: Option<&Activation>,
     acted: bool,
@@ -502,7 +507,7 @@ fn to_json(
     json!({
         "engine": engine.name(),
         "outcome": report.outcome.text(),
-        "dry_run": asked.dry_run,
+        "dry_run": options.dry_run,
         "files": paths(&report.files),
         "changes": report.changes,
         "diff": report.diff,
@@ -518,9 +523,9 @@ fn to_json(
 mod tests {
     use super::*;
 
-    fn args(line: &str) -> Result<Option<Asked>> {
+    fn args(line: &str) -> Result<Option<Options>> {
         let parsed = INSTALL.parse(line.split_whitespace().map(OsString::from))?;
-        parsed.map(|asked| asked.checked(Verb::Install)).transpose()
+        parsed.map(|options| options.checked(Verb::Install)).transpose()
     }
 
     #[test]
@@ -544,7 +549,7 @@ mod tests {
         assert!(!is_own(Path::new("/usr")) && !is_own(Path::new("/none")));
         let shown = lines("a\tb\u{1b}[2J\r\n\u{202e}c\n");
         assert_eq!(shown, "a\tb\\u{1b}[2J\\r\n\\u{202e}c\n");
-        let asked = args("cri-o docker crio --cdi").unwrap().unwrap();
-        assert_eq!(asked.engines, [Engine::Crio, Engine::Docker]);
+        let options = args("cri-o docker crio --cdi").unwrap().unwrap();
+        assert_eq!(options.engines, [Engine::Crio, Engine::Docker]);
     }
 }

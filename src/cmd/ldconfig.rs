@@ -1,4 +1,4 @@
-//! `nvoci ldconfig`: the loader's cache of a root, in ldconfig's own words.
+//! `nvoci ldconfig`: reads and writes the loader's cache of a root, with ldconfig's options.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -70,7 +70,7 @@ pub(super) static COMMAND: Command<Options> = Command {
             .switch(|o| o.print = true),
         flag(
             "first",
-            "put DIR's libraries before all others, whatever the configuration is; extends the cache where \
+            "put DIR's libraries before all others, in any configuration; extends the cache where \
              it is current, else scans",
         )
         .repeatable()
@@ -80,7 +80,7 @@ pub(super) static COMMAND: Command<Options> = Command {
         }),
         flag(
             "which",
-            "print where the loader would find SONAME, and through what",
+            "print where the loader would find SONAME, and by which search path",
         )
         .text("SONAME", |o, name| {
             o.which = Some(name);
@@ -98,7 +98,7 @@ pub(super) static COMMAND: Command<Options> = Command {
             "the program or library that loads SONAME, for its DT_RUNPATH and DT_RPATH",
         )
         .path("FILE", |o, p| {
-            o.asked_by = Some(p);
+            o.loaded_by = Some(p);
         }),
     ],
     words: Words::Many(|o, dir| {
@@ -122,12 +122,12 @@ pub(super) struct Options {
     dirs: Vec<PathBuf>,
     which: Option<String>,
     library_path: Option<Vec<u8>>,
-    asked_by: Option<PathBuf>,
+    loaded_by: Option<PathBuf>,
 }
 
 fn run(options: &Options) -> Result<ExitCode> {
     let path = options.root.as_deref().unwrap_or_else(|| Path::new("/"));
-    // A root that a person names may be a link; what is in it may not lead out.
+    // The root itself may be a link; links in it must not lead out.
     let root = rustix::fs::open(
         path,
         rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
@@ -150,12 +150,13 @@ fn run(options: &Options) -> Result<ExitCode> {
         put_first(&root, options, &mut warnings)?
     };
     for line in warnings.into_lines() {
-        inject::say(&line);
+        inject::write_line(&line);
     }
     if options.no_cache || options.only_dirs {
         return Ok(ExitCode::SUCCESS);
     }
-    // Like ldconfig's, a host's cache outlives a crash; like the hook's, a container's need not.
+    // A host's cache must survive a crash, as with ldconfig; a container's need not, as with the
+    // hook.
     let write = if options.first.is_empty() {
         Node::write_file_durably
     } else {
@@ -209,7 +210,7 @@ fn put_first(root: &Root, options: &Options, warnings: &mut Warnings) -> Result<
     Ok(outcome.bytes)
 }
 
-/// Bytes of `-p` that are written at once.
+/// The bytes of `-p` that are written at once.
 const PIECE: usize = 64 << 10;
 
 fn print(root: &Root, file: &Path) -> Result<ExitCode> {
@@ -258,7 +259,7 @@ fn line(cache: &Cache<'_>, entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Appends text of an image without what could steer a terminal.
+/// Appends an image's text without terminal control characters.
 fn escape(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
         if byte.is_ascii_control() {
@@ -274,7 +275,7 @@ fn which(root: &Root, soname: &str, options: &Options) -> Result<ExitCode> {
         library_path: options.library_path.clone(),
         ..LoaderEnv::default()
     };
-    if let Some(path) = &options.asked_by {
+    if let Some(path) = &options.loaded_by {
         let what = || path.display().to_string();
         let file = root
             .resolve(path)
@@ -286,7 +287,7 @@ fn which(root: &Root, soname: &str, options: &Options) -> Result<ExitCode> {
         env.requester = Some((path.clone(), info));
     }
     let Some(found) = ldso::resolve(root, soname, &env) else {
-        inject::say(&format!(
+        inject::write_line(&format!(
             "{}: the loader would not find it",
             crate::error::Escaped(soname)
         ));
@@ -312,7 +313,5 @@ fn library_path(setting: OsString) -> Result<Vec<u8>, String> {
         return Ok(value.to_vec());
     }
     let shown = OsStr::from_bytes(&bytes).display();
-    Err(format!(
-        "`{shown}`: only LD_LIBRARY_PATH=... decides where libraries are found"
-    ))
+    Err(format!("`{shown}`: only LD_LIBRARY_PATH=... is supported"))
 }

@@ -1,4 +1,4 @@
-//! `nvoci list [--json]`: what the host has.
+//! `nvoci list [--json]`: prints the host's driver, GPUs, nodes and files.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::error::{Escaped, Result};
 use crate::host::{Bits, FileKind, Gpu, Host, NodeKind, Roots, Wsl};
 use crate::vocabulary::or_empty;
 
-/// Its value is whether to print JSON.
+/// The value is whether to print JSON.
 pub(super) static COMMAND: Command<bool> = Command {
     page: Page {
         name: "nvoci list",
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn wsl_without_a_device_says_what_to_do() {
+    fn wsl_without_a_device_names_a_fix() {
         let machine = TestHost::bare();
         machine.file(
             "proc/sys/kernel/osrelease",

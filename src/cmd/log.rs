@@ -1,4 +1,4 @@
-//! The log file that the configuration may name: what was asked for, given and refused, a line each.
+//! The log file of the configuration: requests, results and refusals, one a line.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,8 +12,8 @@ use crate::config::{Config, LogLevel};
 use crate::error::Line;
 use crate::sys::{owned, root};
 
-/// Starts logging if the configuration names a file. Never from the environment: in a hook it may be the
-/// image's. A log that cannot be written is no reason to refuse a container.
+/// Starts logging if the configuration names a file. The environment never names it: a hook may
+/// have the image's. A log that cannot be written stops no container.
 pub(super) fn start(config: &Config) {
     let Some(path) = config.log_file.as_deref() else {
         return;
@@ -21,7 +21,7 @@ pub(super) fn start(config: &Config) {
     let file = match open(path) {
         Ok(file) => file,
         Err(why) => {
-            super::inject::say(&format!(
+            super::inject::write_line(&format!(
                 "warning: log file {} is not written: {why}",
                 path.display()
             ));
@@ -41,18 +41,18 @@ pub(super) fn start(config: &Config) {
         .filter_level(level)
         .format(write_line)
         .target(env_logger::Target::Pipe(Box::new(file)));
-    // Fails only if a logger is there already.
+    // Fails only if there is a logger already.
     let _ = builder.try_init();
 }
 
-/// What is logged has ids, names and values in it that others chose. It is escaped here, so no call site can forget it.
+/// Ids, names and values come from others. They are escaped here, so no call site can forget it.
 fn write_line(out: &mut impl Write, record: &log::Record<'_>) -> io::Result<()> {
     let text = record.args().to_string();
     writeln!(out, "[{:<5} {}] {}", record.level(), record.target(), Line(&text))
 }
 
-/// Opens the file for appending: our own, by its only name, in a directory that only root can change. In `/tmp` somebody else
-/// can be there first, with a file of theirs or a second name of one of ours.
+/// Opens the file for appending. It must be root's, with one name only, in a directory that only
+/// root can change. In `/tmp` another user could plant a file, or a link to one of root's.
 fn open(path: &Path) -> Result<File, String> {
     let (dir, name) = root::split(path).map_err(|e| e.to_string())?;
     let dir = match owned::find(dir) {
@@ -70,7 +70,7 @@ fn open(path: &Path) -> Result<File, String> {
     let file = File::from(file.map_err(|e| e.to_string())?);
     let meta = file.metadata().map_err(|e| e.to_string())?;
     if !meta.is_file() || meta.nlink() != 1 {
-        return Err("it is no file of its own".to_owned());
+        return Err("it is not a regular file with one name".to_owned());
     }
     if meta.uid() != rustix::process::geteuid().as_raw() {
         return Err(format!("it belongs to user {}", meta.uid()));
@@ -111,7 +111,7 @@ mod tests {
         open(&at("new")).unwrap();
         open(&at("new")).unwrap();
         std::fs::hard_link(at("new"), at("other")).unwrap();
-        assert!(open(&at("new")).unwrap_err().contains("of its own"));
+        assert!(open(&at("new")).unwrap_err().contains("with one name"));
         std::fs::remove_file(at("other")).unwrap();
         std::os::unix::fs::symlink(at("new"), at("link")).unwrap();
         open(&at("link")).unwrap_err();

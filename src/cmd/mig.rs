@@ -1,10 +1,12 @@
-//! UUIDs of MIG devices. The kernel module tells which there are and not what they are called; only the driver's own
-//! library does.
+//! UUIDs of MIG devices. The kernel module lists the devices without names; only NVIDIA's library
+//! has their UUIDs.
 //!
-//! nvoci is static and loads nothing. `nvoci-nvml`, a small program for glibc beside it or in `../lib/nvoci`,
-//! loads the library as nobody; where it is not installed, the driver's own nvidia-smi is asked, which keeps the
-//! rights that it is started with. Both have a time limit. The answer holds as long as the driver and the layout are the same, so it is kept. That nobody
-//! can answer is a warning: MIG devices have indices too.
+//! nvoci is static and loads no library. `nvoci-nvml`, a small glibc program beside it or in
+//! `../lib/nvoci`, loads the library as user nobody. If it is not installed, nvoci runs the
+//! driver's nvidia-smi, with the rights that nvoci has. Both have a time limit.
+//!
+//! The result is valid as long as driver and layout are the same, so it is kept. A failure is only
+//! a warning, since MIG devices also have indices.
 
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -19,15 +21,15 @@ use crate::sys::owned;
 use crate::vocabulary::{GpuUuid, MigUuid, decimal, or_empty};
 
 const PROGRAM: &str = "nvoci-nvml";
-/// Where packages put it, from the directory above that of this program.
+/// The packages' directory of the helper, below the directory above this program's.
 const BELOW_PREFIX: &str = "lib/nvoci";
-/// What was answered last, below [`record::RUN_DIR`].
+/// The last result, below [`record::RUN_DIR`].
 const CACHE: &str = "mig";
-/// NVML wakes sleeping GPUs, which takes seconds on a machine without persistence mode.
+/// NVML wakes sleeping GPUs, which takes seconds without persistence mode.
 const LIMIT: Duration = Duration::from_secs(8);
 const MAX_ANSWER: u64 = 64 << 10;
 
-/// The UUIDs of the host's MIG devices; what went wrong is among the host's warnings.
+/// Finds the UUIDs of the host's MIG devices; a failure becomes one of the host's warnings.
 pub(super) fn learn(host: &mut Host, roots: &Roots) {
     if !host.gpus.iter().any(|g| !g.mig_devices.is_empty()) {
         return;
@@ -35,7 +37,7 @@ pub(super) fn learn(host: &mut Host, roots: &Roots) {
     let named = match names(host, roots) {
         Ok(named) => named,
         Err(e) => {
-            let warning = format!("MIG devices are known by index only: {e}");
+            let warning = format!("MIG devices have only indices: {e}");
             return host.warnings.push(warning);
         }
     };
@@ -62,9 +64,9 @@ fn names(host: &Host, roots: &Roots) -> Result<Vec<Name>> {
     if let Some(text) = kept(&key) {
         return Ok(parse(&text, &host.gpus));
     }
-    let text = ask(host, roots)?;
+    let text = query(host, roots)?;
     let found = parse(&text, &host.gpus);
-    // An answer that leaves devices out is not worth keeping; and that it cannot be kept costs time only.
+    // An incomplete result is not kept. A failure to keep it only costs time.
     if found.len() == host.gpus.iter().map(|g| g.mig_devices.len()).sum::<usize>() {
         let _ = record::keep(CACHE, &format!("{key}\n{text}"));
     }
@@ -88,7 +90,7 @@ fn kept(key: &str) -> Option<String> {
     (first == key).then(|| rest.to_owned())
 }
 
-fn ask(host: &Host, roots: &Roots) -> Result<String> {
+fn query(host: &Host, roots: &Roots) -> Result<String> {
     let on_host = |file: &str| {
         let file = host.files.iter().find(|f| f.name.starts_with(file))?;
         Some(roots.driver_path.join(file.path.strip_prefix("/").ok()?))
@@ -97,7 +99,7 @@ fn ask(host: &Host, roots: &Roots) -> Result<String> {
         owned::find(&library)?;
         return output_within(&program, &[library.as_os_str()], LIMIT);
     }
-    // A definition is made without a look for the driver's programs.
+    // A definition is made without discovery of the driver's programs.
     let smi = on_host("nvidia-smi").unwrap_or_else(|| PathBuf::from("/usr/bin/nvidia-smi"));
     if roots.driver_path == Path::new("/") && owned::find(&smi)?.is_some() {
         return output_within(&smi, &["-L"], LIMIT);
@@ -105,11 +107,11 @@ fn ask(host: &Host, roots: &Roots) -> Result<String> {
     Err(Error::new(
         Code::System,
         PROGRAM.to_owned(),
-        "it is not installed, and there is no nvidia-smi to ask instead",
+        "it is not installed, and neither is nvidia-smi",
     ))
 }
 
-/// The helper: beside this program, or where packages put it.
+/// The helper, beside this program or in the packages' directory.
 fn program() -> Result<Option<PathBuf>> {
     let beside = std::env::current_exe().ok();
     let beside = beside.as_deref().and_then(Path::parent);
@@ -125,8 +127,8 @@ fn program() -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The helper's lines `mig GPU-… GI CI MIG-…`, or nvidia-smi's: `GPU 0: … (UUID: GPU-…)`, each followed by its
-/// `  MIG … Device  1: (UUID: MIG-…)`.
+/// Parses the helper's lines `mig GPU-… GI CI MIG-…`, or nvidia-smi's: `GPU 0: … (UUID: GPU-…)`,
+/// each followed by its `  MIG … Device  1: (UUID: MIG-…)`.
 fn parse(text: &str, gpus: &[Gpu]) -> Vec<Name> {
     let by_uuid = |uuid: &str| {
         let uuid: GpuUuid = uuid.parse().ok()?;
@@ -169,7 +171,8 @@ fn name(gpu: &Gpu, mig: u32, uuid: &str) -> Option<Name> {
     })
 }
 
-/// What a program prints, if it ends well in time. Its output is small, so it is read when it has ended.
+/// The output of a program that ends successfully in time. It is read after the end, since it is
+/// small.
 pub(super) fn output_within(program: &Path, args: &[impl AsRef<OsStr>], limit: Duration) -> Result<String> {
     let what = || program.display().to_string();
     let mut child = Command::new(program)
@@ -188,14 +191,14 @@ pub(super) fn output_within(program: &Path, args: &[impl AsRef<OsStr>], limit: D
                 return Err(Error::new(
                     Code::System,
                     what(),
-                    format!("it ended with {status}"),
+                    format!("it exited with {status}"),
                 ));
             }
             None if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
             None => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(Error::new(Code::System, what(), "it did not answer in time"));
+                return Err(Error::new(Code::System, what(), "it did not end in time"));
             }
         }
     }
@@ -233,7 +236,7 @@ mod tests {
         }
     }
 
-    /// A text in which `<n>` stands for the UUID n.
+    /// Replaces `<n>` in a text by the UUID n.
     fn text(text: &str) -> String {
         (0..16).fold(text.to_owned(), |text, n| {
             text.replace(&format!("<{n}>"), &Uuid::from_bits(n).to_string())
@@ -270,7 +273,7 @@ mod tests {
                 "{bad}"
             );
         }
-        // A GPU whose UUID is not known is none that an answer names.
+        // No result names a GPU whose UUID is unknown.
         let mut nameless = gpu(0, 0, &[(1, 0)]);
         nameless.uuid = None;
         assert_eq!(
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_or_fails_is_told_from_one_that_answers() {
+    fn only_a_program_that_succeeds_in_time_has_output() {
         let sh = Path::new("/bin/sh");
         let run = |script: &str| output_within(sh, &["-c", script], Duration::from_millis(300));
         assert_eq!(run("echo end").unwrap(), "end\n");

@@ -1,4 +1,4 @@
-//! The ways in: one module per command, wiring only.
+//! The commands: one module each. They connect the other rooms and have no logic of their own.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -115,7 +115,7 @@ static VERSION_COMMAND: Command<()> = Command {
     })
 };
 
-/// What `--version` prints.
+/// The output of `--version`.
 const VERSION: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"), "\n");
 
 static RUNTIME: Foreign = Foreign {
@@ -133,7 +133,7 @@ static RUNTIME: Foreign = Foreign {
     run: |args| Ok(runtime("nvoci-runtime", args)),
 };
 
-/// Runs the entry point that `args` (with the program's name first) lead to.
+/// Runs the entry point of `args`, which begin with the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     process::set_umask();
     inroot::set_label("nvoci");
@@ -144,13 +144,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         .unwrap_or(OsStr::new("nvoci"))
         .to_string_lossy()
         .into_owned();
-    // Packages that wrap a program keep the original as NAME.real.
+    // Packages that wrap a program rename the original to NAME.real.
     let name = name.strip_suffix(".real").unwrap_or(&name).to_owned();
     match by_name(&name, args) {
         Ok(code) => code,
         Err(Failed { error, as_json }) => {
             let status = status(&name, &error);
-            inject::say(&error.to_string());
+            inject::write_line(&error.to_string());
             if as_json {
                 // The line on standard error is the message if standard output cannot be written.
                 let _ = print(&format!("{:#}\n", json!({ "error": error.to_json(status) })));
@@ -160,10 +160,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The exit status of an error, by the name that the program was called by.
+/// The exit status of an error, by the program's name.
 ///
-/// The vendor's programs exit with 1. Those of Go's flag package exit with 2 for a wrong command
-/// line, and `nvidia-ctk` with 3 for a command that it does not have.
+/// The vendor's programs exit with 1. Those with Go's flag package exit with 2 for a wrong command
+/// line, and `nvidia-ctk` with 3 for an unknown command.
 fn status(name: &str, e: &Error) -> u8 {
     let usage = e.code().class() == Class::Usage;
     match name {
@@ -174,7 +174,7 @@ fn status(name: &str, e: &Error) -> u8 {
     }
 }
 
-/// Privilege is never decided here: a name only chooses which command line is understood.
+/// Selects the command line's syntax by the program's name. The name never decides privilege.
 fn by_name(name: &str, args: IntoIter<OsString>) -> Result<ExitCode, Failed> {
     match name {
         "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::COMMAND.start(args),
@@ -189,7 +189,7 @@ fn by_name(name: &str, args: IntoIter<OsString>) -> Result<ExitCode, Failed> {
     }
 }
 
-/// The runtime entry reports its own failures, where engines look for them.
+/// The runtime reports its own failures, in the file that engines read.
 fn runtime(name: &str, args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     runtime::run(OsStr::new(name), &args, &wiring::Injection)
@@ -198,7 +198,8 @@ fn runtime(name: &str, args: impl Iterator<Item = OsString>) -> ExitCode {
 /// Writes `text` to standard output.
 ///
 /// # Errors
-/// When it cannot be written whole, as to a full file system. A reader that has closed the pipe (`| head`) is no error.
+/// If it cannot be written whole, as to a full file system. A reader that closes the pipe (`|
+/// head`) causes no error.
 fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
 }
@@ -206,23 +207,24 @@ fn print(text: &str) -> Result<()> {
 /// [`print`] for content that is not text.
 fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    // What stays in the buffer is flushed when the process exits, and an error then is lost.
+    // Flushed here: the flush at exit would lose an error.
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context(Code::System, || "write to standard output"),
     }
 }
 
-/// `name` of this installation: beside this program where nvoci-runtime lies there too (a tarball's prefix), else where
-/// packages put it. Root executes later what is written down of it, so it is proven.
+/// The program `name` of this installation: beside this program if nvoci-runtime is there too (a
+/// tarball's prefix), else in the packages' directory. root executes the result later, so it is
+/// proved.
 ///
 /// # Errors
-/// As of [`Program::prove`]; the message names the path.
+/// Those of [`Program::prove`]; the message names the path.
 fn installed(name: &str) -> Result<Program> {
     Program::prove(&installation(name))
 }
 
-/// Where packages put programs.
+/// The packages' directory of programs.
 const PACKAGED: &str = "/usr/bin";
 
 /// The path that [`installed`] proves.
@@ -235,7 +237,7 @@ fn installation(name: &str) -> PathBuf {
     here.join(name)
 }
 
-/// Where the configuration says that the driver is.
+/// The driver's paths in the configuration.
 fn locations(config: &Config) -> Locations {
     Locations {
         driver_root: config.driver_root.value.clone(),
@@ -250,10 +252,10 @@ fn locations(config: &Config) -> Locations {
     }
 }
 
-/// The configuration for a container whose spec may not ask for anything.
+/// The configuration for a container that may not request a GPU.
 ///
-/// A broken file must not stop containers that have nothing to do with GPUs, so it is an error only if
-/// the built-in policy sees a request.
+/// A broken file must not stop containers without GPUs. It is an error only if the built-in policy
+/// finds a request.
 fn config_for(loaded: Result<Config>, spec: &Spec, entry: EntryPoint) -> Result<Option<Config>> {
     match loaded {
         Ok(config) => Ok(Some(config)),
@@ -265,7 +267,7 @@ fn config_for(loaded: Result<Config>, spec: &Spec, entry: EntryPoint) -> Result<
     }
 }
 
-/// The host's configuration, or the file that a person named.
+/// The host's configuration, or the file that the command line names.
 fn load_config(named: Option<&Path>) -> Result<Config> {
     named.map_or_else(Config::load, Config::load_file)
 }

@@ -1,4 +1,4 @@
-//! `nvoci plan`: what a container would get, and why, without changing anything.
+//! `nvoci plan`: prints what a container would get, and why; changes nothing.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the command prints, on a host at `locations`.
+/// The command's output, on a host at `locations`.
 fn shown(options: &Options, config: &Config, locations: &Locations) -> Result<String> {
     let request = if let Some(path) = &options.bundle {
         let (_, spec) = inject::open_bundle(path, None, config, &Budget::default())?;
@@ -104,7 +104,7 @@ fn shown(options: &Options, config: &Config, locations: &Locations) -> Result<St
         } else {
             let notes = request.notes.iter();
             let notes: String = notes.map(|n| format!("note: {}\n", Escaped(n))).collect();
-            format!("This container asks for no GPU and gets nothing.\n{notes}")
+            format!("This container requests no GPU and gets nothing.\n{notes}")
         });
     }
     let roots = Roots::open(locations)?;
@@ -117,7 +117,7 @@ fn shown(options: &Options, config: &Config, locations: &Locations) -> Result<St
     })
 }
 
-/// What `nvoci plan` prints for a bundle, on a host at `locations`.
+/// The output of `nvoci plan` for a bundle, on a host at `locations`.
 pub(super) fn of_bundle(bundle: &Path, json: bool, config: &Config, locations: &Locations) -> Result<String> {
     let options = Options {
         json,

@@ -134,7 +134,7 @@ fn user(p: &Process, gpus: &[Gpu]) -> String {
     format!("{} (pid {}, GPU {})", p.command, p.pid, indices(&p.gpus, gpus))
 }
 
-/// GPUs by index, or by minor number where the host does not know them.
+/// GPUs by index, or by minor number if the host does not have them.
 fn indices(minors: &BTreeSet<u32>, gpus: &[Gpu]) -> String {
     if minors.is_empty() {
         return "-".to_owned();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_to_be_nothing() {
+    fn no_users_are_reported_as_none() {
         assert_eq!(
             table(&GpuUsers::default(), &[]),
             "Nothing that runs here holds a GPU.\n"

@@ -1,4 +1,5 @@
-//! A device that a hook allows in the cgroup behind systemd's back is gone at the next `systemctl daemon-reload`.
+//! Registers allowed devices with systemd. Without that, the next `systemctl daemon-reload` removes
+//! the device rules that a hook has added.
 
 use std::io;
 
@@ -7,27 +8,31 @@ use crate::sys::cgroup::{DeviceRule, OwnCgroup};
 use crate::sys::{procfs, systemd};
 use crate::vocabulary::DeviceNumber;
 
-/// What is read of `/proc/devices`.
+/// The bytes of `/proc/devices` that are read.
 const MAX_DEVICES: u64 = 1 << 20;
 
-/// Where systemd keeps the rules of the container's cgroup, makes it keep those of `devices` beside `theirs`. Returns what
-/// the user should know where that is not possible.
-pub(super) fn tell_systemd(cgroup: &OwnCgroup, theirs: &[DeviceRule], devices: &[Device]) -> Option<String> {
+/// If systemd manages the rules of the container's cgroup, registers those of `devices` beside
+/// `theirs`. Returns a warning if that is not possible.
+pub(super) fn register_with_systemd(
+    cgroup: &OwnCgroup,
+    theirs: &[DeviceRule],
+    devices: &[Device],
+) -> Option<String> {
     let path = cgroup.path().ok()?;
     let unit = systemd::scope_of(path.to_str()?)?;
     let numbers: Vec<DeviceNumber> = devices.iter().map(|d| d.number).collect();
     let is_own = |control_group: &str| Ok(cgroup.is_all_of(control_group)? && keeps_all(theirs)?);
     let why = systemd::allow_devices(unit, &numbers, is_own).err()?;
     Some(format!(
-        "systemd could not be told of the devices of {unit} ({why}): `systemctl daemon-reload` takes the GPU away \
-         from this container; the runtime entry and CDI have no such trouble"
+        "systemd cannot keep the devices of {unit} ({why}): the next `systemctl daemon-reload` takes the GPU \
+         from this container; use the runtime or CDI instead of the hook"
     ))
 }
 
-/// systemd applies its own list at once, so it must be able to hold every rule that the container has.
+/// systemd applies its own list at once, so it must be able to express every rule of the container.
 ///
 /// # Errors
-/// The first rule that it cannot hold.
+/// The first rule that it cannot express.
 fn keeps_all(rules: &[DeviceRule]) -> io::Result<bool> {
     let devices = procfs::read("/proc/devices", MAX_DEVICES).unwrap_or_default();
     let majors: Vec<u32> = procfs::majors(&devices).collect();
@@ -37,7 +42,8 @@ fn keeps_all(rules: &[DeviceRule]) -> io::Result<bool> {
     }
 }
 
-/// Whether systemd can hold a rule: it names all minors of a major by the driver's name in `/proc/devices`.
+/// Whether systemd can express a rule: it names all minors of a major by the driver's name in
+/// `/proc/devices`.
 fn can_keep(rule: &DeviceRule, majors: &[u32]) -> bool {
     match (rule.major, rule.minor) {
         (Some(major), None) => !rule.allow || majors.contains(&major),

@@ -1,11 +1,13 @@
-//! `nvoci runtime`: an OCI runtime that is runc or crun, except that `create` and `run` edit config.json first.
+//! `nvoci runtime`: runs runc or crun as it is, except that `create` and `run` edit config.json
+//! first.
 //!
-//! Every other command is handed on untouched, and at once: containerd calls its runtime for each `state`, `kill` and
-//! `exec`. The environment, the descriptors and the arguments that the low-level runtime gets are the caller's.
+//! It executes every other command unchanged and at once: containerd calls its runtime for each
+//! `state`, `kill` and `exec`. The low-level runtime gets the caller's environment, descriptors and
+//! arguments.
 //!
-//! A failure is one line on standard error and, since containerd, Docker and Podman look there, in the file that
-//! `--log` names, in the form that `--log-format` names. The exit status is then 1 as runc's is, the runtime was not
-//! started, and config.json is as it was.
+//! A failure is one line on standard error. containerd, Docker and Podman read the file of `--log`,
+//! so the line also goes there, in the form of `--log-format`. Then the exit status is 1 as runc's
+//! is, the runtime was not started, and config.json is unchanged.
 
 pub mod argv;
 mod find;
@@ -27,19 +29,19 @@ use crate::oci::{Bundle, Spec};
 use crate::sys::budget::Budget;
 use crate::sys::process;
 
-/// What the vendor's names of this program say about how a request is met.
+/// The meaning of device names, by the vendor's names of this program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Flavor {
     /// As configured.
     Configured,
-    /// `nvidia-container-runtime.cdi`: every request names a CDI device.
+    /// `nvidia-container-runtime.cdi`: every requested name is a CDI device.
     Cdi,
-    /// `nvidia-container-runtime.legacy`: no request does.
+    /// `nvidia-container-runtime.legacy`: no requested name is one.
     Legacy,
 }
 
 impl Flavor {
-    /// The flavor that a program name, with or without its directory, asks for.
+    /// The flavor of a program name, with or without its directory.
     pub fn of(name: &OsStr) -> Self {
         match name.as_encoded_bytes() {
             n if n.ends_with(b"-runtime.cdi") => Self::Cdi,
@@ -49,32 +51,32 @@ impl Flavor {
     }
 }
 
-/// What this entry point needs from the rest of the program.
+/// The rest of the program, as this entry point uses it.
 pub trait Wiring {
     /// The root-owned configuration.
     fn config(&self) -> Result<Config>;
 
-    /// Edits the spec of a container that is about to be made. After an error nothing is written.
+    /// Edits the spec of a container that will be created. After an error nothing is written.
     fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()>;
 
-    /// Keeps a failure where `nvoci doctor` finds it.
+    /// Records a failure for `nvoci doctor --last`.
     fn record(&self, target: Option<&Target>, error: &Error);
 }
 
-/// The container that is about to be made.
+/// The container that will be created.
 #[derive(Debug)]
 pub struct Make<'a> {
-    /// What the name that we were called by says.
+    /// The flavor, by this program's name.
     pub flavor: Flavor,
-    /// What the command line says.
+    /// The command line's data.
     pub target: &'a Target,
     /// Its bundle.
     pub bundle: &'a Bundle,
-    /// What the command may spend on its definition and on CDI specifications.
+    /// The budget for its definition and for CDI specifications.
     pub budget: &'a Budget,
 }
 
-/// Acts as the OCI runtime `name` with the words `args`. Returns only on failure.
+/// Runs as the OCI runtime `name` with the words `args`. Returns only on failure.
 pub fn run(name: &OsStr, args: &[OsString], wiring: &impl Wiring) -> ExitCode {
     let line = CommandLine::parse(args);
     let error = match prepare(Flavor::of(name), &line, wiring) {
@@ -87,12 +89,11 @@ pub fn run(name: &OsStr, args: &[OsString], wiring: &impl Wiring) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Finds the low-level runtime and edits the spec if there is one to edit. The runtime comes first, so that a spec is
-/// edited only if the container is then made.
+/// Finds the low-level runtime, then edits the spec. A spec is so edited only if there is a runtime
+/// to create the container.
 fn prepare(flavor: Flavor, line: &CommandLine, wiring: &impl Wiring) -> Result<PathBuf> {
     let target = line.target.as_ref().map_err(Clone::clone)?;
-    // A broken configuration file must not keep `kill` and `delete` from working, nor containers that
-    // have nothing to do with GPUs from starting.
+    // A broken configuration file must not stop `kill` and `delete`, nor containers without GPUs.
     let (config, broken) = match wiring.config() {
         Ok(config) => (config, None),
         Err(e) => (Config::default(), Some(e)),
@@ -118,10 +119,10 @@ fn prepare(flavor: Flavor, line: &CommandLine, wiring: &impl Wiring) -> Result<P
     Ok(runtime)
 }
 
-/// Becomes the low-level runtime; returns why not.
+/// Executes the low-level runtime; returns the reason of a failure.
 ///
-/// SIGPIPE, which Rust's runtime ignores, is set to its default again, and the umask to the caller's: a container inherits it.
-/// Nothing else of the process is changed.
+/// It resets SIGPIPE, which Rust's runtime ignores, and the umask to the caller's: a container
+/// inherits them. The process is otherwise unchanged.
 fn exec(runtime: &Path, args: &[OsString]) -> Error {
     process::restore_umask();
     let cause: io::Error = Command::new(runtime).args(args).exec();
@@ -138,7 +139,7 @@ mod tests {
     use crate::oci::{HookSpec, Stage};
     use std::cell::RefCell;
 
-    /// Adds one hook, unless told to fail.
+    /// Adds one hook, or fails on request.
     struct Fake {
         fail: bool,
         recorded: RefCell<Vec<String>>,
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_that_crun_is_told_to_read_is_the_one_edited() {
+    fn the_file_of_cruns_config_option_is_edited() {
         let dir = bundle(PLAIN);
         std::fs::write(dir.path().join("other.json"), PLAIN).unwrap();
         call(dir.path(), "run --config @/other.json --bundle @ c1").unwrap();
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_container_leaves_its_spec_and_says_why_in_the_log() {
+    fn a_refused_container_leaves_its_spec_and_logs_the_reason() {
         let dir = bundle(PLAIN);
         let wiring = fake(true);
         for format in ["json", "text"] {

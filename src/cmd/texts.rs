@@ -1,4 +1,4 @@
-//! `nvoci texts`: the man page and the completions, for `packaging/stage`.
+//! `nvoci texts`: prints the man page and the completions, for `packaging/stage`.
 
 pub(super) mod man;
 

@@ -1,10 +1,9 @@
-//! The variables that stand for options of the vendor's programs on a command line that a person
-//! typed.
+//! Variables that replace options of the vendor's programs, on a command line that a person typed.
 //!
-//! Nothing else of nvoci reads a variable for its configuration, so an engine's or a container's
-//! environment changes nothing: `integration/gates` allows this file alone.
+//! No other part of nvoci reads a variable as configuration, so an engine's or a container's
+//! environment changes nothing: `integration/gates` allows only this file.
 
-/// The variables, by their first letters: `NVIDIA_CTK_*` of `nvidia-ctk cdi`.
+/// The variables' prefix: `NVIDIA_CTK_*` of `nvidia-ctk cdi`.
 const PREFIX: &str = "NVIDIA_CTK_";
 
 /// Those of `nvidia-ctk system`, each with a second name.
@@ -18,8 +17,7 @@ const OF_SYSTEM: &[(&str, &str)] = &[
     ("NVIDIA_DRIVER_ROOT", "DRIVER_ROOT"),
 ];
 
-/// The value of a variable that a command's table names; `None` for one that no program of the
-/// vendor's reads.
+/// The value of a variable in a command's table; `None` if none of the vendor's programs reads it.
 pub(super) fn of(name: &str) -> Option<String> {
     let read = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     if name.starts_with(PREFIX) {

@@ -1,9 +1,9 @@
-//! What the runtime entry needs from the rest of the program.
+//! Connects the runtime's entry point to the rest of the program.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::inject::{self, Look};
+use super::inject::{self, Discovery};
 use super::runtime::{Flavor, Make, Target, Wiring};
 use crate::apply;
 use crate::apply::record::Errors;
@@ -16,7 +16,7 @@ use crate::request::{CdiName, DeviceRequest, EntryPoint, Request};
 use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 
-/// Edits a spec as the host's configuration says.
+/// Edits a spec by the host's configuration.
 #[derive(Debug)]
 pub(super) struct Injection;
 
@@ -27,24 +27,24 @@ impl Wiring for Injection {
 
     fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()> {
         super::log::start(config);
-        edit_spec(config, make.flavor, Look::begin, spec, make.budget)
+        edit_spec(config, make.flavor, Discovery::begin, spec, make.budget)
     }
 
     fn record(&self, target: Option<&Target>, error: &Error) {
         log::error!("{}: {error}", target.map_or("", |t| &t.id));
         if let (Some(target), Ok(errors)) = (target, Errors::open()) {
-            // The refusal itself is what counts; that it could not be kept as well changes nothing.
+            // The refusal matters; a failure to record it changes nothing.
             let _ = errors.keep(&target.id, error);
         }
     }
 }
 
-/// Gives `spec` the devices that it requests, those of CDI specifications included, and the hook that brings the files.
-/// `look` begins to look at the host, once a request needs it.
+/// Gives `spec` the devices that it requests, those of CDI specifications included, and the hook
+/// that brings the files. `discovery` begins discovery of the host, once a request needs it.
 pub(super) fn edit_spec(
     config: &Config,
     flavor: Flavor,
-    look: impl FnOnce(&Config) -> Result<Look>,
+    discovery: impl FnOnce(&Config) -> Result<Discovery>,
     spec: &mut Spec,
     budget: &Budget,
 ) -> Result<()> {
@@ -57,31 +57,31 @@ pub(super) fn edit_spec(
         cdi_devices(&request, config, spec, budget)?;
     }
     if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
-        // Only here: where a plan follows, its hook reads the variable once more.
+        // Only without a plan: after a plan, the hook reads the variable again.
         if request.cdi.iter().any(|name| name.vendor == "nvidia.com") {
             spec.set_env(VARIABLE, "void")?;
         }
         inject::warn(&request.notes);
         return Ok(());
     }
-    // A specification may have set it to `void`, and the hook reads it once more.
+    // A specification may have set it to `void`, and the hook reads it again.
     if let Some(requested) = requested {
         spec.set_env(VARIABLE, &requested)?;
     }
-    let plan = inject::prepare_definition(look(config)?, &request, config)?;
+    let plan = inject::prepare_definition(discovery(config)?, &request, config)?;
     inject::warn(&plan.warnings);
     apply::spec::apply(&plan, *config.additional_gids, &hook_path()?, spec)
 }
 
 const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
 
-/// The value of the variable in the definition. Of several the last counts.
+/// The variable's value in the definition. If it occurs twice, the last one counts.
 fn variable(spec: &Spec) -> Option<String> {
     let found = spec.env().into_iter().rev().find(|(name, _)| name == VARIABLE);
     found.map(|(_, value)| value)
 }
 
-/// The vendor's names of this program say how device names are understood, whatever the configuration says.
+/// The configuration with the meaning of device names that the vendor's program names stand for.
 fn flavored(config: &Config, flavor: Flavor) -> Cow<'_, Config> {
     let mode = match flavor {
         Flavor::Configured => return Cow::Borrowed(config),
@@ -93,12 +93,12 @@ fn flavored(config: &Config, flavor: Flavor) -> Cow<'_, Config> {
     Cow::Owned(config)
 }
 
-/// The kind of the devices with which a GPU is configured, and what writes its specification.
+/// The kind of the devices that configure a GPU, and the command that writes its specification.
 const MANAGEMENT: &str = "management.nvidia.com/gpu";
 const MAKE_MANAGEMENT: &str = "`nvoci cdi generate --mode=management --vendor=management.nvidia.com --class=gpu \
     --output /var/run/cdi/management.nvidia.com-gpu.yaml` writes the one for this host";
 
-/// Gives the devices that only a specification on disk can explain, as an engine would.
+/// Adds the devices that only a specification on disk defines, as an engine would.
 fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec, budget: &Budget) -> Result<()> {
     let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root, budget);
     let edits = edit::edits_of(&registry, &request.cdi, &config.cdi_spec_dirs).map_err(|e| {
@@ -111,18 +111,18 @@ fn cdi_devices(request: &Request, config: &Config, spec: &mut Spec, budget: &Bud
         }
     })?;
     if request.cdi.iter().any(CdiName::is_nvidias) {
-        // Or another hook of ours or the vendor's would give the driver once more. The specification's own
-        // come after this.
+        // Otherwise another hook, ours or the vendor's, would inject the driver again. The
+        // specification's own hooks are added after this.
         apply::spec::remove_other_hooks(spec);
     }
     edit::apply(&edits, spec)
 }
 
-/// This program where it is installed, or, if that path is no more (an upgrade at this very moment) or somebody else could
-/// replace it before the hook is executed, where packages put it.
+/// This program, if only root can replace it. If its path is gone (during an upgrade) or unsafe,
+/// the packages' path.
 ///
 /// # Errors
-/// [`Code::LooseProgram`](crate::error::Code::LooseProgram) when that is not there either.
+/// [`Code::LooseProgram`](crate::error::Code::LooseProgram) if that is unsafe too.
 fn hook_path() -> Result<PathBuf> {
     let own = std::env::current_exe().context(Code::System, || "the path of this program");
     let proven = own.and_then(|own| Program::prove(&own));

@@ -1,22 +1,22 @@
-//! Which CUDA version a driver speaks.
+//! Maps a driver version to the CUDA version that it supports: 550.54.15 supports CUDA 12.4.
 
 use super::table::{fields, lines, rows};
 use super::{Cuda, Platform, Version};
 
 const DRIVERS: &str = include_str!("data/drivers.tsv");
 
-/// What a driver speaks without any compatibility package.
+/// The CUDA version that a driver supports without a compatibility package.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Native {
-    /// The highest CUDA version, as the header of `nvidia-smi` shows it.
+    /// The highest CUDA version, as in the header of `nvidia-smi`.
     pub cuda: Cuda,
-    /// The driver is of a newer branch than the table knows: drivers run what older ones ran, so it speaks `cuda` at
-    /// least, and perhaps more.
+    /// The driver's branch is newer than the table. Drivers run all that older ones ran, so it
+    /// supports `cuda` and perhaps more.
     pub at_least: bool,
 }
 
 impl Native {
-    /// The version, where it is known for certain.
+    /// The version, if it is certain.
     pub fn exactly(self) -> Option<Cuda> {
         (!self.at_least).then_some(self.cuda)
     }
@@ -39,10 +39,11 @@ fn branches() -> impl Iterator<Item = Branch> {
     rows(DRIVERS).filter_map(branch)
 }
 
-/// The driver version that a person names, `535.183.01` or a branch; `None` of what no driver can have.
+/// Parses a person's driver version, `535.183.01` or a branch; `None` if no driver can have it.
 ///
-/// A branch has three digits, a release up to three, a revision two (`nvidia-smi`, and the names of NVIDIA's installers;
-/// Jetson's has one: 540.4.0); `12.4` is a CUDA release, `31.0.15.3623` is Windows' own number for 536.23.
+/// A branch has three digits, a release up to three, a revision two (one on a Jetson: 540.4.0).
+/// Source: `nvidia-smi`, names of NVIDIA's installers. `12.4` is a CUDA release, and `31.0.15.3623`
+/// is Windows' number for 536.23.
 pub fn version(text: &str) -> Option<Version> {
     const WIDTHS: [std::ops::RangeInclusive<usize>; 3] = [3..=3, 1..=3, 1..=2];
     let parts: Vec<&str> = text.split('.').collect();
@@ -51,7 +52,7 @@ pub fn version(text: &str) -> Option<Version> {
     text.parse().ok().filter(|_| fits && !text.starts_with('0'))
 }
 
-/// What `driver` speaks.
+/// The CUDA version that `driver` supports.
 pub fn native(driver: Version, platform: Platform) -> Option<Native> {
     match platform {
         Platform::Linux => native_cuda(driver),
@@ -59,9 +60,10 @@ pub fn native(driver: Version, platform: Platform) -> Option<Native> {
     }
 }
 
-/// What a Linux driver speaks: its branch decides. A branch between those of the table is unknown.
+/// The CUDA version that a Linux driver supports, by its branch; unknown for a branch between two
+/// rows.
 pub fn native_cuda(driver: Version) -> Option<Native> {
-    // Each start of a container may ask: only the row that counts is read as a whole.
+    // Each start of a container calls this, so only the row that counts is parsed as a whole.
     let mut last = None;
     for line in lines(DRIVERS) {
         let (number, _) = line.split_once('\t')?;
@@ -76,8 +78,9 @@ pub fn native_cuda(driver: Version) -> Option<Native> {
     newer(branch(fields(last?)?)?, driver)
 }
 
-/// What a driver for Windows speaks. Its numbers begin with the branch or one of the next few numbers (536, 537 and
-/// 538 are of branch 535), as the Windows column of NVIDIA's table shows.
+/// The CUDA version that a Windows driver supports. Its version begins with the branch or one of
+/// the next few numbers: 536, 537 and 538 are of branch 535. Source: the Windows column of NVIDIA's
+/// table.
 pub fn windows_cuda(driver: Version) -> Option<Native> {
     let mut found = None;
     let mut last = None;
@@ -100,7 +103,7 @@ fn newer(last: Branch, driver: Version) -> Option<Native> {
     })
 }
 
-/// The first branch that speaks `cuda`.
+/// The first branch that supports `cuda`.
 pub fn branch_for(cuda: Cuda) -> Option<u32> {
     branches().find(|b| b.cuda >= cuda).map(|b| b.number)
 }

@@ -1,4 +1,4 @@
-//! The errors of CUDA and of NVML: numbers, names, and what they mean in a container.
+//! The errors of CUDA and NVML: numbers, names, and causes in a container.
 
 use super::table::{known, rows};
 
@@ -12,9 +12,9 @@ pub struct Known {
     pub number: u32,
     /// Its names: of the runtime and of the driver, or of NVML.
     pub names: [Option<&'static str>; 2],
-    /// What the headers say of it.
+    /// The description in the headers.
     pub meaning: &'static str,
-    /// What it most likely is in a container.
+    /// Its usual cause in a container.
     pub in_container: Option<&'static str>,
 }
 

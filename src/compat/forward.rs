@@ -1,8 +1,8 @@
 //! CUDA's forward compatibility: a newer libcuda in the image, on an older driver of the host.
 //!
-//! Facts: the library `libcuda.so.<version>` of a `cuda-compat` package has an ELF note with the driver branches that it
-//! works on; the rules are those of `nvidia-cdi-hook enable-cuda-compat` 1.20. What packages without a note are declared
-//! for is in `data/forward.tsv`.
+//! The library `libcuda.so.<version>` of a `cuda-compat` package has an ELF note with the driver
+//! branches that it supports. The rules are those of `nvidia-cdi-hook enable-cuda-compat` 1.20. For
+//! packages without a note, `data/forward.tsv` has NVIDIA's declarations.
 
 use super::table::rows;
 use super::{Class, Cuda, Version};
@@ -11,7 +11,7 @@ use super::{Class, Cuda, Version};
 pub const SECTION: &str = ".note.cuda.fwd_compatibility";
 /// The owner of the note.
 pub const OWNER: &str = "NVIDIA Corporation";
-/// Where the packages put their libraries.
+/// The packages' directory for libraries.
 pub const DEFAULT_DIR: &str = "/usr/local/cuda/compat";
 
 const FORWARD: &str = include_str!("data/forward.tsv");
@@ -19,30 +19,30 @@ const FORWARD: &str = include_str!("data/forward.tsv");
 /// The library of a compatibility package.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Package {
-    /// Of the driver that it is taken from: of `libcuda.so.575.57.08`.
+    /// The version of its driver: of `libcuda.so.575.57.08`.
     pub version: Version,
-    /// What its note says.
+    /// The content of its note.
     pub note: Option<Note>,
 }
 
-/// What the note says.
+/// The content of a package's note.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Note {
-    /// The CUDA version that it brings.
+    /// The CUDA version of the library.
     pub cuda: Option<Cuda>,
-    /// The host driver branches that it works on.
+    /// The supported branches of the host's driver.
     pub branches: Vec<u32>,
-    /// The brands (numbers of NVML) of GPUs that it works on, as far as its meaning is understood.
+    /// The supported brands of GPUs (numbers of NVML), as far as the note can be interpreted.
     pub brands: Vec<u32>,
 }
 
 impl Note {
-    /// Reads the note's descriptor: JSON, perhaps with NUL bytes after it.
+    /// Parses the note's descriptor: JSON, possibly with NUL bytes after it.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);
         let value: serde_json::Value = serde_json::from_slice(&bytes[..end]).ok()?;
         let map = value.as_object()?;
-        // Versions of it differ in the case of their keys.
+        // The case of the keys differs between versions.
         let get = |key: &str| {
             map.iter()
                 .find(|(k, _)| k.eq_ignore_ascii_case(key))
@@ -63,7 +63,7 @@ impl Note {
     }
 }
 
-/// What the host has; either may be unknown.
+/// The host's driver; either version may be unknown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostDriver {
     /// `580.159.04`
@@ -72,7 +72,7 @@ pub struct HostDriver {
     pub cuda: Option<Cuda>,
 }
 
-/// Whether the package should be used before the host's own libcuda.
+/// Whether the package should replace the host's own libcuda.
 pub fn wanted(package: &Package, host: HostDriver) -> bool {
     match (&package.note, host.driver, host.cuda) {
         (Some(note), Some(driver), _) => note.branches.contains(&driver.major()) && package.version > driver,
@@ -82,17 +82,18 @@ pub fn wanted(package: &Package, host: HostDriver) -> bool {
     }
 }
 
-/// Whether NVIDIA declares the package of branch `package` for hosts of branch `host`; `None` where that is not known.
+/// Whether NVIDIA declares the package of branch `package` for hosts of branch `host`; `None` if
+/// that is unknown.
 pub fn declared(package: u32, host: u32) -> Option<bool> {
     let [_, _, hosts, _] = rows(FORWARD).find(|[_, from, ..]: &[_; 4]| from.parse() == Ok(package))?;
     if hosts.split(' ').any(|h| h.parse() == Ok(host)) {
         return Some(true);
     }
-    // Of a list that is known to be cut nothing can be said.
+    // A list ending in `+` is incomplete, so a missing host is unknown.
     (!hosts.ends_with('+')).then_some(false)
 }
 
-/// Whether the package makes its CUDA work on this host; `None` where the tables do not know.
+/// Whether the package's CUDA works on this host; `None` if the tables do not cover it.
 pub fn works(package: &Package, driver: Version, class: Option<Class>) -> Option<bool> {
     let host = HostDriver {
         driver: Some(driver),
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_packages_are_declared_for() {
+    fn declarations_of_packages() {
         assert_eq!(declared(520, 470), Some(true));
         assert_eq!(declared(520, 418), Some(false));
         assert_eq!(declared(570, 535), Some(true));

@@ -1,4 +1,4 @@
-//! GPUs: which architecture one is of, and what code runs on it.
+//! GPUs: their architectures, and which code runs on them. `GeForce RTX 3070` is of `sm_86`.
 
 use core::fmt;
 use core::str::FromStr;
@@ -10,7 +10,7 @@ const ARCH: &str = include_str!("data/arch.tsv");
 const PCI: &str = include_str!("data/pci.tsv");
 const NAMES: &str = include_str!("data/names.tsv");
 
-/// What code for an architecture is bound to.
+/// The GPUs that code for an architecture is limited to.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 enum Scope {
     /// `sm_90`: this one and later ones of its major version.
@@ -21,7 +21,7 @@ enum Scope {
     Only,
 }
 
-/// An architecture: `sm_90`, or of code also `sm_90a` and `sm_100f`. In order of numbers.
+/// An architecture: `sm_90`; for code also `sm_90a` and `sm_100f`. Ordered by number.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Sm {
     number: u32,
@@ -29,7 +29,7 @@ pub struct Sm {
 }
 
 impl Sm {
-    /// Of the number as NVIDIA writes it: 90, 120. A fat binary's entry holds it.
+    /// From NVIDIA's number: 90, 120. A fat binary's entry has it.
     pub const fn new(number: u32) -> Self {
         Self {
             number,
@@ -46,13 +46,13 @@ impl Sm {
         self.number / 10
     }
 
-    /// Whether it is one of Tegra's, of which each has its own machine code.
+    /// Whether it is one of Tegra's, which do not share machine code.
     pub const fn is_tegra(self) -> bool {
         matches!(self.number, 32 | 53 | 62 | 72 | 87 | 101 | 110)
     }
 
-    /// Whether machine code (a cubin) for this architecture runs on `gpu`: on its own major version from its minor
-    /// on, and never across major versions, nor between desktop and Tegra.
+    /// Whether machine code (a cubin) for this architecture runs on `gpu`. It runs on its own major
+    /// version from its minor on, never across major versions, nor between desktop and Tegra.
     ///
     /// Source: CUDA C++ Programming Guide, "Binary Compatibility" and "Family-Specific Features".
     pub const fn runs_on(self, gpu: Self) -> bool {
@@ -65,23 +65,24 @@ impl Sm {
         }
     }
 
-    /// Whether PTX for this architecture can be compiled for `gpu`, if the driver knows its version of PTX.
+    /// Whether the driver can compile PTX for this architecture for `gpu`, if it supports the PTX
+    /// version.
     ///
     /// Source: CUDA C++ Programming Guide, "PTX Compatibility".
     pub const fn compiles_for(self, gpu: Self) -> bool {
         match self.scope {
             Scope::Open => self.number <= gpu.number,
-            // For these the rules are those of machine code.
+            // These follow the rules of machine code.
             Scope::Family | Scope::Only => self.runs_on(gpu),
         }
     }
 
-    /// The last CUDA with code for it, where `cuda` is a later one.
+    /// The last CUDA with code for it, if `cuda` is later.
     pub fn ended_before(self, cuda: Cuda) -> Option<Cuda> {
         self.architecture()?.last.filter(|last| cuda > *last)
     }
 
-    /// What is known of the architecture.
+    /// The table's row for the architecture.
     pub fn architecture(self) -> Option<Architecture> {
         rows(ARCH).filter_map(architecture).find(|a| a.sm == self.number)
     }
@@ -101,7 +102,7 @@ impl fmt::Display for Sm {
 impl FromStr for Sm {
     type Err = NotAVersion;
 
-    /// Of `sm_90`, `sm_90a`, `compute_90`, `90` or `9.0`.
+    /// Parses `sm_90`, `sm_90a`, `compute_90`, `90` or `9.0`.
     fn from_str(text: &str) -> Result<Self, NotAVersion> {
         let text = text
             .strip_prefix("sm_")
@@ -130,7 +131,7 @@ impl FromStr for Sm {
     }
 }
 
-/// What is known of an architecture.
+/// The properties of an architecture.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Architecture {
     sm: u32,
@@ -138,9 +139,9 @@ pub struct Architecture {
     pub name: &'static str,
     /// The first toolkit that compiles for it.
     pub first: Option<Cuda>,
-    /// The last one; `None` while it goes on.
+    /// The last such toolkit; `None` while there is none.
     pub last: Option<Cuda>,
-    /// The last driver branch for it; `None` while it goes on.
+    /// The last driver branch for it; `None` while there is none.
     pub last_driver: Option<u32>,
 }
 
@@ -187,7 +188,7 @@ fn of_pci(device: u16) -> Option<Devices> {
         .find(|d| (d.first..=d.last).contains(&device))
 }
 
-/// What a GPU is sold as, on which forward compatibility depends.
+/// The product line of a GPU, on which forward compatibility depends.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Class {
     /// A100, H100, T4
@@ -203,10 +204,10 @@ pub enum Class {
 }
 
 impl Class {
-    /// Whether CUDA's forward compatibility may work on it.
+    /// Whether CUDA's forward compatibility can work on it.
     ///
-    /// Source: <https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html>: data-centre GPUs,
-    /// selected workstation cards, and Jetson.
+    /// Source: <https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html>:
+    /// data-centre GPUs, selected workstation cards, and Jetson.
     pub const fn allows_forward(self) -> bool {
         !matches!(self, Self::GeForce | Self::Titan)
     }
@@ -233,16 +234,17 @@ fn named([pattern, sm, class, _]: [&'static str; 4]) -> Option<Named> {
     })
 }
 
-/// The architecture of a product: `NVIDIA GeForce RTX 3070`. An id says it better ([`sm_of_pci`]).
+/// The architecture of a product: `NVIDIA GeForce RTX 3070`. A PCI id is more exact
+/// ([`sm_of_pci`]).
 pub fn sm_of_name(name: &str) -> Option<Sm> {
     of_name(name).map(|n| n.sm)
 }
 
-/// What the product is sold as.
+/// The product line of a product.
 pub fn class_of_name(name: &str) -> Option<Class> {
     let any = |words: &[&str]| words.iter().any(|w| name.to_ascii_lowercase().contains(w));
     of_name(name).map(|n| n.class).or_else(|| {
-        // Enough to know that forward compatibility is not for it, whichever model it is.
+        // Forward compatibility supports no GeForce, so the model does not matter.
         if any(&["geforce"]) {
             Some(Class::GeForce)
         } else if any(&["titan"]) {
@@ -263,23 +265,24 @@ fn of_words(words: &[&str]) -> Option<Named> {
         .find(|row| in_order(row.pattern, words))
 }
 
-/// A GPU as a person names it: an architecture, or a product with its brand or without.
+/// A person's name of a GPU: an architecture, or a product with or without its brand.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Product {
     /// Its architecture.
     pub sm: Sm,
-    /// What it is sold as; unknown of an architecture.
+    /// Its product line; unknown for an architecture.
     pub class: Option<Class>,
 }
 
-/// The text names no GPU that the tables know, or more than one.
+/// The text names no GPU of the tables, or several.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct UnknownGpu;
 
 impl FromStr for Product {
     type Err = UnknownGpu;
 
-    /// Of `sm_120`, `12.0`, `120`, `H200`, `RTX5090`, `1080 Ti`, `NVIDIA RTX PRO 6000`, in any case.
+    /// Parses `sm_120`, `12.0`, `120`, `H200`, `RTX5090`, `1080 Ti`, `NVIDIA RTX PRO 6000`, in any
+    /// case.
     fn from_str(text: &str) -> Result<Self, UnknownGpu> {
         const MAX: usize = 128;
         if text.len() > MAX {
@@ -291,7 +294,7 @@ impl FromStr for Product {
         let words = words(text);
         let found = with_brand(&words).iter().find_map(|words| {
             let row = of_words(words)?;
-            // Of GeForce the table has whole series, in which not every number is a product.
+            // The table has whole series of GeForce, in which not every number is a product.
             let exists = match row.class {
                 Class::GeForce => words.iter().all(|word| may_be_geforce(word)),
                 _ => words.first() != Some(&"GeForce"),
@@ -306,7 +309,8 @@ impl FromStr for Product {
     }
 }
 
-/// `sm_120`, `SM120`, `compute_120`, `12.0`; a plain number only if there is such an architecture: 980 is a product.
+/// Parses `sm_120`, `SM120`, `compute_120`, `12.0`. A plain number counts only if it is an
+/// architecture: 980 is a product.
 fn architecture_named(text: &str) -> Option<Sm> {
     let lower = text.to_ascii_lowercase();
     let prefixed = ["sm_", "sm", "compute_"]
@@ -321,7 +325,8 @@ fn architecture_named(text: &str) -> Option<Sm> {
     certain.then_some(sm)
 }
 
-/// The words of a name, where people and vGPU profiles leave no blank too: `RTX5090`, `RTXA6000-8Q`, `2080Ti`.
+/// The words of a name. People and vGPU profiles leave out blanks: `RTX5090`, `RTXA6000-8Q`,
+/// `2080Ti`.
 fn words(name: &str) -> Vec<&str> {
     const BRANDS: [&str; 9] = [
         "NVIDIA", "GeForce", "Quadro", "Tesla", "TITAN", "Jetson", "RTX", "GTX", "PRO",
@@ -342,7 +347,7 @@ fn words(name: &str) -> Vec<&str> {
     words
 }
 
-/// The words as they are, then with what people leave out.
+/// The words as they are, then with the brand that people leave out.
 fn with_brand<'a>(words: &[&'a str]) -> Vec<Vec<&'a str>> {
     let brands: &[&[&str]] = match words.first().and_then(|w| w.split_at_checked(1)) {
         Some(("A" | "a", model)) if is_workstation(model) => &[&[], &["RTX"]],
@@ -350,7 +355,7 @@ fn with_brand<'a>(words: &[&'a str]) -> Vec<Vec<&'a str>> {
         _ => &[&[], &["GeForce"], &["GeForce", "RTX"], &["GeForce", "GTX"]],
     };
     let mut all: Vec<Vec<&str>> = brands.iter().map(|brand| [*brand, words].concat()).collect();
-    // The only generation of that name.
+    // The only generation with that name.
     if words.iter().any(|w| w.eq_ignore_ascii_case("PRO")) {
         all.push([words, &["Blackwell"]].concat());
     }
@@ -362,14 +367,14 @@ fn is_workstation(model: &str) -> bool {
     (3..=4).contains(&model.len()) && model.bytes().all(|b| b.is_ascii_digit()) && model.ends_with("00")
 }
 
-/// Whether a word can be a part of a GeForce's name: its models end in 10 to 90, of the others (RTX 4000, 5000, 6000) no
-/// generation is told by the number.
+/// Whether a word can be a part of a GeForce's name. GeForce models end in 10 to 90. The other
+/// numbers (RTX 4000, 5000, 6000) do not decide the generation.
 fn may_be_geforce(word: &str) -> bool {
     let model = word.len() == 4 && word.bytes().all(|b| b.is_ascii_digit());
     !model || word.ends_with('0') && !word.ends_with("00")
 }
 
-/// Whether the words of `pattern` are found in this order.
+/// Whether `words` has the words of `pattern` in this order.
 fn in_order(pattern: &str, words: &[&str]) -> bool {
     let mut words = words.iter();
     pattern.split(' ').all(|p| words.by_ref().any(|w| matches(p, w)))
@@ -559,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_know_is_unknown() {
+    fn ambiguous_names_are_unknown() {
         let long = "RTX 4090".repeat(100);
         for text in [
             "",
@@ -596,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gpu_is_sold_as() {
+    fn product_lines() {
         assert_eq!(class_of_name("NVIDIA H100 PCIe"), Some(Class::DataCentre));
         assert_eq!(class_of_name("NVIDIA GeForce RTX 9999"), Some(Class::GeForce));
         assert!(!class_of_name("NVIDIA TITAN RTX").unwrap().allows_forward());

@@ -1,4 +1,4 @@
-//! Images for GPUs: what their names and tags tell, and which ones are gone.
+//! GPU images: their contents by name and tag, and the tags that are no longer published.
 
 use super::table::{known, rows};
 use super::torch::Release;
@@ -9,12 +9,12 @@ const REPOSITORIES: &str = include_str!("data/repositories.tsv");
 const TAGS: &str = include_str!("data/tags.tsv");
 const WHEELS: &str = include_str!("data/wheels.tsv");
 
-/// What the tags of a repository mean.
+/// The meaning of a repository's tags.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// `nvidia/cuda`: the CUDA release.
     Cuda,
-    /// No more than that it is for GPUs.
+    /// Only that the image is for GPUs.
     Gpu,
     /// NVIDIA's frameworks: the month.
     Ngc,
@@ -26,18 +26,18 @@ pub enum Kind {
     TensorFlow,
 }
 
-/// What is known of an image by its name.
+/// An image's contents by its name and tag.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Known {
-    /// What its tag means.
+    /// The meaning of its tag.
     pub kind: Kind,
-    /// The CUDA that is in it.
+    /// The CUDA version in it.
     pub cuda: Option<Cuda>,
-    /// The release of PyTorch that is in it.
+    /// The release of PyTorch in it.
     pub torch: Option<Release>,
-    /// The oldest GPU that its software is for.
+    /// The oldest GPU that its software supports.
     pub oldest: Option<Sm>,
-    /// Whether it brings CUDA's compatibility libraries.
+    /// Whether it has CUDA's compatibility libraries.
     pub compat: bool,
 }
 
@@ -53,7 +53,7 @@ fn kind(text: &str) -> Option<Kind> {
     })
 }
 
-/// What the image `name:tag` is, where it is one for GPUs; `name` is without `docker.io`.
+/// The contents of `name:tag`, if it is a GPU image; `name` is without `docker.io`.
 pub fn of(name: &str, tag: &str) -> Option<Known> {
     let [_, text, compat, _] =
         rows(REPOSITORIES).find(|[known, ..]: &[_; 4]| match known.strip_suffix('*') {
@@ -72,7 +72,7 @@ pub fn of(name: &str, tag: &str) -> Option<Known> {
     let cuda = match kind {
         Kind::Cuda => cuda_of(tag),
         Kind::Gpu => None,
-        // What programs a client writes with is no server.
+        // An SDK for clients needs no GPU.
         Kind::Ngc if has("sdk") => return None,
         Kind::Ngc => by_release("ngc", release),
         Kind::PyTorch | Kind::Rapids => named(),
@@ -100,7 +100,7 @@ pub fn of(name: &str, tag: &str) -> Option<Known> {
     })
 }
 
-/// The CUDA of a series by the last row that is not behind `release`.
+/// The CUDA version of the last row of `series` that is not newer than `release`.
 fn by_release(series: &str, release: Option<Version>) -> Option<Cuda> {
     let release = release?;
     let [_, _, cuda, _] = rows(TAGS)
@@ -111,7 +111,8 @@ fn by_release(series: &str, release: Option<Version>) -> Option<Cuda> {
     known(cuda)?.parse().ok()
 }
 
-/// CUDA and cuDNN that a wheel needs from the image; the newest release where no version is named.
+/// The CUDA version and cuDNN major version that a wheel needs from the image; without a version,
+/// those of the newest release.
 pub fn wheel(package: &str, version: Option<Version>) -> Option<(Cuda, u32)> {
     let [_, _, cuda, cudnn, _] = rows(WHEELS)
         .filter(|[name, from, ..]: &[_; 5]| {
@@ -122,7 +123,7 @@ pub fn wheel(package: &str, version: Option<Version>) -> Option<(Cuda, u32)> {
     Some((cuda.parse().ok()?, cudnn.parse().ok()?))
 }
 
-/// The major version of cuDNN in an image of `nvidia/cuda`: `cudnn8`, and 9 of a plain `cudnn`.
+/// The major version of cuDNN in an image of `nvidia/cuda`: 8 for `cudnn8`, 9 for a plain `cudnn`.
 pub fn cudnn_of(tag: &str) -> Option<u32> {
     let text = tag.split('-').find_map(|part| part.strip_prefix("cudnn"))?;
     if text.is_empty() {
@@ -132,7 +133,7 @@ pub fn cudnn_of(tag: &str) -> Option<u32> {
     }
 }
 
-/// Why a tag of `nvidia/cuda` cannot be pulled any more; `None` when nothing is known against it.
+/// Why a tag of `nvidia/cuda` can no longer be pulled; `None` if no reason is known.
 pub fn gone(tag: &str) -> Option<&'static str> {
     rows(GONE)
         .find(|[begins, ..]: &[_; 3]| {

@@ -1,32 +1,34 @@
-//! Whether a program of some CUDA version runs on a driver, and the smallest change that makes it run.
+//! Decides whether a program of a CUDA version runs on a driver, and the smallest change that makes
+//! it run. For example, CUDA 12.8 on driver 535 runs by minor-version compatibility, with limits.
 
 use core::fmt;
 
 use super::forward::{self, Package};
 use super::{Class, Cuda, Platform, Sm, Version, driver, toolkit};
 
-/// What a program is to run on.
+/// The machine that is to run a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// The version of the driver.
     pub driver: Version,
-    /// Whose driver it is.
+    /// The driver's operating system.
     pub platform: Platform,
     /// The GPU's architecture.
     pub sm: Option<Sm>,
-    /// What the GPU is sold as.
+    /// The GPU's product line.
     pub class: Option<Class>,
 }
 
-/// The answer.
+/// The decision.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// The driver speaks that CUDA version.
+    /// The driver supports that CUDA version.
     Native,
-    /// It runs by minor-version compatibility: machine code and the calls of the driver's own version work; PTX of the
-    /// newer toolkit cannot be compiled (error 222), and its new calls fail (error 36).
+    /// It runs by minor-version compatibility: machine code and the calls of the driver's own
+    /// version work. PTX of the newer toolkit does not compile (error 222), and its new calls fail
+    /// (error 36).
     MinorVersion {
-        /// What the driver speaks.
+        /// The driver's own CUDA version.
         native: Cuda,
     },
     /// It runs with the image's compatibility package.
@@ -36,20 +38,21 @@ pub enum Outcome {
     },
     /// It cannot run: error 35, "CUDA driver version is insufficient for CUDA runtime version".
     Impossible(Change),
-    /// The tables do not know; why.
+    /// The tables do not cover this case, for this reason.
     Unknown(String),
 }
 
-/// What would make a program run.
+/// The changes of which one makes a program run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Change {
-    /// The oldest driver that is enough; `None` when no driver for this GPU is.
+    /// The oldest sufficient driver; `None` if no driver for this GPU suffices.
     pub driver: Option<Version>,
-    /// The driver on which all of that toolkit works, where it is another.
+    /// The driver that supports the whole toolkit, if it is another.
     pub full: Option<Version>,
-    /// The newest CUDA version that the present driver speaks.
+    /// The newest CUDA version that the present driver supports.
     pub cuda: Cuda,
-    /// Whether all versions of `cuda`'s major number run on the present driver (minor-version compatibility).
+    /// Whether all versions of `cuda`'s major number run on the present driver (minor-version
+    /// compatibility).
     pub family: bool,
 }
 
@@ -70,21 +73,18 @@ impl fmt::Display for Change {
     }
 }
 
-/// Whether a program that needs `need` runs on `target`; `forward` is the compatibility package that the loader would
-/// find, if there is one.
+/// Decides whether a program that needs `need` runs on `target`. `forward` is the compatibility
+/// package that the loader would find.
 pub fn judge(need: Cuda, target: &Target, forward: Option<&Package>) -> Outcome {
     let Some(native) = driver::native(target.driver, target.platform) else {
-        return Outcome::Unknown(format!(
-            "what driver {} speaks is not in the tables",
-            target.driver
-        ));
+        return Outcome::Unknown(format!("the tables do not have driver {}", target.driver));
     };
     if need <= native.cuda {
         return Outcome::Native;
     }
     if native.at_least {
         return Outcome::Unknown(format!(
-            "driver {} is newer than the tables: it speaks CUDA {} at least",
+            "driver {} is newer than the tables: it supports at least CUDA {}",
             target.driver, native.cuda
         ));
     }
@@ -98,7 +98,7 @@ pub fn judge(need: Cuda, target: &Target, forward: Option<&Package>) -> Outcome 
     }
     if let Some((package, None)) = works {
         return Outcome::Unknown(format!(
-            "whether the compatibility libraries of driver {package} work with this GPU and driver {} is not known",
+            "the tables do not cover the compatibility libraries of driver {package} with this GPU and driver {}",
             target.driver
         ));
     }
@@ -110,7 +110,8 @@ fn above_floor(major: u32, target: &Target) -> bool {
 }
 
 fn change(need: Cuda, native: Cuda, target: &Target) -> Change {
-    // Where NVIDIA names no driver (Windows, from CUDA 13 on), the first branch that speaks the version is enough.
+    // NVIDIA names no driver for Windows from CUDA 13 on. The first branch with the version
+    // suffices.
     let full = toolkit::driver_for(need, target.platform)
         .or_else(|| driver::branch_for(need).map(Version::of_branch));
     let least = toolkit::minimum(need.major, target.platform).or(full);
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_newer_than_the_tables_is_unknown() {
+    fn drivers_newer_than_the_tables_are_unknown() {
         let host = target("700.10", 90, Class::DataCentre);
         assert_eq!(judge(cuda("12.4"), &host, None), Outcome::Native);
         assert!(matches!(judge(cuda("14.0"), &host, None), Outcome::Unknown(_)));

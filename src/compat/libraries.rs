@@ -1,4 +1,4 @@
-//! CUDA's libraries: which package brings one, and which ones frameworks open by name.
+//! CUDA's libraries: the package of each, and those that frameworks open by name.
 
 use super::Version;
 use super::table::rows;
@@ -13,16 +13,16 @@ fn stem(name: &str) -> Option<&str> {
     name.split_once(".so").map(|(stem, _)| stem)
 }
 
-/// Whether it is one of CUDA's libraries that an image brings. The driver's come from the host.
+/// Whether it is one of CUDA's libraries in an image. The driver's libraries come from the host.
 pub fn is_cuda(name: &str) -> bool {
-    // Most names of an image are decided by this alone.
+    // A quick test that excludes most names.
     let may_be = ["libcu", "libnv", "libnccl"]
         .iter()
         .any(|begin| name.starts_with(begin));
     may_be && stem(name).is_some_and(|stem| rows(LIBRARIES).any(|[known, ..]: [_; 4]| known == stem))
 }
 
-/// pip's package with a library, for a CUDA major version.
+/// The pip package of a library, for a CUDA major version.
 pub fn pip(name: &str, cuda: u32) -> Option<String> {
     let stem = stem(name)?;
     let [_, old, new, _] = rows(LIBRARIES).find(|[known, ..]: &[_; 4]| *known == stem)?;
@@ -33,16 +33,16 @@ pub fn pip(name: &str, cuda: u32) -> Option<String> {
     })
 }
 
-/// A library that a framework opens by its name.
+/// A library that a framework opens by name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Opened {
     /// `libcublas.so.12`
     pub soname: String,
-    /// Whether the framework is of no use without it; else some operations fail.
+    /// Whether the framework fails as a whole without it; else some operations fail.
     pub vital: bool,
 }
 
-/// What a framework opens by name; `cudnn` is the major version that its build names.
+/// The libraries that a framework opens by name; `cudnn` is the major version of its build.
 pub fn opened(package: &str, version: Version, cuda: u32, cudnn: Option<u32>) -> Vec<Opened> {
     let row = rows(OPENED).find(|[name, from, major, ..]: &[_; 5]| {
         *name == package
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_opened() {
+    fn opened_libraries() {
         let names = |package: &str, version: &str, cuda, cudnn| {
             let all = opened(package, version.parse().unwrap(), cuda, cudnn);
             all.into_iter().map(|o| o.soname).collect::<Vec<_>>()

@@ -1,8 +1,8 @@
-//! What of NVIDIA's works with what: drivers, CUDA releases, GPUs, compatibility packages, framework builds.
+//! Compatibility of drivers, CUDA releases, GPUs, compatibility packages and framework builds.
 //!
-//! The tables are data files in `src/compat/data/`. Each row names its source, which `sources.tsv` spells out with the
-//! date it was read; this module only asks them. What a table does not know is unknown (`None`), never guessed. Pure:
-//! no I/O.
+//! The tables are data files in `src/compat/data/`. Each row names its source, which `sources.tsv`
+//! spells out with its date. Without a row, a value is unknown (`None`), never guessed. Pure: no
+//! I/O. For example, `driver::native_cuda` maps driver 550.54.15 to CUDA 12.4.
 
 pub mod driver;
 pub mod errors;
@@ -22,7 +22,7 @@ pub use judge::{Change, Outcome, Target, judge};
 pub use table::Source;
 pub use version::{Cuda, NotAVersion, Version};
 
-/// Whose driver it is. On WSL2 the driver is the one of Windows.
+/// The operating system of a driver. WSL2 uses the driver of Windows.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Platform {
     /// A driver for Linux.

@@ -1,13 +1,13 @@
-//! PTX: which driver can compile which version of it.
+//! Maps a PTX version to the drivers that can compile it.
 
 use super::Cuda;
 use super::table::rows;
 
 const PTX: &str = include_str!("data/ptx.tsv");
 
-/// The first CUDA whose driver compiles PTX of the version `major.minor`, as a fat binary's entry holds it.
+/// The first CUDA whose driver compiles PTX `major.minor`, the version in a fat binary's entry.
 pub fn cuda_of(major: u32, minor: u32) -> Option<Cuda> {
-    // Written as a CUDA version is: two numbers.
+    // The table writes a PTX version like a CUDA version: two numbers.
     let wanted = Cuda { major, minor };
     rows(PTX)
         .find(|[isa, ..]: &[_; 3]| isa.parse() == Ok(wanted))

@@ -1,13 +1,15 @@
-//! Tables as text: a row a line, fields between tabs, `#` begins a comment.
+//! Tables as text: one row a line, tabs between fields, `#` begins a comment.
 //!
-//! A lookup reads a table from the start: the largest has under a hundred rows, and most processes ask once or never.
+//! Each lookup scans a table from the start: the largest has under a hundred rows, and most
+//! processes do one lookup or none.
 
-/// The rows of a table with `N` fields each; rows of another form are left out, which a test of every table rules out.
+/// The rows of a table with `N` fields each. Rows with other lengths are left out; a test of each
+/// table rules them out.
 pub(super) fn rows<const N: usize>(text: &'static str) -> impl Iterator<Item = [&'static str; N]> {
     lines(text).filter_map(fields)
 }
 
-/// The rows of a table as they are written.
+/// The rows of a table as text.
 pub(super) fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
     text.lines().filter(|l| !l.is_empty() && !l.starts_with('#'))
 }
@@ -22,26 +24,26 @@ pub(super) fn fields<const N: usize>(line: &'static str) -> Option<[&'static str
     parts.next().is_none().then_some(all)
 }
 
-/// A field that may be `-`: there is none, or it is not known.
+/// The value of a field; `-` means that there is none, or that it is unknown.
 pub(super) fn known(field: &'static str) -> Option<&'static str> {
     (field != "-").then_some(field)
 }
 
 const SOURCES: &str = include_str!("data/sources.tsv");
 
-/// Where a row comes from.
+/// The source of a row.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Source {
-    /// `doc`: an official document; `2nd`: another's copy of one; `seen`: an artefact that was inspected.
+    /// `doc`: an official document; `2nd`: another's copy of one; `seen`: an inspected file.
     pub mark: &'static str,
-    /// The date it was read.
+    /// The date of reading.
     pub read: &'static str,
-    /// What was read.
+    /// The document or file.
     pub text: &'static str,
 }
 
 impl Source {
-    /// The source that rows call `key`.
+    /// The source with the key `key`.
     pub fn of(key: &str) -> Option<Self> {
         rows::<4>(SOURCES)
             .find(|[k, ..]| *k == key)
@@ -49,7 +51,7 @@ impl Source {
     }
 }
 
-/// Checks that all lines of a table are rows that `parse` understands and whose last field is a source.
+/// Checks that `parse` accepts every line of a table, and that the last field is a source.
 #[cfg(test)]
 pub(super) fn check<const N: usize, T>(text: &'static str, parse: impl Fn([&'static str; N]) -> Option<T>) {
     let mut count = 0;

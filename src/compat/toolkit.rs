@@ -1,4 +1,4 @@
-//! Which driver a CUDA toolkit needs.
+//! The driver that a CUDA toolkit needs.
 
 use super::table::{known, rows};
 use super::{Cuda, Platform, Version};
@@ -14,14 +14,15 @@ fn pair(linux: &'static str, windows: &'static str, platform: Platform) -> Optio
     known(field)?.parse().ok()
 }
 
-/// The first driver with all that a program of toolkit `cuda` may use. From 13.0 on none is named for Windows.
+/// The first driver that supports all of toolkit `cuda`. NVIDIA names none for Windows from 13.0
+/// on.
 pub fn driver_for(cuda: Cuda, platform: Platform) -> Option<Version> {
     let [_, linux, windows, _] = rows(TOOLKITS).find(|[c, ..]: &[_; 4]| c.parse() == Ok(cuda))?;
     pair(linux, windows, platform)
 }
 
-/// The oldest driver on which programs of any toolkit of a major version run, with limits (minor-version
-/// compatibility); `None` below 11, where there was no such thing.
+/// The oldest driver that runs programs of any toolkit of a major version, with limits
+/// (minor-version compatibility); `None` below 11, which has no such compatibility.
 pub fn minimum(major: u32, platform: Platform) -> Option<Version> {
     let [_, linux, windows, _] = rows(MINIMUM).find(|[m, ..]: &[_; 4]| m.parse() == Ok(major))?;
     pair(linux, windows, platform)

@@ -1,4 +1,4 @@
-//! PyTorch's wheels: which CUDA builds there are of a release, and for which GPUs they are compiled.
+//! PyTorch's wheels: the CUDA builds of a release, and the GPUs that each supports.
 
 use core::fmt;
 use core::str::FromStr;
@@ -20,10 +20,10 @@ pub struct Release {
 impl FromStr for Release {
     type Err = NotAVersion;
 
-    /// Of `2.5`, `2.5.1` or `2.5.1+cu124`.
+    /// Parses `2.5`, `2.5.1` or `2.5.1+cu124`.
     fn from_str(text: &str) -> Result<Self, NotAVersion> {
         let text = text.split('+').next().unwrap_or_default();
-        // Of `2.9.0a0` the first two numbers are enough.
+        // Only the first two numbers count, as in `2.9.0a0`.
         let mut parts = text.split('.');
         let mut number = || parts.next().and_then(|p| p.parse().ok()).ok_or(NotAVersion);
         Ok(Self {
@@ -55,22 +55,22 @@ pub fn cuda_of_tag(tag: &str) -> Option<Cuda> {
 /// One build of a release.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Build {
-    /// Of which release.
+    /// The release.
     pub release: Release,
     /// `cu124`
     pub tag: &'static str,
     /// 12.4
     pub cuda: Cuda,
-    /// Whether it is the one on PyPI, which a plain `pip install torch` gives.
+    /// Whether it is on PyPI, so that a plain `pip install torch` installs it.
     pub on_pypi: bool,
-    /// The architectures it has machine code for; empty where that is not known.
+    /// The architectures of its machine code; empty if unknown.
     pub archs: Vec<Sm>,
-    /// The architecture it has PTX for.
+    /// The architecture of its PTX.
     pub ptx: Option<Sm>,
 }
 
 impl Build {
-    /// Where pip finds it.
+    /// pip's index URL for it.
     pub fn index(&self) -> String {
         format!("https://download.pytorch.org/whl/{}", self.tag)
     }
@@ -84,8 +84,8 @@ impl Build {
         )
     }
 
-    /// Whether it has code for the GPU, PTX counted where `driver` can compile it; `None` where its architectures are
-    /// not known.
+    /// Whether it has code for the GPU; PTX counts if `driver` can compile it. `None` if its
+    /// architectures are unknown.
     fn has_code(&self, gpu: Sm, driver: Cuda) -> Option<bool> {
         if self.archs.is_empty() {
             return None;
@@ -94,7 +94,7 @@ impl Build {
         Some(self.archs.iter().any(|sm| sm.runs_on(gpu)) || ptx.is_some_and(|p| p.compiles_for(gpu)))
     }
 
-    /// Whether it runs on the target: 2 natively, 1 with limits, `None` not, or not known to.
+    /// How well it runs on the target: 2 natively, 1 with limits, `None` not at all or unknown.
     fn rank(&self, target: &Target) -> Option<u8> {
         let native = driver::native(target.driver, target.platform)?;
         if let Some(sm) = target.sm
@@ -131,12 +131,12 @@ fn all() -> impl Iterator<Item = Build> {
     rows(TORCH).filter_map(build)
 }
 
-/// The CUDA builds of a release, oldest CUDA first; none of a release that the table does not know.
+/// The CUDA builds of a release, oldest CUDA first; empty if the table does not have the release.
 pub fn builds(release: Release) -> Vec<Build> {
     all().filter(|b| b.release == release).collect()
 }
 
-/// The build on PyPI, which a plain `pip install torch==…` gives on x86_64.
+/// The build on PyPI, which a plain `pip install torch==…` installs on x86_64.
 pub fn on_pypi(release: Release) -> Option<Build> {
     all().find(|b| b.release == release && b.on_pypi)
 }
@@ -147,13 +147,13 @@ pub fn has_newest(tag: &str) -> bool {
     newest.is_some_and(|newest| all().any(|b| b.release == newest && b.tag == tag))
 }
 
-/// The build that asks for the smallest change: of the same release if one runs on the target, else of the nearest
-/// later one, else of the nearest earlier one. A native one before one with limits, a newer CUDA before an older.
+/// The build that needs the smallest change. Preferred are: the same release, else the nearest
+/// later, else the nearest earlier one that runs on the target; a native build; a newer CUDA.
 pub fn wheel_for(release: Release, target: &Target) -> Option<Build> {
     let releases = |r: Release| i64::from(r.major) * 1000 + i64::from(r.minor);
     let distance = |b: &Build| {
         let d = releases(b.release) - releases(release);
-        // Later ones first, however far: a program seldom runs with an older framework than it was written for.
+        // Any later one is preferred: a program seldom runs with a framework older than its own.
         if d >= 0 { d } else { 1_000_000 - d }
     };
     all()
@@ -162,13 +162,13 @@ pub fn wheel_for(release: Release, target: &Target) -> Option<Build> {
         .map(|(_, b)| b)
 }
 
-/// The version with its build, `2.5.1+cu124`, as release and tag (`cu124`, `cpu`).
+/// Splits a version with its build, `2.5.1+cu124`, into release and tag (`cu124`, `cpu`).
 pub fn split_local(version: &str) -> Option<(Release, Option<&str>)> {
     let local = version.split_once('+').map(|(_, local)| local);
     Some((version.parse().ok()?, local))
 }
 
-/// The oldest driver that a build needs on Linux to run at all.
+/// The oldest driver on which a build runs on Linux.
 pub fn oldest_driver(build: &Build) -> Option<Version> {
     super::toolkit::minimum(build.cuda.major, super::Platform::Linux)
         .or_else(|| super::toolkit::driver_for(build.cuda, super::Platform::Linux))
@@ -237,14 +237,14 @@ mod tests {
             wheel("2.5.1", &target("550.54.14", 86)).as_deref(),
             Some("2.5+cu124")
         );
-        // An RTX 5090 needs a build with sm_120, which begins with 2.7 for 12.8.
+        // An RTX 5090 needs a build with sm_120, and the first is 2.7 for CUDA 12.8.
         assert_eq!(wheel("2.3", &target("570.86", 120)).as_deref(), Some("2.7+cu128"));
-        // Pascal went with the builds for CUDA 13 and stayed in those for 12.6.
+        // The builds for CUDA 13 dropped Pascal; those for 12.6 kept it.
         assert_eq!(
             wheel("2.12", &target("580.65.06", 61)).as_deref(),
             Some("2.12+cu126")
         );
-        // No build is known for a K80 after 2.6; the nearest earlier one is named.
+        // No build after 2.6 is known for a K80, so the nearest earlier one is named.
         assert_eq!(
             wheel("2.12", &target("470.256.02", 37)).as_deref(),
             Some("2.6+cu118")
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_build_needs() {
+    fn oldest_driver_of_a_build() {
         let oldest = |r, tag| {
             let b = builds(release(r)).into_iter().find(|b| b.tag == tag).unwrap();
             oldest_driver(&b).map(|v| v.to_string())

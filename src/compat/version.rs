@@ -4,7 +4,7 @@ use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
 
-/// A dotted version of one to four numbers; missing ones count as 0 in comparisons.
+/// A dotted version of one to four numbers; missing numbers compare as 0.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Version {
     parts: [u32; 4],
@@ -14,7 +14,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// A branch alone: the lowest version of it.
+    /// The lowest version of a branch.
     pub fn of_branch(number: u32) -> Self {
         let digits = u8::try_from(number.checked_ilog10().unwrap_or(0) + 1).unwrap_or(1);
         Self {
@@ -24,7 +24,7 @@ impl Version {
         }
     }
 
-    /// The first number: of a Linux driver its branch.
+    /// The first number; of a Linux driver it is the branch.
     pub const fn major(self) -> u32 {
         self.parts[0]
     }
@@ -86,7 +86,7 @@ impl PartialOrd for Version {
     }
 }
 
-/// A CUDA release: major and minor are what compatibility is about.
+/// A CUDA release; only major and minor matter for compatibility.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Cuda {
     /// `12` of 12.4.
@@ -98,7 +98,7 @@ pub struct Cuda {
 impl FromStr for Cuda {
     type Err = NotAVersion;
 
-    /// Of `12.4` or `12.4.1`.
+    /// Parses `12.4` or `12.4.1`.
     fn from_str(text: &str) -> Result<Self, NotAVersion> {
         let version: Version = text.parse()?;
         if version.len < 2 {

@@ -1,7 +1,8 @@
-//! The settings that one container may have for itself, by an annotation or a variable of its own.
+//! Settings that a container may have for itself, by an annotation or a variable of its own.
 //!
-//! A [`Choice`] is a key with a value of the key's type. It takes effect only through [`Choice::set`], which demands
-//! who made it, so an effective value of a container's always has its [`Origin`].
+//! A [`Choice`] is a key with a value of the key's type. Only [`Choice::set`] puts it into a
+//! configuration, together with its author, so each value of a container has its [`Origin`]. For
+//! example, `NVOCI_LAYOUT=native` becomes `Choice::Layout(Layout::Native)`.
 
 use core::fmt;
 
@@ -45,7 +46,8 @@ macro_rules! choices {
                 match self { $(Self::$name(value) => *config.$field == value,)* }
             }
 
-            /// Makes it the configuration's value, as said by the variable or annotation `name`, written by `by`.
+            /// Puts the value into the configuration, with the variable or annotation `name` and
+            /// its author `by`.
             pub fn set(self, config: &mut Config, name: &str, by: &'static str) {
                 let origin = Origin::Container { name: name.to_owned(), by };
                 match self { $(Self::$name(value) => config.$field = Setting { value, origin },)* }
@@ -63,12 +65,12 @@ choices! {
     Layout(Layout) = "layout", layout;
     /// Whether the device cgroup is left alone.
     NoCgroups(bool) = "no-cgroups", no_cgroups;
-    /// What happens when the preflight check finds something.
+    /// What happens if the preflight check has a finding.
     Preflight(Preflight) = "preflight", preflight;
 }
 
 impl Choice {
-    /// Reads the value of `key`; `None` where there is no such key, and what is expected where the value is another.
+    /// Parses the value of `key`; `None` if there is no such key. The error is the expected value.
     pub fn parse(key: &str, value: &str) -> Option<Result<Self, String>> {
         let item: Item = match value.trim() {
             "true" => true.into(),
@@ -79,7 +81,7 @@ impl Choice {
         Self::read(key, &item).map(|read| read.map_err(|bad| bad.expected))
     }
 
-    /// The value as it stands in a configuration file, without quotes.
+    /// The value as in a configuration file, without quotes.
     pub fn value(self) -> String {
         match self.json() {
             Json::String(text) => text,
@@ -95,7 +97,7 @@ impl fmt::Display for Choice {
     }
 }
 
-/// What an administrator lets containers choose: one value of a key, or each.
+/// A choice that the administrator leaves to containers: one value of a key, or every value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Allowance {
     key: &'static str,
@@ -103,8 +105,8 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// What only takes something away from a container, or checks it more strictly. The author of an image may write
-    /// any variable, so nothing is here that gives a container more.
+    /// Choices that only take rights away or check more strictly. An image's author can write any
+    /// variable, so no entry may give a container more.
     pub(super) fn narrowing() -> Vec<Self> {
         [
             Choice::CudaCompat(CudaCompat::Off),
@@ -119,7 +121,7 @@ impl Allowance {
         .into()
     }
 
-    /// Whether it lets a container choose this.
+    /// Whether a container may make this choice.
     pub fn covers(&self, choice: Choice) -> bool {
         self.key == choice.key() && self.only.is_none_or(|only| only == choice)
     }
@@ -220,7 +222,7 @@ mod tests {
         }
     }
 
-    /// Nothing that is allowed by default gives a container more than any configuration does.
+    /// No choice that is allowed by default gives a container more than any configuration does.
     #[test]
     fn by_default_only_less() {
         let allowed = Config::default().container_settings;

@@ -24,7 +24,7 @@ const MAX: usize = 256;
 /// One addition.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Extra {
-    /// The capabilities that bring it, any of them; empty is every GPU container.
+    /// The capabilities of which one is needed; if empty, every GPU container gets it.
     pub capabilities: Capabilities,
     /// Files and directories, given read-only.
     pub files: Vec<ExtraFile>,
@@ -39,7 +39,7 @@ pub struct Extra {
 pub struct ExtraFile {
     /// Absolute, without `..`.
     pub source: PathBuf,
-    /// Absolute, without `..`; the same path where it is not given.
+    /// Absolute, without `..`; by default the same path.
     pub target: PathBuf,
 }
 
@@ -107,7 +107,8 @@ fn one(table: &dyn TableLike) -> Result<Extra, (String, Bad)> {
             "files" => files(item).map(|value| extra.files = value),
             "devices" => devices(item).map(|value| extra.devices = value),
             "env" => env(item).map(|value| extra.env = value),
-            // Here a typo is an error: a misspelt `capability` would give the files to everybody.
+            // A typo is an error here: a misspelt `capability` would give the files to every
+            // container.
             _ => Err(Bad::new("an unknown key", "capability, files, devices or env")),
         };
         read.map_err(|bad| (key.to_owned(), bad))?;

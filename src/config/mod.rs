@@ -1,8 +1,9 @@
-//! The policy: what the host's administrator has set.
+//! The policy of the host's administrator.
 //!
-//! `/etc/nvoci/config.toml` if it is there, else an existing `/etc/nvidia-container-runtime/config.toml`,
-//! else the defaults. Never a path from the environment. The file and every directory on the way to it
-//! must belong to root alone. Each value knows its [`Origin`]; `nvoci config` prints them.
+//! nvoci reads `/etc/nvoci/config.toml`. If that is missing, it reads
+//! `/etc/nvidia-container-runtime/config.toml`; without both, the defaults hold. The environment
+//! never names the file. The file and every directory above it must belong to root alone. Each
+//! value has an [`Origin`], which `nvoci config` prints.
 
 mod choice;
 mod extra;
@@ -29,16 +30,16 @@ use value::{Bad, Value};
 /// Our own configuration file.
 pub const PATH: &str = "/etc/nvoci/config.toml";
 
-/// The vendor's configuration file, honoured where ours is missing.
+/// The vendor's configuration file, read if ours is missing.
 pub const VENDOR_PATH: &str = "/etc/nvidia-container-runtime/config.toml";
 
 /// The largest configuration file that is read, in bytes.
 const MAX_SIZE: u64 = 256 * 1024;
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// The default of nvoci.
     Default,
     /// This key of the configuration file.
     File(String),
@@ -46,17 +47,17 @@ pub enum Origin {
     Container {
         /// The variable or annotation.
         name: String,
-        /// Who can have written it, by a stable name.
+        /// Its possible author, by a stable name.
         by: &'static str,
     },
 }
 
-/// A value and where it comes from.
+/// A value and its source.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Setting<T> {
     /// The value.
     pub value: T,
-    /// Where it comes from.
+    /// Its source.
     pub origin: Origin,
 }
 
@@ -68,7 +69,7 @@ impl<T> Deref for Setting<T> {
     }
 }
 
-/// Which program's keys a configuration file holds.
+/// The program whose keys a configuration file has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Dialect {
     /// Our own.
@@ -87,7 +88,7 @@ impl Dialect {
     }
 }
 
-/// A key of the vendor's file that has no effect here.
+/// A key of the vendor's file that has no effect in nvoci.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ignored {
     /// The key, with dots.
@@ -102,13 +103,13 @@ macro_rules! settings {
         #[derive(Clone, Debug, PartialEq)]
         pub struct Config {
             $($(#[doc = $doc])+ pub $field: Setting<$type>,)*
-            /// The site's own additions to what containers get.
+            /// The site's additions to GPU containers.
             pub extra: Vec<Extra>,
             /// The file that was read, if any.
             pub file: Option<(PathBuf, Dialect)>,
             /// Keys of the vendor's file that have no effect, and why.
             pub ignored: Vec<Ignored>,
-            /// What looks like a mistake but does no harm: unknown keys.
+            /// Likely mistakes that do no harm: unknown keys.
             pub warnings: Vec<String>,
         }
 
@@ -129,8 +130,7 @@ macro_rules! settings {
         }
 
         impl Config {
-            /// Sets what our own key `key` names, as said by the key `from` of the file; `None` when
-            /// there is no such key.
+            /// Sets our key `key` from the key `from` of the file; `None` if there is no such key.
             fn set(&mut self, key: &str, item: &Item, from: &str) -> Option<Result<(), Bad>> {
                 match key {
                     $($key => Some(<$type as Value>::read(item).map(|value| {
@@ -140,7 +140,7 @@ macro_rules! settings {
                 }
             }
 
-            /// Every setting: its key in our own file, its value, and where it comes from.
+            /// Every setting: its key in our file, its value, and its source.
             pub fn settings(&self) -> Vec<(&'static str, Json, &Origin)> {
                 vec![$(($key, Value::json(&self.$field.value), &self.$field.origin),)*]
             }
@@ -151,7 +151,7 @@ macro_rules! settings {
 settings! {
     /// The directory that holds the driver's user-space files.
     driver_root: PathBuf = PathBuf::from("/"), "driver-root";
-    /// The directory whose `dev` holds the device nodes; the driver root where it is not set.
+    /// The directory whose `dev` holds the device nodes; by default the driver root.
     dev_root: Option<PathBuf> = None, "dev-root";
     /// The loader's cache in the driver root.
     ldcache: PathBuf = PathBuf::from("/etc/ld.so.cache"), "ldcache";
@@ -165,47 +165,55 @@ settings! {
     load_kmods: bool = true, "load-kmods";
     /// Whether missing nodes of IMEX channels are made.
     create_imex_channels: bool = true, "create-imex-channels";
-    /// Whether the hook leaves the device cgroup alone. The runtime and CDI name devices in the definition, whose rules stay.
+    /// Whether the hook leaves the device cgroup alone. Device rules of the container's definition,
+    /// which the runtime and CDI write, remain.
     no_cgroups: bool = false, "no-cgroups";
-    /// Whether an unprivileged container may ask for GPUs by variables.
+    /// Whether an unprivileged container may request GPUs by variables.
     accept_envvar_unprivileged: bool = true, "accept-envvar-unprivileged";
-    /// Whether an unprivileged container may ask for GDS, MOFED, GDRCopy, NVSwitch and IMEX by variables.
+    /// Whether an unprivileged container may request GDS, MOFED, GDRCopy, NVSwitch and IMEX by
+    /// variables.
     accept_gated_unprivileged: bool = false, "accept-gated-unprivileged";
-    /// CDI kinds (`vendor/class`) that containers may ask for by variables and annotations as they may for GPUs, besides `nvidia.com/gpu`.
+    /// CDI kinds (`vendor/class`), besides `nvidia.com/gpu`, that containers may request by
+    /// variables and annotations under the same rules as GPUs.
     accept_cdi_kinds: Vec<Kind> = Vec::new(), "accept-cdi-kinds";
-    /// CDI kinds that privileged containers (CAP_SYS_ADMIN, no user namespace of their own) may ask for as well.
+    /// CDI kinds that only privileged containers (CAP_SYS_ADMIN, no user namespace of their own)
+    /// may request.
     accept_cdi_kinds_privileged: Vec<Kind> = vec![Kind::management()], "accept-cdi-kinds-privileged";
-    /// Whether GPUs can be asked for by mounts of `/dev/null`.
+    /// Whether a container can request GPUs by mounts of `/dev/null`.
     accept_volume_mounts: bool = false, "accept-volume-mounts";
-    /// Beginnings of the annotations that hold CDI device names.
+    /// Prefixes of the annotations that hold CDI device names.
     annotation_prefixes: Vec<String> = vec!["cdi.k8s.io/".to_owned()], "annotation-prefixes";
-    /// Variables that replace `NVIDIA_VISIBLE_DEVICES` where one is set: Docker Swarm's generic resources.
+    /// Variables of Docker Swarm's generic resources; if one is set, it replaces
+    /// `NVIDIA_VISIBLE_DEVICES`.
     swarm_resource: Vec<String> = Vec::new(), "swarm-resource";
     /// The driver capabilities that containers may have.
     supported_driver_capabilities: Capabilities = Capabilities::ALL, "supported-driver-capabilities";
-    /// Whether `NVIDIA_REQUIRE_*` is not looked at.
+    /// Whether `NVIDIA_REQUIRE_*` is ignored.
     disable_require: bool = false, "disable-require";
     /// Whether IMEX channels are never given.
     ignore_imex_channel_requests: bool = false, "ignore-imex-channel-requests";
-    /// Whether a container's user joins the groups of device nodes that not everybody may open.
+    /// Whether a container's user joins the groups of device nodes that are not open to everybody.
     additional_gids: bool = true, "additional-gids";
-    /// Whether the sockets of persistenced, fabric manager and MPS are given.
+    /// Whether containers get the sockets of persistenced, fabric manager and MPS.
     ipc_sockets: bool = true, "ipc-sockets";
-    /// The directory of the MPS daemon's pipes, in the driver root. It is given only if nobody but its owner can write to it.
+    /// The directory of the MPS daemon's pipes, in the driver root. Containers get it only if no
+    /// user but its owner can write to it.
     mps_dir: PathBuf = PathBuf::from("/tmp/nvidia-mps"), "mps-dir";
-    /// The number of the user who owns `mps-dir`, if it is not root: every container with `compute` is connected to that user's daemon.
+    /// The numeric id of the user who owns `mps-dir`, if it is not root: every container with
+    /// `compute` is connected to that user's daemon.
     mps_user: Option<u32> = None, "mps-user";
-    /// What happens when the preflight check finds that a container cannot compute.
+    /// What happens if the preflight check finds that a container cannot compute.
     preflight: Preflight = Preflight::Warn, "preflight";
     /// Whether an image's newer CUDA compatibility libraries are used.
     cuda_compat: CudaCompat = CudaCompat::Auto, "cuda-compat";
-    /// What a container may choose for itself, by a variable `NVOCI_<KEY>` or an annotation `nvoci.dev/<key>`: `key=value`, or `key` for every value.
+    /// The settings that a container may choose by a variable `NVOCI_<KEY>` or an annotation
+    /// `nvoci.dev/<key>`: `key=value`, or `key` for every value.
     container_settings: Vec<Allowance> = Allowance::narrowing(), "container-settings";
-    /// How device names are understood.
+    /// Whether device names are devices of this host or names in CDI specifications.
     mode: Mode = Mode::Auto, "mode";
     /// Low-level runtimes by name or absolute path, in order of preference. Never empty.
     runtimes: Vec<String> = ["runc", "crun"].map(String::from).into(), "runtimes";
-    /// Where runtimes without a path are looked for.
+    /// Directories in which runtimes without a path are searched.
     runtime_paths: Vec<PathBuf> = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from).into(), "runtime-paths";
     /// Directories of CDI specifications; a later one has priority.
     cdi_spec_dirs: Vec<PathBuf> = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into(), "cdi-spec-dirs";
@@ -213,13 +221,13 @@ settings! {
     default_kind: Kind = Kind::default(), "default-kind";
     /// Directory of the CSV files that describe a Jetson's driver.
     csv_dir: PathBuf = PathBuf::from("/etc/nvidia-container-runtime/host-files-for-container.d"), "csv-dir";
-    /// The log file; none where it is not set.
+    /// The log file; if not set, nothing is logged.
     log_file: Option<PathBuf> = None, "log-file";
-    /// What is logged.
+    /// The least severe level that is logged.
     log_level: LogLevel = LogLevel::Info, "log-level";
 }
 
-/// The rows of docs/configuration.md: a key, its default, what it is.
+/// The rows of docs/configuration.md: a key, its default, its meaning.
 #[cfg(test)]
 pub(crate) fn rows() -> Vec<[String; 3]> {
     let config = Config::default();
@@ -255,7 +263,8 @@ impl Config {
         Ok(Self::default())
     }
 
-    /// Reads the file that a person named on the command line; its keys tell whose it is.
+    /// Reads the file that the command line names. Its keys decide whether it is ours or the
+    /// vendor's.
     pub fn load_file(path: &Path) -> Result<Self> {
         let text = read(path)?.ok_or_else(|| {
             Error::io(
@@ -266,7 +275,7 @@ impl Config {
             .fix("name an existing file")
         })?;
         let document = document(&text, path)?;
-        let dialect = if vendor::looks_like(&document) {
+        let dialect = if vendor::is_vendors(&document) {
             Dialect::Nvidia
         } else {
             Dialect::Nvoci
@@ -274,10 +283,10 @@ impl Config {
         Self::of(&document, path, dialect)
     }
 
-    /// Reads a configuration from text; `path` is for messages.
+    /// Parses a configuration; `path` is for messages.
     ///
     /// # Errors
-    /// [`Code::Config`], naming the file, the key, what it holds and what was expected.
+    /// [`Code::Config`], naming the file, the key, its value and the expected value.
     pub fn parse(text: &str, path: &Path, dialect: Dialect) -> Result<Self> {
         Self::of(&*document(text, path)?, path, dialect)
     }
@@ -350,7 +359,7 @@ impl Config {
             .push(format!("unknown key `{}` has no effect", key.escape_debug()));
     }
 
-    /// What holds between values, or of a list as a whole.
+    /// Checks relations between values, and lists as a whole.
     fn check(&self) -> Result<(), (String, Bad)> {
         nonempty(&self.driver_dirs, "driver-dirs")?;
         nonempty(&self.runtimes, "runtimes")?;
@@ -375,7 +384,8 @@ impl Config {
             runtime,
             "a program name or an absolute path",
         )?;
-        // The driver directory is mounted over; not over a whole part of the container.
+        // nvoci mounts over the driver directory, so it must not be a top-level directory of the
+        // container.
         let shallow = self.driver_dirs.iter().find(|dir| dir.components().count() < 3);
         shallow.map_or(Ok(()), |dir| {
             let expected = "a directory at least two levels below /";
@@ -401,7 +411,7 @@ fn nonempty<T>(setting: &Setting<Vec<T>>, key: &str) -> Result<(), (String, Bad)
     Ok(())
 }
 
-/// A value that its type cannot tell to be wrong.
+/// A value that its type accepts and that is wrong all the same.
 fn wrong(origin: &Origin, key: &str, got: String, expected: &str) -> (String, Bad) {
     let key = match origin {
         Origin::File(key) => key,
@@ -410,7 +420,7 @@ fn wrong(origin: &Origin, key: &str, got: String, expected: &str) -> (String, Ba
     (key.to_owned(), Bad::new(got, expected))
 }
 
-/// The text of a configuration file that only root can have written; `None` when there is none.
+/// The text of a configuration file that only root can write; `None` if there is none.
 fn read(path: &Path) -> Result<Option<String>> {
     let what = || format!("configuration file {}", path.display());
     let Some(node) = owned::find(path)? else {

@@ -309,7 +309,7 @@ fn a_bad_value_in_the_vendors_file_is_named_by_its_key_there() {
 }
 
 #[test]
-fn the_dialect_is_told_by_the_keys() {
+fn the_keys_decide_the_dialect() {
     for (text, want) in [
         ("[nvidia-container-cli]\n", true),
         ("accept-nvidia-visible-devices-as-volume-mounts = true", true),
@@ -317,7 +317,7 @@ fn the_dialect_is_told_by_the_keys() {
         ("", false),
     ] {
         assert_eq!(
-            vendor::looks_like(&document(text, Path::new("f")).unwrap()),
+            vendor::is_vendors(&document(text, Path::new("f")).unwrap()),
             want,
             "{text}"
         );

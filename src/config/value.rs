@@ -1,4 +1,4 @@
-//! How the types of settings are read from TOML and shown.
+//! Reads the types of settings from TOML, and prints them.
 
 use core::ops::Deref;
 use std::path::{Component, Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::cdi_name::split_kind;
 const MAX_STRING: usize = 4096;
 const MAX_LIST: usize = 256;
 
-/// What a key holds and what it should hold.
+/// The value of a key, and the expected value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Bad {
     pub(super) got: String,
@@ -50,7 +50,7 @@ impl Value for bool {
 }
 
 impl Value for Option<u32> {
-    /// No name: a name service is not asked. An empty string is nobody.
+    /// A number only, since nvoci uses no name service. An empty string is no user.
     fn read(item: &Item) -> Result<Self, Bad> {
         if item.as_str() == Some("") {
             return Ok(None);
@@ -152,7 +152,7 @@ impl Deref for Kind {
 }
 
 impl Kind {
-    /// The kind of the devices with which a GPU is configured rather than used.
+    /// The kind of the devices that configure a GPU.
     pub(super) fn management() -> Self {
         Self("management.nvidia.com/gpu".to_owned())
     }
@@ -195,7 +195,7 @@ macro_rules! choice {
         impl $type {
             const CHOICES: &'static [&'static str] = &[$($text,)*];
 
-            /// The value as it stands in a configuration file.
+            /// The value as in a configuration file.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
@@ -221,19 +221,19 @@ choice! {
     Layout {
         /// In a directory of their own.
         Private = "private",
-        /// Where the container's distribution keeps its own.
+        /// In the directories of the container's distribution.
         Native = "native",
     }
 }
 
 choice! {
-    /// What happens when the preflight check finds that a container cannot compute.
+    /// What happens if the preflight check finds that a container cannot compute.
     Preflight {
-        /// The check is not made.
+        /// The check does not run.
         Off = "off",
-        /// It is recorded.
+        /// The finding becomes a warning in the record.
         Warn = "warn",
-        /// The container is refused.
+        /// The container does not start.
         Enforce = "enforce",
     }
 }
@@ -241,7 +241,7 @@ choice! {
 choice! {
     /// Whether an image's newer CUDA compatibility libraries are used.
     CudaCompat {
-        /// Where the driver and the GPU allow it.
+        /// If the driver and the GPU allow it.
         Auto = "auto",
         /// Never.
         Off = "off",
@@ -249,7 +249,7 @@ choice! {
 }
 
 choice! {
-    /// How device names are understood.
+    /// How device names are read.
     Mode {
         /// As devices of this host.
         Auto = "auto" | "legacy" | "jit-cdi",
@@ -261,17 +261,17 @@ choice! {
 }
 
 choice! {
-    /// What is logged.
+    /// The least severe level that is logged.
     LogLevel {
         /// Nothing.
         Off = "off",
-        /// What fails.
+        /// Errors.
         Error = "error" | "fatal" | "panic",
-        /// What looks wrong.
+        /// Warnings.
         Warn = "warn" | "warning",
-        /// What is done.
+        /// Actions.
         Info = "info",
-        /// Why it is done.
+        /// Reasons of actions.
         Debug = "debug",
         /// Everything.
         Trace = "trace",
@@ -325,7 +325,7 @@ pub(super) fn one_of(choices: &[&str]) -> String {
     }
 }
 
-/// What a key holds, on one short line.
+/// The value of a key, on one short line.
 fn show(item: &Item) -> String {
     const MAX: usize = 60;
     let text = match item {

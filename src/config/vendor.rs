@@ -1,29 +1,30 @@
-//! The vendor's `config.toml` (NVIDIA Container Toolkit 1.20): each key is honoured, or has no effect for a
-//! stated reason.
+//! The vendor's `config.toml` (NVIDIA Container Toolkit 1.20). Each key is honoured, or ignored for
+//! a stated reason. For example, `disable-require` is our key of the same name, and
+//! `nvidia-container-cli.no-pivot` has no effect, since nvoci never changes its root.
 
 use toml_edit::{Array, Item, Table, Value as Toml};
 
 use super::value::{Bad, one_of};
 use super::{Config, Ignored};
 
-/// What one of the vendor's keys does here.
+/// The effect of one of the vendor's keys.
 #[derive(Clone, Copy)]
 enum Effect {
     /// The same as our key.
     Is(&'static str),
-    /// The same, but an empty string leaves the default.
+    /// Like our key, but an empty string leaves the default.
     IsUnlessEmpty(&'static str),
-    /// The opposite of our key, where it is true.
+    /// If true, our key is false.
     TurnsOff(&'static str),
-    /// Our key `log-file`, where it names one.
+    /// Our key `log-file`, if the value is a path.
     LogFile,
     /// Our key `cuda-compat`.
     CudaCompat,
-    /// Where it is true, our key `cuda-compat` is off.
+    /// If true, our key `cuda-compat` is off.
     NoCudaCompat,
     /// A list of names, each with an effect of its own.
     Names(&'static [(&'static str, Self)]),
-    /// Nothing, because.
+    /// No effect, for this reason.
     Nothing(&'static str),
 }
 
@@ -116,7 +117,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("features.allow-ldconfig-from-container", Nothing(NO_LDCONFIG)),
     (
         "features.allow-unknown-oci-spec-fields",
-        Nothing("nvoci always keeps fields that it does not know"),
+        Nothing("nvoci always keeps unknown fields"),
     ),
     ("features.disable-cuda-compat-lib-hook", NoCudaCompat),
     (
@@ -150,7 +151,7 @@ const FLAGS: &[(&str, Effect)] = &[
     ),
     (
         "disable-multiple-csv-devices",
-        Nothing("nvoci takes a Jetson's devices from what the host has"),
+        Nothing("nvoci finds a Jetson's devices itself"),
     ),
     ("no-additional-gids-for-device-nodes", TurnsOff("additional-gids")),
     ("disable-ipc-discoverer", TurnsOff("ipc-sockets")),
@@ -166,7 +167,7 @@ const HOOKS: &[(&str, Effect)] = &[
     ("all", Nothing(ONE_HOOK)),
 ];
 
-/// The rows of the table in docs/migration.md: a key, and what it does here.
+/// The rows of the table in docs/migration.md: a key and its effect.
 #[cfg(test)]
 pub(crate) fn rows() -> Vec<(String, String)> {
     fn text(effect: Effect) -> String {
@@ -193,7 +194,7 @@ pub(crate) fn rows() -> Vec<(String, String)> {
 }
 
 /// Whether a document has one of the vendor's tables or keys.
-pub(super) fn looks_like(document: &Table) -> bool {
+pub(super) fn is_vendors(document: &Table) -> bool {
     let config = Config::default();
     let settings = config.settings();
     let own = |key: &str| key == "extra" || settings.iter().any(|(ours, ..)| *ours == key);
@@ -227,7 +228,7 @@ fn apply(config: &mut Config, key: &str, item: &Item, effect: Effect) -> Result<
         LogFile if matches!(item.as_str(), Some("" | "/dev/null")) => Ok(()),
         LogFile => set(config, "log-file", item, key),
         CudaCompat => match item.as_str() {
-            // The vendor's hook disables the libraries when the value is empty.
+            // As the vendor's hook does: an empty value disables the libraries.
             Some("disabled" | "") => set(config, "cuda-compat", &"off".into(), key),
             Some("ldconfig" | "mount" | "hook") => set(config, "cuda-compat", &"auto".into(), key),
             _ => Err(Bad::item(
@@ -251,7 +252,7 @@ fn apply(config: &mut Config, key: &str, item: &Item, effect: Effect) -> Result<
     }
 }
 
-/// A name in a list is a flag that is true.
+/// Sets each flag that the list names.
 fn names(config: &mut Config, key: &str, item: &Item, effects: &[(&str, Effect)]) -> Result<(), Bad> {
     let empty = Array::new();
     let list = match item {
@@ -289,7 +290,7 @@ fn lookup<'a>(document: &'a Table, key: &str) -> Option<&'a Item> {
     Some(item)
 }
 
-/// Warns of keys that the toolkit does not know either.
+/// Warns of keys that the toolkit does not define.
 fn unknown(table: &dyn toml_edit::TableLike, prefix: &str, depth: usize, config: &mut Config) {
     for (key, item) in table.iter() {
         let path = format!("{prefix}{key}");

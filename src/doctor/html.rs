@@ -219,7 +219,7 @@ impl Page {
         self.out.len() < MAX_PAGE
     }
 
-    /// A mark that is not told by its color alone: each severity has its own shape.
+    /// Writes a mark. Each severity has a shape of its own, so the color alone means nothing.
     fn mark(&mut self, severity: Option<Severity>) {
         self.markup(match severity {
             Some(Severity::Ok) => {

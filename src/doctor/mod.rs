@@ -1,8 +1,10 @@
-//! The doctor: which link of the chain from the driver to the framework is broken, why, and the one fix.
+//! The doctor: finds the broken link of the chain from driver to framework, its cause, and the one
+//! fix.
 //!
-//! Reads only. Each area is a module with a table of its checks (`CHECKS`) and functions that look and report; what
-//! the host has comes from [`crate::host`], what works with what from [`crate::compat`], what the loader would take
-//! from [`crate::ldso`]: the doctor has no discovery of its own.
+//! It only reads. Each area is a module with a table of its checks (`CHECKS`) and functions from
+//! data to findings. The doctor has no discovery of its own: [`crate::host`] discovers the host,
+//! [`crate::compat`] has the compatibility tables, and [`crate::ldso`] finds the loader's
+//! libraries.
 
 pub mod compose;
 pub mod container;

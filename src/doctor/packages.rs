@@ -1,4 +1,4 @@
-//! Installed packages, from the package managers' own files; no program is asked.
+//! Reads installed packages from the package managers' own files. Executes no program.
 //!
 //! | manager | file | form |
 //! |---|---|---|
@@ -12,7 +12,7 @@ use crate::sys::root::Root;
 const MAX_STATUS: u64 = 64 << 20;
 const MAX_DIRS: usize = 65_536;
 
-/// Packages that are of interest: these, and all with `nvidia` in their names.
+/// The packages that are kept: these, and all with `nvidia` in their names.
 const NAMES: &[&str] = &[
     "containerd",
     "containerd.io",
@@ -44,14 +44,14 @@ impl Package {
         version[..end].trim_end_matches('.')
     }
 
-    /// Whether a distribution built it, which may have brought fixes into an old version.
+    /// Whether a distribution built it, and so may have added fixes to an old version.
     pub(super) fn patched_by_distribution(&self) -> bool {
         const MARKS: [&str; 7] = ["deb", "ubuntu", "+ds", ".el", ".fc", "-r", "dfsg"];
         MARKS.iter().any(|mark| self.version.contains(mark))
     }
 }
 
-/// The packages of interest.
+/// The kept packages.
 #[derive(Debug, Default)]
 pub(super) struct Packages {
     all: Vec<Package>,
@@ -77,7 +77,7 @@ impl Packages {
             unread: Some(if rpm {
                 "rpm's database is not read here: compare `rpm -q runc crun containerd nvidia-container-toolkit` with docs/doctor.md yourself"
             } else {
-                "no package database that is known here: versions of runtimes and toolkits were not compared"
+                "no known package database: versions of runtimes and toolkits were not compared"
             }),
         }
     }
@@ -86,7 +86,7 @@ impl Packages {
         Self { all, unread: None }
     }
 
-    /// Why no package is known, if that is so.
+    /// Why no package was read, if none was.
     pub(super) fn unread(&self) -> Option<&'static str> {
         self.unread
     }

@@ -17,7 +17,8 @@ const fn colour(severity: Severity) -> &'static str {
     }
 }
 
-/// Whether standard output wants colour: a terminal, and `NO_COLOR` (<https://no-color.org>) is not set.
+/// Whether standard output should have colors: it is a terminal, and `NO_COLOR`
+/// (<https://no-color.org>) is not set.
 pub(crate) fn wants_colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }

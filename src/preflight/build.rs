@@ -1,21 +1,21 @@
-//! What a framework was built for, as its version file has it.
+//! Reads the target of a framework's build from its version file.
 
 use super::text::{after_key, assignment, list, quoted};
 use crate::compat::Cuda;
 
-/// A version file; TensorFlow's is the largest with a few kB.
+/// The largest version file, in bytes; TensorFlow's is the largest with a few kB.
 pub const MAX_TEXT: u64 = 64 << 10;
 
-/// What a framework was built for.
+/// The target of a framework's build.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Build {
     /// No GPU code at all.
     Cpu,
-    /// CUDA, of this release if it says so.
+    /// CUDA, with its release if the file names it.
     Cuda(Option<Cuda>),
     /// AMD's ROCm.
     Rocm,
-    /// It does not say.
+    /// The file names no target.
     Unknown,
 }
 
@@ -29,7 +29,7 @@ pub fn of_tag(tag: &str) -> Option<Cuda> {
     })
 }
 
-/// What a local version says: `2.0.1+cu118`, `2.0.1+cpu`.
+/// The build in a local version: `2.0.1+cu118`, `2.0.1+cpu`.
 pub fn of_local(version: &str) -> Option<Build> {
     let (_, local) = version.split_once('+')?;
     match local {
@@ -39,7 +39,7 @@ pub fn of_local(version: &str) -> Option<Build> {
     }
 }
 
-/// Version and build that PyTorch's `version.py` says.
+/// Version and build in PyTorch's `version.py`.
 pub fn torch_of(text: &str) -> Option<(String, Build)> {
     let version = assignment(text, "__version__").flatten()?;
     let build = match (assignment(text, "cuda"), assignment(text, "hip")) {
@@ -51,7 +51,7 @@ pub fn torch_of(text: &str) -> Option<(String, Build)> {
     Some((version.to_owned(), build))
 }
 
-/// Build and architectures that TensorFlow's `build_info.py` says.
+/// Build and architectures in TensorFlow's `build_info.py`.
 pub fn tensorflow_of(text: &str) -> (Build, Vec<String>) {
     let cuda = after_key(text, "cuda_version").and_then(quoted);
     let is_cuda = after_key(text, "is_cuda_build").map(|t| t.starts_with("True"));

@@ -1,8 +1,8 @@
-//! Whose `libcuda` a program of the image would load: the driver's, a stub, a compatibility package's, or one that was
-//! baked into the image.
+//! Classifies the `libcuda` that a program of the image would load: the driver's, a stub, a
+//! compatibility package's, or one in the image.
 //!
-//! The driver directory comes first in the loader's cache and stands in `LD_LIBRARY_PATH` of NVIDIA's images; so only a
-//! directory before it in that variable can hide it.
+//! The driver directory comes first in the loader's cache, and NVIDIA's images have it in
+//! `LD_LIBRARY_PATH`. So only a directory before it in that variable can hide the driver's library.
 
 use std::path::{Path, PathBuf};
 
@@ -11,30 +11,31 @@ use crate::ldso::resolve::Via;
 use crate::ldso::{LoaderEnv, note, resolve};
 use crate::sys::root::Root;
 
-/// Stubs have some tens of kB; no driver's library is below a megabyte.
+/// The largest stub, in bytes: stubs have some tens of kB, and every driver's library over a
+/// megabyte.
 const MAX_STUB: i64 = 1 << 20;
-/// Where the driver's files are put.
+/// The default driver directory.
 pub const DRIVER_DIR: &str = "/usr/local/nvidia";
 
-/// Whose it is.
+/// The origin of a `libcuda`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// It was made for linking only: every call fails with error 34.
+    /// A stub for linking: every call fails with error 34.
     Stub,
-    /// Of a `cuda-compat` package.
+    /// A `cuda-compat` package.
     Compat,
-    /// Of a driver.
+    /// A driver.
     Driver,
-    /// An empty file, as an older container tool leaves it behind.
+    /// An empty file, which older container tools leave behind.
     Empty,
 }
 
 /// A `libcuda` of the image.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Libcuda {
-    /// Where it is found.
+    /// Its path.
     pub path: PathBuf,
-    /// Whose it is.
+    /// Its origin.
     pub kind: Kind,
     /// The driver version in its real name.
     pub version: Option<String>,
@@ -43,7 +44,7 @@ pub struct Libcuda {
 }
 
 impl Libcuda {
-    /// Looks at the file at `path`; `None` where there is none.
+    /// Classifies the file at `path`; `None` if there is none.
     pub fn at(root: &Root, path: &Path) -> Option<Self> {
         let node = root.resolve(path).ok().filter(crate::sys::root::Node::is_file)?;
         let real = node.path().ok();
@@ -77,8 +78,8 @@ impl Libcuda {
     }
 }
 
-/// What a program that asks for `soname` gets instead of the driver's library, because a directory of `library_path`
-/// (`LD_LIBRARY_PATH`) comes before `driver_dir`; `None` where the driver's is found.
+/// The library that hides the driver's `soname`, because a directory of `library_path`
+/// (`LD_LIBRARY_PATH`) comes before `driver_dir`; `None` if the loader finds the driver's.
 pub fn hides_the_driver(root: &Root, library_path: &str, soname: &str, driver_dir: &Path) -> Option<Libcuda> {
     let mut dirs = library_path.split([':', ';']).filter(|dir| dir.starts_with('/'));
     let dirs = dirs
@@ -94,7 +95,7 @@ pub fn hides_the_driver(root: &Root, library_path: &str, soname: &str, driver_di
         if !root.exists(&path) {
             continue;
         }
-        // The loader passes over a file that is no library for it.
+        // The loader skips a file that is no library for its architecture.
         let found = resolve(root, soname, &env).filter(|found| found.via == Via::LibraryPath)?;
         return Libcuda::at(root, &found.path);
     }

@@ -1,7 +1,8 @@
-//! The quick part of `doctor image`, made of every container that asked for a GPU, while it is created.
+//! The quick part of `doctor image`, for every container that requests a GPU, during its creation.
 //!
-//! Only a few known files are read, all bounded; no directory is walked, no library's code is looked at. What it cannot
-//! see in that time it does not say.
+//! It reads a few files at known paths, all bounded, walks no directory tree and parses no
+//! library's code. A fault that needs more is not found. For example, a `libcuda` of another driver
+//! in `LD_LIBRARY_PATH` is found, one below `/opt` outside that variable is not.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,17 +24,17 @@ use crate::sys::root::Root;
 
 checks! {
     DRIVER = 7701, "preflight.driver", "The driver is too old for the container's CUDA.";
-    CPU_ONLY = 7702, "preflight.cpu-only", "The container asked for a GPU, but its framework was installed without GPU code.";
+    CPU_ONLY = 7702, "preflight.cpu-only", "The container requested a GPU, but its framework was installed without GPU code.";
     STUB = 7703, "preflight.stub", "The loader finds a stub of libcuda before the driver's library.";
     BAKED = 7704, "preflight.baked-driver", "The loader finds a libcuda that was baked into the image before the driver's.";
     COMPAT = 7705, "preflight.compat", "The image's CUDA compatibility libraries come before a driver that they do not fit.";
 }
 
-/// Reading stops after this long; what was not read is not judged.
+/// Reading stops after this time; files that were not read are not judged.
 const DEADLINE: Duration = Duration::from_millis(3);
-/// Minor versions of Python 3 that packages are looked for of.
+/// The minor versions of Python 3 whose directories are searched.
 const PYTHONS: core::ops::RangeInclusive<u32> = 6..=15;
-/// Where environments commonly are, besides where the container's variables point.
+/// The usual prefixes of environments, besides those in the container's variables.
 const PREFIXES: [&str; 6] = [
     "/opt/conda",
     "/opt/venv",
@@ -42,21 +43,21 @@ const PREFIXES: [&str; 6] = [
     "/usr/local",
     "/usr",
 ];
-/// Prefixes that are taken from variables.
+/// The most prefixes that are taken from variables.
 const MAX_PREFIXES: usize = 8;
-/// Entries of a directory of compatibility libraries.
+/// The most entries of a directory of compatibility libraries.
 const MAX_COMPAT: usize = 64;
-/// `version.json` of a toolkit.
+/// The largest `version.json` of a toolkit, in bytes.
 const MAX_VERSION: u64 = 64 << 10;
 
-/// A container that is being created.
+/// A container during its creation.
 #[derive(Debug)]
 pub struct Container<'a> {
     /// Its files.
     pub root: &'a Root,
     /// Its variables.
     pub env: &'a [(String, String)],
-    /// Where the driver is put, at this very moment perhaps.
+    /// The driver directory, which may be filled at the same time.
     pub driver_dir: &'a Path,
 }
 
@@ -67,7 +68,7 @@ impl Container<'_> {
     }
 }
 
-/// What keeps the container from computing, the worst first.
+/// The reasons why the container cannot compute, the worst first.
 pub fn check(container: &Container<'_>, target: &Target) -> Vec<Finding> {
     let until = Instant::now() + DEADLINE;
     let mut found: Vec<Finding> = loader(container, target).into_iter().collect();
@@ -78,7 +79,7 @@ pub fn check(container: &Container<'_>, target: &Target) -> Vec<Finding> {
     found
 }
 
-/// Which libcuda comes first.
+/// Finds the libcuda that the loader takes.
 fn loader(container: &Container<'_>, target: &Target) -> Option<Finding> {
     let path = container.var("LD_LIBRARY_PATH")?;
     let hiding = hides_the_driver(container.root, path, "libcuda.so.1", container.driver_dir)?;
@@ -117,14 +118,15 @@ struct Installed {
     build: Build,
 }
 
-/// Entries of a library directory that are listed; in a larger one each Python is looked up.
+/// The most entries of a library directory that are listed. In a larger one each Python is tried by
+/// name.
 const MAX_LISTED: usize = 4096;
 
 fn frameworks(container: &Container<'_>, until: Instant) -> Vec<Installed> {
     let root = container.root;
     let mut all = Vec::new();
     for prefix in prefixes(container) {
-        // Most of them are not there, which one listing tells.
+        // Most of them are missing, and one listing shows which.
         let there = match root.read_dir(prefix.join("lib"), MAX_LISTED) {
             Ok(entries) => Some(entries),
             Err(e) if e.raw_os_error() == Some(libc::EFBIG) => None,
@@ -177,7 +179,7 @@ fn of_site(root: &Root, site: &Path) -> Vec<Installed> {
     all
 }
 
-/// Where Python environments may be, in the order in which the container would take them.
+/// The possible prefixes of Python environments, in the container's order.
 fn prefixes(container: &Container<'_>) -> Vec<PathBuf> {
     let named = ["VIRTUAL_ENV", "CONDA_PREFIX"]
         .into_iter()
@@ -209,7 +211,7 @@ fn cpu_only(frameworks: &[Installed]) -> Option<Finding> {
             Severity::Fail,
             found.path.display().to_string(),
             format!(
-                "the container asked for a GPU, but its {} {}is a CPU-only build",
+                "the container requested a GPU, but its {} {}is a CPU-only build",
                 found.name,
                 spaced(&found.version)
             ),
@@ -229,7 +231,7 @@ fn spaced(version: &str) -> String {
     }
 }
 
-/// Whether the driver is too old for what is there, compatibility libraries counted.
+/// Checks whether the driver is too old for the image, with compatibility libraries.
 fn driver(container: &Container<'_>, target: &Target, frameworks: &[Installed]) -> Option<Finding> {
     let framework = frameworks.iter().find_map(|f| match f.build {
         Build::Cuda(Some(cuda)) => Some((
@@ -244,7 +246,7 @@ fn driver(container: &Container<'_>, target: &Target, frameworks: &[Installed]) 
         let Some((Outcome::Impossible(_), _)) = target.judge(cuda, None) else {
             continue;
         };
-        // Rare enough that a directory may be read for it.
+        // Rare, so reading a directory is acceptable.
         let package = compat_package(container.root);
         if let Some((Outcome::Impossible(change), _)) = target.judge(cuda, package.as_ref()) {
             let cause = format!(
@@ -258,7 +260,7 @@ fn driver(container: &Container<'_>, target: &Target, frameworks: &[Installed]) 
     None
 }
 
-/// The CUDA release that the image is of.
+/// The CUDA release of the image.
 fn toolkit(container: &Container<'_>) -> Option<(String, String, Cuda)> {
     const FILE: &str = "/usr/local/cuda/version.json";
     if let Some(version) = container.var("CUDA_VERSION")
@@ -290,7 +292,7 @@ fn is_libcuda(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b"libcuda.so.")
 }
 
-/// What is wrong with compatibility libraries that come first; `None` where they fit.
+/// The fault of compatibility libraries that come first; `None` if they fit.
 pub fn compat_first(hiding: &Libcuda, target: &Target) -> Option<(Severity, String)> {
     let version = hiding.version.as_deref()?;
     let driver = target.driver?;
@@ -396,7 +398,7 @@ mod tests {
         assert_eq!(check_root(&[(CONDA, CU121)], &[], "470.256.02"), [7701]);
         assert_eq!(check_root(&[(CONDA, CU117)], &[], "352.55"), [7701]);
         assert_eq!(check_root(&[(CONDA, CPU)], &[], "560.35.03"), [7702]);
-        // One with a GPU build is enough.
+        // One GPU build suffices.
         let venv = "venv/lib/python3.12/site-packages/torch/version.py";
         assert_eq!(
             check_root(&[(CONDA, CPU), (venv, CU117)], &[], "560.35.03"),

@@ -1,4 +1,4 @@
-//! What the image is to run on: this host, or another that somebody names.
+//! The machine that an image is to run on: this host, or one that the user names.
 
 use core::fmt;
 use std::path::Path;
@@ -8,19 +8,19 @@ use crate::compat::forward::Package;
 use crate::compat::{self, Class, Cuda, Outcome, Platform, Sm, Version, gpu};
 use crate::host::{self, Host, Roots};
 
-/// A GPU, as far as it is known.
+/// A GPU, with its known properties.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Gpu {
-    /// As the host or the user calls it.
+    /// Its name, from the host or the user.
     pub name: String,
     /// Its architecture.
     pub sm: Option<Sm>,
-    /// What it is sold as.
+    /// Its product line.
     pub class: Option<Class>,
 }
 
 impl Gpu {
-    /// Of `sm_90`, `9.0`, or a product name; `None` of what is in no table.
+    /// Parses `sm_90`, `9.0`, or a product name; `None` if no table has it.
     pub fn named(text: &str) -> Option<Self> {
         let gpu::Product { sm, class } = text.parse().ok()?;
         Some(Self {
@@ -41,14 +41,14 @@ impl fmt::Display for Gpu {
     }
 }
 
-/// The driver and the GPUs to judge by.
+/// The driver and the GPUs of a judgement.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
-    /// The driver's version; `None` where there is none or it is not known.
+    /// The driver's version; `None` if there is no driver or its version is unknown.
     pub driver: Option<Version>,
-    /// Whose driver it is.
+    /// The driver's operating system.
     pub platform: Platform,
-    /// The GPUs; empty where none is known.
+    /// The GPUs; empty if none is known.
     pub gpus: Vec<Gpu>,
 }
 
@@ -69,12 +69,12 @@ impl Target {
         }
     }
 
-    /// The CUDA that the driver speaks.
+    /// The CUDA version that the driver supports.
     pub fn native(&self) -> Option<Native> {
         driver::native(self.driver?, self.platform)
     }
 
-    /// For asking the tables about one of the GPUs, or about none in particular.
+    /// A target of the tables for each GPU, or one without a GPU.
     pub fn each(&self) -> Vec<(Option<&Gpu>, Option<compat::Target>)> {
         let of = |gpu: Option<&Gpu>| {
             self.driver.map(|driver| compat::Target {
@@ -90,7 +90,7 @@ impl Target {
         self.gpus.iter().map(|gpu| (Some(gpu), of(Some(gpu)))).collect()
     }
 
-    /// The worst answer over the GPUs; `None` without a driver.
+    /// The worst result over the GPUs; `None` without a driver.
     pub fn judge(&self, need: Cuda, package: Option<&Package>) -> Option<(Outcome, compat::Target)> {
         let rank = |outcome: &Outcome| match outcome {
             Outcome::Native => 0,

@@ -1,6 +1,7 @@
-//! The few shapes of text that frameworks write their build into: Python literals, read without Python.
+//! Reads the few forms of Python literals in which frameworks write their build, without Python.
 
-/// The value of `name = 'text'`, with or without an annotation, on a line of its own. `Some(None)` of `name = None`.
+/// The value of `name = 'text'` on a line of its own, with or without an annotation. `Some(None)`
+/// for `name = None`.
 pub fn assignment<'t>(text: &'t str, name: &str) -> Option<Option<&'t str>> {
     text.lines().find_map(|line| {
         let rest = line.strip_prefix(name)?.trim_start();
@@ -16,7 +17,8 @@ pub fn assignment<'t>(text: &'t str, name: &str) -> Option<Option<&'t str>> {
     })
 }
 
-/// The text behind a quoted key, after its comma or colon: of `('cuda_version', '12.5.1')`, `'12.5.1')`.
+/// The text behind a quoted key and its comma or colon: of `('cuda_version', '12.5.1')`,
+/// `'12.5.1')`.
 pub fn after_key<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     ['\'', '"'].into_iter().find_map(|quote| {
         let (_, rest) = text.split_once(&format!("{quote}{key}{quote}"))?;
@@ -29,13 +31,13 @@ pub fn after_key<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     })
 }
 
-/// The string that `text` begins with.
+/// The string at the beginning of `text`.
 pub fn quoted(text: &str) -> Option<&str> {
     let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
     text[1..].split_once(quote).map(|(value, _)| value)
 }
 
-/// The strings of a list that `text` begins with; at most 64.
+/// The strings of the list at the beginning of `text`; at most 64.
 pub fn list(text: &str) -> Vec<&str> {
     let Some((inner, _)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) else {
         return Vec::new();

@@ -1,4 +1,5 @@
-//! Which devices are asked for, and by which way. [`super::provenance`] decides which of them are granted.
+//! Finds the devices that a request names, and the source that names them (mounts, annotations or
+//! variables). [`super::provenance`] decides which of them are granted.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -13,7 +14,7 @@ use super::variables::Variables;
 use super::{CdiName, DeviceRequest, EntryPoint, Gated, ImexRequest, Inputs, Provenance, Selector, ignored};
 
 const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
-/// The vendor of the kinds that stand for what nvoci finds itself.
+/// The vendor of the CDI kinds whose devices nvoci discovers itself.
 const OURS: &str = "nvidia.com";
 
 const VOLUMES: &str = "/var/run/nvidia-container-devices";
@@ -21,8 +22,8 @@ const VOLUMES: &str = "/var/run/nvidia-container-devices";
 /// IMEX channel numbers are below this (a device minor has 20 bits).
 const IMEX_CHANNELS: u32 = 1 << 20;
 
-/// The answer.
-pub(super) struct Asked {
+/// The devices of a request, after policy.
+pub(super) struct Requested {
     pub(super) devices: DeviceRequest,
     pub(super) cdi: Vec<CdiName>,
     pub(super) imex: ImexRequest,
@@ -30,7 +31,7 @@ pub(super) struct Asked {
     pub(super) provenance: Provenance,
 }
 
-/// Whether anything looks like a request; see [`super::wants_gpu_fast`].
+/// Whether any source holds a request, granted or not; see [`super::wants_gpu_fast`].
 pub(super) fn any(inputs: &Inputs<'_>, config: &Config) -> bool {
     let by_env = inputs.env.iter().any(|(name, value)| match name.as_str() {
         VISIBLE => !matches!(value.as_str(), "" | "void"),
@@ -42,26 +43,26 @@ pub(super) fn any(inputs: &Inputs<'_>, config: &Config) -> bool {
         || (inputs.entry == EntryPoint::Runtime && annotations(inputs, config).next().is_some())
 }
 
-/// Reads the first source that asks for something: mounts, then annotations, then variables.
-pub(super) fn asked(
+/// Reads the first source that requests a device: mounts, then annotations, then variables.
+pub(super) fn requested(
     inputs: &Inputs<'_>,
     variables: &Variables<'_>,
     config: &Config,
     notes: &mut Vec<String>,
-) -> Result<Asked> {
+) -> Result<Requested> {
     if inputs.entry == EntryPoint::Cdi {
-        return Ok(Asked::plain(DeviceRequest::NoneDevices, Provenance::Cdi));
+        return Ok(Requested::plain(DeviceRequest::NoneDevices, Provenance::Cdi));
     }
     let mut listed = Listed::new(Policy::of(inputs, config), config);
     if *config.accept_volume_mounts {
         listed.mounts(inputs)?;
-        if listed.asks() {
+        if listed.names_devices() {
             return listed.finish(Provenance::VolumeMount);
         }
     }
     if inputs.entry == EntryPoint::Runtime {
         let provenance = listed.annotations(inputs, notes)?;
-        if listed.asks() {
+        if listed.names_devices() {
             return listed.finish(provenance);
         }
     }
@@ -70,7 +71,7 @@ pub(super) fn asked(
         && let Err(refused) = listed.policy.granted(wanted.provenance, Wish::Gpus)
     {
         limits::note(notes, || ignored(&excerpt(wanted.name()), refused));
-        return Ok(Asked::plain(DeviceRequest::Nothing, wanted.provenance));
+        return Ok(Requested::plain(DeviceRequest::Nothing, wanted.provenance));
     }
     for (name, value) in &wanted.values {
         for item in limits::list(name, value)? {
@@ -103,7 +104,7 @@ pub(super) fn imex_channels(channels: Vec<u32>) -> ImexRequest {
     ImexRequest::Channels(unique.into_iter().collect())
 }
 
-/// The variables that ask for devices.
+/// The variables that request devices.
 struct Variable<'a> {
     values: Vec<(&'a str, &'a str)>,
     provenance: Provenance,
@@ -134,14 +135,14 @@ impl<'a> Variable<'a> {
         self.values.first().map_or(VISIBLE, |(name, _)| name)
     }
 
-    /// Whether nothing is asked for, as far as can be told without reading much.
+    /// Whether the variable requests nothing; a cheap test that parses no list.
     fn is_void(&self) -> bool {
         let mut values = self.values.iter().map(|(_, value)| value.trim());
         values.all(|value| matches!(value, "" | "void"))
     }
 }
 
-impl Asked {
+impl Requested {
     fn plain(devices: DeviceRequest, provenance: Provenance) -> Self {
         Self {
             devices,
@@ -168,12 +169,12 @@ impl Named {
     }
 }
 
-/// An entry of a list that is not a CDI name of its own.
+/// An entry of a list, other than a CDI name for the registry.
 struct Word {
-    /// Where it stands, for errors.
+    /// The variable, annotation or mount that holds the entry, for errors.
     name: String,
     named: Named,
-    /// Whether it means this host's devices even with `mode = "cdi"`.
+    /// Whether the entry is a device of this host even with `mode = "cdi"`.
     automatic: bool,
 }
 
@@ -183,7 +184,7 @@ impl Word {
     }
 }
 
-/// What the sources list, as far as it is granted.
+/// The granted entries of all sources.
 struct Listed<'a> {
     policy: Policy<'a>,
     config: &'a Config,
@@ -234,13 +235,13 @@ impl<'a> Listed<'a> {
         }
     }
 
-    /// Whether the source asks for devices at all; IMEX channels and gated features alone do not count.
-    fn asks(&self) -> bool {
+    /// Whether the source names a device. IMEX channels and gated features alone do not count.
+    fn names_devices(&self) -> bool {
         !self.words.is_empty() || !self.cdi.is_empty()
     }
 
-    /// An entry of a variable, which is refused whole where a part of it is not granted: a variable may be the
-    /// image's, and specifications of other kinds hand out other things.
+    /// Adds an entry of a variable. If a part is not granted, the whole variable is refused: the
+    /// image may have set it, and CDI specifications of other kinds can grant anything.
     fn word(&mut self, name: &str, from: Provenance, item: &str) -> Result<()> {
         let by_specification = *self.config.mode == Mode::Cdi;
         match item.split_once('=') {
@@ -264,7 +265,7 @@ impl<'a> Listed<'a> {
         });
     }
 
-    /// Mounts of `/dev/null` below the agreed directory; the destination is the request.
+    /// Reads mounts of `/dev/null` below the agreed directory. The destination names the device.
     fn mounts(&mut self, inputs: &Inputs<'_>) -> Result<()> {
         const NAME: &str = "the device list by volume mounts";
         const FROM: Provenance = Provenance::VolumeMount;
@@ -312,7 +313,8 @@ impl<'a> Listed<'a> {
         Ok(())
     }
 
-    /// Annotations with the configured prefixes, by key. Returns the least trusted origin of what was granted.
+    /// Reads the annotations with the configured prefixes, sorted by key. Returns the least trusted
+    /// origin among the granted ones.
     fn annotations(&mut self, inputs: &Inputs<'_>, notes: &mut Vec<String>) -> Result<Provenance> {
         let mut chosen: Vec<_> = annotations(inputs, self.config).collect();
         chosen.sort_unstable();
@@ -325,7 +327,8 @@ impl<'a> Listed<'a> {
         for (key, value) in chosen {
             let name = format!("annotation {}", excerpt(key));
             let from = authors.provenance(key, value);
-            // Who may not ask at all is not read, so a broken value of his stops nothing.
+            // Refused before the value is parsed: a broken value of an untrusted author stops
+            // nothing.
             if let Err(refused) = self.policy.granted(from, Wish::Gpus) {
                 limits::note(notes, || unproven(&name, refused));
                 continue;
@@ -356,20 +359,20 @@ impl<'a> Listed<'a> {
         Ok(least)
     }
 
-    /// [`Self::cdi_name`] of a text.
+    /// Parses `text` and adds it by [`Self::cdi_name`].
     ///
     /// # Errors
-    /// When it is not a CDI name; the inner result is policy's.
+    /// If it is not a CDI name. The inner result is the policy's.
     fn qualified(&mut self, name: &str, from: Provenance, text: &str) -> Result<Result<(), Refused>> {
         let cdi = CdiName::parse(text).ok_or_else(|| not_a_cdi_name(name, text))?;
         self.cdi_name(name, from, cdi)
     }
 
-    /// A CDI name, taken where `from` may ask for it. The kinds that stand for what nvoci finds itself are taken as
-    /// that, so that a stale specification does no harm; the others need their specification.
+    /// Adds a CDI name that policy grants to `from`. nvoci resolves its own kinds without a
+    /// specification, so a stale one does no harm. Other kinds need their specification.
     ///
     /// # Errors
-    /// When its IMEX channel is none; the inner result is policy's.
+    /// If its IMEX channel does not exist. The inner result is the policy's.
     fn cdi_name(&mut self, name: &str, from: Provenance, cdi: CdiName) -> Result<Result<(), Refused>> {
         let automatic = cdi.is_kind("runtime.nvidia.com", "gpu");
         let feature = Feature::of(&cdi);
@@ -419,14 +422,14 @@ impl<'a> Listed<'a> {
         Ok(())
     }
 
-    fn finish(mut self, provenance: Provenance) -> Result<Asked> {
+    fn finish(mut self, provenance: Provenance) -> Result<Requested> {
         let imex = if self.imex_all {
             ImexRequest::All
         } else {
             imex_channels(core::mem::take(&mut self.imex))
         };
         let devices = self.devices()?;
-        Ok(Asked {
+        Ok(Requested {
             devices,
             cdi: self.cdi.into_iter().collect(),
             imex,
@@ -435,8 +438,8 @@ impl<'a> Listed<'a> {
         })
     }
 
-    /// `void` anywhere is nothing. With `mode = "cdi"` words are names of the configured kind; else the
-    /// first of `all` and `none` decides; else every word is a device of this host.
+    /// `void` anywhere requests nothing. With `mode = "cdi"`, words are names of the configured
+    /// kind. Else the first of `all` and `none` decides. Else every word is a device of this host.
     fn devices(&mut self) -> Result<DeviceRequest> {
         let config = self.config;
         if self.words.iter().any(|word| word.is("void")) {
@@ -474,7 +477,7 @@ impl<'a> Listed<'a> {
     }
 }
 
-/// Whether an annotation is read: it can hold CDI names, or says who wrote the others.
+/// Whether an annotation is read: it can hold CDI names, or proves who wrote the others.
 pub(super) fn reads_annotation(key: &str, config: &Config) -> bool {
     provenance::is_evidence(key) || has_prefix(key, config)
 }
@@ -497,10 +500,10 @@ fn not_a_cdi_name(name: &str, text: &str) -> Error {
     Error::new(Code::Malformed, name, why).fix("write vendor.com/class=device")
 }
 
-/// A CDI name that a variable may not ask for.
+/// The error of a CDI name that a variable may not request.
 fn not_for_variables(name: &str, item: &str, refused: Refused) -> Error {
     let why = match refused {
-        Refused::Kind => "a CDI device of another kind, which a variable cannot ask for",
+        Refused::Kind => "a CDI device of another kind, which a variable cannot request",
         Refused::KindUnprivileged => {
             "a CDI device of a kind for privileged containers, which this one is not"
         }
@@ -513,7 +516,7 @@ fn not_for_variables(name: &str, item: &str, refused: Refused) -> Error {
              /etc/nvoci/config.toml"
         }
         Refused::Kind | Refused::Gated | Refused::Unprivileged => {
-            "ask for nvidia.com/gpu devices, give the device to the engine (`--device`), or list the kind in \
+            "request nvidia.com/gpu devices, give the device to the engine (`--device`), or list the kind in \
              `accept-cdi-kinds` of /etc/nvoci/config.toml"
         }
     };
@@ -521,14 +524,14 @@ fn not_for_variables(name: &str, item: &str, refused: Refused) -> Error {
     Error::new(Code::Malformed, name, why).fix(fix)
 }
 
-/// The note on an annotation that counts for nothing.
+/// The note on an annotation that policy ignores.
 fn unproven(name: &str, refused: Refused) -> String {
     let note = ignored(name, refused);
     format!("{note}; it counts as a variable, since nothing shows that a device plugin wrote it")
 }
 
-/// The device that a name of kind `nvidia.com/gpu` stands for, by the strategies `index`, `uuid` and
-/// `type-index` (`gpu0`, `mig0:1`) of specifications; `None` for a name that somebody made up.
+/// The device of a name of kind `nvidia.com/gpu`, by the strategies `index`, `uuid` and
+/// `type-index` (`gpu0`, `mig0:1`) of specifications; `None` for any other name.
 fn own_name(device: &str) -> Option<Named> {
     if matches!(device, "all" | "none") {
         return Some(Named::of(device));
@@ -540,8 +543,9 @@ fn own_name(device: &str) -> Option<Named> {
     Some(Named::of(word)).filter(|named| named.selector.is_some())
 }
 
-/// The vendor's tools refuse such a word too. A device plugin that lists devices by volume mounts puts the mounts' directory into
-/// the variable, where it counts if the mounts do not.
+/// The vendor's tools refuse such a word too. A device plugin that lists devices by volume mounts
+/// writes the mounts' directory into the variable. The word then means that the mounts do not
+/// count.
 fn not_a_device(name: &str, text: &str, config: &Config) -> Error {
     if text.starts_with(VOLUMES) && *config.accept_volume_mounts {
         let why = "the devices are listed by volume mounts, and none is mounted there";
@@ -558,7 +562,7 @@ fn not_a_device(name: &str, text: &str, config: &Config) -> Error {
     Error::new(Code::Malformed, name, why).fix(fix)
 }
 
-/// An absolute path without empty and `.` components; `None` when it is not absolute or holds `..`.
+/// An absolute path without empty and `.` components; `None` if it is relative or contains `..`.
 fn lexically(path: &str) -> Option<String> {
     let mut clean = String::with_capacity(path.len());
     for part in path.strip_prefix('/')?.split('/') {

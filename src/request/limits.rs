@@ -1,4 +1,4 @@
-//! Bounds on what a container may say, and how what it said is quoted.
+//! Bounds on a container's texts, and the form in which messages quote them.
 
 use crate::error::{Code, Error, Result};
 
@@ -8,13 +8,13 @@ pub(super) const MAX_TEXT: usize = 64 * 1024;
 /// The most entries of one list.
 pub(super) const MAX_ITEMS: usize = 1024;
 
-/// The most notes that a request keeps: an image must not make us collect without end.
+/// The most notes that a request keeps, so that an image cannot fill the memory.
 const MAX_NOTES: usize = 32;
 
-/// How much of a bad value an error quotes, in characters.
+/// The longest quotation of a bad value in an error, in characters.
 const EXCERPT: usize = 48;
 
-/// Refuses a value of `name` that is too long or holds anything but printable ASCII and blanks.
+/// Refuses a value of `name` that is too long or contains anything but printable ASCII and blanks.
 pub(super) fn text(name: &str, value: &str) -> Result<()> {
     if value.len() > MAX_TEXT {
         let why = format!("{} bytes long; at most {MAX_TEXT} are read", value.len());
@@ -42,8 +42,8 @@ pub(super) fn count(name: &str, count: usize) -> Result<()> {
     Err(Error::new(Code::Malformed, excerpt(name), why))
 }
 
-/// The entries of a comma-separated list, trimmed, without empty ones, bounded in length, number and
-/// characters.
+/// The entries of a comma-separated list, trimmed, without empty ones, bounded in length, number
+/// and characters.
 pub(super) fn list<'a>(name: &str, value: &'a str) -> Result<Vec<&'a str>> {
     text(name, value)?;
     let mut items = Vec::new();
@@ -54,14 +54,14 @@ pub(super) fn list<'a>(name: &str, value: &'a str) -> Result<Vec<&'a str>> {
     Ok(items)
 }
 
-/// Adds a note, made only where there is room for it.
+/// Adds a note if there is room; only then is its text made.
 pub(super) fn note(notes: &mut Vec<String>, text: impl FnOnce() -> String) {
     if notes.len() < MAX_NOTES {
         notes.push(text());
     }
 }
 
-/// The beginning of a value, with nothing a terminal would act on.
+/// The beginning of a value, without characters that a terminal would interpret.
 pub(super) fn excerpt(value: &str) -> String {
     let mut short = String::new();
     for (i, c) in value.chars().enumerate() {

@@ -1,10 +1,12 @@
-//! What a container asks for, and with what right.
+//! Parses a container's request for GPUs, and decides which parts are granted.
 //!
-//! Pure: from the container's environment, annotations and mounts and the [`Config`] to a [`Request`].
-//! Everything read here may have been written by whoever made the image, so every value is bounded in
-//! length, number and characters, and every wish carries its [`Provenance`], by which policy decides.
+//! Pure: the container's environment, annotations and mounts and the [`Config`] become a
+//! [`Request`]. An image's author can write most of these inputs. So every value is bounded in
+//! length, number and characters, and every part has a [`Provenance`], by which policy decides. For
+//! example, the variable `NVIDIA_VISIBLE_DEVICES=0` of an unprivileged container becomes a request
+//! for GPU 0 if `accept-envvar-unprivileged` is on, and a note if it is off.
 //!
-//! | what | from | needs, unless the engine asks |
+//! | request | source | right that it needs, unless the engine wrote it |
 //! |---|---|---|
 //! | GPUs | volume mounts, else annotations, else the environment | `accept-envvar-unprivileged`, or CAP_SYS_ADMIN |
 //! | GDS, MOFED, GDRCopy, NVSwitch, IMEX | a mount or annotation of that kind, or the environment | `accept-gated-unprivileged`, or CAP_SYS_ADMIN |
@@ -12,8 +14,8 @@
 //! | its own settings | `nvoci.dev/<key>` annotations, else `NVOCI_<KEY>` variables | a row of `container-settings` |
 //! | MIG config and monitor | the environment | CAP_SYS_ADMIN |
 //!
-//! [`provenance`] says which annotations are the engine's word, and decides what is granted.
-//! What is not granted gives nothing and leaves a note; only a request that was granted can fail.
+//! [`provenance`] decides which annotations count as the engine's, and which parts are granted. A
+//! refused part leaves a note; only a granted part can fail.
 
 mod devices;
 mod limits;
@@ -36,35 +38,36 @@ pub use require::{Facts, Requirement, evaluate_all};
 pub use select::{GpuView, Selected, needs_mig_uuids, select};
 pub use selector::Selector;
 
-use devices::Asked;
+use devices::Requested;
 use limits::excerpt;
 use provenance::{Policy, Refused, Wish};
 use variables::Variables;
 
-/// Where a request reached us.
+/// The entry point that received the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EntryPoint {
     /// A hook that an engine put into the container's definition.
     Hook,
     /// The OCI runtime in front of runc or crun.
     Runtime,
-    /// The hook entry of a CDI specification or of our own runtime: devices are in the definition already.
+    /// The hook entry of a CDI specification or of nvoci's runtime. The definition has the devices
+    /// already.
     Cdi,
 }
 
 /// A mount of the container's definition.
 #[derive(Clone, Copy, Debug)]
 pub struct MountView<'a> {
-    /// What is mounted.
+    /// The mounted file or directory.
     pub source: &'a str,
-    /// Where in the container.
+    /// The path in the container.
     pub destination: &'a str,
 }
 
-/// All that a request is read from.
+/// The inputs of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
-    /// The container's environment; of a name that occurs twice the last one counts.
+    /// The container's environment. If a name occurs twice, the last one counts.
     pub env: &'a [(String, String)],
     /// The annotations of the definition.
     pub annotations: &'a [(String, String)],
@@ -72,13 +75,13 @@ pub struct Inputs<'a> {
     pub mounts: &'a [MountView<'a>],
     /// Whether CAP_SYS_ADMIN is in the container's bounding set.
     pub privileged: bool,
-    /// Where the request reached us.
+    /// The entry point that received the request.
     pub entry: EntryPoint,
 }
 
-/// What a container asks for and may have.
+/// A container's request, after policy.
 ///
-/// Where [`Request::devices`] is [`DeviceRequest::Nothing`] or [`DeviceRequest::Void`], only
+/// If [`Request::devices`] is [`DeviceRequest::Nothing`] or [`DeviceRequest::Void`], only
 /// [`Request::cdi`], [`Request::provenance`] and [`Request::notes`] have a meaning.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request {
@@ -86,7 +89,7 @@ pub struct Request {
     pub devices: DeviceRequest,
     /// The parts of the driver.
     pub capabilities: Capabilities,
-    /// What must hold of the host, all of them.
+    /// The conditions on the host; all must hold.
     pub requirements: Vec<Requirement>,
     /// Whether the container may configure MIG.
     pub mig_config: bool,
@@ -96,64 +99,65 @@ pub struct Request {
     pub imex: ImexRequest,
     /// Features with device nodes of their own.
     pub gated: Gated,
-    /// CDI names that only a specification on disk can explain, sorted, each once.
+    /// CDI names that need a specification on disk; sorted, each once.
     pub cdi: Vec<CdiName>,
-    /// On a Jetson: use every CSV file, not only the base ones (`NVIDIA_REQUIRE_JETPACK=csv-mounts=all`).
+    /// On a Jetson: use every CSV file, not only the base ones
+    /// (`NVIDIA_REQUIRE_JETPACK=csv-mounts=all`).
     pub jetpack_all: bool,
-    /// The settings that the container has for itself; empty where it has what is configured.
+    /// The container's own settings; empty if it uses the configuration as it is.
     pub settings: Vec<Chosen>,
-    /// Who asked.
+    /// The author of the request.
     pub provenance: Provenance,
-    /// What was ignored and why, for the record and for people.
+    /// Ignored parts with reasons, for the record and for people.
     pub notes: Vec<String>,
 }
 
 impl Request {
-    /// Whether the container is to be left alone.
+    /// Whether nvoci leaves the container alone.
     pub fn is_empty(&self) -> bool {
         matches!(self.devices, DeviceRequest::Nothing | DeviceRequest::Void) && self.cdi.is_empty()
     }
 
-    /// `config` with the container's own settings: what counts for this container.
+    /// `config` with the container's own settings.
     pub fn settle<'c>(&self, config: &'c Config) -> Cow<'c, Config> {
         settings::settle(&self.settings, config)
     }
 
-    fn of(asked: Asked, notes: Vec<String>) -> Self {
+    fn of(requested: Requested, notes: Vec<String>) -> Self {
         Self {
-            devices: asked.devices,
+            devices: requested.devices,
             capabilities: Capabilities::NONE,
             requirements: Vec::new(),
             mig_config: false,
             mig_monitor: false,
-            imex: asked.imex,
-            gated: asked.gated,
-            cdi: asked.cdi,
+            imex: requested.imex,
+            gated: requested.gated,
+            cdi: requested.cdi,
             jetpack_all: false,
             settings: Vec::new(),
-            provenance: asked.provenance,
+            provenance: requested.provenance,
             notes,
         }
     }
 }
 
-/// Which GPUs.
+/// The requested GPUs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DeviceRequest {
-    /// Nothing was asked for: not a GPU container.
+    /// No request: not a GPU container.
     Nothing,
-    /// `void`: explicitly nothing.
+    /// `void`: an explicit request for nothing.
     Void,
-    /// `none`: driver files and control nodes, but no GPU; also a container whose GPUs are in its
-    /// definition already ([`EntryPoint::Cdi`]).
+    /// `none`: driver files and control nodes without a GPU. Also a container whose definition has
+    /// its GPUs already ([`EntryPoint::Cdi`]).
     NoneDevices,
     /// Every GPU and every MIG device.
     All,
-    /// These, each once, in the order asked; never empty.
+    /// These, each once, in the order of the request; never empty.
     List(Vec<Selector>),
 }
 
-/// Which IMEX channels.
+/// The requested IMEX channels.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum ImexRequest {
     /// None.
@@ -165,7 +169,7 @@ pub enum ImexRequest {
     Channels(Vec<u32>),
 }
 
-/// Features with device nodes of their own that a container must name to get.
+/// Features with device nodes of their own. A container gets one only if it names it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Gated {
     /// GPUDirect Storage: `/dev/nvidia-fs*`.
@@ -178,11 +182,11 @@ pub struct Gated {
     pub nvswitch: bool,
 }
 
-/// Whether anything in the inputs looks like a request; `false` is certain, and the container can be left
-/// alone without another look. Never fails: a broken value looks like a request.
+/// Whether the inputs may contain a request. `false` is certain: the container can be left alone.
+/// Never fails: a broken value counts as a request.
 ///
-/// Where the configuration is broken, ask with the defaults: a container that asks for nothing must start,
-/// and one that asks gets the configuration's error.
+/// If the configuration is broken, pass the defaults. A container without a request must start; one
+/// with a request gets the configuration's error.
 pub fn wants_gpu_fast(inputs: &Inputs<'_>, config: &Config) -> bool {
     inputs.entry == EntryPoint::Cdi || devices::any(inputs, config)
 }
@@ -197,21 +201,22 @@ pub fn reads_annotation(key: &str, config: &Config) -> bool {
     settings::is_annotation(key) || devices::reads_annotation(key, config)
 }
 
-/// Whether a mount of this source is read: it asks for a device, or shows who wrote the annotations.
+/// Whether a mount of this source is read: it requests a device, or proves who wrote the
+/// annotations.
 pub fn reads_mount(source: &str) -> bool {
     source.contains("null") || source.contains("/pods/")
 }
 
-/// Reads the request.
+/// Parses the request.
 ///
 /// # Errors
-/// [`Code::Malformed`] and [`Code::Capability`]; never for a container that asks for
-/// no GPU or may not have one.
+/// [`Code::Malformed`] and [`Code::Capability`]; never for a container that requests no GPU or may
+/// not have one.
 pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     let variables = Variables::gather(inputs.env, &config.swarm_resource);
     let mut notes = Vec::new();
-    let asked = devices::asked(inputs, &variables, config, &mut notes)?;
-    let mut request = Request::of(asked, notes);
+    let requested = devices::requested(inputs, &variables, config, &mut notes)?;
+    let mut request = Request::of(requested, notes);
     if !request.is_empty() {
         memory_limits(&variables, &mut request.notes);
     }
@@ -251,11 +256,10 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     Ok(request)
 }
 
-/// What the variable says; of an image that does not know of it, what it was used to.
+/// The capabilities of the variable; without it, the default that the image was built for.
 ///
-/// A container that was given a CDI device and sets no variable gets every part: whoever writes `--device
-/// nvidia.com/gpu=all` on a machine with the vendor's specification gets all of them, desktop and video programs among
-/// them, and no image of those sets the variable.
+/// A container with a CDI device and no variable gets all of them. `--device nvidia.com/gpu=all`
+/// gives all of them with the vendor's specification too, and images of video programs rely on it.
 fn capabilities_of(
     variables: &Variables<'_>,
     supported: Capabilities,
@@ -272,7 +276,7 @@ fn capabilities_of(
         .split(',')
         .any(|item| item.trim().eq_ignore_ascii_case("all"))
     {
-        // Still no typo beside `all`.
+        // A typo is an error beside `all` too.
         unknown_capability(Capabilities::from_list(value))?;
         return Ok(supported);
     }
@@ -315,7 +319,8 @@ fn requirements_of(variables: &Variables<'_>, notes: &mut Vec<String>) -> Result
     Ok(requirements)
 }
 
-/// Warns of variables that limit a container's GPU memory, which needs NVIDIA's driver 615 and its NVML.
+/// Warns of variables that limit a container's GPU memory, which needs NVIDIA's driver 615 and its
+/// NVML.
 fn memory_limits(variables: &Variables<'_>, notes: &mut Vec<String>) {
     for name in ["NVIDIA_GPU_MEMORY_REQUEST", "NVIDIA_GPU_MEMORY_LIMIT"] {
         if variables.get(name).is_some_and(|value| !value.trim().is_empty()) {
@@ -327,8 +332,8 @@ fn memory_limits(variables: &Variables<'_>, notes: &mut Vec<String>) {
 
 /// Whether the container has one of the rights over all MIG devices.
 ///
-/// Without CAP_SYS_ADMIN it has none, whatever an image's variables say, and starts without it: as with the
-/// gated features, what is not granted is ignored and said.
+/// Without CAP_SYS_ADMIN it has none. An image's variable is then ignored with a note, like a gated
+/// feature, and the container starts.
 fn mig_right(
     name: &str,
     variables: &Variables<'_>,
@@ -353,7 +358,7 @@ fn mig_right(
     match devices {
         DeviceRequest::List(list) if list.iter().any(Selector::is_mig) => {
             let why = "it cannot be had together with single MIG devices";
-            Err(Error::new(Code::Malformed, name, why).fix("ask for whole GPUs"))
+            Err(Error::new(Code::Malformed, name, why).fix("request whole GPUs"))
         }
         _ => Ok(true),
     }
@@ -383,7 +388,7 @@ fn gate(gated: &mut Gated, variables: &Variables<'_>, granted: Result<(), Refuse
     }
 }
 
-/// `none` is none: the vendor's tool takes it for every channel (toolkit-features 12, quirk 3).
+/// `none` is none. The vendor's tool reads it as every channel (toolkit-features 12, quirk 3).
 fn imex_of(
     variables: &Variables<'_>,
     granted: Result<(), Refused>,
@@ -407,7 +412,7 @@ fn imex_of(
     Ok(devices::imex_channels(channels.collect::<Result<_>>()?))
 }
 
-/// The note on what was not granted.
+/// The note on a part that policy refused.
 fn ignored(what: &str, refused: Refused) -> String {
     format!("ignored {what}: {}", refused.why())
 }

@@ -1,18 +1,21 @@
-//! Who wrote a request, and what that person may ask for: the one place where policy decides.
+//! Who wrote a request, and which devices that author may request. Policy is decided only here.
 //!
 //! Who can write an annotation of an OCI definition, by engine:
 //!
 //! | engine | image author | pod author | device plugin |
 //! |---|---|---|---|
 //! | CRI-O | no | any key (it copies the pod's) | a key that is in `io.kubernetes.cri-o.Annotations` too |
-//! | containerd | no | what the administrator lists in `pod_annotations` | what is listed in `container_annotations` |
+//! | containerd | no | keys that the administrator lists in `pod_annotations` | keys that are listed in `container_annotations` |
 //! | Podman | any key with 4.3, none with 5.8; `io.container.manager` too, which it sets only where it is missing | - | - |
 //! | Docker, others | unknown | - | - |
 //!
-//! So an annotation names no engine: an image under Podman can write every marker of every engine. What no
-//! author of an image can write is a mount of kubelet's, whose source the engine was given ([`by_kubelet`]). The
-//! same mount is missing in a pod's sandbox, in which CRI-O writes the pod's annotations over its own.
-//! Where several engines' markers are present, the least trusting row decides.
+//! So an annotation does not prove an engine: an image under Podman can write every engine's
+//! markers. No image's author can write a mount of the kubelet's, whose source the engine receives
+//! ([`by_kubelet`]). A pod's sandbox lacks that mount; there CRI-O writes the pod's annotations
+//! over its own. If markers of several engines are present, the row with the least trust decides.
+//!
+//! For example, `cdi.k8s.io/a: nvidia.com/gpu=0` counts as the device plugin's in a container with
+//! the kubelet's mount and CRI-O's list of its annotations, and as a variable everywhere else.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +23,7 @@ use crate::config::{Choice, Config, Mode, Preflight};
 
 use super::{CdiName, Inputs, MountView};
 
-/// Who asked for the GPUs.
+/// The author of the request for GPUs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Provenance {
     /// `NVIDIA_VISIBLE_DEVICES`: the person who started the container, or the image.
@@ -62,27 +65,27 @@ impl Provenance {
     }
 }
 
-/// What can be asked for, by what policy says of it.
+/// A requested part, by the rule of policy that it falls under.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wish<'a> {
     /// GPUs of this host.
     Gpus,
     /// GDS, MOFED, GDRCopy, NVSwitch or IMEX channels.
     Gated,
-    /// A device that only a CDI specification explains.
+    /// A device that only a CDI specification defines.
     Named(&'a CdiName),
 }
 
-/// Why a wish is not granted.
+/// Why policy refused a part.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Refused {
-    /// Variables are not accepted.
+    /// An unprivileged container may not use variables.
     Unprivileged,
-    /// The gated features are not.
+    /// An unprivileged container may not have gated features.
     Gated,
-    /// The CDI kind is not.
+    /// The CDI kind is not in `accept-cdi-kinds`.
     Kind,
-    /// The CDI kind is accepted from privileged containers.
+    /// Only a privileged container may have the CDI kind.
     KindUnprivileged,
 }
 
@@ -92,16 +95,15 @@ impl Refused {
         match self {
             Self::Unprivileged => "the container is unprivileged and `accept-envvar-unprivileged` is off",
             Self::Gated => {
-                "an unprivileged container may ask for this by a mount or a CDI device only \
+                "an unprivileged container may request this by a mount or a CDI device only \
                  (`accept-gated-unprivileged = true` allows the variable)"
             }
             Self::Kind => {
-                "its CDI kind is not one that a container may ask for (the administrator lists it in \
-                 `accept-cdi-kinds`, or gives the device to the engine)"
+                "its CDI kind is not in `accept-cdi-kinds` (list it there, or give the device to the engine)"
             }
             Self::KindUnprivileged => {
-                "its CDI kind is one that a privileged container (CAP_SYS_ADMIN, no user namespace of its own) may ask \
-                 for (`accept-cdi-kinds-privileged`), and this one is unprivileged"
+                "only a privileged container (CAP_SYS_ADMIN, no user namespace of its own) may request its CDI kind \
+                 (`accept-cdi-kinds-privileged`), and this one is unprivileged"
             }
         }
     }
@@ -110,7 +112,7 @@ impl Refused {
 /// Why a setting stays as the host has it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kept {
-    /// It is not a container's to choose.
+    /// Containers may not choose it.
     NotListed,
     /// The administrator enforces the check.
     Enforced,
@@ -130,7 +132,7 @@ impl Kept {
     }
 }
 
-/// What this host's administrator and this container's rights allow.
+/// The administrator's configuration and the container's privilege.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Policy<'a> {
     config: &'a Config,
@@ -145,7 +147,7 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// Whether `from` may ask for `wish`. Every source goes through here, whatever it asks for.
+    /// Whether `from` may request `wish`. Every source is checked here.
     pub(super) fn granted(&self, from: Provenance, wish: Wish<'_>) -> Result<(), Refused> {
         let trusted = from.is_engines() || self.privileged;
         match wish {
@@ -163,11 +165,12 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// What `from` chooses by the variable or annotation `name`, where it may.
+    /// The setting that `from` chooses by the variable or annotation `name`, if policy grants it.
     pub(super) fn chosen(&self, from: Provenance, name: &str, choice: Choice) -> Result<Chosen, Kept> {
         let config = self.config;
         if !choice.is_in(config) {
-            // Whatever is listed: the list is about what a container may have, the check about what may run.
+            // Even if the list has it: the list limits rights, and this check limits which images
+            // may start.
             if matches!(choice, Choice::Preflight(_)) && *config.preflight == Preflight::Enforce {
                 return Err(Kept::Enforced);
             }
@@ -186,8 +189,8 @@ impl<'a> Policy<'a> {
         })
     }
 
-    /// Whether the administrator accepts the kind from everybody who may ask for GPUs. With `mode = "cdi"`
-    /// words are names of the default kind, so that one is accepted.
+    /// Whether any container that may have GPUs may have the kind. With `mode = "cdi"`, words are
+    /// names of the default kind, so that kind is accepted.
     fn lists(&self, name: &CdiName) -> bool {
         self.config
             .accept_cdi_kinds
@@ -196,14 +199,15 @@ impl<'a> Policy<'a> {
             || (*self.config.mode == Mode::Cdi && name.has_kind(&self.config.default_kind))
     }
 
-    /// Whether the administrator accepts the kind from privileged containers.
+    /// Whether privileged containers may have the kind.
     fn lists_privileged(&self, name: &CdiName) -> bool {
         let mut kinds = self.config.accept_cdi_kinds_privileged.iter();
         kinds.any(|kind| name.has_kind(kind))
     }
 }
 
-/// A container's own value of a setting, which policy has granted, and who wrote it. Only [`Policy::chosen`] makes one.
+/// A container's own value of a setting, granted by policy, and its author. Only [`Policy::chosen`]
+/// makes one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Chosen {
     choice: Choice,
@@ -222,58 +226,59 @@ impl Chosen {
         &self.name
     }
 
-    /// Who can have written it.
+    /// Its possible author.
     pub fn by(&self) -> Provenance {
         self.by
     }
 }
 
-/// The kinds that NVIDIA's device plugin and DRA driver name in annotations: those of the host, and of specifications
-/// that they write themselves.
+/// The kinds that NVIDIA's device plugin and DRA driver name in annotations: the host's, and those
+/// of the specifications that they write.
 fn is_device_plugins(name: &CdiName) -> bool {
     const VENDORS: [&str; 3] = ["nvidia.com", "k8s.device-plugin.nvidia.com", "k8s.gpu.nvidia.com"];
     VENDORS.contains(&name.vendor.as_str())
 }
 
-/// The annotation with which Podman and CRI-O mark their containers, and what Podman writes.
+/// The annotation with which Podman and CRI-O mark their containers, and Podman's value of it.
 const MANAGER: &str = "io.container.manager";
 const PODMAN: &str = "libpod";
 
-/// CRI-O's keys, and the one that holds the annotations that it was given for this container (by the kubelet,
-/// which has them from device plugins), as a JSON object.
+/// The prefix of CRI-O's keys, and its key for the container's own annotations as a JSON object.
+/// The kubelet passes those, and has them from device plugins.
 const CRIO: &str = "io.kubernetes.cri-o.";
 const CRIO_CONTAINERS: &str = "io.kubernetes.cri-o.Annotations";
-/// Their longest text that is read, in bytes.
+/// The longest such object that is read, in bytes.
 const MAX_CONTAINERS: usize = 256 * 1024;
 
-/// containerd's keys. It passes on what its configuration lists, and writes these itself.
+/// The prefix of containerd's own keys. It copies other annotations only if its configuration lists
+/// them.
 const CONTAINERD: &str = "io.kubernetes.cri.";
 
-/// CRI-O's and containerd's key for the type of a container of a pod, and the type that is no sandbox.
+/// The keys of CRI-O and containerd for a container's type, and the type that is not a sandbox.
 const TYPES: [&str; 2] = [
     "io.kubernetes.cri-o.ContainerType",
     "io.kubernetes.cri.container-type",
 ];
 const CONTAINER: &str = "container";
 
-/// Whether an annotation tells who wrote the others.
+/// Whether an annotation is evidence of the others' author.
 pub(super) fn is_evidence(key: &str) -> bool {
     key == MANAGER || key.starts_with(CRIO) || key.starts_with(CONTAINERD)
 }
 
-/// Whose word this container's annotations are.
+/// The author of the container's annotations.
 #[derive(Debug)]
 pub(super) enum Authors {
-    /// Anybody's.
-    Anybody,
-    /// The engine's, all of them.
+    /// Possibly the image or the pod.
+    Unproven,
+    /// The engine, for all of them.
     Engine,
-    /// The engine's, where they are here with the same value.
+    /// The engine, for those that are here with the same value.
     These(BTreeMap<String, String>),
 }
 
 impl Authors {
-    /// Finds out by which engine the container is made. Needs nothing but the definition.
+    /// Identifies the engine. Reads nothing but the definition.
     pub(super) fn of(inputs: &Inputs<'_>) -> Self {
         let get = |key: &str| {
             let mut found = inputs.annotations.iter().filter(|(k, _)| k == key);
@@ -283,24 +288,25 @@ impl Authors {
         let manager = get(MANAGER);
         let sandbox = TYPES.iter().any(|key| get(key).is_some_and(|t| t != CONTAINER));
         if manager == Some(PODMAN) || sandbox || !inputs.mounts.iter().any(by_kubelet) {
-            return Self::Anybody;
+            return Self::Unproven;
         }
-        // Before containerd: a pod author can write containerd's keys under CRI-O, and not hide CRI-O's own.
+        // Before containerd: under CRI-O, a pod's author can write containerd's keys but cannot
+        // hide CRI-O's.
         if manager.is_some() || any(CRIO) {
             let given = get(CRIO_CONTAINERS).filter(|text| text.len() <= MAX_CONTAINERS);
             let given = given.and_then(|text| serde_json::from_str(text).ok());
-            return given.map_or(Self::Anybody, Self::These);
+            return given.map_or(Self::Unproven, Self::These);
         }
         if any(CONTAINERD) {
             return Self::Engine;
         }
-        Self::Anybody
+        Self::Unproven
     }
 
-    /// Where the annotation `key` with this value comes from.
+    /// The author of the annotation `key` with this value.
     pub(super) fn provenance(&self, key: &str, value: &str) -> Provenance {
         let engines = match self {
-            Self::Anybody => false,
+            Self::Unproven => false,
             Self::Engine => true,
             Self::These(given) => given.get(key).is_some_and(|v| v == value),
         };
@@ -312,8 +318,9 @@ impl Authors {
     }
 }
 
-/// Whether a mount is one that the kubelet gives to each container of a pod, and to no sandbox: `/etc/hosts` or the
-/// termination log, from `ROOT/pods/UID/etc-hosts` or `ROOT/pods/UID/containers/NAME/ID`.
+/// Whether the kubelet gave this mount, as it does to each container of a pod and to no sandbox:
+/// `/etc/hosts` or the termination log, from `ROOT/pods/UID/etc-hosts` or
+/// `ROOT/pods/UID/containers/NAME/ID`.
 fn by_kubelet(mount: &MountView<'_>) -> bool {
     let parts: Vec<&str> = mount.source.split('/').collect();
     let is_uid = |text: &str| {

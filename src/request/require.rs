@@ -1,13 +1,13 @@
-//! `NVIDIA_REQUIRE_*`: what an image demands of the driver and the GPU.
+//! `NVIDIA_REQUIRE_*`: an image's requirements of the driver and the GPU.
 //!
 //! One variable is one requirement; all must hold. In a variable a space separates alternatives, of
-//! which one must hold, and a comma separates conditions that must hold together:
-//! `cuda>=12.0 brand=tesla,driver>=450,driver<451`. (The grammar is that of `--require` in
-//! libnvidia-container 1.17 and of the NVIDIA Container Toolkit 1.20.)
+//! which one must hold. A comma separates conditions that must hold together: `cuda>=12.0
+//! brand=tesla,driver>=450,driver<451`. The grammar is that of `--require` in libnvidia-container
+//! 1.17 and of the NVIDIA Container Toolkit 1.20.
 //!
-//! A fact that the host cannot tell (the brand or the compute capability where no driver library is
-//! asked) makes its condition *unknown*. An unknown condition counts as met and leaves a note: a
-//! container is refused for what is known to be wrong, never for what nobody looked at.
+//! A condition on a fact that nvoci did not read is *unknown*: the brand, for example, needs a
+//! driver library. An unknown condition counts as met and leaves a note. A container is refused
+//! only for a condition that is known to be false.
 
 use core::cmp::Ordering;
 use core::fmt;
@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Result};
 
 use super::limits;
 
-/// What the host has to offer, each as text; `None` where it is not known.
+/// The host's facts as text; `None` if a fact is unknown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts<'a> {
     /// The newest CUDA version that the driver supports, such as `12.4`.
@@ -40,12 +40,13 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// One requirement: a variable and the alternatives it lists.
+/// One requirement: a variable and its alternatives.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Requirement {
     /// The variable that states it.
     pub variable: String,
-    /// Conditions; of the outer list one must hold, of an inner list all. An empty outer list always holds.
+    /// The outer list holds if one entry holds or if it is empty; an inner list if all its
+    /// conditions hold.
     alternatives: Vec<Vec<Condition>>,
 }
 
@@ -82,7 +83,7 @@ enum Operator {
     Above,
 }
 
-/// Longer operators come before the ones they begin with.
+/// Longer operators come before their prefixes.
 const OPERATORS: [(&str, Operator); 6] = [
     ("!=", Operator::NotEqual),
     ("<=", Operator::AtMost),
@@ -93,8 +94,8 @@ const OPERATORS: [(&str, Operator); 6] = [
 ];
 
 impl Requirement {
-    /// Reads the value of `variable`. A condition on a property that is not known is dropped with a
-    /// note, as the vendor's tool drops it: it may be one that a later driver brings.
+    /// Parses the value of `variable`. A condition on an unknown property is dropped with a note,
+    /// as the vendor's tool does: a later driver may define the property.
     pub fn parse(variable: &str, value: &str, notes: &mut Vec<String>) -> Result<Self> {
         let variable = &*limits::excerpt(variable);
         limits::text(variable, value)?;
@@ -131,7 +132,7 @@ impl Requirement {
         })
     }
 
-    /// The requirement of an image from before these variables: the CUDA version that it says it has.
+    /// The requirement of an image from before these variables: the CUDA version that it declares.
     pub(super) fn of_cuda_version(version: &str) -> Option<Self> {
         let number = version.strip_prefix('v').unwrap_or(version);
         Version::parse(number)?;
@@ -147,10 +148,10 @@ impl Requirement {
         })
     }
 
-    /// Checks the requirement against what the host has; returns notes about what was not known.
+    /// Checks the requirement against the host's facts. Returns notes about unknown facts.
     ///
     /// # Errors
-    /// [`Code::Requirement`], naming the first condition that does not hold and both values.
+    /// [`Code::Requirement`], naming the first false condition and both values.
     pub fn evaluate(&self, facts: &Facts<'_>) -> Result<Vec<String>> {
         let mut unknown: Vec<String> = Vec::new();
         let mut first_failure = None;
@@ -221,7 +222,7 @@ enum Truth<'a> {
     Fails(&'a Condition),
 }
 
-/// One false condition decides, however many are unknown.
+/// One false condition decides, even beside unknown ones.
 fn all<'a>(conditions: &'a [Condition], facts: &Facts<'_>) -> Truth<'a> {
     let mut truth = Truth::Holds;
     for condition in conditions {
@@ -273,11 +274,11 @@ impl Condition {
         }))
     }
 
-    /// `None` when the host's value is not known.
+    /// `None` if the host's value is unknown.
     fn holds(&self, facts: &Facts<'_>) -> Option<bool> {
         let has = facts.get(self.property)?;
         let order = if self.property == Property::Brand {
-            // Only equality is asked of a brand.
+            // A brand has only equality.
             if has.eq_ignore_ascii_case(&self.value) {
                 Ordering::Equal
             } else {
@@ -385,7 +386,7 @@ mod tests {
         }
     }
 
-    /// toolkit-features 12, quirk 10: the vendor's default mode never looks at requirements.
+    /// toolkit-features 12, quirk 10: the vendor's default mode ignores requirements.
     #[test]
     fn quirk_10_an_unmet_requirement_refuses_and_names_both_values() {
         let e = parse("cuda>=12.8 brand=tesla,driver>=470,driver<471")
@@ -403,20 +404,20 @@ mod tests {
         }
     }
 
-    /// toolkit-features 12, quirk 11: a fact that nobody filled in made `driver>=450` fail.
+    /// toolkit-features 12, quirk 11: a missing fact made `driver>=450` fail.
     #[test]
     fn quirk_11_what_is_not_known_counts_as_met_and_is_noted() {
         let known = Facts { brand: None, ..HOST };
         let notes = parse("brand=tesla,driver>=450").evaluate(&known).unwrap();
         assert!(notes[0].contains("brand=tesla"), "{notes:?}");
-        // A condition that is known to fail decides, wherever it stands.
+        // A condition that is known to be false decides, in any position.
         assert!(parse("driver>=600,brand=tesla").evaluate(&known).is_err());
         assert!(
             parse("cuda>=12.8 brand=tesla,driver>=600")
                 .evaluate(&known)
                 .is_err()
         );
-        // An alternative that is known to hold needs no note.
+        // An alternative that is known to be true needs no note.
         assert!(
             parse("brand=tesla cuda>=12.0")
                 .evaluate(&known)

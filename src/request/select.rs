@@ -1,4 +1,4 @@
-//! Finding the devices that a request names among those the host has.
+//! Selects the devices of a request from the host's devices.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use super::DeviceRequest;
 use super::limits::excerpt;
 use super::selector::Selector;
 
-/// A GPU of the host, as far as a request can name it.
+/// A GPU of the host, by the properties that a request can name.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuView<'a> {
     /// Its place in PCI bus order.
     pub index: u32,
-    /// Its UUID, if the kernel module knows it.
+    /// Its UUID, if the kernel module reports it.
     pub uuid: Option<GpuUuid>,
     /// Its PCI address.
     pub pci: PciAddress,
@@ -22,7 +22,7 @@ pub struct GpuView<'a> {
     pub mig: &'a [MigDevice],
 }
 
-/// A device that was selected: places in the lists that were given to [`select`].
+/// A selected device, as positions in the lists that [`select`] received.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Selected {
     /// The GPU.
@@ -31,19 +31,19 @@ pub struct Selected {
     pub mig: Option<usize>,
 }
 
-/// Whether a request can be met only by one who knows the UUIDs of MIG devices, which NVML alone tells.
+/// Whether the request needs the UUIDs of MIG devices, which only NVML reports.
 pub fn needs_mig_uuids(request: &DeviceRequest) -> bool {
     matches!(request, DeviceRequest::List(list) if list.iter().any(|s| matches!(s, Selector::MigUuid(_))))
 }
 
-/// The devices that `request` names, each once, in the order of `gpus` (PCI bus order) whatever order
-/// they were asked in: CUDA numbers the devices it sees by bus order too. A GPU comes before its MIG
-/// devices. A MIG device does not bring its GPU along: the Plan adds the node that it needs.
+/// The devices of `request`, each once, in the order of `gpus` (PCI bus order). The request's order
+/// does not matter: CUDA also numbers devices by bus order. A GPU comes before its MIG devices. A
+/// MIG device does not include its GPU; the Plan adds the node that it needs.
 ///
 /// `all` is every GPU and every MIG device. `none`, `void` and no request are empty.
 ///
 /// # Errors
-/// [`Code::UnknownDevice`], listing what exists, or naming the candidates of an ambiguous UUID.
+/// [`Code::UnknownDevice`], listing the host's devices, or the candidates of an ambiguous UUID.
 pub fn select(request: &DeviceRequest, gpus: &[GpuView<'_>]) -> Result<Vec<Selected>> {
     let mut found = BTreeSet::new();
     match request {
@@ -72,7 +72,7 @@ fn one(selector: &Selector, gpus: &[GpuView<'_>], found: &mut BTreeSet<Selected>
             found.insert(whole(by_index(*index).ok_or_else(unknown)?));
         }
         Selector::Range(first, last) => {
-            // The GPUs are walked, not the range: `0-4294967295` must cost nothing.
+            // Iterates over the GPUs, not over the range: `0-4294967295` must not take long.
             let range = *first..=*last;
             let inside = gpus
                 .iter()
@@ -133,14 +133,15 @@ fn mig_by_uuid(selector: &Selector, uuid: UuidStart, gpus: &[GpuView<'_>]) -> Re
         return Ok(selected);
     }
     if gpus.iter().flat_map(|gpu| gpu.mig).any(|m| m.uuid.is_none()) {
-        let why = "the driver did not tell the UUIDs of this host's MIG devices";
+        let why = "the driver did not report the UUIDs of this host's MIG devices";
         let fix = "name the device as <gpu>:<mig>, such as 0:1; `nvoci list` shows them";
         return Err(Error::new(Code::UnknownDevice, format!("device {selector}"), why).fix(fix));
     }
     Err(unknown(selector, gpus))
 }
 
-/// The only one of the devices whose UUID begins as the selector says, each with its UUID.
+/// The one device whose UUID begins with the selector's text; `named` pairs devices with their
+/// UUIDs.
 fn only<T>(selector: &Selector, named: impl Iterator<Item = (T, impl ToString)>) -> Result<Option<T>> {
     let mut hits: Vec<_> = named.collect();
     if hits.len() <= 1 {
@@ -177,7 +178,7 @@ fn unknown(selector: &Selector, gpus: &[GpuView<'_>]) -> Error {
     Error::new(Code::UnknownDevice, what, why)
 }
 
-/// `0 (GPU-1c2d3e4f, 0000:65:00.0, MIG 0:0 to 0:6)`: enough to ask for it.
+/// `0 (GPU-1c2d3e4f, 0000:65:00.0, MIG 0:0 to 0:6)`: the names by which it can be requested.
 fn describe(gpu: &GpuView<'_>) -> String {
     let uuid = or_empty(gpu.uuid.map(GpuUuid::short));
     let mig = match (gpu.mig.first(), gpu.mig.last()) {

@@ -1,4 +1,4 @@
-//! How a container names GPUs: indices, ranges, UUIDs, PCI addresses, MIG devices, CDI names.
+//! The names of GPUs in a request: indices, ranges, UUIDs, PCI addresses, MIG devices, CDI names.
 
 use core::fmt;
 
@@ -37,7 +37,7 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// Reads one entry, already trimmed; `None` when it has none of the forms.
+    /// Parses one trimmed entry; `None` if it has none of the forms.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(rest) = strip_prefix_ignore_case(text, "MIG-") {
             return mig(rest);
@@ -46,7 +46,7 @@ impl Selector {
             return rest.parse().ok().map(Self::Uuid);
         }
         if text.contains('.') {
-            // GPUs are function 0, their audio part is another.
+            // A GPU is function 0; its audio device is another function.
             let address = PciAddress::from_short(text).filter(|a| a.function == 0);
             return address.map(Self::Pci);
         }
@@ -79,7 +79,7 @@ impl Selector {
 }
 
 impl fmt::Display for Selector {
-    /// The entry in the form a container would write.
+    /// The entry as a container writes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Index(index) => write!(f, "{index}"),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_device() {
+    fn malformed_names() {
         for text in [
             "",
             "-",

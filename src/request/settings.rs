@@ -1,7 +1,7 @@
-//! The settings that a container chooses for itself: annotations `nvoci.dev/<key>`, variables `NVOCI_<KEY>`.
+//! A container's own settings: annotations `nvoci.dev/<key>`, variables `NVOCI_<KEY>`.
 //!
-//! Whoever can write a variable is often the author of the image, so what is chosen counts only where
-//! [`super::provenance`] grants it. What it does not grant leaves a note, and the container starts without it.
+//! An image's author can write variables, so a setting counts only if [`super::provenance`] grants
+//! it. A refused setting leaves a note, and the container starts without it.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,17 @@ use super::provenance::{Authors, Chosen, Policy};
 use super::variables::{SETTING, Variables};
 use super::{Inputs, Provenance};
 
-/// The beginning of the annotations' names.
+/// The prefix of the annotations.
 const ANNOTATION: &str = "nvoci.dev/";
 
-/// Whether an annotation chooses a setting.
+/// Whether an annotation is a setting.
 pub(super) fn is_annotation(key: &str) -> bool {
     key.starts_with(ANNOTATION)
 }
 
-/// What the container chooses and may have: of each key the first that is granted, the annotation before the variable.
-/// What is configured already needs no right and changes nothing, so the person who starts a container can undo its
-/// image's choice by a variable or an annotation that the engine proves.
+/// The granted settings. Of each key the first granted one counts, annotations before variables. A
+/// value that equals the configuration needs no right. So a person can undo an image's setting by a
+/// variable, or by an annotation that the engine proves.
 pub(super) fn chosen(
     inputs: &Inputs<'_>,
     variables: &Variables<'_>,
@@ -53,7 +53,8 @@ pub(super) fn chosen(
                         });
                     }
                     chosen.extend((!keeps).then_some(one));
-                    // An image may have written it: it does not undo what the person who starts the container chose.
+                    // An image may have written it; then it does not undo a choice of the person
+                    // who starts the container.
                     if !keeps || by != Provenance::AuthorAnnotation {
                         break;
                     }
@@ -70,7 +71,7 @@ pub(super) fn chosen(
     chosen
 }
 
-/// The configuration with what was chosen.
+/// The configuration with the chosen settings.
 pub(super) fn settle<'c>(chosen: &[Chosen], config: &'c Config) -> Cow<'c, Config> {
     let mut config = Cow::Borrowed(config);
     for one in chosen {
@@ -79,14 +80,14 @@ pub(super) fn settle<'c>(chosen: &[Chosen], config: &'c Config) -> Cow<'c, Confi
     config
 }
 
-/// A value that an annotation or a variable gives to a key.
+/// A key's value in an annotation or a variable.
 struct Wished<'a> {
     name: String,
     value: &'a str,
     by: Provenance,
 }
 
-/// The annotation for `key`, then the variable. Of a name that occurs twice the last counts.
+/// The annotation for `key`, then the variable. If a name occurs twice, the last one counts.
 fn wishes<'a>(key: &str, inputs: &Inputs<'a>, variables: &Variables<'a>) -> Vec<Wished<'a>> {
     let name = annotation(key);
     let annotated = inputs.annotations.iter().rev().find(|(found, _)| *found == name);
@@ -112,7 +113,7 @@ fn variable(key: &str) -> String {
     format!("{SETTING}{}", key.to_ascii_uppercase().replace('-', "_"))
 }
 
-/// One note for all names that are no setting's, or an image could push the other notes out.
+/// One note for all unknown names, or an image could push the other notes out.
 fn unknown(inputs: &Inputs<'_>, variables: &Variables<'_>, notes: &mut Vec<String>) {
     let known: Vec<String> = Choice::KEYS
         .iter()
@@ -223,7 +224,8 @@ mod tests {
             4
         );
 
-        // The same container on a host where the administrator has set all of it: an image can take nothing back.
+        // The same container on a host whose administrator has set all of these: an image can undo
+        // none.
         let strict =
             config("cuda-compat = \"off\"\nipc-sockets = false\nno-cgroups = true\npreflight = \"enforce\"");
         for (name, value) in [
@@ -291,7 +293,8 @@ mod tests {
             shown(&of(&[], &[native, engine], &open)),
             ["layout=native nvoci.dev/layout annotation"]
         );
-        // What is configured already undoes another choice, if the engine wrote it. An image's annotation does not.
+        // An engine's annotation undoes another choice even with the configured value; an image's
+        // does not.
         let (native, private) = (("NVOCI_LAYOUT", "native"), ("nvoci.dev/layout", "private"));
         assert_eq!(shown(&of(&[native], &[private, engine], &open)), [""; 0]);
         assert_eq!(
@@ -304,7 +307,8 @@ mod tests {
             &open,
         );
         assert_eq!(shown(&refused), ["ipc-sockets=false NVOCI_IPC_SOCKETS env"]);
-        // The last of two equal names counts, as for whoever sets a variable of the image anew.
+        // If a name occurs twice, the last one counts: engines append a user's value to the
+        // image's.
         let twice = [("NVOCI_LAYOUT", "native"), ("NVOCI_LAYOUT", "private")];
         assert_eq!(of(&twice, &[], &open).settings, []);
         for entry in [EntryPoint::Hook, EntryPoint::Runtime, EntryPoint::Cdi] {
@@ -319,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_setting_leaves_one_note() {
+    fn unknown_settings_leave_one_note() {
         let default = Config::default();
         let many: Vec<(String, String)> = (0..500)
             .map(|i| (format!("NVOCI_X{i}"), "1".to_owned()))
@@ -385,7 +389,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is configured and whatever an image and a pod choose: by the default list no container gets more.
+        /// With the default list, no configuration and no choice of an image or a pod gives a
+        /// container more.
         #[test]
         fn nobody_widens(
             own in prop::collection::vec(any_choice(), 0..5),

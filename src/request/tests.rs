@@ -1,4 +1,4 @@
-//! What the whole of a request means; the parts have tests of their own.
+//! Tests of whole requests; the parts have tests of their own.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{Dialect, Mode, Origin, Setting};
 use crate::vocabulary::{GpuUuid, MigDevice, MigUuid, PciAddress, Uuid};
 
-/// Inputs that own what they show.
+/// Owned inputs of a request.
 struct Case {
     env: Vec<(String, String)>,
     annotations: Vec<(String, String)>,
@@ -140,7 +140,7 @@ fn the_last_of_two_equal_names_counts() {
     assert_eq!(case.ok().devices, DeviceRequest::Void);
 }
 
-/// toolkit-features 12, quirk 1: in legacy mode a feature beside the GPU meant no GPU.
+/// toolkit-features 12, quirk 1: in legacy mode a feature beside the GPU removed the GPU.
 #[test]
 fn quirk_01_a_feature_is_given_beside_the_gpu() {
     for mode in ["legacy", "auto"] {
@@ -172,7 +172,8 @@ fn quirk_03_none_never_means_all() {
     assert_eq!(imex.ok().imex, ImexRequest::Nothing);
 }
 
-/// toolkit-features 12, quirk 10: the vendor's default mode ignores capabilities, requirements and MIG rights.
+/// toolkit-features 12, quirk 10: the vendor's default mode ignores capabilities, requirements and
+/// MIG rights.
 #[test]
 fn quirk_10_capabilities_requirements_and_mig_rights_count_at_every_entry_point() {
     for entry in [EntryPoint::Hook, EntryPoint::Runtime, EntryPoint::Cdi] {
@@ -233,7 +234,7 @@ fn capabilities() {
     for bad in ["all,--root=/x", "comput", "none", "compute graphics"] {
         assert_eq!(with(bad).code(), Code::Capability, "{bad}");
     }
-    // Whoever asks for nothing cannot fail.
+    // A container without a request cannot fail.
     assert!(env(&[("NVIDIA_DRIVER_CAPABILITIES", "comput")]).ok().is_empty());
 }
 
@@ -300,7 +301,7 @@ fn requirements() {
 
 /// Security cases 14 and 16.
 #[test]
-fn an_untrusted_request_gives_nothing_and_says_so() {
+fn an_untrusted_request_gives_nothing_and_leaves_a_note() {
     const STRICT: &str = "accept-envvar-unprivileged = false";
     for value in ["all", "0", "GPU-00", "../../etc", "example.com/nic=1"] {
         let request = devices(value).config(STRICT).ok();
@@ -394,18 +395,18 @@ fn rights_over_mig_need_privilege() {
     }
 }
 
-/// What a device plugin that lists devices by volume mounts puts into the variable, where these do not count, or there are none.
+/// A device plugin's word for volume mounts, where these do not count or are missing.
 #[test]
 fn the_directory_of_volume_mounts_is_no_device() {
-    let said = |config: &str| {
+    let refusal = |config: &str| {
         let case = devices("/var/run/nvidia-container-devices").config(config);
         let refused = case.run().unwrap_err();
         assert_eq!(refused.code(), Code::Malformed);
         refused.to_string()
     };
-    assert!(said("").contains("set `accept-volume-mounts = true`"));
-    assert!(said("accept-volume-mounts = true").contains("none is mounted there"));
-    // Who does not trust the variable is not stopped by it.
+    assert!(refusal("").contains("set `accept-volume-mounts = true`"));
+    assert!(refusal("accept-volume-mounts = true").contains("none is mounted there"));
+    // A refused variable does not stop the container.
     let off = devices("/var/run/nvidia-container-devices")
         .config("accept-volume-mounts = true\naccept-envvar-unprivileged = false");
     assert!(off.ok().is_empty());
@@ -451,10 +452,10 @@ fn volume_mounts() {
     assert_eq!(request.imex, ImexRequest::Channels(vec![2]));
     assert!(
         request.gated.gds,
-        "asked for by the engine's side, so no privilege is needed"
+        "requested by the engine's side, so no privilege is needed"
     );
     assert_eq!(request.cdi, [CdiName::parse("example.com/nic=eth0").unwrap()]);
-    // The way is off by default, and what the plugin then puts into the variable is explained.
+    // Off by default; the error explains the device plugin's word in the variable.
     let off = Case {
         config: Config::default(),
         ..case
@@ -493,7 +494,7 @@ fn annotations_by_prefix() {
     );
     assert_eq!(request.cdi, [CdiName::parse("nvidia.com/gpu=made-up").unwrap()]);
     assert_eq!(request.notes.len(), 1);
-    // A hook never takes annotations: whoever runs hooks does not mean them by it.
+    // A hook ignores annotations: engines that run hooks give them another meaning.
     let hook = Case {
         entry: EntryPoint::Hook,
         ..annotations(&[("cdi.k8s.io/a", "nvidia.com/gpu=0")])
@@ -503,7 +504,7 @@ fn annotations_by_prefix() {
     assert_eq!(broken.code(), Code::Malformed);
 }
 
-/// What the kubelet mounts into each container of a pod.
+/// The kubelet's mount in each container of a pod.
 const KUBELETS: (&str, &str) = (
     "/var/lib/kubelet/pods/4811a2ec-9576-4426-a2d3-299dc1ced75f/etc-hosts",
     "/etc/hosts",
@@ -545,20 +546,20 @@ fn markers_that_an_image_can_write_prove_no_engine() {
             "{:?}",
             request.notes
         );
-        // As a variable: with the right it counts.
+        // It counts as a variable, so it is granted where variables are.
         let open = annotations(markers).ok();
         assert_eq!(open.devices, DeviceRequest::All);
         assert_eq!(open.provenance, Provenance::AuthorAnnotation);
         let privileged = annotations(markers).config(CLOSED).privileged();
         assert_eq!(privileged.ok().devices, DeviceRequest::All);
     }
-    // What the kubelet mounts, no image can.
+    // No image can have the kubelet's mount.
     for markers in [&crio[..], &containerd] {
         let request = in_pod(markers).config(CLOSED).ok();
         assert_eq!(request.devices, DeviceRequest::All);
         assert_eq!(request.provenance, Provenance::Annotation);
     }
-    // The least trusting row decides.
+    // The row with the least trust decides.
     for more in [
         ("io.container.manager", "libpod"),
         ("io.kubernetes.cri-o.ContainerType", "sandbox"),
@@ -624,7 +625,7 @@ fn under_crio_only_what_the_kubelet_gave_is_the_engines_word() {
         }
     };
     let plugin = ("cdi.k8s.io/nvidia-device-plugin_1", "nvidia.com/gpu=1");
-    // CRI-O writes a pod's annotations first, so the pod's own forms of these keys are gone.
+    // CRI-O writes a pod's annotations first, so its own values of these keys replace the pod's.
     for (key, value) in [ALL, ("io.kubernetes.cri.container-type", "container"), plugin] {
         assert!(recorded(&set(key, value)).is_empty());
     }
@@ -682,7 +683,7 @@ fn kinds_that_only_a_specification_explains() {
         devices("example.com/nic=eth0").privileged().code(),
         Code::Malformed
     );
-    // The device plugin's own specifications are the engine's word, and nobody else's.
+    // Only the device plugin may name its own specifications.
     let plugins = ("cdi.k8s.io/a", "k8s.device-plugin.nvidia.com/gpu=GPU-0");
     assert_eq!(names(&in_pod(&[plugins, containerd]).ok()), [plugins.1]);
     assert!(annotations(&[plugins]).ok().is_empty());
@@ -691,7 +692,7 @@ fn kinds_that_only_a_specification_explains() {
             .ok()
             .is_empty()
     );
-    // With `mode = "cdi"` the configured kind is what words mean; no other comes with it.
+    // With `mode = "cdi"`, words have the configured kind; no other kind is accepted with it.
     let cdi = "mode = \"cdi\"\ndefault-kind = \"management.nvidia.com/gpu\"";
     assert_eq!(
         names(&devices("all").config(cdi).ok()),
@@ -724,10 +725,10 @@ fn gated_features_pass_one_gate() {
         assert_ne!(got(&annotations(&[gpu, feature]).config(open)), none, "{class}");
         let engine = ("io.kubernetes.cri.container-type", "container");
         assert_ne!(got(&in_pod(&[gpu, feature, engine])), none, "{class}");
-        // In `mode = "cdi"` it would be a name for the registry.
+        // With `mode = "cdi"` the registry would resolve it.
         let cdi = annotations(&[gpu, feature]).config("mode = \"cdi\"").ok();
         assert_eq!(cdi.cdi.len(), 1, "{class}");
-        // Nor does the variable for GPUs open the gate.
+        // The variable for GPUs is gated too.
         assert_eq!(devices(&format!("0,{value}")).code(), Code::Malformed, "{class}");
     }
 }
@@ -800,7 +801,7 @@ fn hostile_device_lists_are_refused() {
     }
 }
 
-/// The vendor's hook of 1.20.1 sets such a limit; nobody may believe that nvoci does.
+/// The vendor's hook of 1.20.1 sets such a limit; nvoci does not, and must leave a note.
 #[test]
 fn a_memory_limit_is_no_silent_one() {
     for name in ["NVIDIA_GPU_MEMORY_REQUEST", "NVIDIA_GPU_MEMORY_LIMIT"] {
@@ -834,7 +835,7 @@ fn kinds_of_privileged_containers() {
         line.contains("CAP_SYS_ADMIN") && line.contains("--privileged"),
         "{line}"
     );
-    // Each list stands for itself.
+    // The two lists are independent.
     let other = "accept-cdi-kinds = [\"nvidia.com/pgpu\"]";
     assert_eq!(
         names(devices(management).privileged().config(other)),
@@ -847,7 +848,7 @@ fn kinds_of_privileged_containers() {
     assert!(refused(devices(management).config(other)).contains("NVOCI-3004"));
     let none = "accept-cdi-kinds-privileged = []";
     assert!(refused(devices(management).privileged().config(none)).contains("accept-cdi-kinds"));
-    // A part that is not granted refuses the whole variable, and `void` is nothing.
+    // A refused part refuses the whole variable, and `void` is nothing.
     assert!(refused(devices(&format!("0,{management}"))).contains("NVOCI-3004"));
     assert!(
         devices(&format!("void,{management}"))
@@ -855,10 +856,10 @@ fn kinds_of_privileged_containers() {
             .ok()
             .is_empty()
     );
-    for look_alike in ["management.nvidia.com/gpus=all", "xmanagement.nvidia.com/gpu=all"] {
+    for similar in ["management.nvidia.com/gpus=all", "xmanagement.nvidia.com/gpu=all"] {
         assert!(
-            refused(devices(look_alike).privileged()).contains("NVOCI-3004"),
-            "{look_alike}"
+            refused(devices(similar).privileged()).contains("NVOCI-3004"),
+            "{similar}"
         );
     }
 }
@@ -959,7 +960,7 @@ fn selection() {
 }
 
 #[test]
-fn an_unknown_device_is_told_what_exists() {
+fn an_unknown_device_error_lists_the_devices() {
     let gpus = gpus(4);
     let gpus = views(&gpus, &MIG);
     for value in [
@@ -997,7 +998,7 @@ fn an_ambiguous_uuid_names_the_candidates() {
 }
 
 #[test]
-fn a_mig_uuid_that_the_driver_did_not_tell() {
+fn a_mig_uuid_that_the_driver_did_not_report() {
     let mig = [MigDevice { uuid: None, ..MIG[0] }];
     let gpus = gpus(2);
     let line = chosen("MIG-aa", &views(&gpus, &mig)).unwrap_err().to_string();
@@ -1015,7 +1016,7 @@ fn selector() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// What is written for a request never makes it fail in another way than by an error of its own.
+    /// Any text of a request parses, or fails with an error.
     #[test]
     fn nothing_panics(
         env in prop::collection::vec(("(NVIDIA_[A-Z_]{1,20}|CUDA_VERSION)", ".{0,60}"), 0..8),
@@ -1043,7 +1044,7 @@ proptest! {
         }
     }
 
-    /// Neither repeats nor order change a selection; it is sorted, and each device is in it once.
+    /// Neither repeats nor order change a selection. It is sorted, with each device once.
     #[test]
     fn a_selection_is_a_set(
         (items, shuffled) in prop::collection::vec(selector(), 1..12)
@@ -1058,7 +1059,7 @@ proptest! {
         prop_assert!(once.is_sorted_by(|a, b| a < b));
     }
 
-    /// Asking for two lists together gives what each gives alone.
+    /// A request for two lists selects the union of both.
     #[test]
     fn a_selection_is_a_union(a in selector(), b in selector()) {
         let gpus = gpus(8);

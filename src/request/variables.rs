@@ -1,15 +1,15 @@
-//! The container's variables that matter here, found in one pass.
+//! The container's variables that nvoci reads, found in one pass.
 
 use std::collections::BTreeMap;
 
-/// The beginning of the variables with which a container chooses settings for itself.
+/// The prefix of the variables by which a container sets its own settings.
 pub(super) const SETTING: &str = "NVOCI_";
 
-/// The variables that a request can be made with. The last of two equal names counts.
+/// The variables that can hold a request. If a name occurs twice, the last one counts.
 pub(super) struct Variables<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Variables<'a> {
-    /// Picks `CUDA_VERSION`, everything called `NVIDIA_…` or `NVOCI_…`, and the names of `more`.
+    /// Collects `CUDA_VERSION`, every `NVIDIA_…` and `NVOCI_…`, and the names in `more`.
     pub(super) fn gather(env: &'a [(String, String)], more: &[String]) -> Self {
         let picked = env.iter().filter(|(name, _)| Self::matters(name, more));
         Self(
@@ -19,7 +19,7 @@ impl<'a> Variables<'a> {
         )
     }
 
-    /// Whether a variable is one of them.
+    /// Whether nvoci reads a variable of this name.
     pub(super) fn matters(name: &str, more: &[String]) -> bool {
         name.starts_with("NVIDIA_")
             || name.starts_with(SETTING)
@@ -40,19 +40,19 @@ impl<'a> Variables<'a> {
         self.0.get(name).copied()
     }
 
-    /// A truth value as Go's `strconv.ParseBool` reads it, which images were written for; anything else
-    /// is false.
+    /// A Boolean as Go's `strconv.ParseBool` parses it, since images are written for that; else
+    /// false.
     pub(super) fn flag(&self, name: &str) -> bool {
         let value = self.get(name).map_or("", str::trim);
         matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
     }
 
-    /// Whether the image is from before `NVIDIA_REQUIRE_CUDA`: it states a CUDA version and nothing else.
+    /// Whether the image is from before `NVIDIA_REQUIRE_CUDA`: it declares only a CUDA version.
     pub(super) fn is_legacy_image(&self) -> bool {
         self.legacy_cuda_version().is_some()
     }
 
-    /// The CUDA version that a legacy image states.
+    /// The CUDA version that a legacy image declares.
     pub(super) fn legacy_cuda_version(&self) -> Option<&'a str> {
         let version = self.get("CUDA_VERSION").filter(|version| !version.is_empty())?;
         let modern = self
@@ -61,7 +61,7 @@ impl<'a> Variables<'a> {
         (!modern).then_some(version)
     }
 
-    /// The variables that state a requirement, by name. Those for JetPack select files and are none.
+    /// The variables with a requirement, by name. Those for JetPack select files and are left out.
     pub(super) fn requirements(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let all = self.0.iter().map(|(&name, &value)| (name, value));
         all.filter(|(name, _)| {

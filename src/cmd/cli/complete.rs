@@ -1,5 +1,7 @@
-//! Completions for bash, zsh and fish: the script finds the command that the words lead to, then
-//! offers its flags, subcommands and arguments, or a flag's values.
+//! Completions for bash, zsh and fish.
+//!
+//! The script finds the command of the typed words, then offers its flags, subcommands and
+//! arguments, or a flag's values.
 
 use super::Entry;
 use super::help::value_of;
@@ -20,7 +22,7 @@ pub(in crate::cmd) fn bash(all: &[Entry]) -> String {
             let (patterns, words) = (patterns(doc).join(" | "), doc.values.join(" "));
             values += &format!("    {patterns}) words='{words}' ;;\n");
         }
-        // Nothing is offered, and readline completes file names.
+        // Without an offer, readline completes file names.
         let free: Vec<String> = free.into_iter().flat_map(patterns).collect();
         if !free.is_empty() {
             values += &format!("    {}) words= ;;\n", free.join(" | "));
@@ -167,7 +169,7 @@ pub(in crate::cmd) fn fish(all: &[Entry]) -> String {
     out
 }
 
-/// The program's name: the first command's.
+/// The program's name: that of the first command.
 fn program(all: &[Entry]) -> &'static str {
     all.first().map_or("nvoci", |entry| entry.table.page().name)
 }
@@ -179,12 +181,12 @@ fn named(program: &str, entry: &Entry) -> String {
         .map_or_else(|| program.to_owned(), |(_, words)| format!("{program} {words}"))
 }
 
-/// The flags that are shown.
+/// The flags that are not hidden.
 fn shown(table: &'static dyn Table) -> impl Iterator<Item = &'static Doc> {
     table.flags().into_iter().filter(|d| !d.hidden)
 }
 
-/// A flag's names as they are typed.
+/// A flag's names with dashes.
 fn names(doc: &Doc) -> impl Iterator<Item = String> + use<> {
     let long = (!doc.long.is_empty()).then(|| format!("--{}", doc.long));
     doc.short.map(|c| format!("-{c}")).into_iter().chain(long)
@@ -194,7 +196,7 @@ fn takes_value(doc: &Doc) -> bool {
     !value_of(doc).is_empty()
 }
 
-/// Words that may stand after a command: subcommands and the values of arguments, with their texts.
+/// The words that may follow a command: subcommands and values of arguments, with their texts.
 fn offered(entry: &Entry) -> impl Iterator<Item = (&'static str, &'static str)> {
     let commands = entry.below.iter().map(|t| (t.page().word(), t.page().summary));
     let arguments = entry.table.page().arguments.iter();
@@ -210,7 +212,7 @@ fn paths(all: &[Entry], quote: &str, between: &str) -> String {
     names.collect::<Vec<_>>().join(between)
 }
 
-/// A text in which a colon would end a field of zsh's.
+/// A text without colons, which would end a field of zsh's.
 fn plain(text: &str) -> String {
     text.replace(':', "\\:")
 }

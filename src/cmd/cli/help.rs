@@ -2,13 +2,13 @@
 
 use super::{Doc, HELP, Page, Table};
 
-/// No line is longer, so that a terminal of the usual width shows it as it is.
+/// The longest line, so that a terminal of usual width does not wrap it.
 pub(super) const WIDTH: usize = 80;
 
-/// Names longer than this stand on a line of their own.
+/// A longer name gets a line of its own.
 const COLUMN: usize = 22;
 
-/// What `--help` prints.
+/// The output of `--help`.
 pub(in crate::cmd) fn help(table: &dyn Table) -> String {
     let page = table.page();
     let mut out = String::new();
@@ -76,7 +76,7 @@ pub(in crate::cmd) fn usage(table: &dyn Table) -> Vec<String> {
     vec![line]
 }
 
-/// The flags that are shown, by heading, in the table's order.
+/// The flags that are not hidden, by heading, in the table's order.
 pub(in crate::cmd) fn groups(table: &dyn Table) -> Vec<(&'static str, Vec<&Doc>)> {
     let mut all: Vec<(&'static str, Vec<&Doc>)> = Vec::new();
     for doc in table.flags().into_iter().filter(|d| !d.hidden) {
@@ -93,7 +93,7 @@ pub(in crate::cmd) fn groups(table: &dyn Table) -> Vec<(&'static str, Vec<&Doc>)
     all
 }
 
-/// A flag as a list of flags shows it: `-r, --root DIR`.
+/// A flag in a list: `-r, --root DIR`.
 pub(in crate::cmd) fn term(doc: &Doc) -> String {
     let mut text = doc.short.map(|c| format!("-{c}")).unwrap_or_default();
     if !doc.long.is_empty() {
@@ -183,7 +183,7 @@ fn pieces(usage: &str) -> Vec<&str> {
     })
 }
 
-/// Splits at spaces, but for those that `inside` says are within something.
+/// Splits at spaces, except at those that `inside` marks.
 fn split(text: &str, inside: impl Fn(bool, char) -> bool) -> Vec<&str> {
     let mut within = false;
     let parts = text.split(move |c| {
@@ -194,7 +194,7 @@ fn split(text: &str, inside: impl Fn(bool, char) -> bool) -> Vec<&str> {
 }
 
 impl Page {
-    /// The texts that may name flags.
+    /// The texts that may have flags.
     #[cfg(test)]
     pub(super) fn texts(&self) -> Vec<&'static str> {
         let mut all = vec![self.summary];

@@ -1,7 +1,8 @@
-//! One table per command: its parser, its `--help`, its part of the man page and its completions come from it.
+//! One table per command: its parser, its `--help`, its part of the man page and its completions
+//! come from it.
 //!
-//! A row pairs a flag's names and texts with the function that stores its value, so a name stands in one place and the
-//! parser cannot disagree with the help:
+//! A row pairs a flag's names and texts with the function that stores its value, so a name stands
+//! in one place and the parser cannot disagree with the help:
 //!
 //! ```ignore
 //! pub(super) static COMMAND: Command<Options> = Command {
@@ -39,7 +40,7 @@ pub(super) struct Page {
     pub(super) summary: &'static str,
     /// Usage lines; empty: made of the name, the flags and the arguments.
     pub(super) usage: &'static [&'static str],
-    /// Paragraphs after the usage.
+    /// Paragraphs below the usage.
     pub(super) about: &'static [&'static str],
     /// The arguments that are not flags.
     pub(super) arguments: &'static [Argument],
@@ -66,12 +67,12 @@ impl Page {
         hidden: false,
     };
 
-    /// The last word of the name, which chooses the command.
+    /// The last word of the name, by which a person selects the command.
     pub(super) fn word(&self) -> &'static str {
         self.name.rsplit(' ').next().unwrap_or_default()
     }
 
-    /// The command line cannot be understood.
+    /// The error of a wrong command line.
     pub(super) fn usage_error(&self, why: impl Into<String>) -> Error {
         Error::new(Code::Usage, self.name, why).fix(format!("see `{} --help`", self.name))
     }
@@ -80,10 +81,10 @@ impl Page {
 /// An argument that is not a flag.
 #[derive(Clone, Copy)]
 pub(super) struct Argument {
-    /// As in a usage line: `IMAGE`, `[ENGINE]`, `DIR...`.
+    /// The name in a usage line: `IMAGE`, `[ENGINE]`, `DIR...`.
     pub(super) name: &'static str,
     pub(super) help: &'static str,
-    /// Words for completions, where there are only so many.
+    /// All its values, if they are limited; for completions.
     pub(super) values: &'static [&'static str],
 }
 
@@ -108,11 +109,11 @@ pub(super) struct Doc {
     /// Without the dashes; empty: it has a short name only.
     pub(super) long: &'static str,
     pub(super) short: Option<char>,
-    /// Other long names, as the vendor's tools spell it.
+    /// Other long names, in the vendor's spelling.
     pub(super) aliases: &'static [&'static str],
-    /// The name of its value; empty: it takes none, or one of `values`.
+    /// The name of its value; empty if it has no value or one of `values`.
     pub(super) value: &'static str,
-    /// All its values, where there are only so many.
+    /// All its values, if they are limited.
     pub(super) values: &'static [&'static str],
     /// One line, without a full stop.
     pub(super) help: &'static str,
@@ -123,20 +124,21 @@ pub(super) struct Doc {
     pub(super) repeatable: bool,
     /// Whether help, man page and completions leave it out.
     pub(super) hidden: bool,
-    /// The variable that stands for it where the command line does not have it.
+    /// The variable that replaces the flag if the command line does not have it.
     pub(super) variable: &'static str,
 }
 
-/// How a flag's value is taken, and where it goes. A refusal is the reason only: the parser names flag and command.
+/// How a flag's value is parsed and stored. A refusal is only the reason: the parser names flag and
+/// command.
 enum Take<T> {
     /// Separated by commas.
     List(fn(&mut T, &str) -> Result<(), String>),
     Path(fn(&mut T, PathBuf)),
-    /// Prints a text in place of running the command.
+    /// Prints a text, and does not run the command.
     Shows(&'static str),
     Switch(fn(&mut T)),
     Text(fn(&mut T, String) -> Result<(), String>),
-    /// `--flag`, or as Go's programs take it `--flag=false`.
+    /// `--flag`, or in Go's syntax `--flag=false`.
     Toggle(fn(&mut T, bool)),
     Value(fn(&mut T, OsString) -> Result<(), String>),
 }
@@ -147,7 +149,7 @@ pub(super) struct Flag<T> {
     take: Take<T>,
 }
 
-/// A row's texts, to be extended and closed by the kind of value that it takes.
+/// A row's texts; a method for the kind of value completes them to a [`Flag`].
 pub(super) const fn flag(long: &'static str, help: &'static str) -> Doc {
     Doc {
         long,
@@ -175,7 +177,7 @@ impl Doc {
         self
     }
 
-    /// All values that it takes.
+    /// Sets all its values.
     pub(super) const fn values(mut self, values: &'static [&'static str]) -> Self {
         self.values = values;
         self
@@ -211,7 +213,7 @@ impl Doc {
         Flag { doc: self, take }
     }
 
-    /// Takes a list, separated by commas: `store` gets its items.
+    /// A comma-separated list; `store` gets its items.
     pub(super) const fn list<T>(
         self,
         value: &'static str,
@@ -220,22 +222,22 @@ impl Doc {
         self.repeatable().taking(value, Take::List(store))
     }
 
-    /// Takes a path.
+    /// A path.
     pub(super) const fn path<T>(self, value: &'static str, store: fn(&mut T, PathBuf)) -> Flag<T> {
         self.taking(value, Take::Path(store))
     }
 
-    /// Prints `text` in place of running the command.
+    /// Prints `text`, and does not run the command.
     pub(super) const fn shows<T>(self, text: &'static str) -> Flag<T> {
         self.taking("", Take::Shows(text))
     }
 
-    /// Takes no value.
+    /// No value.
     pub(super) const fn switch<T>(self, store: fn(&mut T)) -> Flag<T> {
         self.taking("", Take::Switch(store))
     }
 
-    /// Takes UTF-8 text.
+    /// UTF-8 text.
     pub(super) const fn text<T>(
         self,
         value: &'static str,
@@ -244,12 +246,12 @@ impl Doc {
         self.taking(value, Take::Text(store))
     }
 
-    /// Takes no value, or as Go's programs do `--flag=false`.
+    /// No value, or in Go's syntax `--flag=false`.
     pub(super) const fn toggle<T>(self, store: fn(&mut T, bool)) -> Flag<T> {
         self.taking("", Take::Toggle(store))
     }
 
-    /// Takes any bytes.
+    /// Any bytes.
     pub(super) const fn value<T>(
         self,
         value: &'static str,
@@ -274,7 +276,7 @@ impl Doc {
 /// `--help` of every command.
 pub(super) const HELP: Doc = flag("help", "print this text").short('h');
 
-/// How the arguments that are not flags are taken.
+/// How the arguments that are not flags are parsed.
 pub(super) enum Words<T> {
     Many(fn(&mut T, OsString) -> Result<(), String>),
     None,
@@ -288,23 +290,23 @@ pub(super) struct Group {
     pub(super) commands: &'static [&'static dyn Table],
 }
 
-/// A command: its texts, its flags, and what runs on the values that they stored in a `T`.
+/// A command: its texts, its flags, and a function that runs on their values in a `T`.
 pub(super) struct Command<T: 'static> {
     pub(super) page: Page,
     /// Its subcommands. A first argument that is no flag names one.
     pub(super) commands: &'static [Group],
     pub(super) flags: &'static [Flag<T>],
     pub(super) words: Words<T>,
-    /// Go's flag package takes one dash for a long name.
+    /// Go's flag package accepts one dash before a long name.
     pub(super) one_dash: bool,
-    /// Reads the variables that rows name.
+    /// Reads the variables of rows.
     pub(super) variables: fn(&str) -> Option<String>,
     pub(super) start: fn() -> T,
     pub(super) run: fn(T) -> Result<ExitCode>,
 }
 
 impl<T: Default> Command<T> {
-    /// A command without texts and flags, to be extended.
+    /// A command without texts and flags, as a base for others.
     pub(super) const fn of(run: fn(T) -> Result<ExitCode>) -> Self {
         Self {
             page: Page::EMPTY,
@@ -325,7 +327,7 @@ impl<T> Command<T> {
         self.page.usage_error(why)
     }
 
-    /// The values of the flags and arguments; `None` where a text was printed in place.
+    /// The values of flags and arguments; `None` if a text was printed instead.
     ///
     /// # Errors
     /// [`Code::Usage`].
@@ -363,7 +365,7 @@ struct Filling<'a, T: 'static> {
 
 /// The part of the parser that depends on a command's type; the rest is compiled once.
 trait Target {
-    /// The texts of a row, and how its value is given.
+    /// The texts of a row, and the form of its value.
     fn row(&self, index: usize) -> Option<(&Doc, Kind)>;
 
     /// Stores the value of a row. A refusal is the reason.
@@ -373,7 +375,7 @@ trait Target {
     fn store_word(&mut self, word: OsString) -> Result<(), String>;
 }
 
-/// How a flag's value is given.
+/// The form of a flag's value.
 enum Kind {
     Nothing,
     Optional,
@@ -381,7 +383,7 @@ enum Kind {
     Value,
 }
 
-/// What is given.
+/// The given value.
 enum Given {
     On(bool),
     Value(OsString),
@@ -441,14 +443,14 @@ impl From<Error> for Failed {
     }
 }
 
-/// Whether a command line asks for JSON, also where the rest of it cannot be parsed.
+/// Whether a command line has `--json`, also if the rest of it cannot be parsed.
 fn wants_json(args: &[OsString]) -> bool {
     args.iter()
         .take_while(|arg| *arg != "--")
         .any(|arg| arg == "--json")
 }
 
-/// What the tables of all commands have in common.
+/// The common interface of all commands' tables.
 pub(super) trait Table: Sync {
     fn page(&self) -> &Page;
 
@@ -465,7 +467,7 @@ pub(super) trait Table: Sync {
     /// Runs the command on the arguments after its name.
     fn start(&self, args: IntoIter<OsString>) -> Result<ExitCode, Failed>;
 
-    /// Whether the flags and arguments are accepted; nothing is run.
+    /// Whether the flags and arguments are accepted; runs nothing.
     #[cfg(test)]
     fn check(&self, args: &[String]) -> Result<()>;
 }
@@ -508,7 +510,7 @@ impl<T> Table for Command<T> {
     }
 }
 
-/// A command that parses its arguments by itself: those of another program.
+/// A command with a parser of its own, for another program's arguments.
 pub(super) struct Foreign {
     pub(super) page: Page,
     pub(super) run: fn(IntoIter<OsString>) -> Result<ExitCode, Failed>,
@@ -540,11 +542,11 @@ impl Table for Foreign {
 /// A command, and the commands below it.
 pub(super) struct Entry {
     pub(super) table: &'static dyn Table,
-    /// Those that are shown.
+    /// Its subcommands that are not hidden.
     pub(super) below: Vec<&'static dyn Table>,
 }
 
-/// `table` and all commands below it that are shown, each before its subcommands.
+/// `table` and all commands below it that are not hidden, each before its subcommands.
 pub(super) fn entries(table: &'static dyn Table) -> Vec<Entry> {
     let all = table.commands().iter().flat_map(|group| group.commands).copied();
     let below: Vec<&dyn Table> = all.filter(|t| !t.page().hidden).collect();

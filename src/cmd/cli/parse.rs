@@ -9,8 +9,8 @@ use super::{Given, Kind, Page, Table, Target, help, suggest};
 use crate::cmd::print;
 use crate::error::{Code, Error, Result};
 
-/// Stores the values of `args` in `target`, and of `variables` for flags that are not given. False where a text was
-/// printed in place.
+/// Stores the values of `args` in `target`, and those of `variables` for absent flags. Returns
+/// false if a text was printed instead.
 pub(super) fn parse(
     table: &dyn Table,
     target: &mut dyn Target,
@@ -74,7 +74,7 @@ pub(super) fn parse(
         };
         let stored = match kind {
             Kind::Optional => switched(&text).and_then(|on| target.store(index, Given::On(on))),
-            // A variable holds several, so a comma cannot be part of one.
+            // A variable's comma separates values, so no value can have one.
             Kind::Value if repeatable => {
                 items(&text).try_for_each(|item| target.store(index, Given::Value(item.into())))
             }
@@ -86,7 +86,7 @@ pub(super) fn parse(
     Ok(true)
 }
 
-/// The row whose texts are right: its number, its name as it is typed, and how its value is given.
+/// The row that `is_right` selects: its number, its name with dashes, and the form of its value.
 fn find(target: &dyn Target, is_right: impl Fn(&super::Doc) -> bool) -> Option<(usize, String, Kind)> {
     for index in 0.. {
         let (doc, kind) = target.row(index)?;
@@ -111,7 +111,7 @@ fn no_such_option(table: &dyn Table, arg: &Arg<'_>) -> Error {
     }
 }
 
-/// `error`, whose fix names the nearest of the `known` words.
+/// Adds a fix to `error` that names the nearest of the `known` words.
 fn suggesting(
     page: &Page,
     error: Error,
@@ -128,19 +128,19 @@ fn suggesting(
     }
 }
 
-/// The reason of an error for a command that does not exist.
+/// The reason of an error about an unknown command.
 pub(in crate::cmd) const NO_SUCH_COMMAND: &str = "there is no such command";
 
-/// Which command runs on which arguments.
+/// The command to run, and its arguments.
 pub(super) enum Next {
-    /// A text was printed in place.
+    /// A text was printed instead.
     Done,
     /// The command itself.
     Own(IntoIter<OsString>),
     Subcommand(&'static dyn Table, IntoIter<OsString>),
 }
 
-/// Reads the first argument: where it is no flag, it names a subcommand of a command that has them.
+/// Reads the first argument. If it is no flag, it names a subcommand of a command that has them.
 pub(super) fn dispatch(table: &dyn Table, mut args: IntoIter<OsString>) -> Result<Next> {
     let word = match args.as_slice().first().map(|word| word.to_string_lossy()) {
         Some(word) if !table.commands().is_empty() && !word.starts_with('-') => word.into_owned(),
@@ -168,7 +168,7 @@ pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// A switch's value, as Go's programs take it.
+/// The value of a switch in Go's syntax.
 pub(in crate::cmd) fn switched(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),

@@ -1,4 +1,4 @@
-//! The known word that is nearest to a mistyped one.
+//! Finds the known word that is nearest to a mistyped one: `instal` gives `install`.
 
 /// A longer word is no typing error.
 const MAX: usize = 64;
@@ -15,7 +15,8 @@ pub(super) fn nearest(word: &str, known: impl Iterator<Item = &'static str>) -> 
         .map(|(_, candidate)| candidate)
 }
 
-/// The Damerau-Levenshtein distance (optimal string alignment); `None` for words past [`MAX`] characters.
+/// The Damerau-Levenshtein distance (optimal string alignment); `None` for words past [`MAX`]
+/// characters.
 fn distance(a: &str, b: &str) -> Option<usize> {
     if a.len() > MAX || b.len() > MAX {
         return None;

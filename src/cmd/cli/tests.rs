@@ -10,7 +10,7 @@ fn all() -> Vec<&'static dyn Table> {
     all.chain([&crate::cmd::texts::COMMAND as &dyn Table]).collect()
 }
 
-/// The flags of a command with all names, as they are typed.
+/// The flags of a command with all names and dashes.
 fn typed(table: &dyn Table) -> Vec<String> {
     let mut names = Vec::new();
     for doc in table.flags() {
@@ -78,12 +78,13 @@ fn help_fits_a_terminal() {
     }
 }
 
-/// `--name` in a text is a flag of that command, of one that the text names before it, or the vendor's.
+/// Each `--name` in a text is a flag of that command, of one that the text names before it, or the
+/// vendor's.
 #[test]
 fn texts_name_flags_that_exist() {
     let everywhere: Vec<String> = all().into_iter().flat_map(typed).collect();
     for table in all() {
-        // Another program's arguments, which no table has.
+        // Another program's arguments, which are in no table.
         let own = typed(table);
         if own.is_empty() {
             continue;
@@ -179,7 +180,7 @@ fn a_mistyped_name_is_answered_with_the_nearest() {
         ("list word", "unexpected argument `word`"),
         ("list --json=1", "unexpected argument for option"),
         ("plan --config", "missing argument"),
-        // What is hidden is not suggested.
+        // Hidden commands and flags are not suggested.
         ("text", "see `nvoci --help`"),
         ("hook --device prestart", "see `nvoci hook --help`"),
     ] {
@@ -193,7 +194,7 @@ fn a_mistyped_name_is_answered_with_the_nearest() {
 fn the_texts_name_every_command_and_flag() {
     let entries = entries(&COMMAND);
     let man = man::page(&entries, "2026-01-31");
-    // No text is taken for a request.
+    // No text becomes a request of the formatter.
     for line in man.lines().filter(|line| line.starts_with(['.', '\''])) {
         let request = line.split(' ').next().unwrap();
         let known = [

@@ -1,4 +1,4 @@
-//! `nvidia-container-cli configure`: the hook's work, for a caller that has no OCI container.
+//! `nvidia-container-cli configure`: the hook's work, for a caller without an OCI container.
 //!
 //! | caller | process | mount namespace |
 //! |---|---|---|
@@ -26,15 +26,17 @@ use crate::sys::ns::MountNs;
 use crate::sys::root::Root;
 use crate::sys::{owned, process};
 
-/// Gives the container in `options.rootfs` what the options name.
+/// Injects the options' devices and files into the container at `options.rootfs`.
 ///
 /// # Errors
-/// As the hook; and where the container's own device rules are not known, so that on cgroup v2 they would be lost.
+/// Those of the hook. Also if the container's own device rules are unknown, so that they would be
+/// lost on cgroup v2.
 pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     let started = Instant::now();
-    // The caller's working directory counts, and it is left in a moment.
+    // A relative path is relative to the caller's working directory, which this process leaves
+    // soon.
     let rootfs = std::path::absolute(&options.rootfs).context(Code::UnsafeRootfs, || "rootfs")?;
-    process::isolate().context(Code::System, || "cutting off what was inherited")?;
+    process::isolate().context(Code::System, || "resetting the inherited process state")?;
     let mut config = super::config_of(global)?;
     if let Some(mode) = options.cuda_compat {
         config.cuda_compat.value = mode;
@@ -47,12 +49,13 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     }
     let request = request(&options.wish, capabilities, &options.requirements, &config)?;
     let Namespace { id, enter: namespace } = namespace(options.pid)?;
-    // Opened before the container's mount namespace is entered: later, /run is another one.
+    // Opened before the process enters the container's mount namespace, where /run is another
+    // directory.
     let grants = record::run_dir().and_then(|run| Grants::below(&run)).ok();
-    let (mut plan, roots) = inject::prepare(inject::Look::begin(&config)?, &request, &config)?;
+    let (mut plan, roots) = inject::prepare(inject::Discovery::begin(&config)?, &request, &config)?;
     leave_out(&mut plan, &options.wish.without);
     process::drop_capabilities();
-    // Before there is a child that may be in the container's cgroup as well.
+    // Before the child that reads the image, which may be in the container's cgroup as well.
     let cgroup = (!plan.no_cgroups).then(|| DeviceCgroup::of(options.pid)?.claim(options.pid));
     let mut image = Image::open(&rootfs, namespace.as_ref(), &plan, |_| Vec::new())?;
     let sources = Sources::open(&plan, &roots, |_| false)?;
@@ -68,7 +71,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
         plan.devices.clear();
     }
     drop(roots);
-    // Later, the list may be the container's, without the mounts of the host that it has parts of.
+    // Read now: later the list may be the container's, without the host's mounts.
     let host = MountTable::of_first_process().ok();
     hook::go_inside(options.pid, namespace)?;
     Container::open_root(&rootfs)?;
@@ -91,7 +94,8 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     Ok(())
 }
 
-/// The container's namespace: of the process, or the caller's own, which then is not the host's.
+/// The container's namespace: the process's, or the caller's own, which then must not be the
+/// host's.
 fn namespace(pid: Option<i32>) -> Result<Namespace> {
     let Some(pid) = pid else {
         return hook::inside_a_container().map(Namespace::inside);
@@ -106,8 +110,8 @@ fn namespace(pid: Option<i32>) -> Result<Namespace> {
     Ok(Namespace::outside(namespace))
 }
 
-/// The definition of the container, where the rootfs is the one of a bundle. It decides which devices are allowed, so one that
-/// somebody else could have put there is none.
+/// The definition of the container, if the rootfs is a bundle's. It decides which devices are
+/// allowed, so it counts only if no other user could have written it.
 fn spec_of(rootfs: &Path) -> Option<Spec> {
     let dir = rootfs.parent()?;
     let path = dir.join(CONFIG);
@@ -116,7 +120,7 @@ fn spec_of(rootfs: &Path) -> Option<Spec> {
     (spec.root_path(dir).ok()? == rootfs).then_some(spec)
 }
 
-/// Takes out the firmware or a daemon's sockets.
+/// Removes the firmware or a daemon's sockets.
 fn leave_out(plan: &mut Plan, parts: &[&str]) {
     let firmware = parts.contains(&FIRMWARE);
     plan.files.retain(|file| match file.place {
@@ -130,8 +134,9 @@ fn leave_out(plan: &mut Plan, parts: &[&str]) {
         .retain(|link| !(firmware && link.to == Path::new(Place::Firmware.dir())));
 }
 
-/// Where a caller without a definition may have made the container's `/dev` and `/run`. A link of the image is no place:
-/// it leads to a volume. Whether it is a tmpfs that only the container has, [`apply`] sees.
+/// Paths at which a caller without a definition may have mounted the container's `/dev` and `/run`.
+/// A link of the image does not count: it leads to a volume. [`apply`] checks whether it is a
+/// tmpfs.
 fn tmpfs_of(rootfs: &Path) -> Vec<PathBuf> {
     let Ok(root) = Root::open(rootfs) else {
         return Vec::new();
@@ -144,7 +149,7 @@ fn tmpfs_of(rootfs: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Allows the plan's devices in the container's device cgroup. Returns what the user should know.
+/// Allows the plan's devices in the container's device cgroup. Returns warnings.
 fn allow(
     cgroup: io::Result<Tenancy>,
     spec: Option<&Spec>,

@@ -1,4 +1,5 @@
-//! `nvidia-container-cli list` and `info`: what the host has, in the words that other programs read.
+//! `nvidia-container-cli list` and `info`: the host's devices and files, in the form that callers
+//! parse.
 
 use core::fmt::Write as _;
 use std::path::Path;
@@ -12,7 +13,8 @@ use crate::plan::{Plan, plan};
 use crate::request::{self, Capabilities, EntryPoint, Inputs, Request};
 use crate::vocabulary::or_empty;
 
-/// Host paths, one a line, in libnvidia-container's order: devices, binaries, libraries, 32-bit libraries, sockets, firmware.
+/// Host paths, one a line, in libnvidia-container's order: devices, binaries, libraries, 32-bit
+/// libraries, sockets, firmware.
 pub(super) fn list(host: &Host, config: &Config, list: &List) -> Result<String> {
     let mut paths = Vec::new();
     let request = request(&list.wish, Capabilities::ALL, &[], config)?;
@@ -74,7 +76,7 @@ fn on_host(driver_root: &Path, path: &Path) -> String {
         .to_string()
 }
 
-/// A request as the command line has it: the caller is an engine, and what it says is granted.
+/// The request of the command line. The caller is an engine, so it is granted.
 pub(super) fn request(
     wish: &Wish,
     capabilities: Capabilities,
@@ -104,7 +106,7 @@ pub(super) fn request(
         entry: EntryPoint::Hook,
     };
     let mut request = request::parse(&inputs, config)?;
-    // No option is no capability, not the default ones.
+    // No option means no capability, not the default ones.
     request.capabilities = capabilities;
     Ok(request)
 }
@@ -167,7 +169,8 @@ fn row(gpu: &Gpu) -> [String; 7] {
     ]
 }
 
-/// Brands by what the product name says, the longest first; the driver's library knows better, and nobody asks it here.
+/// Brands by product name, the longest first. The driver's library would be more exact, but nvoci
+/// does not load it.
 const BRANDS: &[(&str, &str)] = &[
     ("geforce rtx", "GeForceRTX"),
     ("geforce", "GeForce"),

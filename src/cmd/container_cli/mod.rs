@@ -1,8 +1,9 @@
-//! `nvidia-container-cli`: the program of libnvidia-container that LXC, Incus, enroot, Apptainer, Charliecloud, gVisor and
-//! containerd's `ctr --gpus` call.
+//! `nvidia-container-cli`, the program of libnvidia-container. LXC, Incus, enroot, Apptainer,
+//! Charliecloud, gVisor and containerd's `ctr --gpus` call it.
 //!
-//! The command line, the output and the first words of an error are as libnvidia-container 1.20 has them; what happens is
-//! what every entry point of nvoci does. Nothing is executed and no library of the driver is loaded.
+//! The command line, the output and the first words of an error are those of libnvidia-container
+//! 1.20. The effect is that of every entry point of nvoci. It executes nothing and loads no library
+//! of the driver.
 
 mod configure;
 mod inventory;
@@ -16,7 +17,8 @@ use crate::config::Config;
 use crate::error::{Code, Result};
 use crate::host::{Host, Locations, Roots};
 
-/// The release of libnvidia-container whose command line this is: callers look at it before they use an option.
+/// The release of libnvidia-container with this command line; callers read it before they use an
+/// option.
 const CLI_VERSION: &str = "1.20.0";
 
 pub(super) const HELP: &str = "\
@@ -58,7 +60,7 @@ Commands
                            executing anything
 ";
 
-/// Where libnvidia-container says that something failed.
+/// libnvidia-container's name of the stage at which an error occurred.
 const STAGES: &[(Code, &str)] = &[
     (Code::Capability, "input error"),
     (Code::Cgroup, "mount error"),
@@ -80,7 +82,8 @@ const STAGES: &[(Code, &str)] = &[
     (Code::Wsl, "initialization error"),
 ];
 
-/// Runs the command line after the program's name. An error is said in the words that callers know, and the exit status is 1.
+/// Runs the command line after the program's name. An error has libnvidia-container's form, and the
+/// exit status is 1.
 pub fn run(args: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let (global, command) = match options::parse(args) {
         Ok(parsed) => parsed,
@@ -104,7 +107,7 @@ fn complain(e: &crate::error::Error) -> ExitCode {
         .iter()
         .find(|(code, _)| *code == e.code())
         .map_or("container error", |(_, stage)| *stage);
-    // Nobody may be listening, and that is no reason to fail in another way.
+    // If the reader is gone, the exit status is the same.
     let _ = std::io::Write::write_all(
         &mut std::io::stderr(),
         format!("nvidia-container-cli: {stage}: {e}\n").as_bytes(),
@@ -121,7 +124,7 @@ fn version() -> String {
     )
 }
 
-/// The host's configuration with what the command line says of it.
+/// The host's configuration with the command line's changes.
 fn config_of(global: &Global) -> Result<Config> {
     let mut config = super::load_config(None)?;
     if let Some(root) = &global.root {
@@ -146,7 +149,7 @@ fn discover_host(global: &Global) -> Result<(Host, Config)> {
     let roots = Roots::open(&locations)?;
     let mut host = Host::discover(&roots, &locations)?;
     host.check_versions()?;
-    // Callers mount what they read here.
+    // Callers mount the files that this lists.
     let walk = roots.walk();
     host.files
         .retain(|file| match walk.find(&file.found, file.wanted()) {
@@ -164,8 +167,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn callers_find_the_version_they_look_for() {
-        // gVisor and Apptainer look for this line.
+    fn the_version_has_the_form_that_callers_parse() {
+        // gVisor and Apptainer search for this line.
         assert!(version().starts_with("cli-version: 1."));
         assert_eq!(version().lines().count(), 7);
     }

@@ -1,4 +1,5 @@
-//! The command line of `nvidia-container-cli`: options of the program, a command, options of the command.
+//! The command line of `nvidia-container-cli`: options of the program, a command, options of the
+//! command.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use crate::config::CudaCompat;
 use crate::error::{Code, Error, Result};
 use crate::request::Capabilities;
 
-/// Conditions on one command line.
+/// The most conditions on one command line.
 const MAX_REQUIREMENTS: usize = 32;
 
 /// Options before the command.
@@ -22,7 +23,7 @@ pub(super) struct Global {
     pub(super) root: Option<PathBuf>,
 }
 
-/// What is to be done.
+/// The command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Command {
     Configure(Configure),
@@ -32,7 +33,7 @@ pub(super) enum Command {
     Version,
 }
 
-/// What `list` and `configure` have in common.
+/// The common options of `list` and `configure`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Wish {
     /// `--device`, in order; each may be a list with commas.
@@ -41,7 +42,7 @@ pub(super) struct Wish {
     pub(super) mig_monitor: Option<String>,
     pub(super) imex_channels: Vec<String>,
     pub(super) compat32: bool,
-    /// Parts that are not wanted: names of daemons, or [`FIRMWARE`].
+    /// Parts that are left out: names of daemons, or [`FIRMWARE`].
     pub(super) without: Vec<&'static str>,
 }
 
@@ -71,7 +72,7 @@ pub(super) struct Configure {
 /// The firmware, in [`Wish::without`].
 pub(super) const FIRMWARE: &str = "firmware";
 
-/// What a part that can be left out is called in [`Wish::without`].
+/// The names in [`Wish::without`] of parts that can be left out.
 const WITHOUT: &[(&str, &str)] = &[
     ("no-fabricmanager", "nvidia-fabricmanager"),
     ("no-gsp-firmware", FIRMWARE),
@@ -89,7 +90,8 @@ const CAPABILITIES: &[(&str, Option<char>)] = &[
     ("video", Some('v')),
 ];
 
-/// Short options of each command, for the long ones: `(command, short, long)`, the empty command for the program.
+/// Short options of each command, for the long ones: `(command, short, long)`, the empty command
+/// for the program.
 const SHORT: &[(&str, char, &str)] = &[
     ("", '?', "help"),
     ("", 'V', "version"),
@@ -113,8 +115,8 @@ const SHORT: &[(&str, char, &str)] = &[
     ("list", 'l', "libraries"),
 ];
 
-/// Long options of each command, as [`SHORT`]; those of [`CAPABILITIES`] and [`WITHOUT`] come to
-/// them.
+/// Long options of each command, as in [`SHORT`]; those of [`CAPABILITIES`] and [`WITHOUT`] are
+/// added.
 const LONG: &[(&str, &[&str])] = &[
     (
         "",
@@ -162,11 +164,10 @@ const LONG: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The option that `name` is, or the only one that begins with it: getopt_long takes an
-/// abbreviation.
+/// The option called `name`, or the only one with that prefix: getopt_long accepts abbreviations.
 ///
 /// # Errors
-/// [`Code::Usage`] where several begin with it. One that none begins with is left to the command.
+/// [`Code::Usage`] if several have the prefix. If none has it, the command decides.
 fn spelled_out(command: &str, name: &str) -> Result<String> {
     let of_command = LONG
         .iter()
@@ -221,7 +222,7 @@ fn next(parser: &mut Parser, command: &str) -> Result<Option<Word>> {
     })
 }
 
-/// Reads the arguments after the program's name.
+/// Parses the arguments after the program's name.
 ///
 /// # Errors
 /// [`Code::Usage`].
@@ -273,7 +274,7 @@ fn list(parser: &mut Parser) -> Result<Command> {
     let mut all = true;
     while let Some(word) = next(parser, "list")? {
         let name = option(word)?;
-        // A channel alone still means everything.
+        // A channel alone still means every device.
         all &= name == "imex-channel";
         match name.as_str() {
             "binaries" => list.binaries = true,
@@ -319,10 +320,10 @@ fn configure(parser: &mut Parser) -> Result<Command> {
         match name.as_str() {
             "cuda-compat-mode" => configure.cuda_compat = Some(cuda_compat(&text(parser)?)?),
             "help" | "usage" => return Ok(Command::Help),
-            // Nothing is executed, so it does not matter where it would be.
+            // nvoci executes no ldconfig, so the path does not matter.
             "ldconfig" => drop(text(parser)?),
             "no-cgroups" => configure.no_cgroups = true,
-            // What it switched off has been off for years.
+            // The feature that it switched off has long been removed.
             "no-cntlibs" => {}
             "no-devbind" => configure.no_devbind = true,
             "pid" => configure.pid = Some(pid(&text(parser)?)?),
@@ -337,7 +338,7 @@ fn configure(parser: &mut Parser) -> Result<Command> {
     Ok(Command::Configure(configure))
 }
 
-/// An option that `list` and `configure` share.
+/// Parses an option that `list` and `configure` share.
 fn wish(name: &str, wish: &mut Wish, parser: &mut Parser) -> Result<()> {
     match name {
         "compat32" => wish.compat32 = true,
@@ -354,7 +355,7 @@ fn wish(name: &str, wish: &mut Wish, parser: &mut Parser) -> Result<()> {
 }
 
 impl Wish {
-    /// All devices, as one list; `none` where no device is named.
+    /// All devices, as one list; `none` if no device is named.
     pub(super) fn device_list(&self) -> String {
         let items = self.devices.iter().flat_map(|d| d.split(','));
         let named: Vec<&str> = items.map(str::trim).filter(|d| !d.is_empty()).collect();
@@ -367,7 +368,7 @@ impl Wish {
 }
 
 impl Configure {
-    /// The capabilities that the options name.
+    /// The capabilities of the options.
     pub(super) fn capabilities(&self) -> Capabilities {
         let named = self
             .capabilities
@@ -437,7 +438,7 @@ mod tests {
         }
     }
 
-    /// The calls that were recorded of each program (facts: peers 1.0, engines-howto 1, 7 and 8).
+    /// Recorded calls of each program (facts: peers 1.0, engines-howto 1, 7 and 8).
     #[test]
     fn the_calls_of_other_programs() {
         let (_, lxc) = configured(

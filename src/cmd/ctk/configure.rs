@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::config::write;
 use crate::cmd::cli::{Command, Page, Table as _, flag};
-use crate::cmd::inject::{say, warn};
+use crate::cmd::inject::{warn, write_line};
 use crate::cmd::{install, installation, print};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::sys::program::Program;
@@ -188,7 +188,7 @@ fn run(asked: Configure) -> Result<ExitCode> {
     }
     for result in install::results(args)? {
         for warning in result.warnings {
-            say(&format!("warning: {}", Escaped(&warning)));
+            write_line(&format!("warning: {}", Escaped(&warning)));
         }
         for text in result.texts {
             print(&text)?;

@@ -58,13 +58,15 @@ pub(super) static COMMAND: Command<Options> = Command {
         .path("DIR", |o, dir| o.context = Some(dir)),
         flag("driver", "judge against this driver: 535.183.01").text("VERSION", |o, version| {
             let parsed = driver::version(&version);
-            o.wanted.driver = Some(parsed.ok_or_else(|| format!("`{version}` is not a driver's version"))?);
+            o.wanted.driver = Some(parsed.ok_or_else(|| format!("`{version}` is no driver version"))?);
             Ok(())
         }),
         flag("wsl", "the driver is the one of Windows").switch(|o| o.wanted.windows = true),
         flag("gpu", "judge against this GPU: sm_86, 8.6, or its name").text("GPU", |o, gpu| {
             let product: Result<Product, _> = gpu.parse();
-            let product = product.map_err(|_| format!("`{gpu}` is not a GPU that nvoci knows"))?;
+            let product = product.map_err(|_| {
+                format!("`{gpu}` is no GPU in the tables: name its architecture, such as sm_90")
+            })?;
             (o.wanted.sm, o.wanted.class) = (Some(product.sm), product.class);
             Ok(())
         }),

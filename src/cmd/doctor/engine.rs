@@ -52,7 +52,7 @@ pub(super) static COMMAND: Command<Options> = Command {
 };
 
 fn run(Options { output, engine }: Options) -> Result<ExitCode> {
-    // A broken policy is a finding of the host's.
+    // A broken policy is a finding of `doctor host`.
     let config = load_config(None).unwrap_or_default();
     output.show_one(&engine::report(engine, &config), Link::Engine)
 }

@@ -35,8 +35,8 @@ pub(super) static COMMAND: Command<Options> = Command {
             "nvoci doctor explain [OPTIONS] -",
         ],
         about: &[
-            "Explains an error: the likeliest cause first, how to tell it from the others, and what to \
-                  do. Where the host could be the cause it is checked too.",
+            "Explains an error: the likeliest cause first, how it differs from the others, and the \
+                  fix. If the host may be the cause, checks it too.",
         ],
         arguments: &[
             argument(
@@ -48,13 +48,13 @@ pub(super) static COMMAND: Command<Options> = Command {
         ],
         exit: &[
             ("0", "the text is harmless"),
-            ("1", "it is a warning or not known, or this host has warnings"),
+            ("1", "it is a warning or unknown, or this host has warnings"),
             ("2", "it is an error, or this host has a failure"),
         ],
         ..Page::EMPTY
     },
     flags: &[
-        flag("no-host", "do not check this host: the error is another's").switch(|o| o.no_host = true),
+        flag("no-host", "do not check this host: the error is of another host").switch(|o| o.no_host = true),
         json_flag(),
         html_flag(),
     ],
@@ -91,7 +91,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     if !with_host {
         return output.show(&[explained]);
     }
-    // What the error means stands first, however bad the host is.
+    // The explanation comes first, even before a failing host.
     let host = Section {
         report: &host_report(),
         link: Some(Link::Host),
@@ -99,7 +99,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     output.show(&[explained, host])
 }
 
-/// What a person types to look at an area.
+/// The command that checks an area.
 fn command(area: &str) -> String {
     let subject = match area {
         "image" => " IMAGE",

@@ -8,7 +8,7 @@ use crate::cmd::inject::kept_gpus;
 use crate::cmd::{load_config, locations};
 use crate::config::Config;
 use crate::doctor::Report;
-use crate::doctor::host::{self, Look};
+use crate::doctor::host::{self, Inputs};
 use crate::doctor::html::Link;
 use crate::error::{Code, IoContext as _, Result};
 use crate::host::{Host, Roots};
@@ -37,10 +37,10 @@ pub(super) fn run(output: &Output) -> Result<ExitCode> {
 /// The findings about this host.
 ///
 /// # Errors
-/// As of [`Host::discover`].
+/// Those of [`Host::discover`].
 pub(super) fn check() -> Result<Report> {
     let config = load_config(None);
-    // A broken policy is a finding; the rest is looked at by the defaults.
+    // A broken policy is a finding; the other checks use the defaults.
     let defaults = Config::default();
     let locations = locations(config.as_ref().unwrap_or(&defaults));
     let system = Root::open("/").context(Code::System, || "open /")?;
@@ -49,12 +49,12 @@ pub(super) fn check() -> Result<Report> {
         Err(e) => return Ok(host::unreachable(&e)),
     };
     let found = Host::discover(&roots, &locations)?;
-    let look = Look {
+    let inputs = Inputs {
         roots: &roots,
         host: &found,
         believed: &Host::begin(&roots, &mut kept_gpus()).gpus,
         config: &config,
         system: &system,
     };
-    Ok(host::report(&look))
+    Ok(host::report(&inputs))
 }

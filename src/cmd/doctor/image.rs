@@ -91,7 +91,7 @@ pub(super) static COMMAND: Command<Options> = Command {
     ..Command::of(|options| run(&options))
 };
 
-/// The heading of the flags that say which host to judge by.
+/// The heading of the flags that select another host.
 const TARGET: &str = "Judge by another host than this one";
 
 fn run(options: &Options) -> Result<ExitCode> {
@@ -109,7 +109,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     options.output.show_one(&report, Link::Image)
 }
 
-/// What was named, and the rest from this host.
+/// The named target; unnamed parts are this host's.
 fn target(options: &Options) -> Result<Target> {
     let mut target = if options.driver.is_some() {
         Target {
@@ -134,7 +134,7 @@ fn target(options: &Options) -> Result<Target> {
     Ok(target)
 }
 
-/// One line on a terminal that is written over, once a scan takes long.
+/// One line on a terminal that is overwritten; shown if a scan takes long.
 struct Terminal {
     shown: bool,
     last: Instant,
@@ -153,7 +153,7 @@ impl Terminal {
     fn show(&mut self, line: std::fmt::Arguments<'_>) {
         let mut out = std::io::stderr();
         if self.last.elapsed() > Self::EVERY && out.is_terminal() {
-            // Nobody may be looking, and that is no reason to fail.
+            // If the reader is gone, the scan still continues.
             let _ = write!(out, "\r\u{1b}[K{line}");
             self.last = Instant::now();
             self.shown = true;

@@ -8,7 +8,7 @@ use crate::doctor::last;
 use crate::error::{Code, IoContext as _, Result};
 use crate::sys::root::Root;
 
-/// So many refusals are shown when no number is given.
+/// The number of refusals that are shown by default.
 pub(super) const DEFAULT: usize = 1;
 
 /// Shows the last `count` refusals.

@@ -1,6 +1,7 @@
-//! `nvoci doctor`: which area looks, and how its report is shown.
+//! `nvoci doctor`: runs an area's checks and shows the report.
 //!
-//! Each area is a module with its own table and `run`; what they share (reading a file, showing a report) is here.
+//! Each area is a module with its own table and `run`. Shared parts (reading a file, showing a
+//! report) are here.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -111,7 +112,7 @@ impl Prints for Subject {
     }
 }
 
-/// A text that a person names, `-` for standard input, and its name for the report.
+/// The text of a file, or of standard input for `-`, and its name for the report.
 fn read_text(file: &OsStr, max: u64) -> Result<(String, String)> {
     let name = file.to_string_lossy().into_owned();
     let mut bytes = Vec::new();

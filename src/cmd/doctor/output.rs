@@ -14,7 +14,7 @@ use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::owned;
 use crate::sys::root::{Node, split};
 
-/// The forms that a command line asks for.
+/// The forms of the report that the command line names.
 #[derive(Default)]
 pub(in crate::cmd) struct Output {
     pub(super) json: bool,

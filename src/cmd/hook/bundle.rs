@@ -1,4 +1,4 @@
-//! Where the bundle is.
+//! Finds the bundle.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use crate::sys::budget::Budget;
 use crate::sys::ns::in_user_namespace;
 use crate::sys::process::parent_args;
 
-/// What to do where a hook in a container's user namespace may not do something.
+/// The fix if a hook in the container's user namespace lacks a right.
 pub(super) const FROM_OUTSIDE: &str = "call the hook at createRuntime, or use the runtime entry: at createContainer it is in the container's user namespace";
 
-/// Opens the bundle that the state names.
+/// Opens the state's bundle.
 ///
-/// crun makes the device nodes of a container with a user namespace of its own in a mount namespace of theirs, and comes
-/// back from there (setns(2)) with `/` as its working directory, which its state then calls the bundle (seen with crun
-/// 1.28). The hook's parent is that crun, and was told the right directory on its command line.
+/// For a container with a user namespace, crun makes device nodes in another mount namespace. It
+/// returns with `/` as its working directory (setns(2)), and its state then has `/` as the bundle
+/// (crun 1.28). The hook's parent is that crun, and has the right directory on its command line.
 pub(super) fn open(state: &State, inside: bool, config: &Config) -> Result<(Bundle, Spec)> {
     let budget = Budget::default();
     let refused = match open_bundle(&state.bundle, None, config, &budget) {
         Err(e) if inside && in_user_namespace() => return Err(e.fix(FROM_OUTSIDE)),
-        // From inside, the parent's number is another process's in the `/proc` that is in sight.
+        // Inside, the parent's process id belongs to another process of the visible `/proc`.
         Err(e) if !inside && state.bundle == Path::new("/") => e,
         opened => return opened,
     };
@@ -36,14 +36,14 @@ pub(super) fn open(state: &State, inside: bool, config: &Config) -> Result<(Bund
     open_bundle(&target.bundle, target.config.as_deref(), config, &budget)
 }
 
-/// The rootfs, and what there is of the definition, for a hook that needs no request.
+/// The rootfs, and the definition if it is readable, for a hook that needs no request.
 ///
-/// In a container's user namespace the engine's directories may be closed to the hook. As the last resort the state's
-/// `root` is the rootfs of a definition without anything else, under the same rules as the definition's own `root.path`;
-/// whoever opens it checks it as it checks every rootfs. A definition that can be read decides, whatever the state says.
+/// In a container's user namespace the engine's directories may be closed to the hook. Then the
+/// state's `root` is the rootfs of an otherwise empty definition. It is checked like every rootfs.
+/// A readable definition overrides the state.
 ///
 /// # Errors
-/// As of [`Bundle::open`] and [`Spec::root_path`].
+/// Those of [`Bundle::open`] and [`Spec::root_path`].
 pub(in crate::cmd) fn rootfs(state: &State, budget: &Budget) -> Result<(PathBuf, Spec)> {
     let refused = match Bundle::open(&state.bundle, Interest::NOTHING, budget) {
         Ok((bundle, spec)) => return Ok((spec.root_path(bundle.path())?, spec)),
@@ -60,7 +60,8 @@ pub(in crate::cmd) fn rootfs(state: &State, budget: &Budget) -> Result<(PathBuf,
     }
 }
 
-/// What a runtime's command line says of the container `id`, if it says it without regard to its working directory.
+/// The container `id` on a runtime's command line, if the paths do not depend on its working
+/// directory.
 fn named(words: &[OsString], id: &str) -> Option<Target> {
     let target = CommandLine::parse(words).target.ok()??;
     let absolute = target.bundle.is_absolute() && target.config.as_ref().is_none_or(|c| c.is_absolute());
@@ -74,16 +75,16 @@ mod tests {
 
     #[test]
     fn only_the_same_container_by_an_absolute_path() {
-        let ask = |line: &str| {
+        let named_in = |line: &str| {
             let words: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
             named(&words, "c1").map(|t| t.bundle.display().to_string())
         };
         let right = Some("/run/b".to_owned());
         assert_eq!(
-            ask("--systemd-cgroup create --bundle /run/b --pid-file p c1"),
+            named_in("--systemd-cgroup create --bundle /run/b --pid-file p c1"),
             right
         );
-        assert_eq!(ask("run -b /run/b c1"), right);
+        assert_eq!(named_in("run -b /run/b c1"), right);
         for line in [
             "create --bundle /run/b c2",
             "create --bundle b c1",
@@ -92,7 +93,7 @@ mod tests {
             "create --bundle /run/b -f other.json c1",
             "",
         ] {
-            assert_eq!(ask(line), None, "{line}");
+            assert_eq!(named_in(line), None, "{line}");
         }
         let words = ["create", "--bundle", "/run/b"].map(Into::into);
         assert_eq!(named(&words, ""), None, "a state without an id");
@@ -123,7 +124,7 @@ mod tests {
         for bad in ["/", "/.", "/a/../b", "/..", "/a\0b"] {
             assert_eq!(code(&bundle, bad), Code::UnsafeRootfs, "{bad:?}");
         }
-        // A definition that is there decides, also where it is broken or unsafe.
+        // A definition that exists decides, even a broken or unsafe one.
         std::fs::create_dir(&bundle).unwrap();
         assert_eq!(of(&bundle, "/run/r").unwrap(), Path::new("/run/r"));
         let config = bundle.join("config.json");
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_parents_words_are_read() {
-        // cargo or a shell: something started this test.
+        // cargo or a shell started this test.
         let words = parent_args().unwrap();
         assert!(words.iter().all(|w| !w.as_encoded_bytes().contains(&0)));
     }

@@ -1,4 +1,4 @@
-//! The container's device rules: the GPUs are added to what it may open.
+//! Adds the GPUs to the container's device rules.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use rustix::fs::{Access as Mode, AtFlags};
 
 use super::bundle;
-use crate::cmd::reload::tell_systemd;
+use crate::cmd::reload::register_with_systemd;
 use crate::error::{Code, Error, Result};
 use crate::host::Roots;
 use crate::plan::Device;
@@ -14,16 +14,17 @@ use crate::sys::cgroup::{Access, Allowed, DeviceRule, RuleKind, SharedCgroup, Te
 use crate::sys::ns::in_user_namespace;
 use crate::sys::root::own_fds;
 
-/// What is done about a cgroup that is not the container's alone.
+/// The fix if the cgroup is not the container's own.
 const OWN_CGROUP: &str = "let the engine make a cgroup for the container (leave out `--cgroups=disabled`, give it \
     another `--cgroup-parent`), or allow the GPUs in that cgroup (systemd: `DeviceAllow=`)";
 
-/// Allows `devices` in the container's `cgroup`, beside `theirs`, the rules of its definition. `outside` is the container's
-/// first process, `None` for a caller in its namespaces. Returns what the user should know.
+/// Allows `devices` in the container's `cgroup`, beside `theirs`, the rules of its definition.
+/// `outside` is the container's first process, `None` for a caller in its namespaces. Returns
+/// warnings.
 ///
 /// # Errors
-/// [`Code::SharedCgroup`] where the cgroup is not the container's alone and refuses the devices, [`Code::Cgroup`] where it
-/// cannot be changed.
+/// [`Code::SharedCgroup`] if the cgroup is not the container's own and denies the devices,
+/// [`Code::Cgroup`] if it cannot be changed.
 pub(super) fn allow(
     cgroup: io::Result<Tenancy>,
     outside: Option<i32>,
@@ -33,7 +34,7 @@ pub(super) fn allow(
 ) -> Result<Option<String>> {
     let e = match cgroup {
         Ok(Tenancy::Own(own)) => match own.allow(theirs, &rules_for(devices)) {
-            Ok(Allowed::V1 | Allowed::V2) => return Ok(tell_systemd(&own, theirs, devices)),
+            Ok(Allowed::V1 | Allowed::V2) => return Ok(register_with_systemd(&own, theirs, devices)),
             Ok(Allowed::Unrestricted) => return Ok(None),
             Err(e) => e,
         },
@@ -43,8 +44,8 @@ pub(super) fn allow(
         },
         Err(e) => e,
     };
-    // Rootless: a user may not set a device filter, so the runtime has set none. But a rootful engine may
-    // give the container a user namespace of its own, and then there is a filter that we cannot change.
+    // A rootless engine cannot set a device filter, so the runtime set none. A rootful engine may
+    // also give the container a user namespace; then there is a filter that the hook cannot change.
     if in_user_namespace() && is_permission(&e) && (outside.is_some() || pass(devices, roots)) {
         return Ok(None);
     }
@@ -56,8 +57,8 @@ pub(super) fn allow(
     })
 }
 
-/// What becomes of a container in a cgroup of others, whose rules are not changed: a warning where the rules let the
-/// devices be opened, else a refusal.
+/// Handles a cgroup that is shared, whose rules are not changed: a warning if the rules allow the
+/// devices, else a refusal.
 ///
 /// # Errors
 /// Why the cgroup's rules cannot be read.
@@ -85,8 +86,8 @@ pub(in crate::cmd) fn rules_for(devices: &[Device]) -> Vec<DeviceRule> {
     devices.iter().map(rule).collect()
 }
 
-/// Whether the device cgroup that this process is in lets the plan's nodes be opened. Nothing is opened: a driver may
-/// take seconds for that.
+/// Whether this process's device cgroup allows the plan's nodes. Opens none: a driver may take
+/// seconds.
 fn pass(devices: &[Device], roots: &Roots) -> bool {
     devices.iter().all(|d| {
         let below_dev = d.path.strip_prefix("/dev").unwrap_or(&d.path);

@@ -1,10 +1,11 @@
-//! The hook up to the point where it would change a container, for the fuzz targets: no namespace, no child, no cgroup.
+//! Runs the hook up to its first change of a container, for the fuzz targets: no namespace, no
+//! child, no cgroup.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::{
-    COMMAND, Look, Preflight, Stage, bundle, devices, made_by_runtime, planned, preflight, request_of,
+    COMMAND, Discovery, Preflight, Stage, bundle, devices, made_by_runtime, planned, preflight, request_of,
     tmpfs_destinations,
 };
 use crate::apply::image;
@@ -16,14 +17,14 @@ use crate::oci::State;
 use crate::plan::Plan;
 use crate::sys::root::Root;
 
-/// What the hook would do.
+/// The result of a hook that changes nothing.
 #[derive(Debug)]
 pub struct Rehearsal {
     /// The plan.
     pub plan: Plan,
-    /// The container's root directory, as its definition names it.
+    /// The container's root directory in its definition.
     pub rootfs: PathBuf,
-    /// What preflight finds in the image.
+    /// preflight's findings in the image.
     pub findings: Vec<Finding>,
     /// The loader's new cache.
     pub cache: CacheOutcome,
@@ -33,16 +34,16 @@ pub struct Rehearsal {
     pub tmpfs: Vec<PathBuf>,
 }
 
-/// Calls the hook with `args` and the container's state. `image` is the container's root directory; where `look` looks at the
-/// host is the caller's choice.
+/// Runs the hook with `args` and the container's state. `image` is the container's root directory;
+/// `discovery` selects the host.
 ///
 /// # Errors
-/// As of the hook.
+/// Those of the hook.
 pub(in crate::cmd) fn rehearse(
     args: impl Iterator<Item = OsString>,
     state: &[u8],
     config: Result<Config>,
-    look: impl FnOnce(&Config) -> Result<Look>,
+    discovery: impl FnOnce(&Config) -> Result<Discovery>,
     image: &Root,
 ) -> Result<Option<Rehearsal>> {
     let Some(options) = COMMAND.parse(args)?.filter(|o| o.stage != Stage::Other) else {
@@ -59,7 +60,7 @@ pub(in crate::cmd) fn rehearse(
         return Ok(None);
     };
     let rootfs = spec.root_path(bundle.path())?;
-    let (plan, _host, to_allow) = planned(look(&config)?, request, &spec, &config, &options)?;
+    let (plan, _host, to_allow) = planned(discovery(&config)?, request, &spec, &config, &options)?;
     let made = made_by_runtime(&spec, options.stage);
     let rules = devices::rules_for(&to_allow).len() + plan.devices.iter().filter(|d| made(d)).count();
     let policy = Preflight::Warn;

@@ -1,7 +1,8 @@
-//! Whether SELinux will let the container use the nodes that it gets.
+//! Checks whether SELinux lets the container use its nodes.
 //!
-//! The kernel denies a process without a message: the container starts, libcuda loads, and NVML
-//! gives `Insufficient Permissions`. So the hook queries the loaded policy before it changes anything.
+//! The kernel denies access without a message: the container starts, libcuda loads, and NVML fails
+//! with `Insufficient Permissions`. So the hook queries the loaded policy before it changes
+//! anything.
 
 use crate::apply::NodeLabel;
 use crate::error::{Code, Error, Result};
@@ -14,16 +15,16 @@ use crate::sys::selinux::{DEVICE, Policy};
 /// A boolean of container-selinux (Fedora, RHEL); Debian's policy does not have it.
 const BOOLEAN: &str = "container_use_devices";
 
-/// Nodes that a container can do without. A policy may have another type for them than for a GPU's.
+/// Nodes that a container can do without. A policy may give them another type than a GPU's node.
 const OPTIONAL: [&str; 3] = ["/dev/dri", "/dev/nvidia-modeset", "/dev/nvidia-uvm-tools"];
-/// What the module of the packages is for.
+/// The types of the packages' SELinux module.
 const MODULE: (&str, &str) = ("container_t", "xserver_misc_device_t");
 
-/// Refuses a container whose processes the policy would keep from a device that it needs. Returns a
-/// warning for each other denied device.
+/// Refuses a container if the policy denies its processes a device that it needs. Returns a warning
+/// for each other denied device.
 ///
-/// A node that the runtime has made has the label of the container's files. In a user namespace
-/// runtimes bind the host's node instead, and nothing is known of its label here.
+/// A node that the runtime made has the label of the container's files. In a user namespace
+/// runtimes bind the host's node instead, whose label is unknown here.
 ///
 /// # Errors
 /// [`Code::Selinux`].
@@ -85,7 +86,7 @@ fn refusal(policy: &Policy, process: &str, device: &Device, label: &str, denied:
         return error;
     }
     error.fix(
-        "see that the node has its usual label (`restorecon -RFv /dev`), allow it in the policy, or start the container \
+        "check that the node has its usual label (`restorecon -RFv /dev`), allow it in the policy, or start the container \
          with `--security-opt label=disable`",
     )
 }
@@ -108,8 +109,8 @@ mod tests {
     const PROCESS: &str = "u:r:container_t:s0";
     const NODE: &str = "u:object_r:device_t:s0";
 
-    /// A policy that denies everything on labels as long as [`NODE`]: what is behind the question
-    /// is the answer.
+    /// A policy that denies everything on labels as long as [`NODE`]: the fake interface returns
+    /// the bytes behind the query as its answer.
     fn denying() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
         let fs = dir.path().join("fs/selinux");
@@ -150,7 +151,7 @@ mod tests {
         let known = || NodeLabel::Known(NODE.to_owned());
         let refused = checked(&labelled(), "/dev/nvidia0", known()).unwrap_err();
         assert_eq!(refused.code(), Code::Selinux);
-        // The packages' module would not allow this type.
+        // The packages' module does not allow this type.
         assert!(refused.to_string().contains("restorecon"), "{refused}");
         let warnings = checked(&labelled(), "/dev/dri/card0", known()).unwrap();
         assert!(
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_nobody_knows_refuses_nothing() {
+    fn an_unknown_label_refuses_nothing() {
         let of_runtime = || NodeLabel::OfRuntime;
         assert!(
             checked(&labelled(), "/dev/nvidia0", NodeLabel::Unknown)
@@ -170,7 +171,7 @@ mod tests {
         if !in_user_namespace() {
             assert!(checked(&labelled(), "/dev/nvidia0", of_runtime()).is_err());
         }
-        // There the runtime has bound the host's node.
+        // There the runtime binds the host's node.
         let mut spec = labelled();
         spec["linux"]["namespaces"] = json!([{"type": "user"}]);
         assert!(checked(&spec, "/dev/nvidia0", of_runtime()).unwrap().is_empty());

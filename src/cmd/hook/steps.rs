@@ -1,18 +1,20 @@
-//! The hook's order, as types: each step consumes the one before, so a step out of order does not compile.
+//! The hook's order, as types: each step consumes the one before, so a step out of order does not
+//! compile.
 //!
 //! | step | holds | mount namespace | rights | has changed |
 //! |---|---|---|---|---|
 //! | [`Requested`] | definition, configuration, request, the container's namespace | the runtime's | root's | nothing |
-//! | [`Planned`] | plan, the host's directories as descriptors, devices to allow | the runtime's | capabilities that the rest needs | missing nodes and modules of the host, if the policy says so |
+//! | [`Planned`] | plan, the host's directories as descriptors, devices to allow | the runtime's | capabilities that the rest needs | missing nodes and modules of the host, if the policy allows it |
 //! | [`Opened`] | the driver's files as detached mounts, the child that reads the image | the runtime's | as before | the container's device rules |
 //! | [`Entered`] | the same, without the container's namespace | the container's | confined: four capabilities, files as the container's root | as before |
 //! | [`Applied`] | the record | the container's | as before | the container's driver directory, links and loader files |
 //!
-//! "The runtime's" is the container's already in a `createContainer` hook, which enters none.
+//! A `createContainer` hook starts in the container's mount namespace, and enters none.
 //!
-//! Two arguments of SECURITY.md rest on this order. Everything of the host is opened before anything of the container is
-//! looked at: [`Planned::open`] consumes the host's directories, so [`Entered`] has no way to them. And the container is
-//! looked at confined: only [`Opened::enter`] makes an [`Entered`], and only that one can apply.
+//! Two arguments of SECURITY.md rest on this order. The hook opens everything of the host before it
+//! reads anything of the container: [`Planned::open`] consumes the host's directories, so
+//! [`Entered`] has no access to them. And the hook reads the container only confined: only
+//! [`Opened::enter`] makes an [`Entered`], and only that one can apply.
 //!
 //! ```
 //! use nvoci::cmd::hook::steps::{Applied, Requested};
@@ -22,7 +24,7 @@
 //! }
 //! ```
 //!
-//! A container that nobody has entered is not changed:
+//! A container is changed only after the hook has entered it:
 //!
 //! ```compile_fail,E0599
 //! use nvoci::cmd::hook::steps::{Applied, Requested};
@@ -32,7 +34,7 @@
 //! }
 //! ```
 //!
-//! The driver's files are opened before the container is entered:
+//! The hook opens the driver's files before it enters the container:
 //!
 //! ```compile_fail,E0599
 //! use nvoci::cmd::hook::steps::{Applied, Requested};
@@ -42,7 +44,7 @@
 //! }
 //! ```
 //!
-//! Inside, nothing of the host can be opened any more:
+//! Inside, the hook can no longer open anything of the host:
 //!
 //! ```compile_fail,E0382
 //! use nvoci::cmd::hook::steps::{Opened, Planned};
@@ -62,7 +64,7 @@ use super::{
 };
 use crate::apply::rootfs::{Target, apply};
 use crate::apply::{Container, Grant, Grants, Image, Record, Sources};
-use crate::cmd::inject::Look;
+use crate::cmd::inject::Discovery;
 use crate::cmd::{config_for, log};
 use crate::config::{Config, Preflight};
 use crate::error::Result;
@@ -75,7 +77,7 @@ use crate::sys::ns::in_user_namespace;
 use crate::sys::process;
 use crate::sys::root::Node;
 
-/// How the hook was called.
+/// The call of the hook.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call<'a> {
     pub(super) options: &'a Options,
@@ -84,7 +86,7 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The container's first process, for a hook that is outside of the container.
+    /// The container's first process, for a hook outside of the container.
     fn outside(self) -> Option<i32> {
         (self.options.stage == Stage::Outside)
             .then_some(self.state.pid)
@@ -92,13 +94,14 @@ impl Call<'_> {
     }
 }
 
-/// What every step holds.
+/// The data that every step holds.
 #[derive(Debug)]
 struct Job<'a> {
     call: Call<'a>,
     spec: Spec,
     rootfs: PathBuf,
-    /// Opened before the container's mount namespace is entered: later, /run is another one.
+    /// Opened before the hook enters the container's mount namespace, where /run is another
+    /// directory.
     grants: Option<Grants>,
 }
 
@@ -109,20 +112,21 @@ pub struct Requested<'a> {
     namespace: Namespace,
     config: Config,
     request: Request,
-    look: Option<Result<Look>>,
+    discovery: Option<Result<Discovery>>,
 }
 
 impl<'a> Requested<'a> {
-    /// Reads the definition; `None` where it requests nothing. `defaults` stand in for a configuration that cannot be read,
-    /// `look` has begun where the definition is known to request something, `run` is nvoci's directory below `/run`.
+    /// Reads the definition; `None` if it requests nothing. `defaults` replace a configuration that
+    /// cannot be read. `discovery` has begun if the definition certainly has a request. `run` is
+    /// nvoci's directory below `/run`.
     ///
     /// # Errors
-    /// When the definition cannot be read, its request is refused, or there is no container to enter.
+    /// If the definition cannot be read, its request is refused, or there is no container to enter.
     pub(super) fn read(
         call: Call<'a>,
         config: Result<Config>,
         defaults: &Config,
-        look: Option<Result<Look>>,
+        discovery: Option<Result<Discovery>>,
         run: Option<&Node>,
     ) -> Result<Option<Self>> {
         let Call { options, state, .. } = call;
@@ -151,29 +155,29 @@ impl<'a> Requested<'a> {
             namespace,
             config,
             request,
-            look,
+            discovery,
         }))
     }
 
-    /// Looks at the host, plans, and drops the capabilities that only that needed.
+    /// Discovers the host, makes the plan, and drops the capabilities that only this step needs.
     ///
     /// # Errors
-    /// When the host cannot meet the request.
+    /// If the host cannot meet the request.
     pub fn plan(self) -> Result<Planned<'a>> {
         let Self {
             job,
             namespace,
             config,
             request,
-            look,
+            discovery,
         } = self;
         let policy = if request.capabilities.intersects(Capabilities::COMPUTE) {
             *request.settle(&config).preflight
         } else {
             Preflight::Off
         };
-        let look = look.unwrap_or_else(|| Look::begin(&config))?;
-        let (mut plan, host, to_allow) = planned(look, request, &job.spec, &config, job.call.options)?;
+        let discovery = discovery.unwrap_or_else(|| Discovery::begin(&config))?;
+        let (mut plan, host, to_allow) = planned(discovery, request, &job.spec, &config, job.call.options)?;
         if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
             plan.warnings.push(REMOUNTS.to_owned());
         }
@@ -189,7 +193,7 @@ impl<'a> Requested<'a> {
     }
 }
 
-/// A plan, and the host that it is for.
+/// A plan, and its host.
 #[derive(Debug)]
 pub struct Planned<'a> {
     job: Job<'a>,
@@ -201,11 +205,12 @@ pub struct Planned<'a> {
 }
 
 impl<'a> Planned<'a> {
-    /// Opens the driver's files, lets a child read the image meanwhile, and allows the devices in the container's cgroup.
-    /// Afterwards nothing of the host is within reach but those files.
+    /// Opens the driver's files while a child reads the image, and allows the devices in the
+    /// container's cgroup. Afterwards the process can reach nothing of the host but those files.
     ///
     /// # Errors
-    /// When a file of the driver is missing, there can be no child, or the cgroup refuses the devices.
+    /// If a file of the driver is missing, the child cannot start, or the cgroup denies the
+    /// devices.
     pub fn open(self) -> Result<Opened<'a>> {
         let Self {
             job,
@@ -216,10 +221,10 @@ impl<'a> Planned<'a> {
             policy,
         } = self;
         let outside = job.call.outside();
-        // Before there is a child that may be in the container's cgroup as well.
+        // Before there is a child, which may be in the container's cgroup as well.
         let cgroup =
             (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
-        // It reads while the driver's files are opened here.
+        // The child reads while this process opens the driver's files.
         let image = Image::open(&job.rootfs, namespace.enter.as_ref(), &plan, |root| {
             let found = preflight(&plan, &job.spec, root, policy);
             found.iter().map(sent).collect()
@@ -243,7 +248,7 @@ impl<'a> Planned<'a> {
     }
 }
 
-/// Everything of the host that the container gets, and the child that reads the image.
+/// The host's files for the container, and the child that reads the image.
 #[derive(Debug)]
 pub struct Opened<'a> {
     job: Job<'a>,
@@ -255,11 +260,13 @@ pub struct Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    /// Enters the container, confines the process, and waits for the image's file system. With `preflight = "enforce"` also
-    /// for the findings: what may end in a refusal is received while nothing has changed in the container.
+    /// Enters the container, confines the process, and waits for the image's file system. With
+    /// `preflight = "enforce"` it also waits for the findings, so that a refusal comes before any
+    /// change.
     ///
     /// # Errors
-    /// When the container cannot be entered, its rootfs is unsafe, its file system does not answer, or preflight refuses it.
+    /// If the container cannot be entered, its rootfs is unsafe, its file system does not answer,
+    /// or preflight refuses it.
     pub fn enter(self) -> Result<Entered<'a>> {
         let Self {
             job,
@@ -270,7 +277,7 @@ impl<'a> Opened<'a> {
             sources,
         } = self;
         go_inside(job.call.outside(), enter)?;
-        // What is wrong with the rootfs itself is said first.
+        // An error of the rootfs itself comes first.
         Container::open_root(&job.rootfs)?;
         image.wait_ready()?;
         let pending = if policy == Preflight::Enforce {
@@ -294,10 +301,10 @@ impl<'a> Opened<'a> {
 #[derive(Debug)]
 pub struct Entered<'a> {
     job: Job<'a>,
-    /// As the kernel numbers it.
+    /// The kernel's numbers of it.
     namespace: (u64, u64),
     plan: Plan,
-    /// The policy for findings that are received when they are needed.
+    /// The policy for findings that are received later.
     pending: Option<Preflight>,
     image: Image,
     sources: Sources,
@@ -307,7 +314,7 @@ impl<'a> Entered<'a> {
     /// Applies the plan to the container's rootfs.
     ///
     /// # Errors
-    /// As of [`apply`].
+    /// Those of [`apply`].
     pub fn apply(self) -> Result<Applied<'a>> {
         let Self {
             job,
@@ -348,7 +355,7 @@ pub struct Applied<'a> {
 }
 
 impl Applied<'_> {
-    /// Keeps what the container was given, for `doctor container`.
+    /// Records the devices of the container, for `doctor container`.
     pub fn keep(self) -> Record {
         let Self {
             job,

@@ -1,12 +1,12 @@
-//! Golden plans: what containers get on recorded and made-up hosts, as `nvoci plan --json` prints it, beside
-//! files that a person has read. `NVOCI_BLESS=1 cargo test` writes the files anew.
+//! Golden plans: the output of `nvoci plan --json` on recorded and test hosts, compared with files
+//! that a person has read. `NVOCI_BLESS=1 cargo test` writes the files again.
 
 use super::*;
 use crate::config::{Config, Dialect};
 use crate::host::Locations;
 use crate::host::testhost::TestHost;
 
-/// A host and the device nodes it has; `None` where this process may not make nodes.
+/// A host with device nodes; `None` if this process may not make nodes.
 fn with_nodes(host: TestHost, nodes: &[(&str, u32, u32, u32)]) -> Option<TestHost> {
     nodes
         .iter()
@@ -14,7 +14,7 @@ fn with_nodes(host: TestHost, nodes: &[(&str, u32, u32, u32)]) -> Option<TestHos
         .then_some(host)
 }
 
-/// The first word of `env` that is `+privileged` says that the container has CAP_SYS_ADMIN.
+/// If the first word of `env` is `+privileged`, the container has CAP_SYS_ADMIN.
 fn golden(host: &TestHost, name: &str, env: &[(&str, &str)]) {
     golden_at(host, "", name, env);
 }
@@ -47,7 +47,7 @@ fn golden_with(host: &TestHost, driver: &str, config: &Config, name: &str, env: 
     let roots = Roots::open(&locations).unwrap();
     let found = Host::discover(&roots, &locations).unwrap();
     let shown = match plan(&request, &found, config) {
-        // A made-up host is in another directory each time.
+        // A test host is in another directory each time.
         Ok(plan) => format!("{:#}\n", to_json(&plan)).replace(&*host.path().to_string_lossy(), ""),
         Err(e) => format!("nvoci: {e}\n"),
     };
@@ -95,7 +95,7 @@ fn plans_on_the_recorded_host() {
     );
 }
 
-/// libcuda and NVML, nothing else: what the nodes are is the matter.
+/// libcuda and NVML only, for plans about nodes.
 const SMALL: &[(&str, &str)] = &[("libcuda", "libcuda.so.1"), ("libnvidia-ml", "libnvidia-ml.so.1")];
 
 /// A data-centre machine of `gpus` GPUs with the fabric's device numbers.
@@ -136,8 +136,9 @@ fn eight_gpus_with_mixed_mig_layouts() {
     };
     access("mig/config", 1);
     access("mig/monitor", 2);
-    // As the driver numbers them: GPU instance and compute instance, one after the other. GPU 1: seven of one slice; GPU 2: a
-    // GPU instance with two compute instances and another with one; GPU 5: MIG mode without any instance.
+    // In the driver's order: GPU instance and compute instance, one after the other. GPU 1: seven
+    // of one slice. GPU 2: a GPU instance with two compute instances and another with one. GPU 5:
+    // MIG mode without any instance.
     let layouts: &[Layout<'_>] = &[
         (
             1,
@@ -186,7 +187,7 @@ fn eight_gpus_with_mixed_mig_layouts() {
         &[(VISIBLE, "MIG-GPU-00000002-0000-0000-0000-000000000000/1/1")],
     );
     golden(&host, "mig/no-such.txt", &[(VISIBLE, "1:7")]);
-    // A whole MIG device or an error, never half of one.
+    // A whole MIG device or an error, never a part of one.
     golden(&host, "mig/node-missing.txt", &[(VISIBLE, "1:6")]);
     golden(&host, "mig/all.txt", &[(VISIBLE, "all")]);
     golden(
@@ -388,7 +389,7 @@ fn a_workstation_with_a_display_and_32_bit_programs() {
         "usr/share/glvnd/egl_vendor.d/10_nvidia.json",
         r#"{"file_format_version":"1.0.0","ICD":{"library_path":"libEGL_nvidia.so.0"}}"#,
     );
-    // As Fedora's packages write it: a path, and a file for each word size.
+    // Fedora's package has a path, and a file for each word size.
     for (arch, dir) in [
         ("x86_64", "/usr/lib/x86_64-linux-gnu"),
         ("i686", "/usr/lib/i386-linux-gnu"),
@@ -462,7 +463,7 @@ fn debians_own_layout() {
         Some("libvdpau_nvidia.so.1"),
         64,
     );
-    // What has the version in its soname is not switched, and stays with the distribution's libraries.
+    // A library with the version in its soname is not switched, and stays with the distribution's.
     host.library(
         &format!("{lib}/libnvidia-glcore.so.{version}"),
         Some(&format!("libnvidia-glcore.so.{version}")),
@@ -540,7 +541,7 @@ fn a_driver_container() {
     );
 }
 
-/// The shape of JetPack's own files: what most lines name is on another board.
+/// JetPack's own files: most of their lines name files of other boards.
 #[test]
 fn a_jetson() {
     let host = TestHost::bare();

@@ -1,4 +1,5 @@
-//! `nvoci ps --prometheus`: the text format of Prometheus, for the node exporter's textfile collector.
+//! `nvoci ps --prometheus`: the text format of Prometheus, for the node exporter's textfile
+//! collector.
 //!
 //! Names and labels are only ever added; SPECIFICATION.md lists them.
 
@@ -80,7 +81,8 @@ pub(super) fn text(holders: &GpuUsers, gpus: &[Gpu]) -> String {
             )
         })
         .collect();
-    // A user can give a cgroup the id of another container, and one line twice makes the collector drop the whole file.
+    // A user can give a cgroup the id of another container, and one line twice makes the collector
+    // drop the whole file.
     rows.sort();
     rows.dedup_by(|a, b| a.0 == b.0);
     family(
@@ -96,7 +98,8 @@ pub(super) fn text(holders: &GpuUsers, gpus: &[Gpu]) -> String {
     out
 }
 
-/// A label's value: backslash, quote and newline are escaped; a container's id comes from its cgroup's name.
+/// A label's value: backslash, quote and newline are escaped; a container's id comes from its
+/// cgroup's name.
 fn label(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -110,7 +113,7 @@ fn label(text: &str) -> String {
     out
 }
 
-/// Indices of GPUs, with commas; a GPU that the host does not know is left out.
+/// Indices of GPUs, with commas; a GPU that the host does not have is left out.
 fn indices(minors: &BTreeSet<u32>, gpus: &[Gpu]) -> String {
     let known = minors.iter().filter_map(|m| gpus.iter().find(|g| g.minor == *m));
     known.map(|g| g.index.to_string()).collect::<Vec<_>>().join(",")

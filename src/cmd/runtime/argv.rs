@@ -1,6 +1,7 @@
-//! The low-level runtime's command line, read as runc (Go's flags) and crun (GNU getopt) read it.
+//! Parses the low-level runtime's command line as runc (Go's flags) and crun (GNU getopt) do.
 //!
-//! Only what decides whether and where a spec is edited is taken out; the runtime gets every word as it was.
+//! It extracts only what decides whether and where a spec is edited. The runtime gets every word
+//! unchanged.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -8,13 +9,13 @@ use std::path::PathBuf;
 
 use crate::error::{Code, Error, Result};
 
-/// What a command line says.
+/// The parsed command line.
 #[derive(Clone, Debug)]
 pub struct CommandLine {
-    /// The container to make, whose spec is edited before the runtime starts; none for every command but `create` and
-    /// `run`. [`Code::Usage`] when an option of these lacks its value.
+    /// The container of `create` or `run`, whose spec is edited before the runtime starts; none for
+    /// every other command. [`Code::Usage`] if an option lacks its value.
     pub target: Result<Option<Target>>,
-    /// `--log`: where the engine looks for the reason of a failure.
+    /// `--log`: the file in which the engine reads the reason of a failure.
     pub log: Option<PathBuf>,
     /// `--log-format json`.
     pub log_json: bool,
@@ -23,7 +24,7 @@ pub struct CommandLine {
 /// The container that `create` or `run` makes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
-    /// The bundle directory as given; `.` if it was not.
+    /// The bundle directory as given; `.` by default.
     pub bundle: PathBuf,
     /// crun's `--config`: another file than the bundle's config.json.
     pub config: Option<PathBuf>,
@@ -31,13 +32,13 @@ pub struct Target {
     pub id: String,
 }
 
-/// What an option does here.
+/// The effect of an option here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Use {
     Flag,
-    /// Asks for help or the version: nothing is run.
+    /// Requests help or the version: nothing is run.
     Info,
-    /// Takes a value that matters to the runtime alone.
+    /// Has a value for the runtime only.
     Value,
     Log,
     LogFormat,
@@ -96,7 +97,7 @@ const CREATE: &[(&str, Use)] = &[
     ("usage", Use::Info),
 ];
 
-/// Words that are commands, to tell one from the value of an option that no table knows.
+/// The commands' names, to distinguish one from the value of an unknown option.
 const COMMANDS: &[&str] = &[
     "checkpoint",
     "create",
@@ -122,7 +123,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 impl CommandLine {
-    /// Reads the words after the program's name.
+    /// Parses the words after the program's name.
     pub fn parse(args: &[OsString]) -> Self {
         let mut line = Self {
             target: Ok(None),
@@ -138,7 +139,7 @@ impl CommandLine {
                 break words.next();
             }
             let Some(options) = options(word, GLOBAL) else {
-                // The value of an unknown option is no command; a word in any other place is one.
+                // An unknown option's value is no command; any other word is one.
                 if after_unknown && !COMMANDS.iter().any(|c| word == *c) {
                     after_unknown = false;
                     continue;
@@ -167,7 +168,7 @@ impl CommandLine {
 }
 
 impl Target {
-    /// Reads the words after `create` or `run`; `None` if they ask for help.
+    /// Parses the words after `create` or `run`; `None` if they request help.
     fn parse<'a>(mut words: impl Iterator<Item = &'a OsStr>) -> Result<Option<Self>> {
         let mut target = Self {
             bundle: PathBuf::from("."),
@@ -175,7 +176,7 @@ impl Target {
             id: String::new(),
         };
         let mut positional = Vec::new();
-        // runc takes options after the id as well.
+        // runc accepts options after the id too.
         while let Some(word) = words.next() {
             if word == "--" {
                 positional.extend(words.by_ref());
@@ -207,7 +208,7 @@ impl Target {
         if let Some(id) = positional.first() {
             target.id = id.to_string_lossy().into_owned();
         }
-        // runc reads an empty bundle as none.
+        // runc treats an empty bundle as none.
         if target.bundle.as_os_str().is_empty() {
             target.bundle = PathBuf::from(".");
         }
@@ -220,8 +221,8 @@ struct Opt {
     value: Option<OsString>,
 }
 
-/// The options that a word is: one, or several for `-db`. Empty when the table has none of that name, `None` when the
-/// word is no option.
+/// The options in a word: one, or several for `-db`. Empty if the table has none of that name,
+/// `None` if the word is no option.
 fn options(word: &OsStr, table: &[(&str, Use)]) -> Option<Vec<Opt>> {
     let bytes = word.as_bytes();
     let name = bytes.strip_prefix(b"-").filter(|n| !n.is_empty())?;
@@ -246,7 +247,7 @@ fn find(key: &[u8], table: &[(&str, Use)]) -> Option<Use> {
         .map(|(_, usage)| *usage)
 }
 
-/// crun accepts the beginning of a long option, where only one begins so.
+/// crun accepts a unique prefix of a long option.
 fn abbreviated(key: &[u8], table: &[(&str, Use)]) -> Option<Use> {
     let mut matches = table
         .iter()
@@ -275,7 +276,8 @@ fn cluster(letters: &[u8], table: &[(&str, Use)]) -> Vec<Opt> {
     found
 }
 
-/// The file behind a `--log` value. crun also takes `file:PATH`, and `syslog:` and `journald:`, which are no files.
+/// The file of a `--log` value. crun also accepts `file:PATH`, and `syslog:` and `journald:`, which
+/// are no files.
 fn log_file(value: OsString) -> Option<PathBuf> {
     let bytes = value.as_bytes();
     if bytes.is_empty() || bytes.starts_with(b"syslog:") || bytes.starts_with(b"journald:") {
@@ -344,7 +346,8 @@ mod tests {
         }
     }
 
-    /// Quirk 12.16: there, a container that is named `create` has its spec changed by any command.
+    /// toolkit-features 12, quirk 16: there, any command changes the spec of a container named
+    /// `create`.
     #[test]
     fn quirk_16_a_container_named_create_is_no_create() {
         for line in [
@@ -366,7 +369,7 @@ mod tests {
         );
     }
 
-    /// Quirk 12.16, the other half: there, `run` is not handled at all.
+    /// toolkit-features 12, quirk 16, second half: there, `run` is not handled.
     #[test]
     fn quirk_16_run_is_a_create() {
         assert_eq!(bundle("--root /r run --bundle /b c1").as_deref(), Some("/b"));

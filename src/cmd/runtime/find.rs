@@ -1,7 +1,7 @@
-//! The low-level runtime: which file it is, and that it may be trusted.
+//! Finds the low-level runtime, and proves that only root could have written it.
 //!
-//! It runs with all our rights, so it must be a file that only root can have put there. It is never ourselves, under
-//! whatever name, or we would exec ourselves for ever.
+//! It runs with nvoci's rights, so it must be root's. It is never nvoci itself under another name,
+//! which would execute itself forever.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,17 +13,18 @@ use crate::error::{Code, Error, Result};
 use crate::sys::owned;
 use crate::sys::root::Node;
 
-/// The first of `candidates` that is there, as an absolute path.
+/// The first existing one of `candidates`, as an absolute path.
 ///
-/// A name is looked for in PATH, as k3s and NixOS need, then in `dirs`. The caller's PATH is not trusted: what is found
-/// there, or is configured by path, must have only root's directories above it. `dirs` are the host's own, whatever
-/// their mode: some distributions let a group write to `/usr/local`.
+/// A name is searched in PATH, as k3s and NixOS need, then in `dirs`. The caller's PATH is not
+/// trusted: a file from there, or one that is configured by path, must have only root's directories
+/// above it. `dirs` are the host's own, whatever their mode: some distributions let a group write
+/// to `/usr/local`.
 pub(super) fn runtime(candidates: &[String], dirs: &[PathBuf]) -> Result<PathBuf> {
     first(candidates, std::env::var_os("PATH").as_deref(), dirs)
 }
 
 fn first(candidates: &[String], path: Option<&OsStr>, dirs: &[PathBuf]) -> Result<PathBuf> {
-    let own = look_up(Path::new("/proc/self/exe")).ok();
+    let own = lookup(Path::new("/proc/self/exe")).ok();
     let mut refused = None;
     for candidate in candidates {
         let mut usable = |file: &PathBuf, dir_is_ours: bool| {
@@ -56,10 +57,10 @@ fn first(candidates: &[String], path: Option<&OsStr>, dirs: &[PathBuf]) -> Resul
     }))
 }
 
-/// Whether `file` is a runtime to use. `false` if there is none or it is ourselves; an error if it is there but must
-/// not be used.
+/// Whether `file` is a usable runtime. `false` if it is missing or nvoci itself; an error if it
+/// exists but is unsafe.
 fn examine(file: &Path, dir_is_ours: bool, own: Option<&Node>) -> Result<bool> {
-    let Ok(found) = look_up(file) else {
+    let Ok(found) = lookup(file) else {
         return Ok(false);
     };
     let ourselves = own.is_some_and(|own| own.id() == found.id());
@@ -73,7 +74,7 @@ fn examine(file: &Path, dir_is_ours: bool, own: Option<&Node>) -> Result<bool> {
     Ok(owned::find(file)?.is_some())
 }
 
-fn look_up(path: &Path) -> io::Result<Node> {
+fn lookup(path: &Path) -> io::Result<Node> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     Node::from_fd(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
@@ -160,11 +161,11 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             chown(&a, Some(1000), None).unwrap();
             assert_eq!(refused("low-a"), Code::UnsafeOwner);
-            // A later candidate that is safe is used all the same.
+            // A later safe candidate is still used.
             let b = executable(dir.path(), "low-b");
             assert_eq!(find(&["low-a", "low-b"], dir.path()).unwrap(), b);
         }
-        // Nothing is relative to the working directory, which is the bundle as often as not.
+        // No path is relative to the working directory, which is often the bundle.
         assert_eq!(refused("./low-a"), Code::Runtime);
         assert_eq!(find(&["low-z"], Path::new("")).unwrap_err().code(), Code::Runtime);
     }

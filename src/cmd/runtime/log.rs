@@ -1,4 +1,4 @@
-//! Where an engine looks for the reason of a failed `create`.
+//! Reports a failed `create` in the file that the engine reads.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -11,10 +11,10 @@ use serde_json::json;
 use super::CommandLine;
 use crate::error::Error;
 
-/// Tells of `error` on standard error and in the file that `--log` names.
+/// Reports `error` on standard error and in the file of `--log`.
 pub(super) fn report(error: &Error, line: &CommandLine) {
     let message = format!("nvoci: {error}");
-    // With no place left to complain, the exit status has to do.
+    // If standard error fails too, only the exit status remains.
     let _ = writeln!(io::stderr(), "{message}");
     if let Some(path) = &line.log {
         let time = rfc3339(SystemTime::now());
@@ -27,8 +27,8 @@ pub(super) fn report(error: &Error, line: &CommandLine) {
     }
 }
 
-/// Appends one line. Only to a regular file: `/dev/stderr`, runc's own default, has been served, and a FIFO could
-/// block.
+/// Appends one line, only to a regular file: `/dev/stderr`, runc's default, has the line already,
+/// and a FIFO could block.
 fn append(path: &Path, entry: &str) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let fd = rustix::fs::open(
@@ -47,7 +47,8 @@ fn append(path: &Path, entry: &str) -> io::Result<()> {
 pub(in crate::cmd) fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    // Eras of 400 years that begin on 1 March of year 0, so that a leap day is the last day of a year.
+    // Eras of 400 years that begin on 1 March of year 0, so that a leap day is the last day of a
+    // year.
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;

@@ -49,7 +49,7 @@ const EXIT: &[(&str, &str)] = &[
 /// The page, with this date in its footer.
 pub(in crate::cmd) fn page(all: &[Entry], date: &str) -> String {
     let mut out = format!(".TH NVOCI 1 \"{date}\" \"{}\"\n", VERSION.trim_end());
-    // The vendor's program has commands of nvoci's among its own.
+    // The vendor's program also has commands of nvoci.
     let mut vendor = entries(&ctk::COMMAND);
     vendor.retain(|entry| entry.table.page().name.starts_with(ctk::COMMAND.page.name));
     for (index, entry) in all.iter().chain(&vendor).enumerate() {
@@ -93,7 +93,7 @@ fn synopsis(out: &mut String, table: &dyn Table) {
     *out += &lines.join(".br\n");
 }
 
-/// All of a command but its name and its usage.
+/// All of a command except its name and usage.
 fn command(out: &mut String, table: &dyn Table) {
     let page = table.page();
     let paragraphs: Vec<String> = page.about.iter().map(|text| roff(text) + "\n").collect();
@@ -133,7 +133,7 @@ fn command(out: &mut String, table: &dyn Table) {
     }
 }
 
-/// What the help says of a flag, its other names and its variable.
+/// The help about a flag, its other names and its variable.
 fn details(doc: &Doc) -> String {
     let mut text = explanation(doc);
     if !text.ends_with('.') {
@@ -154,7 +154,7 @@ fn rows(out: &mut String, rows: &[(&str, &str)]) {
     }
 }
 
-/// A text that the formatter takes as it stands: no line is a request, no character an escape.
+/// Escapes a text for the formatter: no line becomes a request, no character an escape.
 fn roff(text: &str) -> String {
     let escaped = text.replace('\\', "\\e").replace('-', "\\-");
     if escaped.starts_with(['.', '\'']) {

@@ -1,6 +1,8 @@
-//! A Compose file: whether its services get the GPUs that they are meant to have.
+//! Checks whether the services of a Compose file get their GPUs.
 //!
-//! Facts: <https://docs.docker.com/compose/how-tos/gpu-support/> and the Compose specification, "deploy" and "gpus".
+//! Facts: <https://docs.docker.com/compose/how-tos/gpu-support/> and the Compose specification,
+//! "deploy" and "gpus". For example, a reservation without `capabilities: [gpu]` gets the finding
+//! `compose.capabilities`.
 
 mod node;
 
@@ -21,9 +23,9 @@ checks! {
     BROKEN = 7602, "compose.broken", "The file is not a Compose file.";
     COUNT_AND_IDS = 7603, "compose.count-and-ids", "A reservation has both `count` and `device_ids`.";
     DRIVER = 7604, "compose.driver", "A reservation's driver and devices do not fit.";
-    RUNTIME = 7605, "compose.runtime", "`runtime: nvidia` alone gives no GPU to an image that asks for none.";
-    NONE = 7606, "compose.no-gpu", "A service of a GPU image is given no GPU.";
-    MISPLACED = 7607, "compose.misplaced", "The GPU stanza is where Compose does not look.";
+    RUNTIME = 7605, "compose.runtime", "`runtime: nvidia` alone gives no GPU to an image that requests none.";
+    NONE = 7606, "compose.no-gpu", "A service of a GPU image gets no GPU.";
+    MISPLACED = 7607, "compose.misplaced", "The GPU stanza is at a place that Compose ignores.";
     VERSION = 7608, "compose.version", "The file has a version of old Compose.";
     GONE = 7609, "compose.image-gone", "The image cannot be pulled any more.";
     REQUEST = 7610, "compose.variables", "The service's NVIDIA variables keep the GPU or CUDA away.";
@@ -33,7 +35,7 @@ checks! {
 /// The largest file that is read, in bytes.
 pub const MAX_SIZE: u64 = 1 << 20;
 
-/// How a service is given all GPUs, for people to copy.
+/// A stanza that gives a service all GPUs, for people to copy.
 pub const STANZA: &str = "\
 services:
   NAME:
@@ -50,10 +52,10 @@ services:
 const FLOW: &str =
     "deploy: {resources: {reservations: {devices: [{driver: nvidia, count: all, capabilities: [gpu]}]}}}";
 
-/// Looks at the text of a Compose file; `name` is for the title.
+/// Checks the text of a Compose file; `name` is for the title.
 ///
 /// # Errors
-/// [`crate::error::Code::TooLarge`] when it needs more than `budget`.
+/// [`crate::error::Code::TooLarge`] if it needs more than `budget`.
 pub fn report(name: &str, text: &str, budget: &Budget) -> Result<Report> {
     examine(name, text, budget).map_err(|exceeded| exceeded.of(format!("Compose file {name}")))
 }
@@ -85,14 +87,14 @@ fn examine(name: &str, text: &str, budget: &Budget) -> Result<Report, Exceeded> 
     let mut gpus = 0;
     for (name, service) in &services {
         let before = report.findings.len() + report.omitted;
-        let asks = check_service(name, service, &mut report, budget)?;
-        gpus += usize::from(asks);
-        if asks && report.findings.len() + report.omitted == before {
+        let requests_gpu = check_service(name, service, &mut report, budget)?;
+        gpus += usize::from(requests_gpu);
+        if requests_gpu && report.findings.len() + report.omitted == before {
             report.add(Finding::new(
                 &CAPABILITIES,
                 Severity::Ok,
                 *name,
-                "the service is given a GPU",
+                "the service gets a GPU",
             ));
         }
     }
@@ -109,7 +111,7 @@ fn examine(name: &str, text: &str, budget: &Budget) -> Result<Report, Exceeded> 
                 "version",
                 format!("`version: {text}` is of the old docker-compose; the plugin `docker compose` ignores it"),
             )
-            .fix("leave it out, and remove the old `docker-compose` if it is installed: it does not know the GPU stanza"),
+            .fix("leave it out, and remove the old `docker-compose` if it is installed: it does not support the GPU stanza"),
         ));
     }
     Ok(report)
@@ -128,19 +130,19 @@ fn check_service(
     tag(name, service, image.as_deref(), report);
     misplaced(name, service, report);
     let reserved = service.path(&["deploy", "resources", "reservations", "devices"]);
-    let mut asks = false;
+    let mut requests_gpu = false;
     for device in reserved.iter().flat_map(Node::items) {
         budget.step()?;
-        asks |= device_request(name, &device, report);
+        requests_gpu |= device_request(name, &device, report);
     }
     let gpus = service.get("gpus");
     for device in gpus.iter().flat_map(Node::items) {
         budget.step()?;
-        // In `gpus` the capability is understood.
-        asks |= devices_of(name, &device, report);
+        // `gpus` implies the capability.
+        requests_gpu |= devices_of(name, &device, report);
     }
-    asks |= gpus.as_ref().is_some_and(|g| g.text().is_some());
-    asks |= service.get("devices").iter().flat_map(Node::items).any(|d| {
+    requests_gpu |= gpus.as_ref().is_some_and(|g| g.text().is_some());
+    requests_gpu |= service.get("devices").iter().flat_map(Node::items).any(|d| {
         d.text()
             .is_some_and(|t| t.contains("nvidia.com/gpu=") || t.starts_with("/dev/nvidia"))
     });
@@ -148,21 +150,21 @@ fn check_service(
     let visible = environment.get("NVIDIA_VISIBLE_DEVICES").map(String::as_str);
     let gpu_image = image.as_deref().is_some_and(is_gpu_image);
     if let Some(runtime) = &runtime {
-        if visible.is_none() && !asks && !gpu_image {
+        if visible.is_none() && !requests_gpu && !gpu_image {
             report.add(runtime.seen(
                 Finding::new(
                     &RUNTIME,
                     Severity::Warn,
                     name,
-                    "the runtime gives a GPU only to a container that asks for one, by a variable of the image or of \
+                    "the runtime gives a GPU only to a container that requests one, by a variable of the image or of \
                      the service; neither is known to",
                 )
                 .fix("add NVIDIA_VISIBLE_DEVICES=all to `environment`"),
             ));
         }
-        asks = true;
+        requests_gpu = true;
     }
-    variables(name, service, &environment, asks, report);
+    variables(name, service, &environment, requests_gpu, report);
     let by_variable = || {
         visible
             .filter(|_| runtime.is_some() && reserved.is_none())
@@ -171,18 +173,18 @@ fn check_service(
     if let Some(given) = given(reserved.as_ref(), gpus.as_ref()).or_else(by_variable) {
         indices(name, service, &environment, given, report);
     }
-    if !asks && (gpu_image || visible.is_some_and(|v| !matches!(v, "" | "void" | "none"))) {
+    if !requests_gpu && (gpu_image || visible.is_some_and(|v| !matches!(v, "" | "void" | "none"))) {
         let why = if gpu_image {
-            "its image is for GPUs, and the service is given none: it computes on the CPU, or stops with error 35 or 100"
+            "its image is for GPUs, and the service gets none: it computes on the CPU, or stops with error 35 or 100"
         } else {
             "NVIDIA_VISIBLE_DEVICES alone gives a GPU only where nvidia is the engine's default runtime"
         };
         report.add(service.seen(Finding::new(&NONE, Severity::Warn, name, why).fix(format!("add {FLOW}"))));
     }
-    Ok(asks)
+    Ok(requests_gpu)
 }
 
-/// A text with the defaults of its variables: the caller's environment is not known.
+/// A text with the defaults of its variables, since the caller's environment is unknown.
 fn defaults(text: &str, budget: &Budget) -> Result<String, Exceeded> {
     expand(text, |_| Ok(None), budget)
 }
@@ -191,7 +193,7 @@ fn defaults(text: &str, budget: &Budget) -> Result<String, Exceeded> {
 fn is_gpu_image(image: &str) -> bool {
     let image = image.to_ascii_lowercase();
     let bare = image.split_once('@').map_or(image.as_str(), |(bare, _)| bare);
-    // A colon before the last slash is a port's.
+    // A colon before the last slash separates a port.
     let (name, tag) = match bare.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, tag),
         _ => (bare, ""),
@@ -226,7 +228,7 @@ fn tag(name: &str, service: &Node<'_>, image: Option<&str>, report: &mut Report)
     }
 }
 
-/// Places where people put the stanza, and where it does nothing or is an error.
+/// Places at which people put the stanza and Compose ignores or refuses it.
 const WRONG_PLACES: &[&[&str]] = &[
     &["resources", "reservations", "devices"],
     &["reservations", "devices"],
@@ -249,20 +251,20 @@ fn misplaced(name: &str, service: &Node<'_>, report: &mut Report) {
             &MISPLACED,
             Severity::Fail,
             name,
-            "Compose looks for it under deploy.resources.reservations.devices only",
+            "Compose reads it only under deploy.resources.reservations.devices",
         )
         .fix(FLOW);
         report.add(place.seen(finding));
     }
 }
 
-/// The capabilities that Docker's driver for NVIDIA's GPUs takes.
-/// Source: moby, daemon/nvidia_linux.go.
+/// The capabilities that Docker's driver for NVIDIA's GPUs accepts. Source: moby,
+/// daemon/nvidia_linux.go.
 const NVIDIA: [&str; 8] = [
     "compat32", "compute", "display", "gpu", "graphics", "nvidia", "utility", "video",
 ];
 
-/// A reservation under `deploy`; whether it is one of GPUs.
+/// Checks a reservation under `deploy`; returns whether it requests GPUs.
 fn device_request(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
     let capabilities = device.get("capabilities");
     let known = |c: &Node<'_>| {
@@ -292,7 +294,7 @@ fn device_request(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
     gpu && devices_of(name, device, report)
 }
 
-/// Driver, number and names of devices; always asks for one.
+/// Checks driver, number and names of devices. Returns `true`: every reservation requests a GPU.
 fn devices_of(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
     let ids = device.get("device_ids");
     let count = device.get("count");
@@ -334,19 +336,19 @@ fn devices_of(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
     let wrong = match driver.as_ref().and_then(Node::text) {
         None | Some("nvidia" | "") => named.iter().find(|n| is_cdi(n)).map(|_| {
             (
-                "the ids are CDI names, which the driver nvidia does not know",
+                "the ids are CDI names, which the driver nvidia does not accept",
                 "driver: cdi",
             )
         }),
         Some("cdi") => named.iter().find(|n| !is_cdi(n)).map(|_| {
             (
-                "the driver cdi takes CDI names, such as nvidia.com/gpu=0",
+                "the driver cdi accepts only CDI names, such as nvidia.com/gpu=0",
                 "device_ids: [\"nvidia.com/gpu=all\"]",
             )
         }),
         Some(other) if other.contains('$') => None,
         Some(_) => Some((
-            "Docker knows no such driver: \"could not select device driver\"",
+            "Docker has no such driver: \"could not select device driver\"",
             "driver: nvidia",
         )),
     };
@@ -375,25 +377,25 @@ fn environment(service: &Node<'_>, budget: &Budget) -> Result<BTreeMap<String, S
     Ok(found)
 }
 
-/// Whether an id is of one whole GPU.
+/// Whether an id names one whole GPU.
 fn is_gpu(id: &str) -> bool {
     id.starts_with("GPU-") || !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// How many GPUs `NVIDIA_VISIBLE_DEVICES` lists, if it lists them.
+/// The number of GPUs in a list of `NVIDIA_VISIBLE_DEVICES`.
 fn listed(value: &str) -> Option<usize> {
     let ids = value.split(',').map(str::trim);
     ids.clone().all(is_gpu).then(|| ids.count())
 }
 
-/// How many GPUs the service is given, where that is a number.
+/// The number of GPUs of the service, if it is certain.
 fn given(reserved: Option<&Node<'_>>, gpus: Option<&Node<'_>>) -> Option<usize> {
     let mut number = 0_usize;
     for device in reserved.into_iter().chain(gpus).flat_map(Node::items) {
         let ids = device.get("device_ids").map(|ids| ids.items());
         let more = match (ids, device.get("count")) {
             (Some(ids), _) => {
-                // `all`, and a GPU's parts or several of them, may be more than one device.
+                // `all`, and several GPUs or parts of them, may be more than one device.
                 let plain = |id: &Node<'_>| id.text().is_some_and(is_gpu);
                 ids.iter().all(plain).then_some(ids.len())?
             }
@@ -405,7 +407,7 @@ fn given(reserved: Option<&Node<'_>>, gpus: Option<&Node<'_>>) -> Option<usize> 
     (number > 0).then_some(number)
 }
 
-/// The indices of `CUDA_VISIBLE_DEVICES`, which count the container's GPUs from 0 on.
+/// Checks the indices of `CUDA_VISIBLE_DEVICES`, which count the container's GPUs from 0.
 fn indices(
     name: &str,
     service: &Node<'_>,
@@ -417,7 +419,7 @@ fn indices(
         return;
     };
     let mut words = value.split(',').map(str::trim);
-    // CUDA ends its list at the first one that is not there.
+    // CUDA ends its list at the first missing index.
     let Some(index) = words.find(|word| word.parse().is_ok_and(|index: usize| index >= given)) else {
         return;
     };
@@ -427,7 +429,7 @@ fn indices(
         Severity::Warn,
         name,
         format!(
-            "CUDA_VISIBLE_DEVICES={value}: the service is given {}{plural}, counted from 0 in the container, and CUDA ends its list at {index}",
+            "CUDA_VISIBLE_DEVICES={value}: the service gets {}{plural}, counted from 0 in the container, and CUDA ends its list at {index}",
             if given == 1 { String::new() } else { format!("{given} ") }
         ),
     )
@@ -439,7 +441,7 @@ fn variables(
     name: &str,
     service: &Node<'_>,
     environment: &BTreeMap<String, String>,
-    asks: bool,
+    requests_gpu: bool,
     report: &mut Report,
 ) {
     let mut add = |variable: &str, severity, why: &str, fix: &str| {
@@ -458,17 +460,17 @@ fn variables(
         }
     }
     let visible = environment.get("NVIDIA_VISIBLE_DEVICES").map(String::as_str);
-    if asks && matches!(visible, Some("" | "void" | "none")) {
+    if requests_gpu && matches!(visible, Some("" | "void" | "none")) {
         add(
             "NVIDIA_VISIBLE_DEVICES",
             Severity::Warn,
-            "says that the service wants no GPU, and the rest of it asks for one",
+            "sets no GPU, but the rest of the service requests one",
             "leave the variable out",
         );
     }
-    // What CUDA does not understand ends its list.
+    // CUDA ends its list at a word that it cannot parse.
     let none = |v: &String| matches!(v.trim(), "" | "-1" | "all" | "NoDevFiles" | "none" | "void");
-    if environment.get("CUDA_VISIBLE_DEVICES").is_some_and(none) && asks {
+    if environment.get("CUDA_VISIBLE_DEVICES").is_some_and(none) && requests_gpu {
         add(
             "CUDA_VISIBLE_DEVICES",
             Severity::Warn,

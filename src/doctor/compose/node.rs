@@ -1,4 +1,4 @@
-//! A place in a Compose file: its value, and how one got there.
+//! A node of a Compose file: its value and its path.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use crate::cdi::tree::Tree;
 use crate::doctor::Finding;
 use crate::error::shown;
 
-/// The lines of a file that have a key, found once for all findings.
+/// The lines that have a key; indexed once for all findings.
 pub(super) struct Lines<'a>(HashMap<&'a str, Vec<Place>>);
 
-/// Where a key stands.
+/// The position of a key.
 #[derive(Clone, Copy)]
 struct Place {
     /// From 1 on.
@@ -18,7 +18,7 @@ struct Place {
 }
 
 impl<'a> Lines<'a> {
-    /// The keys of `text`.
+    /// Indexes the keys of `text`.
     pub(super) fn of(text: &'a str) -> Self {
         let mut all: HashMap<&str, Vec<Place>> = HashMap::new();
         for (number, line) in text.lines().enumerate() {
@@ -37,7 +37,7 @@ impl<'a> Lines<'a> {
 
     /// The first line behind `after` with a key that is indented further.
     fn next(&self, key: &str, after: Option<Place>) -> Option<Place> {
-        /// Keys of one name that are looked at, where a file has them without end.
+        /// The most keys of one name that are checked, for files with endless repetition.
         const MOST: usize = 256;
         let all = self.0.get(key)?;
         let (line, indent) = after.map_or((0, None), |place| (place.line, Some(place.indent)));
@@ -58,7 +58,7 @@ pub(super) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// The whole document; `lines` are those of the text that it was read from.
+    /// The whole document; `lines` are those of its text.
     pub(super) fn root(tree: &'a Tree, lines: &'a Lines<'a>) -> Self {
         Self {
             tree,
@@ -73,19 +73,19 @@ impl<'a> Node<'a> {
         Self { tree, path, ..*self }
     }
 
-    /// What a mapping has under `key`, itself or by a merge key (`<<`).
+    /// A mapping's value of `key`, own or by a merge key (`<<`).
     pub(super) fn get(&self, key: &str) -> Option<Self> {
         let Tree::Map(map) = self.tree else { return None };
         let (name, tree) = map.all().find(|(name, _)| &**name == key)?;
         (!tree.is_null()).then(|| self.at(name, tree))
     }
 
-    /// Several keys deep.
+    /// The value below several keys.
     pub(super) fn path(&self, keys: &[&str]) -> Option<Self> {
         keys.iter().try_fold(self.clone(), |node, key| node.get(key))
     }
 
-    /// The entries of a mapping, merged ones left out.
+    /// The entries of a mapping, without merged ones.
     pub(super) fn entries(&self) -> Vec<(&'a str, Self)> {
         match self.tree {
             Tree::Map(map) => map
@@ -121,7 +121,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// `finding` with this place as its evidence.
+    /// `finding` with this node as its evidence.
     pub(super) fn seen(&self, finding: Finding) -> Finding {
         let keys: Vec<&str> = self.path.iter().map(|key| shown(key)).collect();
         let path = keys.join(".");
@@ -131,7 +131,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// `finding` with the place of `key` as its evidence, else with this one.
+    /// `finding` with the line of `key` as its evidence, else with this node.
     pub(super) fn seen_at(&self, key: &str, finding: Finding) -> Finding {
         match self.get(key) {
             Some(node) => node.seen(finding),
@@ -139,8 +139,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The line of its key: the keys of the path are looked for one below the other, each indented further. `None` where
-    /// the file is written in another way (flow style, merge keys).
+    /// The line of its key: each key of the path is searched below the one before, with more
+    /// indentation. `None` if the file has another style (flow style, merge keys).
     fn line(&self) -> Option<usize> {
         let mut found = None;
         for key in &self.path {

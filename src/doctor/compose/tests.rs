@@ -41,15 +41,15 @@ fn a_sound_file_has_nothing() {
         "{:?}",
         report.facts
     );
-    for asks in [
+    for request in [
         "    gpus: all\n",
         "    gpus:\n      - driver: nvidia\n        count: 2\n",
         "    devices:\n      - nvidia.com/gpu=all\n",
         "    runtime: nvidia\n    environment:\n      - NVIDIA_VISIBLE_DEVICES=all\n",
         "    runtime: nvidia\n    environment:\n      NVIDIA_VISIBLE_DEVICES: all\n",
     ] {
-        let text = format!("services:\n  app:\n    image: app:1-gpu\n{asks}");
-        assert_eq!(found(&text), [], "{asks}");
+        let text = format!("services:\n  app:\n    image: app:1-gpu\n{request}");
+        assert_eq!(found(&text), [], "{request}");
     }
 }
 
@@ -58,7 +58,7 @@ fn broken_files() {
     for text in ["", "a: [", "services:\n", "version: '3'\n", "[]", "services: 3"] {
         assert_eq!(found(text).first().map(|f| f.0), Some(7602), "{text:?}");
     }
-    // Nothing is filled by aliases.
+    // Aliases do not fill the memory.
     let mut bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
     for i in 0..8 {
         let (from, to) = (char::from(b'a' + i), char::from(b'b' + i));
@@ -240,7 +240,7 @@ fn corpus() {
     );
 }
 
-/// Right ones of the half that no rule was written with.
+/// The right cases of the second half, which no rule was written with.
 const SCORED: usize = 9;
 
 /// No text panics or takes long.

@@ -1,4 +1,4 @@
-//! From what a person calls a container to one of its processes.
+//! Finds one of a container's processes by a person's name for the container.
 
 use std::path::{Path, PathBuf};
 
@@ -9,18 +9,18 @@ use crate::engine::api;
 use crate::sys::root::Root;
 
 const PROC: &str = "/proc";
-/// Podman's list of its containers.
+/// The largest list of containers of Podman, in bytes.
 const MAX_LIST: u64 = 64 << 20;
 const DOCKER_SOCKET: &str = "/run/docker.sock";
-/// A shorter id says too little.
+/// The shortest beginning of an id.
 const MIN_ID: usize = 3;
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Debug)]
 pub enum Found {
-    /// This one.
+    /// One container.
     One(Box<Container>),
-    /// None, or more than one; why.
+    /// None or several, with the reason.
     None(String),
 }
 
@@ -31,8 +31,8 @@ pub fn find(name: &str, driver_dirs: &[PathBuf]) -> Found {
     {
         return match containers::of_process(Path::new(PROC), pid, driver_dirs) {
             Ok(Some(container)) => Found::One(Box::new(container)),
-            Ok(None) => Found::None(format!("process {pid} is of the host itself, in no container")),
-            Err(e) => Found::None(format!("process {pid} cannot be looked at: {e}")),
+            Ok(None) => Found::None(format!("process {pid} belongs to the host, not to a container")),
+            Err(e) => Found::None(format!("process {pid} cannot be read: {e}")),
         };
     }
     let running = match containers::running(Path::new(PROC)) {
@@ -52,14 +52,18 @@ pub fn find(name: &str, driver_dirs: &[PathBuf]) -> Found {
         [] => Found::None(if rustix::process::geteuid().is_root() {
             "no running container has that id or name".to_owned()
         } else {
-            "no container that may be looked at has that id or name; root sees all".to_owned()
+            "no visible container has that id or name; run it as root to see all".to_owned()
         }),
-        more => Found::None(format!("{} containers begin so; give more of the id", more.len())),
+        more => Found::None(format!(
+            "{} containers have this beginning; give more of the id",
+            more.len()
+        )),
     }
 }
 
-/// Processes of the containers of that id (or its beginning). A user or a container can give a cgroup of theirs the id of
-/// another container: theirs count only where no more trusted one has it.
+/// The processes of the containers with that id, or with that beginning of it. Users and containers
+/// can name their cgroups after another container; those count only if no more trusted one has the
+/// id.
 fn best(running: &[Named], id: &str) -> Vec<u32> {
     let fits = |n: &&Named| n.id == id || (id.len() >= MIN_ID && n.id.starts_with(id));
     let by = running.iter().filter(fits).map(|n| n.named_by).min();
@@ -71,7 +75,7 @@ fn best(running: &[Named], id: &str) -> Vec<u32> {
         .collect()
 }
 
-/// Docker is asked; Podman's own list is read.
+/// The id of a name: from Docker's daemon, or from Podman's list.
 fn id_by_name(name: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if name.is_empty() || !name.chars().all(plain) {

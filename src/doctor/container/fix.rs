@@ -1,4 +1,6 @@
-//! Giving back what a `daemon-reload` took. Only what the host's grant names: a node, a mount or a record inside the container
+//! Restores the device rules that a `daemon-reload` removed.
+//!
+//! It restores only nodes of the host's grant. A node, a mount or a record inside the container
 //! proves nothing.
 
 use std::io;
@@ -6,23 +8,23 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::look::{Seen, State};
+use super::inspect::{Seen, State};
 use crate::sys::cgroup::{Access, DeviceCgroup, DeviceRule, RuleKind, Tenancy, holds_host_processes};
 use crate::sys::systemd::{self, AllowOutcome};
 use crate::vocabulary::DeviceNumber;
 
-/// What can be done, and how.
+/// A possible repair.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Repair {
     /// The refused nodes.
     pub devices: Vec<(PathBuf, DeviceNumber)>,
     pid: u32,
-    /// The scope in which systemd keeps the container; else the v1 cgroup is written to.
+    /// systemd's scope of the container; without one, nvoci writes to the v1 cgroup.
     unit: Option<String>,
 }
 
 impl Repair {
-    /// The repair of what was seen; `None` when nothing is to be given back.
+    /// The repair for the inspected container; `None` if it needs none.
     pub fn plan(seen: &Seen) -> Option<Self> {
         let devices: Vec<_> = seen
             .nodes
@@ -37,7 +39,7 @@ impl Repair {
         })
     }
 
-    /// What it does, a line each, as a person would do it.
+    /// The equivalent commands, one a line.
     pub fn describe(&self) -> Vec<String> {
         let line = |(path, number): &(PathBuf, DeviceNumber)| match &self.unit {
             Some(unit) => format!(
@@ -53,25 +55,25 @@ impl Repair {
         self.devices.iter().map(line).collect()
     }
 
-    /// Does it. It lasts as long as the container, and nothing else is changed.
+    /// Applies the repair, which lasts as long as the container. Changes nothing else.
     ///
     /// # Errors
-    /// Why it could not be done.
+    /// Why the repair failed.
     pub fn apply(&self) -> Result<(), String> {
         if let Some(unit) = &self.unit {
             let numbers: Vec<DeviceNumber> = self.devices.iter().map(|(_, number)| *number).collect();
-            // systemd inside the container may have made cgroups there, so it need not be a single one.
+            // systemd inside the container may have made cgroups below it, so several are possible.
             let is_own = |control_group: &str| {
                 let same = control_group.ends_with(&format!("/{unit}"));
                 Ok(same && !holds_host_processes(control_group)?)
             };
             return match systemd::allow_devices(unit, &numbers, is_own) {
                 Ok(AllowOutcome::Kept) => Ok(()),
-                Ok(AllowOutcome::NotItsOwn) => Err(format!("{unit} holds more than this container")),
+                Ok(AllowOutcome::NotItsOwn) => Err(format!("{unit} contains more than this container")),
                 Ok(AllowOutcome::Unrestricted) => {
-                    Err(format!("{unit} allows every device; something else refuses"))
+                    Err(format!("{unit} allows every device; something else denies them"))
                 }
-                Err(e) => Err(format!("systemd did not do it: {e}")),
+                Err(e) => Err(format!("systemd refused: {e}")),
             };
         }
         let pid = i32::try_from(self.pid).map_err(|_| "no such process".to_owned())?;

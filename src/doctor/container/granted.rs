@@ -1,4 +1,5 @@
-//! What the host says that a container was given. Nothing inside the container counts.
+//! Reads the host's record of the devices that a container was given. Nothing inside the container
+//! counts.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,9 +13,9 @@ use crate::containers::{self, Container};
 use crate::sys::root::Node;
 use crate::sys::{owned, procfs};
 
-/// The longest grant that is read.
+/// The longest grant that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
-/// The most grants that are looked through for those of containers that are gone.
+/// The most grants that are searched for those of ended containers.
 const MAX_GRANTS: usize = 1 << 16;
 /// The number of the host's own process namespace (linux/proc_ns.h, `PROC_PID_INIT_INO`).
 const HOSTS_PROCESSES: u64 = 0xEFFF_FFFC;
@@ -22,13 +23,13 @@ const HOSTS_PROCESSES: u64 = 0xEFFF_FFFC;
 /// The grant of a running container.
 ///
 /// # Errors
-/// Why there is none that counts.
+/// Why no grant counts.
 pub(super) fn find(container: &Container) -> Result<Grant, String> {
     find_in(Path::new("/proc"), Path::new(GRANTS_DIR), container)
 }
 
 fn find_in(proc: &Path, dir: &Path, container: &Container) -> Result<Grant, String> {
-    let none = || "this host keeps no grant of nvoci's for it".to_owned();
+    let none = || "this host has no grant of nvoci for it".to_owned();
     let process = proc.join(container.pid.to_string());
     let namespace = fs::metadata(process.join("ns/mnt")).map_err(|e| format!("its mount namespace: {e}"))?;
     let namespace = (namespace.dev(), namespace.ino());
@@ -38,7 +39,8 @@ fn find_in(proc: &Path, dir: &Path, container: &Container) -> Result<Grant, Stri
         .read(MAX_SIZE)
         .map_err(|e| format!("its grant cannot be read: {e}"))?;
     let grant = Grant::parse(&text).ok_or_else(|| "its grant cannot be read".to_owned())?;
-    // The number of a namespace that is gone is used again, and then every process there is younger than the grant.
+    // The kernel reuses the numbers of ended namespaces; then the grant is older than every process
+    // there.
     let members = containers::members(proc, container.pid).unwrap_or_default();
     let began = members.iter().filter_map(|pid| start_of(proc, *pid)).min();
     if grant.namespace != namespace || began.is_none_or(|began| began > grant.time) {
@@ -48,23 +50,23 @@ fn find_in(proc: &Path, dir: &Path, container: &Container) -> Result<Grant, Stri
         Some(path) => leads_to(path, &container.cgroup),
         None => is_named_after(&grant.container, &container.cgroup),
     };
-    // A container without a cgroup of its own is in its caller's, which is not ours to change.
-    let elsewhere = || "it is not in a cgroup of its own that it was given its devices in".to_owned();
+    // A container without its own cgroup is in its caller's, which nvoci must not change.
+    let elsewhere = || "it is not in the cgroup in which it got its devices".to_owned();
     own.then_some(grant).ok_or_else(elsewhere)
 }
 
-/// The directory of grants; `None` where there is none.
+/// The directory of grants; `None` if there is none.
 fn open(dir: &Path) -> Result<Option<Node>, String> {
     let found = owned::find(dir).map_err(|e| e.to_string())?;
     match found {
         Some(node) if node.stat().st_mode & 0o077 != 0 => {
-            Err(format!("{} is open to others than root", dir.display()))
+            Err(format!("{} is writable by users other than root", dir.display()))
         }
         found => Ok(found),
     }
 }
 
-/// When a process began, since the host was started.
+/// The start of a process, since the host's boot.
 fn start_of(proc: &Path, pid: u32) -> Option<Duration> {
     let stat = procfs::read(proc.join(pid.to_string()).join("stat"), MAX_SIZE).ok()?;
     let ticks = procfs::stat(&stat)?.starttime;
@@ -73,14 +75,14 @@ fn start_of(proc: &Path, pid: u32) -> Option<Duration> {
     Some(Duration::from_secs(ticks / a_second) + fraction)
 }
 
-/// Whether a cgroup has the name that runtimes choose where the definition names none: the container's id, or a scope of it.
+/// Whether a cgroup has a runtime's default name: the container's id, or a scope of it.
 fn is_named_after(id: &str, actual: &str) -> bool {
     let scope = format!("-{id}.scope");
     !id.is_empty() && actual.split('/').any(|part| part == id || part.ends_with(&scope))
 }
 
-/// Whether the cgroup `actual` is the one that `linux.cgroupsPath` names, or below it: a path, or
-/// `SLICE:PREFIX:NAME` for systemd's `PREFIX-NAME.scope`.
+/// Whether the cgroup `actual` is that of `linux.cgroupsPath`, or below it. The setting is a path,
+/// or `SLICE:PREFIX:NAME` for systemd's `PREFIX-NAME.scope`.
 fn leads_to(wanted: &str, actual: &str) -> bool {
     let parts = |path: &str| -> Vec<String> {
         let parts = path.split('/').filter(|p| !p.is_empty());
@@ -95,7 +97,7 @@ fn leads_to(wanted: &str, actual: &str) -> bool {
     !wanted.is_empty() && actual.windows(wanted.len()).any(|part| part == wanted)
 }
 
-/// Removes the grants of containers that are gone. Only where all of the host's processes are in sight.
+/// Removes the grants of ended containers, only if all processes of the host are visible.
 pub(super) fn prune() {
     let all = fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == HOSTS_PROCESSES);
     if !all || !rustix::process::geteuid().is_root() {
@@ -108,7 +110,7 @@ fn prune_in(proc: &Path, dir: &Path) {
     let Ok(Some(dir)) = open(dir) else {
         return;
     };
-    // Listed first: what is granted from now on is not in the list.
+    // Listed before the processes: a grant that appears later is not in the list.
     let Ok(kept) = dir.read_dir(MAX_GRANTS) else {
         return;
     };
@@ -121,14 +123,14 @@ fn prune_in(proc: &Path, dir: &Path) {
     }
 }
 
-/// Whether it is a grant that a hook which was killed had begun to write.
+/// Whether it is an incomplete grant of a killed hook.
 fn is_abandoned(proc: &Path, name: &OsStr) -> bool {
     let text = name.to_str().and_then(|name| name.strip_prefix(".nvoci-"));
     let pid = text.and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
     pid.is_some_and(|pid| !proc.join(pid.to_string()).exists())
 }
 
-/// The names that grants of living namespaces have; `None` if a process could not be looked at.
+/// The names of living namespaces' grants; `None` if a process could not be read.
 fn live(proc: &Path) -> Option<std::collections::HashSet<std::ffi::OsString>> {
     let pids = fs::read_dir(proc).ok()?;
     let pids = pids.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_grant_counts_for_its_own_container() {
-        // /run is not everybody's.
+        // A user other than root cannot write to /run.
         if !rustix::process::geteuid().is_root() {
             return;
         }
@@ -242,7 +244,7 @@ mod tests {
         assert!(granted(0o700, now, |g| g.container = "3f2".into()).is_err());
         assert!(granted(0o700, now, |g| g.container = String::new()).is_err());
         assert!(granted(0o700, now, |g| g.cgroup = Some("/docker/3f2a".into())).is_ok());
-        // The namespace's number was used before: all that is there began later.
+        // The namespace's number was used before: all its processes are younger than the grant.
         let before = granted(0o700, Duration::from_millis(1), |_| {});
         assert!(before.is_err_and(|why| why.contains("earlier")));
         assert!(granted(0o700, now, |g| g.namespace.0 += 1).is_err());
@@ -267,7 +269,7 @@ mod tests {
         for name in [own.as_os_str(), OsStr::new("1.json"), OsStr::new("else")] {
             fs::write(dir.path().join(name), "{}").unwrap();
         }
-        // Of a hook that was killed, and of one that runs.
+        // One of a killed hook, and one of a running hook.
         fs::write(dir.path().join(".nvoci-4999999-0"), "{").unwrap();
         let running = String::from(".nvoci-7-0");
         fs::write(dir.path().join(&running), "{").unwrap();

@@ -1,10 +1,13 @@
-//! From what was seen to findings: the list of why CUDA does not work while `nvidia-smi` may, in the order of the chain.
+//! Turns an inspected container into findings.
+//!
+//! The checks follow the chain from node to CUDA, in order, and find why CUDA fails even if
+//! `nvidia-smi` works. For example, a node that fails with EPERM gets `container.refused`.
 
 use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::look::{Mapped, Seat, Seen, State, Unit};
+use super::inspect::{Mapped, Seat, Seen, State, Unit};
 use super::{
     CAPABILITIES, CHANGED, DEAD, DELETED, Finding, LIBCUDA, MAPPED, MISSING, NO_GPU, NODE, PAUSED,
     PERMISSION, RELOAD, Repair, Severity, UNREAD, UVM, VISIBLE, WARNING,
@@ -49,8 +52,10 @@ pub(super) fn findings(seen: &Seen, host: &Host) -> Vec<Finding> {
 
 fn paused(seen: &Seen) -> Option<Finding> {
     let fix = match seen.container.engine {
-        Some(engine @ ("docker" | "podman")) => format!("`{engine} unpause {}`, then ask again", short(seen)),
-        _ => "resume it with its engine, then ask again".to_owned(),
+        Some(engine @ ("docker" | "podman")) => {
+            format!("`{engine} unpause {}`, then run this again", short(seen))
+        }
+        _ => "resume it with its engine, then run this again".to_owned(),
     };
     let cause = "it is paused: its processes are frozen, and its device nodes were not opened";
     seen.paused
@@ -58,21 +63,21 @@ fn paused(seen: &Seen) -> Option<Finding> {
 }
 
 fn no_gpu(seen: &Seen) -> Finding {
-    let asked = seen.var("NVIDIA_VISIBLE_DEVICES");
-    let (cause, fix) = match asked {
+    let requested = seen.var("NVIDIA_VISIBLE_DEVICES");
+    let (cause, fix) = match requested {
         None | Some("") => (
-            "it asked for none: no node of a GPU is in its /dev".to_owned(),
+            "it requested none: its /dev has no node of a GPU".to_owned(),
             "start it with `--gpus all` (Docker), `--device nvidia.com/gpu=all` (Podman, CDI), or a GPU resource (Kubernetes)",
         ),
         Some(value @ ("none" | "void")) => (
-            format!("NVIDIA_VISIBLE_DEVICES={value} asks for none"),
+            format!("NVIDIA_VISIBLE_DEVICES={value} requests none"),
             "set NVIDIA_VISIBLE_DEVICES=all, or start it with `--gpus all`",
         ),
         Some(value) => (
             format!(
-                "it asks for NVIDIA_VISIBLE_DEVICES={value}, but no hook, runtime or CDI specification took part in its start"
+                "it requests NVIDIA_VISIBLE_DEVICES={value}, but no hook, runtime or CDI specification took part in its start"
             ),
-            "start it with `--gpus`, `--runtime nvidia` or a CDI device; `nvoci doctor engine` says which of them the engine knows",
+            "start it with `--gpus`, `--runtime nvidia` or a CDI device; `nvoci doctor engine` lists those that the engine has",
         ),
     };
     Finding::new(&NO_GPU, Severity::Fail, "GPU", cause).fix(fix)
@@ -94,7 +99,7 @@ fn capabilities(seen: &Seen) -> Option<Finding> {
     })
 }
 
-/// What every CUDA program opens.
+/// Checks the nodes that every CUDA program opens.
 fn missing(seen: &Seen, host: &Host) -> Vec<Finding> {
     if host.wsl.is_some() {
         return Vec::new();
@@ -124,7 +129,7 @@ fn missing(seen: &Seen, host: &Host) -> Vec<Finding> {
                 &MISSING,
                 Severity::Fail,
                 "nvidiactl",
-                "/dev/nvidiactl is not in the container: nothing of the driver works",
+                "/dev/nvidiactl is not in the container: no part of the driver works",
             )
             .fix("start it through nvoci (`--gpus`, the runtime or CDI), or add `--device /dev/nvidiactl`"),
         );
@@ -150,7 +155,7 @@ fn name(seat: &Seat) -> String {
     seat.path.display().to_string()
 }
 
-/// Nodes that are there and do not open, one finding for each reason.
+/// Nodes that do not open, one finding for each reason.
 fn refused(seen: &Seen) -> Vec<Finding> {
     let failing = |is: fn(Errno) -> bool| -> Vec<&Seat> {
         seen.nodes
@@ -165,11 +170,11 @@ fn refused(seen: &Seen) -> Vec<Finding> {
         let lost = seen
             .unit
             .as_ref()
-            .is_some_and(|u| cgroup.iter().any(|s| !knows(u, s, &[])));
+            .is_some_and(|u| cgroup.iter().any(|s| !allows(u, s, &[])));
         let cause = if lost {
             "the device cgroup refuses them: a `systemctl daemon-reload` (or an update of the container) took back what a hook had allowed"
         } else {
-            "the device cgroup refuses them: NVML says `Unknown Error`, CUDA 999"
+            "the device cgroup refuses them: NVML fails with `Unknown Error`, CUDA with error 999"
         };
         let fix = if Repair::plan(seen).is_some() {
             format!(
@@ -177,7 +182,7 @@ fn refused(seen: &Seen) -> Vec<Finding> {
                 short(seen)
             )
         } else {
-            "start it with the nodes in its definition: by the runtime, CDI, or `--device`; see that `no-cgroups` is not set".to_owned()
+            "start it with the nodes in its definition: by the runtime, CDI, or `--device`; check that `no-cgroups` is not set".to_owned()
         };
         found.push(with_nodes(
             Finding::new(&NODE, Severity::Fail, list(&cgroup), cause).fix(fix),
@@ -251,7 +256,7 @@ fn with_nodes(finding: Finding, seats: &[&Seat]) -> Finding {
     })
 }
 
-/// As much of the id as people use.
+/// The short form of the id.
 pub(super) fn short(seen: &Seen) -> String {
     let id = &seen.container.id;
     if id.len() >= 32 {
@@ -270,12 +275,12 @@ fn version_of(path: &Path) -> Option<&str> {
 
 fn libcuda(seen: &Seen, host: &Host) -> Option<Finding> {
     let Some(library) = &seen.libcuda else {
-        // Where only nvidia-smi was asked for, it is not missing.
+        // A container with only `utility` does not need it.
         if capabilities(seen).is_some() {
             return None;
         }
         return Some(
-            Finding::new(&LIBCUDA, Severity::Fail, "libcuda.so.1", "the loader would find none: CUDA says `driver version is insufficient` (35)")
+            Finding::new(&LIBCUDA, Severity::Fail, "libcuda.so.1", "the loader would find none: CUDA fails with `driver version is insufficient` (35)")
                 .fix("start it through nvoci with the capability `compute`; a musl image has no loader for it at all"),
         );
     };
@@ -327,7 +332,7 @@ fn libcuda(seen: &Seen, host: &Host) -> Option<Finding> {
 
 fn mapped(seen: &Seen, host: &Host) -> Vec<Finding> {
     let mut found = Vec::new();
-    let say = |m: &Mapped| format!("{} (pid {}): {}", m.command, m.pid, m.path.display());
+    let describe = |m: &Mapped| format!("{} (pid {}): {}", m.command, m.pid, m.path.display());
     let deleted: Vec<&Mapped> = seen.mapped.iter().filter(|m| m.deleted).collect();
     if !deleted.is_empty() {
         let finding = Finding::new(
@@ -340,7 +345,7 @@ fn mapped(seen: &Seen, host: &Host) -> Vec<Finding> {
             ),
         )
         .fix("restart the container; new processes in it find nothing or the wrong version");
-        found.push(deleted.iter().fold(finding, |f, m| f.evidence(say(m))));
+        found.push(deleted.iter().fold(finding, |f, m| f.evidence(describe(m))));
     }
     let version = host.driver_version();
     let other: Vec<&Mapped> = seen
@@ -357,7 +362,7 @@ fn mapped(seen: &Seen, host: &Host) -> Vec<Finding> {
             format!("a process uses {in_use} under a kernel module of {version}"),
         )
         .fix("restart the container; if it stays, the image brings a driver library of its own: see `nvoci doctor image`");
-        found.push(other.iter().fold(finding, |f, m| f.evidence(say(m))));
+        found.push(other.iter().fold(finding, |f, m| f.evidence(describe(m))));
     } else if let Some(first) = seen
         .mapped
         .iter()
@@ -367,7 +372,7 @@ fn mapped(seen: &Seen, host: &Host) -> Vec<Finding> {
             &MAPPED,
             Severity::Ok,
             "libraries",
-            format!("in use: {}", say(first)),
+            format!("in use: {}", describe(first)),
         ));
     }
     found
@@ -386,7 +391,7 @@ fn changed(seen: &Seen, host: &Host) -> Option<Finding> {
     })
 }
 
-/// What was asked for, what is there, what CUDA is told.
+/// Compares the requested GPUs, the present ones, and CUDA_VISIBLE_DEVICES.
 fn visible(seen: &Seen, host: &Host) -> Vec<Finding> {
     let mut found = Vec::new();
     let gpus = seen
@@ -412,7 +417,8 @@ fn visible(seen: &Seen, host: &Host) -> Vec<Finding> {
     found
 }
 
-/// CUDA stops at the first entry that it does not know, and then sees only those before (CUDA programming guide).
+/// CUDA stops at the first entry that it cannot resolve, and uses only those before it (CUDA
+/// programming guide).
 fn cuda_visible(value: &str, gpus: usize, host: &Host) -> Option<Finding> {
     let bad = value
         .split(',')
@@ -427,13 +433,13 @@ fn cuda_visible(value: &str, gpus: usize, host: &Host) -> Option<Finding> {
         });
     let (at, entry) = bad?;
     let cause = match (value.trim(), at) {
-        ("", _) => "CUDA_VISIBLE_DEVICES is set and empty: CUDA sees no GPU".to_owned(),
+        ("", _) => "CUDA_VISIBLE_DEVICES is set and empty: CUDA uses no GPU".to_owned(),
         (_, 0) => format!(
-            "CUDA_VISIBLE_DEVICES={value} begins with `{entry}`, which the container does not have: CUDA sees no GPU"
+            "CUDA_VISIBLE_DEVICES={value} begins with `{entry}`, which the container does not have: CUDA uses no GPU"
         ),
-        _ => format!(
-            "of CUDA_VISIBLE_DEVICES={value} CUDA sees nothing from `{entry}` on, which the container does not have"
-        ),
+        _ => {
+            format!("CUDA ends CUDA_VISIBLE_DEVICES={value} at `{entry}`, which the container does not have")
+        }
     };
     let severity = if at == 0 { Severity::Fail } else { Severity::Warn };
     Some(
@@ -444,8 +450,9 @@ fn cuda_visible(value: &str, gpus: usize, host: &Host) -> Option<Finding> {
     )
 }
 
-/// Whether a unit's files allow a node: by number, by the name of its driver, or by not restricting at all.
-pub(super) fn knows(unit: &Unit, seat: &Seat, drivers: &[(String, u32)]) -> bool {
+/// Whether a unit's files allow a node: by number, by its driver's name, or by allowing every
+/// device.
+pub(super) fn allows(unit: &Unit, seat: &Seat, drivers: &[(String, u32)]) -> bool {
     let values = |key: &str| -> Vec<&str> {
         unit.text
             .lines()
@@ -453,7 +460,7 @@ pub(super) fn knows(unit: &Unit, seat: &Seat, drivers: &[(String, u32)]) -> bool
             .map(str::trim)
             .collect()
     };
-    // Without a policy and without a list everything is allowed (systemd.resource-control(5)).
+    // Without a policy and a list, every device is allowed (systemd.resource-control(5)).
     let allowed = values("DeviceAllow");
     let restricted =
         values("DevicePolicy").last().is_some_and(|p| *p != "auto") || allowed.iter().any(|a| !a.is_empty());
@@ -482,7 +489,7 @@ pub(super) fn knows(unit: &Unit, seat: &Seat, drivers: &[(String, u32)]) -> bool
 
 fn reload(seen: &Seen, host: &Host) -> Option<Finding> {
     let unit = seen.unit.as_ref()?;
-    // ENXIO and the like are beyond the cgroup.
+    // The cgroup does not cause ENXIO and other errors.
     let passes = |s: &&Seat| match s.state {
         State::Opens => true,
         State::Fails(e) => e != Errno::PERM,
@@ -492,7 +499,7 @@ fn reload(seen: &Seen, host: &Host) -> Option<Finding> {
     let lost: Vec<&Seat> = there
         .iter()
         .copied()
-        .filter(|s| !knows(unit, s, &host.majors.0))
+        .filter(|s| !allows(unit, s, &host.majors.0))
         .collect();
     if there.is_empty() {
         return None;
@@ -512,7 +519,7 @@ fn reload(seen: &Seen, host: &Host) -> Option<Finding> {
         format!("{} does not list {} of the nodes: the next `systemctl daemon-reload` takes them away (`NVML: Unknown Error`)", unit.name, lost.len()),
     )
     .fix(format!(
-        "give GPUs by the runtime or CDI, where systemd knows of them; once they are lost, `nvoci doctor container {} --fix` gives them back",
+        "give GPUs by the runtime or CDI, which registers them with systemd; once they are lost, `nvoci doctor container {} --fix` gives them back",
         short(seen)
     ));
     Some(lost.iter().fold(finding, |f, s| {

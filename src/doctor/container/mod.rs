@@ -1,19 +1,20 @@
-//! A running container: what it has, what of that works, and why not.
+//! Checks a running container: its nodes, libraries and requests, and why they fail.
 //!
-//! Nothing of the container is executed. Its nodes are opened by a child of ours with the container's rights in its
-//! device cgroup ([`crate::sys::probe`]); everything else is read, in-root and bounded.
+//! nvoci executes nothing of the container. A child with the container's rights in its device
+//! cgroup opens the nodes ([`crate::sys::probe`]). All else is read inside the container's root,
+//! bounded.
 
 mod find;
 mod fix;
 mod granted;
+mod inspect;
 mod judge;
-mod look;
 #[cfg(test)]
 mod tests;
 
 pub use find::{Found, find};
 pub use fix::Repair;
-pub use look::Seen;
+pub use inspect::Seen;
 
 use super::check::checks;
 use super::{Finding, Report, Severity};
@@ -21,26 +22,26 @@ use crate::host::Host;
 
 checks! {
     NONE = 7401, "container.none", "No such container is running here.";
-    NO_GPU = 7402, "container.no-gpu", "The container was given no GPU.";
+    NO_GPU = 7402, "container.no-gpu", "The container has no GPU.";
     NODE = 7403, "container.node-refused", "A device node does not open: the device cgroup refuses it.";
     UVM = 7404, "container.uvm", "The container has GPUs but not /dev/nvidia-uvm: CUDA fails with error 999.";
     PERMISSION = 7405, "container.permission", "A device node does not open for the container's user.";
     DEAD = 7406, "container.node-dead", "No driver answers at a device node of the container.";
     MISSING = 7407, "container.node-missing", "A device node that every GPU container needs is missing.";
-    CAPABILITIES = 7408, "container.capabilities", "NVIDIA_DRIVER_CAPABILITIES leaves out what CUDA needs.";
+    CAPABILITIES = 7408, "container.capabilities", "NVIDIA_DRIVER_CAPABILITIES lacks `compute`, which CUDA needs.";
     LIBCUDA = 7409, "container.libcuda", "The loader would not find the host's libcuda.so.1, but another one or none.";
     MAPPED = 7410, "container.mapped", "A process has a libcuda in use that is not the host's.";
-    CHANGED = 7411, "container.driver-changed", "The host's driver was changed underneath the container.";
+    CHANGED = 7411, "container.driver-changed", "The host's driver was changed while the container ran.";
     DELETED = 7412, "container.deleted", "A process has driver files in use that are deleted on the host.";
-    VISIBLE = 7413, "container.visible", "The GPUs that were asked for, those that are there, and what CUDA is told do not fit.";
-    RELOAD = 7414, "container.reload", "systemd does not know of the container's GPUs: the next daemon-reload takes them away.";
+    VISIBLE = 7413, "container.visible", "The requested GPUs, the present ones and CUDA_VISIBLE_DEVICES do not fit.";
+    RELOAD = 7414, "container.reload", "The container's GPUs are not registered with systemd: the next daemon-reload removes them.";
     WARNING = 7415, "container.warning", "The injection left a warning.";
-    FIXED = 7416, "container.fix", "What --fix did.";
-    UNREAD = 7417, "container.not-looked-at", "Something of the container could not be looked at.";
+    FIXED = 7416, "container.fix", "The result of --fix.";
+    UNREAD = 7417, "container.not-looked-at", "Some part of the container could not be read.";
     PAUSED = 7452, "container.paused", "The container is paused, so none of its device nodes was opened.";
 }
 
-/// The report on what was seen.
+/// The report on an inspected container.
 pub fn report(seen: &Seen, host: &Host) -> Report {
     let container = &seen.container;
     let mut report = Report::new(format!("container {}", container.id));
@@ -78,7 +79,7 @@ pub fn report(seen: &Seen, host: &Host) -> Report {
     report
 }
 
-/// The report where no such container runs.
+/// The report if no such container runs.
 pub fn none(name: &str, why: &str) -> Report {
     let mut report = Report::new(format!("container {name}"));
     report.add(
@@ -88,12 +89,12 @@ pub fn none(name: &str, why: &str) -> Report {
     report
 }
 
-/// Why `--fix` does nothing about nodes that do not open; `None` where all do.
+/// Why `--fix` cannot repair the nodes that do not open; `None` if all open.
 pub fn refused(seen: &Seen) -> Option<Finding> {
     let refused = seen
         .nodes
         .iter()
-        .any(|s| s.state == look::State::Fails(rustix::io::Errno::PERM));
+        .any(|s| s.state == inspect::State::Fails(rustix::io::Errno::PERM));
     refused.then(|| {
         let why = match &seen.grant {
             Ok(_) => "the host's grant does not name the nodes that do not open",
@@ -105,7 +106,7 @@ pub fn refused(seen: &Seen) -> Option<Finding> {
     })
 }
 
-/// What a repair came to, as a finding for the report that is made after it.
+/// The result of a repair, as a finding for the report after it.
 pub fn fixed(repair: &Repair, result: Result<(), String>) -> Finding {
     let finding = match result {
         Ok(()) => Finding::new(

@@ -1,11 +1,11 @@
-//! Each check on a made-up container that has the fault, and on one that has not.
+//! Runs each check on a test container with the fault, and on one without it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::look::{Library, Mapped, Seat, State, Unit, libraries};
+use super::inspect::{Library, Mapped, Seat, State, Unit, libraries};
 use super::*;
 use crate::containers::Container;
 use crate::doctor::Check;
@@ -49,7 +49,7 @@ fn host() -> Host {
     }
 }
 
-/// A container in which all is well.
+/// A container without faults.
 fn seen() -> Seen {
     let nodes = host().nodes.into_iter().map(|n| Seat {
         kind: n.kind,
@@ -173,13 +173,13 @@ fn a_node_that_does_not_open_has_a_reason() {
 }
 
 #[test]
-fn without_a_gpu_the_request_tells_why() {
-    let without = |asked: Option<&str>| {
+fn without_a_gpu_the_request_is_the_reason() {
+    let without = |requested: Option<&str>| {
         let mut seen = seen();
         seen.nodes.iter_mut().for_each(|n| n.state = State::Absent);
         seen.container.gpus.clear();
         seen.env = Some(BTreeMap::new());
-        if let Some(value) = asked {
+        if let Some(value) = requested {
             seen.env
                 .as_mut()
                 .unwrap()
@@ -190,7 +190,7 @@ fn without_a_gpu_the_request_tells_why() {
         (found.cause.clone(), found.fix.clone())
     };
     assert!(without(None).1.contains("--gpus all"));
-    assert!(without(Some("void")).0.contains("asks for none"));
+    assert!(without(Some("void")).0.contains("requests none"));
     assert!(without(Some("0")).1.contains("doctor engine"));
 }
 
@@ -215,7 +215,7 @@ fn libcuda_must_be_the_hosts() {
         with("/usr/local/cuda/compat/libcuda.so.1", "libcuda.so.575.1"),
         Some(Severity::Info)
     );
-    // The vendor's toolkit binds it among the image's own.
+    // The vendor's toolkit binds it into the image's library directory.
     assert_eq!(
         with("/usr/lib/libcuda.so.1", "libcuda.so.550.120"),
         Some(Severity::Ok)
@@ -250,7 +250,7 @@ fn an_upgrade_underneath_is_seen_in_records_and_mappings() {
 }
 
 #[test]
-fn what_cuda_is_told_is_compared_with_what_is_there() {
+fn cuda_visible_devices_is_compared_with_the_gpus() {
     for (value, severity) in [
         ("0", None),
         ("GPU-00000000-0000", None),
@@ -319,7 +319,7 @@ fn a_reload_is_foreseen_and_what_it_took_can_be_given_back() {
         found.cause.contains("daemon-reload") && found.fix.contains("3f2a3f2a3f2a --fix"),
         "{found:?}"
     );
-    // What a container made itself is not given to it.
+    // A node that the container made itself was not given to it.
     lost.nodes[1].granted = false;
     assert_eq!(Repair::plan(&lost), None);
     lost.grant = Err("the grant is an earlier container's".to_owned());
@@ -352,7 +352,7 @@ fn mappings_are_read_as_the_kernel_writes_them() {
 }
 
 #[test]
-fn what_could_not_be_looked_at_is_said() {
+fn unread_parts_are_reported() {
     let mut seen = seen();
     assert_eq!(worst(&seen, &UNREAD), None);
     seen.env = None;
@@ -364,7 +364,7 @@ fn what_could_not_be_looked_at_is_said() {
 }
 
 #[test]
-fn a_paused_container_is_said_to_be_paused_and_no_driver_to_hang() {
+fn a_paused_container_is_reported_as_paused_not_as_a_hang() {
     let mut seen = seen();
     assert_eq!(worst(&seen, &PAUSED), None);
     seen.paused = true;

@@ -13,7 +13,7 @@ use crate::compat::torch::{self, Release};
 use crate::compat::{Cuda, Sm, Target, image};
 use crate::sys::budget::{Budget, Exceeded};
 
-/// Runs all checks but those against a target.
+/// Runs all checks except those that need a target.
 pub(super) fn run(model: &Model, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
     let Some(last) = model.last() else {
         return Ok(());
@@ -33,7 +33,7 @@ pub(super) fn run(model: &Model, report: &mut Report, budget: &Budget) -> Result
     request(last, report);
     let places = last.places();
     for step in &model.steps {
-        // What a builder links against is right there, and is not in the image.
+        // A builder stage links against libraries that the image does not get.
         if step.stage.is_some_and(|place| places.contains(&place)) {
             copied(step, report, budget)?;
             loader_files(step, report, budget)?;
@@ -66,7 +66,7 @@ fn bases(model: &Model, report: &mut Report) {
                     .fix("name a tag that exists, with CUDA version and distribution: nvidia/cuda:12.6.3-base-ubuntu24.04"),
                 &base.line,
             ),
-            None => Finding::new(&GONE, Severity::Ok, subject, "nothing is known against this tag"),
+            None => Finding::new(&GONE, Severity::Ok, subject, "no problem with this tag is known"),
         });
     }
 }
@@ -102,7 +102,7 @@ fn packages(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<()
 }
 
 fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
-    // JAX's plugin for CUDA may be installed by another command.
+    // Another command may install JAX's plugin for CUDA.
     let jax = stage
         .installs()
         .any(|i| i.what.starts_with("jax") && i.cuda.is_some())
@@ -124,7 +124,7 @@ fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<
                 &CPU,
                 Severity::Fail,
                 i.what.clone(),
-                "the build for the CPU is installed: it never uses a GPU, and says nothing",
+                "the build for the CPU is installed: it never uses a GPU, and prints no warning",
             )
             .fix(fix),
             &i.line,
@@ -133,7 +133,7 @@ fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<
     Ok(())
 }
 
-/// How PyTorch is installed for the image's CUDA.
+/// The command that installs PyTorch for the image's CUDA.
 fn cuda_build(stage: Stage<'_>) -> String {
     stage.base().cuda().map_or_else(
         || {
@@ -144,7 +144,7 @@ fn cuda_build(stage: Stage<'_>) -> String {
     )
 }
 
-/// An index that is added to PyPI's, and has older releases only.
+/// Checks for an extra index, beside PyPI, that has only older releases.
 fn indices(stage: Stage<'_>, report: &mut Report) {
     for i in stage.installs() {
         let Some(tag) = &i.outbid else { continue };
@@ -161,7 +161,7 @@ fn indices(stage: Stage<'_>, report: &mut Report) {
     }
 }
 
-/// onnxruntime and onnxruntime-gpu are installed into one directory.
+/// Checks for onnxruntime and onnxruntime-gpu, which share a directory.
 fn onnxruntimes(stage: Stage<'_>, report: &mut Report) {
     let named = |name: &str| stage.installs().filter(|i| i.what == name).last();
     if let (Some(cpu), Some(_)) = (named("onnxruntime"), named("onnxruntime-gpu"))
@@ -180,23 +180,23 @@ fn onnxruntimes(stage: Stage<'_>, report: &mut Report) {
     }
 }
 
-/// What the image has of CUDA's libraries, for frameworks that bring none.
+/// The image's CUDA libraries, for frameworks that bring none.
 struct Libraries {
     cuda: Option<Cuda>,
-    /// Whether cuBLAS and its like are there, not the runtime alone.
+    /// Whether it has cuBLAS and the others, not only the runtime.
     whole: bool,
     cudnn: Option<u32>,
 }
 
 impl Libraries {
-    /// By the image's name; `None` where that does not tell, or something else may bring them.
+    /// By the image's name; `None` if the name does not decide, or if other parts may bring them.
     fn of(stage: Stage<'_>) -> Option<Self> {
         let brings = |i: &Install| i.kind == Kind::Libraries || i.torch.is_some() || i.what == "torch";
         if stage.copies_cuda() || stage.installs().any(brings) {
             return None;
         }
         let base = stage.base();
-        // Nothing of CUDA can be loaded there at all.
+        // No CUDA library loads there.
         if base.is_musl() {
             return None;
         }
@@ -219,7 +219,7 @@ impl Libraries {
     }
 }
 
-/// Frameworks that open CUDA's libraries, in an image without them.
+/// Checks for frameworks that open CUDA's libraries, in an image without them.
 fn missing_libraries(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
     let Some(has) = Libraries::of(stage) else {
         return Ok(());
@@ -227,20 +227,20 @@ fn missing_libraries(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> 
     for i in stage.installs() {
         budget.step()?;
         let Some((cuda, cudnn)) = i.needs else { continue };
-        // The others are for the CPU too.
+        // The others also run on the CPU.
         if i.cuda.is_none() && !stage.uses_cuda() {
             continue;
         }
         let cause = match &has {
-            Libraries { cuda: None, .. } => "nothing in the image brings CUDA's libraries".to_owned(),
+            Libraries { cuda: None, .. } => "the image has none of CUDA's libraries".to_owned(),
             Libraries { cuda: Some(own), .. } if own.major != cuda.major => {
                 format!(
-                    "it needs the libraries of CUDA {}, and the image has those of {}",
+                    "it needs the libraries of CUDA {}, but the image has those of {}",
                     cuda.major, own.major
                 )
             }
             Libraries { whole: false, .. } => {
-                "the base image has the CUDA runtime alone, without cuBLAS and cuDNN".to_owned()
+                "the base image has only the CUDA runtime, without cuBLAS and cuDNN".to_owned()
             }
             Libraries { cudnn: Some(own), .. } if *own == cudnn => continue,
             Libraries { cudnn: Some(own), .. } => {
@@ -256,7 +256,7 @@ fn missing_libraries(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> 
                 format!("{cause}: it computes on the CPU, or fails where it first uses the GPU"),
             )
             .fix(format!(
-                "take a base image of CUDA {} with cuDNN {cudnn} (nvidia/cuda:…-cudnn-runtime-…), or `pip install nvidia-cudnn-cu{}` and its like with their directories in LD_LIBRARY_PATH",
+                "take a base image of CUDA {} with cuDNN {cudnn} (nvidia/cuda:…-cudnn-runtime-…), or `pip install nvidia-cudnn-cu{}` and the others with their directories in LD_LIBRARY_PATH",
                 cuda.major, cuda.major
             )),
             &i.line,
@@ -309,27 +309,27 @@ fn conda(stage: Stage<'_>, model: &Model, report: &mut Report, budget: &Budget) 
             &CONDA,
             Severity::Warn,
             i.what.clone(),
-            "the environment is made, and the container starts with the base one: what is installed in it is not found",
+            "the environment is made, but the container starts with the base one and does not find its packages",
         )
         .fix("ENV PATH=/opt/conda/envs/NAME/bin:$PATH, or ENTRYPOINT [\"conda\", \"run\", \"--no-capture-output\", \"-n\", \"NAME\"]");
         finding = at(finding, &i.line);
         if let Some(step) = activate {
             finding = step_at(finding, step, "activate", budget)?
-                .evidence("what `activate` does ends with its RUN");
+                .evidence("`activate` has an effect only within its RUN");
         }
         report.add(finding);
     }
     Ok(())
 }
 
-/// What directories of a loader path hold that they should not.
+/// Why a directory must not be on a loader path, if there is a reason.
 fn bad_directory(path: &str) -> Option<(Severity, &'static str)> {
     path.split([':', ' ']).find_map(|dir| {
         let dir = dir.trim_end_matches('/');
         if dir.ends_with("/stubs") {
             Some((
                 Severity::Fail,
-                "it holds the toolkit's stubs: the loader takes a libcuda that can do nothing (error 34)",
+                "it holds the toolkit's stubs: the loader finds a libcuda whose calls all fail (error 34)",
             ))
         } else if dir.ends_with("/compat") {
             Some((
@@ -357,12 +357,12 @@ fn library_path(stage: Stage<'_>, report: &mut Report) {
     }
 }
 
-/// Configuration of the loader that a `RUN` writes, and directories that it gives to ldconfig.
+/// Checks the loader configuration that a `RUN` writes, and its directories for ldconfig.
 fn loader_files(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
-    let tells = ["ld.so.conf", "ldconfig"]
+    let needle = ["ld.so.conf", "ldconfig"]
         .into_iter()
         .find(|w| step.text.contains(w));
-    let Some(needle) = tells.filter(|_| step.instruction.keyword == "RUN") else {
+    let Some(needle) = needle.filter(|_| step.instruction.keyword == "RUN") else {
         return Ok(());
     };
     let removes = |c: &[String]| {
@@ -414,15 +414,16 @@ fn copied(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), Excee
     };
     for command in commands {
         budget.step()?;
-        // `ln -s …/stubs/libcuda.so …/stubs/libcuda.so.1` is for linking and stays where it is.
+        // `ln -s …/stubs/libcuda.so …/stubs/libcuda.so.1` is for linking, and the link stays in its
+        // directory.
         let Some(word) = command.iter().find(|w| is_driver_library(w)) else {
             continue;
         };
         let from_stubs = command.iter().any(|w| w.contains("/stubs/"));
         let cause = if from_stubs {
-            "the toolkit's stub is put where the loader finds it: it hides the host's libcuda (error 34)"
+            "the loader finds the toolkit's stub: it hides the host's libcuda (error 34)"
         } else {
-            "it is of one version of the driver, and hides the host's of another"
+            "it is of one driver version, and hides the host's of another version"
         };
         let finding = Finding::new(&COPIED, Severity::Fail, word.clone(), cause)
             .fix("leave it out: the driver's libraries come from the host when the container starts");
@@ -441,9 +442,9 @@ fn musl(stage: Stage<'_>, report: &mut Report) {
                 &MUSL,
                 Severity::Fail,
                 subject,
-                "it is of musl, and the driver's libraries are for glibc: they cannot be loaded",
+                "it uses musl, and the driver's libraries need glibc: they do not load",
             )
-            .fix("take an image with glibc: debian, ubuntu, or nvidia/cuda"),
+            .fix("use an image with glibc: debian, ubuntu, or nvidia/cuda"),
             &base.line,
         ));
     }
@@ -459,7 +460,7 @@ fn request(stage: Stage<'_>, report: &mut Report) {
                 &REQUEST,
                 Severity::Warn,
                 "NVIDIA_VISIBLE_DEVICES",
-                "the image asks for no GPU; only an engine that sets the variable anew gives it one",
+                "the image requests no GPU; it gets one only if the engine overrides the variable",
             )
             .fix("ENV NVIDIA_VISIBLE_DEVICES=all, or leave it to the engine")
             .evidence(format!("line {line}: {value:?}")),
@@ -493,7 +494,7 @@ fn request(stage: Stage<'_>, report: &mut Report) {
                 &REQUEST,
                 Severity::Info,
                 "NVIDIA_VISIBLE_DEVICES",
-                "the image does not ask for a GPU itself, as nvidia/cuda does: it gets one by `--gpus` or CDI, \
+                "the image does not request a GPU itself, as nvidia/cuda does: it gets one by `--gpus` or CDI, \
                  not by `--runtime=nvidia` alone",
             )
             .fix("ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
@@ -501,7 +502,7 @@ fn request(stage: Stage<'_>, report: &mut Report) {
     }
 }
 
-/// What needs a GPU to do anything: whole words of a command, or text of a script.
+/// Uses of a GPU: whole words of a command, or text of a script.
 const USES: &[&str] = &[
     "torch.cuda.is_available",
     "torch.cuda.get_device",
@@ -527,7 +528,7 @@ fn build_time(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), E
             _ => None,
         };
         if let Some(used) = used {
-            // `nvidia-smi || true` is meant to fail.
+            // The author of `nvidia-smi || true` expects it to fail.
             let tolerated = step.text.split_once(used).is_some_and(|(_, rest)| {
                 rest.split(['\n', ';', '&'])
                     .next()
@@ -539,14 +540,14 @@ fn build_time(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), E
                 used,
                 "there is no GPU and no driver while an image is built, whatever the host has",
             )
-            .fix("do it when the container starts; for compiling set TORCH_CUDA_ARCH_LIST (or CMAKE_CUDA_ARCHITECTURES) instead of asking the GPU");
+            .fix("do it when the container starts; for compiling set TORCH_CUDA_ARCH_LIST (or CMAKE_CUDA_ARCHITECTURES) instead of detecting the GPU");
             report.add(step_at(finding, step, used, budget)?);
         }
     }
     Ok(())
 }
 
-/// The architectures that the image's own kernels are compiled for, by what its compilers are given.
+/// Checks the architectures of the image's own kernels, by its compilers' options.
 pub(super) fn compiled(model: &Model, sm: Sm, budget: &Budget) -> Result<Option<Finding>, Exceeded> {
     const VARIABLES: [&str; 2] = ["TORCH_CUDA_ARCH_LIST", "CUDAARCHS"];
     const OPTION: &str = "CMAKE_CUDA_ARCHITECTURES=";
@@ -582,7 +583,8 @@ pub(super) fn compiled(model: &Model, sm: Sm, budget: &Budget) -> Result<Option<
     Ok(None)
 }
 
-/// Whether a list of architectures has code for a GPU: `7.0 8.6+PTX`, `80-real;90-virtual`. What is not understood may.
+/// Whether a list of architectures has code for a GPU: `7.0 8.6+PTX`, `80-real;90-virtual`. An
+/// entry that cannot be parsed counts as code for it.
 fn has_code(list: &str, sm: Sm) -> bool {
     let words = list.split([' ', ';', ',']).filter(|word| !word.is_empty());
     let mut listed = 0;
@@ -592,7 +594,7 @@ fn has_code(list: &str, sm: Sm) -> bool {
             .strip_suffix("+ptx")
             .or_else(|| word.strip_suffix("-virtual"));
         let plain = word.strip_suffix("-real").unwrap_or(&word);
-        // CMake's numbers without a suffix are for both.
+        // CMake's numbers without a suffix mean both.
         let ptx = with_ptx.is_some() || plain == word && word.bytes().all(|b| b.is_ascii_digit());
         let Ok(code) = with_ptx.unwrap_or(plain).parse::<Sm>() else {
             return true;
@@ -621,7 +623,8 @@ fn no_code(name: &str, sm: Sm) -> Finding {
     ))
 }
 
-/// Whether a build of PyTorch has code for the target's GPU; `None` when it has, or when that is not known.
+/// The finding about a build of PyTorch without code for the target's GPU; `None` if it has code or
+/// if that is unknown.
 pub(super) fn architecture(release: Release, cuda: Cuda, target: &Target) -> Option<Finding> {
     let gpu = target.sm?;
     let build = torch::builds(release).into_iter().find(|b| b.cuda == cuda)?;

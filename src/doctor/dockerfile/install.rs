@@ -1,4 +1,4 @@
-//! What a `RUN` installs.
+//! Finds the packages that a `RUN` installs: `pip install torch` is PyTorch for the newest CUDA.
 
 use super::parse::{Instruction, Line, TEXT, commands};
 use super::requirements::{Finder, Word};
@@ -7,7 +7,7 @@ use crate::compat::{Cuda, Version, image};
 use crate::sys::budget::{Budget, Exceeded};
 use crate::vocabulary::decimal;
 
-/// What kind of thing it is.
+/// The kind of a package.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Kind {
     /// A conda environment other than the base one.
@@ -16,31 +16,31 @@ pub(super) enum Kind {
     ContainerToolkit,
     /// The driver, or a part of it.
     Driver,
-    /// A framework: PyTorch, TensorFlow, or the CUDA packages of conda.
+    /// A framework: PyTorch, TensorFlow, or conda's CUDA packages.
     Framework,
-    /// Libraries of CUDA that frameworks need from the image.
+    /// CUDA libraries that frameworks need from the image.
     Libraries,
-    /// A package that is uninstalled.
+    /// An uninstalled package.
     Removed,
 }
 
-/// One thing that is installed.
+/// One installed package or environment.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Install {
     pub(super) kind: Kind,
     /// `torch`, `nvidia-driver-535`, the environment's name
     pub(super) what: String,
-    /// The CUDA version it is built for.
+    /// The CUDA version of its build.
     pub(super) cuda: Option<Cuda>,
     /// Whether it is a build for the CPU.
     pub(super) cpu: bool,
-    /// Of PyTorch the release.
+    /// The release, for PyTorch.
     pub(super) torch: Option<Release>,
-    /// CUDA and the major of cuDNN that it needs from the image.
+    /// The CUDA version and the cuDNN major version that it needs from the image.
     pub(super) needs: Option<(Cuda, u32)>,
-    /// The build of an extra index, which PyPI's newer release goes before.
+    /// The build of an extra index that pip ignores for PyPI's newer release.
     pub(super) outbid: Option<String>,
-    /// Where.
+    /// The line of the instruction.
     pub(super) line: Line,
 }
 
@@ -61,7 +61,7 @@ impl Install {
     }
 }
 
-/// Managers of packages and the words that make them install.
+/// Package managers and their words for an installation.
 const MANAGERS: &[(&str, &[&str])] = &[
     ("apt", &["install"]),
     ("apt-get", &["install"]),
@@ -83,7 +83,7 @@ pub(super) struct Indices {
 }
 
 impl Indices {
-    /// The variables of each, the first that is set counts.
+    /// The variables of the main index; the first one that is set counts.
     pub(super) const MAIN: [&str; 3] = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"];
     pub(super) const EXTRA: [&str; 2] = ["PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"];
 }
@@ -96,7 +96,7 @@ pub(super) struct Installed {
     pub(super) unread: Vec<(String, Line)>,
 }
 
-/// What `instruction` installs; `text` is its text with variables replaced.
+/// The installations of `instruction`; `text` is its text with variables replaced.
 pub(super) fn of(
     instruction: &Instruction,
     text: &str,
@@ -143,7 +143,7 @@ pub(super) fn of(
             let index = Index::of(&rest, indices, name == "uv");
             let mut after_option = false;
             for Word { text: word, line } in &all {
-                // The word after `-r` or `-c` is a file, that after `-i` an index.
+                // `-r` and `-c` take a file, `-i` takes an index.
                 if core::mem::replace(&mut after_option, takes_value(word)) {
                     continue;
                 }
@@ -191,7 +191,7 @@ pub(super) fn of(
     })
 }
 
-/// The commands of a `RUN`, whose text is a shell's or a JSON array.
+/// The commands of a `RUN`, which is a shell text or a JSON array.
 pub(super) fn shell_commands(text: &str) -> Vec<Vec<String>> {
     let mut text = text;
     // `--mount=type=cache,…`
@@ -203,7 +203,7 @@ pub(super) fn shell_commands(text: &str) -> Vec<Vec<String>> {
     if text.starts_with('[')
         && let Ok(words) = serde_json::from_str::<Vec<String>>(text)
     {
-        // Of `["sh", "-c", "…"]` the last word is a shell text.
+        // The last word of `["sh", "-c", "…"]` is a shell text.
         return match words.as_slice() {
             [_, flag, script] if flag.starts_with('-') && flag.contains('c') => commands(script),
             _ => vec![words],
@@ -212,7 +212,7 @@ pub(super) fn shell_commands(text: &str) -> Vec<Vec<String>> {
     commands(text)
 }
 
-/// The command without what stands before the program: `sudo`, `env`, assignments.
+/// The command without `sudo`, `env` and assignments before the program.
 fn program(command: &[String]) -> Vec<&str> {
     command
         .iter()
@@ -223,8 +223,8 @@ fn program(command: &[String]) -> Vec<&str> {
         .collect()
 }
 
-/// Packages of the driver by their managers; those of dpkg are the rest.
-/// Sources: Arch's nvidia-utils, RPM Fusion's and CUDA's repositories for dnf and zypper.
+/// The driver's packages by package manager; dpkg's have a rule of their own. Sources: Arch's
+/// nvidia-utils, RPM Fusion's and CUDA's repositories for dnf and zypper.
 const DRIVERS: &[(&str, &[&str])] = &[
     ("pacman", &["nvidia", "lib32-nvidia", "opencl-nvidia"]),
     (
@@ -266,8 +266,9 @@ fn system_package(manager: &str, word: &str) -> Option<Kind> {
         .iter()
         .filter(|(managers, _)| managers.split(' ').any(|m| m == manager))
         .any(|(_, names)| begins(names));
-    // `cuda` and `cuda-12-4` bring the driver; `cuda-toolkit-12-4` and `cuda-libraries-12-4` do not.
-    // Source: the package managers' table of the CUDA installation guide for Linux, "Meta Packages".
+    // `cuda` and `cuda-12-4` contain the driver; `cuda-toolkit-12-4` and `cuda-libraries-12-4` do
+    // not. Source: the package managers' table of the CUDA installation guide for Linux, "Meta
+    // Packages".
     let meta = manager != "pacman"
         && (name == "cuda"
             || name
@@ -293,23 +294,23 @@ fn system_package(manager: &str, word: &str) -> Option<Kind> {
     driver.then_some(Kind::Driver)
 }
 
-/// The driver's own installer, or the toolkit's where it is to install the driver too.
+/// The driver's installer, or the toolkit's if it also installs the driver.
 fn installer<'a>(words: &[&'a str]) -> Option<&'a str> {
     let at = words.iter().take(3).position(|w| w.ends_with(".run"))?;
     let file = words.get(at)?;
     let name = file.rsplit('/').next().unwrap_or(file);
-    // Only what runs it, not what fetches it.
+    // A command that runs it, not one that downloads it.
     let runs = at == 0 || matches!(words.first()?.rsplit('/').next()?, "sh" | "bash" | "dash" | ".");
     let of_driver =
         name.starts_with("NVIDIA-Linux-") && !words.contains(&"-x") && !words.contains(&"--extract-only");
     let has = |word: &str| words.contains(&word);
-    // Alone, `--silent` installs everything.
+    // With no other option, `--silent` installs everything.
     let of_toolkit = name.starts_with("cuda_")
         && (has("--driver") || has("--silent") && !has("--toolkit") && !has("--samples"));
     (runs && (of_driver || of_toolkit)).then_some(*file)
 }
 
-/// The arguments of pip, however it is called.
+/// The arguments of pip in any of its forms.
 fn pip<'a, 'b>(name: &str, rest: &'a [&'b str]) -> Option<&'a [&'b str]> {
     let rest = match (name, rest) {
         (n, rest) if n == "pip" || n.strip_prefix("pip").is_some_and(|v| v.starts_with(['2', '3'])) => rest,
@@ -340,7 +341,7 @@ fn takes_value(word: &str) -> bool {
     )
 }
 
-/// The build that one of PyTorch's indices holds: `cu118`, `cpu`.
+/// The build in one of PyTorch's indices: `cu118`, `cpu`.
 fn tag_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("download.pytorch.org/whl")?;
     rest.trim_end_matches("/torch_stable.html")
@@ -350,12 +351,12 @@ fn tag_of(url: &str) -> Option<&str> {
         .filter(|tag| *tag == "cpu" || tag.starts_with("cu"))
 }
 
-/// Which of PyTorch's indices pip is given: `cu118`, `cpu`.
+/// The builds of PyTorch's indices in pip's options: `cu118`, `cpu`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Index<'a> {
-    /// The one that pip takes packages from.
+    /// The index that replaces PyPI.
     main: Option<&'a str>,
-    /// One that is added to PyPI's.
+    /// An index in addition to PyPI.
     extra: Option<&'a str>,
 }
 
@@ -373,7 +374,7 @@ impl<'a> Index<'a> {
                 .copied()
                 .unwrap_or_default();
             let is_extra = word.starts_with("--extra-index-url") || before == "--extra-index-url";
-            // uv takes a package from the first index that has it, and asks extra ones first.
+            // uv takes a package from the first index that has it, and tries extra ones first.
             if is_extra && !is_uv {
                 index.extra = Some(tag);
             } else {
@@ -383,7 +384,8 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// The build of a release of PyTorch that pip takes; or the one of an extra index that PyPI's newer release goes before.
+    /// The build that pip installs for a release of PyTorch. The error is the build of an extra
+    /// index that pip ignores for PyPI's newer release.
     fn build(self, release: Option<Release>) -> Result<Option<&'a str>, &'a str> {
         let Some(tag) = self.main.or(self.extra) else {
             return Ok(None);
@@ -398,14 +400,14 @@ impl<'a> Index<'a> {
         };
         match (self.main, known, tag) {
             (Some(main), ..) => Ok(Some(main)),
-            // The CPU's index has every release.
+            // The index for the CPU has every release.
             (None, _, "cpu") | (None, true, _) => Ok(Some(tag)),
             (None, false, _) => Err(tag),
         }
     }
 }
 
-/// A wheel as pip's arguments name it.
+/// A wheel in pip's arguments.
 struct Wheel<'a> {
     kind: Kind,
     what: &'a str,
@@ -427,7 +429,7 @@ fn framework<'a>(word: &'a str, index: &Index<'_>) -> Option<Wheel<'a>> {
         .map_or("", |(e, _)| e);
     let version = word.split_once("==").map(|(_, v)| v.trim_end_matches(".*"));
     let number: Option<Version> = version.and_then(|v| v.split(['+', ';', ',']).next()?.parse().ok());
-    // `>=2.10,<2.11` and its like name neither a release nor the newest one.
+    // A range such as `>=2.10,<2.11` names neither a release nor the newest one.
     let bounded = ["<", "~=", "!=", "==="].iter().any(|sign| rest.contains(sign));
     let pinned_or_newest = !bounded && (version.is_none() || number.is_some());
     let plain = Wheel {
@@ -492,7 +494,8 @@ fn framework<'a>(word: &'a str, index: &Index<'_>) -> Option<Wheel<'a>> {
     })
 }
 
-/// The CUDA in the names of CuPy's and MXNet's wheels: `cupy-cuda12x`, `cupy-cuda118`, `mxnet-cu112`.
+/// The CUDA in the names of CuPy's and MXNet's wheels: `cupy-cuda12x`, `cupy-cuda118`,
+/// `mxnet-cu112`.
 fn cuda_of_name(name: &str) -> Option<Cuda> {
     let tag = name
         .strip_prefix("cupy-cuda")
@@ -503,7 +506,8 @@ fn cuda_of_name(name: &str) -> Option<Cuda> {
         .or_else(|| torch::cuda_of_tag(&format!("cu{tag}")))
 }
 
-/// `jax[cuda12]`, `jax-cuda12-plugin`, `jaxlib==0.4.13+cuda11.cudnn86`; JAX without any of these is for the CPU.
+/// `jax[cuda12]`, `jax-cuda12-plugin`, `jaxlib==0.4.13+cuda11.cudnn86`. JAX without any of these is
+/// for the CPU.
 fn jax<'a>(plain: Wheel<'a>, extras: &str, version: Option<&str>) -> Option<Wheel<'a>> {
     let major = |text: &str| {
         let major = text.get(..2)?.parse().ok()?;
@@ -523,7 +527,7 @@ fn jax<'a>(plain: Wheel<'a>, extras: &str, version: Option<&str>) -> Option<Whee
     Some(Wheel { cuda, cpu, ..plain })
 }
 
-/// Packages of conda that say which CUDA it is; `None` for the one that says that it is none.
+/// conda's packages that name a CUDA version; the version is `None` for the package of CPU builds.
 fn conda_package(word: &str) -> Option<(&str, Option<Cuda>)> {
     let word = word.rsplit("::").next().unwrap_or(word);
     let end = word.find(['=', '<', '>', ' ']).unwrap_or(word.len());
@@ -538,7 +542,7 @@ fn conda_package(word: &str) -> Option<(&str, Option<Cuda>)> {
     }
 }
 
-/// The name or prefix that `conda create` and `conda env create` make.
+/// The name or prefix of `conda create` and `conda env create`.
 fn environment<'a>(words: &[&'a str]) -> Option<&'a str> {
     words
         .iter()

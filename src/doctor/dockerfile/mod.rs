@@ -1,4 +1,7 @@
-//! A Dockerfile: what in it will keep the image from computing on a GPU. Nothing is built or pulled.
+//! Finds the lines of a Dockerfile that keep the image from computing on a GPU.
+//!
+//! nvoci builds and pulls nothing. For example, `RUN apt-get install nvidia-driver-535` gets the
+//! finding `dockerfile.driver`.
 
 mod checks;
 mod install;
@@ -18,7 +21,7 @@ use crate::error::Result;
 use crate::sys::budget::{Budget, Exceeded};
 
 checks! {
-    GONE = 7501, "dockerfile.base-gone", "The base image cannot be pulled any more.";
+    GONE = 7501, "dockerfile.base-gone", "The base image can no longer be pulled.";
     BROKEN = 7502, "dockerfile.broken", "The file is not a Dockerfile.";
     DRIVER = 7503, "dockerfile.driver", "The driver is installed in the image.";
     TOOLKIT = 7504, "dockerfile.toolkit", "The NVIDIA Container Toolkit is installed in the image.";
@@ -27,11 +30,11 @@ checks! {
     CONDA = 7507, "dockerfile.conda-path", "A conda environment is made and not used: it is not on the path.";
     LIBRARY_PATH = 7508, "dockerfile.library-path", "The loader's path holds stubs or compatibility libraries.";
     COPIED = 7509, "dockerfile.driver-copied", "Libraries of the driver are copied into the image.";
-    MUSL = 7510, "dockerfile.musl", "The image is of musl: CUDA needs glibc.";
+    MUSL = 7510, "dockerfile.musl", "The image uses musl: CUDA needs glibc.";
     REQUEST = 7511, "dockerfile.request", "The image's NVIDIA variables keep the GPU or CUDA away.";
     BUILD_TIME = 7512, "dockerfile.build-time", "A GPU is used while the image is built.";
-    TARGET = 7513, "dockerfile.target", "What the image brings does not run on the driver or GPU it is meant for.";
-    INDEX = 7514, "dockerfile.index", "An extra index of PyTorch has older releases than PyPI, whose build is taken.";
+    TARGET = 7513, "dockerfile.target", "The image's software does not run on the target driver or GPU.";
+    INDEX = 7514, "dockerfile.index", "An extra index of PyTorch has older releases than PyPI, so pip installs PyPI's build.";
     MISSING = 7515, "dockerfile.missing-library", "A framework needs libraries of CUDA that the image does not have.";
     TWICE = 7516, "dockerfile.two-builds", "Two builds of one framework are installed into one directory.";
     REQUIREMENTS = 7517, "dockerfile.requirements", "A file that pip installs from is not in the build context, so it is not judged.";
@@ -40,7 +43,7 @@ checks! {
 /// The largest file that is read, in bytes.
 pub const MAX_SIZE: u64 = 1 << 20;
 
-/// What the image is to run on, as far as it is known.
+/// The machine that the image is to run on, as far as the caller names it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted {
     /// The driver's version.
@@ -49,7 +52,7 @@ pub struct Wanted {
     pub windows: bool,
     /// The GPU's architecture.
     pub sm: Option<Sm>,
-    /// What the GPU is sold as.
+    /// The GPU's product line.
     pub class: Option<Class>,
 }
 
@@ -68,11 +71,11 @@ impl Wanted {
     }
 }
 
-/// Looks at the text of a Dockerfile; `name` is for the title, `args` are the `--build-arg`s, and
+/// Checks the text of a Dockerfile; `name` is for the title, `args` are the `--build-arg`s, and
 /// `context` has the files that pip installs from.
 ///
 /// # Errors
-/// [`crate::error::Code::TooLarge`] when it needs more than `budget`.
+/// [`crate::error::Code::TooLarge`] if it needs more than `budget`.
 pub fn report(
     name: &str,
     text: &str,
@@ -122,7 +125,7 @@ fn examine(
         let build = match i.cuda {
             Some(cuda) => format!("for CUDA {cuda}"),
             None if i.cpu => "for the CPU".to_owned(),
-            None => "build not known".to_owned(),
+            None => "build unknown".to_owned(),
         };
         report.fact(i.what.clone(), build, i.line.to_string());
     }
@@ -143,7 +146,7 @@ fn examine(
     Ok(report)
 }
 
-/// Whether what the last stage brings runs on the target.
+/// Judges whether the last stage runs on the target.
 fn judged(
     model: &model::Model,
     stage: model::Stage<'_>,
@@ -155,7 +158,7 @@ fn judged(
     let known = base.known();
     let package = base
         .cuda()
-        // Whether they work depends on what the GPU is sold as.
+        // The GPU's product line decides whether they work.
         .filter(|_| target.class.is_some() && known.is_some_and(|known| known.compat))
         .and_then(package);
     if let Some(cuda) = base.cuda() {
@@ -196,7 +199,7 @@ fn judged(
     Ok(())
 }
 
-/// The compatibility libraries that an image of `cuda` brings.
+/// The compatibility libraries of an image of `cuda`.
 fn package(cuda: Cuda) -> Option<Package> {
     Some(Package {
         version: toolkit::driver_for(cuda, Platform::Linux)?,
@@ -204,7 +207,7 @@ fn package(cuda: Cuda) -> Option<Package> {
     })
 }
 
-/// Of a base image: its CUDA does not matter to frameworks that bring their own.
+/// Lowers a base image's finding: its CUDA does not matter to frameworks with their own.
 fn milder(mut finding: Finding, stage: model::Stage<'_>) -> Finding {
     if stage.installs().any(|i| i.cuda.is_some()) {
         finding.severity = Severity::Warn;
@@ -212,12 +215,12 @@ fn milder(mut finding: Finding, stage: model::Stage<'_>) -> Finding {
     finding
 }
 
-/// A GPU that is older than the software: than a framework supports, or than CUDA has code for.
+/// The finding about a GPU that is older than the software supports.
 fn too_old(subject: &str, oldest: Option<Sm>, cuda: Cuda, target: &Target) -> Option<Finding> {
     let sm = target.sm?;
     let why = match (oldest, sm.ended_before(cuda)) {
         (Some(oldest), _) if sm.number() < oldest.number() => {
-            format!("its software is for {oldest} and newer, and the GPU is {sm}")
+            format!("its software supports {oldest} and newer, and the GPU is {sm}")
         }
         (_, Some(last)) => format!("CUDA {cuda} has no code for {sm}; the last one is {last}"),
         _ => return None,
@@ -229,7 +232,7 @@ fn too_old(subject: &str, oldest: Option<Sm>, cuda: Cuda, target: &Target) -> Op
             subject,
             format!("{why}: \"no kernel image is available\""),
         )
-        .fix("use an older release of it, which is for this GPU"),
+        .fix("use an older release that supports this GPU"),
     )
 }
 

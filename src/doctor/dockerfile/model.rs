@@ -1,4 +1,4 @@
-//! A Dockerfile as stages: what each is built on, its variables, and what is installed in it.
+//! A Dockerfile as stages: the base of each, its variables, and its installed packages.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -9,14 +9,14 @@ use super::requirements::{Brought, Context, Finder, normalized};
 use crate::compat::{Cuda, image};
 use crate::sys::budget::{Budget, Exceeded};
 
-/// What a stage begins with.
+/// The base image of a stage.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Base {
     /// The image's name without registry `docker.io` and without tag: `nvidia/cuda`.
     pub(super) name: String,
     /// `11.8.0-base-ubuntu22.04`; empty without one.
     pub(super) tag: String,
-    /// Whether it is named by digest.
+    /// Whether it has a digest.
     pub(super) pinned: bool,
     /// The line of its `FROM`.
     pub(super) line: Line,
@@ -29,7 +29,7 @@ impl Base {
             .strip_prefix("docker.io/")
             .or_else(|| image.strip_prefix("index.docker.io/"))
             .unwrap_or(image);
-        // A colon before the last slash is a port's.
+        // A colon before the last slash separates a port.
         let (name, tag) = match image.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
             _ => (image, ""),
@@ -42,7 +42,7 @@ impl Base {
         }
     }
 
-    /// What is known of it as an image for GPUs.
+    /// The tables' data about it, if it is a GPU image.
     pub(super) fn known(&self) -> Option<image::Known> {
         image::of(&self.name, &self.tag)
     }
@@ -52,7 +52,8 @@ impl Base {
         self.known().is_some_and(|known| known.kind == image::Kind::Cuda)
     }
 
-    /// The CUDA version its name tells: of `nvidia/cuda:12.4.1-…`, and of `…:2.1.0-cuda12.1-cudnn8-runtime`.
+    /// The CUDA version in its name: of `nvidia/cuda:12.4.1-…`, and of
+    /// `…:2.1.0-cuda12.1-cudnn8-runtime`.
     pub(super) fn cuda(&self) -> Option<Cuda> {
         self.known().and_then(|known| known.cuda).or_else(|| {
             self.tag
@@ -66,7 +67,7 @@ impl Base {
         self.known().is_some() || self.cuda().is_some()
     }
 
-    /// Whether nothing of CUDA is in it for certain: a distribution, or Python alone.
+    /// Whether it certainly has no CUDA: a distribution, or only Python.
     pub(super) fn is_plain(&self) -> bool {
         const PLAIN: [&str; 14] = [
             "almalinux",
@@ -88,7 +89,7 @@ impl Base {
         PLAIN.contains(&name)
     }
 
-    /// Whether it is of musl.
+    /// Whether it uses musl.
     pub(super) fn is_musl(&self) -> bool {
         self.name == "alpine"
             || self.name.ends_with("/alpine")
@@ -96,18 +97,18 @@ impl Base {
     }
 }
 
-/// One stage: what its own instructions add to the stage that it is built on.
+/// One stage: the effects of its own instructions, without its base.
 #[derive(Debug, Default)]
 struct Own {
-    /// The image at the bottom of it, through other stages.
+    /// The image below it, through other stages.
     base: Rc<Base>,
-    /// The place of the stage that it is built on; always before its own.
+    /// The position of the stage that it is built on; always before its own.
     below: Option<usize>,
     env: BTreeMap<String, (String, usize)>,
     installs: Vec<Install>,
-    /// The places of stages whose Python packages are copied into it; always before its own.
+    /// The positions of stages whose Python packages it copies; always before its own.
     copied: BTreeSet<usize>,
-    /// Whether libraries of CUDA are copied into it.
+    /// Whether it copies CUDA libraries.
     copies_cuda: bool,
     args: BTreeMap<String, String>,
     shell: Option<String>,
@@ -119,7 +120,7 @@ struct Own {
     unread: Vec<(String, Line)>,
 }
 
-/// A stage with all that it is built on.
+/// A stage with all stages below it.
 #[derive(Clone, Copy)]
 pub(super) struct Stage<'a> {
     stages: &'a [Own],
@@ -127,18 +128,19 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Itself and what it is built on, downwards.
+    /// The stage itself and the stages below it, downwards.
     fn chain(self) -> impl Iterator<Item = &'a Own> {
         let own = |at: usize| self.stages.get(at);
         core::iter::successors(own(self.at), move |stage| own(stage.below?))
     }
 
-    /// The image at the bottom of it.
+    /// The image below it.
     pub(super) fn base(self) -> &'a Base {
         &self.stages[self.at].base
     }
 
-    /// What is installed, that of the stage below first, with the packages that are copied from other stages.
+    /// The installed packages, the lowest stage's first, with those that are copied from other
+    /// stages.
     pub(super) fn installs(self) -> impl Iterator<Item = &'a Install> {
         let mut reached = BTreeSet::new();
         let mut next = vec![self.at];
@@ -153,14 +155,14 @@ impl<'a> Stage<'a> {
         reached.into_iter().flat_map(|at| &self.stages[at].installs)
     }
 
-    /// What its own instructions, and those of what it is built on, install.
+    /// The packages that its instructions, and those of the stages below, install.
     pub(super) fn own_installs(self) -> impl Iterator<Item = &'a Install> {
         let mut chain: Vec<&Own> = self.chain().collect();
         chain.reverse();
         chain.into_iter().flat_map(|stage| &stage.installs)
     }
 
-    /// Whether libraries of CUDA are copied into it.
+    /// Whether it copies CUDA libraries.
     pub(super) fn copies_cuda(self) -> bool {
         self.chain().any(|stage| stage.copies_cuda)
     }
@@ -182,19 +184,19 @@ impl<'a> Stage<'a> {
         self.chain().flat_map(|stage| &stage.unread)
     }
 
-    /// The places of the stages that it is made of: its own and those that it is built on.
+    /// The positions of the stage and of the stages below it.
     pub(super) fn places(self) -> HashSet<usize> {
         let below = |at: &usize| self.stages.get(*at)?.below;
         core::iter::successors(Some(self.at), below).collect()
     }
 
-    /// An environment variable's value and line, without the image's.
+    /// The value and line of an environment variable, without the base image's.
     pub(super) fn variable(self, name: &str) -> Option<(&'a str, usize)> {
         let (value, line) = self.chain().find_map(|stage| stage.env.get(name))?;
         Some((value.as_str(), *line))
     }
 
-    /// A variable that its instructions may use.
+    /// The value of a variable in its instructions.
     pub(super) fn value(self, name: &str, budget: &Budget) -> Result<Option<&'a str>, Exceeded> {
         for stage in self.chain() {
             budget.step()?;
@@ -205,7 +207,7 @@ impl<'a> Stage<'a> {
         Ok(self.stages[self.at].args.get(name).map(String::as_str))
     }
 
-    /// Whether commands are run in a conda environment, by `SHELL`, `ENTRYPOINT` or `CMD`.
+    /// Whether `SHELL`, `ENTRYPOINT` or `CMD` run commands in a conda environment.
     pub(super) fn runs_in_conda(self) -> bool {
         let shell = self.chain().find_map(|stage| stage.shell.as_ref());
         let mut texts = shell
@@ -216,7 +218,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Whether anything in it uses CUDA: its image, a framework, or a variable.
+    /// Whether its image, a framework or a variable uses CUDA.
     pub(super) fn uses_cuda(self) -> bool {
         self.computes()
             || self
@@ -231,13 +233,13 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// The stages of a file, the last one last; with each instruction the place of its stage.
+/// The stages of a file in order, and each instruction with the position of its stage.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     stages: Vec<Own>,
-    /// The places of stages by name in small letters; of two the later.
+    /// The positions of stages by lower-case name; if a name occurs twice, the later one counts.
     names: HashMap<String, usize>,
-    /// Instructions of stages with their text expanded.
+    /// The instructions of stages, with their text expanded.
     pub(super) steps: Vec<Step>,
 }
 
@@ -247,12 +249,12 @@ pub(super) struct Step {
     pub(super) instruction: Instruction,
     /// Its text with variables replaced.
     pub(super) text: String,
-    /// The place of its stage; those before the first `FROM` have none.
+    /// The position of its stage; none before the first `FROM`.
     pub(super) stage: Option<usize>,
 }
 
 impl Model {
-    /// The stage that the image is made of.
+    /// The stage that becomes the image.
     pub(super) fn last(&self) -> Option<Stage<'_>> {
         let at = self.stages.len().checked_sub(1)?;
         Some(Stage {
@@ -261,18 +263,18 @@ impl Model {
         })
     }
 
-    /// What each stage begins with.
+    /// The base image of each stage.
     pub(super) fn bases(&self) -> impl Iterator<Item = &Base> {
         self.stages.iter().map(|stage| stage.base.as_ref())
     }
 
-    /// The place of the stage that `COPY --from=` names, by name or number.
+    /// The position of the stage in `COPY --from=`, by name or number.
     fn place(&self, name: &str) -> Option<usize> {
         let by_name = self.names.get(&name.to_ascii_lowercase()).copied();
         by_name.or_else(|| name.parse().ok().filter(|at| *at < self.stages.len()))
     }
 
-    /// Notes what `COPY` brings into the last stage.
+    /// Records what `COPY` adds to the last stage.
     fn copy(&mut self, text: &str, budget: &Budget) -> Result<(), Exceeded> {
         let all = copied(text);
         let Some(from) = all.iter().find_map(|w| w.strip_prefix("--from=")) else {
@@ -311,7 +313,7 @@ impl Model {
         Ok(())
     }
 
-    /// The stage of `FROM text`.
+    /// Adds the stage of `FROM text`.
     fn push(&mut self, text: &str, line: Line) {
         let mut parts = text.split_whitespace().filter(|w| !w.starts_with("--"));
         let image = parts.next().unwrap_or_default();
@@ -335,7 +337,7 @@ impl Model {
     }
 }
 
-/// Builds the stages; `build_args` stand before the defaults of `ARG`.
+/// Builds the stages; `build_args` override the defaults of `ARG`.
 pub(super) fn build(
     instructions: Vec<Instruction>,
     build_args: &BTreeMap<String, String>,
@@ -370,7 +372,8 @@ pub(super) fn build(
                         .map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
                     let given = build_args.get(name).cloned();
                     let value = given.or_else(|| default.map(ToOwned::to_owned));
-                    // An `ARG` of a stage without a value takes that of before the first stage.
+                    // An `ARG` without a value inside a stage takes the value from before the first
+                    // stage.
                     let value = value.or_else(|| global.get(name).filter(|_| stage.is_some()).cloned());
                     let value = value.unwrap_or_default();
                     budget.keep((2 * TEXT + name.len() + value.len()) as u64)?;
@@ -417,7 +420,7 @@ pub(super) fn build(
     Ok(model)
 }
 
-/// The indices that a stage's variables name.
+/// The package indices in a stage's variables.
 fn indices(stage: Stage<'_>, budget: &Budget) -> Result<Indices, Exceeded> {
     let first = |names: &[&str]| {
         for name in names {
@@ -451,7 +454,7 @@ fn is_whole(sources: &[&String]) -> bool {
     sources.iter().any(|source| source.as_str() == "/")
 }
 
-/// Whether a directory holds Python packages, or an environment with them.
+/// Whether a directory has Python packages, or an environment with them.
 fn has_packages(source: &str) -> bool {
     const PARTS: [&str; 8] = [
         "site-packages",

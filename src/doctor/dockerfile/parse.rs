@@ -1,7 +1,8 @@
-//! A Dockerfile as instructions with their lines.
+//! Parses a Dockerfile into instructions with their lines.
 //!
-//! Facts: <https://docs.docker.com/reference/dockerfile/>: comments and the directives before the first instruction,
-//! continuation lines, here-documents. Not a builder: what it does not understand it hands on as text.
+//! Facts: <https://docs.docker.com/reference/dockerfile/>: comments and the directives before the
+//! first instruction, continuation lines, here-documents. It is no builder: syntax that it does not
+//! parse remains as text.
 
 use core::cell::RefCell;
 use core::fmt;
@@ -11,12 +12,12 @@ use std::rc::Rc;
 use crate::error::shown;
 use crate::sys::budget::{Budget, Exceeded};
 
-/// Instructions that are looked at.
+/// The most instructions that are read.
 const MAX_INSTRUCTIONS: usize = 10_000;
-/// Bytes that variables may make of a text.
+/// The longest text after variables are replaced, in bytes.
 const MAX_EXPANDED: usize = 64 << 10;
 
-/// A line of the file; what is found in it shares its text.
+/// A line of the file; findings share its text.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub(super) struct Line {
     /// From 1 on.
@@ -52,16 +53,16 @@ impl fmt::Display for Line {
 pub(super) struct Instruction {
     /// `FROM`
     pub(super) keyword: String,
-    /// What follows, its lines joined; here-documents after a line break.
+    /// The arguments, lines joined; here-documents follow after a line break.
     pub(super) text: String,
     /// Its lines.
     pub(super) lines: Vec<Line>,
-    /// Which of the lines holds a needle that was looked for before.
+    /// The lines of needles that were already searched.
     found: RefCell<HashMap<String, usize>>,
 }
 
 impl Instruction {
-    /// The line that holds `needle` where a word begins, else the first.
+    /// The line with `needle` at the beginning of a word, else the first line.
     pub(super) fn line_of(&self, needle: &str, budget: &Budget) -> Result<Line, Exceeded> {
         let known = self.found.borrow().get(needle).copied();
         if let Some(at) = known {
@@ -94,7 +95,7 @@ impl Instruction {
     }
 }
 
-/// Reads a file.
+/// Parses a file.
 pub(super) fn parse(text: &str) -> Result<Vec<Instruction>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let escape = escape(text);
@@ -116,7 +117,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Instruction>, String> {
         let mut own = vec![new(number, line)];
         let mut joined = String::new();
         let mut last = trimmed;
-        // A line goes on after the escape character; comments and empty lines in between do not count.
+        // The escape character continues a line; comments and empty lines in between do not count.
         while let Some(part) = last.strip_suffix(escape) {
             joined.push_str(part);
             let Some((number, line)) = lines.by_ref().find(|(_, l)| {
@@ -159,7 +160,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Instruction>, String> {
     Ok(all)
 }
 
-/// The escape character of the directive `# escape=`, which only comments of the same form may precede.
+/// The escape character of the directive `# escape=`. Only comments of the same form may precede
+/// it.
 fn escape(text: &str) -> char {
     text.lines()
         .map_while(|l| l.trim().strip_prefix('#')?.split_once('='))
@@ -168,7 +170,7 @@ fn escape(text: &str) -> char {
         .unwrap_or('\\')
 }
 
-/// The ends of the here-documents that `text` begins, and whether tabs before them are dropped.
+/// The end markers of the here-documents in `text`, and whether leading tabs are dropped.
 fn here_documents(text: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("<<") {
@@ -191,10 +193,11 @@ fn here_documents(text: &str) -> Vec<(String, bool)> {
     found
 }
 
-/// What a text takes beside its bytes, about: its place in a map or a list.
+/// The approximate memory of a text besides its bytes: its entry in a map or a list.
 pub(super) const TEXT: usize = 96;
 
-/// Replaces `$name`, `${name}`, `${name:-default}` and `${name:+other}`; a name that `value_of` does not know stays as it is.
+/// Replaces `$name`, `${name}`, `${name:-default}` and `${name:+other}`. A name without a value in
+/// `value_of` stays as it is.
 pub(in crate::doctor) fn expand<'v>(
     text: &str,
     value_of: impl Fn(&str) -> Result<Option<&'v str>, Exceeded>,
@@ -229,7 +232,7 @@ pub(in crate::doctor) fn expand<'v>(
         }
         rest = &rest[at + length..];
         if out.len() > MAX_EXPANDED {
-            // Not `clear`, which keeps the memory of what it drops.
+            // `clear` would keep the memory.
             out = String::new();
             rest = text;
             break;
@@ -241,7 +244,7 @@ pub(in crate::doctor) fn expand<'v>(
     Ok(out)
 }
 
-/// `name`, and of `name:-default` the sign and what follows it.
+/// `name`; for `name:-default` also the sign and the default.
 fn split_default(text: &str) -> (&str, Option<(char, &str)>) {
     for (sign, with) in [('-', ":-"), ('+', ":+"), ('-', "-"), ('+', "+")] {
         if let Some((name, default)) = text.split_once(with) {
@@ -251,7 +254,8 @@ fn split_default(text: &str) -> (&str, Option<(char, &str)>) {
     (text, None)
 }
 
-/// Where in a shell text one is: in quotes, or in a substitution (`$(…)`), which belongs to its word.
+/// The state inside a shell text: in quotes, or in a substitution (`$(…)`), which belongs to its
+/// word.
 #[derive(Default)]
 struct Shell {
     quote: Option<char>,
@@ -259,7 +263,7 @@ struct Shell {
     dollar: bool,
 }
 
-/// What a character of a shell text is.
+/// The kind of a character in a shell text.
 enum Kind {
     /// Part of a word.
     Text,
@@ -267,7 +271,7 @@ enum Kind {
     Quote,
     /// A backslash: the next character is text.
     Escape,
-    /// Anything that may end a word or a command.
+    /// A character that may end a word or a command.
     Free,
 }
 
@@ -300,7 +304,7 @@ impl Shell {
     }
 }
 
-/// The words of a line, quotes taken off.
+/// The words of a line, without quotes.
 pub(super) fn words(text: &str) -> Vec<String> {
     let mut all = Vec::new();
     let mut word: Option<String> = None;
@@ -320,7 +324,8 @@ pub(super) fn words(text: &str) -> Vec<String> {
     all
 }
 
-/// The commands of a shell text as words, one for each `&&`, `||`, `;`, `|`, `&`, parenthesis and line.
+/// The commands of a shell text as words, one for each `&&`, `||`, `;`, `|`, `&`, parenthesis and
+/// line.
 pub(super) fn commands(text: &str) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     let mut start = 0;
@@ -384,7 +389,7 @@ mod tests {
                 one(10, "USER", "u")
             ]
         );
-        // Neither is one.
+        // Neither starts a here-document.
         assert_eq!(keywords("RUN echo $((1 << 2)) <<< EOF\nUSER u").len(), 2);
         assert_eq!(keywords("RUN <<EOF\nnever ends").len(), 1);
     }
@@ -431,7 +436,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics_on_what_looks_like_one(text in "(FROM |RUN |# escape=|[$<>{}:+'\"A\\\\ \n-]|<<EOF|EOF){0,40}") {
+        fn nothing_panics_on_similar_texts(text in "(FROM |RUN |# escape=|[$<>{}:+'\"A\\\\ \n-]|<<EOF|EOF){0,40}") {
             for i in parse(&text).unwrap() {
                 commands(&expand(&i.text, |_| Ok(None), &Budget::default()).unwrap());
             }

@@ -1,6 +1,6 @@
 //! The files that `pip install -r` reads, where the build context has them.
 //!
-//! A path in the image is traced to the context through the `COPY`, `ADD` and bind mounts before it.
+//! A path in the image is traced to the context by the `COPY`, `ADD` and bind mounts before it.
 //! Facts: pip's "Requirements File Format", and PEP 508 for markers.
 
 use std::path::Path;

@@ -16,7 +16,7 @@ fn report_in(context: &Context, text: &str, wanted: Wanted) -> Report {
     .unwrap()
 }
 
-/// The checks that found something, worse than `Info`, with the line of their evidence.
+/// The checks with findings worse than `Info`, with the line of their evidence.
 fn found(text: &str) -> Vec<(u16, usize)> {
     list(&report_of(text, Wanted::default()))
 }
@@ -155,7 +155,7 @@ fn builds_for_the_cpu() {
     ] {
         let text = format!("FROM nvidia/cuda:12.4.1-base-ubuntu22.04\nRUN {install}\n");
         assert_eq!(found(&text), [(7505, 2)], "{install}");
-        // An image that is not for GPUs may be what it wants to be.
+        // An image that is not for GPUs may have CPU builds.
         assert_eq!(
             found(&format!("FROM python:3.12\nRUN {install}\n")),
             [],
@@ -239,7 +239,7 @@ fn the_loaders_path() {
     assert_eq!(of("ENV LD_LIBRARY_PATH=/usr/local/cuda/lib64"), []);
     assert_eq!(of("ENV LIBRARY_PATH=/usr/local/cuda/lib64/stubs"), []);
     assert_eq!(of("RUN echo /opt/lib > /etc/ld.so.conf.d/x.conf"), []);
-    // A variable of a stage that is not built on is not the image's.
+    // A stage that the image is not built on has no effect on its variables.
     let other = "FROM a AS b\nENV LD_LIBRARY_PATH=/x/stubs\nFROM a\nCOPY --from=b /x /x\n";
     assert_eq!(found(other), []);
 }
@@ -282,7 +282,7 @@ fn musl_and_cuda() {
 }
 
 #[test]
-fn what_the_image_asks_for() {
+fn requests_of_the_image() {
     let of = |line: &str| found(&format!("FROM nvidia/cuda:12.4.1-base-ubuntu22.04\n{line}\n"));
     assert_eq!(of("ENV NVIDIA_DRIVER_CAPABILITIES=utility"), [(7511, 2)]);
     assert_eq!(of("ENV NVIDIA_DRIVER_CAPABILITIES=all"), []);
@@ -344,7 +344,7 @@ fn against_a_driver_and_a_gpu() {
     let ancient = report_of(&torch("cu118"), wanted("352.55", 86, false));
     assert!(ancient.to_text(false).contains("driver version is insufficient"));
     assert_eq!(ancient.status(), 2);
-    // A GPU that the build has no code for.
+    // The build has no code for this GPU.
     let new = report_of(&torch("cu121"), wanted("570.86", 120, false));
     let fail = new
         .findings
@@ -385,7 +385,7 @@ fn corpus() {
     );
 }
 
-/// Right ones of the half that no rule was written with.
+/// The right cases of the second half, which no rule was written with.
 const SCORED: usize = 25;
 
 /// No text panics or takes long.

@@ -1,4 +1,5 @@
-//! containerd: the CRI plugin's runtimes in the files that it reads, against when it started.
+//! Checks containerd: the CRI plugin's runtimes in its files, and whether the files are newer than
+//! the daemon.
 
 use std::path::Path;
 
@@ -28,7 +29,7 @@ pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>>
         Err(e) => {
             let finding = match e.code() {
                 Code::DaemonFile => Finding::new(&FILE, Severity::Warn, e.what(), e.why()),
-                // k3s and RKE2 make their own.
+                // k3s and RKE2 generate their own files.
                 _ => Finding::new(&SNAP, Severity::Info, "containerd", e.why()),
             };
             return Some(vec![finding.fix(e.fix_text())]);
@@ -39,7 +40,7 @@ pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>>
         place.config.display().to_string(),
         "the running daemon, else its usual file",
     );
-    // Docker's own containerd reads no CRI configuration that matters.
+    // Docker's own containerd does not use the CRI configuration.
     let (daemons, not_daemons) = daemon::find(Engine::Containerd);
     let daemon = daemons.into_iter().find(|d| {
         !d.running
@@ -64,7 +65,7 @@ pub(super) fn judge(root: &Root, main: &Path, daemon: Option<&Daemon>, specs: bo
                     e.what(),
                     format!("containerd does not start with it: {}", e.why()),
                 )
-                .fix("correct the file; `containerd config dump` says where it is wrong"),
+                .fix("correct the file; `containerd config dump` names the place"),
             ];
         }
     };
@@ -104,7 +105,7 @@ pub(super) fn judge(root: &Root, main: &Path, daemon: Option<&Daemon>, specs: bo
         ),
     }
     found.extend(runtimes(root, &cri));
-    // Version 3 of the file came with 2.0, where CDI is on.
+    // Version 3 of the file came with containerd 2.0, where CDI is on.
     if specs && version < Some(3) && cri_flag(root, &all) != Some(true) {
         found.push(
             Finding::new(
@@ -179,7 +180,7 @@ fn runtimes(root: &Root, cri: &Value) -> Vec<Finding> {
         );
     }
     found.push(if ways.is_empty() {
-        // Docker uses containerd without it.
+        // Docker uses containerd without the CRI plugin.
         Finding::new(
             &UNKNOWN,
             Severity::Info,

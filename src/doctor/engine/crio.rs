@@ -1,4 +1,5 @@
-//! CRI-O: the runtimes and hook directories of its files, against when it started.
+//! Checks CRI-O: runtimes and hook directories in its files, and whether the files are newer than
+//! the daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use super::{
 use crate::engine::{Engine, sources};
 use crate::sys::root::Root;
 
-/// The directory that CRI-O reads without being told.
+/// CRI-O's default directory of hooks.
 const HOOKS: &str = "/usr/share/containers/oci/hooks.d";
 
 pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>> {
@@ -54,7 +55,7 @@ fn merged(root: &Root) -> Result<Value, Finding> {
     Ok(all)
 }
 
-/// Whether CRI-O runs, and with its files as they are now.
+/// Checks that CRI-O runs, and that its files are not newer.
 fn daemon_findings(daemon: Option<&Daemon>) -> Vec<Finding> {
     let Some(daemon) = daemon else {
         let stopped = Finding::new(&STOPPED, Severity::Info, "crio", "it is not running");
@@ -73,7 +74,7 @@ fn daemon_findings(daemon: Option<&Daemon>) -> Vec<Finding> {
     found
 }
 
-/// The runtimes that give a GPU; those without their binary become findings.
+/// The runtimes that give a GPU. One without a binary becomes a finding.
 fn runtime_ways(root: &Root, runtimes: &Value, found: &mut Vec<Finding>) -> Vec<String> {
     let mut ways = Vec::new();
     for (name, entry) in runtimes.as_object().into_iter().flatten() {

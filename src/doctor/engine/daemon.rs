@@ -1,4 +1,4 @@
-//! A running daemon, as procfs shows it.
+//! A running daemon's properties in procfs.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -12,18 +12,18 @@ use crate::sys::daemon::Fault;
 use crate::sys::procfs;
 use crate::sys::root::Root;
 
-/// The limit that made NVML's client loop for 24 s (NVIDIA/nvidia-container-toolkit issue 1053).
+/// The limit with which NVML's client looped for 24 s (NVIDIA/nvidia-container-toolkit issue 1053).
 const TRAP: u64 = 1_000_000_000;
-/// Processes that are named as evidence.
+/// The most processes that are named as evidence.
 const MAX_NAMED: usize = 5;
 
-/// What is known of it.
+/// The properties of a daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub(super) running: Running,
-    /// What it looks programs up in; `None` where the environment may not be read.
+    /// Its search path for programs; `None` if its environment cannot be read.
     pub(super) path: Option<String>,
-    /// `NVIDIA_*` variables.
+    /// Its `NVIDIA_*` variables.
     pub(super) nvidia: Vec<String>,
     pub(super) started: Option<SystemTime>,
     /// The soft limit on open files; unlimited is the highest number.
@@ -31,7 +31,8 @@ pub(super) struct Daemon {
     pub(super) root: Option<Root>,
 }
 
-/// The engine's running daemons, the system's own first, and a finding on the processes that only look like one.
+/// The engine's running daemons, the system's own first, and a finding about processes that only
+/// have the name.
 pub(super) fn find(engine: Engine) -> (Vec<Daemon>, Option<Finding>) {
     let found = flags::daemons(engine);
     let mut daemons: Vec<Daemon> = found.running.into_iter().map(daemon_of).collect();
@@ -49,15 +50,15 @@ pub(super) fn find(engine: Engine) -> (Vec<Daemon>, Option<Finding>) {
             &NOT_A_DAEMON,
             Severity::Info,
             engine.name(),
-            format!("processes are named {name} and are not this host's daemon; nothing was taken from them"),
+            format!("processes are named {name} but are not this host's daemon; nvoci ignored them"),
         )
-        .fix("where one of them is a user's own daemon, run this as that user");
+        .fix("if one of them is a user's own daemon, run this as that user");
         evidence.iter().fold(finding, |f, line| f.evidence(line.clone()))
     });
     (daemons, finding)
 }
 
-/// The snap's daemon is no daemon of this root directory, so nothing else is read of it.
+/// The snap's daemon has another root directory, so nvoci reads nothing else of it.
 pub(super) fn of_snap(engine: Engine, exe: &str) -> Finding {
     Finding::new(
         &SNAP,
@@ -91,7 +92,7 @@ fn daemon_of(running: Running) -> Daemon {
     }
 }
 
-/// How many files a process may open.
+/// The limit on a process's open files.
 fn nofile(limits: &str) -> Option<u64> {
     match procfs::limits(limits.as_bytes())?.max_open_files.soft_limit {
         LimitValue::Unlimited => Some(u64::MAX),
@@ -104,15 +105,15 @@ fn nofile(limits: &str) -> Option<u64> {
 pub(super) struct Program {
     pub(super) path: std::path::PathBuf,
     pub(super) whose: Whose,
-    /// It (or the link that is its name) came after the daemon started.
+    /// It, or the link of its name, is newer than the daemon.
     pub(super) newer: bool,
 }
 
 impl Daemon {
-    /// What the daemon finds by that name.
+    /// The program that the daemon finds by that name.
     pub(super) fn program(&self, name: &str) -> Option<Program> {
         let root = self.root.as_ref()?;
-        // What Go's LookPath falls back on is nothing; systemd gives its services this.
+        // Go's LookPath has no fallback; this is systemd's default for services.
         let path = self
             .path
             .as_deref()
@@ -128,7 +129,7 @@ impl Daemon {
         })
     }
 
-    /// Whether a file's attributes last changed after the daemon started: a link is one file, what it names another.
+    /// Whether a file's attributes changed after the daemon started. A link counts as itself.
     pub(super) fn is_newer(&self, path: &Path) -> bool {
         let (Some(root), Some(started)) = (&self.root, self.started) else {
             return false;
@@ -136,13 +137,13 @@ impl Daemon {
         let Ok(started) = started.duration_since(SystemTime::UNIX_EPOCH) else {
             return false;
         };
-        // Its age is known to the second only.
+        // The daemon's age is known in whole seconds.
         let after = |seconds: i64| u64::try_from(seconds).is_ok_and(|s| s > started.as_secs() + 1);
         root.resolve_nofollow(path)
             .is_ok_and(|n| after(n.stat().st_ctime))
     }
 
-    /// What is wrong with the process itself.
+    /// Findings about the process itself.
     pub(super) fn findings(&self, engine: &str) -> Vec<Finding> {
         let mut found = Vec::new();
         if !self.nvidia.is_empty() {
@@ -161,7 +162,7 @@ impl Daemon {
                     &NOFILE,
                     Severity::Info,
                     engine,
-                    "the daemon's limit on open files is a thousand million: containers inherit it, and NVML's client can then take half a minute to start",
+                    "the daemon's limit on open files is 1,000,000,000: containers inherit it, and NVML's client can then take half a minute to start",
                 )
                 .fix("set LimitNOFILE=1048576 in a drop-in of its unit"),
             );

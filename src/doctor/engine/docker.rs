@@ -1,4 +1,5 @@
-//! Docker: `/info` of the daemon, daemon.json, the names on its PATH, and whom the command line talks to.
+//! Checks Docker: the daemon's `/info`, daemon.json, programs on its PATH, and the command line's
+//! context.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,23 +18,23 @@ use crate::sys::root::Root;
 const MAX_FILE: u64 = 4 << 20;
 const RESTART_FIX: &str = "`systemctl restart docker` (it stops containers unless live-restore is on)";
 
-/// What was found out.
+/// The inputs of Docker's checks.
 #[derive(Debug, Default)]
 pub(super) struct Docker {
     pub(super) daemon: Option<Daemon>,
-    /// The daemon's own word, or why there is none.
+    /// The daemon's answer, or why there is none.
     pub(super) info: Option<Result<Value, String>>,
     pub(super) file: PathBuf,
-    /// What the file says; null when there is none.
+    /// The content of the file; null if there is none.
     pub(super) config: Option<Result<Value, String>>,
-    /// What the daemon finds by the names that it looks for.
+    /// The daemon's programs for `--gpus`, as it finds them.
     pub(super) hook: Option<Program>,
     pub(super) cdi_hook: Option<Program>,
-    /// What the command line of this user talks to, if not to the socket of this host.
+    /// The context of this user's command line, if it is not this host's socket.
     pub(super) context: Option<String>,
     /// Whether a CDI specification names an NVIDIA GPU.
     pub(super) specs: bool,
-    /// For runtimes' paths.
+    /// The root for runtimes' paths.
     pub(super) root: Option<Root>,
 }
 
@@ -55,9 +56,9 @@ pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>>
         docker.file = config_file(&daemon);
         docker.config = daemon.root.as_ref().map(|root| read(root, &docker.file));
         docker.info = Some(
-            ask(&socket(&daemon, docker.config.as_ref())).map_err(|e| match e.kind() {
+            query(&socket(&daemon, docker.config.as_ref())).map_err(|e| match e.kind() {
                 ErrorKind::PermissionDenied => {
-                    "this user may not ask it: run as root, or join the group docker".to_owned()
+                    "this user may not connect to it: run as root, or join the group docker".to_owned()
                 }
                 _ => e.to_string(),
             }),
@@ -82,8 +83,9 @@ pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>>
     Some(found)
 }
 
-/// The daemon's `/info`. Whoever could put another socket there would speak for the daemon.
-fn ask(socket: &Path) -> std::io::Result<Value> {
+/// The daemon's `/info`. Only root's socket counts: another user could put a socket of their own
+/// there.
+fn query(socket: &Path) -> std::io::Result<Value> {
     let own = rustix::process::geteuid().as_raw();
     let foreign = |why: String| std::io::Error::new(ErrorKind::InvalidData, why);
     let dir = socket.parent().unwrap_or(socket);
@@ -123,7 +125,7 @@ fn read(root: &Root, file: &Path) -> Result<Value, String> {
     }
 }
 
-/// `-H unix://…`, `hosts` of the file, or the usual place.
+/// `-H unix://…`, `hosts` of the file, or the default path.
 fn socket(daemon: &Daemon, config: Option<&Result<Value, String>>) -> PathBuf {
     let flag = daemon.running.flags.get("host");
     let hosts = config
@@ -189,7 +191,7 @@ impl Docker {
                     self.file.display().to_string(),
                     format!("it is broken: {why}; dockerd does not start with it"),
                 )
-                .fix("correct it; `dockerd --validate` says where it is wrong"),
+                .fix("correct it; `dockerd --validate` names the place"),
             );
         }
         match &self.info {
@@ -199,9 +201,9 @@ impl Docker {
                     &SILENT,
                     Severity::Info,
                     "docker",
-                    format!("the daemon could not be asked: {why}"),
+                    format!("the daemon did not answer: {why}"),
                 )
-                .fix("run it as root; see where the daemon listens (`hosts` of its file, -H of its command line)"),
+                .fix("run it as root; check where the daemon listens (`hosts` of its file, -H of its command line)"),
             ),
             None => {}
         }
@@ -209,7 +211,7 @@ impl Docker {
         found
     }
 
-    /// What the daemon says against everything else.
+    /// Compares the daemon's answer with the files.
     fn live(&self, info: &Value) -> Vec<Finding> {
         let mut found = Vec::new();
         if text(info, &["OperatingSystem"]).is_some_and(|os| os.contains("Docker Desktop")) {
@@ -217,7 +219,7 @@ impl Docker {
                 &DESKTOP,
                 Severity::Warn,
                 "docker",
-                "it is Docker Desktop, in a machine of its own: nothing that is installed here counts",
+                "it is Docker Desktop, in a virtual machine: nothing that is installed here has an effect",
             ));
         }
         let version = version(info);
@@ -249,15 +251,15 @@ impl Docker {
         };
         for (name, runtime) in config["runtimes"].as_object().into_iter().flatten() {
             let now = active.and_then(|a| a.get(name));
-            let (says, has) = (text(runtime, &["path"]), now.and_then(|r| text(r, &["path"])));
-            let cause = match (now, says, has) {
+            let (configured, has) = (text(runtime, &["path"]), now.and_then(|r| text(r, &["path"])));
+            let cause = match (now, configured, has) {
                 (None, ..) => format!(
-                    "{} has the runtime `{name}`, and the running daemon does not know it",
+                    "{} has the runtime `{name}`, but the running daemon has not loaded it",
                     self.file.display()
                 ),
-                (Some(_), Some(says), Some(has)) if says != has => {
+                (Some(_), Some(configured), Some(has)) if configured != has => {
                     format!(
-                        "{} says that the runtime `{name}` is {says}, and the running daemon uses {has}",
+                        "{} sets {configured} for the runtime `{name}`, but the running daemon uses {has}",
                         self.file.display()
                     )
                 }
@@ -291,7 +293,7 @@ impl Docker {
                     Severity::Warn,
                     "docker",
                     format!(
-                        "{} says that `{wants}` is the default runtime, and the daemon uses `{has}`",
+                        "{} sets the default runtime `{wants}`, but the daemon uses `{has}`",
                         self.file.display()
                     ),
                 )
@@ -301,7 +303,7 @@ impl Docker {
         found
     }
 
-    /// The programs that this version looks for when it starts.
+    /// The programs that this version searches when it starts.
     fn known_names(&self, version: (u32, u32)) -> impl Iterator<Item = &Program> {
         let cdi = (version >= (29, 2)).then_some(self.cdi_hook.as_ref()).flatten();
         cdi.into_iter().chain(&self.hook)
@@ -322,10 +324,10 @@ impl Docker {
                     .evidence(format!("PATH={path}")),
             );
         }
-        // dockerd looks once, when it starts.
+        // dockerd searches once, at its start.
         let late: Vec<&&Program> = names.iter().filter(|p| p.newer).collect();
         (late.len() == names.len()).then(|| {
-            let finding = Finding::new(&RESTART, Severity::Warn, "docker", format!("{WORDS} if the hook was not there before: it came after the daemon had started, which looks for it only then"))
+            let finding = Finding::new(&RESTART, Severity::Warn, "docker", format!("{WORDS} if the hook was not there before: it is newer than the daemon, which searches for it only at its start"))
                 .fix(RESTART_FIX);
             late.iter().fold(finding, |f, p| f.evidence(p.path.display().to_string()))
         })
@@ -343,14 +345,14 @@ impl Docker {
             .as_array()
             .is_some_and(|dirs| !dirs.is_empty());
         if let Some(wants) = wants.filter(|w| *w != on) {
-            let (says, is) = if wants { ("on", "off") } else { ("off", "on") };
+            let (configured, is) = if wants { ("on", "off") } else { ("off", "on") };
             return Some(
                 Finding::new(
                     &RESTART,
                     Severity::Warn,
                     "docker",
                     format!(
-                        "{} turns CDI {says}, and in the running daemon it is {is}",
+                        "{} turns CDI {configured}, but in the running daemon it is {is}",
                         self.file.display()
                     ),
                 )
@@ -363,7 +365,7 @@ impl Docker {
                     &CDI,
                     Severity::Info,
                     "docker",
-                    "CDI is off: `--device nvidia.com/gpu=all` is not known",
+                    "CDI is off: `--device nvidia.com/gpu=all` fails",
                 )
                 .fix(format!("`nvoci install docker --cdi`, then {RESTART_FIX}")),
             );
@@ -381,12 +383,12 @@ impl Docker {
                     &CDI,
                     Severity::Info,
                     "docker",
-                    "CDI is on, and no specification names nvidia.com/gpu",
+                    "CDI is on, but no specification names nvidia.com/gpu",
                 )
                 .fix("`nvoci cdi generate --output /etc/cdi/nvidia.yaml`"),
             );
         }
-        // From 28.2 on the daemon lists what it found.
+        // From 28.2 on the daemon lists the devices that it found.
         let dirs: Vec<&str> = info["CDISpecDirs"]
             .as_array()
             .into_iter()
@@ -394,23 +396,23 @@ impl Docker {
             .filter_map(Value::as_str)
             .collect();
         let devices = info["DiscoveredDevices"].as_array();
-        let knows = devices.is_none_or(|d| {
+        let found = devices.is_none_or(|d| {
             d.iter()
                 .any(|d| text(d, &["ID"]).is_some_and(|id| id.starts_with("nvidia.com/gpu=")))
         });
-        (version >= (28, 2) && !knows).then(|| {
+        (version >= (28, 2) && !found).then(|| {
             Finding::new(
                 &CDI,
                 Severity::Warn,
                 "docker",
-                "a specification names nvidia.com/gpu, and the daemon has not found it",
+                "a specification names nvidia.com/gpu, but the daemon has not found it",
             )
             .fix("see `nvoci cdi check`, and that the file is in one of the daemon's directories")
             .evidence(format!("its directories: {}", dirs.join(", ")))
         })
     }
 
-    /// Whose the runtimes named for NVIDIA are.
+    /// The owners of the runtimes with NVIDIA's names.
     fn registered<'a>(&'a self, info: &'a Value) -> impl Iterator<Item = (&'a str, Whose)> {
         let runtimes = info["Runtimes"].as_object().into_iter().flatten();
         runtimes.filter_map(|(name, runtime)| {
@@ -444,14 +446,14 @@ impl Docker {
         )
     }
 
-    /// Only a hook that tells systemd survives a reload; nvoci's does.
+    /// Only a hook that registers devices with systemd survives a reload; nvoci's does.
     fn reload(&self, info: &Value, version: (u32, u32)) -> Option<Finding> {
         let systemd = text(info, &["CgroupDriver"]) == Some("systemd");
         let by_hook = version < (29, 2) || self.cdi_hook.is_none();
         let theirs = self.hook.as_ref()?.whose == Whose::Theirs;
         (systemd && by_hook && theirs).then(|| {
             Finding::new(&RELOAD, Severity::Warn, "docker", "`--gpus` uses the vendor's hook, and systemd keeps the cgroups: `systemctl daemon-reload` takes the GPUs from running containers")
-                .fix("use nvoci's hook, which tells systemd, or `--runtime` or CDI")
+                .fix("use nvoci's hook, which registers the devices with systemd, or `--runtime` or CDI")
         })
     }
 
@@ -491,14 +493,16 @@ fn version(info: &Value) -> (u32, u32) {
     (next(), next())
 }
 
-/// The command line talks to somebody else.
+/// The finding that the command line uses another daemon.
 fn other_daemon(context: &str) -> Finding {
     if context.contains("desktop") {
         return Finding::new(
             &DESKTOP,
             Severity::Warn,
             "docker",
-            format!("the command line talks to Docker Desktop (`{context}`), whose machine has a GPU on Windows only"),
+            format!(
+                "the command line uses Docker Desktop (`{context}`), whose machine has a GPU on Windows only"
+            ),
         )
         .fix("`docker context use default` for the engine of this host");
     }
@@ -506,7 +510,7 @@ fn other_daemon(context: &str) -> Finding {
         &CONTEXT,
         Severity::Warn,
         "docker",
-        format!("the command line of this user talks to another daemon: `{context}`"),
+        format!("this user's command line uses another daemon: `{context}`"),
     )
-    .fix("`docker context use default`, or unset DOCKER_HOST; else look at the host of that daemon")
+    .fix("`docker context use default`, or unset DOCKER_HOST; else run this on that daemon's host")
 }

@@ -1,6 +1,8 @@
-//! The engines: what a running daemon knows against what its files say, and which way to a GPU is open.
+//! Checks the engines: the running daemon against its files, and which ways to a GPU work.
 //!
-//! A daemon is asked over its socket; the rest is read from files and procfs. No program is executed.
+//! nvoci queries a daemon over its socket, reads the rest from files and procfs, and executes
+//! nothing. For example, a runtime in daemon.json that the daemon has not loaded gets a finding and
+//! `systemctl reload docker`.
 
 mod containerd;
 mod crio;
@@ -28,31 +30,31 @@ checks! {
     STOPPED = 7202, "engine.not-running", "The engine is installed but not running.";
     SILENT = 7203, "engine.no-answer", "The daemon's socket does not answer, or not to this user.";
     FILE = 7204, "engine.file", "A configuration file of the engine is broken.";
-    RESTART = 7205, "engine.restart", "The running daemon does not know what its files or programs say now.";
+    RESTART = 7205, "engine.restart", "The running daemon has not read its present files or programs.";
     RUNTIME = 7206, "engine.runtime-path", "A registered runtime is not a program.";
-    GPUS_FLAG = 7207, "engine.gpus-flag", "`docker run --gpus` finds no driver: no known name is on the daemon's PATH.";
+    GPUS_FLAG = 7207, "engine.gpus-flag", "`docker run --gpus` finds no driver: no program with a known name is on the daemon's PATH.";
     SNAP = 7208, "engine.snap", "The daemon is a snap: it cannot run a runtime or hook of the host.";
     ROOTLESS = 7209, "engine.rootless", "The daemon runs without root, with files of its own.";
-    CONTEXT = 7210, "engine.context", "Docker's command line talks to another daemon than the one on this host.";
-    DESKTOP = 7211, "engine.desktop", "Docker Desktop runs the containers, in a machine of its own.";
-    CDI = 7212, "engine.cdi", "CDI is off in the engine, or it knows no NVIDIA device.";
+    CONTEXT = 7210, "engine.context", "Docker's command line uses another daemon than this host's.";
+    DESKTOP = 7211, "engine.desktop", "Docker Desktop runs the containers, in a virtual machine.";
+    CDI = 7212, "engine.cdi", "CDI is off in the engine, or it has no NVIDIA device.";
     CDI_NAME = 7213, "engine.cdi-hook-without-spec", "dockerd turns --gpus into CDI, but there is no specification.";
     DOUBLE = 7214, "engine.double-injection", "Two different toolkits inject into the same container.";
     RELOAD = 7215, "engine.daemon-reload", "GPUs that are given by the hook alone are lost at the next `systemctl daemon-reload`.";
-    HOOK = 7216, "engine.hook", "A hooks.d file names a hook that is not there, or lies where it is not read.";
+    HOOK = 7216, "engine.hook", "A hooks.d file names a missing hook, or is in a directory that the engine does not read.";
     DEFAULT = 7217, "engine.default-runtime", "The default runtime does not exist.";
     NOFILE = 7218, "engine.nofile", "The daemon's limit on open files makes NVML slow.";
     UNKNOWN = 7219, "engine.not-registered", "The engine has no way to a GPU.";
     ENVIRONMENT = 7220, "engine.environment", "NVIDIA_* variables of the daemon leak into hooks.";
     CGROUP_DRIVER = 7221, "engine.cgroup-driver", "The NVIDIA runtime and the default one have different cgroup drivers.";
-    WAYS = 7222, "engine.ways", "Which ways to a GPU are open.";
-    NOT_A_DAEMON = 7223, "engine.not-a-daemon", "A process has a daemon's name and is not this host's daemon.";
+    WAYS = 7222, "engine.ways", "The ways to a GPU that work.";
+    NOT_A_DAEMON = 7223, "engine.not-a-daemon", "A process has a daemon's name but is not this host's daemon.";
 }
 
 /// The source of an engine's presence.
 const INSTALLED: &str = "its program in /usr/bin, /usr/sbin or /usr/local";
 
-/// Looks at one engine, or at all that are here.
+/// Checks one engine, or all that are installed.
 pub fn report(engine: Option<Engine>, config: &Config) -> Report {
     let mut report = Report::new(engine.map_or("engines", Engine::name));
     let all = Engine::ALL;
@@ -87,7 +89,7 @@ pub fn report(engine: Option<Engine>, config: &Config) -> Report {
     report
 }
 
-/// What all engines share.
+/// The inputs that all engines share.
 #[derive(Debug)]
 struct Site {
     system: Option<Root>,
@@ -120,18 +122,18 @@ impl Site {
     }
 }
 
-/// Whose program a path leads to.
+/// The owner of the program at a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Whose {
-    /// nvoci, by whatever name.
+    /// nvoci, by any name.
     Ours,
-    /// Something else.
+    /// Another program.
     Theirs,
-    /// Nothing that can be executed.
+    /// Nothing executable.
     Nobody,
 }
 
-/// Whose program `path` is, below a root.
+/// The owner of the program at `path`, below a root.
 fn whose(root: &Root, path: &Path) -> Whose {
     let Ok(node) = root.resolve(path) else {
         return Whose::Nobody;

@@ -1,4 +1,4 @@
-//! Podman: no daemon; containers.conf and the hooks directories.
+//! Checks Podman, which has no daemon: containers.conf and the hooks directories.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::{
 use crate::engine::sources;
 use crate::sys::root::Root;
 
-/// What every Podman of root reads without being told, the second with precedence (oci-hooks(5)).
+/// The default hooks directories of root's Podman; the second has precedence (oci-hooks(5)).
 const HOOKS: [&str; 2] = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
 const MAX_FILES: usize = 256;
 const MAX_HOOK: u64 = 1 << 20;
@@ -28,7 +28,7 @@ pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>>
     Some(judge(root, user.as_deref(), site.specs))
 }
 
-/// What containers.conf says in all of its places, later ones over earlier ones (containers.conf(5)).
+/// The merged containers.conf files, later ones over earlier ones (containers.conf(5)).
 fn configuration(root: &Root, user: Option<&Path>, found: &mut Vec<Finding>) -> Value {
     let mut files = vec![
         PathBuf::from("/usr/share/containers/containers.conf"),
@@ -143,7 +143,7 @@ struct Hook {
     whose: Whose,
 }
 
-/// What the hooks directories hold; the same for CRI-O, which has the code from Podman.
+/// The hooks in the directories; also for CRI-O, which has Podman's code.
 pub(super) fn hooks_of(
     root: &Root,
     dirs: &[PathBuf],
@@ -155,11 +155,11 @@ pub(super) fn hooks_of(
         for hook in read(root, dir) {
             if hook.whose == Whose::Nobody {
                 let (severity, what) = if root.exists(&hook.program) {
-                    (Severity::Fail, "which is not a program: no container starts")
+                    (Severity::Fail, "which is no program: no container starts")
                 } else {
                     (
                         Severity::Warn,
-                        "which is not there: the file is passed over without a word",
+                        "which is missing: the engine ignores the file without a message",
                     )
                 };
                 let cause = format!("{} names the hook {}, {what}", hook.file.display(), hook.program);

@@ -1,4 +1,4 @@
-//! Each check on a made-up engine that has the fault, and on one that has not.
+//! Runs each check on a test engine with the fault, and on one without it.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -59,7 +59,7 @@ impl Machine {
         }
     }
 
-    /// A Docker in which all is well.
+    /// A Docker without faults.
     fn docker(&self) -> Docker {
         let daemon = self.daemon();
         Docker {
@@ -101,7 +101,7 @@ fn changed(change: impl FnOnce(&mut Docker)) -> Vec<Finding> {
     docker.judge()
 }
 
-fn told(change: impl FnOnce(&mut Value)) -> Vec<Finding> {
+fn with_info(change: impl FnOnce(&mut Value)) -> Vec<Finding> {
     changed(|d| {
         let mut info = info();
         change(&mut info);
@@ -121,14 +121,14 @@ fn a_healthy_docker_is_well() {
 }
 
 #[test]
-fn a_file_that_the_daemon_does_not_know_needs_a_reload() {
-    let found = told(|i| i["Runtimes"] = json!({"runc": {"path": "runc"}}));
+fn a_file_newer_than_the_daemon_needs_a_reload() {
+    let found = with_info(|i| i["Runtimes"] = json!({"runc": {"path": "runc"}}));
     let restart = found.iter().find(|f| f.check == &RESTART).unwrap();
     assert!(
         restart.severity == Severity::Fail && restart.fix.contains("reload"),
         "{restart:?}"
     );
-    let found = told(|i| i["Runtimes"]["nvidia"]["path"] = json!("/usr/bin/vendor"));
+    let found = with_info(|i| i["Runtimes"]["nvidia"]["path"] = json!("/usr/bin/vendor"));
     assert_eq!(worst(&found, &RESTART), Some(Severity::Fail));
     let found = changed(|d| d.config = Some(Ok(json!({"features": {"cdi": false}}))));
     assert_eq!(worst(&found, &RESTART), Some(Severity::Warn));
@@ -140,7 +140,7 @@ fn a_file_that_the_daemon_does_not_know_needs_a_reload() {
 
 #[test]
 fn a_runtime_must_be_a_program() {
-    let found = told(|i| i["Runtimes"]["old"] = json!({"path": "/usr/bin/nvidia-container-runtime"}));
+    let found = with_info(|i| i["Runtimes"]["old"] = json!({"path": "/usr/bin/nvidia-container-runtime"}));
     assert_eq!(worst(&found, &RUNTIME), Some(Severity::Fail));
 }
 
@@ -162,9 +162,9 @@ fn the_gpus_flag_needs_a_name_on_the_path_before_the_daemon_starts() {
 
 #[test]
 fn cdi_off_unknown_or_promised_without_a_specification() {
-    let found = told(|i| i["CDISpecDirs"] = json!([]));
+    let found = with_info(|i| i["CDISpecDirs"] = json!([]));
     assert_eq!(worst(&found, &CDI), Some(Severity::Info));
-    let found = told(|i| i["DiscoveredDevices"] = json!([]));
+    let found = with_info(|i| i["DiscoveredDevices"] = json!([]));
     assert_eq!(worst(&found, &CDI), Some(Severity::Warn));
     let ours = |newer| Program {
         path: "/usr/bin/nvidia-cdi-hook".into(),
@@ -177,13 +177,13 @@ fn cdi_off_unknown_or_promised_without_a_specification() {
         (d.info, d.cdi_hook, d.specs) = (Some(Ok(info)), Some(ours(false)), false);
     });
     assert_eq!(worst(&found, &CDI_NAME), Some(Severity::Fail));
-    // Before 29.2 the name means nothing.
+    // Before 29.2 Docker does not use the name.
     let found = changed(|d| (d.cdi_hook, d.specs) = (Some(ours(false)), false));
     assert_eq!(worst(&found, &CDI_NAME), None);
 }
 
 #[test]
-fn two_toolkits_and_a_hook_that_does_not_tell_systemd() {
+fn two_toolkits_and_a_hook_without_systemd() {
     let theirs = |d: &mut Docker| d.hook.as_mut().unwrap().whose = Whose::Theirs;
     let found = changed(theirs);
     assert_eq!(worst(&found, &DOUBLE), Some(Severity::Warn));
@@ -210,7 +210,7 @@ fn which_docker_it_is() {
         (worst(&found, &DESKTOP), worst(&found, &CONTEXT)),
         (Some(Severity::Warn), None)
     );
-    let found = told(|i| i["OperatingSystem"] = json!("Docker Desktop"));
+    let found = with_info(|i| i["OperatingSystem"] = json!("Docker Desktop"));
     assert_eq!(worst(&found, &DESKTOP), Some(Severity::Warn));
     let found = changed(|d| d.info = Some(Err("no".to_owned())));
     assert_eq!(worst(&found, &SILENT), Some(Severity::Info));
@@ -230,7 +230,7 @@ fn the_daemons_own_surroundings() {
 }
 
 #[test]
-fn no_way_at_all_is_said() {
+fn an_engine_without_any_way_is_reported() {
     let found = changed(|d| {
         d.info = Some(Ok(
             json!({"ServerVersion": "20.10.24", "Runtimes": {"runc": {"path": "runc"}}}),
@@ -249,33 +249,33 @@ fn hook(program: &str) -> String {
 #[test]
 fn podmans_hooks_and_runtimes() {
     let machine = Machine::new();
-    let look = |specs| podman::judge(&machine.root(), None, specs);
-    assert_eq!(worst(&look(false), &UNKNOWN), Some(Severity::Warn));
-    assert_eq!(worst(&look(false), &CDI), Some(Severity::Info));
+    let judge = |specs| podman::judge(&machine.root(), None, specs);
+    assert_eq!(worst(&judge(false), &UNKNOWN), Some(Severity::Warn));
+    assert_eq!(worst(&judge(false), &CDI), Some(Severity::Info));
     machine.file(&format!("{HOOKS}/oci-nvoci.json"), &hook("/usr/bin/nvoci"));
-    let well = look(true);
+    let well = judge(true);
     assert!(well.iter().all(|f| f.severity == Severity::Ok), "{well:?}");
     machine.program("usr/bin/nvidia-hook");
     machine.file(
         &format!("{HOOKS}/oci-nvidia-hook.json"),
         &hook("/usr/bin/nvidia-hook"),
     );
-    assert_eq!(worst(&look(true), &DOUBLE), Some(Severity::Warn));
+    assert_eq!(worst(&judge(true), &DOUBLE), Some(Severity::Warn));
     machine.file(&format!("{HOOKS}/oci-nvidia-hook.json"), &hook("/usr/bin/gone"));
-    let found = look(true);
+    let found = judge(true);
     assert_eq!(
         (worst(&found, &HOOK), worst(&found, &DOUBLE)),
         (Some(Severity::Warn), None)
     );
     machine.file("usr/bin/gone", "no program");
-    assert_eq!(worst(&look(true), &HOOK), Some(Severity::Fail));
+    assert_eq!(worst(&judge(true), &HOOK), Some(Severity::Fail));
     std::fs::remove_file(machine.0.path().join(HOOKS).join("oci-nvidia-hook.json")).unwrap();
 
     machine.file(
         "etc/containers/containers.conf",
         "[engine]\nhooks_dir = [\"/opt/hooks\"]\nruntime = \"nvidia\"\n",
     );
-    let found = look(true);
+    let found = judge(true);
     assert_eq!(
         (worst(&found, &HOOK), worst(&found, &DEFAULT)),
         (Some(Severity::Info), Some(Severity::Fail))
@@ -284,13 +284,13 @@ fn podmans_hooks_and_runtimes() {
         "etc/containers/containers.conf.d/50.conf",
         "[engine.runtimes]\nnvidia = [\"/usr/bin/gone\"]\n",
     );
-    let found = look(true);
+    let found = judge(true);
     assert_eq!(
         (worst(&found, &RUNTIME), worst(&found, &DEFAULT)),
         (Some(Severity::Fail), None)
     );
     machine.file("etc/containers/containers.conf.d/50.conf", "[engine");
-    assert_eq!(worst(&look(true), &FILE), Some(Severity::Fail));
+    assert_eq!(worst(&judge(true), &FILE), Some(Severity::Fail));
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn rootless_podman_reads_no_hooks() {
 fn containerds_runtimes() {
     let machine = Machine::new();
     let main = Path::new("/etc/containerd/config.toml");
-    let look = || containerd::judge(&machine.root(), main, Some(&machine.daemon()), true);
+    let judge = || containerd::judge(&machine.root(), main, Some(&machine.daemon()), true);
     let config = |default: &str, binary: &str, systemd: bool| {
         format!(
             "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd]\ndefault_runtime_name = \"{default}\"\n\
@@ -319,19 +319,19 @@ fn containerds_runtimes() {
         "etc/containerd/config.toml",
         &config("runc", "/usr/bin/nvoci-runtime", true),
     );
-    let well = look();
+    let well = judge();
     assert!(well.iter().all(|f| f.severity == Severity::Ok), "{well:?}");
     machine.file(
         "etc/containerd/config.toml",
         &config("runc", "/usr/bin/nvoci-runtime", false),
     );
-    assert_eq!(worst(&look(), &CGROUP_DRIVER), Some(Severity::Warn));
+    assert_eq!(worst(&judge(), &CGROUP_DRIVER), Some(Severity::Warn));
     machine.file(
         "etc/containerd/config.toml",
         &config("gone", "/usr/bin/gone", true),
     );
     assert_eq!(
-        (worst(&look(), &RUNTIME), worst(&look(), &DEFAULT)),
+        (worst(&judge(), &RUNTIME), worst(&judge(), &DEFAULT)),
         (Some(Severity::Fail), Some(Severity::Fail))
     );
     let mut old = machine.daemon();
@@ -346,28 +346,28 @@ fn containerds_runtimes() {
     );
     assert_eq!(worst(&found, &UNKNOWN), Some(Severity::Info));
     machine.file("etc/containerd/config.toml", "version = [");
-    assert_eq!(worst(&look(), &FILE), Some(Severity::Fail));
+    assert_eq!(worst(&judge(), &FILE), Some(Severity::Fail));
 }
 
 #[test]
 fn crios_runtimes() {
     let machine = Machine::new();
-    let look = |daemon: Option<&Daemon>| crio::judge(&machine.root(), daemon, false);
-    assert_eq!(worst(&look(None), &UNKNOWN), Some(Severity::Warn));
-    assert_eq!(worst(&look(None), &STOPPED), Some(Severity::Info));
+    let judge = |daemon: Option<&Daemon>| crio::judge(&machine.root(), daemon, false);
+    assert_eq!(worst(&judge(None), &UNKNOWN), Some(Severity::Warn));
+    assert_eq!(worst(&judge(None), &STOPPED), Some(Severity::Info));
     let file = "etc/crio/crio.conf.d/99-nvoci.conf";
     machine.file(file, "[crio.runtime]\ndefault_runtime = \"nvidia\"\n[crio.runtime.runtimes.nvidia]\nruntime_path = \"/usr/bin/nvoci-runtime\"\n");
-    let well = look(Some(&machine.daemon()));
+    let well = judge(Some(&machine.daemon()));
     assert!(well.iter().all(|f| f.severity == Severity::Ok), "{well:?}");
     machine.file(file, "[crio.runtime]\ndefault_runtime = \"nvidia\"\n[crio.runtime.runtimes.other]\nruntime_path = \"/usr/bin/gone\"\n");
-    let found = look(Some(&machine.daemon()));
+    let found = judge(Some(&machine.daemon()));
     assert_eq!(
         (worst(&found, &RUNTIME), worst(&found, &DEFAULT)),
         (Some(Severity::Fail), Some(Severity::Fail))
     );
     let mut old = machine.daemon();
     old.started = SystemTime::now().checked_sub(Duration::from_secs(3600));
-    assert_eq!(worst(&look(Some(&old)), &RESTART), Some(Severity::Warn));
+    assert_eq!(worst(&judge(Some(&old)), &RESTART), Some(Severity::Warn));
     machine.file(file, "[crio");
-    assert_eq!(worst(&look(None), &FILE), Some(Severity::Fail));
+    assert_eq!(worst(&judge(None), &FILE), Some(Severity::Fail));
 }

@@ -1,4 +1,4 @@
-//! The entries of `entries/*.txt`: texts that people paste, and what they mean.
+//! The entries of `entries/*.txt`: texts that people paste, with cause and fix.
 
 use std::sync::LazyLock;
 
@@ -16,21 +16,21 @@ const ENTRIES: &[&str] = &[
     include_str!("entries/harmless.txt"),
 ];
 
-/// Signals begin with these; what else stands in a `match` is text.
+/// The prefixes of signals; any other word in a `match` is text.
 const KEYS: &[&str] = &[
     "about:", "cli:", "cuda:", "dri:", "gpu:", "lib:", "libc:", "link:", "node:", "nvml:", "program:",
     "short:", "symbol:", "tegra:", "xid:",
 ];
 
-/// What a signal weighs against text.
+/// The weight of a signal against text, in bytes.
 const SIGNAL: usize = 40;
 
-/// How near to the cause the text is that an entry is about.
+/// How near an entry's text is to the cause.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Rank {
-    /// It is printed where nothing is wrong.
+    /// A program prints it although nothing is wrong.
     Harmless,
-    /// It is all that is known of texts of this kind.
+    /// Nothing more specific is known about such texts.
     General,
     /// It follows from another error, which is usually in the same paste.
     Consequence,
@@ -44,21 +44,21 @@ pub(super) enum Rank {
 pub(super) struct Entry {
     /// `insufficient-driver-too-old`
     pub(super) name: &'static str,
-    /// The symptoms of the collection it answers: `P11`.
+    /// The symptoms of the collection that it explains: `P11`.
     pub(super) pains: Vec<&'static str>,
     matches: Vec<&'static str>,
     not: Vec<&'static str>,
     pub(super) rank: Rank,
     severity: Option<Severity>,
-    /// What it is.
+    /// The cause.
     pub(super) cause: &'static str,
-    /// How to tell it from other causes of the same text; may be empty.
-    pub(super) tell: &'static str,
-    /// What to do.
+    /// How this cause differs from others with the same text; may be empty.
+    pub(super) distinguish: &'static str,
+    /// The fix.
     pub(super) fix: &'static str,
-    /// The areas of the doctor that look at it: `engine docker`.
+    /// The areas of the doctor that check it: `engine docker`.
     pub(super) run: Vec<&'static str>,
-    /// Where it was met.
+    /// The reports that have it.
     pub(super) sources: Vec<&'static str>,
 }
 
@@ -99,7 +99,7 @@ fn entry(block: &'static str) -> Option<Entry> {
                 });
             }
             "cause" => found.cause = value,
-            "tell" => found.tell = value,
+            "distinguish" => found.distinguish = value,
             "fix" => found.fix = value,
             "run" => found.run = value.split("; ").collect(),
             "source" => found.sources = value.split(' ').collect(),
@@ -110,14 +110,14 @@ fn entry(block: &'static str) -> Option<Entry> {
 }
 
 impl Entry {
-    /// What of the text is this entry's, if anything is: the alternative that says most.
+    /// The entry's best match in the text: the alternative with the greatest weight.
     pub(super) fn matched(&self, text: &Text, signals: &Signals) -> Option<Found> {
         let mut all: Vec<Found> = self
             .matches
             .iter()
             .filter_map(|m| all_of(m, text, signals))
             .collect();
-        // Of equal ones the first; slots may be filled by any.
+        // The first of equal ones. Any alternative may fill slots.
         let best = (0..all.len())
             .rev()
             .max_by_key(|i| all.get(*i).map_or(0, |f| f.weight))?;
@@ -127,15 +127,15 @@ impl Entry {
         (!excluded).then_some(found)
     }
 
-    /// Whether an alternative names the error: `cuda:35`.
+    /// Whether an alternative is the error: `cuda:35`.
     pub(super) fn names(&self, code: &str) -> bool {
-        // With `&&` it is the first of several.
+        // In an alternative with `&&`, the error comes first.
         self.matches
             .iter()
             .any(|of| of.split(" && ").next() == Some(code))
     }
 
-    /// How bad the error is.
+    /// The severity of the error.
     pub(super) fn severity(&self) -> Severity {
         let by_rank = if self.rank == Rank::Harmless {
             Severity::Ok
@@ -146,7 +146,7 @@ impl Entry {
     }
 }
 
-/// One alternative: conditions with `&&` between them, each a signal or a text.
+/// Matches one alternative: signals or texts, with `&&` between them.
 fn all_of(alternative: &'static str, text: &Text, signals: &Signals) -> Option<Found> {
     let mut all: Option<Found> = None;
     for condition in alternative.split(" && ") {

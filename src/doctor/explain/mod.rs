@@ -1,8 +1,10 @@
-//! What an error means: the texts that people paste, the numbers and names of CUDA's and NVML's errors, and our own.
+//! Explains an error text: pasted output, numbers and names of CUDA's and NVML's errors, our own
+//! codes.
 //!
-//! A text is brought into one line ([`text`]); what it names in the syntax of the programs that print it is extracted
-//! ([`signals`]); the entries whose patterns and signals are in it ([`entries`], [`pattern`]) are ranked: an error
-//! itself before what follows from it, that before what is only known in general, and harmless lines last.
+//! - [`text`] joins the text into one line.
+//! - [`signals`] extracts errors in the syntax of the programs that print them: `cuda:35`.
+//! - [`entries`] and [`pattern`] select the entries whose patterns and signals are in the text.
+//! - The entries are ranked: errors, then consequences, general entries, and harmless lines.
 
 mod entries;
 mod pattern;
@@ -20,23 +22,23 @@ use crate::compat::errors::{self, Known};
 use crate::error::Code;
 
 checks! {
-    KNOWN = 7801, "explain.known", "An error that is known, with one of its causes.";
-    UNKNOWN = 7802, "explain.unknown", "The text matches no error that is known.";
-    UNSEEN = 7803, "explain.host", "The host could not be looked at.";
+    KNOWN = 7801, "explain.known", "A known error, with one of its causes.";
+    UNKNOWN = 7802, "explain.unknown", "The text matches no known error.";
+    UNSEEN = 7803, "explain.host", "The host could not be checked.";
 }
 
 /// The source of a number's meaning.
 const TABLES: &str = "nvoci's tables of CUDA's and NVML's errors and its own codes";
 
-/// Causes that are shown; the likeliest come first.
+/// The most causes that are shown; the likeliest come first.
 const MAX_CAUSES: usize = 6;
 
-/// What a text means.
+/// The explanation of a text.
 #[derive(Debug)]
 pub struct Explanation {
-    /// Its causes, or that it is not known.
+    /// Its causes, or a finding that there is no entry.
     pub report: Report,
-    /// The areas of the doctor that can look further, the most useful first: `engine docker`.
+    /// The areas of the doctor with more checks, the most useful first: `engine docker`.
     pub areas: Vec<&'static str>,
 }
 
@@ -60,7 +62,7 @@ pub fn explain(text: &str) -> Explanation {
         .filter_map(|named| by_code(*named))
         .collect();
     let has_cause = shown.first().is_some_and(|(entry, _)| entry.rank == Rank::Cause);
-    // An error that has a number and no entry is still the error, before what only follows from it.
+    // An error that has a number but no entry comes before its consequences.
     let (before, after) = if has_cause {
         (Vec::new(), without_entry)
     } else {
@@ -70,7 +72,7 @@ pub fn explain(text: &str) -> Explanation {
         report.add(finding);
     }
     for (entry, found) in shown {
-        // What is only known in general says nothing beside what is known.
+        // A general entry adds nothing beside a specific one.
         if entry.rank == Rank::General && !report.findings.is_empty() {
             continue;
         }
@@ -90,7 +92,7 @@ pub fn explain(text: &str) -> Explanation {
                 &UNKNOWN,
                 Severity::Warn,
                 "text",
-                "nothing in it is an error that nvoci knows",
+                "nvoci found no known error in it",
             )
             .fix("paste the line with the error itself, or run `nvoci doctor` and `nvoci doctor --last`"),
         );
@@ -98,7 +100,7 @@ pub fn explain(text: &str) -> Explanation {
     Explanation { report, areas }
 }
 
-/// The entries that match, the nearest to the cause first; of equal ones that which says most, then the file's order.
+/// The matching entries: the nearest to the cause first, then by weight, then in the file's order.
 fn ranked(text: &Text, signals: &Signals) -> Vec<(&'static Entry, Found)> {
     let mut matched: Vec<(&Entry, Found)> = entries::all()
         .filter_map(|e| e.matched(text, signals).map(|f| (e, f)))
@@ -115,8 +117,8 @@ fn finding(entry: &Entry, found: &Found, text: &Text) -> Finding {
         fill(entry.cause, &found.slots),
     )
     .fix(fill(entry.fix, &found.slots));
-    if !entry.tell.is_empty() {
-        finding = finding.evidence(format!("to tell: {}", entry.tell));
+    if !entry.distinguish.is_empty() {
+        finding = finding.evidence(format!("to distinguish: {}", entry.distinguish));
     }
     if !found.at.is_empty() {
         finding = finding.evidence(format!("in the text: {}", text.excerpt(&found.at)));
@@ -130,7 +132,7 @@ fn finding(entry: &Entry, found: &Found, text: &Text) -> Finding {
     finding
 }
 
-/// The finding that says that the host could not be looked at.
+/// The finding that the host could not be read.
 pub fn unseen(why: impl Into<String>) -> Finding {
     Finding::new(&UNSEEN, Severity::Info, "host", why)
 }
@@ -151,7 +153,7 @@ fn known(named: Named) -> Option<Known> {
     }
 }
 
-/// What the tables say of an error.
+/// The tables' description of an error.
 fn what(named: Named) -> Option<String> {
     if let Named::Own(number) = named {
         return own(number).map(|(_, summary, _)| summary);
@@ -172,7 +174,7 @@ fn what(named: Named) -> Option<String> {
     })
 }
 
-/// Severity, summary and fix of one of our own codes.
+/// Severity, summary and fix of one of our codes.
 fn own(number: u16) -> Option<(Severity, String, String)> {
     if let Some(code) = Code::ALL.iter().find(|c| c.number() == number) {
         return Some((
@@ -182,8 +184,8 @@ fn own(number: u16) -> Option<(Severity, String, String)> {
         ));
     }
     all_checks().find(|c| c.number == number).map(|check| {
-        let fix = format!("its finding says what to do; the check is `{}`", check.name);
-        // How bad it is stands in the finding, which is not in the text.
+        let fix = format!("its finding names the fix; the check is `{}`", check.name);
+        // The severity is in the finding, which the text does not include.
         (Severity::Info, check.summary.to_owned(), fix)
     })
 }

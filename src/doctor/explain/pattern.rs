@@ -4,24 +4,24 @@ use std::ops::Range;
 
 use super::text::Text;
 
-/// What a `*` may stand for, in bytes.
+/// The longest text that a `*` matches, in bytes.
 const GAP: usize = 300;
-/// What a slot may hold, in bytes.
+/// The longest text that a slot matches, in bytes.
 const SLOT: usize = 100;
-/// Places at which a pattern is tried, from the end of the text.
+/// The most places at which a pattern is tried, from the end of the text.
 const TRIES: usize = 1000;
 
-/// What a slot of a pattern or signal holds, as it was written.
+/// The text of a slot in a pattern or signal, in its original case.
 pub(super) type Slot = (&'static str, String);
 
-/// Where a pattern was found.
+/// A match of a pattern.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Found {
     /// Its place in the text.
     pub(super) at: Range<usize>,
-    /// What its slots hold.
+    /// The texts of its slots.
     pub(super) slots: Vec<Slot>,
-    /// How much it says: its literal bytes.
+    /// Its literal bytes, by which matches are ranked.
     pub(super) weight: usize,
 }
 
@@ -125,7 +125,7 @@ fn follow(text: &Text, mut at: usize, pieces: &[Piece]) -> Option<(usize, Vec<Sl
     Some((at, slots))
 }
 
-/// `text` with its `<name|words>` filled in: with the slot's value, or with the words where there is none.
+/// Fills the `<name|words>` of `text` with the slot's value, or with the words if it has none.
 pub(super) fn fill(text: &str, slots: &[Slot]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

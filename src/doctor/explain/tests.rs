@@ -1,7 +1,7 @@
 use super::*;
 
-/// Texts as people met them, and the entry that must be named first. Each symptom of the collection that has a text is
-/// here; `docs/pains.md` says where the others end.
+/// Texts from people's reports, and the entry that must come first. Each symptom of the collection
+/// with a text is here; `docs/pains.md` lists where the others are handled.
 #[rustfmt::skip]
 const TEXTS: &[(&str, &str, &str)] = &[
     ("P01", "docker: Error response from daemon: could not select device driver \"\" with capabilities: [[gpu]].",
@@ -259,7 +259,8 @@ fn every_symptom_ends_somewhere() {
             "{row}"
         );
         assert!(cells[4].len() > 1 || !listed.is_empty(), "{pain} ends nowhere");
-        // A symptom with entries has a text that finds one of them, and the other way round, but for userns-remap.
+        // A symptom with entries has a text that finds one of them, and vice versa; userns-remap is
+        // excepted.
         assert_eq!(
             TEXTS.iter().any(|(p, ..)| *p == pain),
             !listed.is_empty() && pain != "P35",
@@ -269,7 +270,7 @@ fn every_symptom_ends_somewhere() {
 }
 
 #[test]
-fn a_text_of_two_causes_shows_both_and_how_to_tell() {
+fn a_text_of_two_causes_shows_both_and_how_they_differ() {
     let explained = explain("CUDA driver version is insufficient for CUDA runtime version");
     let names: Vec<&str> = explained
         .report
@@ -281,12 +282,12 @@ fn a_text_of_two_causes_shows_both_and_how_to_tell() {
         names,
         ["insufficient-driver-no-libcuda", "insufficient-driver-too-old"]
     );
-    let told = explained
+    let distinguished = explained
         .report
         .findings
         .iter()
-        .all(|f| f.evidence[0].starts_with("to tell: "));
-    assert!(told);
+        .all(|f| f.evidence[0].starts_with("to distinguish: "));
+    assert!(distinguished);
     assert_eq!(explained.areas, ["container", "engine", "image", "host"]);
 }
 
@@ -355,7 +356,7 @@ fn pastes_are_untidy() {
 }
 
 #[test]
-fn what_is_not_known_is_said() {
+fn unknown_texts_are_reported_as_unknown() {
     for text in [
         "",
         "   \n",

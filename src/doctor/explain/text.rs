@@ -1,11 +1,12 @@
-//! A pasted text as it is searched: one line, in small letters, without the wrapping of terminals and engines.
+//! Prepares a pasted text for the search: one line, lower case, without the wrapping of terminals
+//! and engines.
 
 use std::ops::Range;
 
-/// Bytes of a text that are looked at; what is pasted is at most a screen or two.
+/// The bytes of a text that are searched; people paste at most a screen or two.
 pub(super) const MAX: usize = 256 << 10;
 
-/// The text twice, byte for byte at the same places: as it was written, and in small letters.
+/// The text in two forms with equal offsets: as written, and in lower case.
 #[derive(Debug)]
 pub(super) struct Text {
     kept: String,
@@ -21,13 +22,13 @@ impl Text {
             start += 1;
         }
         let kept = one_line(text.get(start..).unwrap_or_default());
-        // ASCII only, so that no byte moves.
+        // ASCII only, so that offsets stay equal.
         let flat = kept.to_ascii_lowercase();
         let words = Words::of(&flat);
         Self { kept, flat, words }
     }
 
-    /// The text in small letters, its white space as single spaces.
+    /// The text in lower case, with white space as single spaces.
     pub(super) fn flat(&self) -> &str {
         &self.flat
     }
@@ -44,12 +45,12 @@ impl Text {
         self.flat.get(at..end).unwrap_or_default()
     }
 
-    /// A part as it was written.
+    /// A part of the text as written.
     pub(super) fn kept(&self, range: Range<usize>) -> &str {
         self.kept.get(range).unwrap_or_default()
     }
 
-    /// The words around a place, for a reader: whole words, at most about 160 bytes.
+    /// The words around a match, for a reader: whole words, at most about 160 bytes.
     pub(super) fn excerpt(&self, range: &Range<usize>) -> &str {
         let end = range.end.min(range.start + 120).max(range.start);
         let start = self.flat.get(..floor(&self.flat, range.start.saturating_sub(40)));
@@ -66,7 +67,8 @@ impl Text {
         self.kept(start..floor(&self.flat, end)).trim()
     }
 
-    /// Whether each whole word of `pattern` is somewhere in the text; words at its ends may be parts of words.
+    /// Whether the text has each whole word of `pattern`. Words at the pattern's ends may be parts
+    /// of words.
     pub(super) fn may_hold(&self, pattern: &str) -> bool {
         let inner = |c: char| !is_word(c);
         let (Some(first), Some(last)) = (pattern.find(inner), pattern.rfind(inner)) else {
@@ -97,12 +99,12 @@ fn ceil(text: &str, at: usize) -> usize {
     at
 }
 
-/// What a word consists of.
+/// Whether a character belongs to a word.
 pub(super) fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Which words a text may hold, one bit for each hash.
+/// The words that a text may have, one bit for each hash.
 #[derive(Debug)]
 struct Words(Vec<u64>);
 
@@ -134,7 +136,8 @@ impl Words {
     }
 }
 
-/// The text with single spaces, without colours, typographic quotes, frames, and escaped quotes and line ends.
+/// The text with single spaces, without colors, typographic quotes, frames, and escaped quotes and
+/// line ends.
 fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -172,7 +175,8 @@ fn one_line(text: &str) -> String {
     out
 }
 
-/// Errors quoted in errors: `\\\"` is a quote and `\\\\n` a line end, however often they were escaped.
+/// Unescapes errors that are quoted in errors, any number of times: `\\\"` is a quote and `\\\\n` a
+/// line end.
 fn escaped(
     chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
     out: &mut String,
@@ -187,7 +191,7 @@ fn escaped(
         Some('n' | 't' | 'r') => {
             let letter = chars.next().unwrap_or('n');
             match chars.peek() {
-                // A word begins with it: a path of Windows.
+                // It begins a word: a Windows path.
                 Some(c) if c.is_ascii_lowercase() && count < 2 => {
                     out.push('\\');
                     out.push(letter);

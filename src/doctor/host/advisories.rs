@@ -1,5 +1,5 @@
-//! Installed versions against published vulnerabilities: `src/doctor/data/advisories.tsv`, a row each with its source
-//! and the date it was read.
+//! Compares installed versions with published vulnerabilities. `src/doctor/data/advisories.tsv` has
+//! one row for each, with its source and the date of reading.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,8 @@ fn table() -> impl Iterator<Item = Advisory> {
 }
 
 impl Advisory {
-    /// Below the fix of its own branch; a branch without one is judged by the highest.
+    /// Whether the version is below the fix of its own branch, or of the highest branch if its own
+    /// has none.
     fn hits(&self, version: Version) -> bool {
         let branch = |v: &&Version| (v.major(), v.minor()) == (version.major(), version.minor());
         let fix = self.fixed.iter().find(branch).or_else(|| self.fixed.iter().max());
@@ -71,7 +72,7 @@ fn judge(package: &Package, table: &[Advisory]) -> Option<(&'static str, Finding
         .iter()
         .filter(|a| a.package == name && a.hits(version))
         .collect();
-    // One version that is beyond all of them.
+    // One version that has all fixes.
     let update = hits.iter().filter_map(|a| a.update(version)).max()?;
     let cves: Vec<&str> = hits.iter().map(|a| a.cves).collect();
     let named = format!("{} {}", package.name, package.version);

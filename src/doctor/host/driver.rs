@@ -1,33 +1,33 @@
-//! Kernel module and libraries: one version, and the same one after the next boot.
+//! Checks the kernel module and the libraries: one version now, and after the next boot.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{DRIVER, Finding, Look, PENDING, SECURE_BOOT, SEVERAL, Severity, modinfo, release, system};
+use super::{DRIVER, Finding, Inputs, PENDING, SECURE_BOOT, SEVERAL, Severity, modinfo, release, system};
 use crate::compat::Version;
 use crate::containers;
 use crate::host::FileKind;
 use crate::host::pci::Bus;
 
-/// The list of a kernel's modules has about one line each.
+/// The largest list of a kernel's modules, in bytes; it has about one line a module.
 const MAX_MODULES_DEP: u64 = 32 << 20;
-/// Entries of a library directory.
+/// The most entries of a library directory.
 const MAX_ENTRIES: usize = 65_536;
-/// What is read of the end of a package log.
+/// The bytes that are read from the end of a package log.
 const LOG_TAIL: u64 = 256 << 10;
-/// Processes that are named.
+/// The most processes that are named.
 const MAX_NAMED: usize = 8;
 
-pub(super) fn findings(look: &Look<'_>, bus: &Bus) -> Vec<Finding> {
-    if look.host.wsl.is_some() {
+pub(super) fn findings(inputs: &Inputs<'_>, bus: &Bus) -> Vec<Finding> {
+    if inputs.host.wsl.is_some() {
         return Vec::new();
     }
-    let on_disk = module_on_disk(look);
-    let mut found = vec![versions(look, on_disk.as_ref())];
-    found.extend(pending(look, on_disk.as_ref()));
-    found.extend(several(look));
-    found.extend(secure_boot(look, bus, on_disk.as_ref()));
+    let on_disk = module_on_disk(inputs);
+    let mut found = vec![versions(inputs, on_disk.as_ref())];
+    found.extend(pending(inputs, on_disk.as_ref()));
+    found.extend(several(inputs));
+    found.extend(secure_boot(inputs, bus, on_disk.as_ref()));
     found
 }
 
@@ -35,29 +35,29 @@ pub(super) fn findings(look: &Look<'_>, bus: &Bus) -> Vec<Finding> {
 #[derive(Debug)]
 struct OnDisk {
     version: Option<String>,
-    /// Where it is, or what told the version.
+    /// Its path, or the directory that names its version.
     path: PathBuf,
 }
 
-fn versions(look: &Look<'_>, on_disk: Option<&OnDisk>) -> Finding {
-    let host = look.host;
+fn versions(inputs: &Inputs<'_>, on_disk: Option<&OnDisk>) -> Finding {
+    let host = inputs.host;
     let Err(error) = host.check_versions() else {
         return Finding::new(
             &DRIVER,
             Severity::Ok,
             "driver",
-            "kernel module and libraries are of one version",
+            "kernel module and libraries have one version",
         );
     };
     let mut finding = Finding::new(&DRIVER, Severity::Fail, "driver", error.why()).fix(error.fix_text());
     if let (Some(kernel), Some(user)) = (&host.kernel, &host.user_version) {
-        let (cause, fix) = mismatch(&kernel.version, user, on_disk, &release(look));
+        let (cause, fix) = mismatch(&kernel.version, user, on_disk, &release(inputs));
         finding.cause = format!("{}: {cause}", finding.cause);
         finding.fix = fix;
         finding = finding
             .evidence(format!("/proc/driver/nvidia/version: {}", kernel.version))
             .evidence(format!("libraries: {user}"));
-        finding.evidence.extend(last_upgrade(look));
+        finding.evidence.extend(last_upgrade(inputs));
         finding.evidence.extend(users());
     }
     if let Some(disk) = on_disk {
@@ -70,7 +70,7 @@ fn versions(look: &Look<'_>, on_disk: Option<&OnDisk>) -> Finding {
     finding
 }
 
-/// Which of the ways to a mismatch this is, and the way out.
+/// The cause of a mismatch, and its fix.
 fn mismatch(kernel: &str, user: &str, on_disk: Option<&OnDisk>, release: &str) -> (&'static str, String) {
     const RELOAD: &str = "reboot; or stop every user of the GPU and run `rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia && modprobe nvidia`";
     let disk = on_disk.and_then(|d| d.version.as_deref());
@@ -107,11 +107,11 @@ fn newer(one: &str, other: &str) -> bool {
     }
 }
 
-/// The next boot loads another module than the one that runs: today all is well.
-fn pending(look: &Look<'_>, on_disk: Option<&OnDisk>) -> Option<Finding> {
-    let kernel = look.host.kernel.as_ref()?;
+/// The finding that the next boot loads another module than the running one; until then all works.
+fn pending(inputs: &Inputs<'_>, on_disk: Option<&OnDisk>) -> Option<Finding> {
+    let kernel = inputs.host.kernel.as_ref()?;
     let disk = on_disk?.version.as_ref()?;
-    if *disk == kernel.version || look.host.check_versions().is_err() {
+    if *disk == kernel.version || inputs.host.check_versions().is_err() {
         return None;
     }
     Some(
@@ -129,17 +129,21 @@ fn pending(look: &Look<'_>, on_disk: Option<&OnDisk>) -> Option<Finding> {
     )
 }
 
-/// Finds the module in `modules.dep`, and its version in itself or in the name of dkms's directory.
-fn module_on_disk(look: &Look<'_>) -> Option<OnDisk> {
-    let release = release(look);
+/// Finds the module in `modules.dep`, and its version in the module or in the name of dkms's
+/// directory.
+fn module_on_disk(inputs: &Inputs<'_>) -> Option<OnDisk> {
+    let release = release(inputs);
     if release.is_empty() || release.contains('/') {
         return None;
     }
     let dir = ["lib/modules", "usr/lib/modules"]
         .iter()
         .map(|d| Path::new(d).join(&release))
-        .find(|d| look.system.exists(d))?;
-    let list = look.system.read(dir.join("modules.dep"), MAX_MODULES_DEP).ok()?;
+        .find(|d| inputs.system.exists(d))?;
+    let list = inputs
+        .system
+        .read(dir.join("modules.dep"), MAX_MODULES_DEP)
+        .ok()?;
     let path = list
         .split(|b| *b == b'\n')
         .filter_map(|line| line.split(|b| *b == b':').next())
@@ -147,12 +151,12 @@ fn module_on_disk(look: &Look<'_>) -> Option<OnDisk> {
     let path = dir.join(path);
     let plain = path.extension().is_some_and(|e| e == "ko");
     let own = || {
-        let file = look.system.resolve(&path).ok()?.open_read().ok()?;
+        let file = inputs.system.resolve(&path).ok()?.open_read().ok()?;
         modinfo::value(&file, "version")
     };
     let version = if plain { own() } else { None };
     Some(OnDisk {
-        version: version.or_else(|| dkms(look, &release)),
+        version: version.or_else(|| dkms(inputs, &release)),
         path: Path::new("/").join(path),
     })
 }
@@ -166,19 +170,20 @@ fn is_module(path: &str) -> bool {
     })
 }
 
-/// `/var/lib/dkms/nvidia*/VERSION/RELEASE` is there for what is built (dkms(8)); the newest counts.
-fn dkms(look: &Look<'_>, release: &str) -> Option<String> {
+/// The newest version in `/var/lib/dkms/nvidia*/VERSION/RELEASE`, a directory for each built module
+/// (dkms(8)).
+fn dkms(inputs: &Inputs<'_>, release: &str) -> Option<String> {
     let mut versions = Vec::new();
-    for module in look.system.read_dir("var/lib/dkms", 1024).ok()? {
+    for module in inputs.system.read_dir("var/lib/dkms", 1024).ok()? {
         let name = module.name.to_string_lossy();
         if !name.starts_with("nvidia") || name.starts_with("nvidia-fs") {
             continue;
         }
         let dir = Path::new("var/lib/dkms").join(&module.name);
-        for version in look.system.read_dir(&dir, 1024).ok()? {
+        for version in inputs.system.read_dir(&dir, 1024).ok()? {
             let built = dir.join(&version.name).join(release);
             let text = version.name.to_string_lossy().into_owned();
-            if look.system.exists(built)
+            if inputs.system.exists(built)
                 && let Ok(parsed) = text.parse::<Version>()
             {
                 versions.push((parsed, text));
@@ -189,10 +194,11 @@ fn dkms(look: &Look<'_>, release: &str) -> Option<String> {
     versions.pop().map(|(_, text)| text)
 }
 
-/// libcuda and libnvidia-ml of other versions beside the driver's own: `ldconfig` may take them.
-fn several(look: &Look<'_>) -> Option<Finding> {
-    let own = look.host.user_version.as_ref()?;
-    let mut dirs: Vec<PathBuf> = look
+/// The finding that libcuda or libnvidia-ml of other versions are beside the driver's: `ldconfig`
+/// may prefer them.
+fn several(inputs: &Inputs<'_>) -> Option<Finding> {
+    let own = inputs.host.user_version.as_ref()?;
+    let mut dirs: Vec<PathBuf> = inputs
         .host
         .files
         .iter()
@@ -212,10 +218,10 @@ fn several(look: &Look<'_>) -> Option<Finding> {
     dirs.dedup();
     let mut others: BTreeMap<String, PathBuf> = BTreeMap::new();
     for dir in dirs {
-        let Ok(node) = look.roots.driver.resolve(&dir) else {
+        let Ok(node) = inputs.roots.driver.resolve(&dir) else {
             continue;
         };
-        // A directory that cannot be listed has nothing to say.
+        // A directory that cannot be listed gives no names.
         let _ = node.visit(MAX_ENTRIES, |name, _| {
             let Ok(name) = name.to_str() else { return };
             let version = ["libcuda.so.", "libnvidia-ml.so."]
@@ -237,7 +243,7 @@ fn several(look: &Look<'_>) -> Option<Finding> {
         Severity::Warn,
         "libraries",
         format!(
-            "{} lie beside those of {own}; `ldconfig` links the names without a version to the highest",
+            "{} are beside those of {own}; `ldconfig` links the names without a version to the highest",
             versions.join(", ")
         ),
     )
@@ -248,26 +254,26 @@ fn several(look: &Look<'_>) -> Option<Finding> {
     Some(finding)
 }
 
-/// Secure boot keeps a module out that is not signed with a known key.
-fn secure_boot(look: &Look<'_>, bus: &Bus, on_disk: Option<&OnDisk>) -> Option<Finding> {
-    let on = system::secure_boot(look)?;
-    let missing = on && look.host.kernel.is_none() && bus.undriven().next().is_some();
+/// Checks whether secure boot keeps out a module that is not signed with an enrolled key.
+fn secure_boot(inputs: &Inputs<'_>, bus: &Bus, on_disk: Option<&OnDisk>) -> Option<Finding> {
+    let on = system::secure_boot(inputs)?;
+    let missing = on && inputs.host.kernel.is_none() && bus.undriven().next().is_some();
     let disk = on_disk.filter(|_| missing)?;
     Some(
         Finding::new(
             &SECURE_BOOT,
             Severity::Fail,
             "secure boot",
-            "it is on, and the module, which is on disk, is not loaded: most likely it is not signed with a key that the firmware knows",
+            "it is on, and the module, which is on disk, is not loaded: most likely it is not signed with a key that is enrolled in the firmware",
         )
         .fix("enrol the key that dkms signs with (`mokutil --import /var/lib/dkms/mok.pub`, then reboot and confirm), or install your distribution's signed module")
         .evidence(disk.path.display().to_string()),
     )
 }
 
-/// When the package manager last touched the driver, by dpkg's log.
-fn last_upgrade(look: &Look<'_>) -> Option<String> {
-    let node = look.system.resolve("var/log/dpkg.log").ok()?;
+/// The last change of the driver's packages in dpkg's log.
+fn last_upgrade(inputs: &Inputs<'_>) -> Option<String> {
+    let node = inputs.system.resolve("var/log/dpkg.log").ok()?;
     let size = u64::try_from(node.stat().st_size).ok()?;
     let mut file = node.open_read().ok()?;
     file.seek(SeekFrom::Start(size.saturating_sub(LOG_TAIL))).ok()?;
@@ -285,7 +291,7 @@ fn last_upgrade(look: &Look<'_>) -> Option<String> {
     Some(format!("/var/log/dpkg.log: {line}"))
 }
 
-/// Who would have to be stopped for a reload.
+/// The processes that a reload of the module would need to stop.
 fn users() -> Vec<String> {
     let Ok(holders) = containers::find_gpu_users(Path::new("/proc"), &[]) else {
         return Vec::new();

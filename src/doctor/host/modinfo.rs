@@ -1,9 +1,9 @@
-//! What a kernel module says of itself: its `.modinfo` section, NUL-terminated `key=value` texts (modinfo(8)).
+//! Reads a kernel module's `.modinfo` section: NUL-terminated `key=value` texts (modinfo(8)).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-/// Sections of a module; ours have about a hundred.
+/// The most sections of a module; NVIDIA's have about a hundred.
 const MAX_SECTIONS: u16 = 8192;
 const MAX_NAMES: u64 = 1 << 20;
 const MAX_MODINFO: u64 = 1 << 20;
@@ -58,7 +58,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// A module with nothing in it but what it says of itself.
+/// A module with only a `.modinfo` section.
 #[cfg(test)]
 pub(super) fn module(info: &[u8]) -> Vec<u8> {
     const NAMES: &[u8] = b"\0.modinfo\0.shstrtab\0";
@@ -93,20 +93,20 @@ mod tests {
     use std::io::Write as _;
 
     #[test]
-    fn a_module_tells_its_version_and_a_broken_one_nothing() {
+    fn a_module_has_a_version_and_a_broken_one_has_none() {
         let whole = module(b"license=NVIDIA\0version=580.159.04\0srcversion=X\0");
-        let ask = |bytes: &[u8]| {
+        let version_in = |bytes: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(bytes).unwrap();
             value(&file, "version")
         };
-        assert_eq!(ask(&whole).as_deref(), Some("580.159.04"));
+        assert_eq!(version_in(&whole).as_deref(), Some("580.159.04"));
         for len in 0..whole.len() {
-            assert_eq!(ask(&whole[..len]), None, "{len}");
+            assert_eq!(version_in(&whole[..len]), None, "{len}");
         }
         let mut odd = whole;
         odd[0x3c] = 0xff;
         odd[0x3d] = 0xff;
-        assert_eq!(ask(&odd), None);
+        assert_eq!(version_in(&odd), None);
     }
 }

@@ -1,25 +1,25 @@
-//! Device nodes: there, with the driver's numbers, open to those who need them.
+//! Checks device nodes: present, with the driver's numbers, and open to their users.
 
-use super::{Finding, Look, NODES, PERMISSIONS, Severity, UVM};
+use super::{Finding, Inputs, NODES, PERMISSIONS, Severity, UVM};
 use crate::host::NodeKind;
 
-/// Nodes that are named one by one.
+/// The most nodes that are named.
 const MAX_NAMED: usize = 16;
 
-pub(super) fn findings(look: &Look<'_>) -> Vec<Finding> {
-    let host = look.host;
+pub(super) fn findings(inputs: &Inputs<'_>) -> Vec<Finding> {
+    let host = inputs.host;
     if host.kernel.is_none() {
         return Vec::new();
     }
-    let mut found = vec![nodes(look), uvm(look)];
-    found.extend(permissions(look));
+    let mut found = vec![nodes(inputs), uvm(inputs)];
+    found.extend(permissions(inputs));
     found
 }
 
-fn nodes(look: &Look<'_>) -> Finding {
-    let host = look.host;
+fn nodes(inputs: &Inputs<'_>) -> Finding {
+    let host = inputs.host;
     let wrong: Vec<&String> = host.warnings.iter().filter(|w| w.starts_with("/dev/")).collect();
-    // uvm has a check of its own. Of the capabilities only those of MIG devices are needed to compute.
+    // uvm has a check of its own. Of the capabilities, only MIG devices' are needed to compute.
     let mig = |minor: u32| {
         let mut devices = host.gpus.iter().flat_map(|g| &g.mig_devices);
         devices.any(|m| m.gi_minor == minor || m.ci_minor == minor)
@@ -51,11 +51,11 @@ fn nodes(look: &Look<'_>) -> Finding {
         cause.push(format!("{} missing", missing.len()));
     }
     let fix = if host.modify_device_files == Some(false) {
-        "the module's parameter NVreg_ModifyDeviceFiles=0 forbids to make them: make them by udev, or take the parameter out of /etc/modprobe.d"
+        "the module's parameter NVreg_ModifyDeviceFiles=0 forbids making them: make them by udev, or remove the parameter from /etc/modprobe.d"
     } else if wrong.is_empty() {
         "run `nvidia-modprobe -u -c 0` (with -f CAPABILITY-FILE for MIG), or `nvidia-smi`, as root at every boot"
     } else {
-        "remove the wrong nodes and run `nvidia-modprobe -u -c 0`; numbers of uvm and MIG change from boot to boot, so nothing may keep nodes over one"
+        "remove the wrong nodes and run `nvidia-modprobe -u -c 0`; numbers of uvm and MIG change from boot to boot, so no tool may keep nodes over a boot"
     };
     let mut finding = Finding::new(&NODES, severity, "device nodes", cause.join(", ")).fix(fix);
     finding
@@ -64,42 +64,42 @@ fn nodes(look: &Look<'_>) -> Finding {
     let missing = missing.iter().take(MAX_NAMED);
     finding
         .evidence
-        .extend(missing.map(|n| format!("{}: not there, should be {}", n.path.display(), n.number)));
+        .extend(missing.map(|n| format!("{}: missing, should be {}", n.path.display(), n.number)));
     finding
 }
 
-fn uvm(look: &Look<'_>) -> Finding {
-    let host = look.host;
+fn uvm(inputs: &Inputs<'_>) -> Finding {
+    let host = inputs.host;
     if host.node(NodeKind::Uvm).is_some_and(|n| n.present) {
         return Finding::new(&UVM, Severity::Ok, "nvidia-uvm", "loaded, and its node is there");
     }
     let loaded = host.majors.get("nvidia-uvm").is_some();
     let cause = if loaded {
-        "the module is loaded, but /dev/nvidia-uvm is not right"
+        "the module is loaded, but /dev/nvidia-uvm is missing or wrong"
     } else {
         "the module is not loaded"
     };
-    let made = look.config.as_ref().is_ok_and(|c| c.load_kmods.value);
+    let made = inputs.config.as_ref().is_ok_and(|c| c.load_kmods.value);
     let cause = if made {
-        format!("{cause}; the hook sets that right for containers of root, not for rootless ones")
+        format!("{cause}; the hook mends that for containers of root, not for rootless ones")
     } else {
-        format!("{cause}, and `load-kmods = false` forbids the hook to set that right")
+        format!("{cause}, and `load-kmods = false` forbids the hook to mend that")
     };
     let severity = if made { Severity::Warn } else { Severity::Fail };
     Finding::new(&UVM, severity, "nvidia-uvm", cause)
         .fix("run `nvidia-modprobe -u -c 0` as root at every boot, or `echo nvidia_uvm > /etc/modules-load.d/nvidia-uvm.conf`")
 }
 
-fn permissions(look: &Look<'_>) -> Option<Finding> {
+fn permissions(inputs: &Inputs<'_>) -> Option<Finding> {
     let basic = |kind| matches!(kind, NodeKind::Ctl | NodeKind::Gpu(_) | NodeKind::Uvm);
-    let closed: Vec<_> = look
+    let closed: Vec<_> = inputs
         .host
         .nodes
         .iter()
         .filter(|n| n.present && basic(n.kind) && n.mode & 0o006 != 0o006)
         .collect();
     let first = closed.first()?;
-    let joins = look.config.as_ref().is_ok_and(|c| c.additional_gids.value);
+    let joins = inputs.config.as_ref().is_ok_and(|c| c.additional_gids.value);
     let how = if joins && first.mode & 0o060 == 0o060 {
         format!(
             "nvoci lets the user of a container join group {}; rootless containers need `--group-add keep-groups`",

@@ -1,27 +1,27 @@
-//! GPUs on the PCI bus that no driver of NVIDIA's has.
+//! Finds GPUs on the PCI bus without a driver of NVIDIA's.
 
-use super::{BUS, Finding, Look, Severity};
+use super::{BUS, Finding, Inputs, Severity};
 use crate::compat::Version;
 use crate::compat::gpu::sm_of_pci;
 use crate::host::pci::{Bus, Device};
 use crate::host::{Host, Platform};
 
-pub(super) fn findings(look: &Look<'_>, bus: &Bus) -> Vec<Finding> {
-    let host = look.host;
+pub(super) fn findings(inputs: &Inputs<'_>, bus: &Bus) -> Vec<Finding> {
+    let host = inputs.host;
     let Some(gpus) = &bus.gpus else {
         return Vec::new();
     };
     if gpus.is_empty() {
-        // A Jetson's GPU and Windows' are on no bus of ours; a virtual one may hide.
+        // The GPUs of a Jetson and of Windows are not on this bus; a virtual one may be hidden.
         let elsewhere = host.wsl.is_some() || host.platform == Platform::Tegra || host.kernel.is_some();
         return if elsewhere {
             Vec::new()
         } else {
-            vec![nothing(look)]
+            vec![nothing(inputs)]
         };
     }
     let usable = host.usable_gpus().count();
-    let mut found: Vec<Finding> = bus.undriven().map(|d| undriven(look, d, usable)).collect();
+    let mut found: Vec<Finding> = bus.undriven().map(|d| undriven(inputs, d, usable)).collect();
     if found.is_empty() {
         let text = format!("{} on the bus, each driven by NVIDIA's module", gpus.len());
         found.push(Finding::new(&BUS, Severity::Ok, "GPUs", text));
@@ -29,9 +29,9 @@ pub(super) fn findings(look: &Look<'_>, bus: &Bus) -> Vec<Finding> {
     found
 }
 
-fn nothing(look: &Look<'_>) -> Finding {
+fn nothing(inputs: &Inputs<'_>) -> Finding {
     let finding = Finding::new(&BUS, Severity::Fail, "PCI bus", "there is no NVIDIA GPU on it");
-    let virtual_machine = look
+    let virtual_machine = inputs
         .roots
         .proc
         .read_text("cpuinfo", 4 << 20)
@@ -40,7 +40,7 @@ fn nothing(look: &Look<'_>) -> Finding {
         finding
             .fix("this is a virtual machine: pass a GPU through to it, or choose an instance type with one")
     } else {
-        finding.fix("see that the card sits in its slot, has power, and is not switched off in the firmware")
+        finding.fix("check that the card sits in its slot, has power, and is not disabled in the firmware")
     }
 }
 
@@ -52,13 +52,13 @@ fn cpu_flags(text: &str) -> impl Iterator<Item = &str> {
         .flat_map(|(_, flags)| flags.split_ascii_whitespace())
 }
 
-fn undriven(look: &Look<'_>, device: &Device, usable: usize) -> Finding {
+fn undriven(inputs: &Inputs<'_>, device: &Device, usable: usize) -> Finding {
     let others = if usable == 0 {
         Severity::Fail
     } else {
         Severity::Warn
     };
-    let loaded = look.host.kernel.is_some();
+    let loaded = inputs.host.kernel.is_some();
     let (severity, cause, fix) = match (device.driver.as_deref(), loaded) {
         (Some(name @ ("nouveau" | "nova_core" | "nova-core")), _) => (
             others,
@@ -78,10 +78,10 @@ fn undriven(look: &Look<'_>, device: &Device, usable: usize) -> Finding {
         (None, true) => (
             others,
             format!(
-                "NVIDIA's module is loaded, but did not take it{}",
-                why_not_taken(look.host, device)
+                "NVIDIA's module is loaded, but did not bind to it{}",
+                why_not_taken(inputs.host, device)
             ),
-            "see `dmesg | grep NVRM`, and install the flavor of the module or the driver branch that is for this GPU",
+            "see `dmesg | grep NVRM`, and install the flavor of the module or the driver branch that supports this GPU",
         ),
         (None, false) => (
             Severity::Fail,
@@ -94,10 +94,11 @@ fn undriven(look: &Look<'_>, device: &Device, usable: usize) -> Finding {
         .evidence(format!("PCI id 10de:{:04x}", device.id))
 }
 
-/// Why the loaded module is not for a GPU, as far as the tables know it.
+/// Why the loaded module does not support a GPU, if the tables have the reason.
 ///
-/// The open module is for Turing and later (README of NVIDIA/open-gpu-kernel-modules); Blackwell and later have no other
-/// (developer.nvidia.com, "NVIDIA Transitions Fully Towards Open-Source GPU Kernel Modules").
+/// The open module supports Turing and later (README of NVIDIA/open-gpu-kernel-modules). Blackwell
+/// and later have no other (developer.nvidia.com, "NVIDIA Transitions Fully Towards Open-Source GPU
+/// Kernel Modules").
 fn why_not_taken(host: &Host, device: &Device) -> String {
     const TURING: u32 = 75;
     const BLACKWELL: u32 = 100;

@@ -1,6 +1,6 @@
-//! The driver's daemons: persistence, and the fabric manager of NVSwitch machines.
+//! Checks the driver's daemons: persistence, and the fabric manager of NVSwitch machines.
 
-use super::{FABRIC, Finding, Look, ODD, PERSISTENCE, Severity};
+use super::{FABRIC, Finding, Inputs, ODD, PERSISTENCE, Severity};
 use crate::doctor::packages::Packages;
 use crate::host::pci::Bus;
 use crate::host::{DriverFile, FileKind, NodeKind};
@@ -8,45 +8,41 @@ use crate::sys::daemon::{Caller, Fault};
 
 const FABRIC_MANAGER: &str = "nv-fabricmanager";
 
-pub(super) fn findings(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Vec<Finding> {
-    if look.host.kernel.is_none() {
+pub(super) fn findings(inputs: &Inputs<'_>, bus: &Bus, packages: &Packages) -> Vec<Finding> {
+    if inputs.host.kernel.is_none() {
         return Vec::new();
     }
-    let mut found = vec![persistence(look)];
-    found.extend(fabric(look, bus, packages));
-    found.extend(left_out(look));
+    let mut found = vec![persistence(inputs)];
+    found.extend(fabric(inputs, bus, packages));
+    found.extend(left_out(inputs));
     found
 }
 
-/// Files of the driver and its daemons that no container gets, because somebody other than root could have put them there.
-fn left_out(look: &Look<'_>) -> impl Iterator<Item = Finding> {
-    let walk = look.roots.walk();
-    let files = look.host.files.iter();
+/// Findings about files of the driver and its daemons that no container gets, since a user other
+/// than root could have written them.
+fn left_out(inputs: &Inputs<'_>) -> impl Iterator<Item = Finding> {
+    let walk = inputs.roots.walk();
+    let files = inputs.host.files.iter();
     files.filter_map(move |file| {
         let e = walk.find(&file.found, file.wanted()).err()?;
-        let cause = format!(
-            "{} is given to no container: {}: {}",
-            file.name,
-            e.what(),
-            e.why()
-        );
+        let cause = format!("no container gets {}: {}: {}", file.name, e.what(), e.why());
         Some(Finding::new(&ODD, Severity::Warn, "driver files", cause).fix(e.fix_text()))
     })
 }
 
-fn socket(look: &Look<'_>, name: &str) -> bool {
+fn socket(inputs: &Inputs<'_>, name: &str) -> bool {
     let is_it = |f: &&DriverFile| f.kind == FileKind::Socket && f.name == name;
-    let file = look.host.files.iter().find(is_it);
-    file.is_some_and(|f| look.roots.walk().find(&f.found, f.wanted()).is_ok())
+    let file = inputs.host.files.iter().find(is_it);
+    file.is_some_and(|f| inputs.roots.walk().find(&f.found, f.wanted()).is_ok())
 }
 
-fn persistence(look: &Look<'_>) -> Finding {
-    if socket(look, "nvidia-persistenced") {
+fn persistence(inputs: &Inputs<'_>) -> Finding {
+    if socket(inputs, "nvidia-persistenced") {
         return Finding::new(
             &PERSISTENCE,
             Severity::Ok,
             "persistence",
-            "nvidia-persistenced is there",
+            "nvidia-persistenced is running",
         );
     }
     Finding::new(
@@ -58,10 +54,11 @@ fn persistence(look: &Look<'_>) -> Finding {
     .fix("`systemctl enable --now nvidia-persistenced`")
 }
 
-/// Fabric manager and driver must be of one version, and CUDA waits for it (error 802).
-fn fabric(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
+/// Checks that the fabric manager runs with the driver's version; CUDA waits for it (error 802).
+fn fabric(inputs: &Inputs<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
     let switches = bus.switches.len().max(
-        look.host
+        inputs
+            .host
             .nodes
             .iter()
             .filter(|n| matches!(n.kind, NodeKind::NvSwitch(_)))
@@ -71,9 +68,9 @@ fn fabric(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
         .iter()
         .find(|p| p.name.starts_with("nvidia-fabricmanager") && !p.name.contains("dev"));
     if switches == 0 {
-        // Before B200 a switch is always seen; there it is hidden behind network adapters.
+        // Before B200, switches are on the bus; there they are behind network adapters.
         return installed
-            .filter(|_| socket(look, "nvidia-fabricmanager"))
+            .filter(|_| socket(inputs, "nvidia-fabricmanager"))
             .map(|p| {
                 Finding::new(
                     &FABRIC,
@@ -86,8 +83,8 @@ fn fabric(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
                 )
             });
     }
-    let driver = look.host.driver_version().unwrap_or_default();
-    if !running(look) {
+    let driver = inputs.host.driver_version().unwrap_or_default();
+    if !running(inputs) {
         return Some(
             Finding::new(
                 &FABRIC,
@@ -107,7 +104,7 @@ fn fabric(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
                 Severity::Fail,
                 "fabric manager",
                 format!(
-                    "it is of {} and the driver of {driver}; both must be the same",
+                    "its version is {} and the driver's {driver}; they must be equal",
                     p.upstream()
                 ),
             )
@@ -125,8 +122,9 @@ fn fabric(look: &Look<'_>, bus: &Bus, packages: &Packages) -> Option<Finding> {
     }
 }
 
-/// On the host or, as Kubernetes' GPU operator has it, in a container of root's. No other user's process counts.
-fn running(look: &Look<'_>) -> bool {
-    let scan = Caller::of(&look.roots.proc).and_then(|caller| caller.find(FABRIC_MANAGER));
+/// Whether root runs it on the host or in a container, as Kubernetes' GPU operator does. Other
+/// users' processes do not count.
+fn running(inputs: &Inputs<'_>) -> bool {
+    let scan = Caller::of(&inputs.roots.proc).and_then(|caller| caller.find(FABRIC_MANAGER));
     scan.is_ok_and(|s| !s.daemons.is_empty() || s.refused.iter().any(|r| r.fault == Fault::Root))
 }

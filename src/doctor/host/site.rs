@@ -1,13 +1,13 @@
-//! What the administrator set up: the policy, CDI specifications, a second toolkit.
+//! Checks the administrator's files: the policy, CDI specifications, a second toolkit.
 
 use std::path::Path;
 
-use super::{CDI, CONFIG, Finding, Look, NOT_IN_EFFECT, Severity, TWO_TOOLKITS};
+use super::{CDI, CONFIG, Finding, Inputs, NOT_IN_EFFECT, Severity, TWO_TOOLKITS};
 use crate::cdi::check;
 use crate::config::Config;
 use crate::sys::budget::Budget;
 
-/// Programs of the vendor's toolkit, and names of it that nvoci goes by as well.
+/// Programs of the vendor's toolkit, including names that nvoci's package also has.
 const VENDOR_PROGRAMS: [&str; 7] = [
     "nvidia-container-runtime-hook",
     "nvidia-container-runtime",
@@ -17,19 +17,19 @@ const VENDOR_PROGRAMS: [&str; 7] = [
     "nvidia-ctk",
     "nvidia-container-runtime.cdi",
 ];
-/// Where the programs of packages are.
+/// The directory of packages' programs.
 const BIN: &str = "usr/bin";
 const HOOKS: [&str; 2] = ["usr/share/containers/oci/hooks.d", "etc/containers/oci/hooks.d"];
 
-pub(super) fn findings(look: &Look<'_>) -> Vec<Finding> {
-    let mut found = config(look);
-    found.extend(cdi(look));
-    found.extend(two_toolkits(look));
+pub(super) fn findings(inputs: &Inputs<'_>) -> Vec<Finding> {
+    let mut found = config(inputs);
+    found.extend(cdi(inputs));
+    found.extend(two_toolkits(inputs));
     found
 }
 
-fn config(look: &Look<'_>) -> Vec<Finding> {
-    let config = match look.config {
+fn config(inputs: &Inputs<'_>) -> Vec<Finding> {
+    let config = match inputs.config {
         Ok(config) => config,
         Err(e) => {
             return vec![
@@ -55,10 +55,10 @@ fn config(look: &Look<'_>) -> Vec<Finding> {
     found
 }
 
-/// Only what the registry finds on the live host: specifications name its paths.
-fn cdi(look: &Look<'_>) -> Vec<Finding> {
+/// Only on the live host: specifications name its paths.
+fn cdi(inputs: &Inputs<'_>) -> Vec<Finding> {
     let defaults = Config::default();
-    let dirs = look
+    let dirs = inputs
         .config
         .as_ref()
         .unwrap_or(&defaults)
@@ -90,7 +90,7 @@ fn cdi(look: &Look<'_>) -> Vec<Finding> {
             };
             let finding = Finding::new(&CDI, severity, f.path.display().to_string(), f.text);
             if severity > Severity::Info {
-                finding.fix("write it anew (`nvoci cdi generate`, `nvidia-ctk cdi generate`, or the vendor's own tool), or remove it")
+                finding.fix("write it again (`nvoci cdi generate`, `nvidia-ctk cdi generate`, or the vendor's own tool), or remove it")
             } else {
                 finding
             }
@@ -98,9 +98,9 @@ fn cdi(look: &Look<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// Whether a program is nvoci, by the file that its name leads to.
-fn is_ours(look: &Look<'_>, program: &str) -> Option<bool> {
-    let node = look.system.resolve(Path::new(BIN).join(program)).ok()?;
+/// Whether a program is nvoci, by the file at the end of its links.
+fn is_ours(inputs: &Inputs<'_>, program: &str) -> Option<bool> {
+    let node = inputs.system.resolve(Path::new(BIN).join(program)).ok()?;
     let real = node.path().ok()?;
     Some(
         real.file_name()
@@ -108,20 +108,20 @@ fn is_ours(look: &Look<'_>, program: &str) -> Option<bool> {
     )
 }
 
-fn two_toolkits(look: &Look<'_>) -> Option<Finding> {
+fn two_toolkits(inputs: &Inputs<'_>) -> Option<Finding> {
     let theirs: Vec<&str> = VENDOR_PROGRAMS
         .into_iter()
-        .filter(|p| is_ours(look, p) == Some(false))
+        .filter(|p| is_ours(inputs, p) == Some(false))
         .collect();
     let ours: Vec<&str> = VENDOR_PROGRAMS
         .into_iter()
-        .filter(|p| is_ours(look, p) == Some(true))
+        .filter(|p| is_ours(inputs, p) == Some(true))
         .collect();
     let hook = |name: &str| {
         HOOKS
             .iter()
             .map(|d| Path::new(d).join(name))
-            .find(|p| look.system.exists(p))
+            .find(|p| inputs.system.exists(p))
     };
     let their_hook = hook("oci-nvidia-hook.json");
     let our_hook = hook("oci-nvoci.json");
@@ -131,7 +131,7 @@ fn two_toolkits(look: &Look<'_>) -> Option<Finding> {
                 &TWO_TOOLKITS,
                 Severity::Warn,
                 "hooks.d",
-                "both toolkits' hooks are there: each container is injected twice, and the vendor's writes into the image layer",
+                "both toolkits' hooks are installed: each container is injected twice, and the vendor's writes into the image layer",
             )
             .fix(format!("remove /{}", theirs.display()))
             .evidence(format!("/{}", theirs.display()))
@@ -144,12 +144,12 @@ fn two_toolkits(look: &Look<'_>) -> Option<Finding> {
     let (severity, text) = if ours.is_empty() {
         (
             Severity::Info,
-            "the vendor's toolkit is installed and answers to its own names; nvoci is used where it is registered by its own",
+            "the vendor's toolkit is installed under its own names; nvoci is used where it is registered under its own",
         )
     } else {
         (
             Severity::Warn,
-            "some of the vendor's names lead to nvoci and others to the vendor's toolkit: which one an engine gets depends on the name it asks for",
+            "some of the vendor's names lead to nvoci and others to the vendor's toolkit: which one an engine runs depends on the name it uses",
         )
     };
     let mut finding = Finding::new(&TWO_TOOLKITS, severity, "toolkits", text);

@@ -1,44 +1,51 @@
-//! What is around the driver: firmware, SELinux, a container around the host, cgroups, the mount table.
+//! Checks the driver's environment: firmware, SELinux, an outer container, cgroups, the mount
+//! table.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
-use super::{CGROUPS, Finding, LEAK, Look, NESTED, SELINUX, Severity};
+use super::{CGROUPS, Finding, Inputs, LEAK, NESTED, SELINUX, Severity};
 use crate::error::Code;
 use crate::sys::ns::in_user_namespace;
 use crate::sys::procfs;
 use crate::sys::root::selinux_label;
 use crate::sys::selinux::{DEVICE, Policy};
 
-/// Firmware's variable, with the GUID of the global variables (UEFI 2.10, 3.3).
+/// The firmware's variable, with the GUID of the global variables (UEFI 2.10, 3.3).
 const SECURE_BOOT: &str = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
-/// A host with so many mounts of one file has a leak: each container's mounts belong in its own namespace.
+/// The number of mounts of one file on a host that proves a leak: a container's mounts belong in
+/// its own namespace.
 const LEAKING: usize = 8;
 const MAX_MOUNTINFO: u64 = 64 << 20;
 
-pub(super) fn findings(look: &Look<'_>) -> Vec<Finding> {
-    [selinux(look), nested(look), cgroup_finding(look), leak(look)]
-        .into_iter()
-        .flatten()
-        .collect()
+pub(super) fn findings(inputs: &Inputs<'_>) -> Vec<Finding> {
+    [
+        selinux(inputs),
+        nested(inputs),
+        cgroup_finding(inputs),
+        leak(inputs),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Whether secure boot is on; `None` without UEFI. Four bytes of attributes come first.
-pub(super) fn secure_boot(look: &Look<'_>) -> Option<bool> {
-    let bytes = look.roots.sys.as_ref()?.read(SECURE_BOOT, 64).ok()?;
+pub(super) fn secure_boot(inputs: &Inputs<'_>) -> Option<bool> {
+    let bytes = inputs.roots.sys.as_ref()?.read(SECURE_BOOT, 64).ok()?;
     Some(bytes.get(4) == Some(&1))
 }
 
-/// The type that container-selinux and the reference policy give to a container's processes.
+/// The type of a container's processes in container-selinux and the reference policy.
 const CONTAINER: &str = "system_u:system_r:container_t:s0";
 /// Booleans of container-selinux that let containers use devices.
 const BOOLEANS: [&str; 2] = ["container_use_devices", "container_use_xserver_devices"];
 
-fn selinux(look: &Look<'_>) -> Option<Finding> {
-    let policy = Policy::enforcing(look.roots.sys.as_ref()?)?;
-    let node = look.roots.dev.resolve("nvidiactl").ok();
+fn selinux(inputs: &Inputs<'_>) -> Option<Finding> {
+    let policy = Policy::enforcing(inputs.roots.sys.as_ref()?)?;
+    let node = inputs.roots.dev.resolve("nvidiactl").ok();
     let label = node.and_then(|node| selinux_label(node.as_fd()));
     let denied = label
         .as_deref()
@@ -54,7 +61,7 @@ fn selinux(look: &Look<'_>) -> Option<Finding> {
                 format!("enforcing, and denies {} to {to} on {on}", denied.join(", ")),
             )
         }
-        // The policy has no such type, or may not be asked.
+        // The policy has no such type, or cannot be queried.
         _ => (
             BOOLEANS.iter().any(|name| policy.boolean(name) == Some(true)),
             "enforcing, and its policy keeps containers with a label from GPU nodes".to_owned(),
@@ -74,19 +81,19 @@ fn selinux(look: &Look<'_>) -> Option<Finding> {
     Some(Finding::new(&SELINUX, Severity::Warn, "SELinux", &why).fix(fix))
 }
 
-/// Marks that container managers leave for those inside.
-fn nested(look: &Look<'_>) -> Option<Finding> {
+/// Finds the marks that container managers leave inside their containers.
+fn nested(inputs: &Inputs<'_>) -> Option<Finding> {
     const MARKS: [(&str, &str); 3] = [
         (".dockerenv", "docker"),
         ("run/.containerenv", "podman"),
         ("dev/.lxc", "lxc"),
     ];
     // container_interface of systemd.io: the manager's name.
-    let named = look.system.read_text("run/systemd/container", 64).ok();
+    let named = inputs.system.read_text("run/systemd/container", 64).ok();
     let named = named.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty());
     let kind = named
         .or_else(|| {
-            let mark = MARKS.iter().find(|(file, _)| look.system.exists(file));
+            let mark = MARKS.iter().find(|(file, _)| inputs.system.exists(file));
             mark.map(|(_, kind)| (*kind).to_owned())
         })
         .filter(|kind| kind != "wsl")?;
@@ -95,7 +102,7 @@ fn nested(look: &Look<'_>) -> Option<Finding> {
             &NESTED,
             Severity::Warn,
             "container",
-            format!("this host is itself an unprivileged container ({kind}): nodes cannot be made and device cgroups not be changed here"),
+            format!("this host is itself an unprivileged container ({kind}): nvoci can neither make nodes nor change device cgroups here"),
         )
         .fix("give this container the GPU nodes from outside (LXC: `lxc.mount.entry` and `lxc.cgroup2.devices.allow`), and set `no-cgroups = true` and `load-kmods = false` in /etc/nvoci/config.toml")
     } else {
@@ -103,7 +110,9 @@ fn nested(look: &Look<'_>) -> Option<Finding> {
             &NESTED,
             Severity::Info,
             "container",
-            format!("this host is itself a container ({kind}): driver and nodes are those that it was given"),
+            format!(
+                "this host is itself a container ({kind}): driver and nodes are those that its host gave it"
+            ),
         )
     };
     Some(finding)
@@ -112,13 +121,13 @@ fn nested(look: &Look<'_>) -> Option<Finding> {
 /// How the cgroup hierarchies are mounted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Cgroups {
-    /// Version 1 alone.
+    /// Version 1 only.
     V1,
     /// Version 1 with version 2 beside it.
     Hybrid,
-    /// Version 2 alone.
+    /// Version 2 only.
     V2,
-    /// None that could be seen.
+    /// None is visible.
     None,
 }
 
@@ -133,8 +142,8 @@ impl Cgroups {
     }
 }
 
-pub(super) fn cgroups(look: &Look<'_>) -> Cgroups {
-    let there = |path: &str| look.roots.sys.as_ref().is_some_and(|sys| sys.exists(path));
+pub(super) fn cgroups(inputs: &Inputs<'_>) -> Cgroups {
+    let there = |path: &str| inputs.roots.sys.as_ref().is_some_and(|sys| sys.exists(path));
     if there("fs/cgroup/cgroup.controllers") {
         Cgroups::V2
     } else if there("fs/cgroup/unified/cgroup.controllers") {
@@ -146,11 +155,11 @@ pub(super) fn cgroups(look: &Look<'_>) -> Cgroups {
     }
 }
 
-fn cgroup_finding(look: &Look<'_>) -> Option<Finding> {
-    let devices = look.roots.sys.as_ref().is_some_and(|sys| {
+fn cgroup_finding(inputs: &Inputs<'_>) -> Option<Finding> {
+    let devices = inputs.roots.sys.as_ref().is_some_and(|sys| {
         sys.exists("fs/cgroup/devices/devices.list") || sys.exists("fs/cgroup/devices/cgroup.procs")
     });
-    match cgroups(look) {
+    match cgroups(inputs) {
         Cgroups::V2 => None,
         Cgroups::None => Some(
             Finding::new(
@@ -183,9 +192,9 @@ fn cgroup_finding(look: &Look<'_>) -> Option<Finding> {
     }
 }
 
-/// Driver files that a broken injection mounted on the host itself, doubling with each container.
-fn leak(look: &Look<'_>) -> Option<Finding> {
-    let text = look.roots.proc.read("1/mountinfo", MAX_MOUNTINFO).ok()?;
+/// Finds driver files that a faulty injection mounted on the host itself, more with each container.
+fn leak(inputs: &Inputs<'_>) -> Option<Finding> {
+    let text = inputs.roots.proc.read("1/mountinfo", MAX_MOUNTINFO).ok()?;
     let mut counts: HashMap<PathBuf, usize> = HashMap::new();
     for mount in procfs::mounts(&text) {
         let name = mount.mount_point.file_name().and_then(OsStr::to_str);
@@ -200,7 +209,7 @@ fn leak(look: &Look<'_>) -> Option<Finding> {
             &LEAK,
             Severity::Warn,
             "mounts",
-            format!("{point} is mounted {count} times on the host: another injection leaked through a shared volume, and the kernel's limit on mounts comes nearer"),
+            format!("{point} is mounted {count} times on the host: another injection leaked through a shared volume, and it will reach the kernel's limit on mounts"),
         )
         .fix("stop the containers with `rshared` or Bidirectional volumes, unmount the copies, and update the vendor's toolkit to 1.17 or later")
     })

@@ -1,4 +1,4 @@
-//! Each check on a made-up host that has the fault, and on one that has not.
+//! Runs each check on a test host with the fault, and on one without it.
 
 use super::super::Check;
 use super::*;
@@ -7,7 +7,7 @@ use crate::sys::procfs::recorded::STATUS;
 
 const LIBRARIES: &[(&str, &str)] = &[("libcuda", "libcuda.so.1"), ("libnvidia-ml", "libnvidia-ml.so.1")];
 
-/// A host with a driver and nothing wrong but what files cannot show.
+/// A host with a driver and no fault that files can show.
 fn healthy() -> TestHost {
     let host = TestHost::bare();
     host.module("550.120", 1);
@@ -40,7 +40,7 @@ fn with_config(host: &TestHost, config: Result<Config>) -> Report {
     believing(host, config, |_| ())
 }
 
-/// A report where a start sees the GPUs after a `change`.
+/// A report whose record of GPUs has a `change`.
 fn believing(host: &TestHost, config: Result<Config>, change: impl FnOnce(&mut Vec<Gpu>)) -> Report {
     let found = host.discover();
     let mut believed = found.gpus.clone();
@@ -49,7 +49,7 @@ fn believing(host: &TestHost, config: Result<Config>, change: impl FnOnce(&mut V
         c.cdi_spec_dirs.value = vec![host.path().join("etc/cdi")];
         c
     });
-    report(&Look {
+    report(&Inputs {
         roots: &host.roots(),
         host: &found,
         believed: &believed,
@@ -58,7 +58,7 @@ fn believing(host: &TestHost, config: Result<Config>, change: impl FnOnce(&mut V
     })
 }
 
-/// The worst that a check found; `None` where it said nothing.
+/// The worst finding of a check; `None` if it has none.
 fn worst(report: &Report, check: &Check) -> Option<Severity> {
     let of_check = report.findings.iter().filter(|f| f.check == check);
     of_check.map(|f| f.severity).max()
@@ -82,7 +82,7 @@ fn a_healthy_host_is_well() {
 }
 
 #[test]
-fn what_is_bound_to_a_gpu_is_named() {
+fn the_driver_of_a_gpu_is_named() {
     for (driver, word) in [
         (Some("nouveau"), "nouveau"),
         (Some("vfio-pci"), "set aside"),
@@ -95,7 +95,7 @@ fn what_is_bound_to_a_gpu_is_named() {
         assert_eq!(found.severity, Severity::Fail);
         assert!(found.cause.contains(word), "{found:?}");
     }
-    // With another GPU at work it is no failure.
+    // If another GPU works, it is no failure.
     let host = healthy();
     pci(&host, "0000:02:00.0", "0x030000", Some("vfio-pci"));
     assert_eq!(worst(&examine(&host), &BUS), Some(Severity::Warn));
@@ -106,7 +106,7 @@ fn what_is_bound_to_a_gpu_is_named() {
         .iter()
         .find(|f| f.subject == "GPU 0000:03:00.0")
         .unwrap();
-    assert!(untaken.cause.ends_with("did not take it") && untaken.fix.contains("dmesg"));
+    assert!(untaken.cause.ends_with("did not bind to it") && untaken.fix.contains("dmesg"));
     for (id, word) in [
         ("0x2901", "needs the open module"),
         ("0x1b80", ""),
@@ -119,7 +119,7 @@ fn what_is_bound_to_a_gpu_is_named() {
 }
 
 #[test]
-fn without_a_gpu_a_virtual_machine_is_told_so() {
+fn without_a_gpu_a_virtual_machine_is_named() {
     let host = TestHost::bare();
     host.file("sys/bus/pci/devices/0000:00:01.0/vendor", "0x8086\n");
     assert!(examine(&host).to_text(false).contains("slot"));
@@ -128,7 +128,7 @@ fn without_a_gpu_a_virtual_machine_is_told_so() {
 }
 
 #[test]
-fn a_mismatch_is_told_by_what_lies_on_disk() {
+fn the_module_on_disk_decides_the_cause_of_a_mismatch() {
     let host = TestHost::bare();
     host.module("550.120", 1);
     host.driver("usr/lib64", "550.127", LIBRARIES);
@@ -246,16 +246,16 @@ fn a_machine_with_nvswitches_needs_its_fabric_manager() {
     let report = examine(&host);
     assert_eq!(worst(&report, &FABRIC), Some(Severity::Fail));
     assert!(report.to_text(false).contains("error 802"));
-    // A switch is no GPU.
+    // A switch does not count as a GPU.
     assert_eq!(worst(&report, &BUS), Some(Severity::Ok));
-    // Anybody can give a process that name.
+    // Any user can give a process that name.
     host.file("proc/42/comm", "nv-fabricmanage\n");
     host.file(
         "proc/42/status",
         STATUS.replace("Uid:\t0\t0\t0\t0", "Uid:\t1000\t1000\t1000\t1000"),
     );
     assert_eq!(worst(&examine(&host), &FABRIC), Some(Severity::Fail));
-    // Root's, in a container.
+    // A process of root in a container.
     host.file("proc/42/status", STATUS);
     host.link("proc/self/ns/user", "user:[1]");
     host.link("proc/42/ns/user", "user:[1]");
@@ -270,7 +270,7 @@ fn a_machine_with_nvswitches_needs_its_fabric_manager() {
 }
 
 #[test]
-fn what_no_container_gets_is_named() {
+fn files_that_no_container_gets_are_named() {
     let host = healthy();
     host.file("run/docker.sock", "");
     host.link("run/nvidia-persistenced/socket", "../docker.sock");
@@ -278,12 +278,12 @@ fn what_no_container_gets_is_named() {
     let report = examine(&host);
     let text = format!("{report:?}");
     for left_out in [
-        "nvidia-persistenced is given to no container",
-        "nvidia-mps is given to no container",
+        "no container gets nvidia-persistenced",
+        "no container gets nvidia-mps",
     ] {
         assert!(text.contains(left_out), "{text}");
     }
-    assert!(!text.contains("nvidia-persistenced is there"), "{text}");
+    assert!(!text.contains("nvidia-persistenced is running"), "{text}");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_broken_policy_is_a_finding_and_idle_keys_are_named() {
     let broken = Config::parse("layout = 7", "/c".as_ref(), crate::config::Dialect::Nvoci);
     let report = with_config(&host, broken);
     assert_eq!(worst(&report, &CONFIG), Some(Severity::Fail));
-    // The rest was looked at all the same.
+    // The other checks ran all the same.
     assert_eq!(worst(&report, &BUS), Some(Severity::Ok));
     let odd = Config::parse("no-such-key = 1\n", "/c".as_ref(), crate::config::Dialect::Nvoci);
     assert_eq!(
@@ -324,13 +324,13 @@ fn a_stale_specification_is_found() {
     host.file("etc/cdi/a.yaml", spec("/dev/no-such-node"));
     assert_eq!(worst(&examine(&host), &CDI), Some(Severity::Fail));
     host.file("etc/cdi/a.yaml", spec("/dev/null"));
-    // The directory of a test is not root's alone; the node is fine.
+    // The test's directory does not belong to root alone, but the node is right.
     let report = examine(&host);
     assert!(!report.findings.iter().any(|f| f.cause.contains("/dev/null")));
 }
 
 #[test]
-fn two_toolkits_are_told_apart() {
+fn two_toolkits_are_distinguished() {
     let host = healthy();
     host.file("usr/bin/nvidia-ctk", "");
     assert_eq!(worst(&examine(&host), &TWO_TOOLKITS), Some(Severity::Info));
@@ -356,7 +356,7 @@ fn a_mount_leak_is_counted() {
 }
 
 #[test]
-fn wsl_is_told_link_by_link() {
+fn wsl_is_reported_link_by_link() {
     let host = TestHost::bare();
     host.file(
         "proc/sys/kernel/osrelease",
@@ -418,7 +418,7 @@ fn a_recorded_h100_host() {
             .any(|f| f.name == "driver" && f.value == "580.159.04")
     );
     assert_eq!(worst(&report, &FABRIC), None);
-    // Its nodes were not recorded; those of capabilities that nobody uses are no fault even so.
+    // Its nodes were not recorded. Nodes of unused capabilities are no fault.
     let nodes = report.findings.iter().find(|f| f.check == &NODES).unwrap();
     assert!(
         !nodes.evidence.iter().any(|e| e.contains("nvidia-cap")),
@@ -427,7 +427,7 @@ fn a_recorded_h100_host() {
 }
 
 #[test]
-fn what_is_kept_of_a_gpu_is_what_its_module_says() {
+fn the_record_of_a_gpu_equals_its_module() {
     let host = healthy();
     let found = |change: fn(&mut Vec<Gpu>)| worst(&believing(&host, Ok(Config::default()), change), &KEPT);
     assert_eq!(found(|_| ()), None);

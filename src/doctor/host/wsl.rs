@@ -1,15 +1,16 @@
-//! WSL2, link by link: the device, the adapter, Windows' driver, its package, the stubs, and what is in the way.
+//! Checks WSL2 link by link: device, adapter, Windows' driver, driver package, stubs, and
+//! obstacles.
 
-use super::{Finding, LINUX_DRIVER, Look, Severity, WSL};
+use super::{Finding, Inputs, LINUX_DRIVER, Severity, WSL};
 use crate::doctor::packages::Packages;
 use crate::host::wsl::Fault;
 use crate::host::{FileKind, Wsl};
 
-/// The links in order; a fault breaks one, and nothing is known of those behind it.
+/// The links in order. A fault breaks one; the state of the later ones is unknown.
 const LINKS: [&str; 5] = ["WSL2", "/dev/dxg", "adapter", "driver package", "loader stubs"];
 
-pub(super) fn findings(look: &Look<'_>, packages: &Packages) -> Vec<Finding> {
-    let Some(wsl) = &look.host.wsl else {
+pub(super) fn findings(inputs: &Inputs<'_>, packages: &Packages) -> Vec<Finding> {
+    let Some(wsl) = &inputs.host.wsl else {
         return Vec::new();
     };
     let broken = wsl.fault.as_ref().map(link);
@@ -21,9 +22,9 @@ pub(super) fn findings(look: &Look<'_>, packages: &Packages) -> Vec<Finding> {
             }
             break;
         }
-        found.push(Finding::new(&WSL, Severity::Ok, *name, seen(look, wsl, at)));
+        found.push(Finding::new(&WSL, Severity::Ok, *name, seen(inputs, wsl, at)));
     }
-    found.extend(linux_driver(look, packages));
+    found.extend(linux_driver(inputs, packages));
     if wsl.docker_desktop {
         found.push(Finding::new(
             &WSL,
@@ -35,7 +36,7 @@ pub(super) fn findings(look: &Look<'_>, packages: &Packages) -> Vec<Finding> {
     found
 }
 
-/// Which link a fault breaks.
+/// The link that a fault breaks.
 fn link(fault: &Fault) -> usize {
     match fault {
         Fault::Wsl1 => 0,
@@ -46,14 +47,14 @@ fn link(fault: &Fault) -> usize {
     }
 }
 
-fn seen(look: &Look<'_>, wsl: &Wsl, at: usize) -> String {
+fn seen(inputs: &Inputs<'_>, wsl: &Wsl, at: usize) -> String {
     match at {
-        0 => format!("the kernel is {}", super::release(look)),
+        0 => format!("the kernel is {}", super::release(inputs)),
         1 => "it opens".to_owned(),
         2 => match (wsl.nvidia().next(), wsl.version()) {
             (Some(adapter), Some(version)) => format!("{adapter}, Windows driver {version}"),
             (Some(adapter), None) => adapter.to_string(),
-            (None, _) => "not asked: the device speaks another protocol".to_owned(),
+            (None, _) => "not queried: the device has another protocol".to_owned(),
         },
         3 => wsl
             .stores
@@ -62,7 +63,7 @@ fn seen(look: &Look<'_>, wsl: &Wsl, at: usize) -> String {
             .collect::<Vec<_>>()
             .join(", "),
         _ => {
-            let stubs = look
+            let stubs = inputs
                 .host
                 .files
                 .iter()
@@ -72,8 +73,8 @@ fn seen(look: &Look<'_>, wsl: &Wsl, at: usize) -> String {
     }
 }
 
-/// Packages that carry a Linux driver's libcuda.
-fn linux_driver(look: &Look<'_>, packages: &Packages) -> Option<Finding> {
+/// Packages with a Linux driver's libcuda.
+fn linux_driver(inputs: &Inputs<'_>, packages: &Packages) -> Option<Finding> {
     const STEMS: [&str; 6] = [
         "libcuda1",
         "libnvidia-compute-",
@@ -88,7 +89,8 @@ fn linux_driver(look: &Look<'_>, packages: &Packages) -> Option<Finding> {
         .map(|p| format!("package {} {}", p.name, p.version))
         .collect();
     strangers.extend(
-        look.host
+        inputs
+            .host
             .warnings
             .iter()
             .filter(|w| w.contains("Linux driver"))
@@ -103,7 +105,7 @@ fn linux_driver(look: &Look<'_>, packages: &Packages) -> Option<Finding> {
         "Linux driver",
         "a Linux driver is installed inside WSL, where the driver is Windows' own: its libcuda may be found first and has no kernel module",
     )
-    .fix("remove these packages (`apt purge 'libnvidia-*' 'nvidia-driver*' 'libcuda1'`), then `ldconfig`; nothing of the driver is to be installed in WSL");
+    .fix("remove these packages (`apt purge 'libnvidia-*' 'nvidia-driver*' 'libcuda1'`), then `ldconfig`; install no part of the driver in WSL");
     finding.evidence = strangers;
     Some(finding)
 }

@@ -1,8 +1,8 @@
-//! Images in archives: what `docker save` writes, and OCI image layouts, as a directory or in a tar.
+//! Images in archives: output of `docker save`, and OCI image layouts, as a directory or in a tar.
 //!
-//! An archive is read once, from front to back, since it may be a pipe: which blob is a layer is seen by its first bytes,
-//! and which layers the image has is known at the end. Facts: "OCI Image Layout", "OCI Image Manifest" and "Image Index";
-//! `manifest.json` of Docker's image specification 1.2.
+//! An archive may be a pipe, so nvoci reads it once, front to back. The first bytes of a blob show
+//! whether it is a layer; the list of the image's layers may come last. Facts: "OCI Image Layout",
+//! "OCI Image Manifest" and "Image Index"; `manifest.json` of Docker's image specification 1.2.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufReader, Read};
@@ -19,34 +19,34 @@ use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::budget::Budget;
 use crate::sys::root::{Node, Root};
 
-/// Blobs of one archive.
+/// The most blobs of one archive.
 const MAX_BLOBS: usize = 4096;
-/// Manifests that lead to one another.
+/// The most manifests that refer to one another in a chain.
 const MAX_INDEXES: usize = 4;
-/// Layers of one image; engines make at most 127.
+/// The most layers of one image; engines make at most 127.
 const MAX_LAYERS: usize = 1024;
-/// Blobs that cannot be read and are named.
+/// The most unreadable blobs that are named.
 const MAX_NOTES: usize = 8;
-/// The first bytes of a blob, by which it is known: the magic of tar ends at 263.
+/// The first bytes of a blob that decide its type: the magic of tar ends at 263.
 const HEAD: usize = 512;
 const BUFFER: usize = 256 << 10;
-/// What a blob needs of memory besides its contents.
+/// The memory of a blob besides its contents, in bytes.
 const BLOB: usize = 256;
 
-/// What was read of an archive, by the names in it.
+/// The blobs read from an archive, by their names in it.
 struct Blobs<'b> {
     budget: &'b Budget,
     scratch: Scratch,
     documents: HashMap<String, Document>,
     layers: HashMap<String, Layer>,
-    /// Second names of layers.
+    /// Links to layers.
     links: HashMap<String, String>,
-    /// Blobs that cannot be read, the first of them with the reason.
+    /// The number of unreadable blobs; the first ones have their reasons.
     broken: usize,
     notes: Vec<String>,
 }
 
-/// Reads an archive: what `docker save` or `podman save` wrote, or a layout in a tar.
+/// Reads an archive: output of `docker save` or `podman save`, or a layout in a tar.
 pub fn read(
     source: impl Forward,
     title: &str,
@@ -99,7 +99,7 @@ pub fn layout(root: &Root, title: &str, budget: &Budget, progress: &mut dyn Prog
         let node = root.resolve(&name).context(Code::File, what)?;
         let size = u64::try_from(node.stat().st_size).unwrap_or(0);
         let file = node.open_read().context(Code::File, what)?;
-        // Many names of one file are not more input.
+        // Several names of one file are charged once.
         if allowed.insert(node.id()) {
             budget.allow(allocated(&node));
         }
@@ -113,14 +113,14 @@ pub fn layout(root: &Root, title: &str, budget: &Budget, progress: &mut dyn Prog
                 wanted.push(name.clone());
             }
         } else if !blobs.layers.contains_key(&name) {
-            // A blob that cannot be read is not read again.
+            // An unreadable blob is not read again.
             blobs.layers.insert(name.clone(), Layer::broken());
         }
     }
     blobs.image(title)
 }
 
-/// Bytes that a file has on disk: a hole is no input.
+/// The bytes of a file on disk; a hole is no input.
 pub(super) fn allocated(node: &Node) -> u64 {
     const UNIT: u64 = 512;
     u64::try_from(node.stat().st_blocks)
@@ -130,7 +130,7 @@ pub(super) fn allocated(node: &Node) -> u64 {
 
 impl<'b> Blobs<'b> {
     fn new(budget: &'b Budget) -> Result<Self> {
-        let scratch = Scratch::new().context(Code::System, || "a directory for what is looked at")?;
+        let scratch = Scratch::new().context(Code::System, || "a directory for the files of the image")?;
         Ok(Self {
             budget,
             scratch,
@@ -150,7 +150,7 @@ impl<'b> Blobs<'b> {
         Ok(self.budget.keep((BLOB + bytes) as u64)?)
     }
 
-    /// Takes one blob, if it is a layer or JSON.
+    /// Adds a blob, if it is a layer or JSON.
     fn add(
         &mut self,
         name: String,
@@ -185,19 +185,19 @@ impl<'b> Blobs<'b> {
             let unpacked = Zstd::new(Packed::new(source, budget), budget);
             Layer::read(Unpacked::new(unpacked, budget), scratch, budget, progress)
         } else if head.len() >= HEAD && head.iter().all(|b| *b == 0) {
-            // A tar with nothing in it.
+            // An empty tar.
             Ok(Layer::default())
         } else {
             return Ok(());
         };
-        // A decompressor may have made an error of its own of it.
+        // A decompressor may have replaced the budget's error by its own.
         self.budget.check()?;
         match layer {
             Ok(layer) => {
                 self.charge(name.len())?;
                 self.layers.insert(name, layer);
             }
-            // Not of this image, perhaps; if it is, that is said then.
+            // The blob may belong to another image. If this image needs it, `image` reports it.
             Err(e) if is_malformed(&e) => {
                 self.broken += 1;
                 if self.notes.len() < MAX_NOTES {
@@ -209,7 +209,7 @@ impl<'b> Blobs<'b> {
         Ok(())
     }
 
-    /// The image that these blobs are.
+    /// Makes the image of these blobs.
     fn image(mut self, title: &str) -> Result<Image> {
         let what = || format!("image {title}");
         let too_large = |name: &str| {
@@ -272,7 +272,8 @@ impl<'b> Blobs<'b> {
         })
     }
 
-    /// Configuration and layers as `docker save` names them; of several images the first.
+    /// Configuration and layers by the names of `docker save`; of several images, those of the
+    /// first.
     fn docker(&self) -> Option<Pointers> {
         match self.documents.get("manifest.json")? {
             Document::Saved(pointers) => Some(pointers.clone()),
@@ -293,7 +294,7 @@ impl<'b> Blobs<'b> {
         }
     }
 
-    /// A layer by a name that `docker save` uses: older versions link equal layers to one another.
+    /// A layer by its name in `docker save`; older versions replace equal layers by links.
     fn layer(&self, name: &str) -> Option<&Layer> {
         let found = self.layers.get(name).or_else(|| {
             let target = self.links.get(name)?;
@@ -308,13 +309,13 @@ impl<'b> Blobs<'b> {
     }
 }
 
-/// Whether the blob is to blame: `InvalidInput` is what flate2 says of a stream that is none.
+/// Whether the blob is at fault; flate2 reports `InvalidInput` for a malformed stream.
 fn is_malformed(e: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
-/// A source whose first bytes were read already.
+/// A source whose first bytes were already read.
 struct Prefixed<'a, R> {
     head: &'a [u8],
     rest: &'a mut R,
@@ -366,7 +367,7 @@ mod tests {
         out.finish().unwrap()
     }
 
-    /// One frame of blocks that are not compressed, and one that is to be skipped, before and after.
+    /// One frame of uncompressed blocks, with a skippable frame before and after it.
     fn zstd(bytes: &[u8]) -> Vec<u8> {
         let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0], &b"abc"[..]].concat();
         let mut out = [0x28, 0xb5, 0x2f, 0xfd, 0x80, 0x58].to_vec();

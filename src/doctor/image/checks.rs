@@ -1,4 +1,4 @@
-//! What is checked of an image.
+//! The checks of an image.
 
 use crate::doctor::check::checks;
 
@@ -14,7 +14,7 @@ checks! {
     pub(super) CAPABILITIES = 7309, "image.capabilities", "NVIDIA_DRIVER_CAPABILITIES or NVIDIA_VISIBLE_DEVICES of the image keep CUDA away.";
     pub(super) ENVIRONMENT = 7310, "image.environment", "The Python environment with the frameworks is not the one that `python` starts.";
     pub(super) SHADOWED = 7311, "image.shadowed", "One copy of a framework hides another of a different version.";
-    pub(super) INCOMPLETE = 7312, "image.incomplete", "Not everything in the image could be looked at.";
+    pub(super) INCOMPLETE = 7312, "image.incomplete", "Some parts of the image could not be read.";
     pub(super) EMPTY = 7313, "image.empty", "Nothing in the image uses CUDA.";
     pub(super) MISSING = 7314, "image.missing-library", "A library that a framework loads is not where the loader searches.";
     pub(super) PAIR = 7315, "image.pair", "A package was built for another release of PyTorch, or another CUDA, than the image has.";

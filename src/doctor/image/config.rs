@@ -1,13 +1,13 @@
-//! What an image's configuration says: variables, labels, what is started.
+//! An image's configuration: variables, labels, command.
 //!
 //! Facts: "OCI Image Configuration"; Docker's own form has the same keys under `config`.
 
 use serde_json::Value;
 
-/// Variables, labels and words that are taken of one image.
+/// The most variables, labels and words that are read from one image.
 const MAX: usize = 4096;
 
-/// The part of the configuration that decides what a container computes with.
+/// The part of the configuration that affects CUDA.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ImageConfig {
     /// Variables, in order.
@@ -21,7 +21,7 @@ pub struct ImageConfig {
 }
 
 impl ImageConfig {
-    /// Reads an image configuration; what is malformed in it is left out.
+    /// Parses an image configuration; malformed parts are left out.
     pub fn of(json: &Value) -> Self {
         let inner = &json["config"];
         let strings = |value: &Value| -> Vec<String> {
@@ -46,7 +46,7 @@ impl ImageConfig {
         }
     }
 
-    /// A variable's value; the last of a name counts.
+    /// A variable's value; if a name occurs twice, the last one counts.
     pub fn var(&self, name: &str) -> Option<&str> {
         let found = self.env.iter().rev().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())

@@ -1,4 +1,4 @@
-//! The JSON of an image archive: index, manifest, configuration. What is taken of one is small; the rest is not kept.
+//! The JSON of an image archive: index, manifest, configuration. nvoci keeps only the keys it uses.
 
 use std::io::{self, Read};
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::config::ImageConfig;
 use crate::sys::budget::Budget;
 
-/// Bytes of one document; registries take no larger manifests.
+/// The largest document, in bytes; registries accept no larger manifests.
 const MAX_BYTES: u64 = 4 << 20;
-/// Values in one document: a configuration has some hundred.
+/// The most values in one document; a configuration has some hundred.
 const MAX_VALUES: u64 = 1 << 18;
-/// Memory that a value needs while the document is parsed.
+/// The memory of a value during parsing, in bytes.
 const VALUE: u64 = 128;
 
-/// Where a manifest leads: names of blobs.
+/// The blobs of a manifest, by name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Pointers {
     pub(super) config: String,
@@ -22,22 +22,22 @@ pub(super) struct Pointers {
     pub(super) layers: Vec<String>,
 }
 
-/// What a document is.
+/// The type and content of a document.
 #[derive(Debug)]
 pub(super) enum Document {
-    /// Anything else may be a configuration.
+    /// A configuration, or any other JSON.
     Config(ImageConfig),
-    /// An index: the manifest for this machine.
+    /// An index, with its manifest for this machine.
     Index(Option<String>),
     Manifest(Pointers),
-    /// `manifest.json` of `docker save`: its first image.
+    /// `manifest.json` of `docker save`, with its first image.
     Saved(Pointers),
-    /// More than is parsed. Attestations may be that large; it matters only if the image needs it.
+    /// Too large to parse. Attestations may be that large; it matters only if the image needs it.
     TooLarge,
 }
 
 impl Document {
-    /// Reads a document of `size` bytes; `None` of what is no JSON.
+    /// Reads a document of `size` bytes; `None` if it is no JSON.
     pub(super) fn read(source: &mut impl Read, size: u64, budget: &Budget) -> io::Result<Option<Self>> {
         if size > MAX_BYTES {
             return Ok(Some(Self::TooLarge));
@@ -74,7 +74,7 @@ impl Document {
         }
     }
 
-    /// The blobs that a manifest or an index leads to: of an index one manifest alone.
+    /// The blobs that a manifest or an index refers to; of an index only one manifest.
     pub(super) fn references(&self) -> impl Iterator<Item = &String> {
         let (one, more) = match self {
             Self::Index(manifest) => (manifest.as_ref(), None),
@@ -84,7 +84,7 @@ impl Document {
         one.into_iter().chain(more.into_iter().flatten())
     }
 
-    /// Memory that what was taken needs, about.
+    /// The approximate memory of the kept parts.
     fn bytes(&self) -> u64 {
         const EACH: usize = 64;
         let of = |text: &String| EACH + text.len();
@@ -101,7 +101,7 @@ impl Document {
     }
 }
 
-/// How many values a document has at most.
+/// An upper bound of a document's number of values.
 fn count_values(json: &[u8]) -> u64 {
     let (mut count, mut quoted, mut escaped) = (1, false, false);
     for byte in json {
@@ -116,7 +116,7 @@ fn count_values(json: &[u8]) -> u64 {
     count
 }
 
-/// An image of `docker save`.
+/// Parses one image of `docker save`.
 fn saved(image: &Value) -> Option<Pointers> {
     let layers = image["Layers"].as_array()?.iter();
     Some(Pointers {
@@ -133,7 +133,7 @@ fn manifest(json: &Value) -> Option<Pointers> {
     })
 }
 
-/// Where a layout has the blob of a digest: `sha256:…` is in `blobs/sha256/…`.
+/// The path of a blob in a layout: `sha256:…` is in `blobs/sha256/…`.
 fn blob_name(digest: &str) -> Option<String> {
     const MAX: usize = 255;
     let (algorithm, hex) = digest.split_once(':')?;
@@ -142,7 +142,7 @@ fn blob_name(digest: &str) -> Option<String> {
     (plain(algorithm) && plain(hex)).then(|| format!("blobs/{algorithm}/{hex}"))
 }
 
-/// Of an index the manifest for this machine, else the first that is for any.
+/// The index's manifest for this machine, else the first that is for any machine.
 fn chosen(index: &Value) -> Option<String> {
     let native = if cfg!(target_arch = "aarch64") {
         "arm64"
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_small_and_the_rest_is_given_back() {
+    fn documents_keep_little_and_return_the_rest_of_the_budget() {
         let limits = crate::sys::budget::Limits {
             kept: 1 << 20,
             ..crate::sys::budget::Limits::DEFAULT
@@ -206,7 +206,7 @@ mod tests {
             assert!(read(text.as_bytes(), &budget).is_none(), "{text}");
         }
         assert!(matches!(read(b"{}", &budget), Some(Document::Config(_))));
-        // It claims more than there is.
+        // Its claimed size is larger than its content.
         assert!(
             Document::read(&mut &b"{"[..], 4 << 20, &budget)
                 .unwrap()

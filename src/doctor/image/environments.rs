@@ -1,4 +1,8 @@
-//! The Python environments of an image: system, virtual and conda, each with its packages and frameworks.
+//! Finds an image's Python environments (system, virtual, conda) with their packages and
+//! frameworks.
+//!
+//! For example, `/opt/venv` with a `pyvenv.cfg` and `lib/python3.10/site-packages` is an
+//! environment of kind `Venv`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,21 +15,21 @@ use super::walk::Found;
 use crate::compat::Cuda;
 use crate::sys::root::Node;
 
-/// Where `python` is looked for when the image does not set `PATH`, as engines do.
+/// The search path for `python` if the image does not set `PATH`, as engines set it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Environments that are looked into.
+/// The most environments that are read.
 const MAX: usize = 256;
 
-/// What made an environment.
+/// The tool that made an environment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// conda, mamba and their like.
+    /// conda, mamba and similar tools.
     Conda,
     /// A program without Python.
     Native,
     /// A directory of `PYTHONPATH`.
     Path,
-    /// The distribution, or a Python of its own.
+    /// The distribution, or a separately installed Python.
     System,
     /// `pip install --user`.
     User,
@@ -33,14 +37,14 @@ pub enum Kind {
     Venv,
 }
 
-/// One directory of packages and whose it is.
+/// One directory of packages, and the tool that made it.
 #[derive(Clone, Debug)]
 pub struct Environment {
-    /// What made it.
+    /// The tool that made it.
     pub kind: Kind,
     /// The directory above `lib/pythonX.Y`.
     pub prefix: PathBuf,
-    /// `3.10`; empty of Debian's, which is for every Python 3.
+    /// `3.10`; empty for Debian's, which serves every Python 3.
     pub python: String,
     /// The packages of pip.
     pub site: Site,
@@ -48,18 +52,18 @@ pub struct Environment {
     pub conda: Option<Site>,
     /// The frameworks among them.
     pub frameworks: Vec<Framework>,
-    /// Whether `python` of the image's `PATH` is this environment's; `None` where the image does not tell.
+    /// Whether `python` on the image's `PATH` is this environment's; `None` if unknown.
     pub on_path: Option<bool>,
 }
 
 impl Environment {
-    /// A package, as pip or conda know it.
+    /// A package by its name in pip or conda.
     pub fn package(&self, name: &str) -> Option<&Package> {
         let of_conda = || self.conda.as_ref().and_then(|conda| conda.package(name));
         self.site.package(name).or_else(of_conda)
     }
 
-    /// The CUDA runtime that pip or conda brought, and the package that says so.
+    /// The CUDA runtime that pip or conda installed, and the package that names its version.
     pub fn runtime(&self) -> Option<(Cuda, String)> {
         const NAMES: [&str; 6] = [
             "nvidia_cuda_runtime_cu11",
@@ -77,7 +81,7 @@ impl Environment {
     }
 }
 
-/// Every environment with at least one package, in the order of their paths.
+/// Every environment with at least one package, sorted by path.
 pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> Vec<Environment> {
     let active = config.map(|c| active(files, c.var("PATH").unwrap_or(PATH)));
     let mut all: Vec<Environment> = found
@@ -93,7 +97,7 @@ pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> V
         }
     }
     all.extend(of_path(files, config));
-    // A conda prefix may hold CUDA without any Python.
+    // A conda prefix may have CUDA and no Python.
     for prefix in found.conda.iter().take(MAX) {
         if all.iter().any(|e| e.prefix == *prefix) {
             continue;
@@ -122,10 +126,10 @@ fn python_path(config: Option<&ImageConfig>) -> impl Iterator<Item = &Path> {
     dirs.map(|dir| Path::new(dir.trim_end_matches('/')))
 }
 
-/// What `PYTHONPATH` holds besides the sites of environments.
+/// The packages in `PYTHONPATH` outside of environments.
 fn of_path(files: &Files<'_>, config: Option<&ImageConfig>) -> Vec<Environment> {
     python_path(config)
-        // A site of its own environment is read there.
+        // A site of an environment is read with that environment.
         .filter(|dir| !dir.ends_with("site-packages") && !dir.ends_with("dist-packages"))
         .filter_map(|dir| {
             let site = Site::python(files, dir);
@@ -182,7 +186,7 @@ fn environment(
     let frameworks = frameworks::find(files, &site, conda.as_ref());
     let on_path = active.and_then(|prefixes| match prefixes {
         Some(prefixes) => Some(kind == Kind::User || prefixes.iter().any(|p| p == prefix)),
-        // Without a Python on the path, one of its own is known not to be there.
+        // If `PATH` has no Python, a prefix with a Python of its own is not on it.
         None => has_python(files, &prefix.join("bin")).then_some(false),
     });
     Some(Environment {
@@ -204,7 +208,8 @@ fn has_python(files: &Files<'_>, dir: &Path) -> bool {
         .any(|p| files.resolve(p).is_some_and(|n| n.is_file()))
 }
 
-/// The prefixes that the first `python3` or `python` on `path` takes packages from; `None` where there is none.
+/// The prefixes whose packages the first `python3` or `python` on `path` imports; `None` without
+/// one.
 fn active(files: &Files<'_>, path: &str) -> Option<Vec<PathBuf>> {
     let dirs = path.split(':').filter(|dir| dir.starts_with('/')).take(64);
     for dir in dirs {
@@ -216,7 +221,7 @@ fn active(files: &Files<'_>, path: &str) -> Option<Vec<PathBuf>> {
         if dir == Path::new("/bin") {
             prefixes.push(PathBuf::from("/usr"));
         }
-        // A distribution's Python takes what was installed locally too.
+        // A distribution's Python also imports from `/usr/local`.
         if prefixes.iter().any(|p| p == Path::new("/usr")) {
             prefixes.push(PathBuf::from("/usr/local"));
         }
@@ -225,19 +230,19 @@ fn active(files: &Files<'_>, path: &str) -> Option<Vec<PathBuf>> {
     None
 }
 
-/// Two copies of one framework for one Python, of which the first hides the second.
+/// Two copies of one framework for one Python. The first hides the second.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Shadowed {
-    /// As pip calls it.
+    /// Its name in pip.
     pub package: &'static str,
-    /// The one that is imported, and its version.
+    /// The imported copy and its version.
     pub first: (PathBuf, String),
-    /// The one that is hidden.
+    /// The hidden copy and its version.
     pub second: (PathBuf, String),
 }
 
-/// The pairs of different versions that one Python sees: `PYTHONPATH` comes before all, a user's packages before the
-/// system's, local ones before the distribution's.
+/// The pairs of different versions in one Python's search path. `PYTHONPATH` comes first, then a
+/// user's packages, local ones, and the distribution's.
 pub fn shadowed(all: &[Environment]) -> Vec<Shadowed> {
     let rank = |e: &Environment| match e.kind {
         Kind::Path => Some(0),
@@ -251,7 +256,7 @@ pub fn shadowed(all: &[Environment]) -> Vec<Shadowed> {
     let mut pairs = Vec::new();
     for a in all {
         for b in all {
-            // `PYTHONPATH` is before whatever environment `python` is of.
+            // `PYTHONPATH` comes before any environment.
             let behind = || (a.kind == Kind::Path && b.on_path == Some(true)).then_some(4);
             let (Some(first), Some(second)) = (rank(a), rank(b).or_else(behind)) else {
                 continue;
@@ -274,7 +279,7 @@ pub fn shadowed(all: &[Environment]) -> Vec<Shadowed> {
     pairs
 }
 
-/// The version of the image's glibc, as it says itself.
+/// The version of the image's glibc, from a string in the library.
 pub fn glibc(files: &Files<'_>) -> Option<(u32, u32)> {
     const PLACES: [&str; 5] = [
         "/lib/x86_64-linux-gnu/libc.so.6",
@@ -283,13 +288,13 @@ pub fn glibc(files: &Files<'_>) -> Option<(u32, u32)> {
         "/usr/lib64/libc.so.6",
         "/usr/lib/libc.so.6",
     ];
-    const SAYS: &[u8] = b"stable release version ";
+    const MARK: &[u8] = b"stable release version ";
     const MAX: u64 = 16 << 20;
     let node = PLACES
         .iter()
         .find_map(|path| files.resolve(path).filter(Node::is_file))?;
     let file = node.open_read().ok()?;
-    search(&file, 0, MAX, SAYS, files.budget, |text| {
+    search(&file, 0, MAX, MARK, files.budget, |text| {
         let end = text.iter().position(|b| !b.is_ascii_digit() && *b != b'.')?;
         let version = std::str::from_utf8(&text[..end]).ok()?;
         let (major, minor) = version.trim_end_matches('.').split_once('.')?;

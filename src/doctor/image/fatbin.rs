@@ -1,10 +1,11 @@
-//! Fat binaries: which GPUs the device code of a library is for, read from its headers alone.
+//! Fat binaries: which GPUs a library's device code supports, read from its headers alone.
 //!
-//! A section holds containers, one for each compiled source file; a container holds the same code for several
-//! architectures. The loader picks one entry of each container, so a GPU is served only if every container has
-//! something for it: what the file holds in all says nothing. Payloads may be compressed, headers never are.
-//! Facts: struct names in RWTH-ACS/cricket `cpu/cpu-elf2.c`; offsets checked against `cuobjdump` 13.4 on files of CUDA
-//! 11.8 to 13.2.
+//! A section holds one container for each compiled source file; a container holds the same code for
+//! several architectures. The loader picks one entry of each container. So a GPU is supported only
+//! if every container has an entry for it, and the union over the file decides nothing.
+//!
+//! Payloads may be compressed, headers never are. Facts: struct names in RWTH-ACS/cricket
+//! `cpu/cpu-elf2.c`; offsets checked against `cuobjdump` 13.4 on files of CUDA 11.8 to 13.2.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,27 +13,28 @@ use crate::ldso::elf::ReadAt;
 use crate::ldso::section::{sections, u16_at, u32_at, u64_at};
 use crate::sys::budget::Budget;
 
-/// Sections with device code that is linked, and that is still relocatable.
+/// Sections of linked device code, and of relocatable device code.
 const SECTIONS: [&[u8]; 2] = [b".nv_fatbin", b"__nv_relfatbin"];
 /// A container's first eight bytes: magic, version 1, header of 16 bytes.
 const MAGIC: u64 = 0x0010_0001_ba55_ed50;
-/// Bytes of a container's header.
+/// The size of a container's header, in bytes.
 pub(super) const CONTAINER_HEADER: usize = 16;
-/// Bytes of an entry's header that are read; the header itself may be longer.
+/// The bytes of an entry's header that are read; the header may be longer.
 pub(super) const ENTRY_HEADER: usize = 0x20;
 const PTX: u16 = 1;
 const CUBIN: u16 = 2;
 
-/// Headers of one file that are read; `libtorch_cuda.so` has some ten thousand.
+/// The most headers of one file that are read; `libtorch_cuda.so` has about ten thousand.
 pub(super) const MAX_HEADERS: usize = 1 << 18;
-/// Different architecture sets of one file that are told apart.
+/// The most different sets of architectures that are counted in one file.
 const MAX_SETS: usize = 256;
-/// Entries of one kind in a container; compilers make one for each of a dozen architectures.
+/// The most entries of one kind in a container; compilers make one for each of a dozen
+/// architectures.
 const MAX_CODES: usize = 64;
-/// Bytes that are read at once: a small container's headers lie close together.
+/// Bytes of one read: small containers' headers are close together.
 const WINDOW: usize = 4096;
 
-/// What one container holds.
+/// The architectures of one container.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Codes {
     /// Architectures with machine code: 86 for sm_86. The suffixes a and f are not in the header.
@@ -44,14 +46,14 @@ pub struct Codes {
 /// The device code of one file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Fatbins {
-    /// How many containers hold what.
+    /// The number of containers with each set of architectures.
     pub sets: BTreeMap<Codes, usize>,
-    /// Something was not understood, or there was too much: this is not all.
+    /// Some parts were malformed or beyond a bound, so the sets are incomplete.
     pub partial: bool,
 }
 
 impl Fatbins {
-    /// Reads the device code of an open file; empty where it has none.
+    /// Reads the device code of an open file; empty if it has none.
     pub fn read<R: ReadAt + ?Sized>(file: &R, budget: &Budget) -> Self {
         let mut found = Self::default();
         let mut reader = Reader {
@@ -70,7 +72,7 @@ impl Fatbins {
         found
     }
 
-    /// Adds what another file has.
+    /// Adds another file's containers.
     pub fn join(&mut self, other: Self) {
         for (codes, n) in other.sets {
             *self.sets.entry(codes).or_insert(0) += n;
@@ -78,18 +80,18 @@ impl Fatbins {
         self.partial |= other.partial;
     }
 
-    /// Number of containers that hold anything.
+    /// The number of containers that are not empty.
     pub fn total(&self) -> usize {
         self.sets.values().sum()
     }
 
-    /// Number of containers with something that `runs`.
+    /// The number of containers for which `runs` is true.
     pub fn count(&self, runs: impl Fn(&Codes) -> bool) -> usize {
         let good = self.sets.iter().filter(|(codes, _)| runs(codes));
         good.map(|(_, n)| n).sum()
     }
 
-    /// Architectures with the number of containers that have machine code for them, in order.
+    /// The number of containers with machine code for each architecture, in order.
     pub fn architectures(&self) -> BTreeMap<u32, usize> {
         let mut all = BTreeMap::new();
         for (codes, n) in &self.sets {
@@ -108,7 +110,7 @@ impl Fatbins {
             };
             let Some(size) = container(&head) else {
                 if head[..8] == [0; 8] {
-                    // Padding between containers.
+                    // Skips padding between containers.
                     at += 8;
                     continue;
                 }
@@ -173,11 +175,11 @@ impl Fatbins {
     }
 }
 
-/// Reads headers, one after the other.
+/// Reads headers one after the other.
 struct Reader<'a, R: ?Sized> {
     file: &'a R,
     budget: &'a Budget,
-    /// Headers that may still be read.
+    /// The number of headers that may still be read.
     left: usize,
     /// The bytes from `at` on.
     window: Vec<u8>,
@@ -185,7 +187,7 @@ struct Reader<'a, R: ?Sized> {
 }
 
 impl<R: ReadAt + ?Sized> Reader<'_, R> {
-    /// The header at `at`; `None` where the file ends before, or enough was read.
+    /// The header at `at`; `None` at the end of the file or of the bound.
     fn header<const N: usize>(&mut self, at: u64) -> Option<[u8; N]> {
         self.left = self.left.checked_sub(1)?;
         self.budget.entry().ok()?;
@@ -222,14 +224,14 @@ pub(super) fn container(head: &[u8]) -> Option<u64> {
 pub(super) struct Entry {
     kind: u16,
     arch: u32,
-    /// Of PTX the version of the language, major first.
+    /// The language version of PTX, major first.
     version: (u16, u16),
     /// Header and payload together, in bytes; never 0.
     pub(super) size: u64,
 }
 
 impl Entry {
-    /// `None` of what cannot be an entry.
+    /// `None` if it cannot be an entry.
     pub(super) fn parse(head: &[u8]) -> Option<Self> {
         const MAX_ARCH: u32 = 999;
         let header = u64::from(u32_at(head, 4)?);
@@ -272,7 +274,8 @@ pub(super) mod tests {
         c
     }
 
-    /// Two containers for sm_80 and sm_86, one of them with PTX for compute_86, and one for sm_80 alone.
+    /// Two containers for sm_80 and sm_86, one of them with PTX for compute_86, and one for sm_80
+    /// alone.
     pub(in super::super) fn library() -> Vec<u8> {
         let both = container_of(&[
             entry(CUBIN, 80, (1, 7), 40),
@@ -320,7 +323,8 @@ pub(super) mod tests {
         );
     }
 
-    /// Each length at its ends, and a section of more than 10 MiB with a header in every 64 bytes.
+    /// Each length at its limits, and a section of more than 10 MiB with a header in every 64
+    /// bytes.
     #[test]
     fn lengths_at_their_ends_and_a_large_section() {
         let good = library();

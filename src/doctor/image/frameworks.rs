@@ -1,7 +1,8 @@
-//! The frameworks of a Python environment: version, CUDA build, and the GPUs their code is for.
+//! The frameworks of a Python environment: version, CUDA build, and the GPUs that their code
+//! supports.
 //!
-//! A table names each framework and how its build is read. Facts: files of the wheels themselves (see
-//! `src/compat/data/sources.tsv` for what was looked at).
+//! A table has each framework and the function that reads its build. Facts: files of the wheels
+//! (`src/compat/data/sources.tsv` lists the inspected ones).
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -17,54 +18,54 @@ use crate::ldso::section::sections;
 use crate::preflight::build::{Build, MAX_TEXT, is_arch, of_local, of_tag, tensorflow_of, torch_of};
 use crate::preflight::text::{after_key, assignment, quoted};
 
-/// Libraries of one directory that are looked at.
+/// The most libraries of one directory that are read.
 const MAX_LIBRARIES: usize = 4096;
-/// Bytes of constants in which PyTorch's list of architectures is looked for.
+/// The bytes of constants that are searched for PyTorch's list of architectures.
 const MAX_RODATA: u64 = 64 << 20;
-/// How PyTorch's list of architectures begins, as a text of its own.
+/// The beginning of PyTorch's list of architectures, as a string of its own.
 pub(super) const ARCH_LIST: &[u8] = b"\0sm_";
-/// Bytes of that list.
+/// The longest such list, in bytes.
 pub(super) const MAX_ARCH_LIST: usize = MAX_LIST;
 
 /// One installed framework.
 #[derive(Clone, Debug)]
 pub struct Framework {
-    /// As people call it: `PyTorch`.
+    /// Its usual name: `PyTorch`.
     pub name: &'static str,
-    /// As pip calls it: `torch`.
+    /// Its name in pip: `torch`.
     pub package: &'static str,
     /// The directory of its code.
     pub path: PathBuf,
-    /// Its version, with the local part if there is one: `2.0.1+cu118`.
+    /// Its version, with the local part if it has one: `2.0.1+cu118`.
     pub version: String,
-    /// What it was built for.
+    /// Its target: CPU, CUDA or ROCm.
     pub build: Build,
-    /// Where that was read.
+    /// The file and text that prove the build.
     pub evidence: String,
-    /// The device code of its main libraries; `None` where it brings none that is judged.
+    /// The device code of its main libraries; `None` if it has none that is judged.
     pub code: Option<Fatbins>,
-    /// The architectures that it says it was built for: `sm_86`, `compute_90`.
+    /// The architectures in its own list: `sm_86`, `compute_90`.
     pub declared: Vec<String>,
     /// The newest glibc that it needs, by its wheel's tag.
     pub glibc: Option<(u32, u32)>,
     /// The libraries of CUDA that it loads.
     pub loads: Vec<Load>,
-    /// Whether it loads them from pip's packages itself, wherever the loader searches.
+    /// Whether it loads them from pip's packages itself, independent of the loader.
     pub loads_beside: bool,
 }
 
-/// A framework that is looked for.
+/// A framework that nvoci can recognize.
 struct Known {
     name: &'static str,
     package: &'static str,
     /// The directory in `site-packages`.
     dir: &'static str,
-    read: fn(&Look<'_>) -> Option<Said>,
-    /// Libraries with its device code, by directory below its own and beginnings of names.
+    read: fn(&Candidate<'_>) -> Option<Details>,
+    /// The libraries with its device code: directories below its own, and prefixes of names.
     code: &'static [(&'static str, &'static [&'static str])],
-    /// Libraries whose needed libraries it needs; they may be absent.
+    /// Libraries whose dependencies it has; they may be absent.
     needs: &'static [&'static str],
-    /// The first one that is there opens libraries by name; its run path counts.
+    /// The libraries of which the first existing one opens others by name; its run path counts.
     opens: &'static [&'static str],
     /// Whether it loads pip's packages of CUDA itself.
     loads_beside: bool,
@@ -83,13 +84,13 @@ impl Known {
     };
 }
 
-/// What reading a framework's files gave.
-struct Said {
+/// The build of a framework, read from its files.
+struct Details {
     version: String,
     build: Build,
     evidence: String,
     declared: Vec<String>,
-    /// The major version of cuDNN that it was built with.
+    /// The major version of cuDNN in its build.
     cudnn: Option<u32>,
 }
 
@@ -188,7 +189,7 @@ const KNOWN: &[Known] = &[
     },
 ];
 
-/// Packages that may use CUDA, and of which nothing is judged.
+/// Packages that may use CUDA and that nvoci cannot judge.
 const UNJUDGED: &[&str] = &[
     "apex",
     "catboost",
@@ -212,7 +213,7 @@ const UNJUDGED: &[&str] = &[
     "xgboost",
 ];
 
-/// The packages of an environment that are not judged, with their versions.
+/// The packages of an environment that nvoci cannot judge, with their versions.
 pub fn unjudged(site: &Site) -> Vec<String> {
     let of_torch = site.has_dir("torch");
     site.packages
@@ -233,8 +234,8 @@ pub fn unjudged(site: &Site) -> Vec<String> {
         .collect()
 }
 
-/// Programs that use CUDA without Python: the file that tells of one, and its name; what is judged of one is what its
-/// library needs, and its device code.
+/// Programs that use CUDA without Python: the file that identifies one, and its name. A program is
+/// judged by its library's dependencies and device code.
 const NATIVE: &[(&str, &str, Option<&str>)] = &[
     ("libctranslate2.so.", "CTranslate2", None),
     ("libggml-cuda.so", "llama.cpp (ggml)", Some("ggml")),
@@ -249,12 +250,12 @@ const NATIVE: &[(&str, &str, Option<&str>)] = &[
     ("tritonserver", "Triton Inference Server", None),
 ];
 
-/// What a native library of the image belongs to.
+/// The program of a native library.
 #[derive(Debug)]
 pub enum Native {
-    /// It is judged like a framework.
+    /// nvoci judges it like a framework.
     Judged(Box<Framework>),
-    /// Nothing is judged of it.
+    /// nvoci cannot judge it.
     Unjudged(&'static str),
 }
 
@@ -270,7 +271,7 @@ pub fn native(files: &Files<'_>, path: &Path) -> Option<Native> {
     };
     let cuda = cudart(&info).map(|major| Cuda { major, minor: 0 });
     let mut load = Load::needed(path, &info);
-    // Such programs come with libraries of their own beside it.
+    // Such programs have their own libraries beside it.
     load.also_beside();
     Some(Native::Judged(Box::new(Framework {
         name,
@@ -290,10 +291,10 @@ pub fn native(files: &Files<'_>, path: &Path) -> Option<Native> {
     })))
 }
 
-/// The headers of a library, with needed libraries; `None` where not all of them are kept.
+/// The headers of a library with its dependencies; `None` if some of them are not kept.
 fn info(files: &Files<'_>, path: &Path) -> Option<ElfInfo> {
     let info = elf::read(&files.library(path)?, Want::All).ok()?;
-    // An archive's file has zeros where nothing was kept.
+    // A file from an archive has zeros in the parts that were not kept.
     let whole = info
         .needed
         .iter()
@@ -309,43 +310,43 @@ pub fn find(files: &Files<'_>, site: &Site, conda: Option<&Site>) -> Vec<Framewo
         .iter()
         .filter(|known| site.has_dir(known.dir))
         .filter_map(|known| {
-            let look = Look {
+            let candidate = Candidate {
                 files,
                 site,
                 conda,
                 dir: site.path.join(known.dir),
             };
-            let said = (known.read)(&look)?;
-            let code = look.code(known.code, &said.build);
-            let (loads, opener) = look.loads(known, &said);
+            let details = (known.read)(&candidate)?;
+            let code = candidate.code(known.code, &details.build);
+            let (loads, opener) = candidate.loads(known, &details);
             Some(Framework {
                 name: known.name,
                 package: known.package,
-                version: said.version,
-                build: said.build,
-                evidence: said.evidence,
+                version: details.version,
+                build: details.build,
+                evidence: details.evidence,
                 code,
-                declared: said.declared,
-                glibc: look.glibc(known.package),
+                declared: details.declared,
+                glibc: candidate.glibc(known.package),
                 loads,
-                // Without its run path it is not known where it searches.
+                // Without the run path, the search path of its libraries is unknown.
                 loads_beside: known.loads_beside || !known.opens.is_empty() && !opener,
-                path: look.dir,
+                path: candidate.dir,
             })
         })
         .collect()
 }
 
-struct Look<'a> {
+struct Candidate<'a> {
     files: &'a Files<'a>,
     site: &'a Site,
-    /// The packages of the conda prefix that the environment is of.
+    /// The conda packages of the environment's prefix.
     conda: Option<&'a Site>,
     /// The framework's directory.
     dir: PathBuf,
 }
 
-impl Look<'_> {
+impl Candidate<'_> {
     fn text(&self, file: &str) -> Option<String> {
         self.files.read_text(self.dir.join(file), MAX_TEXT)
     }
@@ -354,11 +355,11 @@ impl Look<'_> {
         self.files.exists(self.dir.join(file))
     }
 
-    fn evidence(&self, file: &str, says: impl std::fmt::Display) -> String {
-        format!("{}: {says}", self.dir.join(file).display())
+    fn evidence(&self, file: &str, proof: impl std::fmt::Display) -> String {
+        format!("{}: {proof}", self.dir.join(file).display())
     }
 
-    /// The first installed package of these names, as pip or conda know it.
+    /// The first installed package with one of these names in pip or conda.
     fn package(&self, names: &[&str]) -> Option<&Package> {
         let conda = self.conda.into_iter();
         std::iter::once(self.site)
@@ -386,7 +387,7 @@ impl Look<'_> {
             for file in self.files(below) {
                 if names.iter().any(|name| file.starts_with(name)) {
                     let path = self.dir.join(below).join(file);
-                    // Another name of a file is not more code.
+                    // A second name of a file is not counted again.
                     if let Some((id, found)) = self.files.fatbins(&path)
                         && seen.insert(id)
                     {
@@ -398,9 +399,9 @@ impl Look<'_> {
         (all.total() > 0).then_some(all)
     }
 
-    /// What the framework loads, and whether the run path of the library that opens others is known.
-    fn loads(&self, known: &Known, said: &Said) -> (Vec<Load>, bool) {
-        let Build::Cuda(cuda) = &said.build else {
+    /// The libraries that the framework loads, and whether the run path of their opener is known.
+    fn loads(&self, known: &Known, details: &Details) -> (Vec<Load>, bool) {
+        let Build::Cuda(cuda) = &details.build else {
             return (Vec::new(), false);
         };
         let at = |file: &&str| {
@@ -411,8 +412,8 @@ impl Look<'_> {
         let mut all: Vec<Load> = needs.map(|(path, info)| Load::needed(&path, &info)).collect();
         let opener = known.opens.iter().find_map(at);
         let read = opener.is_some();
-        if let (Some(cuda), Some(version)) = (cuda, numeric(&said.version)) {
-            let wants = libraries::opened(known.package, version, cuda.major, said.cudnn);
+        if let (Some(cuda), Some(version)) = (cuda, numeric(&details.version)) {
+            let wants = libraries::opened(known.package, version, cuda.major, details.cudnn);
             all.push(match opener {
                 Some((path, info)) => Load::opened(&path, Some(&info), wants),
                 None => Load::opened(&self.dir, None, wants),
@@ -438,37 +439,40 @@ impl Look<'_> {
                 let mut numbers = rest.split('_');
                 Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
             })
-            // Of several tags the oldest is enough.
+            // The oldest of several tags suffices.
             .min()
     }
 }
 
-fn torch(look: &Look<'_>) -> Option<Said> {
-    let text = look.text("version.py").unwrap_or_default();
+fn torch(candidate: &Candidate<'_>) -> Option<Details> {
+    let text = candidate.text("version.py").unwrap_or_default();
     let (version, build, evidence) = if let Some((version, build)) = torch_of(&text) {
         let cuda = assignment(&text, "cuda").flatten().unwrap_or("None");
-        let says = format!("__version__ = {version}, cuda = {cuda}");
-        (version, build, look.evidence("version.py", says))
+        let proof = format!("__version__ = {version}, cuda = {cuda}");
+        (version, build, candidate.evidence("version.py", proof))
     } else {
-        let version = look.package(&["torch", "pytorch", "torch_cpu"])?.version.clone();
+        let version = candidate
+            .package(&["torch", "pytorch", "torch_cpu"])?
+            .version
+            .clone();
         let build = of_local(&version).unwrap_or_else(|| {
-            // The library that has the GPU code is there or not.
-            if look.exists("lib/libtorch_cuda.so") {
+            // Only a GPU build has this library.
+            if candidate.exists("lib/libtorch_cuda.so") {
                 Build::Cuda(None)
-            } else if look.exists("lib/libtorch_cpu.so") {
+            } else if candidate.exists("lib/libtorch_cpu.so") {
                 Build::Cpu
             } else {
                 Build::Unknown
             }
         });
-        let says = format!("version {version}, by its package");
-        (version, build, look.evidence("", says))
+        let proof = format!("version {version}, by its package");
+        (version, build, candidate.evidence("", proof))
     };
     let declared = match build {
-        Build::Cuda(_) => arch_list(look).unwrap_or_default(),
+        Build::Cuda(_) => arch_list(candidate).unwrap_or_default(),
         _ => Vec::new(),
     };
-    Some(Said {
+    Some(Details {
         version,
         build,
         evidence,
@@ -477,23 +481,32 @@ fn torch(look: &Look<'_>) -> Option<Said> {
     })
 }
 
-/// What `torch.cuda.get_arch_list()` says: a string among the constants of `libtorch_python.so`.
-fn arch_list(look: &Look<'_>) -> Option<Vec<String>> {
-    let file = look.files.library(&look.dir.join("lib/libtorch_python.so"))?;
+/// The list of `torch.cuda.get_arch_list()`, a string among the constants of `libtorch_python.so`.
+fn arch_list(candidate: &Candidate<'_>) -> Option<Vec<String>> {
+    let file = candidate
+        .files
+        .library(&candidate.dir.join("lib/libtorch_python.so"))?;
     let rodata = sections(&file)?.into_iter().find(|s| s.name == b".rodata")?;
     let size = rodata.size.min(MAX_RODATA);
-    search(&file, rodata.offset, size, ARCH_LIST, look.files.budget, |rest| {
-        let end = rest.iter().position(|b| *b == 0)?;
-        let text = format!("sm_{}", std::str::from_utf8(&rest[..end]).ok()?);
-        let all: Vec<String> = text.split(' ').map(str::to_owned).collect();
-        (all.len() > 1 && all.iter().all(|a| is_arch(a))).then_some(all)
-    })
+    search(
+        &file,
+        rodata.offset,
+        size,
+        ARCH_LIST,
+        candidate.files.budget,
+        |rest| {
+            let end = rest.iter().position(|b| *b == 0)?;
+            let text = format!("sm_{}", std::str::from_utf8(&rest[..end]).ok()?);
+            let all: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            (all.len() > 1 && all.iter().all(|a| is_arch(a))).then_some(all)
+        },
+    )
 }
 
-fn tensorflow(look: &Look<'_>) -> Option<Said> {
+fn tensorflow(candidate: &Candidate<'_>) -> Option<Details> {
     const INFO: &str = "python/platform/build_info.py";
-    let record = look.package(&["tensorflow", "tensorflow_gpu", "tensorflow_cpu", "tf_nightly"]);
-    let text = look.text(INFO);
+    let record = candidate.package(&["tensorflow", "tensorflow_gpu", "tensorflow_cpu", "tf_nightly"]);
+    let text = candidate.text(INFO);
     if record.is_none() && text.is_none() {
         return None;
     }
@@ -503,32 +516,32 @@ fn tensorflow(look: &Look<'_>) -> Option<Said> {
     if build == Build::Unknown && record.is_some_and(|p| p.name == "tensorflow_cpu") {
         build = Build::Cpu;
     }
-    let says = match &build {
+    let proof = match &build {
         Build::Cuda(Some(cuda)) => format!("cuda_version {cuda}"),
         Build::Cpu => "is_cuda_build False".to_owned(),
         _ => "no cuda_version".to_owned(),
     };
-    Some(Said {
+    Some(Details {
         version: record
             .map_or("(unknown version)", |p| p.version.as_str())
             .to_owned(),
         build,
-        evidence: look.evidence(INFO, says),
+        evidence: candidate.evidence(INFO, proof),
         declared,
         cudnn,
     })
 }
 
-/// JAX has its GPU code in a plugin, whose name says the major release of CUDA. The plugin's lower bound is the first
-/// release of that major.
-fn jax(look: &Look<'_>) -> Option<Said> {
-    let version = look.package(&["jaxlib", "jax"])?.version.clone();
+/// JAX has its GPU code in a plugin, whose name has the major release of CUDA. The lower bound is
+/// the first release of that major.
+fn jax(candidate: &Candidate<'_>) -> Option<Details> {
+    let version = candidate.package(&["jaxlib", "jax"])?.version.clone();
     let plugin = [13, 12].into_iter().find_map(|major| {
         let names = [format!("jax_cuda{major}_plugin"), format!("jax_cuda{major}_pjrt")];
-        let package = look.package(&[names[0].as_str(), names[1].as_str()])?;
+        let package = candidate.package(&[names[0].as_str(), names[1].as_str()])?;
         Some((major, package))
     });
-    let (build, says) = match plugin {
+    let (build, proof) = match plugin {
         Some((major, package)) => (
             Build::Cuda(Some(Cuda {
                 major,
@@ -549,18 +562,18 @@ fn jax(look: &Look<'_>) -> Option<Said> {
             ),
         },
     };
-    Some(Said {
+    Some(Details {
         version,
         build,
-        evidence: format!("{}: {says}", look.site.path.display()),
+        evidence: format!("{}: {proof}", candidate.site.path.display()),
         declared: Vec::new(),
         cudnn: None,
     })
 }
 
-/// CuPy's wheels have the CUDA major (from 11 on) or release (before) in their name.
-fn cupy(look: &Look<'_>) -> Option<Said> {
-    let mut packages = look.site.packages.iter();
+/// The names of CuPy's wheels have the CUDA major (from 11 on) or release (before).
+fn cupy(candidate: &Candidate<'_>) -> Option<Details> {
+    let mut packages = candidate.site.packages.iter();
     let wheel = packages.find_map(|p| {
         let tag = p.name.strip_prefix("cupy_cuda")?;
         let cuda = match tag.strip_suffix('x') {
@@ -572,49 +585,52 @@ fn cupy(look: &Look<'_>) -> Option<Said> {
         };
         Some((p, cuda))
     });
-    // Built from source, or of conda, it does not say.
+    // Builds from source or of conda do not name a release.
     let (package, build) = match wheel {
         Some((package, cuda)) => (package, Build::Cuda(Some(cuda))),
-        None => (look.package(&["cupy"])?, Build::Cuda(None)),
+        None => (candidate.package(&["cupy"])?, Build::Cuda(None)),
     };
-    let says = format!("{} {}", package.name, package.version);
+    let proof = format!("{} {}", package.name, package.version);
     let version = package.version.clone();
-    Some(Said {
+    Some(Details {
         version,
         build,
-        evidence: format!("{}: {says}", look.site.path.display()),
+        evidence: format!("{}: {proof}", candidate.site.path.display()),
         declared: Vec::new(),
         cudnn: None,
     })
 }
 
-fn onnxruntime(look: &Look<'_>) -> Option<Said> {
+fn onnxruntime(candidate: &Candidate<'_>) -> Option<Details> {
     const INFO: &str = "capi/build_and_package_info.py";
     const PROVIDER: &str = "capi/libonnxruntime_providers_cuda.so";
-    let version = look.package(&["onnxruntime_gpu", "onnxruntime"])?.version.clone();
-    let text = look.text(INFO).unwrap_or_default();
-    let said = assignment(&text, "cuda_version").flatten();
+    let version = candidate
+        .package(&["onnxruntime_gpu", "onnxruntime"])?
+        .version
+        .clone();
+    let text = candidate.text(INFO).unwrap_or_default();
+    let release = assignment(&text, "cuda_version").flatten();
     let of_cpu = assignment(&text, "package_name").flatten() == Some("onnxruntime");
-    let (build, evidence) = match said {
+    let (build, evidence) = match release {
         Some(cuda) => (
             Build::Cuda(cuda.parse().ok()),
-            look.evidence(INFO, format_args!("cuda_version = {cuda}")),
+            candidate.evidence(INFO, format_args!("cuda_version = {cuda}")),
         ),
-        // The other build's provider stays where it was.
-        None if !of_cpu && look.exists(PROVIDER) => {
-            let major = cudart_of(look, PROVIDER);
+        // The CPU build's installation leaves the other build's provider in place.
+        None if !of_cpu && candidate.exists(PROVIDER) => {
+            let major = cudart_of(candidate, PROVIDER);
             (
                 Build::Cuda(major.map(|major| Cuda { major, minor: 0 })),
-                look.evidence(PROVIDER, "the CUDA provider is there"),
+                candidate.evidence(PROVIDER, "the CUDA provider is there"),
             )
         }
-        None if of_cpu => (Build::Cpu, look.evidence(INFO, "package_name = onnxruntime")),
+        None if of_cpu => (Build::Cpu, candidate.evidence(INFO, "package_name = onnxruntime")),
         None => (
             Build::Cpu,
-            look.evidence("capi", "no libonnxruntime_providers_cuda.so"),
+            candidate.evidence("capi", "no libonnxruntime_providers_cuda.so"),
         ),
     };
-    Some(Said {
+    Some(Details {
         version,
         build,
         evidence,
@@ -623,24 +639,24 @@ fn onnxruntime(look: &Look<'_>) -> Option<Said> {
     })
 }
 
-fn vllm(look: &Look<'_>) -> Option<Said> {
-    let record = look.package(&["vllm"])?;
-    let text = look.text("_version.py").unwrap_or_default();
+fn vllm(candidate: &Candidate<'_>) -> Option<Details> {
+    let record = candidate.package(&["vllm"])?;
+    let text = candidate.text("_version.py").unwrap_or_default();
     let version = assignment(&text, "__version__")
         .flatten()
         .unwrap_or(&record.version)
         .to_owned();
-    let library = look.files("").into_iter().find(|f| f.starts_with("_C."));
+    let library = candidate.files("").into_iter().find(|f| f.starts_with("_C."));
     let build = match &library {
         Some(file) => of_local(&version)
-            .unwrap_or_else(|| Build::Cuda(cudart_of(look, file).map(|major| Cuda { major, minor: 0 }))),
+            .unwrap_or_else(|| Build::Cuda(cudart_of(candidate, file).map(|major| Cuda { major, minor: 0 }))),
         None => of_local(&version).unwrap_or(Build::Unknown),
     };
     let evidence = match library {
-        Some(file) => look.evidence(&file, format_args!("version {version}")),
-        None => look.evidence("", format_args!("version {version}, no library of kernels")),
+        Some(file) => candidate.evidence(&file, format_args!("version {version}")),
+        None => candidate.evidence("", format_args!("version {version}, no library of kernels")),
     };
-    Some(Said {
+    Some(Details {
         version,
         build,
         evidence,
@@ -649,10 +665,10 @@ fn vllm(look: &Look<'_>) -> Option<Said> {
     })
 }
 
-/// One library for each CUDA release; PyTorch's own release decides which one is taken.
-fn bitsandbytes(look: &Look<'_>) -> Option<Said> {
-    let version = look.package(&["bitsandbytes"])?.version.clone();
-    let releases: BTreeSet<Cuda> = look
+/// It has one library for each CUDA release; PyTorch's release selects one.
+fn bitsandbytes(candidate: &Candidate<'_>) -> Option<Details> {
+    let version = candidate.package(&["bitsandbytes"])?.version.clone();
+    let releases: BTreeSet<Cuda> = candidate
         .files("")
         .iter()
         .filter_map(|file| {
@@ -660,32 +676,32 @@ fn bitsandbytes(look: &Look<'_>) -> Option<Said> {
             of_tag(&format!("cu{tag}"))
         })
         .collect();
-    let beside = look.site.path.join("torch/version.py");
-    let beside = look.files.read_text(beside, MAX_TEXT).unwrap_or_default();
+    let beside = candidate.site.path.join("torch/version.py");
+    let beside = candidate.files.read_text(beside, MAX_TEXT).unwrap_or_default();
     let torch: Option<Cuda> = assignment(&beside, "cuda").flatten().and_then(|c| c.parse().ok());
     let build = match torch {
         _ if releases.is_empty() => Build::Cpu,
         Some(cuda) if releases.contains(&cuda) => Build::Cuda(Some(cuda)),
         _ => Build::Unknown,
     };
-    let says: Vec<String> = releases.iter().map(ToString::to_string).collect();
-    Some(Said {
+    let proof: Vec<String> = releases.iter().map(ToString::to_string).collect();
+    Some(Details {
         version,
         build,
-        evidence: look.evidence("", format_args!("libraries for CUDA {}", says.join(", "))),
+        evidence: candidate.evidence("", format_args!("libraries for CUDA {}", proof.join(", "))),
         declared: Vec::new(),
         cudnn: None,
     })
 }
 
-/// CTranslate2's wheels are for one major release of CUDA, which their version decides.
-fn ctranslate2(look: &Look<'_>) -> Option<Said> {
-    let version = look.package(&["ctranslate2"])?.version.clone();
+/// CTranslate2's version decides the major release of CUDA.
+fn ctranslate2(candidate: &Candidate<'_>) -> Option<Details> {
+    let version = candidate.package(&["ctranslate2"])?.version.clone();
     let number = numeric(&version)?;
     let known = |major: &u32| !libraries::opened("ctranslate2", number, *major, None).is_empty();
     let cuda = [13, 12, 11].into_iter().find(known);
-    Some(Said {
-        evidence: look.evidence("", format_args!("version {version}")),
+    Some(Details {
+        evidence: candidate.evidence("", format_args!("version {version}")),
         build: Build::Cuda(cuda.map(|major| Cuda { major, minor: 0 })),
         version,
         declared: Vec::new(),
@@ -693,42 +709,42 @@ fn ctranslate2(look: &Look<'_>) -> Option<Said> {
     })
 }
 
-fn paddle(look: &Look<'_>) -> Option<Said> {
+fn paddle(candidate: &Candidate<'_>) -> Option<Details> {
     const INFO: &str = "version/__init__.py";
-    let record = look.package(&["paddlepaddle_gpu", "paddlepaddle"])?;
-    let text = look.text(INFO).unwrap_or_default();
-    let said = |name| assignment(&text, name).flatten();
-    let build = match said("cuda_version") {
+    let record = candidate.package(&["paddlepaddle_gpu", "paddlepaddle"])?;
+    let text = candidate.text(INFO).unwrap_or_default();
+    let value = |name| assignment(&text, name).flatten();
+    let build = match value("cuda_version") {
         Some("False") => Build::Cpu,
         Some(cuda) => Build::Cuda(cuda.parse().ok()),
         None if record.name == "paddlepaddle_gpu" => Build::Cuda(None),
         None => Build::Unknown,
     };
-    Some(Said {
+    Some(Details {
         version: record.version.clone(),
-        evidence: look.evidence(
+        evidence: candidate.evidence(
             INFO,
-            format_args!("cuda_version = {}", said("cuda_version").unwrap_or("(none)")),
+            format_args!("cuda_version = {}", value("cuda_version").unwrap_or("(none)")),
         ),
         build,
         declared: Vec::new(),
-        cudnn: said("cudnn_version").and_then(major),
+        cudnn: value("cudnn_version").and_then(major),
     })
 }
 
-/// DALI's wheels have the CUDA release in their name, and CUDA in themselves.
-fn dali(look: &Look<'_>) -> Option<Said> {
-    let mut packages = look.site.packages.iter();
+/// The names of DALI's wheels have the CUDA release; the wheels contain CUDA.
+fn dali(candidate: &Candidate<'_>) -> Option<Details> {
+    let mut packages = candidate.site.packages.iter();
     let (package, cuda) = packages.find_map(|p| {
         let tag = p.name.strip_prefix("nvidia_dali_cuda")?;
         Some((p, of_tag(&format!("cu{tag}"))))
     })?;
-    Some(Said {
+    Some(Details {
         version: package.version.clone(),
         build: Build::Cuda(cuda),
         evidence: format!(
             "{}: {} {}",
-            look.site.path.display(),
+            candidate.site.path.display(),
             package.name,
             package.version
         ),
@@ -737,19 +753,23 @@ fn dali(look: &Look<'_>) -> Option<Said> {
     })
 }
 
-/// Its wheel on PyPI is built where it is installed, for the CPU unless CMake was asked for CUDA.
-fn llama_cpp(look: &Look<'_>) -> Option<Said> {
+/// pip compiles it at installation, for the CPU unless CMake has the option for CUDA.
+fn llama_cpp(candidate: &Candidate<'_>) -> Option<Details> {
     const CUDA: &str = "lib/libggml-cuda.so";
-    let version = look.package(&["llama_cpp_python"])?.version.clone();
-    let (build, evidence) = if look.exists(CUDA) {
-        let cuda = cudart_of(look, CUDA).map(|major| Cuda { major, minor: 0 });
-        (Build::Cuda(cuda), look.evidence(CUDA, "it is there"))
-    } else if look.files("lib").iter().any(|name| name.starts_with("libggml")) {
-        (Build::Cpu, look.evidence("lib", "no libggml-cuda.so"))
+    let version = candidate.package(&["llama_cpp_python"])?.version.clone();
+    let (build, evidence) = if candidate.exists(CUDA) {
+        let cuda = cudart_of(candidate, CUDA).map(|major| Cuda { major, minor: 0 });
+        (Build::Cuda(cuda), candidate.evidence(CUDA, "it is there"))
+    } else if candidate
+        .files("lib")
+        .iter()
+        .any(|name| name.starts_with("libggml"))
+    {
+        (Build::Cpu, candidate.evidence("lib", "no libggml-cuda.so"))
     } else {
-        (Build::Unknown, look.evidence("lib", "no libggml"))
+        (Build::Unknown, candidate.evidence("lib", "no libggml"))
     };
-    Some(Said {
+    Some(Details {
         version,
         build,
         evidence,
@@ -763,7 +783,7 @@ fn major(version: &str) -> Option<u32> {
     version.split('.').next()?.parse().ok()
 }
 
-/// The numbers that a version begins with: 2.15.0 of `2.15.0rc1+nv`.
+/// The numbers at the beginning of a version: 2.15.0 of `2.15.0rc1+nv`.
 fn numeric(version: &str) -> Option<Version> {
     let end = version
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -777,9 +797,9 @@ fn numeric(version: &str) -> Option<Version> {
 }
 
 /// The major release of the CUDA runtime that a library needs: 12 of `libcudart.so.12`.
-fn cudart_of(look: &Look<'_>, file: &str) -> Option<u32> {
-    let path = look.dir.join(file);
-    cudart(&elf::read(&look.files.library(&path)?, Want::All).ok()?)
+fn cudart_of(candidate: &Candidate<'_>, file: &str) -> Option<u32> {
+    let path = candidate.dir.join(file);
+    cudart(&elf::read(&candidate.files.library(&path)?, Want::All).ok()?)
 }
 
 fn cudart(info: &ElfInfo) -> Option<u32> {

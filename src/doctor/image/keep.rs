@@ -1,6 +1,8 @@
-//! What of an archive is kept: a few kinds of files by name, of large libraries their headers alone.
+//! Decides which parts of an archive's files are kept: some files whole, large libraries' headers
+//! only.
 //!
-//! What is kept has its place and size in a sparse file, so that a reader later cannot tell the difference.
+//! Kept parts are at their offsets in a sparse file of the original size, so readers need no
+//! special case. For example, of `libtorch_cuda.so` (1 GB) the ELF and fat binary headers are kept.
 
 use std::io;
 
@@ -13,7 +15,7 @@ use super::walk::is_driver_library;
 use crate::compat::libraries;
 use crate::ldso::section::{u16_at, u32_at, u64_at};
 
-/// How much of a file is kept.
+/// The part of a file that is kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Keep {
     /// [`Keep::Headers`] without fat binaries, and the list of architectures among its constants.
@@ -22,18 +24,18 @@ pub enum Keep {
     Dynamic,
     /// Its headers, dynamic section, notes, section table, and the headers of its fat binaries.
     Headers,
-    /// Nothing: it is of no interest.
+    /// Nothing.
     Nothing,
-    /// That it is there, and its size.
+    /// Its size only.
     Size,
-    /// All of it, up to so many bytes.
+    /// All of it, up to this many bytes.
     Whole(u64),
 }
 
-/// No reader takes a longer text.
+/// Readers take no longer text.
 const TEXT: Keep = Keep::Whole(64 << 10);
 
-/// How much is kept of the file at `path` (without a leading slash).
+/// The part that is kept of the file at `path` (without a leading slash).
 pub fn of(path: &[u8]) -> Keep {
     let slash = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
     let (dir, name) = path.split_at(slash);
@@ -75,33 +77,33 @@ fn is_cuda(name: &[u8]) -> bool {
     std::str::from_utf8(name).is_ok_and(libraries::is_cuda)
 }
 
-/// Whether a directory is the record of a package whose requirements are read.
+/// Whether a directory is a package's record whose requirements are read.
 fn is_paired(dir: &[u8]) -> bool {
     PAIRED
         .iter()
         .any(|(known, _)| is_record_of(dir, [known.as_bytes(), b"-"].concat().as_slice()))
 }
 
-/// Whether a directory is the record of a package whose name begins so.
+/// Whether a directory is a package's record whose name begins with `begin`.
 fn is_record_of(dir: &[u8], begin: &[u8]) -> bool {
     let record = dir.strip_suffix(b"/").unwrap_or(dir);
     let record = record.rsplit(|b| *b == b'/').next().unwrap_or_default();
     record.ends_with(b".dist-info") && record.starts_with(begin)
 }
 
-/// Bytes at the front and at the end of a library that are kept.
+/// The bytes at the start and the end of a library that are kept.
 const END: u64 = 1 << 20;
-/// Bytes of a dynamic section or of notes.
+/// The longest dynamic section or notes that are kept, in bytes.
 const MAX_SEGMENT: u64 = 1 << 20;
 const MAX_SEGMENTS: usize = 128;
-/// Places that look like a list of architectures; PyTorch has one.
+/// The most matches of a list of architectures; PyTorch has one.
 const MAX_LISTS: usize = 16;
 const BUFFER: usize = 256 << 10;
 
-/// Writes what is kept of a file of `size` bytes to `out`, at its place.
+/// Writes the kept parts of a file of `size` bytes to `out`, at their offsets.
 ///
 /// # Errors
-/// Of the source, of the budget, or `UnexpectedEof` when the source has less than it claims.
+/// Those of the source and of the budget; `UnexpectedEof` if the source is shorter than `size`.
 pub fn store(source: &mut impl Forward, size: u64, keep: Keep, out: &mut Out<'_>) -> io::Result<()> {
     match keep {
         Keep::Whole(max) if size <= max => whole(source, size, out)?,
@@ -118,7 +120,7 @@ fn whole(source: &mut impl Forward, size: u64, out: &mut Out<'_>) -> io::Result<
     let mut at = 0;
     while at < size {
         let n = usize::try_from(size - at).map_or(BUFFER, |left| left.min(buffer.len()));
-        // In full pieces, so that no block is written twice.
+        // In whole buffers, so that no block is written twice.
         source.read_exact(&mut buffer[..n])?;
         out.write(&buffer[..n], at)?;
         at += n as u64;
@@ -126,16 +128,16 @@ fn whole(source: &mut impl Forward, size: u64, out: &mut Out<'_>) -> io::Result<
     Ok(())
 }
 
-/// A library on its way past.
+/// A library that is streamed once.
 struct Passing<'a, 'b, S> {
     source: &'a mut S,
     size: u64,
     out: &'a mut Out<'b>,
-    /// Of the bytes in `buffer` those from `begin` on are the ones from `at` on.
+    /// The bytes of `buffer` from `begin` on have the offsets from `at` on.
     buffer: Vec<u8>,
     begin: usize,
     at: u64,
-    /// What is kept of the bytes that pass, in order and apart from one another.
+    /// The offsets that are kept: sorted and disjoint.
     ranges: Vec<(u64, u64)>,
 }
 
@@ -152,7 +154,7 @@ impl<'a, 'b, S: Forward> Passing<'a, 'b, S> {
         }
     }
 
-    /// Decides what is kept besides what is found.
+    /// Adds the ranges of the ELF tables.
     fn tables(&mut self) -> io::Result<()> {
         const PT_DYNAMIC: u32 = 2;
         const PT_NOTE: u32 = 4;
@@ -223,7 +225,7 @@ impl<'a, 'b, S: Forward> Passing<'a, 'b, S> {
         self.pass(self.size - self.at)
     }
 
-    /// Goes to the next container; `false` at the end.
+    /// Advances to the next container; `false` at the end.
     fn find_container(&mut self) -> io::Result<bool> {
         loop {
             // Containers are aligned in the file.
@@ -246,13 +248,13 @@ impl<'a, 'b, S: Forward> Passing<'a, 'b, S> {
         }
     }
 
-    /// Keeps the headers of the container that starts here.
+    /// Keeps the headers of the container at the current offset.
     fn container(&mut self) -> io::Result<()> {
         let size = self.header(CONTAINER_HEADER, container)?.unwrap_or(0);
         self.pass(CONTAINER_HEADER as u64)?;
         let mut end = self.at.saturating_add(size);
         if end > self.size {
-            // Not what it seems.
+            // It only has the magic of a container.
             end = self.at;
         }
         while self.at.saturating_add(ENTRY_HEADER as u64) <= end && self.out.extents() < MAX_HEADERS {
@@ -265,7 +267,7 @@ impl<'a, 'b, S: Forward> Passing<'a, 'b, S> {
         self.pass(end - self.at)
     }
 
-    /// Keeps the next `n` bytes and hands them to `f`.
+    /// Keeps the next `n` bytes and passes them to `f`.
     fn header<T>(&mut self, n: usize, f: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
         self.out.budget().entry()?;
         let at = self.at;
@@ -278,7 +280,7 @@ impl<'a, 'b, S: Forward> Passing<'a, 'b, S> {
         Ok(f(&bytes[..n]))
     }
 
-    /// At least `n` bytes from here on; fewer at the end of the file.
+    /// At least `n` bytes from the current offset; fewer at the end of the file.
     fn ahead(&mut self, n: usize) -> io::Result<&[u8]> {
         if self.buffer.len() - self.begin < n {
             self.buffer.drain(..self.begin);
@@ -301,11 +303,11 @@ impl<'a, 'b, S: Forward> Passing<'a, 'b, S> {
         Ok(&self.buffer[self.begin..])
     }
 
-    /// Goes on by `n` bytes and writes those that are kept.
+    /// Advances by `n` bytes and writes the kept ones.
     fn pass(&mut self, mut n: u64) -> io::Result<()> {
         while n > 0 {
             if self.begin == self.buffer.len() {
-                // Up to the next range nothing is looked at.
+                // No range begins before the next one.
                 let next = self.ranges.iter().find(|r| r.1 > self.at);
                 let free = next.map_or(n, |r| r.0.saturating_sub(self.at).min(n));
                 if free > 0 {
@@ -377,9 +379,9 @@ mod tests {
         f(out.into_library(&mut extents), meta.blocks() * 512)
     }
 
-    /// A large library with code in the middle: what is kept reads like the whole.
+    /// A large library with code in the middle: readers get the same from the kept parts.
     #[test]
-    fn headers_alone_tell_the_same() {
+    fn headers_alone_read_like_the_whole() {
         use crate::ldso::fixtures::elf_with;
         let budget = Budget::default();
         let small = library();
@@ -391,7 +393,7 @@ mod tests {
         let at = usize::try_from(section.offset).unwrap();
         let code = small[at..at + usize::try_from(section.size).unwrap()].to_vec();
         let mut zeros = vec![0_u8; 3 << 20];
-        // Something that only looks like a container.
+        // A false match of a container's magic.
         zeros[1024..1032].copy_from_slice(&code[..8]);
         zeros[1032..1040].copy_from_slice(&u64::MAX.to_le_bytes());
         let filler: Vec<u8> = (0..3_u32 << 20).map(|i| (i % 251) as u8).collect();
@@ -469,7 +471,7 @@ mod tests {
         with(&[5; 5000], Keep::Whole(5000), |kept, _| {
             assert_eq!(read(&kept, 4999), (1, [5, 0]));
         });
-        // Too large to be kept: its size is.
+        // Too large to keep, so only the size is kept.
         with(&[5; 5000], Keep::Whole(4999), |kept, _| {
             assert_eq!(read(&kept, 0), (2, [0, 0]));
         });

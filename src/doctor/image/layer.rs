@@ -1,6 +1,8 @@
-//! The layers of an image: what one changes, and the root that they make together.
+//! The layers of an image: the changes of each, and the root that they merge into.
 //!
-//! Facts: "Image Layer Filesystem Changeset" of the OCI image specification (whiteouts, opaque directories, hard links).
+//! Facts: "Image Layer Filesystem Changeset" of the OCI image specification (whiteouts, opaque
+//! directories, hard links). For example, `.wh.foo` in a layer deletes `foo` of the layers below
+//! it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,22 +19,23 @@ use crate::sys::root::{Node, Root};
 
 /// The longest path, and the longest target of a link.
 const MAX_PATH: usize = 4095;
-/// Directories that lie in one another; more than any of the searches goes into.
+/// The deepest nesting of directories; no search goes deeper.
 const MAX_DEPTH: usize = 128;
-/// What an entry needs of memory, without its texts: a node of the tree and the allocator's own.
+/// The memory of an entry besides its texts, in bytes: a node of the tree and the allocator's
+/// overhead.
 const ENTRY: usize = 160;
-/// What a path of the merged tree needs.
+/// The memory of a path in the merged tree, in bytes.
 const MERGED: u64 = 64;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// What a layer has at a path.
+/// A layer's entry at a path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Entry {
     Directory,
-    /// What is kept of it, by number.
+    /// The number of its kept parts.
     File(usize),
-    /// A second name of the file at this path.
+    /// A hard link to the file at this path.
     HardLink(Box<[u8]>),
     SymbolicLink(Box<[u8]>),
 }
@@ -61,7 +64,7 @@ impl Reason {
     }
 }
 
-/// How many entries are left out, by reason.
+/// The number of skipped entries, by reason.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LeftOut(BTreeMap<Reason, usize>);
 
@@ -70,14 +73,14 @@ impl LeftOut {
         *self.0.entry(reason).or_insert(0) += 1;
     }
 
-    /// Adds what another layer leaves out.
+    /// Adds another layer's counts.
     pub fn join(&mut self, other: &Self) {
         for (reason, n) in &other.0 {
             *self.0.entry(*reason).or_insert(0) += n;
         }
     }
 
-    /// One line for a person; `None` where nothing is left out.
+    /// One line for a person; `None` if no entry was skipped.
     pub fn note(&self) -> Option<String> {
         let all: usize = self.0.values().sum();
         let reasons: Vec<String> = self
@@ -89,21 +92,21 @@ impl LeftOut {
     }
 }
 
-/// What one layer changes.
+/// The changes of one layer.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
     entries: BTreeMap<Box<[u8]>, Entry>,
-    /// Paths that it removes from the layers below.
+    /// Paths that it deletes from the layers below.
     whiteouts: Vec<Box<[u8]>>,
-    /// Directories of which nothing below shows.
+    /// Directories that hide all entries of the layers below.
     opaque: Vec<Box<[u8]>>,
-    /// What is no part of the image that is looked at.
+    /// Skipped entries.
     pub left_out: LeftOut,
     broken: bool,
 }
 
 impl Layer {
-    /// In the place of one that cannot be read.
+    /// Stands for an unreadable layer.
     pub fn broken() -> Self {
         Self {
             broken: true,
@@ -116,7 +119,7 @@ impl Layer {
         self.broken
     }
 
-    /// Reads a layer, keeping of it what is looked at later.
+    /// Reads a layer, and keeps the parts that later readers need.
     pub fn read(
         source: impl Forward,
         scratch: &mut Scratch,
@@ -184,7 +187,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Notes a whiteout; `false` of any other path.
+    /// Records a whiteout; `false` for any other path.
     fn removes(&mut self, path: &[u8], budget: &Budget) -> io::Result<bool> {
         let at = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
         let (dir, name) = path.split_at(at);
@@ -201,12 +204,12 @@ impl Layer {
     }
 }
 
-/// Charges an entry with `bytes` of text; the allocator's classes are up to a quarter larger.
+/// Charges an entry with `bytes` of text; the allocator's size classes are up to a quarter larger.
 fn charge(budget: &Budget, bytes: usize) -> io::Result<()> {
     Ok(budget.keep((ENTRY + bytes + bytes / 4) as u64)?)
 }
 
-/// A path below the root, without `.`, slashes at the ends or doubled; `None` of the root itself.
+/// Normalises a path below the root: no `.`, no empty components. `None` for the root itself.
 fn clean(path: &[u8]) -> Result<Option<Box<[u8]>>, Reason> {
     const MAX_NAME: usize = 255;
     if path.len() > MAX_PATH || path.iter().any(u8::is_ascii_control) {
@@ -231,7 +234,7 @@ fn clean(path: &[u8]) -> Result<Option<Box<[u8]>>, Reason> {
     Ok((!out.is_empty()).then(|| out.into_boxed_slice()))
 }
 
-/// The paths of some layers, one above the other.
+/// The merged paths of several layers.
 struct Merged<'l> {
     all: BTreeMap<&'l [u8], &'l Entry>,
     budget: &'l Budget,
@@ -274,7 +277,7 @@ impl<'l> Merged<'l> {
         }
     }
 
-    /// Removes what begins with `prefix`, which ends with a slash or is empty.
+    /// Removes paths with the prefix `prefix`, which is empty or ends with a slash.
     fn remove_below(&mut self, prefix: &[u8]) -> io::Result<()> {
         use std::ops::Bound;
         self.budget.step()?;
@@ -292,7 +295,7 @@ impl<'l> Merged<'l> {
     }
 }
 
-/// Makes the root that `layers` make, the lowest first, and counts the entries that have no place in it.
+/// Merges `layers`, the lowest first, into a root. Counts the entries that have no place in it.
 pub fn merge(layers: &[&Layer], scratch: &Scratch, budget: &Budget) -> io::Result<(Root, LeftOut)> {
     let mut merged = Merged {
         all: BTreeMap::new(),
@@ -304,8 +307,8 @@ pub fn merge(layers: &[&Layer], scratch: &Scratch, budget: &Budget) -> io::Resul
     lay_out(&merged, scratch)
 }
 
-/// Makes the directories, files and links. A link is made before what lies behind it, and followed as a container's
-/// kernel would: in the root.
+/// Makes directories, files and links. A link is made before the entries behind it, and followed
+/// inside the root, as a container's kernel follows it.
 fn lay_out(merged: &Merged<'_>, scratch: &Scratch) -> io::Result<(Root, LeftOut)> {
     let root = scratch.root()?;
     let budget = merged.budget;
@@ -326,16 +329,16 @@ fn lay_out(merged: &Merged<'_>, scratch: &Scratch) -> io::Result<(Root, LeftOut)
             let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
                 continue;
             };
-            if **entry == Entry::Directory && !is_looked_for(path) {
+            if **entry == Entry::Directory && !is_kept_empty(path) {
                 continue;
             }
             let charge = || Ok(budget.keep(INODE)?);
             if last.as_ref().is_none_or(|(known, _)| known != dir) {
-                // Links with long targets that lead to one another make it slow.
+                // Chained links with long targets make it slow.
                 budget.check()?;
                 match root.mkdir_all_by(Path::new("/").join(dir), 0o700, charge) {
                     Ok(node) => last = Some((dir.to_owned(), node)),
-                    // A link to nowhere, or to a file: what is below it is nobody's.
+                    // The link's target is missing or a file, so nothing can be below it.
                     Err(e) if of_the_entry(&e) => continue,
                     Err(e) => return Err(e),
                 }
@@ -350,7 +353,7 @@ fn lay_out(merged: &Merged<'_>, scratch: &Scratch) -> io::Result<(Root, LeftOut)
             };
             match made {
                 Ok(()) => {}
-                // Two layers may name one place by two ways, through a link; the first name stays.
+                // Two layers may name one path in two ways, through a link; the first name stays.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::ENOTDIR)) => {}
                 Err(e) if of_the_entry(&e) => left_out.add(Reason::Place),
                 Err(e) => return Err(e),
@@ -360,7 +363,7 @@ fn lay_out(merged: &Merged<'_>, scratch: &Scratch) -> io::Result<(Root, LeftOut)
     Ok((root, left_out))
 }
 
-/// Whether the entry is to blame, and not the machine.
+/// Whether the entry is at fault, not the machine.
 fn of_the_entry(e: &io::Error) -> bool {
     const ERRNOS: [i32; 9] = [
         libc::EEXIST,
@@ -376,8 +379,8 @@ fn of_the_entry(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(|errno| ERRNOS.contains(&errno))
 }
 
-/// Directories that count even when nothing is kept of what is in them: packages, and those that links lead to.
-fn is_looked_for(path: &Path) -> bool {
+/// Directories that matter even if they are empty: packages, and possible targets of links.
+fn is_kept_empty(path: &Path) -> bool {
     const SHALLOW: usize = 3;
     let site = |name: &OsStr| name == "site-packages" || name == "dist-packages";
     path.components().count() <= SHALLOW || path.parent().and_then(Path::file_name).is_some_and(site)
@@ -522,9 +525,9 @@ mod tests {
         assert_eq!(left_out[1].note(), None);
     }
 
-    /// A symbolic link in the place of a directory, and files below it, in every order of layers.
+    /// A symbolic link in place of a directory, with files below it, in every order of layers.
     #[test]
-    fn what_is_below_a_file_is_nobodys() {
+    fn entries_below_a_file_are_left_out() {
         let (_scratch, root) = merged(&[
             vec![entry("a", b'2', "nowhere", b""), entry("b", b'2', "b", b"")],
             vec![

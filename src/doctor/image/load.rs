@@ -1,4 +1,4 @@
-//! What a library loads of CUDA, and where its own headers have the loader search.
+//! The CUDA libraries that a library loads, and the search paths in its headers.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 use crate::compat::libraries::{self, Opened};
 use crate::ldso::elf::ElfInfo;
 
-/// Directories of one list that are searched.
+/// The most directories of one list that are searched.
 pub(super) const MAX_DIRS: usize = 64;
-/// Libraries that one library needs of CUDA; the largest real ones need about a dozen.
+/// The most CUDA libraries that one library needs; the largest real ones need about a dozen.
 const MAX_WANTS: usize = 64;
 
-/// What one library, or a framework by name, loads.
+/// The libraries that one library loads, by dependency or by name.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// The library that loads.
+    /// The loading library.
     pub by: PathBuf,
     /// Its `DT_RPATH` and `DT_RUNPATH`.
     paths: [Option<Vec<u8>>; 2],
-    /// What it loads of CUDA.
+    /// The CUDA libraries that it loads.
     pub wants: Vec<Opened>,
 }
 
 impl Load {
-    /// What `library` needs by its headers.
+    /// The dependencies in the headers of `library`.
     pub fn needed(library: &Path, info: &ElfInfo) -> Self {
         let text = |name: &Vec<u8>| String::from_utf8(name.clone()).ok();
         let wants = info
@@ -42,7 +42,7 @@ impl Load {
         }
     }
 
-    /// What `by` opens by name.
+    /// The libraries that `by` opens by name.
     pub fn opened(by: &Path, info: Option<&ElfInfo>, wants: Vec<Opened>) -> Self {
         Self {
             by: by.to_owned(),
@@ -51,7 +51,7 @@ impl Load {
         }
     }
 
-    /// The library's own directory is searched too.
+    /// Adds the library's own directory to the search path.
     pub fn also_beside(&mut self) {
         if self.paths == [None, None] {
             self.paths[1] = Some(b"$ORIGIN".to_vec());

@@ -1,8 +1,8 @@
-//! Whether the libraries that a framework loads are where the loader searches, in the image.
+//! Decides whether the loader finds the libraries that a framework loads.
 //!
-//! A missing cuDNN is the commonest reason for a framework that computes on the CPU and does not report it. The order is
-//! ld.so's: `DT_RPATH`, `LD_LIBRARY_PATH`, `DT_RUNPATH`, the directories of the cache. Files are searched by name: of an
-//! archive little more is kept.
+//! A missing cuDNN is the most common reason why a framework computes on the CPU without an error.
+//! The order is ld.so's: `DT_RPATH`, `LD_LIBRARY_PATH`, `DT_RUNPATH`, the cache's directories.
+//! Files are searched by name, since little else of an archive is kept.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -21,37 +21,37 @@ use crate::compat::libraries;
 use crate::compat::{Cuda, Version};
 use crate::ldso::{Flavor, Warnings, abi, conf, dirs, flavor};
 
-/// Entries of a directory that are listed.
+/// The most entries of a directory that are read.
 const MAX_ENTRIES: usize = 1 << 16;
-/// Directories below `nvidia/` of one environment.
+/// The most directories below `nvidia/` of one environment.
 const MAX_PIP: usize = 64;
-/// What the search in one directory costs, in bytes that are scanned.
+/// The budget that a search of one directory costs, in scanned bytes.
 const SCANNED: usize = 256;
-/// Memory that a name needs, about.
+/// The approximate memory of a name, in bytes.
 const RECORD: u64 = 128;
 
-/// Where a library is.
+/// The result of the search for a library.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Place {
-    /// Where the loader searches.
+    /// In the loader's search path.
     Found,
-    /// In a directory that only another package of the environment loads it from.
+    /// In a directory from which only another package of the environment loads it.
     Beside(PathBuf),
-    /// In a directory that nothing searches.
+    /// In a directory outside every search path.
     Elsewhere(PathBuf),
-    /// Only another version of it is in the image.
+    /// The image has only another version of it.
     Other(String),
     /// The image does not have it.
     Nowhere,
 }
 
-/// The directories that the image's loader searches, and what is in them.
+/// The search path of the image's loader, and the contents of its directories.
 pub(super) struct Loader<'a> {
     files: &'a Files<'a>,
-    /// `LD_LIBRARY_PATH`; `None` where the image's configuration is not known.
+    /// `LD_LIBRARY_PATH`; `None` if the image's configuration is unknown.
     pub library_path: Option<Vec<PathBuf>>,
     system: Vec<PathBuf>,
-    /// The libraries of CUDA that the walk found.
+    /// The CUDA libraries that the walk found.
     all: &'a [PathBuf],
     listed: RefCell<HashMap<PathBuf, Rc<BTreeSet<String>>>>,
 }
@@ -97,7 +97,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Finds what `load` wants, one after the other.
+    /// Searches for the library `soname` of `load`.
     pub(super) fn find(&self, load: &Load, soname: &str, environment: &Environment) -> Place {
         let [rpath, runpath] = load.paths();
         let rpath = rpath.as_ref().filter(|_| runpath.is_none());
@@ -107,7 +107,7 @@ impl<'a> Loader<'a> {
         dirs.extend(load.own(runpath.as_ref()));
         dirs.extend(self.system.iter().cloned());
         if environment.kind == Kind::Conda {
-            // conda's own programs have it as their DT_RPATH.
+            // conda's programs have it as their DT_RPATH.
             dirs.push(environment.prefix.join("lib"));
         }
         // Without a budget there is no verdict; see `report`.
@@ -143,7 +143,7 @@ impl<'a> Loader<'a> {
         listed.or_else(walked).map_or(Place::Nowhere, Place::Other)
     }
 
-    /// The directories from which Python packages load CUDA's libraries: pip's, and the ones in PyTorch's wheel.
+    /// The directories from which Python packages load CUDA's libraries: pip's and PyTorch's.
     fn beside(&self, site: &Site) -> Vec<PathBuf> {
         if !site.has_dir("nvidia") && !site.has_dir("torch") {
             return Vec::new();
@@ -191,7 +191,8 @@ impl<'a> Loader<'a> {
         names
     }
 
-    /// A library that `LD_LIBRARY_PATH` puts before pip's newer one, which other packages of pip load it together with.
+    /// A library that `LD_LIBRARY_PATH` puts before pip's newer one, which pip's other packages
+    /// need.
     pub(super) fn older_first(&self, environment: &Environment) -> Option<Older> {
         const TOGETHER: [(&str, &[&str]); 3] = [
             ("libnvJitLink.so.12", &["nvidia_nvjitlink_cu12"]),
@@ -228,12 +229,12 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Whether pip's records name a package that brings a library, of a tree without the package's own files.
+/// Whether pip's records name a package that has a library. For a tree without the package's files.
 fn by_record(site: &Site, soname: &str) -> bool {
     [11, 12, 13].into_iter().any(|cuda| {
         let name = libraries::pip(soname, cuda).unwrap_or_default().replace('-', "_");
         site.package(&name).is_some_and(|package| {
-            // Of cuDNN each CUDA has several majors.
+            // Each CUDA has several majors of cuDNN.
             let major = soname
                 .strip_prefix("libcudnn.so.")
                 .and_then(|v| v.split('.').next());
@@ -242,12 +243,12 @@ fn by_record(site: &Site, soname: &str) -> bool {
     })
 }
 
-/// An older library that comes first.
+/// An older library that comes first in the search path.
 #[derive(Clone, Debug)]
 pub(super) struct Older {
-    /// What is loaded.
+    /// The name of the library.
     pub soname: &'static str,
-    /// Where the older one is.
+    /// The directory of the older one.
     pub dir: PathBuf,
     /// Its version.
     pub version: Version,

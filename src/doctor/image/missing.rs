@@ -1,4 +1,4 @@
-//! What is reported of libraries that a framework does not find.
+//! Findings about libraries that a framework does not find.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::compat::libraries;
 use crate::doctor::{Finding, Severity};
 use crate::preflight::build::Build;
 
-/// A library that is not where the loader searches.
+/// A library that the loader does not find.
 struct Missing {
     soname: String,
     vital: bool,
@@ -18,7 +18,7 @@ struct Missing {
     place: Place,
 }
 
-/// Libraries that a framework does not find; `None` where it finds all.
+/// The finding about libraries that a framework does not find; `None` if it finds all.
 pub(super) fn of_framework(
     framework: &Framework,
     environment: &Environment,
@@ -51,7 +51,8 @@ pub(super) fn of_framework(
         .any(|f| f.package == "torch" && matches!(f.build, Build::Cuda(_)));
     let badness = |m: &&Missing| severity(m, environment, loader, torch);
     let first = all.iter().rev().max_by_key(badness)?;
-    // PyTorch's wheels come with all of them: without any, this is a part of an image. And PyTorch reports it.
+    // PyTorch's wheels have all of them. If all are missing, this is a part of an image, and
+    // PyTorch itself would report it.
     let worst = if framework.package == "torch" && found == 0 {
         Severity::Info
     } else {
@@ -81,7 +82,7 @@ fn severity(missing: &Missing, environment: &Environment, loader: &Loader<'_>, t
         Place::Found => Severity::Ok,
         // `import torch` loads them into the process.
         Place::Beside(_) if torch => Severity::Info,
-        // The container's variables are not known.
+        // The container's variables are unknown.
         Place::Elsewhere(_) if loader.library_path.is_none() => Severity::Info,
         Place::Beside(_) | Place::Elsewhere(_) => Severity::Warn,
         Place::Nowhere | Place::Other(_) => Severity::Fail,
@@ -108,7 +109,7 @@ fn cause(first: &Missing, all: &[Missing]) -> String {
     format!("does not find {}{more}: {why}", first.soname)
 }
 
-/// What happens then.
+/// The effect on the framework.
 fn effect(framework: &Framework, first: &Missing, torch: bool) -> &'static str {
     match (framework.package, &first.place) {
         (_, Place::Beside(_)) if torch => "it is found only after `import torch`",
@@ -149,7 +150,7 @@ fn fix(framework: &Framework, first: &Missing, all: &[Missing]) -> String {
     let packages: BTreeSet<String> = absent
         .filter_map(|m| {
             let package = libraries::pip(&m.soname, cuda)?;
-            // cuDNN and its like are not numbered with CUDA.
+            // cuDNN and others are not numbered like CUDA.
             let version = m.soname.strip_prefix("libcudnn.so.").filter(|v| !v.contains('.'));
             Some(version.map_or_else(|| package.clone(), |v| format!("\"{package}=={v}.*\"")))
         })
@@ -175,7 +176,7 @@ fn evidence(missing: &Missing) -> String {
     }
 }
 
-/// An older library of `LD_LIBRARY_PATH` before the one that pip's packages need.
+/// The finding about an older library of `LD_LIBRARY_PATH` before the one that pip's packages need.
 pub(super) fn older_first(environment: &Environment, loader: &Loader<'_>) -> Option<Finding> {
     let uses = environment
         .frameworks

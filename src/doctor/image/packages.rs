@@ -1,15 +1,15 @@
-//! Installed packages, by the names of their records: a Python package's `.dist-info`, a conda package's JSON.
+//! Installed packages by their records: a Python package's `.dist-info`, a conda package's JSON.
 
 use std::path::{Path, PathBuf};
 
 use super::Files;
 
-/// Entries of a `site-packages` or `conda-meta` directory.
+/// The most entries of a `site-packages` or `conda-meta` directory.
 const MAX_ENTRIES: usize = 1 << 16;
-/// The longest name or version that is taken.
+/// The longest name or version that is read, in bytes.
 const MAX_NAME: usize = 128;
 
-/// Memory that an entry needs, about.
+/// The approximate memory of an entry, in bytes.
 const RECORD: u64 = 256;
 
 /// One installed package.
@@ -19,7 +19,7 @@ pub struct Package {
     pub name: String,
     /// Its version as written: `12.1.105`, `2.0.1+cu118`.
     pub version: String,
-    /// Of a conda package its build: `py3.10_cuda11.8_cudnn8.7.0_0`.
+    /// The build of a conda package: `py3.10_cuda11.8_cudnn8.7.0_0`.
     pub build: String,
 }
 
@@ -28,7 +28,7 @@ pub struct Package {
 pub struct Site {
     /// The directory.
     pub path: PathBuf,
-    /// What is installed in it, by record.
+    /// The installed packages, by their records.
     pub packages: Vec<Package>,
     /// The directories in it, by name.
     pub directories: Vec<String>,
@@ -42,7 +42,7 @@ impl Site {
                 .strip_suffix(".dist-info")
                 .or_else(|| name.strip_suffix(".egg-info"))?;
             let (name, version) = base.split_once('-')?;
-            // An egg's name ends with the Python it was built for.
+            // An egg's name ends with its Python version.
             let version = version.split_once("-py").map_or(version, |(v, _)| v);
             Some((name, version, ""))
         })
@@ -91,7 +91,7 @@ impl Site {
         self.packages.get(first).filter(|p| p.name == name)
     }
 
-    /// Whether there is a directory of that name: a package's code.
+    /// Whether it has a directory of that name, with a package's code.
     pub fn has_dir(&self, name: &str) -> bool {
         self.directories
             .binary_search_by(|d| d.as_str().cmp(name))

@@ -1,4 +1,4 @@
-//! Packages that were not built for one another: the compiled part of one is for a single release of another.
+//! Finds packages that do not fit: compiled code for another release of PyTorch or CUDA.
 
 use super::Files;
 use super::checks::{PAIR, TWICE};
@@ -10,7 +10,7 @@ use crate::compat::torch::{Release, cuda_of_tag, split_local};
 use crate::doctor::{Finding, Severity};
 use crate::preflight::build::{Build, MAX_TEXT};
 
-/// Packages with code for one release of PyTorch, and how bad another one is.
+/// Packages with code for one release of PyTorch, and the severity of another release.
 pub(super) const PAIRED: &[(&str, Severity)] = &[
     ("flash_attn", Severity::Fail),
     ("sgl_kernel", Severity::Fail),
@@ -23,10 +23,10 @@ pub(super) const PAIRED: &[(&str, Severity)] = &[
     ("xformers", Severity::Warn),
 ];
 
-/// How the library of ONNX Runtime's Python package is called, in both builds.
+/// The name of the library in ONNX Runtime's Python package, in both builds.
 pub(super) const ONNXRUNTIME: &str = "onnxruntime_pybind11_state";
 
-/// Adds what does not fit together in `environment`.
+/// Adds a finding for each mismatch in `environment`.
 pub(super) fn check(environment: &Environment, files: &Files<'_>, mut add: impl FnMut(Finding)) {
     let Some(torch) = environment.frameworks.iter().find(|f| f.package == "torch") else {
         return;
@@ -81,7 +81,7 @@ pub(super) fn check(environment: &Environment, files: &Files<'_>, mut add: impl 
     }
 }
 
-/// The release of PyTorch that a package is for, and where that was read.
+/// The release of PyTorch that a package needs, and the text that proves it.
 fn wanted(package: &Package, environment: &Environment, files: &Files<'_>) -> Option<(Release, String)> {
     let Package { name, version, .. } = package;
     let path = environment
@@ -102,7 +102,7 @@ fn wanted(package: &Package, environment: &Environment, files: &Files<'_>) -> Op
 
 /// The one release of PyTorch that a wheel requires: `Requires-Dist: torch==2.4.0`.
 fn pin(metadata: &str) -> Option<(Release, &str)> {
-    // The description comes behind an empty line.
+    // An empty line ends the headers.
     let headers = metadata.lines().take_while(|line| !line.trim().is_empty());
     headers
         .filter_map(|line| Some((line.strip_prefix("Requires-Dist:")?.trim(), line)))
@@ -135,7 +135,7 @@ fn of_local(version: &str) -> Option<Release> {
     })
 }
 
-/// Whether the package is of another build than PyTorch: its local version says so.
+/// Whether the package's local version names another build than PyTorch's.
 fn other_build(package: &Package, torch: &Framework) -> Option<String> {
     let (_, local) = package.version.split_once('+')?;
     let Build::Cuda(Some(cuda)) = torch.build else {
@@ -154,7 +154,8 @@ fn other_build(package: &Package, torch: &Framework) -> Option<String> {
     ))
 }
 
-/// onnxruntime and onnxruntime-gpu share a directory: the one that was installed last has its files there.
+/// onnxruntime and onnxruntime-gpu share a directory; the last installation overwrites the other's
+/// files.
 pub(super) fn onnxruntimes(environment: &Environment, files: &Files<'_>) -> Option<Finding> {
     let both = ["onnxruntime", "onnxruntime_gpu"].map(|name| environment.site.package(name));
     let [Some(cpu), Some(gpu)] = both else {
@@ -191,7 +192,7 @@ pub(super) fn onnxruntimes(environment: &Environment, files: &Files<'_>) -> Opti
     )
 }
 
-/// Whether the library that both have is of the size that the record of `package` names.
+/// Whether the shared library has the size in the record of `package`.
 fn is_last(package: &Package, environment: &Environment, files: &Files<'_>) -> bool {
     let site = &environment.site.path;
     let record = site.join(format!("{}-{}.dist-info/RECORD", package.name, package.version));

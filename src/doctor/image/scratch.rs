@@ -1,8 +1,8 @@
-//! Where the parts of an archive's files are kept that are looked at.
+//! Stores the kept parts of an archive's files.
 //!
-//! A file has its size and the blocks that are not zero, all in one bound with what is kept in memory. The headers of fat
-//! binaries lie far apart, each in a block of its own; they are kept in memory, and a [`Library`] reads as if they were in
-//! the file.
+//! A file has its original size and only its non-zero blocks. One bound covers files and memory.
+//! Fat binaries' headers are far apart, and each would need a block. So they are in memory, and a
+//! [`Library`] reads them as if they were in the file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,14 +17,14 @@ use crate::sys::budget::{Budget, Limits};
 use crate::sys::root::{Node, Root};
 use crate::sys::scratch::Directory;
 
-/// What one inode with its name needs of a tmpfs or a disk.
+/// The cost of an inode and its name on a tmpfs or a disk, in bytes.
 pub(super) const INODE: u64 = 512;
-/// The smallest part of a file that a file system allocates; a larger page only makes holes coarser.
+/// The smallest allocation of a file system; a larger page only makes holes coarser.
 const BLOCK: u64 = 4096;
-/// The size of a file that claims more: nothing tells them apart.
+/// The size of a file with a larger claim; readers need no more.
 const MAX_SIZE: u64 = 1 << 40;
 
-/// Bytes that are kept outside of their file.
+/// Bytes that are stored outside of their file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     at: u64,
@@ -40,7 +40,7 @@ impl Extent {
     }
 }
 
-/// A place for what is kept of an image, gone when it is dropped.
+/// The storage of an image's kept parts; removed when dropped.
 #[derive(Debug)]
 pub struct Scratch {
     dir: Directory,
@@ -51,10 +51,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one.
+    /// Makes an empty storage.
     pub fn new() -> io::Result<Self> {
         let most = Limits::ARCHIVE.kept;
-        // The budget is the bound; the kernel's is for what it does not see, such as larger pages.
+        // The budget is the bound. The kernel's limit covers costs that the budget cannot count,
+        // such as larger pages.
         let dir = Directory::new(most * 2, most / INODE * 2)?;
         let top = Node::from_fd(dir.as_fd().try_clone_to_owned()?)?;
         top.mkdir("root".as_ref(), 0o700)?;
@@ -72,7 +73,7 @@ impl Scratch {
         Root::from_fd(self.dir.as_fd().try_clone_to_owned()?).subroot("root")
     }
 
-    /// A new file for what is kept.
+    /// A new file.
     pub fn file<'b>(&mut self, budget: &'b Budget) -> io::Result<Out<'b>> {
         budget.keep(INODE)?;
         let number = self.count;
@@ -82,7 +83,7 @@ impl Scratch {
         Ok(Out::new(number, File::from(fd), budget))
     }
 
-    /// Takes a file that is complete, and returns its number.
+    /// Adds a complete file, and returns its number.
     pub fn done(&mut self, out: Out<'_>) -> io::Result<usize> {
         if !out.extents.is_empty() {
             let inode = out.file.metadata()?.ino();
@@ -91,7 +92,7 @@ impl Scratch {
         Ok(out.number)
     }
 
-    /// Gives a file its name in the root.
+    /// Links a file into the root.
     pub(super) fn link(&self, number: usize, dir: &Node, name: &std::ffi::OsStr) -> io::Result<()> {
         let none = rustix::fs::AtFlags::empty();
         Ok(rustix::fs::linkat(
@@ -121,7 +122,7 @@ pub struct Library<'s> {
 }
 
 impl<'s> Library<'s> {
-    /// Opens what `node` names; `scratch` is where the image's files are kept, if it is an archive's.
+    /// Opens the file of `node`; `scratch` is the storage of an archive's image.
     pub fn open(node: &Node, scratch: Option<&'s Scratch>) -> io::Result<Self> {
         match scratch {
             Some(scratch) => scratch.library(node),
@@ -153,13 +154,13 @@ impl ReadAt for Library<'_> {
     }
 }
 
-/// A file that is being written: blocks of zeros stay holes, and every other block is charged.
+/// A file that is being written. Zero blocks stay holes, and every other block is charged.
 #[derive(Debug)]
 pub struct Out<'b> {
     number: usize,
     file: File,
     budget: &'b Budget,
-    /// The block that was charged last, counted from 1.
+    /// The last charged block, counted from 1.
     charged: u64,
     extents: Vec<Extent>,
 }
@@ -175,12 +176,12 @@ impl<'b> Out<'b> {
         }
     }
 
-    /// What its writer may spend.
+    /// The budget of its writer.
     pub fn budget(&self) -> &'b Budget {
         self.budget
     }
 
-    /// Writes `bytes` at their place.
+    /// Writes `bytes` at offset `at`.
     pub fn write(&mut self, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
         while !bytes.is_empty() {
             let left = usize::try_from(BLOCK - at % BLOCK).unwrap_or(bytes.len());
@@ -199,9 +200,9 @@ impl<'b> Out<'b> {
         Ok(())
     }
 
-    /// Keeps up to [`Extent::MAX`] bytes outside of the file; later ones lie behind earlier ones.
+    /// Stores up to [`Extent::MAX`] bytes outside of the file, in ascending order.
     pub(super) fn extent(&mut self, from: &[u8], at: u64) -> io::Result<()> {
-        // A growing vector needs twice its size for a moment.
+        // A growing vector briefly needs twice its size.
         self.budget.keep(3 * size_of::<Extent>() as u64)?;
         let len = from.len().min(Extent::MAX);
         let mut bytes = [0; Extent::MAX];
@@ -214,7 +215,7 @@ impl<'b> Out<'b> {
         Ok(())
     }
 
-    /// Extents so far.
+    /// The number of extents.
     pub(super) fn extents(&self) -> usize {
         self.extents.len()
     }

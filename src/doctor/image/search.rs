@@ -1,13 +1,14 @@
-//! A text in a library, found by its beginning, in pieces of bounded size.
+//! Searches a library for a text by its beginning, in pieces of bounded size.
 
 use crate::ldso::elf::ReadAt;
 use crate::sys::budget::Budget;
 
-/// Bytes behind the beginning that are handed on.
+/// The bytes behind the beginning that are passed on.
 pub(super) const MAX_TEXT: usize = 512;
 const PIECE: usize = 256 << 10;
 
-/// Hands `f` what follows each `beginning` in the `size` bytes from `at` on, up to [`MAX_TEXT`] bytes, until it takes one.
+/// Passes the text behind each `beginning` in the `size` bytes from `at` on, up to [`MAX_TEXT`]
+/// bytes, to `f`, until `f` returns a value.
 pub(super) fn search<R: ReadAt + ?Sized, T>(
     file: &R,
     mut at: u64,
@@ -30,7 +31,7 @@ pub(super) fn search<R: ReadAt + ?Sized, T>(
             }
         }
         let bytes = &piece[..filled];
-        // What begins in the overlap is found in the next piece, with all that follows it.
+        // A match that begins in the overlap is found whole in the next piece.
         let last = if filled == piece.len() { PIECE } else { filled };
         let places = bytes.windows(beginning.len()).take(last);
         for (place, _) in places.enumerate().filter(|(_, w)| *w == beginning) {

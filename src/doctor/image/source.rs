@@ -1,4 +1,4 @@
-//! What an image is read from.
+//! The sources of an image: a directory, an archive, or an engine.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,23 +19,23 @@ use crate::sys::root::{Node, Root, reopen};
 
 const BUFFER: usize = 256 << 10;
 
-/// An image that can be looked at.
+/// An opened image.
 #[derive(Debug)]
 pub struct Image {
-    /// What it was asked for by.
+    /// The user's name of it.
     pub title: String,
-    /// Its files, or those of them that are looked at.
+    /// Its files, or the kept parts of them.
     pub root: Root,
     /// Its configuration; a root directory has none.
     pub config: Option<ImageConfig>,
-    /// What could not be read of it.
+    /// Parts that could not be read.
     pub notes: Vec<String>,
-    /// Where an archive's files are; gone with the image.
+    /// The storage of an archive's files; removed with the image.
     pub(super) scratch: Option<Scratch>,
 }
 
 impl Image {
-    /// Opens what a person named: a directory, an archive, or an engine's image.
+    /// Opens the user's argument: a directory, an archive, or an engine's image.
     pub fn open(what: &OsStr, budget: &Budget, progress: &mut dyn Progress) -> Result<Self> {
         let path = Path::new(what);
         let title = path.display().to_string();
@@ -73,12 +73,12 @@ impl Image {
         }
     }
 
-    /// What every reader of its files needs.
+    /// The files and the budget, for readers.
     pub fn files<'a>(&'a self, budget: &'a Budget) -> Files<'a> {
         Files::new(&self.root, self.scratch.as_ref(), budget)
     }
 
-    /// An image that an engine has, by its name there.
+    /// An engine's image, by its name.
     fn of_engine(what: &OsStr, budget: &Budget, progress: &mut dyn Progress) -> Result<Self> {
         let title = what.to_string_lossy().into_owned();
         let mut export = export::start(&title)?;
@@ -87,13 +87,13 @@ impl Image {
             budget,
         };
         let image = archive::read(&mut pipe, &title, budget, progress)?;
-        // What follows the archive's end is of no interest, but must be taken.
+        // Reads on after the archive's end, so that the engine does not fail.
         io::copy(&mut pipe, &mut io::sink()).context(Code::Engine, || format!("image {title}"))?;
         export.finish().map(|()| image)
     }
 }
 
-/// What an engine writes: every byte of it exists.
+/// An engine's output; it has no holes.
 struct Pipe<'a, R> {
     source: &'a mut R,
     budget: &'a Budget,

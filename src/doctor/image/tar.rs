@@ -1,8 +1,9 @@
-//! A tar stream, header by header, in bounded memory.
+//! Reads a tar stream, header by header, in bounded memory.
 //!
-//! A general reader takes names of any length; here an extended header may not be larger than [`MAX_EXTENDED`]. Facts:
-//! POSIX.1-2017 pax, "ustar Interchange Format" and "pax Extended Header"; the GNU tar manual, "Basic Tar Format" and
-//! "Storing Sparse Files"; which entries have data is decided as Go's `archive/tar` decides it, which engines use.
+//! General readers accept names of any length; here an extended header has at most [`MAX_EXTENDED`]
+//! bytes. Facts: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Extended Header"; the GNU
+//! tar manual, "Basic Tar Format" and "Storing Sparse Files". As in Go's `archive/tar`, which
+//! engines use, the type decides which entries have data.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -10,14 +11,14 @@ use std::io::{self, BufReader, Read};
 use crate::sys::budget::Budget;
 
 const BLOCK: usize = 512;
-/// Bytes of one extended header; a path has at most 4,096.
+/// The largest extended header, in bytes; a path has at most 4,096.
 const MAX_EXTENDED: u64 = 1 << 20;
-/// Bytes of a name that are taken: enough to see that it is longer than any path may be.
+/// The bytes of a name that are read: one more than the longest path.
 const MAX_NAME: usize = 4097;
 
-/// Something that is read from front to back, of which parts may be passed over.
+/// A forward reader that can skip parts.
 pub trait Forward: Read {
-    /// Passes over `n` bytes.
+    /// Skips `n` bytes.
     fn skip(&mut self, n: u64) -> io::Result<()>
     where
         Self: Sized,
@@ -38,7 +39,7 @@ impl<R: Forward> Forward for &mut R {
 
 impl Forward for BufReader<File> {
     fn skip(&mut self, n: u64) -> io::Result<()> {
-        // A place that no file has is past the end of this one.
+        // An offset beyond any file's is also beyond the end of this one.
         let past = |_| io::Error::from(io::ErrorKind::UnexpectedEof);
         self.seek_relative(i64::try_from(n).map_err(past)?)
             .map_err(|e| match e.kind() {
@@ -50,7 +51,7 @@ impl Forward for BufReader<File> {
 
 impl Forward for &[u8] {}
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// A device node or a FIFO.
@@ -59,11 +60,11 @@ pub enum Kind {
     Directory,
     /// A regular file, whose bytes follow.
     File,
-    /// A second name of an earlier file.
+    /// A hard link to an earlier file.
     HardLink,
-    /// A type that is not known.
+    /// An unknown type.
     Other,
-    /// A regular file of which only parts follow (GNU).
+    /// A sparse file (GNU), of which only parts follow.
     Sparse,
     /// A symbolic link.
     SymbolicLink,
@@ -76,13 +77,13 @@ pub struct Header {
     pub path: Vec<u8>,
     /// The target of a link.
     pub link: Vec<u8>,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
-    /// Bytes that follow.
+    /// The number of bytes that follow.
     pub size: u64,
 }
 
-/// What extended headers say of the next entry.
+/// The extended headers' values for the next entry.
 #[derive(Default)]
 struct Extended {
     path: Option<Vec<u8>>,
@@ -113,13 +114,13 @@ impl Extended {
 pub struct Tar<'b, R> {
     source: R,
     budget: &'b Budget,
-    /// Bytes of the current entry that were not read, and its padding.
+    /// The unread bytes of the current entry, and its padding.
     left: u64,
     padding: u64,
 }
 
 impl<'b, R: Forward> Tar<'b, R> {
-    /// A stream that begins at a header.
+    /// A stream that is at a header.
     pub fn new(source: R, budget: &'b Budget) -> Self {
         Self {
             source,
@@ -132,7 +133,7 @@ impl<'b, R: Forward> Tar<'b, R> {
     /// The next entry; `None` at the end.
     ///
     /// # Errors
-    /// `InvalidData` when this is no tar stream, `UnexpectedEof` when it is cut off.
+    /// `InvalidData` if this is no tar stream, `UnexpectedEof` if it is truncated.
     pub fn advance(&mut self) -> io::Result<Option<Header>> {
         let mut extended = Extended::default();
         loop {
@@ -151,7 +152,7 @@ impl<'b, R: Forward> Tar<'b, R> {
                 b'L' => extended.path = Some(short(until_nul(&self.extended()?))),
                 b'K' => extended.link = Some(short(until_nul(&self.extended()?))),
                 b'x' => extended.pax(&self.extended()?),
-                // Defaults for all entries: nothing that is of interest here.
+                // Defaults for all entries; none of their keys is used.
                 b'g' => {}
                 flag => return self.entry(&block, flag, extended).map(Some),
             }
@@ -163,7 +164,7 @@ impl<'b, R: Forward> Tar<'b, R> {
         Data(self)
     }
 
-    /// The entry of this header; `left` is the size that it claims.
+    /// Parses the entry of this header; `left` is its claimed size.
     fn entry(&mut self, block: &[u8; BLOCK], flag: u8, extended: Extended) -> io::Result<Header> {
         let kind = match kind(flag) {
             Kind::File if extended.sparse => Kind::Sparse,
@@ -174,7 +175,7 @@ impl<'b, R: Forward> Tar<'b, R> {
             Kind::Device | Kind::Directory | Kind::HardLink | Kind::SymbolicLink => 0,
         };
         self.set_left(size)?;
-        // The map of GNU's old form goes on in blocks before the data.
+        // The map of GNU's old form continues in blocks before the data.
         let mut more = flag == b'S' && block[482] != 0;
         while more {
             self.budget.step()?;
@@ -270,18 +271,18 @@ fn read_block(source: &mut impl Read, block: &mut [u8; BLOCK]) -> io::Result<boo
 }
 
 fn check_sum(block: &[u8; BLOCK]) -> io::Result<()> {
-    let said = number(&block[148..156])?;
+    let claimed = number(&block[148..156])?;
     let sum: u64 = block
         .iter()
         .enumerate()
         .map(|(i, b)| u64::from(if (148..156).contains(&i) { b' ' } else { *b }))
         .sum();
-    (sum == said)
+    (sum == claimed)
         .then_some(())
         .ok_or_else(|| bad("a header's checksum"))
 }
 
-/// Octal digits, or binary where the first bit is set (GNU); no number here is negative.
+/// Octal digits, or binary if the first bit is set (GNU). No number is negative.
 fn number(field: &[u8]) -> io::Result<u64> {
     let wrong = || bad("a number");
     if let Some((first, rest)) = field.split_first()
@@ -306,7 +307,7 @@ fn number(field: &[u8]) -> io::Result<u64> {
     })
 }
 
-/// A copy of a name, but of none that is longer than a name may be.
+/// A copy of a name, cut off beyond the longest path.
 fn short(name: &[u8]) -> Vec<u8> {
     name[..name.len().min(MAX_NAME)].to_vec()
 }
@@ -323,7 +324,7 @@ fn until_nul(field: &[u8]) -> &[u8] {
 fn name(block: &[u8; BLOCK]) -> Vec<u8> {
     let name = until_nul(&block[..100]);
     let prefix = until_nul(&block[345..500]);
-    // Where GNU's own format has other fields, its magic differs.
+    // GNU's own format has other fields here, and another magic.
     if &block[257..263] != b"ustar\0" || prefix.is_empty() {
         return name.to_vec();
     }
@@ -421,7 +422,7 @@ pub(super) mod tests {
         tar.advance().unwrap();
         assert!(tar.advance().is_err());
         assert!(Tar::new(&[b'x'; 1024][..], &budget).advance().is_err());
-        // An extended header that claims more than it may.
+        // An extended header beyond the bound.
         let mut huge = entry("x", b'L', "", b"");
         huge[124..135].copy_from_slice(b"77777777777");
         huge[148..156].fill(b' ');
@@ -466,7 +467,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Every numeric field at its ends, each in the octal and in the binary form.
+    /// Every numeric field at its limits, in octal and in binary form.
     #[test]
     fn each_field_at_its_ends_is_an_entry_or_an_error() {
         let budget = Budget::default();
@@ -571,7 +572,7 @@ pub(super) mod tests {
         assert_eq!(all, want.map(|(name, kind)| (name.to_owned(), kind)));
     }
 
-    /// A directory that claims a size has no data, as engines see it: it hides no entry behind it.
+    /// A directory with a claimed size has no data, as in engines; it hides no entry behind it.
     #[test]
     fn only_files_have_data() {
         let budget = Budget::default();

@@ -1,4 +1,4 @@
-//! The corpus of image roots, and what all corpora of the doctor share.
+//! The corpus of image roots, and the helpers that all corpora of the doctor share.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::compat::driver;
 use crate::ldso::fixtures::elf_with;
 
-/// One situation of a corpus.
+/// One case of a corpus.
 pub(in crate::doctor) struct Case<'t> {
     pub(in crate::doctor) name: &'t str,
     /// `driver=535.183.01 gpu=A100`
@@ -17,7 +17,7 @@ pub(in crate::doctor) struct Case<'t> {
     pub(in crate::doctor) body: String,
 }
 
-/// The situations of a corpus.
+/// The cases of a corpus.
 pub(in crate::doctor) fn cases(text: &str) -> Vec<Case<'_>> {
     let mut all: Vec<Case<'_>> = Vec::new();
     for line in text.lines() {
@@ -42,7 +42,7 @@ pub(in crate::doctor) fn cases(text: &str) -> Vec<Case<'_>> {
 }
 
 impl Case<'_> {
-    /// Which half it is of: rules are written with the first alone.
+    /// The half that it belongs to. Rules are written with the first half alone.
     fn half(&self) -> usize {
         let hash = self.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -59,7 +59,7 @@ impl Case<'_> {
         self.target.split_once("gpu=").map(|(_, name)| name)
     }
 
-    /// Whether the report has what is expected, and nothing else that is bad.
+    /// Whether the report has the expected findings, and no other bad one.
     fn is_met(&self, report: &Report) -> bool {
         let named = |f: &Finding| format!("{}:{}", f.severity.name(), f.check.number);
         let all: BTreeSet<String> = report.findings.iter().map(named).collect();
@@ -76,7 +76,7 @@ impl Case<'_> {
     }
 }
 
-/// Scores a corpus: right and total of each half, and what is wrong in the first one.
+/// Scores a corpus: right and total of each half, and the failures of the first one.
 pub(in crate::doctor) fn score(
     text: &str,
     report: impl Fn(&Case<'_>) -> Report,
@@ -101,7 +101,8 @@ pub(in crate::doctor) fn score(
     (halves, wrong)
 }
 
-/// A library with needed libraries, paths, and device code: `needed=a,b runpath=$ORIGIN sm=80,86 ptx=86:8.4`.
+/// A library with dependencies, paths, and device code: `needed=a,b runpath=$ORIGIN sm=80,86
+/// ptx=86:8.4`.
 pub(super) fn library(words: &[&str]) -> Vec<u8> {
     const DT: [(&str, u64); 3] = [("needed", 1), ("rpath", 15), ("runpath", 29)];
     let mut code = Vec::new();
@@ -176,7 +177,7 @@ pub(super) fn library(words: &[&str]) -> Vec<u8> {
     file
 }
 
-/// A path of a case with its short forms replaced: `$N/cublas` is `…/nvidia/cublas/lib`.
+/// Expands the short forms in a case's path: `$N/cublas` is `…/nvidia/cublas/lib`.
 fn place(path: &str) -> String {
     const SITE: &str = "usr/local/lib/python3.10/site-packages";
     let path = match path.split_once("$N/") {
@@ -321,10 +322,10 @@ fn corpus() {
     );
 }
 
-/// Right ones of the half that no rule was written with.
+/// The right cases of the second half, which no rule was written with.
 const SCORED: usize = 25;
 
-/// An archive keeps enough: of each root it gives the findings that the directory gives.
+/// An archive keeps enough: it gives the same findings as the directory.
 #[test]
 fn archives_give_the_same() {
     use super::tar::tests::{archive, entry};
@@ -401,7 +402,7 @@ impl Random {
         usize::try_from(self.0 >> 33).unwrap() % end
     }
 
-    /// `bytes` with a few parts changed, removed, repeated, or replaced by what is special to texts and numbers.
+    /// `bytes` with some parts changed, removed, repeated, or replaced by special values.
     pub(in crate::doctor) fn mutated(&mut self, bytes: &[u8]) -> Vec<u8> {
         const SPECIAL: [&[u8]; 16] = [
             b"",
@@ -456,7 +457,7 @@ fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
     all
 }
 
-/// No image panics or takes long, whatever one of its files, or its variables, become.
+/// No change of a file or a variable makes an image panic or take long.
 #[test]
 fn mutated_images() {
     let cases = cases(include_str!("tests/corpus.txt"));
@@ -495,7 +496,7 @@ fn mutated_images() {
     }
 }
 
-/// Many libraries that need many others, searched in many directories, end with the budget at the latest.
+/// Many libraries with many dependencies and many directories end with the budget at the latest.
 #[test]
 fn many_libraries_end_soon() {
     let names: Vec<String> = (0..1000).map(|n| format!("libcublas.so.{n}")).collect();

@@ -1,7 +1,8 @@
-//! Which of NVIDIA's CUDA images this is built on, and the release: `base`, `runtime`, `devel`, with cuDNN or without.
+//! The NVIDIA CUDA image that this one is built on, and its release: `base`, `runtime`, `devel`,
+//! with or without cuDNN.
 //!
-//! The images say so in variables; where there is no image configuration, their files do. Facts: the Dockerfiles of
-//! nvidia/cuda 11.8.0 and 12.4.1.
+//! The images set variables with their release; without an image configuration, files decide.
+//! Facts: the Dockerfiles of nvidia/cuda 11.8.0 and 12.4.1.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +13,16 @@ use crate::compat::Cuda;
 
 /// `version.json` of a toolkit.
 const MAX_VERSION: u64 = 64 << 10;
-/// Entries of a directory that are looked at.
+/// The most entries of a directory that are read.
 const MAX_ENTRIES: usize = 1 << 16;
 
-/// Which image of NVIDIA's series, as in its tag.
+/// The flavor of NVIDIA's image, as in its tag.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Flavor {
     /// No CUDA toolkit; frameworks may bring their own.
     #[default]
     None,
-    /// The CUDA runtime alone.
+    /// Only the CUDA runtime.
     Base,
     /// The libraries as well.
     Runtime,
@@ -29,21 +30,21 @@ pub enum Flavor {
     Devel,
 }
 
-/// What of CUDA the image itself has.
+/// The image's own CUDA.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Toolkit {
-    /// Which image it is like.
+    /// The flavor that it resembles.
     pub flavor: Flavor,
-    /// Whether cuDNN is there too.
+    /// Whether it has cuDNN.
     pub cudnn: bool,
     /// The release.
     pub cuda: Option<Cuda>,
-    /// Where the release was read.
+    /// The file or variable that names the release.
     pub evidence: String,
 }
 
 impl Toolkit {
-    /// As in a tag: `runtime-cudnn`.
+    /// The name as in a tag: `runtime-cudnn`.
     pub fn name(&self) -> String {
         let flavor = match self.flavor {
             Flavor::None => return "none".to_owned(),
@@ -55,7 +56,7 @@ impl Toolkit {
         format!("{flavor}{cudnn}")
     }
 
-    /// Looks at the configuration, then at the files.
+    /// Reads the configuration, then the files.
     pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> Self {
         let libraries = Libraries::of(files, found);
         let var = |name: &str| config.and_then(|c| c.var(name));
@@ -103,7 +104,7 @@ fn release(
     }
 }
 
-/// The toolkit's libraries that tell the flavors apart.
+/// The toolkit's libraries by which the flavors differ.
 #[derive(Debug, Default)]
 struct Libraries {
     /// The runtime outside of Python environments, and its release.
@@ -150,7 +151,7 @@ impl Libraries {
     }
 }
 
-/// The release in a runtime's name: 12.4 of `libcudart.so.12.4.127`; 11.0 says no more than the major.
+/// The release in a runtime's name: 12.4 of `libcudart.so.12.4.127`; 11.0 may be any 11.x.
 pub fn cudart_release(path: &Path) -> Option<Cuda> {
     let (_, version) = path.file_name()?.to_str()?.split_once(".so.")?;
     (version.split('.').count() == 3)
@@ -205,7 +206,7 @@ mod tests {
             &[],
         );
         assert_eq!((devel.name().as_str(), devel.cuda), ("devel", cuda(12, 4)));
-        // What conda brings is no toolkit of the image.
+        // conda's CUDA is no toolkit of the image.
         let conda = toolkit(
             &["opt/conda/conda-meta/x", "opt/conda/lib/libcudart.so.11.8.89"],
             &[],

@@ -1,4 +1,4 @@
-//! Compressed layers: what goes into a decompressor and what comes out of it is charged to the budget.
+//! Decompresses layers, and charges input and output to the budget.
 
 use std::io::{self, BufRead as _, BufReader, Read};
 
@@ -8,13 +8,13 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use super::tar::Forward;
 use crate::sys::budget::Budget;
 
-/// The largest window of a frame: what the strongest levels of the encoders that engines use write. A decoder needs up to
-/// three times as much memory.
+/// The largest window of a frame: that of the strongest levels of engines' encoders. A decoder
+/// needs up to three times as much memory.
 const MAX_WINDOW: u64 = 32 << 20;
 const BUFFER: usize = 64 << 10;
 
-/// What goes into a decompressor. It is read in large pieces, and between two of them a decompressor may have worked
-/// for long without a byte of output.
+/// The input of a decompressor. It is read in large pieces; between two of them a decompressor may
+/// work for long without output.
 #[derive(Debug)]
 pub(super) struct Packed<'b, R> {
     source: R,
@@ -34,7 +34,7 @@ impl<R: Read> Read for Packed<'_, R> {
     }
 }
 
-/// What comes out of a decompressor: all of it must be read.
+/// The output of a decompressor; all of it must be read.
 #[derive(Debug)]
 pub(super) struct Unpacked<'b, R> {
     source: R,
@@ -58,12 +58,12 @@ impl<R: Read> Read for Unpacked<'_, R> {
 
 impl<R: Read> Forward for BufReader<Unpacked<'_, R>> {}
 
-/// Zstandard frames, one after the other, and between them frames to be skipped, as `zstd:chunked` layers have them.
+/// Zstandard frames in sequence, with skippable frames between them, as in `zstd:chunked` layers.
 pub(super) struct Zstd<'b, R> {
     source: R,
     budget: &'b Budget,
     decoder: FrameDecoder,
-    /// Whether a frame was begun.
+    /// Whether a frame has begun.
     running: bool,
 }
 
@@ -124,7 +124,7 @@ mod tests {
         io::copy(&mut Unpacked::new(zstd, budget), &mut io::sink())
     }
 
-    /// A frame of one block of `n` equal bytes, with the window that this byte stands for.
+    /// A frame of one block of `n` equal bytes, with the window of this descriptor byte.
     fn frame(window: u8, n: u32) -> Vec<u8> {
         let block = (1 | 1 << 1 | n << 3).to_le_bytes();
         [&[0x28, 0xb5, 0x2f, 0xfd, 0, window], &block[..3], b"x"].concat()
@@ -134,7 +134,7 @@ mod tests {
     fn windows_of_every_size() {
         let budget = Budget::default();
         for window in 0..=u8::MAX {
-            // Exponent and mantissa; 15 and 0 are 32 MiB.
+            // Exponent and mantissa; 15 and 0 mean 32 MiB.
             let fits = window <= 15 << 3;
             let got = read(&frame(window, 1000), &budget);
             assert_eq!(got.is_ok(), fits, "{window}: {got:?}");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_out_is_charged() {
+    fn output_is_charged() {
         let limits = Limits {
             unpacked: 1 << 20,
             ..Limits::DEFAULT

@@ -1,4 +1,5 @@
-//! Whether what is in the image runs on the target, and the smallest change that makes it run.
+//! Decides whether an image's software runs on the target, and the smallest change that makes it
+//! run.
 
 use std::collections::BTreeMap;
 
@@ -12,34 +13,34 @@ use crate::compat::{Cuda, Outcome, Sm, ptx, torch};
 use crate::doctor::{Finding, Severity};
 use crate::preflight::build::Build;
 
-/// The error that programs end with, as CUDA says it.
+/// CUDA's text of the error with which programs end.
 const TOO_OLD: &str = "error 35, \"CUDA driver version is insufficient for CUDA runtime version\"";
 
-/// Something of the image that needs a CUDA version.
+/// A part of the image that needs a CUDA version.
 #[derive(Clone, Debug)]
 pub struct Need<'a> {
-    /// What it is: `PyTorch 2.0.1+cu118`.
+    /// Its name: `PyTorch 2.0.1+cu118`.
     pub name: String,
-    /// Where it is.
+    /// Its path.
     pub subject: String,
-    /// What it needs.
+    /// The CUDA version that it needs.
     pub cuda: Cuda,
-    /// Where that was read.
+    /// The text that proves the version.
     pub evidence: String,
     /// The framework, if it is one.
     pub framework: Option<(&'a Framework, &'a Environment)>,
-    /// Whether the image is of no use without it.
+    /// Whether the image is useless without it.
     pub vital: bool,
 }
 
-/// How `need` runs with the driver.
+/// Judges how `need` runs with the driver.
 pub fn runs(need: &Need<'_>, target: &Target, package: Option<&Package>) -> Finding {
     let new = |severity, cause: String| {
         Finding::new(&RUNS, severity, &need.subject, cause)
             .evidence(&need.evidence)
             .evidence(target.describe())
     };
-    let Some((outcome, asked)) = target.judge(need.cuda, package) else {
+    let Some((outcome, compat_target)) = target.judge(need.cuda, package) else {
         return new(
             Severity::Info,
             format!(
@@ -67,7 +68,7 @@ pub fn runs(need: &Need<'_>, target: &Target, package: Option<&Package>) -> Find
                 "{} (CUDA {}) runs on {driver} by forward compatibility, with the image's libraries of driver {version}",
                 need.name, need.cuda
             );
-            // The hook puts them first where they are wanted (`cuda-compat = "auto"`).
+            // With `cuda-compat = "auto"` the hook puts them first.
             new(Severity::Ok, runs)
         }
         Outcome::Unknown(why) => new(
@@ -92,7 +93,7 @@ pub fn runs(need: &Need<'_>, target: &Target, package: Option<&Package>) -> Find
                 .filter(|(f, _)| f.package == "torch")
                 .and_then(|(f, _)| {
                     let release = f.version.parse().ok()?;
-                    torch::wheel_for(release, &asked).filter(|wheel| wheel.release == release)
+                    torch::wheel_for(release, &compat_target).filter(|wheel| wheel.release == release)
                 });
             match wheel {
                 Some(wheel) => finding.fix(wheel.pip()).evidence(format!("or: {change}")),
@@ -102,22 +103,22 @@ pub fn runs(need: &Need<'_>, target: &Target, package: Option<&Package>) -> Find
     }
 }
 
-/// How a framework's device code serves a GPU.
+/// How a framework's device code supports a GPU.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Service {
     /// Machine code.
     Machine,
     /// PTX that the driver compiles.
     Ptx,
-    /// Not all of its code was read, and what was read serves nothing.
+    /// Some of its code was not read, and the rest does not support the GPU.
     Unknown,
-    /// Its toolkit has no code for the GPU any more; the last one that had.
+    /// Its toolkit dropped the GPU; this is the last one with code for it.
     Ended(Cuda),
-    /// Nothing.
+    /// No code.
     None,
 }
 
-/// What a framework has for the GPUs; `None` where that is not known. Of several GPUs the worst served counts.
+/// Judges a framework's code for the GPUs; `None` if it is unknown. The worst supported GPU counts.
 pub fn architecture(framework: &Framework, target: &Target) -> Option<Finding> {
     let gpus = target.gpus.iter().filter_map(|gpu| Some((gpu, gpu.sm?)));
     let served = gpus.filter_map(|(gpu, sm)| Some((service(framework, target, sm)?, gpu, sm)));
@@ -125,8 +126,8 @@ pub fn architecture(framework: &Framework, target: &Target) -> Option<Finding> {
     Some(shown(framework, target, (gpu, sm), service))
 }
 
-/// Computes how the code serves a GPU. Kernels for single architectures are common, so one container or one declared
-/// architecture that serves it is enough.
+/// How the code supports a GPU. Kernels for single architectures are common, so one container or
+/// one declared architecture suffices.
 fn service(framework: &Framework, target: &Target, sm: Sm) -> Option<Service> {
     let built = match framework.build {
         Build::Cuda(cuda) => cuda,
@@ -138,7 +139,7 @@ fn service(framework: &Framework, target: &Target, sm: Sm) -> Option<Service> {
         None if !framework.declared.is_empty() => of_list(framework, target, sm, built),
         None => match of_wheel(framework, built, sm) {
             Some(found) => found,
-            // By its toolkit alone no more can be told.
+            // The toolkit alone decides nothing else.
             None => return ended,
         },
     };
@@ -148,7 +149,8 @@ fn service(framework: &Framework, target: &Target, sm: Sm) -> Option<Service> {
     })
 }
 
-/// By the table of PyTorch's wheels, of a tree without their libraries. Other builds have other versions.
+/// By the table of PyTorch's wheels, for a tree without their libraries. Other builds have other
+/// versions.
 fn of_wheel(framework: &Framework, built: Option<Cuda>, sm: Sm) -> Option<Service> {
     let public = framework.version.split('+').next()?;
     let numeric = public.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -170,7 +172,7 @@ fn of_wheel(framework: &Framework, built: Option<Cuda>, sm: Sm) -> Option<Servic
     }
 }
 
-/// The image's own CUDA where it has no code for a GPU any more.
+/// The finding about the image's own CUDA without code for a GPU.
 pub fn toolkit(cuda: Cuda, subject: &str, evidence: &str, target: &Target, vital: bool) -> Option<Finding> {
     let mut gpus = target.gpus.iter();
     let (gpu, last) = gpus.find_map(|gpu| Some((gpu, gpu.sm?.ended_before(cuda)?)))?;
@@ -192,7 +194,7 @@ fn of_code(code: &Fatbins, framework: &Framework, target: &Target, sm: Sm) -> Se
     let declared: Vec<Sm> = framework.declared.iter().filter_map(|a| a.parse().ok()).collect();
     let as_declared = |number: u32| {
         let plain = Sm::new(number);
-        // A fat binary does not say the suffix; the list may.
+        // A fat binary has no suffix; the list may.
         let of_number = |sm: &&Sm| sm.number() == number;
         if declared.contains(&plain) {
             return plain;
@@ -215,14 +217,15 @@ fn of_code(code: &Fatbins, framework: &Framework, target: &Target, sm: Sm) -> Se
     }
 }
 
-/// By the architectures that it says it was built for.
+/// By the architectures of its own list.
 fn of_list(framework: &Framework, target: &Target, sm: Sm, built: Option<Cuda>) -> Service {
     let native = target.native().map(|native| native.cuda);
-    // PTX is compiled by the toolkit that the framework is built with.
+    // The toolkit of the framework's build compiled the PTX.
     let compiles = built.zip(native).is_some_and(|(built, native)| built <= native);
     let each = framework.declared.iter().filter_map(|text| {
         let code: Sm = text.parse().ok()?;
-        // TensorFlow's `compute_80` is machine code and PTX (its configure.py); PyTorch's is PTX alone.
+        // TensorFlow's `compute_80` is machine code and PTX (its configure.py); PyTorch's is PTX
+        // alone.
         let machine = framework.package == "tensorflow" || !text.starts_with("compute_");
         Some(if machine && code.runs_on(sm) {
             Service::Machine
@@ -235,7 +238,7 @@ fn of_list(framework: &Framework, target: &Target, sm: Sm, built: Option<Cuda>) 
     each.min().unwrap_or(Service::None)
 }
 
-/// Renders it.
+/// Makes the finding.
 fn shown(framework: &Framework, target: &Target, (gpu, sm): (&Gpu, Sm), service: Service) -> Finding {
     let name = format!("{} {}", framework.name, framework.version);
     let evidence = match &framework.code {
@@ -281,7 +284,7 @@ fn shown(framework: &Framework, target: &Target, (gpu, sm): (&Gpu, Sm), service:
     }
 }
 
-/// The architectures of a library, with the share of the containers where they are not in all.
+/// The architectures of a library, with the number of containers for those that are not in all.
 pub fn listing(code: &Fatbins) -> String {
     let total = code.total();
     let mut text = String::from("machine code for");
@@ -304,16 +307,16 @@ pub fn listing(code: &Fatbins) -> String {
 }
 
 fn better_build(framework: &Framework, target: &Target, sm: Sm) -> String {
-    let asked = target
+    let compat_target = target
         .each()
         .into_iter()
-        .filter_map(|(_, asked)| asked)
-        .find(|asked| asked.sm == Some(sm));
+        .filter_map(|(_, compat_target)| compat_target)
+        .find(|compat_target| compat_target.sm == Some(sm));
     let wheel = (framework.package == "torch")
         .then(|| framework.version.parse().ok())
         .flatten()
-        .zip(asked)
-        .and_then(|(release, asked)| torch::wheel_for(release, &asked));
+        .zip(compat_target)
+        .and_then(|(release, compat_target)| torch::wheel_for(release, &compat_target));
     if let Some(wheel) = wheel {
         return wheel.pip();
     }
@@ -358,9 +361,12 @@ fn cuda_build(framework: &Framework, environment: &Environment, target: &Target)
     match framework.package {
         "torch" => {
             let release = framework.version.parse().ok();
-            let asked = target.each().into_iter().find_map(|(_, asked)| asked);
-            let wheel = release.and_then(|release| match asked {
-                Some(asked) => torch::wheel_for(release, &asked),
+            let compat_target = target
+                .each()
+                .into_iter()
+                .find_map(|(_, compat_target)| compat_target);
+            let wheel = release.and_then(|release| match compat_target {
+                Some(compat_target) => torch::wheel_for(release, &compat_target),
                 None => torch::on_pypi(release),
             });
             let conda = environment.kind == Kind::Conda && environment.package("pytorch").is_some();

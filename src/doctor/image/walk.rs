@@ -1,6 +1,7 @@
-//! One walk over a root: where Python environments, CUDA and driver libraries are.
+//! Walks a root once, and finds Python environments, CUDA and driver libraries.
 //!
-//! Directories only, by descriptor, links not followed; what is in a Python environment is read later, by name.
+//! It reads directories only, by descriptor, and follows no links. The contents of a Python
+//! environment are read later, by name.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,23 +15,23 @@ use crate::compat::libraries;
 use crate::sys::budget::Budget;
 use crate::sys::root::{Node, Root};
 
-/// Entries of one directory.
+/// The most entries of one directory.
 const MAX_ENTRIES: usize = 1 << 20;
-/// How deep directories may lie.
+/// The deepest directory.
 const MAX_DEPTH: usize = 48;
-/// Of each kind of thing so many are kept.
+/// The most paths of each kind that are kept.
 const MAX_FOUND: usize = 1024;
-/// What a directory that is still to be looked at needs of memory, without its path.
+/// The memory of a pending directory besides its path, in bytes.
 const PENDING: usize = 64;
-/// The walk stops after this long, on a file system that is slow.
+/// The walk ends after this time, on a slow file system.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Names of directories that hold nothing of interest, or copies of what is installed elsewhere.
+/// Names of directories without relevant files, or with copies of installed ones.
 const SKIPPED: &[&[u8]] = &[b"node_modules", b".git", b"__pycache__", b"zoneinfo"];
 /// Directories of the root that are no part of an image.
 const KERNELS: &[&str] = &["/proc", "/sys", "/dev"];
 
-/// What was found, as absolute paths below the root, in order.
+/// The paths that were found, absolute below the root, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// `site-packages` and `dist-packages` directories.
@@ -43,17 +44,17 @@ pub struct Found {
     pub libcuda: Vec<PathBuf>,
     /// The driver's other libraries, with a version in their names.
     pub driver_libraries: Vec<PathBuf>,
-    /// `libcudart.so.*` that belong to no Python package.
+    /// `libcudart.so.*` outside of Python packages.
     pub runtimes: Vec<PathBuf>,
     /// CUDA's libraries outside of Python packages, by any of their names.
     pub cuda: Vec<PathBuf>,
     /// Libraries of programs that use CUDA without Python.
     pub natives: Vec<PathBuf>,
-    /// Why this is not all; empty if it is.
+    /// Why the result is incomplete; empty if it is complete.
     pub incomplete: String,
 }
 
-/// Walks the root, until the budget is spent.
+/// Walks the root until the budget is spent.
 pub fn walk(root: &Root, budget: &Budget, progress: &mut dyn Progress) -> Found {
     let mut walk = Walk {
         found: Found::default(),
@@ -110,13 +111,13 @@ pub fn walk(root: &Root, budget: &Budget, progress: &mut dyn Progress) -> Found 
         full |= list.len() == MAX_FOUND;
     }
     if full {
-        found.note(|| format!("of each kind of file {MAX_FOUND} are looked at, and there are more"));
+        found.note(|| format!("more than {MAX_FOUND} files of one kind: the others were not read"));
     }
     found
 }
 
 impl Found {
-    /// Notes why this is not all; the first reason stays.
+    /// Records why the result is incomplete; the first reason stays.
     fn note(&mut self, why: impl FnOnce() -> String) {
         if self.incomplete.is_empty() {
             self.incomplete = why();
@@ -126,7 +127,7 @@ impl Found {
 
 struct Walk<'b> {
     found: Found,
-    /// Directories that are still to be looked at, and how deep they lie.
+    /// Pending directories and their depths.
     stack: Vec<(PathBuf, usize)>,
     budget: &'b Budget,
 }
@@ -140,7 +141,7 @@ impl Walk<'_> {
             match name {
                 b"site-packages" | b"dist-packages" => keep(&mut found.sites, path()),
                 b"conda-meta" => keep(&mut found.conda, dir.to_owned()),
-                // conda's package cache: the packages are linked into the environments.
+                // conda's package cache: the environments have links to its packages.
                 b"pkgs" if node.child("conda-meta").is_ok() => {}
                 _ if SKIPPED.contains(&name) => {}
                 _ if depth == 0 && KERNELS.iter().any(|k| Path::new(k) == path()) => {}
@@ -182,7 +183,7 @@ fn keep(list: &mut Vec<PathBuf>, path: PathBuf) {
     }
 }
 
-/// Files that tell of a program which uses CUDA without Python.
+/// Whether a file identifies a program that uses CUDA without Python.
 pub fn is_native(name: &[u8]) -> bool {
     matches!(
         name,
@@ -192,7 +193,8 @@ pub fn is_native(name: &[u8]) -> bool {
         .any(|begin| name.starts_with(begin))
 }
 
-/// `libnvidia-ml.so.550.54.14`, `libnvcuvid.so.1`: names of the driver's own libraries besides `libcuda`.
+/// `libnvidia-ml.so.550.54.14`, `libnvcuvid.so.1`: names of the driver's own libraries besides
+/// `libcuda`.
 pub fn is_driver_library(name: &[u8]) -> bool {
     const OTHERS: &[&[u8]] = &[
         b"libnvcuvid.so.",
@@ -202,7 +204,7 @@ pub fn is_driver_library(name: &[u8]) -> bool {
         b"libGLX_nvidia.so.",
         b"libdxcore.so",
     ];
-    // The container tools' own library has a name like the driver's.
+    // The container tools' own library has a similar name.
     let ours = name.starts_with(b"libnvidia-") && !name.starts_with(b"libnvidia-container");
     let versioned = name.windows(4).any(|w| w == b".so.");
     ours && versioned || OTHERS.iter().any(|other| name.starts_with(other))
@@ -256,7 +258,7 @@ mod tests {
         assert_eq!(found.incomplete, "");
     }
 
-    /// One directory that is too deep hides no other, and a search that ends early is no verdict.
+    /// A directory that is too deep hides no other, and an incomplete walk gives no verdict.
     #[test]
     fn depth_and_budget() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Errors of CUDA, of NVML and of ours: their numbers in the syntax of what prints them, their names, their messages.
+//! Errors of CUDA, NVML and nvoci: numbers in their programs' syntax, names, and messages.
 
 use crate::compat::errors;
 
@@ -8,10 +8,10 @@ use crate::doctor::explain::text::{Text, is_word};
 const CUDA: &str = include_str!("cuda-messages.tsv");
 const NVML: &str = include_str!("nvml-messages.tsv");
 
-/// Numbers and names that are looked at: a log of errors repeats them.
+/// The most numbers and names that are examined: a log repeats errors.
 const TRIES: usize = 2000;
 
-/// An error that the text names.
+/// An error in the text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::doctor::explain) enum Named {
     /// Of CUDA, by its number.
@@ -23,7 +23,7 @@ pub(in crate::doctor::explain) enum Named {
 }
 
 impl Named {
-    /// As entries call it: `cuda:35`.
+    /// Its key in entries: `cuda:35`.
     pub(in crate::doctor::explain) fn key(self) -> String {
         match self {
             Self::Cuda(number) => format!("cuda:{number}"),
@@ -33,8 +33,8 @@ impl Named {
     }
 }
 
-/// Words that stand between a name of CUDA's or NVML's and the number or message of its error:
-/// `cuda driver library init failure: 205`, `failed call to cuInit: UNKNOWN ERROR (303)`.
+/// Words between a name of CUDA or NVML and the number or message of its error: `cuda driver
+/// library init failure: 205`, `failed call to cuInit: UNKNOWN ERROR (303)`.
 const BETWEEN: &[&str] = &[
     "and",
     "api",
@@ -86,13 +86,13 @@ const BETWEEN: &[&str] = &[
     "with",
 ];
 
-/// Words before a number that make it the number of an error.
+/// Words before a number that mark it as an error's.
 const ERRORS: &[&str] = &[
     "error", "err", "code", "fail", "failed", "failure", "returned", "status", "result", "ret", "return",
     "results",
 ];
 
-/// Names of CUDA's that are an error's number by themselves.
+/// CUDA's names before a number that mark it as an error's.
 const NUMBERED: &[&str] = &[
     "curesult",
     "cudasuccess",
@@ -102,12 +102,12 @@ const NUMBERED: &[&str] = &[
     "cuinit",
 ];
 
-/// Words of a short text whose number is that of a process or a protocol.
+/// Words of a short text that mark a number as a process's or a protocol's.
 const OTHERS: &[&str] = &[
     "exit", "exited", "http", "https", "rc", "curl", "errno", "signal", "line", "port", "npm", "status",
 ];
 
-/// Adds what the text names.
+/// Adds the errors of the text.
 pub(super) fn find(text: &Text, signals: &mut Signals) {
     words(text, signals);
     for (table, of) in [(CUDA, Named::Cuda as fn(u32) -> Named), (NVML, Named::Nvml)] {
@@ -121,7 +121,7 @@ pub(super) fn find(text: &Text, signals: &mut Signals) {
     }
 }
 
-/// Number, names and messages of the rows of a table.
+/// Number, name and message of each row of a table.
 fn rows(table: &'static str) -> impl Iterator<Item = (u32, &'static str, &'static str)> {
     table.lines().filter(|l| !l.starts_with('#')).filter_map(|line| {
         let mut cells = line.split('\t');
@@ -129,7 +129,7 @@ fn rows(table: &'static str) -> impl Iterator<Item = (u32, &'static str, &'stati
     })
 }
 
-/// Where the text holds the message as CUDA or NVML prints it.
+/// The offset of the message in the form that CUDA or NVML prints.
 fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<usize> {
     let generic = message.strip_prefix('!');
     let words = generic.unwrap_or(message);
@@ -137,7 +137,7 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
         return None;
     }
     let is_nvml = matches!(of, Named::Nvml(_));
-    // Once, since the last of these searches the whole text.
+    // Computed once, since it searches the whole text.
     if generic.is_none() && !words.contains("cuda") && !is_nvml && !super::is_about_gpus(text) {
         return None;
     }
@@ -149,7 +149,7 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
             if generic.is_none() {
                 return true;
             }
-            // `UNKNOWN ERROR (303)`: the number says which.
+            // In `UNKNOWN ERROR (303)` the number decides.
             let after = text.after(at + words.len(), 4).strip_prefix(" (");
             let numbered =
                 number == 999 && after.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()));
@@ -158,10 +158,10 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
         })
 }
 
-/// Who prints the number or the message at a place.
+/// The program or library that prints the number or message at an offset.
 struct Leader<'t> {
     name: &'t str,
-    /// Whether a word between says that it is an error.
+    /// Whether a word between them marks an error.
     error: bool,
 }
 
@@ -178,7 +178,7 @@ impl Leader<'_> {
     }
 }
 
-/// The last word before `at` that is not of [`BETWEEN`], if no sentence ends between.
+/// The last word before `at` that is not in [`BETWEEN`], if no sentence ends between.
 fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
     let lead = text.before(at, 96);
     let mut error = false;
@@ -199,7 +199,7 @@ fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
         let name = trimmed.get(start..).filter(|n| !n.is_empty())?;
         error |= ERRORS.contains(&name);
         if !BETWEEN.contains(&name) && !name.bytes().all(|b| b.is_ascii_digit()) {
-            // A directory is nobody who prints an error.
+            // A directory prints no errors.
             let path = trimmed.get(..start)?.ends_with('/');
             return (!path).then_some(Leader { name, error });
         }
@@ -207,7 +207,8 @@ fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
     }
 }
 
-/// Without the arguments of a call at the end: `error in cudaMemGetInfo(&free, &total): unknown error`.
+/// Removes the arguments of a call at the end: `error in cudaMemGetInfo(&free, &total): unknown
+/// error`.
 fn without_arguments(text: &str) -> &str {
     let call = text.trim_end_matches([' ', ':', ',', '-', '=']);
     let mut depth = 0_u32;
@@ -228,12 +229,12 @@ fn without_arguments(text: &str) -> &str {
     text
 }
 
-/// Without the punctuation between a word and its number.
+/// Removes the punctuation between a word and its number.
 fn trimmed(text: &str) -> &str {
     text.trim_end_matches([' ', ':', '=', '(', ')', '[', '#', '\'', '"', '-', '`', '.', ','])
 }
 
-/// Names, and numbers with what stands around them.
+/// Adds names, and numbers by their context.
 fn words(text: &Text, signals: &mut Signals) {
     let flat = text.flat();
     let few = flat
@@ -279,10 +280,10 @@ fn words(text: &Text, signals: &mut Signals) {
     }
 }
 
-/// What a number is the number of.
+/// The errors that a number in this context stands for.
 fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
     let lead = text.before(at.start, 64);
-    // `CUresult(-1)` is no error that has a name.
+    // `CUresult(-1)` has no name.
     if lead.strip_suffix('-').is_some_and(|l| !l.ends_with(is_word)) {
         return Vec::new();
     }
@@ -297,7 +298,7 @@ fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
         return own().into_iter().collect();
     }
     if few == 1 {
-        // Nothing but the number: whatever has it.
+        // The text is only the number: each table that has it counts.
         return cuda(number)
             .into_iter()
             .chain(nvml(number))
@@ -310,15 +311,16 @@ fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
         return nvml(number).into_iter().collect();
     }
     let after = text.after(at.end, 48);
-    // A code that its name stands behind is that name's: `code=30(cudaErrorUnknown)`.
+    // The name behind a code decides: `code=30(cudaErrorUnknown)`.
     if after.trim_start_matches(' ').starts_with("(cuda") {
         return Vec::new();
     }
     let by_cuda = leader.is_some_and(|l| l.is_cuda() && (l.error || NUMBERED.contains(&l.name)));
     // `[100] Call to cuInit`; `Error 802: system not yet initialized`.
     let call = after.trim_start_matches([']', ' ']).starts_with("call to cu");
-    let message = is_error && says(after.trim_start_matches([' ', ':', ')', '-', '(', ',']), number);
-    // A person who types what is to be explained: `error 803`, `CUDA 100`.
+    let message =
+        is_error && begins_with_message(after.trim_start_matches([' ', ':', ')', '-', '(', ',']), number);
+    // A person typed an error's number: `error 803`, `CUDA 100`.
     let typed = few <= 3 && !last.iter().any(|w| OTHERS.contains(w)) && (is_error || last == ["cuda"]);
     if by_cuda || call || message || typed {
         return cuda(number).into_iter().collect();
@@ -328,13 +330,13 @@ fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
 
 type Range = std::ops::Range<usize>;
 
-/// Whether CUDA prints the number as that of an error.
+/// Whether CUDA prints the number as an error's.
 fn of_cuda(text: &Text, at: &Range) -> bool {
     leader(text, at.start).is_some_and(|l| l.is_cuda() && (l.error || NUMBERED.contains(&l.name)))
 }
 
-/// Whether `text` begins with a message of that error, or with as much of one as there is.
-fn says(text: &str, number: u32) -> bool {
+/// Whether `text` begins with a message of that error, or with the available part of one.
+fn begins_with_message(text: &str, number: u32) -> bool {
     rows(CUDA).filter(|(n, ..)| *n == number).any(|(_, _, messages)| {
         messages.split('|').any(|message| {
             let message = message.trim_start_matches('!');
@@ -348,7 +350,7 @@ fn says(text: &str, number: u32) -> bool {
     })
 }
 
-/// An error by the name that the headers or the bindings of Python give it.
+/// An error by its name in the headers or in Python's bindings.
 fn by_name(word: &str) -> Option<Named> {
     let is = |name: &&str| name.eq_ignore_ascii_case(word);
     if let Some(name) = word
@@ -375,7 +377,7 @@ fn by_name(word: &str) -> Option<Named> {
         .map(Named::Cuda)
 }
 
-/// Numbers before CUDA 10.1 whose errors have others now.
+/// Error numbers before CUDA 10.1, and their present ones.
 const OLD: &[(u32, u32)] = &[
     (8, 98),
     (10, 101),
@@ -449,7 +451,7 @@ mod tests {
             ("cuInit err: 802", &["cuda:802"]),
             ("failed call to cuInit: CUresult(-1)", &[]),
             ("CUDA error: device-side assert triggered", &["cuda:710"]),
-            // Neither is an error of CUDA's.
+            // These are no errors of CUDA.
             ("exit status 1", &[]),
             ("ldconfig failed with error code: 1", &[]),
             ("driver version 535.104.05", &[]),

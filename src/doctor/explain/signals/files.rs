@@ -1,12 +1,12 @@
-//! Device nodes that are missing or may not be opened, and the driver's messages in the kernel's log.
+//! Missing or inaccessible device nodes, and the driver's messages in the kernel's log.
 
 use super::Signals;
 use crate::doctor::explain::text::{Text, is_word};
 
-/// Nodes that are looked at: a log repeats them.
+/// The most nodes that are examined: a log repeats them.
 const TRIES: usize = 2000;
 
-/// Beginnings of the names of NVIDIA's nodes, and whether they are a Jetson's.
+/// Prefixes of NVIDIA's nodes, and whether they are a Jetson's.
 const NODES: &[(&str, &str)] = &[
     ("/dev/nvidia", "node"),
     ("/dev/nvhost", "tegra"),
@@ -15,7 +15,7 @@ const NODES: &[(&str, &str)] = &[
     ("/dev/dri/", "dri"),
 ];
 
-/// What follows the name of a node that could not be opened.
+/// Texts behind the name of a node that could not be opened.
 const ERRORS: &[(&str, &str)] = &[
     ("no such file", "missing"),
     ("does not exist", "missing"),
@@ -26,7 +26,7 @@ const ERRORS: &[(&str, &str)] = &[
     ("input/output error", "gone"),
 ];
 
-/// Adds what the text names.
+/// Adds the nodes, GPUs and Xids of the text.
 pub(super) fn find(text: &Text, signals: &mut Signals) {
     for (prefix, kind) in NODES {
         for (at, _) in text.flat().match_indices(prefix).take(TRIES) {
@@ -37,7 +37,7 @@ pub(super) fn find(text: &Text, signals: &mut Signals) {
                 .unwrap_or_default();
             let after = rest.get(name.len()..).unwrap_or_default();
             let near = after.get(..60).unwrap_or(after);
-            // Another node's error stands behind that node.
+            // Text behind another node belongs to that node.
             let near = near.split("/dev/").next().unwrap_or_default();
             let error = ERRORS
                 .iter()
@@ -58,7 +58,7 @@ pub(super) fn find(text: &Text, signals: &mut Signals) {
     absent(text, signals);
 }
 
-/// What is said behind a GPU that is not there.
+/// Texts behind a missing GPU.
 const ABSENT: &[&str] = &[
     "not available",
     "unavailable",
@@ -88,7 +88,7 @@ fn absent(text: &Text, signals: &mut Signals) {
             let rest = ["devices ", "device ", "support ", "was ", "were ", "is ", "are "]
                 .iter()
                 .fold(rest, |rest, word| rest.strip_prefix(word).unwrap_or(rest));
-            // `no GPU found`, but `GPU not found`.
+            // `no GPU found` is an error by its `no`, `GPU not found` by its end.
             let lead = lead.trim_end_matches(' ');
             let lead = ["nvidia", "cuda", "compatible", "usable", "supported"]
                 .iter()
@@ -100,15 +100,15 @@ fn absent(text: &Text, signals: &mut Signals) {
                 .iter()
                 .any(|n| lead.ends_with(n))
                 || lead == "no";
-            let said = ABSENT.iter().position(|words| rest.starts_with(words));
-            if !is_part && said.is_some_and(|i| i < 8 || none) {
+            let absent = ABSENT.iter().position(|words| rest.starts_with(words));
+            if !is_part && absent.is_some_and(|i| i < 8 || none) {
                 signals.add("gpu:absent", at..at + name.len(), Vec::new());
             }
         }
     }
 }
 
-/// `NVRM: Xid (PCI:0000:44:00): 79, …`: the driver's own numbers.
+/// `NVRM: Xid (PCI:0000:44:00): 79, …`: the driver's own error numbers.
 fn xids(text: &Text, signals: &mut Signals) {
     for (at, found) in text.flat().match_indices("xid").take(TRIES) {
         let rest = text.after(at + found.len(), 48);

@@ -1,12 +1,12 @@
-//! What a dynamic loader or linker complains about: libraries, symbols, versions of the C library.
+//! Errors of a dynamic loader or linker: libraries, symbols, versions of the C library.
 
 use super::Signals;
 use crate::doctor::explain::text::{Text, is_word};
 
-/// Complaints that are looked at: a log repeats them.
+/// The most errors that are examined: a log repeats them.
 const TRIES: usize = 2000;
 
-/// Libraries by the beginning of their names, the longer names first: what they belong to.
+/// Prefixes of libraries, the longer ones first, and the software that they belong to.
 const LIBRARIES: &[(&str, &str)] = &[
     ("libnvidia-container", "toolkit"),
     ("libcuda.", "libcuda"),
@@ -95,7 +95,7 @@ const LIBRARIES: &[(&str, &str)] = &[
     ("libbitsandbytes", "bitsandbytes"),
 ];
 
-/// What stands before the name of a library that was not loaded.
+/// Texts before the name of a library that was not loaded.
 const NOT_LOADED: &[&str] = &[
     "load library failed",
     "loadlibrary failed",
@@ -109,7 +109,7 @@ const NOT_LOADED: &[&str] = &[
     "missing",
 ];
 
-/// What stands behind the name of a library that was not loaded.
+/// Texts behind the name of a library that was not loaded.
 const NOT_FOUND: &[&str] = &[
     ": cannot open",
     ": cannot be opened",
@@ -136,7 +136,7 @@ const NOT_FOUND: &[&str] = &[
     ": failed to map",
 ];
 
-/// What stands behind the name of a file that is no library.
+/// Texts behind the name of a file that is no library.
 const BROKEN: &[&str] = &[
     ": file too short",
     " file too short",
@@ -145,7 +145,7 @@ const BROKEN: &[&str] = &[
     " is empty",
 ];
 
-/// Symbols by what their names begin with or hold: which library lacks them.
+/// Parts of symbols' names, and the library that lacks them.
 const SYMBOLS: &[(&str, &str)] = &[
     ("nvjitlink", "nvjitlink"),
     ("n3c10", "torch"),
@@ -171,7 +171,7 @@ const SYMBOLS: &[(&str, &str)] = &[
     ("nvml", "nvml"),
 ];
 
-/// Functions of the CUDA driver begin with these.
+/// Prefixes of the CUDA driver's functions.
 const DRIVER_CALLS: &[&str] = &[
     "cuinit",
     "cudevice",
@@ -195,7 +195,7 @@ const DRIVER_CALLS: &[&str] = &[
     "cugreen",
 ];
 
-/// Adds what the text names.
+/// Adds the loader's errors in the text.
 pub(super) fn find(text: &Text, signals: &mut Signals) {
     libraries(text, signals);
     symbols(text, signals);
@@ -244,7 +244,7 @@ fn libraries(text: &Text, signals: &mut Signals) {
     }
 }
 
-/// Bytes of a version: `.12.4`.
+/// The length of a version in bytes: `.12.4`.
 fn digits(text: &str) -> usize {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -259,18 +259,18 @@ fn owner(name: &str) -> Option<&'static str> {
         .map(|(_, owner)| *owner)
 }
 
-/// What is said of the library at that place: `lib` it is missing, `short` it is no library.
+/// The error about the library at that offset: `lib` if it is missing, `short` if it is no library.
 fn state(text: &Text, start: usize, end: usize) -> Option<&'static str> {
     let after = text.after(end, 64);
     let after = after.trim_start_matches(['\'', '"', '`', ')', '.', ',']);
     if BROKEN.iter().any(|b| after.starts_with(b)) {
         return Some("short");
     }
-    // What NVIDIA's toolkit looks for and can do without: `Could not locate X: pattern X not found`.
+    // NVIDIA's toolkit reports optional files so: `Could not locate X: pattern X not found`.
     if after.starts_with(": pattern ") || text.before(start, 16).ends_with(": pattern ") {
         return None;
     }
-    // The directories before the name, quotes and brackets.
+    // Removes the directories before the name, quotes and brackets.
     let path = text.before(start, 200);
     let path = path.rsplit([' ', '\'', '"', '`', '(']).next().unwrap_or_default();
     let lead = text.before(start - path.len().min(start), 64);
@@ -279,7 +279,7 @@ fn state(text: &Text, start: usize, end: usize) -> Option<&'static str> {
     (before || NOT_FOUND.iter().any(|n| after.starts_with(n))).then_some("lib")
 }
 
-/// Whether the words before the name are those of a failure to load it: `Couldn't open CUDA library`.
+/// Whether the words before the name report a failed load: `Couldn't open CUDA library`.
 fn is_refused(lead: &str) -> bool {
     let words = || lead.rsplit(' ').take(6).map(|w| w.trim_end_matches([':', ',']));
     let any = |of: &[&str]| words().any(|w| of.contains(&w));
@@ -322,7 +322,7 @@ fn symbols(text: &Text, signals: &mut Signals) {
     }
 }
 
-/// The file that lacks the symbol, as it was written: `/opt/x/libtorch_cuda.so: undefined symbol`.
+/// The file that lacks the symbol, as written: `/opt/x/libtorch_cuda.so: undefined symbol`.
 fn complaining(text: &Text, at: usize) -> Option<String> {
     let lead = text.before(at, 200);
     let path = lead.trim_end_matches([' ', ':']);
@@ -358,7 +358,7 @@ const HOST_TOOLS: &[&str] = &[
     "nvidia-modprobe",
 ];
 
-/// Where libraries of the host are in a container.
+/// Directories of the host's libraries in a container.
 const INJECTED: &[&str] = &[
     "/.singularity.d/libs/",
     "/tegra/",
@@ -372,7 +372,7 @@ const INJECTED: &[&str] = &[
     "/usr/lib/wsl/",
 ];
 
-/// What builds for CUDA in an image have in their paths.
+/// Parts of paths of CUDA builds in an image.
 const BUILT: &[&str] = &[
     "cuda",
     "torch",
@@ -391,7 +391,7 @@ const BUILT: &[&str] = &[
     "llama",
 ];
 
-/// Whose C library lacks a version: that of the host, or of the image.
+/// Adds whose C library lacks a version: the host's or the image's.
 fn versions(text: &Text, signals: &mut Signals) {
     for lead in [
         "version `glibc",

@@ -1,5 +1,7 @@
-//! What a text names, in the syntax of the programs that print it: errors of CUDA and NVML, libraries that the loader
-//! does not find, symbols, device nodes, the classes of `nvidia-container-cli`.
+//! Extracts signals from a text, in the syntax of the programs that print them.
+//!
+//! Signals are errors of CUDA and NVML, libraries that the loader does not find, symbols, device
+//! nodes, and the classes of `nvidia-container-cli`. For example, `CUDA error 35` gives `cuda:35`.
 
 mod codes;
 mod files;
@@ -13,17 +15,17 @@ pub(super) use codes::Named;
 use super::pattern::Slot;
 use super::text::Text;
 
-/// Signals of one text; more say nothing new.
+/// The most signals of one text.
 const MAX: usize = 64;
 
-/// Something that a text names; entries name it by its key.
+/// A part of the text that entries match by its key.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Signal {
     /// `cuda:35`, `lib:cuda`, `symbol:torch`, `cli:mount`.
     pub(super) key: String,
-    /// Where.
+    /// Its position in the text.
     pub(super) at: Range<usize>,
-    /// The name of the library, the symbol, the node, as it was written.
+    /// The name of the library, symbol or node, as written.
     pub(super) slots: Vec<Slot>,
 }
 
@@ -35,7 +37,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Looks for all of them.
+    /// Extracts all signals.
     pub(super) fn of(text: &Text) -> Self {
         let mut signals = Self::default();
         codes::find(text, &mut signals);
@@ -48,12 +50,12 @@ impl Signals {
         signals
     }
 
-    /// The signal of that key.
+    /// The signal with that key.
     pub(super) fn get(&self, key: &str) -> Option<&Signal> {
         self.found.iter().find(|s| s.key == key)
     }
 
-    /// The errors that have a number, in the order of the text.
+    /// The errors with a number, in the order of the text.
     pub(super) fn named(&self) -> &[Named] {
         &self.named
     }
@@ -73,7 +75,7 @@ impl Signals {
     }
 }
 
-/// Words that no text has that is not about GPUs.
+/// Words that only texts about GPUs have.
 const ABOUT: &[&str] = &[
     "nvidia",
     "cuda",

@@ -1,9 +1,9 @@
-//! The messages of `nvidia-container-cli`, `CLASS error: DETAIL`, and programs of NVIDIA's that are not there.
+//! Messages of `nvidia-container-cli`, `CLASS error: DETAIL`, and missing programs of NVIDIA.
 
 use super::Signals;
 use crate::doctor::explain::text::Text;
 
-/// Messages that are looked at: an engine repeats them.
+/// The most messages that are examined: an engine repeats them.
 const TRIES: usize = 200;
 
 /// Its classes of errors.
@@ -20,7 +20,7 @@ const CLASSES: &[&str] = &[
     "configuration",
 ];
 
-/// Programs, and what they belong to.
+/// Programs, and the package that each belongs to.
 const PROGRAMS: &[(&str, &str)] = &[
     ("nvidia-container-cli", "toolkit"),
     ("nvidia-container-runtime-hook", "toolkit"),
@@ -32,7 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nvcc", "compiler"),
 ];
 
-/// What stands behind the name of a program that is not there.
+/// Texts behind the name of a missing program.
 const MISSING: &[&str] = &[
     ": executable file not found",
     ": command not found",
@@ -44,7 +44,7 @@ const MISSING: &[&str] = &[
     " does not exist",
 ];
 
-/// What stands before the name of a program that is not there.
+/// Texts before the name of a missing program.
 const NOT_FOUND: &[&str] = &[
     "command not found:",
     "command not found: ",
@@ -54,7 +54,7 @@ const NOT_FOUND: &[&str] = &[
     "could not find",
 ];
 
-/// Adds the programs that are not there.
+/// Adds the missing programs.
 fn programs(text: &Text, signals: &mut Signals) {
     for (name, owner) in PROGRAMS {
         for (at, _) in text.flat().match_indices(name).take(TRIES) {
@@ -72,7 +72,7 @@ fn programs(text: &Text, signals: &mut Signals) {
     }
 }
 
-/// Adds the class and the detail of each message, and the programs that are not there.
+/// Adds the class and the detail of each message, and the missing programs.
 pub(super) fn find(text: &Text, signals: &mut Signals) {
     programs(text, signals);
     let at = ["nvidia-container-cli", "libnvidia-container", "nvc_container"];
@@ -101,7 +101,7 @@ pub(super) fn find(text: &Text, signals: &mut Signals) {
     }
 }
 
-/// The class of the message that the program's name at `at` begins.
+/// The class of the message that begins with the program's name at `at`.
 fn class(text: &Text, at: usize) -> Option<(usize, &'static str)> {
     let rest = text.after(at, 64);
     let (_, message) = rest.split_once(": ")?;

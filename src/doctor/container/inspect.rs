@@ -1,4 +1,4 @@
-//! What can be seen of a container from outside.
+//! Inspects a running container from outside.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,75 +19,75 @@ use crate::sys::root::{Node, Root};
 use crate::sys::{probe, procfs, systemd};
 use crate::vocabulary::DeviceNumber;
 
-/// What is read of one process.
+/// The largest file of one process that is read, in bytes.
 const MAX_TEXT: u64 = 4 << 20;
-/// Processes whose mappings are read.
+/// The most processes whose mappings are read.
 const MAX_PROCESSES: usize = 512;
-/// Where systemd keeps what it was told of a unit.
+/// systemd's directories of a unit's runtime settings.
 const UNIT_DIRS: [&str; 2] = ["/run/systemd/transient", "/run/systemd/system.control"];
 
-/// A container as it was seen.
+/// An inspected container.
 #[derive(Debug)]
 pub struct Seen {
-    /// Which.
+    /// The container.
     pub container: Container,
-    /// What the host says that it was given, or why that says nothing.
+    /// The host's record of its devices, or why no record counts.
     pub(super) grant: Result<Grant, String>,
-    /// The environment of its first process, if it may be read.
+    /// The environment of its first process, if it can be read.
     pub(super) env: Option<BTreeMap<String, String>>,
-    /// The host's nodes, as they are in the container.
+    /// The host's nodes, and their state in the container.
     pub(super) nodes: Vec<Seat>,
     /// Its processes are frozen, so no node was opened.
     pub(super) paused: bool,
-    /// Why no node was opened, if that is so.
+    /// Why no node was opened, if none was.
     pub(super) unopened: Option<String>,
-    /// What the loader would take for `libcuda.so.1`.
+    /// The loader's `libcuda.so.1`.
     pub(super) libcuda: Option<Library>,
-    /// The driver's libraries that processes have in use.
+    /// The driver's libraries that its processes use.
     pub(super) mapped: Vec<Mapped>,
-    /// The scope in which systemd keeps the container.
+    /// systemd's scope of the container.
     pub(super) unit: Option<Unit>,
 }
 
-/// A node of the host and its place in the container.
+/// A node of the host, and its path in the container.
 #[derive(Clone, Debug)]
 pub(super) struct Seat {
     pub(super) kind: NodeKind,
     pub(super) path: PathBuf,
-    /// As the host's node has it.
+    /// The number of the host's node.
     pub(super) number: DeviceNumber,
     pub(super) state: State,
-    /// The host's grant names it.
+    /// Whether the host's grant has it.
     pub(super) granted: bool,
 }
 
-/// What became of a node.
+/// The state of a node in the container.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum State {
     /// Not in the container.
     Absent,
-    /// There, with other numbers or no device at all.
+    /// It exists with another number, or is no device.
     Wrong,
-    /// There; not tried.
+    /// It exists; nvoci did not open it.
     Untried,
     /// It opens.
     Opens,
-    /// It does not.
+    /// It does not open.
     Fails(Errno),
 }
 
-/// A library as the loader finds it.
+/// A library that the loader finds.
 #[derive(Clone, Debug)]
 pub(super) struct Library {
     /// The path in the container.
     pub(super) path: PathBuf,
-    /// All links resolved; the name has the version.
+    /// The path without links; its name has the version.
     pub(super) real: Option<PathBuf>,
-    /// What led there.
+    /// The part of the search path that has it.
     pub(super) via: String,
 }
 
-/// A library that a process has in use.
+/// A library that a process uses.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Mapped {
     pub(super) pid: u32,
@@ -96,11 +96,11 @@ pub(super) struct Mapped {
     pub(super) deleted: bool,
 }
 
-/// A scope of systemd's and its device rules.
+/// A systemd scope and its device rules.
 #[derive(Clone, Debug)]
 pub(super) struct Unit {
     pub(super) name: String,
-    /// All of the unit's files together.
+    /// The text of all the unit's files.
     pub(super) text: String,
 }
 
@@ -114,7 +114,7 @@ impl Seen {
         let mut seen = Self {
             env,
             nodes: Vec::new(),
-            // Who joins a frozen cgroup to open nodes there stops too.
+            // A process that joins a frozen cgroup to open nodes freezes too.
             paused: i32::try_from(container.pid)
                 .is_ok_and(|pid| DeviceCgroup::is_frozen(pid).unwrap_or(false)),
             unopened: None,
@@ -129,7 +129,7 @@ impl Seen {
                 seen.nodes(&root, host);
                 seen.libcuda = seen.libcuda(&root);
             }
-            None => seen.unopened = Some("its root cannot be looked into".to_owned()),
+            None => seen.unopened = Some("its root cannot be read".to_owned()),
         }
         seen
     }
@@ -168,7 +168,7 @@ impl Seen {
                     }
                 }
             }
-            Err(e) => self.unopened = Some(format!("a child could not take the container's place: {e}")),
+            Err(e) => self.unopened = Some(format!("a child could not enter the container: {e}")),
         }
     }
 
@@ -182,7 +182,7 @@ impl Seen {
             ..ldso::LoaderEnv::default()
         };
         let found = ldso::resolve(root, "libcuda.so.1", &env)?;
-        // Of the links on the way only the last name counts; the kernel's word for the place is the host's.
+        // Only the last name of the links matters; the kernel would return the host's path.
         let real = root.resolve(&found.path).and_then(|n| n.path()).ok();
         Some(Library {
             real: real.and_then(|r| Some(PathBuf::from(r.file_name()?))),
@@ -203,7 +203,7 @@ impl Seen {
     }
 }
 
-/// What a container with a GPU can have.
+/// Whether it is a kind of node that GPU containers have.
 fn is_gpus(kind: NodeKind) -> bool {
     matches!(
         kind,
@@ -232,7 +232,7 @@ fn environment(dir: &Path) -> Option<BTreeMap<String, String>> {
     Some(pairs.collect())
 }
 
-/// Every libcuda and libnvidia-ml in use, once per process.
+/// Every libcuda and libnvidia-ml in use, once a process.
 fn mapped(pid: u32) -> Vec<Mapped> {
     let proc = Path::new("/proc");
     let mut found = Vec::new();
@@ -255,7 +255,7 @@ fn mapped(pid: u32) -> Vec<Mapped> {
     found
 }
 
-/// The driver's libraries in `/proc/PID/maps`, and whether the file is gone.
+/// The driver's libraries in `/proc/PID/maps`, and whether the file is deleted.
 pub(super) fn libraries(maps: &[u8]) -> Vec<(PathBuf, bool)> {
     let mut found: Vec<(PathBuf, bool)> = Vec::new();
     for mapping in procfs::mappings(maps) {
@@ -274,7 +274,7 @@ pub(super) fn libraries(maps: &[u8]) -> Vec<(PathBuf, bool)> {
     found
 }
 
-/// What systemd was told of a container's scope, if it knows it.
+/// systemd's settings of a container's scope, if it has one.
 fn unit(cgroup: &str) -> Option<Unit> {
     let name = systemd::scope_of(cgroup)?;
     let mut text = String::new();
