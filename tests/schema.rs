@@ -43,6 +43,10 @@ fn table() -> BTreeMap<String, String> {
     rows.collect()
 }
 
+fn program() -> OsString {
+    std::env::var_os("NVOCI_SCHEMA_BIN").unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_nvoci")))
+}
+
 /// Runs the program with `args`; its standard output must be one JSON document.
 fn run(args: &[&str]) -> (Output, Value) {
     let program =
@@ -327,8 +331,7 @@ fn a_wrong_command_line_is_an_error_in_json() {
     }
     // Without the flag, and where it is a value, standard output stays empty.
     for line in ["list --bogus", "list -- --json"] {
-        let program = env!("CARGO_BIN_EXE_nvoci");
-        let output = Command::new(program).args(line.split(' ')).output().unwrap();
+        let output = Command::new(program()).args(line.split(' ')).output().unwrap();
         assert!(output.stdout.is_empty() && !output.status.success(), "{line}");
     }
 }

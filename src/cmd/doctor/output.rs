@@ -83,6 +83,9 @@ impl Output {
 fn write(file: &Path, text: &str) -> Result<()> {
     let what = || format!("HTML report {}", file.display());
     let refuse = |why: &str| Error::new(Code::File, what(), why).fix("name another file after --html");
+    if file == Path::new("-") {
+        return Err(refuse("standard output has the report as text or JSON"));
+    }
     let path = std::path::absolute(file).context(Code::File, what)?;
     let (dir, name) = split(&path).context(Code::File, what)?;
     let dir = directory(dir).map_err(|e| e.fix("name a file in a directory of your own after --html"))?;
@@ -139,6 +142,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(at("a.html")).unwrap(), "2");
         std::fs::write(at("precious"), "kept").unwrap();
         symlink("precious", at("link")).unwrap();
+        assert!(write(Path::new("-"), "3").is_err());
         for name in ["link", "."] {
             assert!(write(&at(name), "3").is_err(), "{name}");
         }

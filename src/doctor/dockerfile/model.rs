@@ -337,6 +337,9 @@ impl Model {
     }
 }
 
+/// PATH_MAX of linux/limits.h.
+const MAX_PATH: usize = 4096;
+
 /// Builds the stages; `build_args` override the defaults of `ARG`.
 pub(super) fn build(
     instructions: Vec<Instruction>,
@@ -355,7 +358,7 @@ pub(super) fn build(
         let text = expand(&instruction.text, value_of, budget)?;
         let installed = match stage.filter(|_| instruction.keyword == "RUN") {
             Some(stage) => {
-                let finder = Finder::new(context, stage, &text, budget);
+                let finder = Finder::new(context, &text, stage.workdir(), stage.brought(), budget)?;
                 install::of(&instruction, &text, &indices(stage, budget)?, &finder, budget)?
             }
             None => install::Installed::default(),
@@ -394,12 +397,17 @@ pub(super) fn build(
             ("ENTRYPOINT" | "CMD", Some(stage)) => stage.starts.push(text.clone()),
             ("WORKDIR", Some(stage)) => {
                 let path = normalized(&workdir, text.trim());
-                budget.keep((TEXT + path.len()) as u64)?;
-                stage.workdir = Some(path);
+                // The kernel takes no longer path.
+                if path.len() < MAX_PATH {
+                    budget.keep((TEXT + path.len()) as u64)?;
+                    stage.workdir = Some(path);
+                }
             }
             (keyword @ ("ADD" | "COPY"), Some(stage)) => {
-                budget.keep((size_of::<Brought>() + text.len()) as u64)?;
-                stage.brought.extend(Brought::by_copy(&copied(&text), &workdir));
+                if let Some(brought) = Brought::by_copy(&copied(&text), &workdir) {
+                    budget.keep(brought.memory() as u64)?;
+                    stage.brought.push(brought);
+                }
                 if keyword == "COPY" {
                     model.copy(&text, budget)?;
                 }

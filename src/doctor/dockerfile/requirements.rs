@@ -6,8 +6,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use super::model::Stage;
-use super::parse::Line;
+use super::parse::{Line, TEXT};
 use crate::sys::budget::{Budget, Exceeded};
 use crate::sys::root::Root;
 
@@ -90,6 +89,11 @@ impl Brought {
             .collect()
     }
 
+    /// The bytes that it takes in memory.
+    pub(super) fn memory(&self) -> usize {
+        size_of::<Self>() + self.sources.len() * (size_of::<String>() + TEXT) + self.size()
+    }
+
     /// The bytes that a search reads.
     fn size(&self) -> usize {
         self.target.len() + self.sources.iter().map(String::len).sum::<usize>()
@@ -159,20 +163,30 @@ pub(super) struct Word {
 /// Finds the files of one `RUN`.
 pub(super) struct Finder<'a> {
     context: &'a Context,
-    stage: Stage<'a>,
+    workdir: &'a str,
     mounts: Vec<Brought>,
+    brought: Vec<&'a Brought>,
     budget: &'a Budget,
 }
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(context: &'a Context, stage: Stage<'a>, text: &str, budget: &'a Budget) -> Self {
-        let mounts = Brought::by_mount(text, stage.workdir());
-        Self {
+    /// Of the `RUN` with `text` in the directory `workdir`; `brought` begins with the last `COPY`.
+    pub(super) fn new(
+        context: &'a Context,
+        text: &str,
+        workdir: &'a str,
+        brought: impl Iterator<Item = &'a Brought>,
+        budget: &'a Budget,
+    ) -> Result<Self, Exceeded> {
+        let brought: Vec<&Brought> = brought.collect();
+        budget.scan(size_of_val(brought.as_slice()) + text.len())?;
+        Ok(Self {
             context,
-            stage,
-            mounts,
+            workdir,
+            mounts: Brought::by_mount(text, workdir),
+            brought,
             budget,
-        }
+        })
     }
 
     /// pip's arguments with the lines of the files that they name in place of the names, and the
@@ -196,7 +210,7 @@ impl<'a> Finder<'a> {
                 });
                 continue;
             };
-            let path = normalized(self.stage.workdir(), file);
+            let path = normalized(self.workdir, file);
             if !self.read_image_path(&path, &mut left, &mut all)? {
                 missing.push(file.to_owned());
             }
@@ -205,7 +219,7 @@ impl<'a> Finder<'a> {
     }
 
     fn read_image_path(&self, path: &str, left: &mut usize, all: &mut Vec<Word>) -> Result<bool, Exceeded> {
-        let brought = self.mounts.iter().chain(self.stage.brought());
+        let brought = self.mounts.iter().chain(self.brought.iter().copied());
         for one in brought {
             self.budget.scan(one.size() + path.len())?;
             for origin in one.origins(path) {

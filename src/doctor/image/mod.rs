@@ -821,8 +821,8 @@ impl Contents<'_> {
             let checks: Vec<String> = checks.iter().map(ToString::to_string).collect();
             format!("without {variable}: {verdict} ({})", checks.join(", "))
         });
-        let cause = "it has no image configuration, such as a directory: its variables, command and \
-                     architecture are unknown, and the verdicts that need them are not given";
+        let cause = "its configuration is unknown, since a directory has none: the verdicts that need its \
+                     variables, command or architecture are not given";
         let finding = Finding::new(&NO_CONFIG, Severity::Info, "image", cause).fix(
             "name the image to the engine, `docker:REF` or `podman:REF`, or an archive of `docker save`",
         );
