@@ -142,8 +142,14 @@ impl Registry {
         if let Some((path, e)) = self.problems.first() {
             why = format!("{why}; {} was not read ({})", path.display(), e.why());
         }
-        Error::new(Code::Cdi, what, why)
-            .fix("`nvoci cdi generate --output /var/run/cdi/nvidia.yaml` writes the one for this host; `nvoci cdi check` looks at all")
+        let error = Error::new(Code::Cdi, what, why);
+        if names.iter().any(|name| name.vendor.starts_with("management.")) {
+            return error.fix(
+                "`nvoci cdi generate --mode=management --vendor=management.nvidia.com --class=gpu --output \
+                 /var/run/cdi/management.nvidia.com-gpu.yaml` writes the specification",
+            );
+        }
+        error.fix("`nvoci cdi generate --output /var/run/cdi/nvidia.yaml` writes the one for this host; `nvoci cdi check` looks at all")
     }
 
     fn files(&mut self, dir: &Path, trust: Trust) -> Vec<PathBuf> {

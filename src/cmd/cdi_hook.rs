@@ -64,7 +64,7 @@ pub(super) static COMMAND: Foreign = Foreign {
         ],
         ..Page::EMPTY
     },
-    run,
+    run: |args| Ok(run(args)?),
 };
 
 /// The most words and links of one command line; a specification has about a hundred.

@@ -282,6 +282,7 @@ fn file_kind(kind: &FileKind) -> &'static str {
 mod tests {
     use super::*;
     use crate::host::testhost::TestHost;
+    use crate::schema::Schema;
 
     #[test]
     fn an_h100_in_both_forms() {
@@ -293,6 +294,7 @@ mod tests {
         );
         assert!(text.contains("/dev/nvidia-uvm                          238:0      0666  missing"));
         let json = json(&host);
+        Schema::read("list.json").assert_valid(&json);
         assert_eq!(json["gpus"][0]["pci"], "0000:00:06.0");
         assert_eq!(json["usable"], true);
         assert_eq!(json["kernel_module"]["version"], "580.159.04");
@@ -305,6 +307,7 @@ mod tests {
         assert!(text.starts_with("platform        none\n"), "{text}");
         assert!(text.contains("[NVOCI-2001]"));
         assert_eq!(json(&host)["gpus"], serde_json::json!([]));
+        Schema::read("list.json").assert_valid(&json(&host));
     }
 
     #[test]
@@ -322,6 +325,7 @@ mod tests {
             text.contains("wsl --update") && text.contains("[NVOCI-2005]"),
             "{text}"
         );
+        Schema::read("list.json").assert_valid(&json(&host));
         assert_eq!(json(&host)["wsl"]["docker_desktop"], true);
         assert_eq!(json(&host)["usable"], false);
     }

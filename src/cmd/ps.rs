@@ -160,6 +160,7 @@ fn indices(minors: &BTreeSet<u32>, gpus: &[Gpu]) -> String {
 mod tests {
     use super::*;
     use crate::host::testhost::TestHost;
+    use crate::schema::Schema;
 
     fn holders() -> GpuUsers {
         let process = |pid, command: &str| Process {
@@ -200,6 +201,7 @@ mod tests {
         assert!(text.contains("warning: 2 processes"));
         assert!(!text.contains('\u{1b}'));
         let json = to_json(&holders(), &gpus, &OnCpus::new());
+        Schema::read("ps.json").assert_valid(&json);
         assert_eq!(json["containers"][0]["gpus"][0]["index"], 0);
         assert_eq!(json["containers"][0]["gpus"][1], json!({"minor": 9}));
         assert_eq!(json["host"][0]["command"], "Xorg");

@@ -1,5 +1,6 @@
-//! The last refusals and warnings on this host: records of containers that hook or runtime stopped,
-//! and of containers that started and cannot compute on their GPU.
+//! The last refusals and warnings on this host: what hook and runtime kept when they stopped a
+//! container, and what a hook
+//! kept of one that started and cannot compute on its GPU.
 
 use serde_json::{Value, json};
 
@@ -133,7 +134,8 @@ fn warning_text(warning: &Warning, ago: &str) -> String {
 }
 
 /// Both as JSON; a refusal has the keys of its record. Keys are only ever added. `warnings` is null
-/// if this user may not read them.
+/// if this user may not
+/// read them.
 pub fn to_json(last: &Last) -> Value {
     let warnings = last.warnings.as_deref().ok();
     json!({

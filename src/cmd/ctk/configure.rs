@@ -184,7 +184,7 @@ fn run(options: Configure) -> Result<ExitCode> {
     let dry_run = options.dry_run;
     let args = options.into_args().into_iter();
     if !dry_run {
-        return install::INSTALL.start(args);
+        return install::INSTALL.start(args).map_err(|failed| failed.error);
     }
     for result in install::results(args)? {
         for warning in result.warnings {
