@@ -67,13 +67,13 @@ has() {
   grep -qxE -- "$2" "$1" || fail "$3: wanted '${2:0:60}', got '$(grep -E -- "^${2%% *} ${4:-}" "$1" | head -n 3 | cut -c1-120 | tr "\n" "|")'"
 }
 
-# The mount table without the ids that differ each time, and without the mount of its storage onto itself that Podman makes and
-# takes away as it likes (what is mounted below it counts).
+# The mount table without ids, which differ each time, and without the mount of Podman's storage
+# onto itself, which Podman makes and removes at any time. Mounts below it count.
 mount_table() {
   sed -E 's/^[0-9]+ [0-9]+ [0-9]+:[0-9]+ //; s/ (shared|master|propagate_from):[0-9]+//g; / \/var\/lib\/containers\/storage\/overlay /d' /proc/self/mountinfo | sort
 }
 
-# same_mounts BEFORE-FILE: fail if the mount table is not what it was.
+# same_mounts BEFORE-FILE: fails if the mount table has changed.
 same_mounts() {
   mount_table >"$CASE_DIR/mounts.after"
   cmp -s "$1" "$CASE_DIR/mounts.after" || fail "mounts left behind: $(diff "$1" "$CASE_DIR/mounts.after" | grep '^[<>]' | head -n 5 | tr '\n' '|')"
@@ -81,8 +81,9 @@ same_mounts() {
 
 count() { [ -e "$NVOCI_RESULTS/cases.tsv" ] || { echo 0; return; }; grep -c "^$1"$'\t' "$NVOCI_RESULTS/cases.tsv" || true; }
 
-# host_suite NAME EXPECTED SIMHOST-OPTION... -- SCRIPT ARGUMENT...: run a suite's script on a simulated host. EXPECTED is the number
-# of cases it must end: a host that could not be entered, or a script that stopped half-way, must not look like success.
+# host_suite NAME EXPECTED SIMHOST-OPTION... -- SCRIPT ARGUMENT...: runs a suite's script on a
+# simulated host. EXPECTED is the number of cases that it must end. So a host that could not be
+# entered, or a script that stopped half-way, is no success.
 host_suite() {
   local name=$1 expected=$2 log=$NVOCI_RESULTS/logs/$1.out before ran
   shift 2

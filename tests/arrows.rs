@@ -1,15 +1,17 @@
-//! The arrows between the rooms of `src/` (its top-level modules) run downward only, and no two modules of a room
-//! import each other. Read from the imports: `use` declarations and paths that begin with `crate`, `self` or `super`.
-//! Comments, strings and what is compiled for tests alone do not count. A name that a parent module re-exports counts
-//! as the parent's.
+//! Imports between the rooms of `src/` (its top-level modules) point downward only, and no two
+//! modules of a room import each other.
+//!
+//! The test reads `use` declarations and paths that begin with `crate`, `self` or `super`.
+//! Comments, strings and test code do not count. A name that a parent module re-exports counts as
+//! its own.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The rooms, lowest first. A room imports rooms of the rows above its own only. What is in `crates/` is below them
-/// all: cargo lets none of it import nvoci.
+/// The rooms, lowest first. A room imports only rooms of the rows above its own. The libraries in
+/// `crates/` are below them all: cargo lets none of them import nvoci.
 const ORDER: &[&[&str]] = &[
     &["budget", "capabilities", "cdi_name", "vocabulary"],
     &["error"],
@@ -22,14 +24,15 @@ const ORDER: &[&[&str]] = &[
     &["cmd"],
 ];
 
-/// Parts of a room that do not import a room below them, though others of that room do: the way to a container.
+/// Parts of a room that must not import a room below it, though other parts do: the way to a
+/// container.
 const NEVER: &[(&str, &str)] = &[
     ("cmd::hook", "doctor"),
     ("cmd::inject", "doctor"),
     ("cmd::runtime", "doctor"),
 ];
 
-/// An import: of which module, in which line, what path.
+/// An import: its module, line and path.
 struct Import {
     by: Vec<String>,
     line: usize,
@@ -85,6 +88,37 @@ fn no_modules_import_each_other() {
     }
 }
 
+/// The tables of docs/how-it-works.md name a file and one of its functions or types in each row.
+#[test]
+fn the_documented_paths_exist() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(top.join("docs/how-it-works.md")).unwrap();
+    let mut stops = Vec::new();
+    for row in text.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, number, place, ..] = cells[..] else {
+            continue;
+        };
+        let (Ok(number), Some((file, name))) = (number.parse::<usize>(), place.split_once("`, `")) else {
+            continue;
+        };
+        let (file, name) = (file.trim_matches('`'), name.trim_matches('`'));
+        let code = std::fs::read_to_string(top.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let defined = ["fn ", "struct "].iter().any(|kind| {
+            let definition = format!("{kind}{name}");
+            let mut behind = code
+                .match_indices(&definition)
+                .map(|(at, _)| &code[at + definition.len()..]);
+            behind.any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+        });
+        assert!(defined, "{file} has no {name}");
+        stops.push(number);
+    }
+    // Two paths, each of at most ten stops.
+    let starts = stops.iter().filter(|n| **n == 1).count();
+    assert!(starts == 2 && stops.iter().all(|n| *n <= 10), "{stops:?}");
+}
+
 #[test]
 fn imports_are_read() {
     let text = r##"
@@ -122,7 +156,7 @@ pub(in crate::m) fn z() {}
     assert_eq!(file.of_tests, ["elsewhere"]);
 }
 
-/// The modules below one directory, and what they import.
+/// The modules below one directory, and their imports.
 struct Tree {
     modules: BTreeSet<Vec<String>>,
     imports: Vec<Import>,
@@ -139,7 +173,7 @@ impl Tree {
         tree
     }
 
-    /// One file and the files of its modules, which are below `dir`.
+    /// Reads one file, and the files of its modules, which are below `dir`.
     fn file(&mut self, file: &Path, dir: &Path, module: &[String]) {
         let text = std::fs::read_to_string(file).unwrap();
         let read = File::read(&text, module);
@@ -165,8 +199,8 @@ impl Tree {
         }
     }
 
-    /// The sets of modules that can reach each other. A module reaches what it imports and the modules in it; that
-    /// one in it imports from it is no circle.
+    /// The sets of modules that can reach each other. A module reaches its imports and its
+    /// submodules. A submodule that imports from its parent makes no circle.
     fn circles(&self) -> Vec<Vec<String>> {
         let mut arrows: BTreeMap<&[String], BTreeSet<&[String]>> = BTreeMap::new();
         let known = |path: &[String]| self.modules.get(path).map(Vec::as_slice);
@@ -212,10 +246,10 @@ impl Tree {
     }
 }
 
-/// What one file imports.
+/// The imports of one file.
 struct File {
     imports: Vec<Import>,
-    /// Its modules in files of their own that are compiled for tests alone.
+    /// Its modules in other files that are compiled only for tests.
     of_tests: Vec<String>,
 }
 
@@ -227,7 +261,7 @@ impl File {
         };
         let tokens = tokens(text);
         let word = |i: usize| tokens.get(i).map_or("", |(_, word)| word.as_str());
-        // The module that each open brace began, if it did.
+        // The module that each open brace began, if any.
         let mut braces: Vec<Option<String>> = Vec::new();
         let mut i = 0;
         while i < tokens.len() {
@@ -292,7 +326,7 @@ impl File {
     }
 }
 
-/// Reads the use tree at `i`, below `prefix`; the index behind it.
+/// Reads the use tree at `i`, below `prefix`; returns the index behind it.
 fn tree_of<'w>(
     word: &impl Fn(usize) -> &'w str,
     mut i: usize,
@@ -326,7 +360,7 @@ fn tree_of<'w>(
     }
 }
 
-/// The import of a path in the module `here`, from the crate's root on; `None` for one of another crate.
+/// The import of a path in the module `here`, from the crate's root on; `None` for another crate's.
 fn import(here: &[String], path: &[String], line: usize) -> Option<Import> {
     let mut rest = path;
     let mut full = match rest.first()?.as_str() {
@@ -356,7 +390,8 @@ fn is_word(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// The words, `::`s and other characters of a Rust text, each with its line; no comments, strings and characters.
+/// The words, `::`s and other characters of a Rust text, each with its line; without comments,
+/// strings and characters.
 fn tokens(text: &str) -> Vec<(usize, String)> {
     let chars: Vec<char> = text.chars().collect();
     let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
@@ -385,7 +420,7 @@ fn tokens(text: &str) -> Vec<(usize, String)> {
                 }
                 i += 1;
             }
-            // A character, and no lifetime.
+            // A character, not a lifetime.
             ('\'', '\\') => i = find(i + 3, "'"),
             ('\'', _) if at(i + 2) == '\'' => i += 3,
             (':', ':') => {

@@ -1,10 +1,10 @@
-//! Golden files of `nvoci install`, and what must hold for each of them: a second run does nothing,
-//! `uninstall` restores every byte, and it does so around an edit of the user's.
+//! Golden files of `nvoci install`. For each, a second run changes nothing, and `uninstall`
+//! restores every byte, also around a user's edit.
 //!
-//! A case is a directory `tests/engine/ENGINE/CASE` with `before` (none: no such file), `args` and
-//! `after`. `NVOCI_BLESS=1` writes `after` anew.
+//! A case is a directory `tests/engine/ENGINE/CASE` with `before` (optional), `args` and `after`.
+//! `NVOCI_BLESS=1` writes `after` again.
 
-// A test that cannot go on says so by panicking.
+// A test that cannot continue panics.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -111,8 +111,7 @@ impl Machine {
         register::uninstall(&self.job, &self.place).unwrap().outcome
     }
 
-    /// Every file and directory with its content and inode, but for the directory of directories that
-    /// `/var/lib` is.
+    /// Every file and directory with its content and inode, except `/var` and `/var/lib`.
     fn tree(&self) -> BTreeMap<PathBuf, (Vec<u8>, u64)> {
         use std::os::unix::fs::MetadataExt as _;
         let mut all = BTreeMap::new();
@@ -214,7 +213,7 @@ fn options_added_by_a_later_run_go_too() {
     }
 }
 
-/// What a user may add to the file between install and uninstall.
+/// A user's possible edit between install and uninstall.
 fn edited(engine: Engine, text: &str) -> String {
     match engine {
         Engine::Docker => {
@@ -246,8 +245,8 @@ fn an_edit_in_between_survives_uninstall() {
             start
         };
         let expected = edited(case.engine, &start);
-        // Where the lines around an edit were ours, white space is all that may differ; our header
-        // line and the `version` of a file that had none stay with what the user added.
+        // Around an edit next to our lines only white space may differ. Our header line, and the
+        // `version` of a file that had none, stay with the user's lines.
         let words = |text: &str| -> Vec<String> {
             text.lines()
                 .filter(|l| !l.starts_with("# Written by `nvoci"))
@@ -274,7 +273,7 @@ fn a_lost_record_is_made_up_for() {
             "{}:\n{left}",
             case.name
         );
-        // A default that names a runtime which is gone keeps an engine from starting.
+        // A default that names a missing runtime would stop an engine from starting.
         let default = format!("\"{}\"", machine.job.settings.name);
         assert!(!left.contains(&default), "{}:\n{left}", case.name);
     }
@@ -349,7 +348,7 @@ fn a_user_s_later_default_is_not_touched() {
     assert_eq!(left, serde_json::json!({"default-runtime": "kata"}));
 }
 
-/// A specification comes with each engine, and goes with the last.
+/// The first engine adds a specification; the last removes it.
 #[test]
 fn the_cdi_specification_stays_while_an_engine_needs_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -380,7 +379,7 @@ fn the_cdi_specification_stays_while_an_engine_needs_it() {
     };
     install(Engine::Docker, "one");
     assert_eq!(fs::read_to_string(&file).unwrap(), "one");
-    // A GPU was added, and another engine.
+    // After the first: a GPU was added, and another engine.
     install(Engine::Podman, "two");
     assert_eq!(fs::read_to_string(&file).unwrap(), "two");
     assert_eq!(install(Engine::Docker, "two").outcome, Outcome::AlreadyRegistered);
@@ -389,7 +388,7 @@ fn the_cdi_specification_stays_while_an_engine_needs_it() {
     uninstall(Engine::Docker);
     assert!(!file.exists() && !dir.path().join("etc/cdi").exists());
 
-    // What somebody else wrote stays, and so does what somebody changed.
+    // Another author's file stays, and so does a file that another author changed.
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "theirs").unwrap();
     install(Engine::Docker, "one");
@@ -404,8 +403,8 @@ fn the_cdi_specification_stays_while_an_engine_needs_it() {
 
 const DROP_IN: &str = "/etc/containerd/conf.d/99-nvidia.toml";
 
-/// Registers with a drop-in beside the main file `main`; the drop-in, the main file, and what came
-/// of it.
+/// Registers with a drop-in beside the main file `main`. Returns the machine, the drop-in and the
+/// main file.
 fn with_drop_in(main: &str, other: &str) -> (Machine, String, String) {
     let case = Case {
         name: "drop-in".to_owned(),
@@ -444,7 +443,7 @@ fn a_drop_in_gets_the_runtime_and_the_main_file_an_import() {
         "{drop_in}"
     );
     assert!(drop_in.contains("SystemdCgroup = true"), "{drop_in}");
-    // It is merged, so nothing else is in it.
+    // It is merged, so it has nothing else.
     assert!(!drop_in.contains("snapshotter"), "{drop_in}");
     let before = machine.tree();
     assert_eq!(machine.install(), Outcome::AlreadyRegistered);
@@ -549,7 +548,7 @@ fn a_drop_in_that_would_have_no_effect_or_hide_a_table_is_refused() {
         [plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"x\"\n";
     let three = "version = 3\n";
     for (main, name, other, drop_in, why) in [
-        // containerd 1.x takes the table of the last file that has one.
+        // containerd 1.x uses the table of the last file that has one.
         (two, "conf.d/zz.toml", two, NEW, "is read after it"),
         (
             two,
@@ -600,7 +599,7 @@ fn a_drop_in_that_would_have_no_effect_or_hide_a_table_is_refused() {
         ),
         (three, "conf.d/99-nvidia.toml", ""),
         (two, "conf.d/50.toml", two),
-        // It is imported by its name, so it is read first.
+        // The main file imports it by name, so it is read first.
         (
             "version = 2\nimports = [\"conf.d/zz.toml\"]\n",
             "conf.d/zz.toml",
@@ -616,7 +615,7 @@ fn a_drop_in_that_would_have_no_effect_or_hide_a_table_is_refused() {
 }
 
 #[test]
-fn what_fails_at_a_later_file_leaves_the_earlier_ones_as_they_were() {
+fn a_failure_at_a_later_file_reverts_the_earlier_ones() {
     let case = Case {
         name: "half".to_owned(),
         engine: Engine::Containerd,
@@ -626,7 +625,7 @@ fn what_fails_at_a_later_file_leaves_the_earlier_ones_as_they_were() {
     };
     let mut machine = case.machine();
     machine.job.drop_in = Some(PathBuf::from(DROP_IN));
-    // The main file's successor cannot be written: its names are taken.
+    // The main file's successor cannot be written: its names exist already.
     for attempt in 0..16 {
         let name = format!("etc/containerd/.nvoci-{}-{attempt}.tmp", std::process::id());
         fs::write(machine.dir.path().join(name), "").unwrap();

@@ -1,7 +1,8 @@
-//! `doctor explain` on real error texts: how often it names the right cause, and that no input makes it fail.
+//! `doctor explain` on real error texts: how often it names the right cause, and that no input
+//! makes it fail.
 //!
-//! `corpus/explain.txt` is split into two halves by a hash of each text. Rules are developed on the first half; of the
-//! second half only the score is looked at.
+//! A hash splits `corpus/explain.txt` into two halves. Rules are developed on the first half; the
+//! second half only gives a score.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
@@ -11,10 +12,10 @@ use nvoci::doctor::explain::explain;
 
 const CORPUS: &str = include_str!("corpus/explain.txt");
 
-/// A text and what must be found in it.
+/// A text and the expected entries.
 struct Case<'a> {
     kind: &'a str,
-    /// The entries that are right; empty where the text is not about a GPU.
+    /// The right entries; empty if the text is not about a GPU.
     entries: Vec<&'a str>,
     severity: &'a str,
     text: &'a str,
@@ -68,7 +69,7 @@ struct Count {
     right: usize,
     wrong: usize,
     unknown: usize,
-    /// Right, and the severity of the finding too.
+    /// The number of right ones whose finding has the right severity too.
     severity: usize,
 }
 
@@ -118,7 +119,7 @@ fn real_texts() {
     }
 }
 
-/// The text as engines, terminals and logs show it. Each must be explained as the text itself is.
+/// The text as engines, terminals and logs print it. Each form must have the text's explanation.
 fn wrapped(text: &str) -> [String; 6] {
     let quoted = text.replace('"', "\\\"").replace('\n', "\\n");
     let words: Vec<&str> = text.split(' ').collect();
@@ -160,7 +161,7 @@ fn wrappers_change_nothing() {
     assert!(changed * 100 <= all, "{changed} of {all}");
 }
 
-/// The next of a row of numbers (splitmix64).
+/// The next number of a pseudorandom sequence (splitmix64).
 fn next(state: &mut u64) -> usize {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
@@ -169,7 +170,7 @@ fn next(state: &mut u64) -> usize {
     usize::try_from((z ^ (z >> 31)) >> 33).unwrap()
 }
 
-/// A text that is damaged: cut, doubled, shuffled, with bytes of any kind in it.
+/// A damaged text: cut, doubled, shuffled, with bytes of any kind in it.
 fn mutated(texts: &[&str], state: &mut u64) -> String {
     const BYTES: &[&str] = &[
         "\u{0}",
@@ -226,7 +227,7 @@ fn damaged_texts_are_explained_too() {
         let explained = explain(&text);
         let findings = &explained.report.findings;
         assert!(!findings.is_empty() && findings.len() <= 80, "{text}");
-        // What the text holds is shown bounded, and JSON can hold it.
+        // The shown part of the text is bounded, and valid in JSON.
         assert!(findings.iter().all(|f| f.cause.len() < 2000), "{text}");
         assert!(explained.report.to_json().to_string().len() < 100_000, "{text}");
         let _ = explained.report.to_text(false);

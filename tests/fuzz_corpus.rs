@@ -1,5 +1,5 @@
-//! The properties of `fuzz/` on the stable toolchain: every kept input, and each of them cut, flipped and spliced a few
-//! hundred times. The fuzzers search; this keeps what they found found.
+//! The properties of `fuzz/` on the stable toolchain. Every kept input is run, and a few hundred
+//! cut, flipped and spliced copies of each, so that a fault that a fuzzer found is found again.
 
 #![allow(
     clippy::expect_used,
@@ -51,7 +51,7 @@ mod state;
 #[path = "../fuzz/properties/world.rs"]
 mod world;
 
-/// Replays `fuzz/seeds/NAME/*`, then as many changed copies of them as `changes`.
+/// Runs `fuzz/seeds/NAME/*`, then `changes` changed copies of them.
 fn replay(name: &str, changes: usize, check: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/seeds")
@@ -71,7 +71,7 @@ fn replay(name: &str, changes: usize, check: fn(&[u8])) {
     for seed in &seeds {
         check(seed);
     }
-    // Always the same numbers: a failure here must be one that the next run has too.
+    // A fixed seed: a failure must occur again in the next run.
     let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut below = |n: usize| usize::try_from(rng.next_u64() % (n.max(1) as u64)).unwrap();
     for _ in 0..changes {

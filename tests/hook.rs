@@ -1,5 +1,5 @@
-//! Bad input at the hook, as a runtime would see it: one line, a stable code, a status by class, and
-//! nothing done.
+//! Bad input to the hook, as from a runtime: one line, a stable code, a status by class, and no
+//! change.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -17,7 +17,7 @@ fn hook(stage: &str, state: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A hook that refuses early closes its end.
+    // A hook that fails early closes its end.
     let _ = child.stdin.take().unwrap().write_all(state);
     child.wait_with_output().unwrap()
 }
@@ -98,7 +98,7 @@ fn unsafe_roots() {
 }
 
 #[test]
-fn a_container_that_asks_for_nothing_is_left_alone() {
+fn a_container_without_a_request_is_left_alone() {
     let dir =
         bundle(r#"{"ociVersion":"1.0.2","process":{"env":["A=b"]},"root":{"path":"/"},"odd":{"x":[1]}}"#);
     for stage in ["prestart", "createRuntime", "createContainer", "poststop"] {

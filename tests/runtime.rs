@@ -9,12 +9,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A directory with a stand-in `runc` that tells what it was started with, and a bundle.
+/// A directory with a bundle and a stand-in for `runc`, which records its call.
 struct Bench {
     dir: tempfile::TempDir,
 }
 
-/// Writes its path, its arguments, one each line, and what is in descriptor 7 if that is open.
+/// Writes its path, its arguments, one each line, and the content of descriptor 7 if it is open.
 const RUNC: &str = r#"#!/bin/sh
 d=${0%/*}
 { echo "$0"; for a in "$@"; do echo "$a"; done; } >"$d/called"
@@ -66,7 +66,7 @@ impl Bench {
         command
     }
 
-    /// The arguments that runc got; `None` if it was not started.
+    /// The arguments of runc; `None` if it was not started.
     fn called(&self) -> Option<Vec<String>> {
         let text = fs::read_to_string(self.path("called")).ok()?;
         let mut lines = text.lines().map(str::to_owned);
@@ -77,7 +77,7 @@ impl Bench {
     }
 }
 
-/// One line, and no more, on standard error.
+/// Exactly one line on standard error.
 fn one_line(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(text.matches('\n').count(), 1, "{text}");
@@ -142,8 +142,9 @@ fn arguments_environment_and_descriptors_are_the_callers() {
     );
 }
 
-/// The vendor's TestGoodInput: a good bundle starts runc with the same words. Here the spec also has what no released
-/// runtime-spec knows, and an env entry without `=`; both stop the vendor's runtime.
+/// The vendor's TestGoodInput: a good bundle starts runc with the same words. This spec also has
+/// fields that no released runtime-spec defines, and an env entry without `=`. Both stop the
+/// vendor's runtime.
 #[test]
 fn good_input_reaches_runc_and_stays_as_it_was() {
     let bench = Bench::new();
@@ -167,7 +168,8 @@ fn good_input_reaches_runc_and_stays_as_it_was() {
     assert!(!bench.path("log").exists());
 }
 
-/// The vendor's TestBadInput, and more of the kind: runc is not started, the status is 1, the reason is in the log.
+/// The vendor's TestBadInput, and similar cases: runc is not started, the status is 1, and the log
+/// has the reason.
 #[test]
 fn bad_input_never_reaches_runc() {
     let bench = Bench::new();
@@ -197,17 +199,17 @@ fn bad_input_never_reaches_runc() {
     for (line, code) in cases {
         let output = bench.run(&format!("--log @/log.json --log-format json {line}"));
         assert_eq!(output.status.code(), Some(1), "{line}");
-        let said = one_line(&output);
+        let message = one_line(&output);
         assert!(
-            said.starts_with("nvoci: ") && said.ends_with(&format!("[{code}]")),
-            "{said}"
+            message.starts_with("nvoci: ") && message.ends_with(&format!("[{code}]")),
+            "{message}"
         );
         assert_eq!(bench.called(), None, "{line}");
         let log = fs::read_to_string(bench.path("log.json")).unwrap();
         let entry: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
         assert_eq!(
             (&entry["level"], &entry["msg"]),
-            (&"error".into(), &said.as_str().into())
+            (&"error".into(), &message.as_str().into())
         );
     }
 }

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What the doctor said, and what it must have said. Sourced inside a simulated host after lib.sh.
+# Helpers that compare the doctor's output with the expected findings. Sourced inside a simulated
+# host after lib.sh.
 
 # doctor NAME ARGUMENT...: its report in $CASE_DIR/NAME.out. The exit status must be that of the verdict.
 doctor() {
@@ -13,13 +14,13 @@ doctor() {
   esac
 }
 
-# worst NAME CODE: the worst severity of a check, - where it said nothing.
+# worst NAME CODE: the worst severity of a check, - if it has no finding.
 worst() {
   jq -r --arg code "NVOCI-$2" '[.findings[] | select(.code == $code).severity] |
     if index("fail") then "fail" elif index("warn") then "warn" elif index("info") then "info" elif index("ok") then "ok" else "-" end' "$CASE_DIR/$1.out"
 }
 
-# says NAME CODE SEVERITY [WORDS]: a check came to that, and its finding has the words.
+# says NAME CODE SEVERITY [WORDS]: the check has that severity, and its finding has the words.
 says() {
   local got
   got=$(worst "$1" "$2")

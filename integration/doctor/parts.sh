@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# The real parts that images are made of: wheels of PyPI, unpacked to what is read; drivers are those of the world. Sourced, after common.sh.
+# The real parts of test images: wheels of PyPI, unpacked to the files that are read. Drivers are
+# those of the world. Sourced, after common.sh.
 
 PARTS=$WORLD/doctor
 

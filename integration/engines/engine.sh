@@ -1,12 +1,13 @@
 # shellcheck shell=bash
-# One container under an engine, and what must be true of it. Sourced after lib.sh and matrix/bundle.sh; ENGINE is the command.
+# One container under an engine, and the conditions that it must meet. Sourced after lib.sh and
+# matrix/bundle.sh; ENGINE is the command.
 
 # load IMAGE...: from the cache.
 load() { local i; for i in "$@"; do must 60 "load-$i" "${ENGINE[@]}" load -i "/world/archives/$i.tar" || true; done; }
 
 image() { echo "local/$1:1"; }
 
-# engine_diff NAME: the container's layer, once as the engine tells it, once as it lies on the disk.
+# engine_diff NAME: the container's layer, once from the engine, once from the disk.
 engine_diff() {
   local upper
   must 20 diff "${ENGINE[@]}" diff "$1" || return 0
@@ -37,7 +38,7 @@ engine_case() {
   ok
 }
 
-# ask NAME CONTAINER: the probe again, in a container that runs.
+# ask NAME CONTAINER: runs the probe again in a running container.
 ask() {
   # shellcheck disable=SC2086
   must 30 "$1" "${ENGINE[@]}" exec "$2" /usr/bin/probe $QUESTIONS || return 1
@@ -64,7 +65,8 @@ refused_case() {
   ok
 }
 
-# lasting_case NAME RUN-OPTION...: what a container keeps over its life: exec, a restart, and an image committed from it.
+# lasting_case NAME RUN-OPTION...: a container over its life: exec, a restart, and an image
+# committed from it.
 lasting_case() {
   local name=$1 step
   shift
@@ -94,7 +96,8 @@ lasting_case() {
   ok
 }
 
-# In a user namespace nobody can make nodes, and no device filter holds a user's container: what can be seen is what is there.
+# In a user namespace no process can make nodes, and no device filter applies to a user's container.
+# So the test checks only the nodes that exist.
 user_first_gpu_only() {
   local d
   for d in nvidia0 nvidiactl nvidia-uvm nvidia-uvm-tools; do has "$(out)" "dev /dev/$d $allowed" "/dev/$d does not open" "/dev/$d "; done

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# What the scripts for machines with a real GPU share: where the carried programs are, verdicts, an image made of the machine itself
-# without its driver, bundles. Sourced after $top is set, inside a mount namespace of its own (see own_namespace).
+# Shared by the scripts for machines with a real GPU: the paths of the carried programs, verdicts,
+# an image of the machine itself without its driver, bundles. Sourced after $top is set, inside a
+# mount namespace of its own (see own_namespace).
 nvoci=${NVOCI_BIN:-$top/target/x86_64-unknown-linux-musl/release/nvoci}
 [ -x "$nvoci" ] || nvoci=$top/.carry/bin/nvoci
 RUNC=${RUNC:-$top/.carry/bin/runc} CRUN=${CRUN:-$top/.carry/bin/crun}
@@ -23,7 +24,7 @@ make_image() {
   mount -t tmpfs -o mode=755 tmpfs "$work"
   mkdir "$work"/{up,wk,root,state}
   cp "$nvoci" "$work/nvoci"
-  # This machine's root file system without what is mounted into it, so without the driver.
+  # This machine's root file system without mounts, so without the driver.
   mount -t overlay -o "lowerdir=/,upperdir=$work/up,workdir=$work/wk" overlay "$work/root" || { bad "overlay of /"; finish; }
   # Where the driver is in the root file system itself, it is taken out of the image.
   [ ! -e "$work/root/usr/local/nvidia/lib64" ] || rm -rf "$work/root/usr/local/nvidia"

@@ -179,7 +179,7 @@ full() {
   mkdir "$BUNDLE/small"/{upper,work}
   cp /world/probe/probe-static "$BUNDLE/small/upper/probe"
   mount -t overlay -o "lowerdir=/world/images/bookworm,upperdir=$BUNDLE/small/upper,workdir=$BUNDLE/small/work" overlay "$R"
-  # What the runtime itself needs is there.
+  # The runtime's own files and directories exist.
   mkdir -p "$R"/{dev,proc,sys,run}
   dd if=/dev/zero of="$BUNDLE/small/fill" bs=4k 2>/dev/null || true
   local i=0
@@ -217,9 +217,10 @@ spec_of() {
     ! nvoci cdi check >"$CASE_DIR/cdi-check" 2>&1 || fail "cdi check has no finding"
   }
 }
-# What `cdi check`, `list` and `transform` find in a directory that somebody else filled. A link is followed, as engines do.
+# The output of `cdi check`, `list` and `transform` for a directory that another user filled. A link
+# is followed, as engines do.
 t_41_directory() {
-  # A process that has ended before the watcher asks for its name has none; only nvoci runs here.
+  # A process that ends before the watcher reads its name has none; only nvoci runs here.
   WAYS=look BITE='' TOUCHES='(OPEN|READ|OPEN,READ) /canary/secret by (nvoci|process-[0-9]+)'
   trick() {
     mkdir "$R/cdi"

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Cases 60 to 64 of `engines`: what other users' processes say, from where nvoci was started, two at once, a program that is not there, the umask.
-# The attacker is a local user (1000), or root in a container. Sourced by engines; TOOL is the program that is tried.
+# Cases 60 to 64 of `engines`: other users' processes, nvoci's own path, two runs at once, a missing
+# program, the umask. The attacker is a local user (1000), or root in a container. Sourced by
+# engines; TOOL is the tested program.
 U=/scratch/u
 state=${state:-/var/lib/nvoci/install}
 
@@ -300,7 +301,7 @@ a62_install_and_uninstall() {
     must 40 install "$TOOL" install docker || true
     both "$TOOL" install docker --runtime-name b -- "$TOOL" uninstall docker
     jq -e . $daemon_json >/dev/null || fail "no JSON: $(head -c 100 $daemon_json)"
-    # Whoever came last has its way, and the record is of that.
+    # The last run wins, and the record is of that run.
     [ "$(jq '.runtimes // {} | has("b")' $daemon_json)" = "$([ -e $state/docker.json ] && echo true || echo false)" ] || fail "file and record do not fit, round $i"
     as_before
   done
@@ -374,5 +375,5 @@ a64_runtime() { # a container inherits the umask of whoever calls the runtime
 }
 
 attacks=$(declare -F | awk '$3 ~ /^a6[0-4]_/ { print $3 }')
-# Those that fool a tool that believes what it finds.
+# The cases that fool a tool without checks.
 fooling='a60_user_config a60_user_containerd a61_users_copy a62_two_names a63_missing a64_077'

@@ -6,7 +6,8 @@
 #   gvisor                    the same under runsc, which does the mounts and makes the nodes; runsc of 2024-07 calls no createContainer hook
 #   gvisor-nvproxy            runsc calls `nvidia-container-cli configure` itself
 
-# Whose tricks are the file system, the environment, or what is reached for: they are the same for these callers.
+# Cases about the file system, the environment or the opened paths: they are the same for these
+# callers.
 ROOTLESS='^(00|0[1-8]|1[0-3]|17|18|19|20|21|24|26|35|44|45|48|68|90|91)_'
 CDI='^(00|0[1-8]|10|11|12|18|19|20|21|24|26|30|31|35|44)_'
 # Where it is the runtime's mounts that meet the trick: it makes their places on the volume, and crun 1.28 waits for a FIFO that is in the way of one.
@@ -45,7 +46,7 @@ prepare_cdi() {
   ln -sf nvoci /usr/bin/nvidia-cdi-hook
   nvoci cdi generate --static --format json >/scratch/cdi.json
 }
-# cdi_jq: the edits of GPU 0, as the specification says that an engine makes them.
+# cdi_jq: the edits of GPU 0, as an engine makes them by the specification.
 cdi_jq() {
   cat <<E3
 $(</scratch/cdi.json) as \$cdi | [\$cdi.containerEdits, (\$cdi.devices[] | select(.name == "0") | .containerEdits)] as \$edits

@@ -8,7 +8,7 @@ HOOK_ARGS=${HOOK_ARGS:-nvoci hook}
 BUNDLES=/scratch/bundles
 mkdir -p "$BUNDLES"
 
-# What the host's driver is: the version, and the content of the two libraries that every container asks for.
+# The host's driver: its version, and the content of the two libraries that every container loads.
 if [ "${SIM_DRIVER:-none}" != none ]; then
   VERSION=$(</world/drivers/"$SIM_DRIVER"/version)
   host_hash() { /world/probe/probe --hash "$(find "/world/drivers/$SIM_DRIVER/tree" -name "$1.$VERSION")" | awk '/^hash/ { print $3 }'; }
@@ -44,7 +44,7 @@ make_bundle() {
 # The container's layer, as a list.
 layer() { find "$BUNDLE/upper" -mindepth 1 -printf '%y %s %P -> %l\n' | sort -k 3; }
 
-# drop_bundle: unmount, and keep the list of what the container left in its layer.
+# drop_bundle: unmounts, and keeps the list of the files that the container left in its layer.
 drop_bundle() {
   umount "$BUNDLE/rootfs"
   layer >"$CASE_DIR/layer"
@@ -62,8 +62,9 @@ run_container() {
   return $status
 }
 
-# What DESIGN.md lets a container's layer keep: an empty directory, the loader's own files (glibc has two, musl one), and links to the
-# driver directory, which is /usr/local/nvidia or, where a volume has that place, the next one.
+# The files that a container's layer may keep: an empty directory, the loader's own files (glibc has
+# two, musl one), and links to the driver directory. That is /usr/local/nvidia, or the next one if a
+# volume has that path.
 clean_layer() {
   local bad
   bad=$(awk '
@@ -78,7 +79,7 @@ clean_layer() {
 out() { echo "$CASE_DIR/run.out"; }
 allowed='(ok|nodriver)'
 
-# What the probe is asked, in every container.
+# The probe's questions in every container.
 QUESTIONS="--lib libcuda.so.1 --lib libnvidia-ml.so.1 --dev /dev/nvidia0 --dev /dev/nvidia1 --dev /dev/nvidiactl --dev /dev/nvidia-uvm \
 --dev /dev/nvidia-uvm-tools --mknod 195:0 --mknod 195:1 --mknod 195:254 --mknod 10:229 --mknod 1:3"
 
@@ -90,7 +91,8 @@ host_libraries() {
   has "$(out)" "lib libnvidia-ml.so.1 ok .*/libnvidia-ml\.so\.$VERSION $ML_HASH" "libnvidia-ml is not the host's" 'libnvidia-ml'
 }
 
-# The first of two GPUs was asked for: its nodes open; the other's are not there, and not to be had by making them.
+# The request is the first of two GPUs: its nodes open. The other's nodes are absent, and the
+# container cannot make them.
 first_gpu_only() {
   local d
   can_mknod
@@ -110,7 +112,7 @@ no_gpu() {
   for n in 195:0 195:1 195:254 10:229; do has "$(out)" "mknod $n refused" "$n opens without a request" "$n"; done
 }
 
-# A container that is started again finds what it had, and its layer does not grow.
+# A restarted container has the same files, and its layer does not grow.
 started_again() { # RUNTIME CHECK...
   local runtime=$1 check
   shift
@@ -138,7 +140,8 @@ container_case() {
   ok
 }
 
-# refused NAME RUNTIME STAGE WORDS ENV...: the container must not start, and one line must say why, with its code.
+# refused NAME RUNTIME STAGE WORDS ENV...: the container must not start, and one line must have the
+# reason with its code.
 refused() {
   local name=$1 runtime=$2 stage=$3 words=$4
   shift 4
@@ -151,7 +154,7 @@ refused() {
     # shellcheck disable=SC2034  # lib.sh's: that the runtime failed is what was wanted
     CASE_FAULTS=()
   fi
-  # crun throws a hook's output away; what it would have said is on record.
+  # crun discards a hook's output, but the record has the message.
   cat "$CASE_DIR/run.err" /run/nvoci/errors/c"${BUNDLE##*/}"* >"$CASE_DIR/said" 2>/dev/null || true
   grep -qE "$words" "$CASE_DIR/said" || fail "no word of '$words' but: $(head -c 300 "$CASE_DIR/said")"
   grep -qE 'NVOCI-[A-Z0-9-]+' "$CASE_DIR/said" || fail "no NVOCI code in: $(head -c 300 "$CASE_DIR/said")"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What a package may change, and what it must give back. Sourced after lib.sh.
+# The files that a package may change, and that it must restore. Sourced after lib.sh.
 
 # everything: each file of the system with its kind, mode, owner, size and target, the content of all in /etc, and dpkg's alternatives
 # and diversions. What package managers and daemons write for themselves is left out.
@@ -22,7 +22,8 @@ same_as() {
 
 NAMES=$(sed 's/#.*//; s/[[:space:]].*//; /^$/d' /results/packages/standin/names 2>/dev/null || true)
 
-# answered_by nvoci|vendor [NAME...]: by the link that an engine follows, and by what the program says.
+# answered_by nvoci|vendor [NAME...]: checks the link that an engine follows, and the program's
+# output.
 answered_by() {
   local who=$1 name at
   shift

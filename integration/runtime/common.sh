@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the suites of the runtime entry share. Sourced inside a simulated host.
+# Shared by the suites of the runtime's entry point. Sourced inside a simulated host.
 . /integration/lib.sh
 . /integration/matrix/bundle.sh
 . /integration/engines/engine.sh
@@ -30,7 +30,7 @@ daemon_stop() {
   wait "$DAEMON" 2>/dev/null || true
 }
 
-# start_docker: with what /etc/docker/daemon.json says.
+# start_docker: starts it with /etc/docker/daemon.json.
 start_docker() {
   rm -f /var/run/docker.pid
   daemon_start dockerd "$NVOCI_RESULTS/logs/dockerd-$SIM_ROOT-$SIM_CGROUP.log" dockerd

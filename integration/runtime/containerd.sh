@@ -46,7 +46,7 @@ state = "/scratch/state"
 T
 fi
 
-# A network plugin that makes no network and says that it did.
+# A network plugin that makes no network and reports success.
 mkdir -p /scratch/cni
 echo '{"cniVersion": "1.0.0", "name": "nothing", "plugins": [{"type": "none"}]}' >/scratch/cni/nothing.conflist
 cat >/scratch/cni/none <<'N'

@@ -74,7 +74,8 @@ build_trixie() {
   ldconfig -r "$d"
 }
 
-# compat_layer NAME VERSION NOTE: /usr/local/cuda/compat with a libcuda of its own, which loads and says in its note where it works.
+# compat_layer NAME VERSION NOTE: /usr/local/cuda/compat with a libcuda of its own, which loads and
+# has a note with its branches.
 compat_layer() {
   local lib=$dir/compat/$1/usr/local/cuda-12.9/compat
   mkdir -p "$lib"
@@ -107,7 +108,8 @@ build_compat() {
   compat_layer older 520.61.05 ''
 }
 
-# What the driver's libraries are linked with among themselves: lines `BITS FILE SONAME`, and each file once without a soname.
+# The dependencies of the driver's libraries on one another: lines `BITS FILE SONAME`, and each file
+# once without a soname.
 build_needed() {
   local bits tree f name
   for bits in 64 32; do
@@ -128,7 +130,7 @@ build_tools() {
   cp "$here/deps" "$dir/tools/surface/deps"
 }
 
-# nvoci-nvml, and libraries in NVML's place: one answers if it is asked by nobody, one crashes.
+# nvoci-nvml, and libraries in NVML's place: one answers if its caller is user nobody, one crashes.
 build_nvml() {
   rm -rf "$dir/nvml"
   mkdir -p "$dir/nvml"

@@ -19,7 +19,8 @@ mirror() {
   printf '%s\n' "${uri%/}"
 }
 
-# need PROGRAM PACKAGE: install what is missing on the machine itself; tools only, never anything of NVIDIA's.
+# need PROGRAM PACKAGE: installs a missing tool on the machine itself; never a part of NVIDIA's
+# driver.
 need() {
   command -v "$1" >/dev/null && return
   say "installing $2"
@@ -79,7 +80,8 @@ unpack() {
   for p in "$@"; do dpkg -x "$(find "$debs" -name "${p}_*.deb" | sort | tail -n 1)" "$dest"; done
 }
 
-# debian_tree SUITE DEST MMDEBSTRAP-ARGUMENT...: a trimmed Debian tree. Nobody reads manuals in it, and a crash only costs a rebuild.
+# debian_tree SUITE DEST MMDEBSTRAP-ARGUMENT...: a trimmed Debian tree. It needs no manuals, and a
+# crash only costs a rebuild.
 debian_tree() {
   local suite=$1 dest=$2
   shift 2

@@ -6,7 +6,8 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-# OptiX is left out: one third of the whole download for one file of which we only need to know that others are missing too.
+# OptiX is left out: one file is a third of the whole download, and tests only need to handle that
+# files are missing.
 driver_packages="libcuda1 libcudadebugger1 libnvidia-ml1 nvidia-smi libnvidia-ptxjitcompiler1 libnvidia-nvvm4 libnvcuvid1
   libnvidia-encode1 libnvidia-opticalflow1 libnvidia-cfg1 nvidia-opencl-icd nvidia-opencl-common nvidia-cuda-mps nvidia-persistenced
   libegl-nvidia0 libglx-nvidia0 libgles-nvidia1 libgles-nvidia2 libnvidia-eglcore libnvidia-glcore libnvidia-glvkspirv

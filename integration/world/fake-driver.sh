@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# A driver that is not there: what a host with NVIDIA GPUs shows in /proc and /dev. Sourced by simulated hosts and by guests.
+# A simulated driver: the files of a host with NVIDIA GPUs in /proc and /dev. Sourced by simulated
+# hosts and by guests.
 
 # fake_driver VERSION BRANCH GPUS MINORS, in a root directory: /proc/driver/nvidia, /proc/devices and the nodes, as the drivers have
 # them (their shape is a recorded host's). $FAKE is a directory for the files that are bound there.

@@ -13,7 +13,7 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 img=$WORLD/images
 
-# account_files DIR ID: what every image has.
+# account_files DIR ID: the files that every image has.
 account_files() {
   mkdir -p "$1"/{etc,tmp,usr/bin,proc,sys,dev,run,var,root}
   chmod 1777 "$1/tmp"
@@ -108,8 +108,9 @@ build_distroless() {
   cp "$WORLD/probe/probe" "$img/distroless/usr/bin/"
 }
 
-# Fedora's ldconfig scans /lib64 and /usr/lib64 without being told; Debian's must be told here, and the image keeps no
-# trace of that. Debian's ld.so (used here) knows no lib64, so the image only works as long as its cache is complete.
+# Fedora's ldconfig scans /lib64 and /usr/lib64 by default. Debian's needs arguments, of which the
+# image keeps no trace. Debian's ld.so (used here) does not search lib64, so the image only works as
+# long as its cache is complete.
 build_fedora() {
   rm -rf "$img/fedora"
   merged_usr "$img/fedora" lib lib64

@@ -126,8 +126,8 @@ export NVOCI_BIN=${NVOCI_BIN-$here/../../target/x86_64-unknown-linux-musl/releas
 [ -z "$NVOCI_BIN" ] || [ -x "$NVOCI_BIN" ] || die "simhost: no nvoci at $NVOCI_BIN (cargo build --release, or set NVOCI_BIN)"
 mkdir -p "$WORLD/sim"
 
-# A group of our own in every hierarchy. As the root of a cgroup namespace it looks like the machine's root inside, and
-# whatever engines leave in it is swept away below.
+# A group of our own in every hierarchy. As the root of a cgroup namespace it appears as the
+# machine's root inside. Cgroups that engines leave in it are removed below.
 group=nvoci-sim-$$
 hierarchies() { find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d; }
 sweep() {

@@ -4,7 +4,7 @@
 DRIVERS=/usr/lib/wsl/drivers
 hash_of() { /world/probe/probe --hash "$1" | awk '/^hash/ { print $3 }'; }
 
-# windows LINE...: what Windows has from now on. nvidia PACKAGE [WDDM] and intel are its lines.
+# windows LINE...: sets the state of Windows. nvidia PACKAGE [WDDM] and intel are its lines.
 windows() { printf '%s\n' "$@" >"$WINDOWS"; }
 nvidia() { echo "adapter 10de 2684 ${2:-3100} 32.0.15.6636 C:\\Windows\\System32\\DriverStore\\FileRepository\\$1"; }
 intel() { echo "adapter 8086 a780 3100 - C:\\Windows\\System32\\DriverStore\\FileRepository\\$INTEL"; }

@@ -13,7 +13,8 @@ on_node() { /busybox nsenter -t 1 -m -u -i -n -p -- "$@"; }
 
 case ${1:-} in
   install)
-    # Not into the place itself: install.sh keeps a list of what it makes, and takes only that away.
+    # Not into the final directory: install.sh keeps a list of the files that it makes, and removes
+    # only those.
     new=$prefix.new
     rm -rf "/host$new"
     /busybox cp -a /nvoci "/host$new"

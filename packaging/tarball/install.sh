@@ -49,7 +49,8 @@ proven() ( # PATH LINKS
     if [ -L "$here" ]; then
       to=$(readlink "$here")
       case $to in /*) ;; *) to=${at%/*}/$to ;; esac
-      # Links of distributions climb (`lib64 -> ../lib`): what is left is where they lead.
+      # Links of distributions climb (`lib64 -> ../lib`), so the rest of the path counts from their
+      # target.
       case /$to/ in */../*) to=$(readlink -f "$here") ;; esac
       proven "$to" $((links + 1)) || exit 1
     else
@@ -61,7 +62,8 @@ proven() ( # PATH LINKS
 )
 proven "$prefix" || exit 1
 proven "$manifest" || exit 1
-# removable KIND PATH: what a manifest may name: what is in the prefix, or what this script makes elsewhere.
+# removable KIND PATH: whether a manifest may name the path: one in the prefix, or one that this
+# script makes elsewhere.
 removable() {
   case $2 in *..*) return 1 ;; esac
   case $1:$2 in
@@ -91,7 +93,7 @@ if [ -n "$uninstall" ]; then
   "$prefix/lib/nvoci/clean" hooks
   systemd disable --now nvoci-cdi-refresh.path nvoci-cdi-refresh.service
   "$prefix/lib/nvoci/clean" run
-  # Backwards: what is in a directory goes before it. A directory that holds something else stays.
+  # Backwards, so that a directory's content goes before it. A directory with other files stays.
   list=$(sort -r "$manifest")
   rm -f "$manifest"
   printf '%s\n' "$list" | while read -r kind path; do take_away "$kind" "$path"; done
@@ -102,7 +104,7 @@ if [ -n "$uninstall" ]; then
 fi
 
 new=$(mktemp)
-# However this ends, what was made is on the list.
+# However this ends, the list has all files that were made.
 keep() {
   if [ -s "$new" ] && [ -d "${manifest%/*}" ]; then
     { cat "$new"; cat "$manifest" 2>/dev/null || true; } | sort -u >"$manifest.new"
@@ -165,7 +167,7 @@ if [ -d /etc/systemd/system ]; then
   put 644 "$here/root/usr/lib/systemd/system/nvoci-cdi-refresh.path" /etc/systemd/system/nvoci-cdi-refresh.path
 fi
 if [ -d /etc/udev/rules.d ]; then put 644 "$here/root/usr/lib/udev/rules.d/99-nvoci.rules" /etc/udev/rules.d/99-nvoci.rules; fi
-# Somebody may have written into it: what is there stays.
+# A user may have edited it, so an existing file stays.
 env=/etc/nvoci/cdi-refresh.env
 if ours file "$env"; then
   make_dir "${env%/*}"
@@ -181,7 +183,7 @@ U
 chmod 755 "$prefix/lib/nvoci/uninstall.new"
 mv -f "$prefix/lib/nvoci/uninstall.new" "$prefix/lib/nvoci/uninstall"
 say "file $prefix/lib/nvoci/uninstall"
-# What an older version had and this one has not.
+# Removes files of an older version that this one does not have.
 if [ -e "$manifest" ]; then
   sort -r "$manifest" | while read -r kind path; do
     grep -qxF "$kind $path" "$new" || take_away "$kind" "$path"

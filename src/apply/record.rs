@@ -49,7 +49,7 @@ impl Record {
     pub fn to_json(&self, plan: &Plan) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "driver": plan.driver_version,
+            "driver": plan.driver_text(),
             "driverDir": self.driver_dir,
             "gpus": plan.gpus.iter().map(|g| json!({
                 "index": g.index, "minor": g.minor, "uuid": or_empty(g.uuid), "pci": or_empty(g.pci), "name": g.name,

@@ -297,7 +297,7 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
         driver_dir: image::likely_dir(plan).unwrap_or(Path::new(DRIVER_DIR)),
     };
     let gpus = plan.gpus.iter().map(|gpu| gpu.name.clone());
-    let target = preflight::target(&plan.driver_version, plan.wsl, gpus);
+    let target = preflight::target(plan.driver_version, plan.wsl, gpus);
     preflight::check(&container, &target)
 }
 

@@ -276,7 +276,9 @@ impl Options {
             }
             let main = Path::new("/etc/crio/crio.conf");
             if self.engines == [Engine::Crio] && self.config.as_deref().is_some_and(|config| config != main) {
-                return Err(command.usage_error("with crio, --drop-in is the only file option"));
+                return Err(
+                    command.usage_error("with --drop-in, crio takes no --config but /etc/crio/crio.conf")
+                );
             }
         }
         if self.restart && (self.dry_run || !is_own(&self.root)) {

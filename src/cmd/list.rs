@@ -130,7 +130,8 @@ fn dotted(version: [u16; 4]) -> String {
 fn wsl_rows(wsl: &Wsl) -> Vec<String> {
     let mut rows = vec![format!(
         "Windows driver  {}",
-        wsl.version().as_deref().unwrap_or("not known")
+        wsl.version()
+            .map_or_else(|| "not known".to_owned(), |v| v.to_string())
     )];
     for adapter in &wsl.adapters {
         let store = adapter.store.as_ref().map(|s| s.display().to_string());
@@ -171,7 +172,8 @@ fn table(host: &Host) -> String {
         lines.push(format!("kernel module   {kernel}"));
         lines.push(format!(
             "libraries       {}",
-            host.user_version.as_deref().unwrap_or("none")
+            host.user_version
+                .map_or_else(|| "none".to_owned(), |v| v.to_string())
         ));
     }
     if let Err(e) = host.check_versions() {

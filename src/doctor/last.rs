@@ -74,7 +74,7 @@ pub fn to_json(refusals: &[Refusal]) -> Value {
     json!({ "refusals": refusals.iter().map(|r| escaped(&r.record)).collect::<Vec<_>>() })
 }
 
-/// Texts may hold what an image says.
+/// Escapes control characters: a text may come from an image.
 fn escaped(record: &Value) -> Value {
     let fields = record.as_object().into_iter().flatten().map(|(name, value)| {
         let value = value

@@ -197,7 +197,7 @@ fn hides_runc(table: &Value, name: &str) -> bool {
 fn newer_version(file: &str, version: Option<i64>) -> Option<String> {
     let version = version.filter(|v| *v > 4)?;
     Some(format!(
-        "{file}: version {version} is newer than this nvoci knows; treated as version 4"
+        "{file}: version {version} is newer than this nvoci supports; treated as version 4"
     ))
 }
 

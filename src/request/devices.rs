@@ -507,8 +507,8 @@ fn not_for_variables(name: &str, item: &str, refused: Refused) -> Error {
         Refused::KindUnprivileged => {
             "a CDI device of a kind for privileged containers, which this one is not"
         }
-        Refused::Gated => "a CDI device that an unprivileged container may not ask for by a variable",
-        Refused::Unprivileged => "a device that an unprivileged container may not ask for",
+        Refused::Gated => "a CDI device that an unprivileged container may not request by a variable",
+        Refused::Unprivileged => "a device that an unprivileged container may not request",
     };
     let fix = match refused {
         Refused::KindUnprivileged => {

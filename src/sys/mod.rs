@@ -45,6 +45,11 @@ pub mod owned {
         Ok(inroot::owned::find_lasting(path)?)
     }
 
+    /// [`inroot::owned::find_by_own_links`].
+    pub fn find_by_own_links(path: &Path) -> Result<Option<Node>> {
+        Ok(inroot::owned::find_by_own_links(path)?)
+    }
+
     /// [`inroot::owned::check`].
     pub fn check(node: &Node, path: &Path) -> Result<()> {
         Ok(inroot::owned::check(node, path)?)

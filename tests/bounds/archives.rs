@@ -1,4 +1,4 @@
-//! Image archives that are small and make their reader work.
+//! Small image archives that cost their reader much.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -50,7 +50,7 @@ fn entry(name: &str, flag: u8, link: &str, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What `write` writes, packed; it is a member that others may follow.
+/// The packed output of `write`: a member that others may follow.
 fn member(write: impl FnOnce(&mut dyn Write)) -> Vec<u8> {
     let mut out = BufWriter::with_capacity(1 << 20, GzEncoder::new(Vec::new(), Compression::fast()));
     write(&mut out);
@@ -67,7 +67,7 @@ fn layer(entries: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     })
 }
 
-/// What `docker save` writes of these layers.
+/// An archive of `docker save` with these layers.
 fn docker_save(layers: &[Vec<u8>], config: &[u8]) -> (TempDir, PathBuf) {
     let names: Vec<String> = (0..layers.len()).map(|i| format!("\"{i}/layer.tar\"")).collect();
     docker_save_as(layers, config, &names.join(","))
@@ -103,20 +103,20 @@ fn doctor(path: &Path) -> [&std::ffi::OsStr; 5] {
     [doctor, image, path.as_os_str(), driver, version]
 }
 
-/// It ends with a verdict.
+/// The command ends with a verdict.
 fn judged(path: &Path) -> String {
     let output = run(ARCHIVE, &doctor(path), None);
     let text = String::from_utf8(output.stdout).unwrap();
     let verdict = text.lines().last().unwrap_or_default();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let message = String::from_utf8_lossy(&output.stderr);
     assert!(
-        verdict.starts_with("verdict: ") && said.is_empty(),
-        "{verdict} {said}"
+        verdict.starts_with("verdict: ") && message.is_empty(),
+        "{verdict} {message}"
     );
     text
 }
 
-/// It needs more than it gets.
+/// The command needs more than its budget.
 fn too_large(path: &Path) {
     refused(ARCHIVE, &doctor(path), None, "1107");
 }
@@ -131,7 +131,7 @@ fn archives_with_long_link_targets() {
     too_large(&docker_save(&[layer(links)], CONFIG).1);
 }
 
-/// A layer of `n` entries, in whose names the ten zeros are a number.
+/// A layer of `n` entries; the ten zeros in their names become a number.
 fn numbered(n: usize, name: &str, flag: u8) -> Vec<u8> {
     let mut block = header(name, flag, "", 0);
     let at = block.windows(10).position(|w| w == b"0000000000").unwrap();
@@ -150,7 +150,7 @@ fn archives_with_many_entries() {
     too_large(&docker_save(&[numbered(700_000, &name, b'5')], CONFIG).1);
 }
 
-/// What a layer removes is an entry too.
+/// A whiteout is an entry too.
 #[test]
 fn archives_with_many_whiteouts() {
     let name = format!("{}/.wh.{}0000000000", "p".repeat(150), "n".repeat(80));
@@ -161,7 +161,7 @@ fn archives_with_many_whiteouts() {
 fn archives_with_large_json() {
     let dense = [b"[0".to_vec(), b",0".repeat(7 << 20), b"]".to_vec()].concat();
     too_large(&docker_save(&[layer(torch())], &dense).1);
-    // What the image does not need is not read.
+    // Blobs that the image does not need are not read.
     let (dir, path) = docker_save(&[layer(torch())], CONFIG);
     let image = fs::read(&path).unwrap();
     let with = dir.path().join("with.tar");
@@ -188,7 +188,7 @@ fn archives_with_many_tiny_files() {
     too_large(&docker_save(&[layer(files)], CONFIG).1);
 }
 
-/// 640 MB that would be kept, out of 3 MB.
+/// 3 MB that unpack to 640 MB of kept files.
 #[test]
 fn archives_with_large_files_that_are_kept() {
     let file = vec![b'c'; 16 << 20];
@@ -299,7 +299,7 @@ fn archives_with_binary_numbers() {
     }
 }
 
-/// Blocks of one repeated byte: 8 GiB out of 256 kB.
+/// Blocks of one repeated byte: 256 kB unpack to 8 GiB.
 #[test]
 fn archives_with_zstd_bombs() {
     let raw = |data: &[u8], kind: u32, len: u32| {
@@ -365,8 +365,8 @@ fn slow() -> (TempDir, PathBuf) {
     docker_save(&[entries], CONFIG)
 }
 
-/// `stopped PROGRAM...` starts the program and stops it as soon as it has its scratch directory open (`$pid`): no
-/// fixed sleep is right for every machine.
+/// `stopped PROGRAM...` starts the program and stops it once its scratch directory is open
+/// (`$pid`). No fixed sleep would be right for every machine.
 const STOPPED: &str = r#"
 stopped() {
     "$@" >/dev/null & pid=$!
@@ -405,7 +405,7 @@ fn archives_whose_reader_is_killed_leave_nothing() {
     }
 }
 
-/// Without the right to mount, the next run clears what a killed one left, and only that.
+/// Without the right to mount, the next run removes a killed one's files, and no others.
 #[test]
 fn archives_whose_reader_is_killed_without_rights_are_cleared_by_the_next() {
     let (_dir, image) = slow();

@@ -1,4 +1,5 @@
-//! Root file systems whose links and libraries are dear to follow, and directories of files that name much.
+//! Root file systems whose links and libraries are slow to follow, and directories of files that
+//! name many others.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,7 +10,8 @@ use tempfile::TempDir;
 
 use crate::{ARCHIVE, TEXT, refused, run};
 
-/// A shared object that names itself at the end of a dynamic section of `entries` entries, below `segments` property notes.
+/// A shared object that names itself at the end of a dynamic section of `entries` entries, below
+/// `segments` property notes.
 fn library(entries: usize, segments: u16) -> Vec<u8> {
     let le = |words: &[u64]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
     let dynamic = 64 + 56 * (u64::from(segments) + 2);
@@ -42,7 +44,8 @@ fn library(entries: usize, segments: u16) -> Vec<u8> {
     file
 }
 
-/// A root with a chain of 39 links of 4095 bytes at `/c/l38`, which leads to a library, or to the directory that it is in.
+/// A root with a chain of 39 links of 4095 bytes at `/c/l38`. It leads to a library, or to the
+/// library's directory.
 fn root(to_directory: bool) -> TempDir {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for name in ["c/glibc-hwcaps", "d", "etc", "lib64", "usr/lib"] {
@@ -102,7 +105,7 @@ fn directories_behind_long_chains() {
     }
     fs::write(dir.path().join("etc/ld.so.conf"), &conf).unwrap();
     ldconfig(dir.path(), &["-X"]);
-    // The environment of a process has less room.
+    // A process's environment has less room.
     let path: String = (0..250).map(|i| format!("/c/l38/{}:", "./".repeat(i))).collect();
     ldconfig(
         dir.path(),
@@ -150,7 +153,7 @@ fn an_image_of_long_chains() {
 
 const HEAD: &str = "cdiVersion: 0.6.0\nkind: nvidia.com/gpu\n";
 
-/// A specification of `count` devices whose nodes are not there.
+/// A specification of `count` devices without nodes.
 fn spec(count: usize) -> String {
     let devices = (0..count).map(|i| {
         format!("- {{name: \"{i}\", containerEdits: {{deviceNodes: [{{path: /dev/no-such-{i}}}]}}}}\n")
@@ -170,7 +173,7 @@ fn check(dirs: &[&Path], more: &[&str]) -> String {
 }
 
 #[test]
-fn what_cdi_check_prints_is_bounded_and_counted() {
+fn output_of_cdi_check_is_bounded_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.yaml"), spec(5000)).unwrap();
     let text = check(&[dir.path()], &[]);

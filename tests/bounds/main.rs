@@ -1,8 +1,9 @@
-//! Hostile input to each command: it ends in bounded memory and processor time, by itself, with an answer or one line.
+//! Hostile input to each command: the command ends in bounded memory and processor time, with an
+//! answer or one line.
 //!
-//! The kernel holds the bounds (`prlimit`): a command that needs more is killed by a signal or aborts, and its test fails.
-//! `cargo test` runs the development build, which is allowed ten times the processor time; `make bounds` runs the release
-//! build (`NVOCI_BOUNDS_BIN`) under the bounds themselves.
+//! The kernel enforces the bounds (`prlimit`): a command beyond them is killed or aborts, and its
+//! test fails. `cargo test` runs the development build with ten times the processor time. `make
+//! bounds` runs the release build (`NVOCI_BOUNDS_BIN`) with the bounds themselves.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +22,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// What a command may use.
+/// The limits of a command.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Address space, in MiB.
@@ -40,12 +41,13 @@ fn release() -> Option<OsString> {
     std::env::var_os("NVOCI_BOUNDS_BIN")
 }
 
-/// The program that is tested.
+/// The tested program.
 pub fn program() -> OsString {
     release().unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_nvoci")))
 }
 
-/// Runs `nvoci ARGS` below `bounds` with `input` as its standard input; fails the test if it did not end by itself.
+/// Runs `nvoci ARGS` below `bounds` with `input` as its standard input. Fails the test if it is
+/// killed.
 pub fn run<S: AsRef<OsStr>>(bounds: Bounds, args: &[S], input: Option<&Path>) -> Output {
     let slower = if release().is_some() { 1 } else { 10 };
     let Bounds { memory, cpu } = bounds;
@@ -63,34 +65,37 @@ pub fn run<S: AsRef<OsStr>>(bounds: Bounds, args: &[S], input: Option<&Path>) ->
         .stdin(input.map_or_else(Stdio::null, |path| File::open(path).unwrap().into()))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
     let shown = || {
         let args: Vec<_> = args.iter().map(|a| a.as_ref().to_string_lossy()).collect();
-        format!("nvoci {}: {}: {:.600}", args.join(" "), output.status, said)
+        format!("nvoci {}: {}: {:.600}", args.join(" "), output.status, message)
     };
     let status = output.status.code().unwrap_or_else(|| panic!("{}", shown()));
-    // 124: too long. From 128: a signal, which timeout hands on as a status.
+    // 124 is a time-out. From 128 on it is a signal, which timeout passes on as a status.
     assert!(status < 100, "{}", shown());
     assert!(
-        !said.contains("panicked") && !said.contains("allocation"),
+        !message.contains("panicked") && !message.contains("allocation"),
         "{}",
         shown()
     );
     assert!(
-        said.len() < 20_000,
+        message.len() < 20_000,
         "{} bytes of messages: {}",
-        said.len(),
+        message.len(),
         shown()
     );
     output
 }
 
-/// [`run`], and it is refused in one line with `code`.
+/// Like [`run`]; the command must fail with one line and `code`.
 pub fn refused<S: AsRef<OsStr>>(bounds: Bounds, args: &[S], input: Option<&Path>, code: &str) {
     let output = run(bounds, args, input);
-    let said = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success(), "it succeeded");
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains("; fix: "), "{said}");
-    assert!(said.trim_end().ends_with(&format!("[NVOCI-{code}]")), "{said}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.contains("; fix: "), "{message}");
+    assert!(
+        message.trim_end().ends_with(&format!("[NVOCI-{code}]")),
+        "{message}"
+    );
 }

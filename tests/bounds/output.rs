@@ -1,11 +1,11 @@
-//! Standard output and error that are closed, full, or a pipe that nobody reads.
+//! Standard output and error that are closed, full, or a pipe without a reader.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
 
 use crate::program;
 
-/// Every command that prints something on any machine.
+/// Every command that has output on any machine.
 const COMMANDS: &[&[&str]] = &[
     &["--help"],
     &["--version"],
@@ -45,14 +45,17 @@ fn a_full_output_is_an_error_and_no_crash() {
     for args in COMMANDS {
         let normal = nvoci(args).output().unwrap();
         let output = nvoci(args).stdout(full()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
+        let message = String::from_utf8_lossy(&output.stderr);
         if normal.stdout.is_empty() {
             assert_eq!(output.status, normal.status, "{args:?}");
             continue;
         }
-        assert_eq!(output.status.code(), Some(14), "{args:?}: {said}");
-        assert!(said.contains("standard output"), "{args:?}: {said}");
-        assert!(said.trim_end().ends_with("[NVOCI-5001]"), "{args:?}: {said}");
+        assert_eq!(output.status.code(), Some(14), "{args:?}: {message}");
+        assert!(message.contains("standard output"), "{args:?}: {message}");
+        assert!(
+            message.trim_end().ends_with("[NVOCI-5001]"),
+            "{args:?}: {message}"
+        );
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{Bounds, TEXT, refused, run};
 /// One input of 1 MiB.
 const MIB: usize = 1 << 20;
 
-/// What `item` writes for 0, 1, 2, …, up to `bytes` bytes or `most` items.
+/// The texts of `item` for 0, 1, 2, …, up to `bytes` bytes or `most` items.
 fn numbered(bytes: usize, most: usize, item: impl Fn(usize) -> String) -> String {
     let mut out = String::new();
     for i in 0..most {
@@ -32,7 +32,8 @@ fn with(name: &str, content: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
     (dir, file)
 }
 
-/// `nvoci doctor AREA -` ends by itself on `text`, as text and as JSON, with an answer or with one line.
+/// `nvoci doctor AREA -` ends on `text`, with and without `--json`, with an answer or with one
+/// line.
 fn doctor(area: &str, name: &str, text: &str) {
     assert!(text.len() <= MIB, "{name}: {}", text.len());
     let (_dir, file) = with("input", text);
@@ -42,8 +43,8 @@ fn doctor(area: &str, name: &str, text: &str) {
         let output = run(TEXT, &args, Some(&file));
         assert!(output.stdout.len() < 4 << 20, "{name}: {}", output.stdout.len());
         if !matches!(output.status.code(), Some(0..=2)) {
-            let said = String::from_utf8(output.stderr).unwrap();
-            assert!(said.trim_end().ends_with("[NVOCI-1107]"), "{name}: {said}");
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert!(message.trim_end().ends_with("[NVOCI-1107]"), "{name}: {message}");
         }
     }
 }
@@ -251,7 +252,8 @@ fn yaml_of_any_shape() {
     }
 }
 
-/// The parser keeps all tokens of a flow collection until it ends, and puts some before those that it keeps.
+/// The parser keeps all tokens of a flow collection until its end, and puts some before the kept
+/// ones.
 #[test]
 fn yaml_whose_collection_may_be_a_key() {
     let whole = |start: &str, item: &str| format!("{start}{}", item.repeat((MIB - 4) / item.len()));
@@ -376,7 +378,7 @@ fn specifications_of_8000_devices_and_in_4000_files() {
         ],
         None,
     );
-    // One of the same name in each, and broken ones: what is wrong with them is said in a few lines.
+    // One of the same name in each, and broken ones: their faults are reported in a few lines.
     for text in [
         format!("{HEAD}devices:\n{}", device(0)),
         format!("{HEAD}devices: ["),
@@ -427,7 +429,7 @@ fn values(bytes: usize) -> Vec<String> {
     ]
 }
 
-/// A container's definition with `extra` in it that nobody knows.
+/// A container's definition with the unknown field `extra`.
 fn definition(env: &str, extra: &str) -> String {
     format!(
         "{{\"ociVersion\":\"1.0.2\",\"process\":{{\"env\":[{env}]}},\"root\":{{\"path\":\"rootfs\"}},\"x\":{extra}}}"
@@ -448,7 +450,7 @@ fn definitions_of_1_mib_in_any_shape() {
     }
 }
 
-/// With what looks for a request of a definition in no time.
+/// With the time of the quick search for a request in a definition.
 const SCAN: Bounds = Bounds { memory: 256, cpu: 3 };
 
 #[test]
@@ -486,7 +488,7 @@ fn states_of_1_mib_in_any_shape() {
     }
 }
 
-/// 40,000 variables and 20,000 annotations: what crashed an allocator of our own.
+/// 40,000 variables and 20,000 annotations, which crashed an earlier allocator of nvoci.
 #[test]
 fn a_definition_of_many_small_values() {
     let mut env = numbered(MIB, 40_000, |n| format!("\"A{n}={n}\","));
@@ -495,7 +497,7 @@ fn a_definition_of_many_small_values() {
     let text = format!(
         "{{\"ociVersion\":\"1.0.2\",\"process\":{{\"env\":[{env}]}},\"annotations\":{{{annotations}\"z\":\"\"}},\"root\":{{\"path\":\"rootfs\"}}}}"
     );
-    // What is left is a machine without a driver.
+    // The remaining error is the missing driver.
     let output = plan(&text);
     assert!(matches!(output.status.code(), Some(0 | 11)), "{output:?}");
 }
@@ -559,7 +561,7 @@ fn patterns_of_ld_so_conf() {
             run(TEXT, &[&args[..], &[dir.path().as_os_str()]].concat(), None);
         }
     }
-    // Each name, which exists or not, leads through links of thousands of bytes.
+    // Each name, existing or not, leads through links of thousands of bytes.
     let dir = root("", 0);
     for i in 0..39 {
         let target = format!("{}c{}", "./".repeat(2000), i + 1);
@@ -716,7 +718,7 @@ fn configuration_of_any_shape() {
             install(engine, &text);
         }
     }
-    // What people write is not near the limit.
+    // People's files are far below the limit.
     let ordinary = numbered(100_000, 1000, |i| {
         let table = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes";
         format!("[{table}.r{i}]\nruntime_type = \"io.containerd.runc.v2\"\n")
@@ -729,7 +731,8 @@ fn configuration_of_any_shape() {
     }
 }
 
-/// Plans an edit of an engine's file; the runtime is one that exists everywhere, so that the file is read.
+/// Plans an edit of an engine's file. The runtime exists on every machine, so that the file is
+/// read.
 fn install(engine: &str, text: &str) -> std::process::Output {
     let (_dir, file) = with("c.toml", text);
     let runtimes = ["/usr/bin/true", "/bin/true"].map(Path::new);
@@ -747,8 +750,8 @@ fn install(engine: &str, text: &str) -> std::process::Output {
         ],
         None,
     );
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!said.contains(path(runtime)), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!message.contains(path(runtime)), "{message}");
     output
 }
 

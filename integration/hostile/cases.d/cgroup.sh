@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034  # what a case sets is read by `inside`
-# The attacker chooses the cgroup that a container is in, its device rules or its name; or pauses it. What must hold: the device
-# rules of a cgroup that is not the container's own stay as they are.
+# The attacker chooses the container's cgroup, its device rules or its name, or pauses it. The
+# device rules of a cgroup that is not the container's own must not change.
 
 # A victim whose cgroup lets it open /dev/fuse and no GPU. VICTIM is the cgroup.
 victim() {
@@ -13,14 +13,15 @@ victim() {
     "$BUNDLE/config.json" >"$BUNDLE/victim/config.json"
   "$runtime" run --detach --bundle "$BUNDLE/victim" victim >"$CASE_DIR/victim.log" 2>&1 </dev/null || fail "no victim: $(tail -n 1 "$CASE_DIR/victim.log")"
 }
-# victim_has DEVICE ANSWER: what a process in the victim's cgroup has of the host's nodes.
+# victim_has DEVICE ANSWER: whether a process in the victim's cgroup can open a node of the host.
 victim_has() { has "$CASE_DIR/victim.out" "dev $1 $2" "the victim's device rules are others now" "$1 "; }
 # The answers are read once, and the victim ends.
 victim_ends() {
   bash -c 'echo 0 >"$0/cgroup.procs" && exec /world/probe/probe-static --dev /dev/fuse --dev /dev/nvidia0 --dev /dev/nvidiactl' "$VICTIM" >"$CASE_DIR/victim.out" 2>&1 </dev/null || true
   "$runtime" delete --force victim >/dev/null 2>&1 </dev/null || true
 }
-# in_cgroup DIR: the runtime is started there, and leaves its container there: `podman run --cgroups=disabled`, which only crun knows.
+# in_cgroup DIR: starts the runtime there, which leaves its container there: `podman run
+# --cgroups=disabled`, an option that only crun has.
 in_cgroup() {
   printf '#!/bin/sh\necho 0 >%s/cgroup.procs && exec "$@"\n' "$1" >/scratch/in-cgroup
   chmod 755 /scratch/in-cgroup
@@ -55,7 +56,8 @@ t_70_open_cgroup() {
   }
 }
 
-# `nvidia-container-cli configure` for a process in the victim's cgroup: what LXC, ctr and others call.
+# `nvidia-container-cli configure` for a process in the victim's cgroup, as LXC, ctr and others call
+# it.
 t_70_cli() {
   WAYS=createRuntime EXPECT=gpu BITE=''
   trick() { victim; }
@@ -110,7 +112,7 @@ t_71_cgroup_below() {
   check() { victim_ends; rmdir "$VICTIM" /sys/fs/cgroup/above /sys/fs/cgroup/victim 2>/dev/null || true; }
 }
 
-# What the runtime's own program refuses stays refused.
+# A device that the runtime's own program denies stays denied.
 rules() { JQ=".linux.resources.devices = [$1]" EXPECT=gpu BITE='' WAYS=$any_stage; }
 deny_all='{allow: false, type: "a", access: "rwm"}'
 t_72_hole() { rules "$deny_all, {allow: true, type: \"c\", major: 195, access: \"rwm\"}, {allow: false, type: \"c\", major: 195, minor: 1, access: \"rwm\"}"; with_crun; }

@@ -8,7 +8,7 @@ share_jq() {
   options=$(printf ', "%s"' rbind "${@:3}")
   echo ".linux.rootfsPropagation = \"rshared\" | .mounts += [{destination: \"$1\", type: \"bind\", source: \"$share/$2\", options: [${options#, }]}]"
 }
-# What an earlier case failed to keep away goes first.
+# Removes mounts that an earlier case leaked.
 fresh_share() {
   awk -v at="$share/" 'index($5, at) == 1 { print $5 }' /proc/self/mountinfo | tac | xargs -r -n 1 umount -l 2>/dev/null || true
   rm -rf $share

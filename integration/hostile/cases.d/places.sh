@@ -25,7 +25,7 @@ t_80_hook_links() { cdi_hook create-symlinks --link libcuda.so.1::/etc/libcuda.s
 t_80_hook_chmod() { cdi_hook chmod --mode 777 --path /etc; }
 t_80_hook_profile() { cdi_hook update-application-profile; }
 
-# A tmpfs of the host's as the volume: the type of the file system tells nothing.
+# A tmpfs of the host as the volume: the file system's type does not decide.
 host_tmpfs() { fresh_share; mkdir -p $share/tmp; mount -t tmpfs host $share/tmp; echo untouched >$share/tmp/ld.so.cache; }
 host_tmpfs_kept() {
   local found
@@ -77,7 +77,7 @@ all_refused() { ! grep -qE "^mknod 10:229 $allowed" "$CASE_DIR/start.out" || fai
 forged_case() {
   cli_hook
   ASK='--mknod 10:229'
-  # Without a definition, cgroup v2 does not tell which other rules there are.
+  # Without a definition, the other rules are unknown on cgroup v2.
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then EXPECT=refused; else EXPECT=started; fi
   check() { all_refused; }
 }

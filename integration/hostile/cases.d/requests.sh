@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # what a case sets is read by `inside`, which has the rest
 # Who asks, and what the host holds: annotations that an author wrote, records and mounts in a container that prove nothing.
 
-# What CRI-O and the kubelet write for a container of a pod, with the pod's own annotation PAIRS beside it (tests/definitions/crio-1.36.json).
+# The annotations and mounts of CRI-O and the kubelet for a container of a pod, with the pod's own
+# annotation PAIRS (tests/definitions/crio-1.36.json).
 pods=/var/lib/kubelet/pods/4811a2ec-9576-4426-a2d3-299dc1ced75f
 crio() { # PAIRS-THAT-THE-KUBELET-GAVE
   jq -n --argjson given "{$1}" '{"io.container.manager": "cri-o", "io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.pod.name": "gpu",
@@ -15,7 +16,7 @@ in_pod() { # OBJECT...
 kubelets() { mkdir -p $pods; : >$pods/etc-hosts; }
 everything='{"cdi.k8s.io/mine": "nvidia.com/gpu=all"}'
 first='{"cdi.k8s.io/n": "nvidia.com/gpu=0"}'
-# Nothing else asks, and variables are not accepted.
+# There is no other request, and variables are not accepted.
 asks_alone() { ENVS=(A=b) POLICY='accept-envvar-unprivileged = false' WAYS=$requests EXPECT=nogpu BITE='a GPU'; trick() { kubelets; }; }
 t_65_pod() { asks_alone; JQ=$(in_pod "$(crio '')" "$everything"); }
 t_65_pod_as_containerd() { asks_alone; JQ=$(in_pod "$(crio '')" "$containerd" "$everything"); }
@@ -23,7 +24,7 @@ t_65_other_value() { asks_alone; JQ=$(in_pod "$(crio '"cdi.k8s.io/mine": "nvidia
 t_65_not_json() { asks_alone; JQ=$(in_pod "$(crio '')" '{"io.kubernetes.cri-o.Annotations": "[[[[[["}' "$everything"); }
 # In the sandbox CRI-O writes the pod's annotations over its own.
 t_65_sandbox() { asks_alone; JQ=$(annotated "$(crio "${everything:1:-1}")" "$everything"); }
-# What a device plugin gave is given, and no more.
+# The device plugin's devices are given, and no others.
 t_65_plugin() { asks_alone; JQ=$(in_pod "$(crio '"cdi.k8s.io/nvidia-device-plugin_1": "nvidia.com/gpu=0"')" '{"cdi.k8s.io/nvidia-device-plugin_1": "nvidia.com/gpu=0"}' "$everything"); WAYS=entry EXPECT=gpu BITE=''; }
 # An image's annotations under Podman, which adds its own marker only where the image has none.
 t_66_image() { asks_alone; JQ=$(annotated '{"io.container.manager": "libpod"}' "$everything"); }
@@ -31,7 +32,8 @@ t_66_image_as_crio() { asks_alone; JQ=$(annotated "$(crio "${everything:1:-1}")"
 t_66_image_as_containerd() { asks_alone; JQ=$(annotated '{"io.container.manager": ""}' "$containerd" "$everything"); }
 t_66_no_engine() { asks_alone; JQ=$(annotated "$everything"); }
 
-# other_kind KIND: its specification on the host gives GPU 1, the container asks for GPU 0 by a variable that is accepted.
+# other_kind KIND: its specification on the host gives GPU 1. The container requests GPU 0 by an
+# accepted variable.
 other_kind() { # KIND
   KIND=$1 WAYS=entry EXPECT=gpu BITE=''
   trick() {
@@ -48,7 +50,7 @@ t_66_image_class() { other_kind nvidia.com/dev; JQ=$(annotated '{"cdi.k8s.io/min
 t_65_imex() { JQ=$(in_pod "$(crio '')" '{"cdi.k8s.io/i": "nvidia.com/imex-channel=0"}' "$first"); trick() { kubelets; }; WAYS=entry EXPECT=gpu BITE=''; }
 t_66_imex_gds() { JQ=$(annotated '{"cdi.k8s.io/i": "nvidia.com/imex-channel=0,nvidia.com/gds=all,nvidia.com/mofed=all"}' "$first"); WAYS=entry EXPECT=gpu BITE=''; }
 
-# forged PATH: a file system of a user's, with a record that says what an injection says, is a volume at PATH.
+# forged PATH: a user's file system with a copy of an injection's record is a volume at PATH.
 forged() { # PATH
   mkdir -p "$BUNDLE/small/lib64"
   [ -z "${TMPFS:-}" ] || mount -t tmpfs -o mode=0755 nvoci "$BUNDLE/small"
@@ -57,7 +59,8 @@ forged() { # PATH
   jq --arg at "$1" --arg from "$BUNDLE/small" '.mounts += [{destination: $at, type: "bind", source: $from, options: ["rbind", "ro"]}]' "$BUNDLE/config.json" >"$BUNDLE/config.new"
   mv "$BUNDLE/config.new" "$BUNDLE/config.json"
 }
-# A container that stays, and what `doctor container --fix` says of it: its GPU MINOR does not open.
+# Checks the output of `doctor container --fix` for a running container whose GPU MINOR does not
+# open.
 fixed() { # MINOR
   jq '.process.args = ["/bin/sleep", "60"]' "$BUNDLE/config.json" >"$BUNDLE/config.new"
   mv "$BUNDLE/config.new" "$BUNDLE/config.json"
@@ -96,7 +99,7 @@ by_cdi='.linux.devices += [{path: "/dev/nvidia0", type: "c", major: 195, minor: 
   | .linux.resources.devices += [{allow: true, type: "c", major: 195, minor: 0, access: "rwm"}]
   | .hooks = {createRuntime: [{path: "/usr/bin/nvoci", args: ["nvoci", "hook", "--cdi", "--devices-in-spec", "createRuntime"], env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}]}'
 shows='.process.args = ["/bin/cat", "/usr/local/nvidia/.nvoci.json"]'
-# What counts as granted is in the plan, and brings its DRM nodes and its entry in /proc.
+# Granted devices are in the plan, with their DRM nodes and their entry in /proc.
 granted_by_cdi() {
   ENVS=(NVIDIA_VISIBLE_DEVICES=void) WAYS=createRuntime EXPECT=started BITE=''
   check() { [ "$(jq -c '[.gpus[].minor]' "$CASE_DIR/start.out")" = '[0]' ] || fail "GPUs that count as granted: $(jq -c '[.gpus[].minor]' "$CASE_DIR/start.out")"; }
@@ -114,7 +117,7 @@ t_14_users_own_admin() {
   trick() { chown 100000:100000 "$R" "$R/etc"; mkdir -p "$R/usr/local"; chown 100000:100000 "$R/usr/local"; }
 }
 
-# What a container chooses for itself: `NVOCI_<KEY>` and `nvoci.dev/<key>` are an image's to write.
+# A container's own settings: an image can write `NVOCI_<KEY>` and `nvoci.dev/<key>`.
 chooses() { ENVS=(NVIDIA_VISIBLE_DEVICES=0 "$@"); WAYS=$requests EXPECT=gpu BITE=''; } # NAME=VALUE...
 every_key='container-settings = ["cuda-compat", "ipc-sockets", "layout", "no-cgroups", "preflight"]'
 lists='.process.args = ["/bin/ls", "-R", "/usr/local/nvidia"]'
@@ -167,7 +170,7 @@ t_88_beside_void() {
     printf '{"cdiVersion": "0.5.0", "kind": "%s", "containerEdits": {"env": ["NVIDIA_VISIBLE_DEVICES=void"]}, "devices": [{"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia1"}]}}]}\n' "$KIND" >/etc/cdi/kind.json
   }
 }
-# The administrator's container gets what the specification gives, as with the vendor's runtime.
+# The administrator's container gets the specification's devices, as with the vendor's runtime.
 t_88_privileged() { manages management.nvidia.com/gpu=all; JQ=$admin EXPECT=started; check() { has "$CASE_DIR/start.out" "dev /dev/nvidia1 $allowed" "the management device does not open" '/dev/nvidia1'; }; }
 t_88_no_specification() {
   manages management.nvidia.com/gpu=all

@@ -3,7 +3,8 @@
 # sockets where nvoci looks for the driver's files and its daemons' sockets, and a container of his reaches what nvoci binds.
 injected='createRuntime createContainer entry'
 
-# The container tells which sockets it reaches, what it can write, and what nvoci warned of.
+# The container reports the sockets that it reaches, the files that it can write, and nvoci's
+# warnings.
 teller() {
   cat >"$R/tell.pl" <<'E2'
 use Socket;
@@ -24,7 +25,8 @@ unplant() {
   umount -l /run/nvidia-persistenced/socket 2>/dev/null || true
   rm -rf /tmp/nvidia-mps /run/nvidia-persistenced /run/nvidia-fabricmanager /run/docker.sock /run/udev /run/site /home/victim /srv/u
 }
-# told [WARNING]: what the container told is harmless, and the record says why something was left out.
+# told [WARNING]: the container's report is harmless, and the record has a warning for each part
+# that was left out.
 told() {
   has "$CASE_DIR/start.out" '^told' 'nothing was tried'
   ! grep -q '^wrote' "$CASE_DIR/start.out" || fail "a directory of the host could be written to: $(grep -m 1 '^wrote' "$CASE_DIR/start.out")"
@@ -117,7 +119,7 @@ given() { has "$CASE_DIR/start.out" '^reached /usr/local/nvidia/run/nvidia-persi
 t_51_roots() { persistenced; BITE=''; trick() { teller; put_socket $its/socket; }; check() { given; }; }
 t_51_users() { persistenced; BITE=''; trick() { teller; put_socket $its/socket; chown 990 $its $its/socket; }; check() { given; }; }
 
-# Nothing holds a container with this right; it is said.
+# No mount stops a container with this right; a warning reports it.
 t_92_remounts() { sources; JQ+=' | .process.capabilities |= map_values(. + ["CAP_SYS_ADMIN"])'; BITE=''; trick() { teller; }; check() { told CAP_SYS_ADMIN; }; }
 
 # Where the host keeps libcuda, every copy of it.
@@ -145,7 +147,7 @@ t_53_control() { gds; trick() { teller; mkdir -p /run/udev/data; echo x >/run/ud
 t_53_deeper() { gds; trick() { teller; put_socket /run/udev/data/a/control; }; check() { told 'holds the socket'; }; }
 t_53_link() { gds; BITE=''; trick() { teller; put_socket /run/site/control; mkdir /run/udev; ln -s /run/site /run/udev/data; }; check() { told 'holds the socket'; }; }
 
-# All of it at once, for those who write a specification down: `stated` looks at it.
+# All of it at once, for commands that write a specification; `stated` checks it.
 t_54_static() {
   sources
   WAYS=createRuntime BITE=''
@@ -159,13 +161,16 @@ t_54_static() {
   }
   check() { told; [ -s "$CASE_DIR/static.json" ] || fail "no static specification: $(tail -n 1 "$CASE_DIR/static.err")"; grep -q 'NVOCI-400' "$CASE_DIR/static.err" || fail 'nothing is said of what was left out'; }
 }
-# What is root's now, in /tmp, is anybody's once it has gone: a name there is no source of a file that is read later.
+# A root-owned file in /tmp may be removed, and another user may take its name. So a name there is
+# no source for a file that is read later.
 t_54_later() { sources; WAYS=createRuntime BITE=''; POLICY='ipc-sockets = false'; trick() { teller; mkdir -m 755 /tmp/nvidia-mps; install -d -o 990 $its; put_socket $its/socket; chown 990 $its/socket; }; check() { told; }; }
 
-# fuse_of_user PLACE FILE MODE: the user's FUSE on a directory with FILE in it, or on FILE itself, as fusermount makes it with `allow_other`; it says that all in it is root's.
+# fuse_of_user PLACE FILE MODE: the user's FUSE on a directory with FILE in it, or on FILE itself,
+# as fusermount makes it with `allow_other`. It reports root as the owner of all its files.
 fuse_of_user() {
   cat >"$CASE_DIR/serve" <<'E2'
-# From linux/fuse.h: what INIT, LOOKUP, GETATTR, OPEN, READ and OPENDIR answer; 1 is its root, 2 the only file in that.
+# From linux/fuse.h: the replies to INIT, LOOKUP, GETATTR, OPEN, READ and OPENDIR. 1 is its root, 2
+# the only file in it.
 my $is_tree = shift;
 alarm 60;
 open my $fuse, '+<&=', shift or die;
@@ -206,7 +211,8 @@ served() { # PLACE
 }
 t_83_home() { fuse /home/victim /home/victim/file; trick() { teller; install -d -o 1000 -m 755 /home/victim; fuse_of_user /home/victim /home/victim/file 40755; }; }
 t_83_file() { fuse /run/site/file /run/site/file; trick() { teller; mkdir -p /run/site; : >/run/site/file; chown 1000 /run/site/file; fuse_of_user /run/site/file /run/site/file 100644; }; }
-# Root's own driver root: what is in `/tmp` is cleaned away, and then anybody's.
+# Root's own driver root in `/tmp`: the files are removed after a time, and another user can take
+# the names.
 t_84_driver_root() {
   sources
   WAYS=createRuntime BITE='' POLICY='driver-root = "/tmp/driver"'

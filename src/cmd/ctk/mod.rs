@@ -1,4 +1,5 @@
-//! `nvidia-ctk`: the command line of the NVIDIA Container Toolkit, for scripts and tools that call it.
+//! `nvidia-ctk`: the command line of the NVIDIA Container Toolkit, for scripts and tools that call
+//! it.
 
 mod config;
 mod configure;
@@ -109,8 +110,8 @@ static COMPLETION: Command<Option<String>> = Command {
 
 /// Runs the command line after the program's name.
 ///
-/// Debug and quiet decide how much the vendor's program logs, before or after a command's name;
-/// `--config` is for `cdi` alone, which has an option of that name.
+/// `--debug` and `--quiet`, before or after a command's name, set the log level of the vendor's
+/// program. `--config` is for `cdi` alone, which has an option of that name.
 pub(super) fn run(args: IntoIter<OsString>) -> Result<ExitCode, Failed> {
     let (config, mut args) = globals(args)?;
     if args.first().is_some_and(|word| word == "h") {

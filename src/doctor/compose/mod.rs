@@ -156,8 +156,8 @@ fn check_service(
                     &RUNTIME,
                     Severity::Warn,
                     name,
-                    "the runtime gives a GPU only to a container that requests one, by a variable of the image or of \
-                     the service; neither is known to",
+                    "the runtime gives a GPU only to a container whose image or service requests one by a variable; \
+                     neither is known to do so",
                 )
                 .fix("add NVIDIA_VISIBLE_DEVICES=all to `environment`"),
             ));

@@ -59,9 +59,10 @@ fn find_in(proc: &Path, dir: &Path, container: &Container) -> Result<Grant, Stri
 fn open(dir: &Path) -> Result<Option<Node>, String> {
     let found = owned::find(dir).map_err(|e| e.to_string())?;
     match found {
-        Some(node) if node.stat().st_mode & 0o077 != 0 => {
-            Err(format!("{} is writable by users other than root", dir.display()))
-        }
+        Some(node) if node.stat().st_mode & 0o077 != 0 => Err(format!(
+            "{} is accessible to users other than root",
+            dir.display()
+        )),
         found => Ok(found),
     }
 }

@@ -71,7 +71,11 @@ pub fn report(seen: &Seen, host: &Host) -> Report {
         report.fact("driver given", version, "the record of the driver directory");
     }
     if let Some(version) = host.driver_version() {
-        report.fact("driver of the host", version, "/proc/driver/nvidia/version");
+        report.fact(
+            "driver of the host",
+            version.to_string(),
+            "/proc/driver/nvidia/version",
+        );
     }
     for finding in judge::findings(seen, host) {
         report.add(finding);

@@ -116,17 +116,23 @@ fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<
             "jax" if jax => continue,
             "jax" => Some("pip install \"jax[cuda12]\"".to_owned()),
             "paddlepaddle" => Some("pip install paddlepaddle-gpu".to_owned()),
+            _ if i.undetected => Some(format!(
+                "add `ARG CONDA_OVERRIDE_CUDA={}` before the RUN",
+                stage
+                    .base()
+                    .cuda()
+                    .map_or_else(|| "12.6".to_owned(), |cuda| cuda.to_string())
+            )),
             _ => None,
         };
         let fix = fix.unwrap_or_else(|| cuda_build(stage));
+        let cause = if i.undetected {
+            "conda detects no driver while the image is built, and installs the build for the CPU: it never uses a GPU"
+        } else {
+            "the build for the CPU is installed: it never uses a GPU, and prints no warning"
+        };
         report.add(at(
-            Finding::new(
-                &CPU,
-                Severity::Fail,
-                i.what.clone(),
-                "the build for the CPU is installed: it never uses a GPU, and prints no warning",
-            )
-            .fix(fix),
+            Finding::new(&CPU, Severity::Fail, i.what.clone(), cause).fix(fix),
             &i.line,
         ));
     }

@@ -1,5 +1,6 @@
 //! Finds the packages that a `RUN` installs: `pip install torch` is PyTorch for the newest CUDA.
 
+use super::conda::{self, Build};
 use super::parse::{Instruction, Line, TEXT, commands};
 use super::requirements::{Finder, Word};
 use crate::compat::torch::{self, Release};
@@ -34,6 +35,8 @@ pub(super) struct Install {
     pub(super) cuda: Option<Cuda>,
     /// Whether it is a build for the CPU.
     pub(super) cpu: bool,
+    /// Whether that is because conda detects no driver while the image is built.
+    pub(super) undetected: bool,
     /// The release, for PyTorch.
     pub(super) torch: Option<Release>,
     /// The CUDA version and the cuDNN major version that it needs from the image.
@@ -53,6 +56,7 @@ impl Install {
             what: what.to_owned(),
             cuda: None,
             cpu: false,
+            undetected: false,
             torch: None,
             needs: None,
             outbid: None,
@@ -75,17 +79,24 @@ const MANAGERS: &[(&str, &[&str])] = &[
     ("zypper", &["install", "in"]),
 ];
 
-/// The variables that name pip's and uv's indices.
+/// The settings of a stage that pip, uv and conda read.
 #[derive(Debug, Default)]
-pub(super) struct Indices {
+pub(super) struct Settings {
+    /// The base image's name.
+    pub(super) base: String,
+    /// The main index of pip or uv.
     pub(super) main: Option<String>,
+    /// An index beside the main one.
     pub(super) extra: Option<String>,
+    /// Whether `CONDA_OVERRIDE_CUDA` stands for a driver.
+    pub(super) override_cuda: bool,
 }
 
-impl Indices {
+impl Settings {
     /// The variables of the main index; the first one that is set counts.
     pub(super) const MAIN: [&str; 3] = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"];
     pub(super) const EXTRA: [&str; 2] = ["PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"];
+    pub(super) const OVERRIDE_CUDA: &str = "CONDA_OVERRIDE_CUDA";
 }
 
 /// What one `RUN` installs.
@@ -100,7 +111,7 @@ pub(super) struct Installed {
 pub(super) fn of(
     instruction: &Instruction,
     text: &str,
-    indices: &Indices,
+    settings: &Settings,
     files: &Finder<'_>,
     budget: &Budget,
 ) -> Result<Installed, Exceeded> {
@@ -140,7 +151,7 @@ pub(super) fn of(
                 unread.push((file, line));
             }
             let rest: Vec<&str> = all.iter().map(|word| word.text.as_str()).collect();
-            let index = Index::of(&rest, indices, name == "uv");
+            let index = Index::of(&rest, settings, name == "uv");
             let mut after_option = false;
             for Word { text: word, line } in &all {
                 // `-r` and `-c` take a file, `-i` takes an index.
@@ -166,17 +177,21 @@ pub(super) fn of(
                 }
             }
         } else if matches!(name, "conda" | "mamba" | "micromamba") {
-            for word in rest
-                .iter()
-                .filter(|w| w.rsplit("::").next().is_some_and(|w| w.starts_with("cudnn")))
-            {
-                found.push(new(Kind::Libraries, word)?);
-            }
-            for (what, cuda) in rest.iter().filter_map(|w| conda_package(w)) {
+            let assigned = command.iter().any(|word| {
+                word.split_once('=')
+                    .is_some_and(|(name, _)| name == Settings::OVERRIDE_CUDA)
+            });
+            for package in conda::packages(rest, &settings.base, settings.override_cuda || assigned) {
+                let (kind, cuda) = match package.build {
+                    Build::Libraries => (Kind::Libraries, None),
+                    Build::Cuda(cuda) => (Kind::Framework, Some(cuda)),
+                    Build::Cpu | Build::Undetected => (Kind::Framework, None),
+                };
                 found.push(Install {
                     cuda,
-                    cpu: cuda.is_none(),
-                    ..new(Kind::Framework, what)?
+                    cpu: matches!(package.build, Build::Cpu | Build::Undetected),
+                    undetected: package.build == Build::Undetected,
+                    ..new(kind, package.name)?
                 });
             }
             let made = environment(rest).filter(|_| rest.contains(&"create"));
@@ -361,10 +376,10 @@ struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    fn of(words: &[&'a str], indices: &'a Indices, is_uv: bool) -> Self {
+    fn of(words: &[&'a str], settings: &'a Settings, is_uv: bool) -> Self {
         let mut index = Self {
-            main: indices.main.as_deref().and_then(tag_of),
-            extra: indices.extra.as_deref().and_then(tag_of),
+            main: settings.main.as_deref().and_then(tag_of),
+            extra: settings.extra.as_deref().and_then(tag_of),
         };
         for (at, word) in words.iter().enumerate() {
             let Some(tag) = tag_of(word) else { continue };
@@ -525,21 +540,6 @@ fn jax<'a>(plain: Wheel<'a>, extras: &str, version: Option<&str>) -> Option<Whee
         }
     };
     Some(Wheel { cuda, cpu, ..plain })
-}
-
-/// conda's packages that name a CUDA version; the version is `None` for the package of CPU builds.
-fn conda_package(word: &str) -> Option<(&str, Option<Cuda>)> {
-    let word = word.rsplit("::").next().unwrap_or(word);
-    let end = word.find(['=', '<', '>', ' ']).unwrap_or(word.len());
-    let (name, version) = word.split_at(end);
-    match name {
-        "cpuonly" => Some((name, None)),
-        "cudatoolkit" | "pytorch-cuda" | "cuda-version" => Some((
-            name,
-            Some(version.trim_start_matches(['=', '<', '>', ' ']).parse().ok()?),
-        )),
-        _ => None,
-    }
 }
 
 /// The name or prefix of `conda create` and `conda env create`.

@@ -4,6 +4,7 @@
 //! finding `dockerfile.driver`.
 
 mod checks;
+mod conda;
 mod install;
 mod model;
 pub(super) mod parse;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-use super::install::{self, Indices, Install};
+use super::install::{self, Install, Settings};
 use super::parse::{Instruction, Line, TEXT, expand, words};
 use super::requirements::{Brought, Context, Finder, normalized};
 use crate::compat::{Cuda, image};
@@ -359,7 +359,7 @@ pub(super) fn build(
         let installed = match stage.filter(|_| instruction.keyword == "RUN") {
             Some(stage) => {
                 let finder = Finder::new(context, &text, stage.workdir(), stage.brought(), budget)?;
-                install::of(&instruction, &text, &indices(stage, budget)?, &finder, budget)?
+                install::of(&instruction, &text, &settings(stage, budget)?, &finder, budget)?
             }
             None => install::Installed::default(),
         };
@@ -428,8 +428,8 @@ pub(super) fn build(
     Ok(model)
 }
 
-/// The package indices in a stage's variables.
-fn indices(stage: Stage<'_>, budget: &Budget) -> Result<Indices, Exceeded> {
+/// The settings in a stage's variables.
+fn settings(stage: Stage<'_>, budget: &Budget) -> Result<Settings, Exceeded> {
     let first = |names: &[&str]| {
         for name in names {
             if let Some(value) = stage.value(name, budget)? {
@@ -438,9 +438,13 @@ fn indices(stage: Stage<'_>, budget: &Budget) -> Result<Indices, Exceeded> {
         }
         Ok(None)
     };
-    Ok(Indices {
-        main: first(&Indices::MAIN)?,
-        extra: first(&Indices::EXTRA)?,
+    Ok(Settings {
+        base: stage.base().name.clone(),
+        override_cuda: stage
+            .value(Settings::OVERRIDE_CUDA, budget)?
+            .is_some_and(|value| !value.is_empty()),
+        main: first(&Settings::MAIN)?,
+        extra: first(&Settings::EXTRA)?,
     })
 }
 

@@ -117,7 +117,7 @@ fn facts(inputs: &Inputs<'_>, report: &mut Report) {
     };
     report.fact("platform", host.platform.name(), "/proc and /dev");
     if let Some(version) = host.driver_version() {
-        report.fact("driver", version, driver);
+        report.fact("driver", version.to_string(), driver);
     }
     if let Some(kernel) = &host.kernel {
         report.fact(
@@ -130,8 +130,8 @@ fn facts(inputs: &Inputs<'_>, report: &mut Report) {
             driver,
         );
     }
-    if let Some(version) = host.user_version.as_ref().filter(|_| host.wsl.is_none()) {
-        report.fact("libraries", version, "the name of libcuda.so");
+    if let Some(version) = host.user_version.filter(|_| host.wsl.is_none()) {
+        report.fact("libraries", version.to_string(), "the name of libcuda.so");
     }
     report.fact("kernel", release(inputs), "/proc/sys/kernel/osrelease");
     for gpu in &host.gpus {

@@ -283,7 +283,10 @@ fn files_that_no_container_gets_are_named() {
     ] {
         assert!(text.contains(left_out), "{text}");
     }
-    assert!(!text.contains("nvidia-persistenced is running"), "{text}");
+    assert!(
+        !text.contains("the socket of nvidia-persistenced exists"),
+        "{text}"
+    );
 }
 
 #[test]

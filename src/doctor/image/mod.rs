@@ -630,14 +630,11 @@ impl Contents<'_> {
         if matches!(config.var("NVIDIA_DISABLE_REQUIRE"), Some("1" | "true")) {
             return;
         }
-        let driver = target.driver.map(|d| d.to_string());
-        // The conditions are about Linux drivers; of a Windows driver only the CUDA version can be
-        // compared.
-        let driver = driver.as_deref().filter(|_| target.platform == Platform::Linux);
-        let cuda = target.native().map(|n| n.cuda.to_string());
         let facts = Facts {
-            cuda: cuda.as_deref(),
-            driver,
+            cuda: target.native().map(|n| n.cuda),
+            // The conditions are about Linux drivers. Of a Windows driver only the CUDA version can
+            // be compared.
+            driver: target.driver.filter(|_| target.platform == Platform::Linux),
             arch: None,
             brand: None,
         };
