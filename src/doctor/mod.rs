@@ -17,6 +17,7 @@ pub mod image;
 pub mod last;
 mod packages;
 pub(crate) mod render;
+pub mod warned;
 
 use crate::findings::check;
 pub use crate::findings::{Check, Fact, Finding, Report, Severity};

@@ -19,7 +19,7 @@ use self::libcuda::{Kind, Libcuda, hides_the_driver};
 use crate::compat::forward::{DEFAULT_DIR, Note, Package};
 use crate::compat::{Class, Cuda, Outcome, Platform, Version};
 use crate::findings::check::checks;
-use crate::findings::{Finding, Severity};
+use crate::findings::{Check, Finding, Severity};
 use crate::sys::root::Root;
 
 checks! {
@@ -28,6 +28,11 @@ checks! {
     STUB = 7703, "preflight.stub", "The loader finds a stub of libcuda before the driver's library.";
     BAKED = 7704, "preflight.baked-driver", "The loader finds a libcuda that was baked into the image before the driver's.";
     COMPAT = 7705, "preflight.compat", "The image's CUDA compatibility libraries come before a driver that they do not fit.";
+}
+
+/// The check with this number.
+pub fn check_of(number: u16) -> Option<&'static Check> {
+    CHECKS.iter().find(|check| check.number == number)
 }
 
 /// Reading stops after this time; files that were not read are not judged.

@@ -17,6 +17,8 @@ pub mod scratch;
 mod seccomp;
 pub mod selinux;
 pub mod source;
+pub mod stderr;
+pub mod syslog;
 pub mod systemd;
 
 pub use crate::budget;

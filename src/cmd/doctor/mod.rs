@@ -47,7 +47,7 @@ pub(super) static COMMAND: Command<Options> = Command {
             "Names the broken link of the chain from the driver to the framework, its cause, and the one \
                   fix. Only reads. `nvoci doctor AREA --help` explains each area.",
         ],
-        arguments: &[argument("N", "so many refusals (default 1)")],
+        arguments: &[argument("N", "so many refusals and warnings (default 1)")],
         exit: STATUS,
         ..Page::EMPTY
     },
@@ -66,7 +66,7 @@ pub(super) static COMMAND: Command<Options> = Command {
     flags: &[
         flag(
             "last",
-            "the last refusals on this host: why a container did not start",
+            "the last refusals and warnings on this host: why a container did not start, or runs on the CPU",
         )
         .switch(|o| o.last = true),
         json_flag(),
