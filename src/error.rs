@@ -231,6 +231,18 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The error as a command prints it with `--json`; `status` is the process exit status.
+    pub fn to_json(&self, status: u8) -> serde_json::Value {
+        let text = |text: &str| Escaped(text).to_string();
+        serde_json::json!({
+            "code": self.code().to_string(), "status": status,
+            "what": text(self.what()), "why": text(self.why()), "fix": text(self.fix_text()),
+            "line": Line(&format!("nvoci: {self}")).to_string(),
+        })
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

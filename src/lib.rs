@@ -51,6 +51,9 @@ pub mod oci;
 pub mod plan;
 pub mod preflight;
 pub mod request;
+#[cfg(test)]
+#[path = "../tests/schema/validator.rs"]
+mod schema;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod vocabulary;

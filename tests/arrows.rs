@@ -88,6 +88,37 @@ fn no_modules_import_each_other() {
     }
 }
 
+/// The tables of docs/how-it-works.md name a file and one of its functions or types in each row.
+#[test]
+fn the_documented_paths_exist() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(top.join("docs/how-it-works.md")).unwrap();
+    let mut stops = Vec::new();
+    for row in text.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, number, place, ..] = cells[..] else {
+            continue;
+        };
+        let (Ok(number), Some((file, name))) = (number.parse::<usize>(), place.split_once("`, `")) else {
+            continue;
+        };
+        let (file, name) = (file.trim_matches('`'), name.trim_matches('`'));
+        let code = std::fs::read_to_string(top.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let defined = ["fn ", "struct "].iter().any(|kind| {
+            let definition = format!("{kind}{name}");
+            let mut behind = code
+                .match_indices(&definition)
+                .map(|(at, _)| &code[at + definition.len()..]);
+            behind.any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+        });
+        assert!(defined, "{file} has no {name}");
+        stops.push(number);
+    }
+    // Two paths, each of at most ten stops.
+    let starts = stops.iter().filter(|n| **n == 1).count();
+    assert!(starts == 2 && stops.iter().all(|n| *n <= 10), "{stops:?}");
+}
+
 #[test]
 fn imports_are_read() {
     let text = r##"

@@ -11,6 +11,7 @@
 )]
 
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -61,6 +62,12 @@ fn replay(name: &str, changes: usize, check: fn(&[u8])) {
         .collect();
     seeds.sort();
     assert!(!seeds.is_empty(), "{name} has no seed");
+    let mut slowest = Duration::ZERO;
+    let mut check = |input: &[u8]| {
+        let begin = thread_time();
+        check(input);
+        slowest = slowest.max(thread_time().saturating_sub(begin));
+    };
     for seed in &seeds {
         check(seed);
     }
@@ -93,6 +100,17 @@ fn replay(name: &str, changes: usize, check: fn(&[u8])) {
         }
         check(&input);
     }
+    println!("{name}: {} inputs, slowest {slowest:?}", seeds.len() + changes);
+    assert!(slowest < MAX_TIME, "{name}: {slowest:?}");
+}
+
+/// What one input may cost, in processor time of its thread: other tests run beside it.
+const MAX_TIME: Duration = Duration::from_secs(1);
+
+fn thread_time() -> Duration {
+    rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)
+        .try_into()
+        .expect("a time")
 }
 
 macro_rules! properties {
@@ -105,11 +123,11 @@ properties! { 2_000: cdi config elf engine ld_cache ld_conf require spec state }
 #[test]
 fn commands() {
     replay("cdi_dir", 200, cdi_dir::check);
-    replay("compose", 200, compose::check);
-    replay("dockerfile", 200, dockerfile::check);
+    replay("compose", 1000, compose::check);
+    replay("dockerfile", 1000, dockerfile::check);
     replay("engine_file", 200, engine_file::check);
     replay("hook", 200, hook::check);
-    replay("image_archive", 200, image_archive::check);
+    replay("image_archive", 1000, image_archive::check);
     let mut counts = Vec::new();
     count::write(&mut counts);
     world::clean();

@@ -1,7 +1,16 @@
 //! Commands that worked with the vendor's tools, under the vendor's names: what each does, and its
-//! exit status. `docs/migration.md` has the table that is run here.
+//! exit status. `migration` runs the tables of `docs/migration.md`.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
+
+#[path = "parity/cdi_specs.rs"]
+mod cdi_specs;
+#[path = "parity/containers.rs"]
+mod containers;
+#[path = "parity/files.rs"]
+mod files;
+#[path = "parity/migration.rs"]
+mod migration;
 
 use std::fs;
 use std::io::Write as _;
@@ -596,35 +605,4 @@ fn abbreviations_of_nvidia_container_cli_are_options() {
     }
     let ran = bench.run("nvidia-container-cli list --no").exits(1);
     assert!(ran.err.contains("may be any of"), "{}", ran.err);
-}
-
-/// Each row of the table of commands in `docs/migration.md` whose status is a number: the command
-/// exits with it here.
-#[test]
-fn the_commands_of_the_migration_guide_exit_as_it_says() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migration.md");
-    let text = fs::read_to_string(file).unwrap();
-    let (_, rest) = text.split_once("<!-- run: commands -->\n").unwrap();
-    let (table, _) = rest.split_once("<!-- end -->").unwrap();
-    let mut ran = 0;
-    for row in table.lines().skip(2) {
-        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [commands, status, _] = cells.as_slice() else {
-            panic!("{row}: three columns");
-        };
-        let Ok(status) = status.parse::<i32>() else {
-            assert_eq!(*status, "-", "{row}");
-            continue;
-        };
-        for command in commands.split('`').skip(1).step_by(2) {
-            let bench = Bench::new();
-            bench.file("x.csv", "dev, /dev/null\n");
-            bench.file("x.yaml", &SPEC.replace("KIND", "cd"));
-            bench.file("config.toml", "disable-require = false\n");
-            let line = command.replace("DIR", "@").replace("\\|", "|");
-            bench.run(&line).exits(status);
-            ran += 1;
-        }
-    }
-    assert!(ran > 25, "only {ran} commands were run");
 }

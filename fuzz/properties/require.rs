@@ -13,9 +13,9 @@ pub(crate) fn check(value: &[u8]) {
         Ok(requirement) => {
             reached("accepted");
             let known = Facts {
-                cuda: Some("12.4"),
-                driver: Some("550.54.15"),
-                arch: Some("9.0"),
+                cuda: "12.4".parse().ok(),
+                driver: "550.54.15".parse().ok(),
+                arch: "9.0".parse().ok(),
                 brand: Some("Tesla"),
             };
             for facts in [known, Facts::default()] {

@@ -28,3 +28,20 @@ says() {
   [ -z "${4:-}" ] || jq -e --arg code "NVOCI-$2" --arg words "$4" 'any(.findings[]; .code == $code and (tostring | contains($words)))' "$CASE_DIR/$1.out" >/dev/null ||
     fail "$1: check $2 does not say '$4'"
 }
+
+# on_the_cpu RUN-OPTION...: a container whose PyTorch has no GPU code, and where a person sees that.
+on_the_cpu() {
+  mkdir -p /scratch/torch
+  printf "__version__ = '2.0.1'\ncuda = None\n" >/scratch/torch/version.py
+  if must 60 start "${ENGINE[@]}" run -d --name probe --network=none -v /scratch/torch:/opt/conda/lib/python3.10/site-packages/torch \
+    -e NVOCI_WARN_STDERR=true "$@" "$(image slim)" /usr/bin/probe --hold 300; then
+    must 20 logs "${ENGINE[@]}" logs probe || true
+    [ "$(cat "$CASE_DIR"/logs.{out,err} | grep -c '^nvoci: warning: .*\[NVOCI-7702\]')" = 1 ] || fail "not one line in its log: $(cat "$CASE_DIR"/logs.{out,err} | head -c 300)"
+    must 20 last nvoci doctor --last || true
+    grep -q 'started with a warning' "$CASE_DIR/last.out" || fail "doctor --last: $(head -c 300 "$CASE_DIR/last.out")"
+    must 20 ps nvoci ps || true
+    grep -q 'CPU only: NVOCI-7702' "$CASE_DIR/ps.out" || fail "ps: $(head -c 300 "$CASE_DIR/ps.out")"
+    [ "$(stat -c '%u %a' "/run/nvoci/warnings/$("${ENGINE[@]}" inspect -f '{{.Id}}' probe </dev/null).json")" = '0 600' ] || fail 'no file of its id'
+  fi
+  remove probe
+}

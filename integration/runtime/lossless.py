@@ -1,7 +1,7 @@
 """lossless.py DIR: for each NAME.before of DIR, NAME.after must be the same document but for what the runtime entry may add.
 
 Numbers are compared as they are spelled, objects with the order of their keys. What may be there in addition: NVIDIA's device nodes and
-rules for them, one hook of ours, supplementary groups; hooks of the vendor's name and second hooks of ours may be gone.
+rules for them, one hook of ours, supplementary groups, the directory of libcuda; hooks of the vendor's name and second hooks of ours may be gone.
 """
 
 import json
@@ -47,6 +47,8 @@ def without(value, path=()):
                 inner = [d for d in inner or [] if not get(d, "path").startswith(NODES)]
             elif here == ("linux", "resources", "devices"):
                 inner = [r for r in inner or [] if get(r, "major") not in {"195", "238", "241"}]
+            elif here == ("process", "env"):
+                inner = [v for v in inner or [] if v != "NVIDIA_CTK_LIBCUDA_DIR=/usr/local/nvidia/lib64"]
             elif len(here) == 2 and here[0] == "hooks":
                 inner = [h for h in inner or [] if not injects(h)]
             # A list that only holds what is ours may be new.

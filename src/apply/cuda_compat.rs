@@ -126,13 +126,13 @@ impl Preferred {
 
 /// Finds the libraries that come before the driver's, if the plan allows them.
 pub(super) fn find_preferred(root: &Root, plan: &Plan) -> Preferred {
-    let (driver, refused) = match &plan.forward {
+    let refused = match &plan.forward {
         Forward::Off => return Preferred::Nothing,
-        Forward::Allowed => (&plan.driver_version, None),
-        Forward::Refused(why) => (&plan.driver_version, Some(why)),
+        Forward::Allowed => None,
+        Forward::Refused(why) => Some(why),
     };
     let host = HostDriver {
-        driver: driver.parse().ok(),
+        driver: plan.driver_version,
         cuda: None,
     };
     let dir = match find(root, Path::new(DEFAULT_DIR), host) {

@@ -120,7 +120,7 @@ impl Grant {
 }
 
 /// The time since the host's boot, on the clock of processes' start times.
-fn since_boot() -> Duration {
+pub fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(
         u64::try_from(now.tv_sec).unwrap_or(0),

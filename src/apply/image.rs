@@ -29,9 +29,10 @@ use std::path::{Path, PathBuf};
 use super::container::Container;
 use super::cuda_compat::{self, Found};
 use super::loader::{first_dirs, updated};
-use super::message::{Message, PreflightFinding, Refused, Scanned, Seen};
+use super::message::{Message, Refused, Scanned, Seen};
 use super::texts::lacking;
 use crate::error::{Code, Error, Result};
+use crate::findings::Finding;
 use crate::ldso::CacheOutcome;
 use crate::plan::Plan;
 use crate::sys::ns::MountNs;
@@ -62,7 +63,7 @@ impl Image {
         rootfs: &Path,
         namespace: Option<&MountNs>,
         plan: &Plan,
-        preflight: impl FnOnce(&Root) -> Vec<PreflightFinding>,
+        preflight: impl FnOnce(&Root) -> Vec<Finding>,
     ) -> Result<Self> {
         Self::read(rootfs, namespace, |root, port| {
             let _ = likely_dir(plan).map(|dir| root.resolve(dir));
@@ -117,7 +118,7 @@ impl Image {
     ///
     /// # Errors
     /// As [`Self::wait_ready`].
-    pub fn recv_findings(&mut self) -> Result<Vec<PreflightFinding>> {
+    pub fn recv_findings(&mut self) -> Result<Vec<Finding>> {
         match self.recv(SHORT)? {
             Message::Findings(findings) => Ok(findings),
             _ => Err(out_of_turn()),

@@ -17,7 +17,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cuda_compat::{Found, MAX_LIBRARIES, Preferred};
 use crate::error::Line;
+use crate::findings::{Finding, Severity};
 use crate::ldso::{CacheOutcome, Change, How, Warnings, cache_place};
+use crate::preflight;
 use crate::sys::reader::{Port, parse};
 
 /// The facts of an image that the plan depends on.
@@ -57,7 +59,7 @@ pub(super) enum Message {
     /// The image's file system answers.
     Ready,
     /// The preflight's findings, the worst first.
-    Findings(Vec<PreflightFinding>),
+    Findings(Vec<Finding>),
     /// The facts that the plan depends on.
     Seen(Seen),
     /// The loader's new cache.
@@ -68,21 +70,6 @@ pub(super) enum Message {
     CudaCompat(Found),
     /// From the parent: the driver directory's path.
     DriverDir(PathBuf),
-}
-
-/// A reason for which programs of the container cannot compute.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PreflightFinding {
-    /// Whether the container cannot work, so that a policy may refuse it.
-    pub is_failure: bool,
-    /// The thing at fault.
-    pub subject: String,
-    /// The cause.
-    pub cause: String,
-    /// The command or edit that helps.
-    pub fix: String,
-    /// The whole finding as one line of a warning.
-    pub line: String,
 }
 
 /// The reason for refusing a message.
@@ -96,6 +83,8 @@ pub(super) enum Refused {
     Path,
     /// A file is not the loader's cache or path file.
     CachePlace,
+    /// A finding is of a check that preflight does not have.
+    Check,
     /// A library's name is not a library's.
     LibraryName,
     /// The message is not the one that is due.
@@ -109,6 +98,7 @@ impl fmt::Display for Refused {
             Self::Name => "a name in the reader's message is not a file name",
             Self::Path => "a path in the reader's message is not absolute",
             Self::CachePlace => "the reader's message is for a file that is not the loader's cache",
+            Self::Check => "a finding in the reader's message is of no check of preflight",
             Self::LibraryName => "a name in the reader's message is not a library's",
             Self::OutOfTurn => "the reader's message is not the one that is due",
         })
@@ -159,11 +149,12 @@ enum Wire<'m> {
 
 #[derive(Debug, Deserialize, Serialize)]
 struct WireFinding<'m> {
+    /// The check's number.
+    check: u16,
     is_failure: bool,
     subject: &'m str,
     cause: &'m str,
     fix: &'m str,
-    line: &'m str,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -237,7 +228,9 @@ impl<'m> Wire<'m> {
     fn check(self) -> Result<Message, Refused> {
         Ok(match self {
             Self::Ready => Message::Ready,
-            Self::Findings(all) => Message::Findings(all.0.iter().map(WireFinding::check).collect()),
+            Self::Findings(all) => {
+                Message::Findings(all.0.iter().map(WireFinding::check).collect::<Result<_, _>>()?)
+            }
             Self::Seen { preferred, lacking } => Message::Seen(Seen {
                 preferred: preferred.check()?,
                 lacking: lacking.0,
@@ -263,24 +256,25 @@ impl<'m> Wire<'m> {
 }
 
 impl<'m> WireFinding<'m> {
-    fn of(finding: &'m PreflightFinding) -> Self {
+    fn of(finding: &'m Finding) -> Self {
         Self {
-            is_failure: finding.is_failure,
+            check: finding.check.number,
+            is_failure: finding.severity == Severity::Fail,
             subject: &finding.subject,
             cause: &finding.cause,
             fix: &finding.fix,
-            line: &finding.line,
         }
     }
 
-    fn check(&self) -> PreflightFinding {
-        PreflightFinding {
-            is_failure: self.is_failure,
-            subject: one_line(self.subject),
-            cause: one_line(self.cause),
-            fix: one_line(self.fix),
-            line: one_line(self.line),
-        }
+    fn check(&self) -> Result<Finding, Refused> {
+        let check = preflight::check_of(self.check).ok_or(Refused::Check)?;
+        let severity = if self.is_failure {
+            Severity::Fail
+        } else {
+            Severity::Warn
+        };
+        let finding = Finding::new(check, severity, one_line(self.subject), one_line(self.cause));
+        Ok(finding.fix(one_line(self.fix)))
     }
 }
 

@@ -17,11 +17,12 @@ mod sources;
 pub mod spec;
 mod texts;
 mod trees;
+pub mod warning;
 
 pub use container::{Container, Mounts};
 pub use grant::{Grant, Grants};
 pub use image::Image;
 pub use loader::cache_update;
-pub use message::PreflightFinding;
 pub use record::Record;
 pub use sources::{NodeLabel, Sources};
+pub use warning::{Warning, Warnings};

@@ -10,9 +10,10 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::findings::Finding;
 use crate::plan::Plan;
 use crate::sys::owned;
-use crate::sys::root::Node;
+use crate::sys::root::{Entry, Node};
 use crate::vocabulary::or_empty;
 
 /// The directory of state that lasts until the next boot.
@@ -38,6 +39,8 @@ pub struct Record {
     pub files: usize,
     /// Warnings for the user.
     pub warnings: Vec<String>,
+    /// The preflight's findings, the worst first; each is a line of `warnings` too.
+    pub findings: Vec<Finding>,
     /// An earlier hook of this container had done everything.
     pub already_there: bool,
     /// Time from reading the request to the end.
@@ -49,7 +52,7 @@ impl Record {
     pub fn to_json(&self, plan: &Plan) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "driver": plan.driver_version,
+            "driver": plan.driver_text(),
             "driverDir": self.driver_dir,
             "gpus": plan.gpus.iter().map(|g| json!({
                 "index": g.index, "minor": g.minor, "uuid": or_empty(g.uuid), "pci": or_empty(g.pci), "name": g.name,
@@ -105,17 +108,22 @@ impl Errors {
         let Ok(entries) = self.dir.read_dir(100_000) else {
             return;
         };
-        if entries.len() < MAX_ERRORS {
-            return;
+        if entries.len() >= MAX_ERRORS {
+            remove_oldest(&self.dir, &entries, entries.len() + 1 - MAX_ERRORS);
         }
-        let mut by_age: Vec<_> = entries
-            .iter()
-            .filter_map(|e| Some((self.dir.child(&e.name).ok()?.stat().st_mtime, &e.name)))
-            .collect();
-        by_age.sort();
-        for (_, name) in by_age.iter().take(entries.len() + 1 - MAX_ERRORS) {
-            let _ = rustix::fs::unlinkat(&self.dir, name.as_os_str(), AtFlags::empty());
-        }
+    }
+}
+
+/// Removes the `count` oldest of the files `entries` of `dir`.
+pub(super) fn remove_oldest(dir: &Node, entries: &[Entry], count: usize) {
+    let age = |e: &Entry| {
+        let stat = rustix::fs::statat(dir, e.name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((stat.st_mtime, stat.st_mtime_nsec))
+    };
+    let mut by_age: Vec<_> = entries.iter().filter_map(|e| Some((age(e)?, &e.name))).collect();
+    by_age.sort();
+    for (_, name) in by_age.iter().take(count) {
+        let _ = rustix::fs::unlinkat(dir, name.as_os_str(), AtFlags::empty());
     }
 }
 
@@ -174,7 +182,7 @@ fn trusted(dir: Node, mode: u32) -> io::Result<Node> {
 }
 
 /// A container id as a file name; an id may have characters that a file name must not.
-fn file_name(id: &str) -> String {
+pub(super) fn file_name(id: &str) -> String {
     const MAX: usize = 128;
     let safe = |c: char| {
         if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+') {

@@ -28,6 +28,7 @@ use super::record::Record;
 use super::sources::Sources;
 use super::{devices, links, procfs, texts, trees};
 use crate::error::{Code, IoContext as _, Result};
+use crate::findings::Finding;
 use crate::plan::Plan;
 use crate::sys::mount::{Restrict, seal};
 use crate::sys::mountinfo::MountTable;
@@ -49,7 +50,7 @@ pub struct Target {
 }
 
 /// Applies `plan`. The caller is in the container's mount namespace, where it opened `image` for
-/// the same plan. `first` receives the preflight's findings and returns them as warnings.
+/// the same plan. `first` receives the preflight's findings.
 ///
 /// # Errors
 /// If a part that the request needs fails. The runtime then gives up the container, and the kernel
@@ -59,7 +60,7 @@ pub fn apply(
     sources: Sources,
     target: &Target,
     mut image: Image,
-    first: impl FnOnce(&mut Image) -> Result<Vec<String>>,
+    first: impl FnOnce(&mut Image) -> Result<Vec<Finding>>,
     started: Instant,
 ) -> Result<Record> {
     let mounts = Mounts {
@@ -97,7 +98,10 @@ pub fn apply(
     record.driver_dir = dir.path.display().to_string();
     image.send_driver_dir(&dir.path, plan)?;
     record.warnings.extend(dir.fill(sources.files)?);
-    record.warnings.extend(first(&mut image)?);
+    record.findings = first(&mut image)?;
+    record
+        .warnings
+        .extend(record.findings.iter().map(ToString::to_string));
     let seen = image.recv_seen()?;
     match &seen.preferred {
         Preferred::Nothing => {}

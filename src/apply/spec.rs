@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::oci::{Access, DeviceKind, DeviceRule, DeviceSpec, Hook, HookSpec, RuleKind, Spec, Stage};
-use crate::plan::{Device, Plan};
+use crate::plan::{Device, DriverFile, Place, Plan};
 use crate::sys::ns::in_user_namespace;
 
 /// The hook's installed path. A definition outlives the build that wrote it, so the path must not
@@ -65,6 +65,9 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
     for (name, value) in &plan.env {
         spec.set_env(name, value)?;
     }
+    if let Some(dir) = libcuda_dir(plan, spec) {
+        spec.set_env(LIBCUDA_DIR, &dir)?;
+    }
     remove_other_hooks(spec);
     let stage = hook_stage(spec);
     // Old versions of runc give a hook without an environment the image's.
@@ -75,6 +78,24 @@ pub fn apply(plan: &Plan, additional_gids: bool, hook: &Path, spec: &mut Spec) -
         "/usr/sbin:/usr/bin:/sbin:/bin",
     );
     spec.add_hook(stage, &hook)
+}
+
+/// The variable with the directory of libcuda, for programs that read it. The vendor's
+/// specifications set it.
+const LIBCUDA_DIR: &str = "NVIDIA_CTK_LIBCUDA_DIR";
+
+/// The directory in which the container gets libcuda, unless a mount of the definition covers it or
+/// the layout is native. The hook chooses later, and takes another directory if the image has
+/// content in this one or its file system cannot be written.
+fn libcuda_dir(plan: &Plan, spec: &Spec) -> Option<String> {
+    let first = plan.driver_dirs.first().filter(|_| !plan.native_layout)?;
+    let is_libcuda = |f: &&DriverFile| f.place == Place::Lib64 && f.soname.as_deref() == Some("libcuda.so.1");
+    let libcuda = plan.files.iter().find(is_libcuda)?;
+    let mounts = spec.mounts();
+    // Old definitions have relative destinations.
+    let mut mounts = mounts.iter().map(|m| Path::new("/").join(&m.destination));
+    let taken = mounts.any(|m| m.starts_with(first) || m != Path::new("/") && first.starts_with(m));
+    (!taken).then(|| first.join(libcuda.dir()).display().to_string())
 }
 
 /// Removes the hooks that would inject a second time: the vendor's, and other forms of ours.
@@ -102,6 +123,7 @@ fn injects_again(hook: &Hook, stage: Stage) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::source::Use;
     use crate::vocabulary::DeviceNumber;
 
     fn plan() -> Plan {
@@ -130,6 +152,72 @@ mod tests {
                 "linux":{"resources":{"devices":[{"allow":false,"access":"rwm"}]}}}"#,
         )
         .unwrap()
+    }
+
+    /// A plan that gives libcuda.
+    fn with_libcuda() -> Plan {
+        let libcuda = DriverFile {
+            source: "/usr/lib/libcuda.so.550.1".into(),
+            found: "/usr/lib/libcuda.so.1".into(),
+            wanted: Use::File,
+            place: Place::Lib64,
+            subdir: None,
+            name: "libcuda.so.550.1".to_owned(),
+            soname: Some("libcuda.so.1".to_owned()),
+            required: true,
+            reason: String::new(),
+        };
+        Plan {
+            files: vec![libcuda],
+            driver_dirs: vec!["/usr/local/nvidia".into(), "/opt/nvidia".into()],
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn the_directory_of_libcuda_is_named_where_it_can_be() {
+        let named = |plan: &Plan, more: &str| {
+            let text = format!(
+                r#"{{"process":{{"env":["NVIDIA_CTK_LIBCUDA_DIR=/old","A=1"]}},"root":{{"path":"r"}}{more}}}"#
+            );
+            let mut spec = Spec::parse(text.as_bytes()).unwrap();
+            apply(plan, false, Path::new(HOOK_PATH), &mut spec).unwrap();
+            let env = spec.env();
+            assert_eq!(env.len(), 2, "{env:?}");
+            env.into_iter().find(|(name, _)| name == LIBCUDA_DIR).unwrap().1
+        };
+        let plan = with_libcuda();
+        let dir = "/usr/local/nvidia/lib64";
+        assert_eq!(named(&plan, ""), dir);
+        let mounts = |at: &str| format!(r#","mounts":[{{"destination":"{at}"}}]"#);
+        for at in ["/", "/usr/local/nvidia2", "/proc", "/usr/local/nvidi"] {
+            assert_eq!(named(&plan, &mounts(at)), dir, "{at}");
+        }
+        // Nothing is written where another directory may be taken.
+        for at in [
+            "/usr",
+            "/usr/local/",
+            "/usr/local/nvidia",
+            "/usr/local/nvidia/lib64",
+        ] {
+            assert_eq!(named(&plan, &mounts(at)), "/old", "{at}");
+        }
+        for other in [
+            Plan {
+                native_layout: true,
+                ..with_libcuda()
+            },
+            Plan {
+                files: Vec::new(),
+                ..with_libcuda()
+            },
+            Plan {
+                driver_dirs: Vec::new(),
+                ..with_libcuda()
+            },
+        ] {
+            assert_eq!(named(&other, ""), "/old");
+        }
     }
 
     #[test]

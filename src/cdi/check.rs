@@ -1,4 +1,4 @@
-//! What is wrong with the specifications of a host, ours or not. Looks, and changes nothing.
+//! Checks the specifications of a host, nvoci's and others'. Changes nothing.
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,11 +19,11 @@ use crate::vocabulary::DeviceNumber;
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
-    /// Worth knowing.
+    /// A fact without a consequence so far.
     Note,
     /// Some engine or some container will have trouble.
     Warning,
-    /// A container that asks for it will not start, or it is unsafe.
+    /// A container that requests it will not start, or it is unsafe.
     Error,
 }
 
@@ -38,14 +38,14 @@ impl Severity {
     }
 }
 
-/// One thing that was found.
+/// One finding.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// The file, or the directory.
     pub path: PathBuf,
-    /// What is wrong and what to do.
+    /// The fault and the fix.
     pub text: String,
 }
 
@@ -54,17 +54,17 @@ pub struct Finding {
 pub struct Engine {
     /// `podman 4.9.3`
     pub name: String,
-    /// The newest version it takes; `None` where it knows nothing of CDI.
+    /// The newest version it takes; `None` for an engine without CDI.
     pub takes: Option<Version>,
 }
 
 impl Engine {
-    /// What an engine takes, by its program's name and version; `None` for a program that is not known here.
+    /// The engine with a program's name and version; `None` for a program that has no row.
     ///
-    /// Sources: the release notes of the engines and of the vendor's toolkit 1.19 (0.7.0 from Podman 5.1, containerd
-    /// 1.7.16, Docker 26.1 and CRI-O 1.30 on), and what older ones were seen to take.
+    /// Sources: the release notes of the engines and of the vendor's toolkit 1.19 (0.7.0 from
+    /// Podman 5.1, containerd 1.7.16, Docker 26.1 and CRI-O 1.30 on), and tests with older engines.
     pub fn of(program: &str, version: &str) -> Option<Self> {
-        /// From which version of an engine on which version of the format is taken.
+        /// The first version of an engine with each newest version of the format.
         type Steps = [((u32, u32, u32), Option<Version>)];
         const TABLE: [(&str, &Steps); 4] = [
             (
@@ -120,7 +120,7 @@ impl Engine {
     }
 }
 
-/// Looks at every specification of `dirs`.
+/// Checks every specification of `dirs`.
 pub fn check(dirs: &[PathBuf], engines: &[Engine], budget: &Budget) -> Vec<Finding> {
     let registry = Registry::load(dirs, Trust::Anyone, budget);
     let mut found = Findings::default();
@@ -143,16 +143,16 @@ pub fn check(dirs: &[PathBuf], engines: &[Engine], budget: &Budget) -> Vec<Findi
     found.into_list(dirs)
 }
 
-/// Findings that are shown; a person reads the first few, and repairs.
+/// The most findings that are shown.
 pub const MAX_SHOWN: usize = 1000;
-/// Findings of each severity that are kept to be sorted.
+/// The most findings of each severity that are kept to be sorted.
 const MAX_KEPT: usize = 1 << 13;
 
-/// What was found, the worst first in the end.
+/// The findings, in the end the worst first.
 #[derive(Default)]
 struct Findings {
     kept: Vec<Finding>,
-    /// How many there were of each severity, those that are not kept included.
+    /// The number of each severity, with those that are not kept.
     counts: [usize; 3],
 }
 
@@ -174,7 +174,7 @@ impl Findings {
         }
     }
 
-    /// The first [`MAX_SHOWN`], and how many more there are.
+    /// The first [`MAX_SHOWN`], and the number of the others.
     fn into_list(self, dirs: &[PathBuf]) -> Vec<Finding> {
         let Self { mut kept, counts } = self;
         let lost: usize = counts.iter().map(|n| n.saturating_sub(MAX_KEPT)).sum();
@@ -196,7 +196,7 @@ impl Findings {
     }
 }
 
-/// Files that look like specifications and are none to any engine.
+/// Finds files that no engine reads, though their names are nearly those of specifications.
 fn misnamed(dir: &Path, found: &mut Findings) {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return;
@@ -217,7 +217,7 @@ fn misnamed(dir: &Path, found: &mut Findings) {
     }
 }
 
-/// Conflicts, and devices that are hidden by others.
+/// Finds conflicts, and devices that are hidden by others.
 fn standings(registry: &Registry, found: &mut Findings) {
     let mut named: HashMap<(&str, &str), Vec<&Loaded>> = HashMap::new();
     for loaded in &registry.loaded {
@@ -315,7 +315,7 @@ fn file(loaded: &Loaded, engines: &[Engine], host: &Root, found: &mut Findings) 
     }
 }
 
-/// What an edit takes from the host.
+/// Checks the files and nodes of the host that an edit names.
 fn on_host(edits: &Edits, path: &Path, host: &Root, found: &mut Findings) {
     for node in &edits.device_nodes {
         let at = node.on_host();
@@ -331,10 +331,10 @@ fn on_host(edits: &Edits, path: &Path, host: &Root, found: &mut Findings) {
             found.add(Severity::Error, path, format!("{at} is not a device node"));
         } else if let Some(major) = node.major.filter(|m| *m != 0) {
             let minor = node.minor.unwrap_or(0);
-            let (now, said) = (there.rdev(), DeviceNumber { major, minor });
-            if now != said {
+            let (now, named) = (there.rdev(), DeviceNumber { major, minor });
+            if now != named {
                 let text =
-                    format!("it says that {at} is {said}, and it is {now}: containers get another device");
+                    format!("it says that {at} is {named}, and it is {now}: containers get another device");
                 found.add(Severity::Error, path, text);
             }
         }
@@ -355,7 +355,7 @@ fn on_host(edits: &Edits, path: &Path, host: &Root, found: &mut Findings) {
 }
 
 fn check_hook(hook: &Hook, path: &Path, found: &mut Findings) {
-    // What startContainer names is in the container.
+    // A startContainer hook is a program of the container.
     if hook.stage == "startContainer" {
         return;
     }

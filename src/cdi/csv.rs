@@ -1,4 +1,4 @@
-//! The devices of mode csv: those of a Jetson, which CSV files describe and not the driver.
+//! The devices of mode csv: those of a Jetson, which CSV files describe instead of the driver.
 //!
 //! | host | devices |
 //! |---|---|
@@ -20,10 +20,10 @@ use crate::vocabulary::or_empty;
 /// The node of a Thor's display, which its files do not name.
 pub const DISPLAY: &str = "/dev/nvidia2";
 
-/// Where an Orin's images have CUDA's compatibility libraries.
+/// The directory of CUDA's compatibility libraries in an Orin's images.
 pub(super) const ORIN_COMPAT: &str = "/usr/local/cuda/compat_orin";
 
-/// What the specification has more than one device for, and why it has not.
+/// Whether each GPU has its device, and the reason if not.
 pub(super) struct Outcome {
     /// Whether there is a device for each GPU.
     pub(super) mixed: bool,
@@ -33,7 +33,7 @@ pub(super) struct Outcome {
 /// Adds the devices.
 ///
 /// # Errors
-/// [`Code::UnknownDevice`] for an identifier that is none of theirs.
+/// [`Code::UnknownDevice`] for an identifier of no device.
 pub(super) fn devices(spec: &mut CdiSpec, host: &Host, roots: &Roots, options: &Options) -> Result<Outcome> {
     let entries = entries(host);
     let integrated = host.usable_gpus().find(|gpu| is_integrated(gpu));
@@ -98,7 +98,7 @@ fn is_integrated(gpu: &Gpu) -> bool {
     gpu.name.contains("(nvgpu)") || gpu.name.contains("NVIDIA Thor")
 }
 
-/// A device to be.
+/// A device of the specification.
 struct Row<'h> {
     index: u32,
     gpu: Option<&'h Gpu>,
@@ -106,7 +106,7 @@ struct Row<'h> {
 }
 
 impl<'h> Row<'h> {
-    /// The nodes of the files but those of the other GPUs, and the display's.
+    /// The files' nodes without those of the other GPUs, and the display's node.
     fn integrated(gpu: Option<&'h Gpu>, entries: &[&'h HostNode], discrete: &[&Gpu], host: &'h Host) -> Self {
         let of_others = |node: &HostNode| discrete.iter().any(|g| node.kind == NodeKind::Gpu(g.minor));
         let mut nodes: Vec<&HostNode> = entries.iter().copied().filter(|n| !of_others(n)).collect();
@@ -117,7 +117,7 @@ impl<'h> Row<'h> {
         Self { index: 0, gpu, nodes }
     }
 
-    /// The driver's nodes, and of the files' those that are no GPU's.
+    /// The driver's nodes, and the files' nodes that belong to no GPU.
     fn discrete(index: u32, gpu: &'h Gpu, entries: &[&'h HostNode], host: &'h Host) -> Self {
         const CONTROL: [NodeKind; 4] = [
             NodeKind::Modeset,

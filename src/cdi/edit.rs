@@ -1,8 +1,9 @@
 //! Edits a container's definition as an engine does for CDI devices.
 //!
-//! The order is CDI's: for each device in turn the edits of its specification, once, then its own; then all of it
-//! at once. Unlike the engines' library an environment variable is replaced, never there twice. Mounts are not mapped to
-//! the ids of a user namespace: what is given are root's files, which everybody may read as they are.
+//! The order is CDI's. For each device come the edits of its specification, once, then its own. All
+//! of them are then applied together. Unlike the engines' library, nvoci replaces an environment
+//! variable instead of adding it twice. Mounts are not mapped to the ids of a user namespace, since
+//! their sources are root's files, which everybody may read.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::sys::root::Root;
 /// The edits of several devices, in the order in which they are applied.
 ///
 /// # Errors
-/// [`Code::Cdi`], naming every device that cannot be had, and what there is.
+/// [`Code::Cdi`], naming every missing device and the existing ones.
 pub fn edits_of(registry: &Registry, names: &[CdiName], dirs: &[PathBuf]) -> Result<Edits> {
     let missing: Vec<&CdiName> = names.iter().filter(|n| registry.find(n).is_none()).collect();
     if !missing.is_empty() {
@@ -36,7 +37,8 @@ pub fn edits_of(registry: &Registry, names: &[CdiName], dirs: &[PathBuf]) -> Res
 /// Applies edits. Doing it twice changes nothing more.
 ///
 /// # Errors
-/// [`Code::DeviceNode`] when a node is not on the host, [`Code::Cdi`] for what has no meaning here.
+/// [`Code::DeviceNode`] if a node is not on the host, [`Code::Cdi`] for an edit that nvoci does not
+/// support.
 pub fn apply(edits: &Edits, spec: &mut Spec) -> Result<()> {
     for entry in &edits.env {
         if let Some((key, value)) = entry.split_once('=') {
@@ -47,7 +49,7 @@ pub fn apply(edits: &Edits, spec: &mut Spec) -> Result<()> {
     let user = spec.process_user();
     for node in &edits.device_nodes {
         let mut device = complete(node, &host)?;
-        // As the engines do: whoever the container runs as can open what it was given.
+        // As the engines do, so that the container's user can open the node.
         device.uid = node.uid.or_else(|| (user.uid > 0).then_some(user.uid));
         device.gid = node.gid.or_else(|| (user.gid > 0).then_some(user.gid));
         spec.add_device(&device)?;
@@ -67,8 +69,8 @@ pub fn apply(edits: &Edits, spec: &mut Spec) -> Result<()> {
             Error::new(Code::Cdi, "CDI device", why).fix("give the device to the engine (`--device`)")
         );
     }
-    // Of two mounts on one place the later one counts. The earlier one must not move what the definition has there already, or
-    // giving a device twice would change the order of the mounts.
+    // Of two mounts on one place the later one counts. The earlier one must not move the
+    // definition's own mount there: applying a device twice would change the order of the mounts.
     let last: HashMap<_, _> = (0..)
         .zip(&edits.mounts)
         .map(|(i, m)| (clean(&m.container_path), i))
@@ -98,7 +100,7 @@ pub fn apply(edits: &Edits, spec: &mut Spec) -> Result<()> {
     Ok(())
 }
 
-/// What the specification leaves out, the host's node says.
+/// Completes a node with the values of the host's node.
 fn complete(node: &DeviceNode, host: &Root) -> Result<DeviceSpec> {
     let what = || format!("device node {} of a CDI specification", node.on_host());
     let kind = match node.typ.as_deref() {

@@ -1,7 +1,8 @@
-//! The specification that spells everything out, for those that read one themselves or cannot run our hook: gVisor,
-//! toolbx, Kata's guest. Its hooks are the vendor's by name and arguments. It is right for one driver version.
+//! The specification that names every file, for consumers that cannot run nvoci's hook: gVisor,
+//! toolbx, Kata's guest. Its hooks have the names and arguments of the vendor's. It fits one driver
+//! version.
 //!
-//! What is in it, and how it is sorted, is what `nvidia-ctk cdi generate` 1.20 writes.
+//! Its contents and their order are those of `nvidia-ctk cdi generate` 1.20.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,13 +21,14 @@ use crate::host::{Bits, ConfigKind, DriverFile, FileKind, Host, NodeKind, Platfo
 use crate::plan::{catalogue, is_required};
 use crate::sys::root::Root;
 use crate::sys::source::{Source, Use, Walk};
+use crate::vocabulary::or_empty;
 
-/// What a specification is for.
+/// The purpose of a specification.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
     /// GPUs, one device each.
     Gpus,
-    /// What a Jetson's CSV files name.
+    /// The devices of a Jetson's CSV files.
     Csv,
     /// Every node of the driver as one device: for containers that manage the driver.
     Management,
@@ -47,11 +49,12 @@ const NOT_EXPLICIT: [&str; 1] = ["nv-fabricmanager"];
 
 /// The specification of `mode` with every file.
 ///
-/// A file that may not be named in it is left out, and the reason returned.
+/// Omits a file that it may not name, and returns the reason.
 ///
 /// # Errors
-/// [`Code::NoDriver`] and its like for what needs a driver; [`Code::DeviceNode`] where there would be no device;
-/// [`Code::UnsafeOwner`] and [`Code::UnsafePath`] for a library that no container can do without.
+/// [`Code::NoDriver`] and its like for a mode that needs a driver; [`Code::DeviceNode`] if there
+/// would be no device; [`Code::UnsafeOwner`] and [`Code::UnsafePath`] for a library that every
+/// container needs.
 pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Result<(CdiSpec, Vec<String>)> {
     let mut spec = CdiSpec {
         kind: options.kind.clone(),
@@ -120,7 +123,7 @@ pub fn explicit(host: &Host, roots: &Roots, options: &Options, mode: Mode) -> Re
     Ok((finish(spec), maker.warnings.into_inner()))
 }
 
-/// One device `all` of the nodes that are wanted.
+/// One device `all` with the wanted nodes.
 fn all_of(spec: &mut CdiSpec, host: &Host, roots: &Roots, options: &Options, wanted: fn(NodeKind) -> bool) {
     let nodes: Vec<_> = host
         .nodes
@@ -196,11 +199,10 @@ impl Maker<'_> {
             self.links(edits, &self.graphics_links());
         }
         self.links(edits, &self.library_links());
-        let version = self.host.user_version.as_deref().unwrap_or_default();
-        let version = format!("--host-driver-version={version}");
+        let version = format!("--host-driver-version={}", or_empty(self.host.user_version));
         self.hook(edits, &["enable-cuda-compat", &version]);
         self.ldcache(edits);
-        // Whoever manages the driver makes its nodes.
+        // A container that manages the driver makes its nodes, so it has no such hook.
         if graphics {
             self.hook(edits, &["disable-device-node-modification"]);
             self.hook(edits, &["update-application-profile"]);
@@ -290,7 +292,7 @@ impl Maker<'_> {
         links
     }
 
-    /// Adds a mount, or a warning where it may not be named.
+    /// Adds a mount, or a warning if the specification may not name it.
     fn optional(&self, edits: &mut Edits, name: &Path, found: Result<Source>, at: &Path) {
         match found.and_then(|source| mount(&source, at, &READ_ONLY)) {
             Ok(mount) => edits.mounts.push(mount),
@@ -301,12 +303,12 @@ impl Maker<'_> {
         }
     }
 
-    /// The driver store keeps its place; only `nvidia-smi` is looked for elsewhere.
+    /// The driver store keeps its place. Programs search for `nvidia-smi` elsewhere.
     fn wsl_files(&self, edits: &mut Edits) -> Result<()> {
         for file in &self.host.files {
             self.file(edits, file, &file.path, &READ_ONLY)?;
         }
-        // The stub libcuda asks for the package at the host's own path.
+        // The stub libcuda opens the package at the host's own path.
         for store in self.host.wsl.iter().flat_map(|w| &w.stores) {
             let source = self.walk.find(store, Use::Package)?;
             edits.mounts.push(mount(&source, store, &READ_ONLY)?);
@@ -321,7 +323,7 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// The site's additions, whatever capability they are for: a specification with every file has them all.
+    /// The site's additions for all capabilities, since this specification has every file.
     fn extra(&self, edits: &mut Edits, options: &Options) -> Result<()> {
         let host = Root::open("/").context(Code::System, || "open /")?;
         let walk = Walk::new(&host, Path::new("/"));
@@ -353,7 +355,7 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// Adds a mount of a driver file, or a warning where it may not be named.
+    /// Adds a mount of a driver file, or a warning if the specification may not name it.
     fn file(&self, edits: &mut Edits, file: &DriverFile, at: &Path, options: &[&str]) -> Result<()> {
         let found = self.walk.find(&file.found, file.wanted());
         match found.and_then(|source| mount(&source, at, options)) {
@@ -387,8 +389,8 @@ impl Maker<'_> {
         });
     }
 
-    /// Adds the hook that makes links, each `TARGET::LINK`. One that the hook could not read would
-    /// keep every container from starting.
+    /// Adds the hook that makes links, each `TARGET::LINK`. A link that the hook cannot parse would
+    /// keep every container from starting, so it is omitted.
     fn links(&self, edits: &mut Edits, links: &[String]) {
         let is_plain = |link: &&String| {
             let odd = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
@@ -406,7 +408,8 @@ impl Maker<'_> {
         }
     }
 
-    /// Directories of a device's nodes that a runtime may make for root alone (the vendor's older work-around).
+    /// Makes the directories of a device's nodes passable, since a runtime may make them for root
+    /// alone. The vendor's tool did so until 1.18.
     fn passable(&self, edits: &mut Edits) {
         let has = |dir: &&str| edits.device_nodes.iter().any(|n| n.path.starts_with(*dir));
         let dirs: Vec<&str> = ["/dev/dri/", "/dev/nvidia-caps/"]
@@ -432,7 +435,7 @@ impl Maker<'_> {
                 .unwrap_or_else(|| Path::new("/"))
                 .display()
                 .to_string();
-            // What the X server loads no program may find by name.
+            // No program may find the modules of the X server by name.
             let library = library && !dir.contains("/xorg");
             if library && !dirs.contains(&dir) {
                 dirs.push(dir);
@@ -468,7 +471,7 @@ impl Maker<'_> {
         file.path.parent().map(Path::to_path_buf)
     }
 
-    /// Links that graphics libraries are found by, and which need a directory or a name of their own.
+    /// The links by which programs find graphics libraries in a directory or by a name of its own.
     fn graphics_links(&self) -> Vec<String> {
         let mut links = Vec::new();
         for (stem, target, at) in [
@@ -493,7 +496,7 @@ impl Maker<'_> {
         links
     }
 
-    /// The links beside the libraries: by soname, and, where the host has it, without a version.
+    /// The links beside the libraries: by soname, and without a version if the host has that link.
     fn library_links(&self) -> Vec<String> {
         let files = self.libraries().filter(|(.., subdir)| *subdir != Some("xorg"));
         self.links_beside(files.map(|(file, soname, _)| (file, soname)).collect())
@@ -541,7 +544,7 @@ impl Maker<'_> {
     }
 }
 
-/// A mount in a specification: the path will be followed by whoever reads it, whenever that is.
+/// A mount in a specification. A later reader follows its path again, so the path must be lasting.
 fn mount(source: &Source, at: &Path, options: &[&str]) -> Result<Mount> {
     Ok(Mount {
         host_path: source.lasting()?.display().to_string(),
@@ -555,7 +558,7 @@ fn sort(mounts: &mut [Mount]) {
     mounts.sort_by(|a, b| depth_first(&a.container_path).cmp(&depth_first(&b.container_path)));
 }
 
-/// Where a file is in the container, and with which options; `None` where it is left out.
+/// A file's path in the container and its mount options; `None` for a file that is omitted.
 fn place(file: &DriverFile, graphics: bool) -> Option<(PathBuf, &'static [&'static str])> {
     let at = match &file.kind {
         FileKind::Library { bits, subdir, .. } => {

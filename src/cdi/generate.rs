@@ -1,9 +1,9 @@
 //! The specification of this host: devices by name, and one hook.
 //!
-//! It names no driver file, no version and no device number: the engine takes the numbers from the host's nodes, and
-//! the hook, which is nvoci, finds the driver when the container is made. So the file stays right when the driver is
-//! updated, and it can be there before the driver is: then its one device `all` has the hook alone, which gives every
-//! GPU once there are some, and says what is missing until then.
+//! It names no driver file, no version and no device number. The engine takes the numbers from the
+//! host's nodes, and nvoci's hook finds the driver when the container is made. So the file stays
+//! valid after a driver update, and it can exist before the driver does. Then its one device `all`
+//! has the hook alone: the hook reports the missing driver, and later gives every GPU.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::config::Extra;
 use crate::host::{DeviceNode as HostNode, Gpu, Host, NodeKind, Platform, Roots};
 use crate::vocabulary::{MigDevice, or_empty};
 
-/// How devices are named.
+/// A naming scheme of devices.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Naming {
     /// `0`, `0:1`
@@ -24,29 +24,30 @@ pub enum Naming {
     TypeIndex,
 }
 
-/// What to generate.
+/// The contents to generate.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `vendor/class`.
     pub kind: String,
-    /// How devices are named; each name is a device.
+    /// The naming schemes; each name is a device.
     pub naming: Vec<Naming>,
     /// Whether there is a device `all`.
     pub all: bool,
     /// The program that hooks call.
     pub hook_path: String,
-    /// Whether containers join the groups that may open a node which not everybody may. Needs CDI 0.7.0.
+    /// Whether containers join the groups of nodes that are not open to everybody. Needs CDI 0.7.0.
     pub additional_gids: bool,
-    /// The devices to name, by index, `GPU:MIG` or UUID; all of them where empty. `none` is a device that gives nothing.
+    /// The devices to name, by index, `GPU:MIG` or UUID; empty for all of them. `none` is a device
+    /// that gives nothing.
     pub ids: Vec<String>,
-    /// What only the static form has.
+    /// The options of the static form.
     pub explicit: Explicit,
     /// The configuration's `[[extra]]`.
     pub extra: Vec<Extra>,
 }
 
 impl Options {
-    /// The first of the identifiers that this host has no device for.
+    /// The first identifier without a device on this host.
     pub fn unknown_id<'a>(&'a self, host: &Host) -> Option<&'a str> {
         let known = |id: &&String| {
             let gpu = |g: &Gpu| is_gpu(id, g) || g.mig_devices.iter().any(|m| is_mig(id, g, m));
@@ -57,7 +58,7 @@ impl Options {
 
     fn wants_gpu(&self, gpu: &Gpu) -> bool {
         if self.ids.is_empty() {
-            // A GPU that is divided is not given as a whole, unless by its own name.
+            // A GPU with MIG devices is given as a whole only by its own name.
             return gpu.mig_devices.is_empty();
         }
         self.ids.iter().any(|id| is_gpu(id, gpu))
@@ -76,28 +77,29 @@ fn is_mig(id: &str, gpu: &Gpu, mig: &MigDevice) -> bool {
     id == format!("{}:{}", gpu.index, mig.index) || mig.uuid.is_some_and(|uuid| id == uuid.to_string())
 }
 
-/// The identifier, and the name, of the device that gives nothing.
+/// The identifier and the name of the device that gives nothing.
 pub const NONE: &str = "none";
 
-/// What only the static form has.
+/// The options of the static form.
 #[derive(Clone, Debug, Default)]
 pub struct Explicit {
-    /// Hooks that are left out, by name; `all` is every one.
+    /// The names of hooks to omit; `all` is every one.
     pub disabled_hooks: Vec<String>,
-    /// Hooks that are there, whatever is left out.
+    /// The names of hooks to keep in any case.
     pub enabled_hooks: Vec<String>,
-    /// Without the sockets of the driver's services.
+    /// Whether the sockets of the driver's services are omitted.
     pub no_sockets: bool,
-    /// What the hook that updates the loader's cache is told to run. Ours runs nothing.
+    /// The `--ldconfig-path` of the hook that updates the loader's cache. nvoci's runs nothing.
     pub ldconfig: Option<String>,
-    /// In mode csv, where the image has its CUDA compatibility libraries.
+    /// In mode csv, the image's directory of CUDA compatibility libraries.
     pub csv_compat: Option<String>,
     /// In mode csv, whether all GPUs are one device.
     pub csv_single: bool,
 }
 
 impl Explicit {
-    /// Whether the hook of that name is in it. `chmod` is only where it was asked for, as in the vendor's since 1.18.
+    /// Whether the specification has the hook `name`. It has `chmod` only if `enabled_hooks` names
+    /// it, as the vendor's since 1.18.
     pub fn has_hook(&self, name: &str) -> bool {
         let listed = |list: &[String]| list.iter().any(|n| n == name);
         let off =
@@ -109,16 +111,16 @@ impl Explicit {
 /// The hook that makes directories of device nodes passable.
 pub const CHMOD: &str = "chmod";
 
-/// What a device node entry says.
+/// The values of a device node entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Numbers {
-    /// Nothing: the engine looks when it makes a container.
+    /// None: the engine reads the node when it makes a container.
     AtStart,
-    /// What the node is now.
+    /// Those of the node now.
     Now,
 }
 
-/// The variable that keeps other ways of asking from giving the driver a second time.
+/// The variable that prevents a second injection by another entry point.
 pub(super) const VOID: &str = "NVIDIA_VISIBLE_DEVICES=void";
 
 /// The specification with one hook.
@@ -134,7 +136,7 @@ pub fn dynamic(host: &Host, roots: &Roots, options: &Options) -> CdiSpec {
         spec.edits.device_nodes = control_nodes(host, roots, Numbers::AtStart);
     }
     spec.edits.env.push(VOID.to_owned());
-    // The hook knows a container's capabilities, an engine does not; files and devices are the hook's.
+    // Only the hook can read a container's capabilities, so it adds the files and devices.
     for extra in options.extra.iter().filter(|e| e.capabilities.is_empty()) {
         spec.edits
             .env
@@ -154,14 +156,15 @@ pub fn dynamic(host: &Host, roots: &Roots, options: &Options) -> CdiSpec {
     finish(spec)
 }
 
-/// Declares the version, once all is there.
+/// Declares the version that the whole content needs.
 pub(super) fn finish(mut spec: CdiSpec) -> CdiSpec {
     spec.version = Version::needed_by(&spec);
     spec
 }
 
-/// Outside of the container: inside, a hook of a container with a user namespace of its own can read what the container asks
-/// for only where the engine's directories let that namespace's users pass, and under crun 1.28 cannot find it at all.
+/// Outside of the container. In a container with its own user namespace, a hook inside can read the
+/// request only if the engine's directories let that namespace's users pass. Under crun 1.28 it
+/// cannot find the request at all.
 const STAGE: &str = "createRuntime";
 
 fn our_hook(options: &Options, flags: &[&str]) -> Hook {
@@ -170,7 +173,7 @@ fn our_hook(options: &Options, flags: &[&str]) -> Hook {
         stage: STAGE.to_owned(),
         path: options.hook_path.clone(),
         args: words.map(ToString::to_string).collect(),
-        // An old runc gives a hook without an environment the image's.
+        // runc before 1.3 gives a hook without an environment the image's.
         env: vec!["PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
         timeout: None,
     }
@@ -208,7 +211,7 @@ pub(super) fn gpu_devices(
                 NodeKind::Cap(mig.ci_minor),
             ];
             let nodes: Vec<&HostNode> = kinds.iter().filter_map(|k| present(host, *k)).collect();
-            // Without its capabilities a MIG device is the whole GPU, or nothing.
+            // Without its capability nodes a MIG device would be the whole GPU, or nothing.
             if nodes.len() != kinds.len() {
                 continue;
             }
@@ -229,13 +232,13 @@ pub(super) fn gpu_devices(
     spec.devices = named(devices, all, options);
 }
 
-/// The devices by name, then `all` if it is wanted; or the device that gives nothing.
+/// The devices by name, then `all` if wanted; or the device that gives nothing.
 pub(super) fn named(mut devices: Vec<(String, Edits)>, all: Edits, options: &Options) -> Vec<Device> {
     devices.retain(|(name, _)| !name.is_empty());
     devices.sort_by(|a, b| a.0.cmp(&b.0));
     devices.dedup_by(|a, b| a.0 == b.0);
     if options.ids.iter().any(|id| id == NONE) {
-        // A device must change something, and this does in name only, as the vendor's.
+        // A device must change something. As with the vendor's, the variable changes nothing.
         let edits = Edits {
             env: vec!["NVCT_EMPTY_DEVICE=".to_owned()],
             ..Edits::default()
@@ -254,7 +257,7 @@ pub(super) fn named(mut devices: Vec<(String, Edits)>, all: Edits, options: &Opt
         .collect()
 }
 
-/// WSL2 has one node for all GPUs; which of them a program uses is not a matter of nodes there.
+/// WSL2 has one node for all GPUs, so its nodes cannot select one.
 pub(super) fn wsl_device(spec: &mut CdiSpec, host: &Host, roots: &Roots, numbers: Numbers) {
     if let Some(node) = present(host, NodeKind::Dxg) {
         spec.devices.push(Device {
@@ -329,7 +332,7 @@ pub(super) fn entry(node: &HostNode, roots: &Roots, numbers: Numbers) -> DeviceN
     };
     if numbers == Numbers::Now {
         entry.major = Some(node.number.major);
-        // Zero is what a missing minor means.
+        // A missing minor means 0.
         entry.minor = Some(node.number.minor).filter(|m| *m != 0);
         entry.file_mode = Some(node.mode & 0o777).filter(|m| *m != 0);
         entry.permissions = Some("rwm".to_owned());

@@ -1,18 +1,20 @@
-//! CDI specifications: what engines read from `/etc/cdi` and `/var/run/cdi` to give a container a device.
+//! CDI specifications: the files in `/etc/cdi` and `/var/run/cdi` from which engines give a
+//! container its devices.
 //!
-//! | module | what it knows |
+//! | module | contents |
 //! |---|---|
-//! | [`types`] | a specification as plain data |
-//! | [`version`] | the versions, and which one a content needs |
-//! | [`mod@read`], [`emit`] | YAML and JSON, strictly and within limits; the same bytes for the same data |
-//! | [`validate`] | what the engines' own library refuses; the type that alone can be written |
+//! | [`types`] | a specification as plain data, and the names of its fields |
+//! | [`version`] | the versions, and the one that a content needs |
+//! | [`mod@read`], [`emit`] | YAML and JSON: read strictly and within limits; the same bytes for the same data |
+//! | [`validate`] | the rules of the engines' own library; the only type that can be written |
 //! | [`registry`] | the directories: priorities, conflicts, names |
-//! | [`edit`] | a container's definition, edited as an engine would |
+//! | [`edit`] | edits of a container's definition, as an engine makes them |
 //! | [`generate`], [`explicit`], [`csv`] | specifications for this host |
-//! | [`check`], [`transform`] | what is wrong with one; another root |
+//! | [`check`], [`transform`] | findings; another root |
 //!
-//! A specification is trusted like configuration, since its hooks run as root: only files that root alone can have
-//! written are applied. Source of all formats: CDI's SPEC.md 1.1.0 and the behaviour of its Go library.
+//! The hooks of a specification run as root. So nvoci applies only files that nobody but root can
+//! have written, as with its configuration. Source of all formats: CDI's SPEC.md 1.1.0 and the
+//! behaviour of its Go library.
 
 pub mod check;
 pub mod csv;
@@ -32,6 +34,6 @@ pub mod validate;
 pub mod version;
 
 pub use registry::Registry;
-pub use types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount};
+pub use types::{CdiSpec, Device, DeviceNode, Edits, Hook, Mount, NetDevice};
 pub use validate::Valid;
 pub use version::Version;

@@ -1,4 +1,4 @@
-//! The version of the format that a specification needs.
+//! The version of the format that a content needs.
 
 use super::types::{CdiSpec, Edits};
 use super::version::Version;

@@ -1,9 +1,21 @@
-//! Reads a specification, strictly: a field that is not known is an error, as for the engines.
+//! Reads a specification, strictly: an unknown field is an error, as for the engines.
+//!
+//! [`Value`] deserializes a [`Tree`] into [`types`](super::types). It reports the path of an error.
+//! The type of the field decides if a scalar without quotes is text or a number. The tree has
+//! charged the budget for every node and every alias before.
 
-use super::tree::{Map, Tree, Unreadable};
-use super::types::{CdiSpec, Device, DeviceNode, Edits, Hook, IntelRdt, Mount};
+use core::fmt;
+use core::slice;
+use std::rc::Rc;
+
+use serde::Deserialize as _;
+use serde::de::value::StrDeserializer;
+use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer as _, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::tree::{Tree, Unreadable};
+use super::types::CdiSpec;
 use super::validate::validate;
-use super::version::Version;
 use crate::error::{Code, Error, Result};
 use crate::sys::budget::Budget;
 
@@ -50,239 +62,197 @@ pub fn parse(bytes: &[u8], format: Format, name: &str, budget: &Budget) -> Resul
         Unreadable::Broken(why) => broken(why),
         Unreadable::Exceeded(exceeded) => exceeded.of(what()),
     })?;
-    let spec = document(&tree).map_err(broken)?;
+    let spec = CdiSpec::deserialize(Value(Some(&tree))).map_err(|e| broken(e.to_string()))?;
     validate(&spec).map_err(broken)?;
     Ok(spec)
 }
 
-type Bad = String;
-
-fn document(tree: &Tree) -> Result<CdiSpec, Bad> {
-    let map = Fields::of(
-        tree,
-        "",
-        &["cdiVersion", "kind", "annotations", "devices", "containerEdits"],
-    )?;
-    let version = map.required("cdiVersion")?;
-    let spec = CdiSpec {
-        version: Version::parse(&version).ok_or_else(|| format!("cdiVersion `{version}` is not known"))?,
-        kind: map.required("kind")?,
-        annotations: map.pairs("annotations")?,
-        devices: map.list("devices", device)?,
-        edits: map.child("containerEdits", edits)?.unwrap_or_default(),
-    };
-    Ok(spec)
+/// An error, and the path of the value that has it.
+#[derive(Debug)]
+struct Bad {
+    /// `.devices[0].containerEdits`; empty for the document.
+    at: String,
+    /// Continues the path: `is not a list`.
+    why: String,
 }
 
-fn device(tree: &Tree, at: &str) -> Result<Device, Bad> {
-    let map = Fields::of(tree, at, &["name", "annotations", "containerEdits"])?;
-    Ok(Device {
-        name: map.required("name")?,
-        annotations: map.pairs("annotations")?,
-        edits: map.child("containerEdits", edits)?.unwrap_or_default(),
-    })
-}
-
-fn edits(tree: &Tree, at: &str) -> Result<Edits, Bad> {
-    let map = Fields::of(
-        tree,
-        at,
-        &[
-            "env",
-            "deviceNodes",
-            "netDevices",
-            "mounts",
-            "hooks",
-            "intelRdt",
-            "additionalGids",
-        ],
-    )?;
-    Ok(Edits {
-        env: map.list("env", text)?,
-        device_nodes: map.list("deviceNodes", node)?,
-        net_devices: map.list("netDevices", net_device)?,
-        mounts: map.list("mounts", mount)?,
-        hooks: map.list("hooks", hook)?,
-        intel_rdt: map.child("intelRdt", rdt)?,
-        additional_gids: map.list("additionalGids", number)?,
-    })
-}
-
-fn node(tree: &Tree, at: &str) -> Result<DeviceNode, Bad> {
-    let map = Fields::of(
-        tree,
-        at,
-        &[
-            "path",
-            "hostPath",
-            "type",
-            "major",
-            "minor",
-            "fileMode",
-            "permissions",
-            "uid",
-            "gid",
-        ],
-    )?;
-    Ok(DeviceNode {
-        path: map.required("path")?,
-        host_path: map.child("hostPath", text)?,
-        typ: map.child("type", text)?,
-        major: map.child("major", number)?,
-        minor: map.child("minor", number)?,
-        file_mode: map.child("fileMode", number)?,
-        permissions: map.child("permissions", text)?,
-        uid: map.child("uid", number)?,
-        gid: map.child("gid", number)?,
-    })
-}
-
-fn net_device(tree: &Tree, at: &str) -> Result<(String, String), Bad> {
-    let map = Fields::of(tree, at, &["hostInterfaceName", "name"])?;
-    Ok((map.required("hostInterfaceName")?, map.required("name")?))
-}
-
-fn mount(tree: &Tree, at: &str) -> Result<Mount, Bad> {
-    let map = Fields::of(tree, at, &["hostPath", "containerPath", "options", "type"])?;
-    Ok(Mount {
-        host_path: map.required("hostPath")?,
-        container_path: map.required("containerPath")?,
-        options: map.list("options", text)?,
-        typ: map.child("type", text)?,
-    })
-}
-
-fn hook(tree: &Tree, at: &str) -> Result<Hook, Bad> {
-    let map = Fields::of(tree, at, &["hookName", "path", "args", "env", "timeout"])?;
-    Ok(Hook {
-        stage: map.required("hookName")?,
-        path: map.required("path")?,
-        args: map.list("args", text)?,
-        env: map.list("env", text)?,
-        timeout: map.child("timeout", number)?,
-    })
-}
-
-fn rdt(tree: &Tree, at: &str) -> Result<IntelRdt, Bad> {
-    let map = Fields::of(
-        tree,
-        at,
-        &[
-            "closID",
-            "l3CacheSchema",
-            "memBwSchema",
-            "schemata",
-            "enableMonitoring",
-            "enableCMT",
-            "enableMBM",
-        ],
-    )?;
-    Ok(IntelRdt {
-        clos_id: map.child("closID", text)?,
-        l3_cache_schema: map.child("l3CacheSchema", text)?,
-        mem_bw_schema: map.child("memBwSchema", text)?,
-        schemata: map.list("schemata", text)?,
-        enable_monitoring: map.child("enableMonitoring", flag)?,
-        enable_cmt: map.child("enableCMT", flag)?,
-        enable_mbm: map.child("enableMBM", flag)?,
-    })
-}
-
-/// Text; a scalar without quotes is taken as it stands, so `name: 0` is the device `0`.
-fn text(tree: &Tree, at: &str) -> Result<String, Bad> {
-    match tree {
-        Tree::Text(text) | Tree::Plain(text) => Ok(text.as_ref().to_owned()),
-        _ => Err(format!("{at} is not text")),
+impl Bad {
+    /// The same error, seen from the collection that has the value as its `part`.
+    fn below(self, part: fmt::Arguments<'_>) -> Self {
+        let at = format!("{part}{}", self.at);
+        Self { at, ..self }
     }
 }
 
-/// A number from 0 to 2^32-1; with `0x`, and with `0o` or, as in YAML 1.1, `0` before octal digits.
-fn number(tree: &Tree, at: &str) -> Result<u32, Bad> {
-    let Tree::Plain(text) = tree else {
-        return Err(format!("{at} is not a number"));
-    };
-    let radix = |digits: &str, radix| u32::from_str_radix(digits, radix).ok();
-    let value = match text.as_bytes() {
-        [b'0', b'x', ..] => radix(&text[2..], 16),
-        [b'0', b'o', ..] => radix(&text[2..], 8),
-        [b'0', b'0'..=b'9', ..] => radix(&text[1..], 8),
-        [b'0'..=b'9', ..] => radix(text, 10),
-        _ => None,
-    };
-    value.ok_or_else(|| format!("{at} is `{text}`, not a number from 0 to {}", u32::MAX))
-}
-
-fn flag(tree: &Tree, at: &str) -> Result<bool, Bad> {
-    match tree {
-        Tree::Plain(text) if &**text == "true" => Ok(true),
-        Tree::Plain(text) if &**text == "false" => Ok(false),
-        _ => Err(format!("{at} is neither true nor false")),
-    }
-}
-
-/// A mapping with known keys.
-struct Fields<'a> {
-    at: &'a str,
-    map: &'a Map,
-}
-
-impl<'a> Fields<'a> {
-    fn of(tree: &'a Tree, at: &'a str, known: &[&str]) -> Result<Self, Bad> {
-        let here = if at.is_empty() { "the document" } else { at };
-        let Tree::Map(map) = tree else {
-            return Err(format!("{here} is not a mapping"));
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = match &*self.at {
+            "" => "the document",
+            at => at.strip_prefix('.').unwrap_or(at),
         };
-        match map.own.iter().find(|(key, _)| !known.contains(&&**key)) {
-            Some((key, _)) => Err(format!("{here} has the unknown field `{key}`")),
-            None => Ok(Self { at, map }),
+        write!(f, "{at} {}", self.why)
+    }
+}
+
+impl core::error::Error for Bad {}
+
+impl de::Error for Bad {
+    fn custom<T: fmt::Display>(why: T) -> Self {
+        Self {
+            at: String::new(),
+            why: why.to_string(),
+        }
+    }
+}
+
+type Read<T> = core::result::Result<T, Bad>;
+
+fn bad<T>(why: impl fmt::Display) -> Read<T> {
+    Err(de::Error::custom(why))
+}
+
+/// A value, or `None` for a field that is absent or null. An absent collection is an empty one.
+struct Value<'a>(Option<&'a Tree>);
+
+impl<'a> Value<'a> {
+    /// The scalar without quotes.
+    fn plain(&self) -> Option<&'a str> {
+        match self.0 {
+            Some(Tree::Plain(text)) => Some(text),
+            _ => None,
         }
     }
 
-    fn get(&self, key: &str) -> Option<&'a Tree> {
-        let (_, tree) = self.map.own.iter().find(|(known, _)| &**known == key)?;
-        (!tree.is_null()).then_some(tree)
+    /// The entries of a mapping, without those of a merge key.
+    fn entries(&self) -> Read<&'a [(Rc<str>, Tree)]> {
+        match self.0 {
+            None => Ok(&[]),
+            Some(Tree::Map(map)) => Ok(&map.own),
+            Some(_) => bad("is not a mapping"),
+        }
     }
+}
 
-    fn below(&self, key: &str) -> String {
-        if self.at.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.at)
+impl<'de> Deserializer<'de> for Value<'_> {
+    type Error = Bad;
+
+    /// Text; a scalar without quotes counts as text too, so `name: 0` is the device `0`.
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match self.0 {
+            Some(Tree::Text(text) | Tree::Plain(text)) => visitor.visit_str(text),
+            Some(_) => bad("is not text"),
+            None => bad("is missing"),
         }
     }
 
-    fn child<T>(&self, key: &str, read: impl Fn(&Tree, &str) -> Result<T, Bad>) -> Result<Option<T>, Bad> {
-        self.get(key).map(|tree| read(tree, &self.below(key))).transpose()
-    }
-
-    fn required(&self, key: &str) -> Result<String, Bad> {
-        self.child(key, text)?
-            .ok_or_else(|| format!("{} is missing", self.below(key)))
-    }
-
-    fn list<T>(&self, key: &str, read: impl Fn(&Tree, &str) -> Result<T, Bad>) -> Result<Vec<T>, Bad> {
-        let at = self.below(key);
-        match self.get(key) {
-            None => Ok(Vec::new()),
-            Some(Tree::List(items)) => items
-                .iter()
-                .enumerate()
-                .map(|(i, item)| read(item, &format!("{at}[{i}]")))
-                .collect(),
-            Some(_) => Err(format!("{at} is not a list")),
+    /// With `0x`, and with `0o` or, as in YAML 1.1, `0` before octal digits.
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        let Some(text) = self.plain() else {
+            return bad("is not a number");
+        };
+        let radix = |digits: &str, radix| u32::from_str_radix(digits, radix).ok();
+        let value = match text.as_bytes() {
+            [b'0', b'x', ..] => radix(&text[2..], 16),
+            [b'0', b'o', ..] => radix(&text[2..], 8),
+            [b'0', b'0'..=b'9', ..] => radix(&text[1..], 8),
+            [b'0'..=b'9', ..] => radix(text, 10),
+            _ => None,
+        };
+        match value {
+            Some(value) => visitor.visit_u32(value),
+            None => bad(format_args!("is `{text}`, not a number from 0 to {}", u32::MAX)),
         }
     }
 
-    fn pairs(&self, key: &str) -> Result<Vec<(String, String)>, Bad> {
-        let at = self.below(key);
-        match self.get(key) {
-            None => Ok(Vec::new()),
-            Some(Tree::Map(map)) => map
-                .own
-                .iter()
-                .map(|(k, v)| Ok((k.as_ref().to_owned(), text(v, &format!("{at}.{k}"))?)))
-                .collect(),
-            Some(_) => Err(format!("{at} is not a mapping")),
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match self.plain() {
+            Some("true") => visitor.visit_bool(true),
+            Some("false") => visitor.visit_bool(false),
+            _ => bad("is neither true nor false"),
         }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match self.0 {
+            None => visitor.visit_none(),
+            Some(_) => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match self.0 {
+            None => visitor.visit_seq(Items([].iter().enumerate())),
+            Some(Tree::List(items)) => visitor.visit_seq(Items(items.iter().enumerate())),
+            Some(_) => bad("is not a list"),
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        let entries = self.entries()?.iter().map(|(key, tree)| (&**key, Some(tree)));
+        visitor.visit_map(Entries { entries, value: None })
+    }
+
+    /// Hands out every field of the struct in its order, those that are absent too.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Read<V::Value> {
+        let own = self.entries()?;
+        if let Some((key, _)) = own.iter().find(|(key, _)| !fields.contains(&&**key)) {
+            return bad(format_args!("has the unknown field `{key}`"));
+        }
+        let entries = fields.iter().map(|field| {
+            let found = own.iter().find(|(key, _)| &**key == *field);
+            (*field, found.map(|(_, tree)| tree).filter(|tree| !tree.is_null()))
+        });
+        visitor.visit_map(Entries { entries, value: None })
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 i64 i128 u8 u16 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct tuple tuple_struct enum identifier ignored_any
+    }
+}
+
+/// The items of a list.
+struct Items<'a>(core::iter::Enumerate<slice::Iter<'a, Tree>>);
+
+impl<'de> de::SeqAccess<'de> for Items<'_> {
+    type Error = Bad;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Read<Option<T::Value>> {
+        let Some((i, item)) = self.0.next() else {
+            return Ok(None);
+        };
+        let read = seed.deserialize(Value(Some(item)));
+        read.map(Some).map_err(|e| e.below(format_args!("[{i}]")))
+    }
+}
+
+/// The entries of a mapping, or the fields of a struct.
+struct Entries<'a, I> {
+    entries: I,
+    /// The entry whose key was handed out.
+    value: Option<(&'a str, Option<&'a Tree>)>,
+}
+
+impl<'de, 'a, I: Iterator<Item = (&'a str, Option<&'a Tree>)>> de::MapAccess<'de> for Entries<'a, I> {
+    type Error = Bad;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Read<Option<K::Value>> {
+        self.value = self.entries.next();
+        let Some((key, _)) = self.value else {
+            return Ok(None);
+        };
+        let key: StrDeserializer<'_, Bad> = key.into_deserializer();
+        seed.deserialize(key).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Read<V::Value> {
+        let (key, value) = self.value.take().unwrap_or_default();
+        let read = seed.deserialize(Value(value));
+        read.map_err(|e| e.below(format_args!(".{key}")))
     }
 }

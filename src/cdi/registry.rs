@@ -1,7 +1,8 @@
 //! The specifications of a host: directories, priorities, conflicts, names.
 //!
-//! Of two directories the later has priority: a device in it hides one of the same name. Two of one name in one
-//! directory are in conflict, and neither can be had. Nothing below a directory's subdirectories is read.
+//! Of two directories the later one has priority: its devices hide others of the same name. Two
+//! devices of one name in one directory are in conflict, and neither is available. Subdirectories
+//! are not read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,50 +15,51 @@ use crate::sys::budget::Budget;
 use crate::sys::owned;
 use crate::sys::root::{Node, Root};
 
-/// Files of one directory.
+/// The most files of one directory.
 const MAX_FILES: usize = 4096;
 
-/// What may be read.
+/// The files that may be read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Trust {
-    /// Only what root alone can have written: it is to be applied.
+    /// Files that nobody but root can have written: to be applied.
     Root,
-    /// Anything: it is to be looked at.
+    /// All files: to be checked.
     Anyone,
 }
 
-/// A file that was read.
+/// A specification and its file.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
     /// The place of its directory in the list; a later one hides an earlier one.
     pub priority: usize,
-    /// What it says.
+    /// The contents.
     pub spec: CdiSpec,
 }
 
 /// All specifications of a list of directories.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    /// The good ones, in the order of directories and names.
+    /// The valid ones, in the order of directories and names.
     pub loaded: Vec<Loaded>,
-    /// What is wrong with the others.
+    /// The others, with the reason.
     pub problems: Vec<(PathBuf, Error)>,
 }
 
-/// Where a device comes from.
+/// The source of a device.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Standing {
-    /// It can be had from the specification of this number.
+    /// The specification of this number.
     Good(usize),
     /// Several specifications of the same priority have it.
     Conflict(Vec<usize>),
 }
 
 impl Registry {
-    /// Reads all directories; one that does not exist has no specifications. A broken file is a problem, not an
-    /// error: it must not take other vendors' devices away. So is each that `budget` does not suffice for.
+    /// Reads all directories; a missing one has no specifications. A broken file is a problem and
+    /// no error, since other vendors' devices must stay available. So is a file for which `budget`
+    /// does not suffice.
     pub fn load(dirs: &[PathBuf], trust: Trust, budget: &Budget) -> Self {
         let mut registry = Self::default();
         for (priority, dir) in dirs.iter().enumerate() {
@@ -72,7 +74,7 @@ impl Registry {
         registry
     }
 
-    /// Every device with where it comes from, sorted by name.
+    /// Every device with its source, sorted by name.
     pub fn devices(&self) -> BTreeMap<String, Standing> {
         let mut all: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (i, loaded) in self.loaded.iter().enumerate() {
@@ -110,9 +112,8 @@ impl Registry {
         best.filter(|_| !conflict)
     }
 
-    /// What to say when devices cannot be had: what was asked for, what there is, what is broken.
-    ///
-    /// A name of the registry is a file's, so the text is bounded.
+    /// The error for missing devices: the request, the existing devices, and a broken file. The
+    /// names come from files, so the text is bounded.
     pub fn unresolvable(&self, names: &[&CdiName], dirs: &[PathBuf]) -> Error {
         let wanted: Vec<String> = names.iter().map(ToString::to_string).collect();
         let what = format!("CDI device {}", wanted.join(", "));
@@ -141,8 +142,14 @@ impl Registry {
         if let Some((path, e)) = self.problems.first() {
             why = format!("{why}; {} was not read ({})", path.display(), e.why());
         }
-        Error::new(Code::Cdi, what, why)
-            .fix("`nvoci cdi generate --output /var/run/cdi/nvidia.yaml` writes the one for this host; `nvoci cdi check` looks at all")
+        let error = Error::new(Code::Cdi, what, why);
+        if names.iter().any(|name| name.vendor.starts_with("management.")) {
+            return error.fix(
+                "`nvoci cdi generate --mode=management --vendor=management.nvidia.com --class=gpu --output \
+                 /var/run/cdi/management.nvidia.com-gpu.yaml` writes the specification",
+            );
+        }
+        error.fix("`nvoci cdi generate --output /var/run/cdi/nvidia.yaml` writes the one for this host; `nvoci cdi check` looks at all")
     }
 
     fn files(&mut self, dir: &Path, trust: Trust) -> Vec<PathBuf> {
@@ -171,7 +178,7 @@ impl Registry {
     }
 }
 
-/// Reads a specification file; `None` when it is gone, or is a directory of that name.
+/// Reads a specification file; `None` if it no longer exists, or is a directory.
 pub fn spec_file(path: &Path, trust: Trust, budget: &Budget) -> Result<Option<CdiSpec>> {
     let what = || format!("CDI specification {}", path.display());
     let Some(node) = open(path, trust)?.filter(|n| !n.is_dir()) else {

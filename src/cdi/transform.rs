@@ -1,21 +1,22 @@
-//! The same specification below another root: for a driver container whose root the engine sees elsewhere.
+//! Moves a specification to another root, for a driver container whose root has another path for
+//! the engine.
 
 use std::path::{Path, PathBuf};
 
 use super::types::{CdiSpec, Edits};
 
-/// Whose paths are changed.
+/// The side whose paths are changed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Side {
-    /// What the host has.
+    /// Paths of the host.
     #[default]
     Host,
-    /// What the container sees.
+    /// Paths of the container.
     Container,
 }
 
-/// Replaces `from` by `to` where a path begins with it, whole components only. The version is
-/// [`Valid`](super::validate::Valid)'s matter: a host path that differs needs 0.5.0.
+/// Replaces `from` by `to` if a path begins with it, by whole components.
+/// [`Valid`](super::validate::Valid) raises the version: a host path that differs needs 0.5.0.
 pub fn root(spec: &mut CdiSpec, from: &Path, to: &Path, side: Side) {
     let all = spec
         .devices
@@ -44,7 +45,8 @@ fn change(edits: &mut Edits, side: Side, move_path: &dyn Fn(&mut String)) {
         });
     }
     for hook in &mut edits.hooks {
-        // A startContainer hook is a program of the container; the arguments of createContainer hooks are its paths.
+        // A startContainer hook is a program of the container. The arguments of a createContainer
+        // hook are the container's paths.
         let inside = hook.stage == "startContainer";
         let words_inside = inside || hook.stage == "createContainer";
         if inside == (side == Side::Container) {

@@ -1,7 +1,7 @@
 //! YAML and JSON as a tree, within limits.
 //!
-//! Scalars without quotes keep their text: whether `0` is a number or a device's name is decided by the field, as the
-//! engines' library does. An alias shares what it repeats.
+//! Scalars without quotes keep their text. The field decides if `0` is a number or a device's name,
+//! as in the engines' library. An alias shares the nodes that it repeats.
 
 use core::cell::Cell;
 use core::fmt;
@@ -13,32 +13,32 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 
 use crate::sys::budget::{Budget, Exceeded};
 
-/// Nesting; a specification has seven levels.
+/// The deepest nesting; a specification has seven levels.
 const MAX_DEPTH: usize = 32;
-/// Scalars and collections, those that aliases and merge keys repeat included.
+/// The most scalars and collections, with those that aliases and merge keys repeat.
 const MAX_NODES: usize = 1 << 18;
-/// Bytes of all scalars, those that aliases repeat included.
+/// The most bytes of all scalars, with those that aliases repeat.
 const MAX_TEXT: usize = 16 << 20;
-/// Keys of one mapping.
+/// The most keys of one mapping.
 const MAX_KEYS: usize = 1024;
-/// Keys of one mapping that are compared with each other; of more an index is made.
+/// The most keys that are compared with each other; more keys get an index.
 const FEW_KEYS: usize = 16;
 
-/// Tokens that saphyr-parser may keep at once, of 104 bytes each: it hands out none of a flow collection (`[…]`) before the
-/// collection ends, since a colon may follow that makes it a key.
+/// The most tokens that saphyr-parser may keep at once, of 104 bytes each. It returns none of a
+/// flow collection (`[…]`) before the collection ends, since a colon behind it makes it a key.
 const MAX_TOKENS: usize = 600_000;
-/// Tokens that it may move: it puts such a key's mark before the tokens that it keeps.
+/// The most tokens that it may move: it inserts such a key's mark before the kept tokens.
 const MAX_MOVED: usize = 1 << 24;
 
-/// The key under which `serde_json` hands out a number when it keeps its digits.
+/// The key under which `serde_json` returns a number whose digits it keeps.
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// A node. Copies share what they hold.
+/// A node. Copies share their contents.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Tree {
     /// A scalar without quotes: a number, a literal, or text.
     Plain(Rc<str>),
-    /// A scalar that is text for certain.
+    /// A quoted scalar, which is text.
     Text(Rc<str>),
     /// A list.
     List(Rc<[Self]>),
@@ -49,9 +49,9 @@ pub(crate) enum Tree {
 /// The entries of a mapping.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Map {
-    /// Those that it has itself, in order, a merge key (`<<`) among them.
+    /// Its own, in order, with a merge key (`<<`).
     pub(crate) own: Vec<(Rc<str>, Tree)>,
-    /// Those that a merge key brings, without what it has itself; of two of one key the first counts.
+    /// Those of a merge key whose keys are not its own; of two with one key the first counts.
     pub(crate) merged: Vec<(Rc<str>, Tree)>,
 }
 
@@ -68,7 +68,7 @@ impl Map {
 }
 
 impl Tree {
-    /// Whether it says that there is nothing.
+    /// Whether it is null.
     pub(crate) fn is_null(&self) -> bool {
         matches!(self, Self::Plain(text) if matches!(&**text, "" | "~" | "null" | "Null" | "NULL"))
     }
@@ -110,12 +110,12 @@ impl Tree {
     }
 }
 
-/// Whether saphyr-parser takes bounded memory and time for `text`, by the most tokens that each byte may make. One call
-/// of the parser may scan all of it, so the budget cannot end that.
+/// Whether saphyr-parser needs bounded memory and time for `text`, by the most tokens that each
+/// byte can make. One call of the parser may scan all of it, so the budget cannot interrupt it.
 fn is_scanned_in_bounds(text: &str) -> bool {
     let (mut tokens, mut keys, mut before) = (0, 0, b'\n');
     for byte in text.bytes() {
-        // With the plain scalar that may follow; of a colon with the start, the key and the end of a mapping.
+        // With a plain scalar behind it; for a colon also the start, key and end of a mapping.
         tokens += match byte {
             b':' => 5,
             b'?' => 3,
@@ -123,7 +123,7 @@ fn is_scanned_in_bounds(text: &str) -> bool {
             b']' | b'}' | b'"' | b'\'' => 1,
             _ => 0,
         };
-        // At the start of a line it may be behind a comment, and that behind a collection.
+        // At the start of a line it may follow a comment that follows a collection.
         keys += usize::from(byte == b':' && matches!(before, b']' | b'}' | b'\r' | b'\n'));
         if !matches!(byte, b' ' | b'\t') {
             before = byte;
@@ -132,12 +132,12 @@ fn is_scanned_in_bounds(text: &str) -> bool {
     tokens <= MAX_TOKENS && keys * tokens <= MAX_MOVED
 }
 
-/// Why a document could not be read.
+/// The reason why a document could not be read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Unreadable {
     /// It is not well-formed, or beyond the limits of one document.
     Broken(String),
-    /// The command has spent too much by now.
+    /// The budget of the command is spent.
     Exceeded(Exceeded),
 }
 
@@ -162,10 +162,10 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// Nodes and bytes of text, as if nothing were shared: who walks through the tree does not see what is.
+/// Nodes and bytes of text, as if nothing were shared, since a walk visits each copy.
 type Weight = (usize, usize);
 
-/// What a document holds so far.
+/// The size of a document so far.
 struct Counter<'a> {
     weight: Cell<Weight>,
     budget: &'a Budget,
@@ -181,7 +181,7 @@ impl<'a> Counter<'a> {
         }
     }
 
-    /// One more node, with so much text.
+    /// Charges one more node, with `text` bytes.
     fn node(&self, text: usize) -> Result<(), Unreadable> {
         self.spend(self.budget.entry())?;
         self.add((1, text))
@@ -194,9 +194,9 @@ impl<'a> Counter<'a> {
         })
     }
 
-    /// Nodes and their text. An alias is charged as what it repeats: who reads the tree makes a copy of each.
+    /// Charges nodes and their text. An alias is charged as its copy, since the reader copies it.
     fn add(&self, (nodes, text): Weight) -> Result<(), Unreadable> {
-        /// What a node takes beside its text, about.
+        /// The approximate size of a node without its text.
         const NODE: usize = 64;
         self.spend(self.budget.keep((NODE * nodes + text) as u64))?;
         let (n, t) = self.weight.get();
@@ -217,12 +217,12 @@ impl<'a> Counter<'a> {
 /// The keys of a mapping that is being read.
 #[derive(Default)]
 struct Keys {
-    /// All of them, once there are more than a few.
+    /// All keys, if there are more than a few.
     index: HashSet<Rc<str>>,
 }
 
 impl Keys {
-    /// Whether one more may be called `name`.
+    /// Whether `name` may be one more key.
     fn admit(&mut self, entries: &[(Rc<str>, Tree)], name: &Rc<str>) -> bool {
         if entries.len() < FEW_KEYS {
             return entries.iter().all(|(known, _)| known != name);
@@ -242,7 +242,7 @@ enum Open {
 }
 
 struct Builder<'a> {
-    /// Each with its anchor, and what the document held before it.
+    /// Each with its anchor, and the document's size before it.
     open: Vec<(Open, usize, Weight)>,
     anchors: HashMap<usize, (Tree, Weight)>,
     root: Option<Tree>,
@@ -292,7 +292,7 @@ impl Builder<'_> {
                 let Some((tree, weight)) = self.anchors.get(&id) else {
                     return Err("an alias of what is not complete".to_owned().into());
                 };
-                // Every copy counts, or ten lines would take for ever to walk through.
+                // Every copy counts: ten lines of nested aliases can make a billion nodes.
                 self.counter.add(*weight)?;
                 let tree = tree.clone();
                 return self.add(tree);
@@ -302,7 +302,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The parser makes a text of its own of each tag, with the prefix that a directive says.
+    /// Charges a tag. The parser copies it, with the prefix of a directive.
     fn tag(&self, tag: Option<&Tag>) -> Result<(), Unreadable> {
         let bytes = tag.map_or(0, |tag| tag.handle.len() + tag.suffix.len());
         Ok(self.counter.budget.unpack(bytes as u64)?)
@@ -318,7 +318,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// What merge keys of a mapping bring: that of one mapping, or of each of a list of them.
+    /// Adds the entries of a merge key: those of one mapping, or of a list of mappings.
     fn merge(&self, map: &mut Map) -> Result<(), Unreadable> {
         let sources: Vec<&Tree> = match map.own.iter().find(|(key, _)| &**key == "<<") {
             None => return Ok(()),

@@ -1,4 +1,5 @@
-//! What a specification must hold to, beyond its structure: what the engines' library refuses, and what makes it panic.
+//! The rules of a specification beyond its structure: values that the engines' library refuses, and
+//! values that make it panic.
 
 use std::collections::HashSet;
 
@@ -7,11 +8,11 @@ use super::version::Version;
 use crate::oci::Stage;
 use crate::request::{CdiName, split_kind};
 
-/// Bytes of all annotations of one object, as Kubernetes limits them.
+/// The most bytes of all annotations of one object, as in Kubernetes.
 const MAX_ANNOTATIONS: usize = 256 << 10;
 
-/// A specification that engines take. [`emit`](super::emit) writes nothing else, so no edit can
-/// leave a specification with the version that it had before.
+/// A specification that engines take. [`emit`](super::emit) writes nothing else, so an edited
+/// specification always declares the version that it needs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Valid(CdiSpec);
 
@@ -33,7 +34,7 @@ impl Valid {
     }
 }
 
-/// Checks a specification; the error says which part is wrong and why.
+/// Checks a specification; the error names the part and the reason.
 pub fn validate(spec: &CdiSpec) -> Result<(), String> {
     if split_kind(&spec.kind).is_none() {
         return Err(format!(
@@ -122,7 +123,7 @@ fn edits(edits: &Edits, version: Version, at: &str) -> Result<(), String> {
     if edits
         .net_devices
         .iter()
-        .any(|(host, name)| host.is_empty() || name.is_empty())
+        .any(|device| device.host_interface_name.is_empty() || device.name.is_empty())
     {
         return Err(format!("{at}: a network device has no name"));
     }

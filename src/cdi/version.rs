@@ -1,7 +1,9 @@
-//! The versions of the format. A reader refuses a file whose version it does not know, so a writer declares the lowest
-//! one that has all it uses: an engine of last year must read what is written today.
+//! The versions of the format. A reader refuses a file of a later version than its own. So nvoci
+//! declares the lowest version that the content needs, and older engines can read the file.
 
 use core::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// A released version; later ones are greater.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -27,7 +29,7 @@ impl Version {
     /// Network devices, more of `intelRdt`.
     pub const V1_1: Self = Self(9);
 
-    /// Reads `0.5.0` or `v0.5.0`; `None` for a version that is not known here.
+    /// Parses `0.5.0` or `v0.5.0`; `None` for an unknown version.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('v').unwrap_or(text);
         let index = KNOWN.iter().position(|known| *known == text)?;
@@ -38,5 +40,18 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(KNOWN.get(usize::from(self.0)).unwrap_or(&KNOWN[0]))
+    }
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom(format_args!("`{text}` is not known")))
     }
 }

@@ -23,8 +23,9 @@ use crate::host::{Host, Platform, Roots, create};
 use crate::ldso::Warnings;
 use crate::request::split_kind;
 use crate::sys::budget::Budget;
+use crate::sys::owned;
 use crate::sys::program::Program;
-use crate::sys::root::{Root, split};
+use crate::sys::root::{Node, split};
 use options::Generate;
 
 pub(super) static COMMAND: Command<()> = Command {
@@ -137,42 +138,42 @@ static TRANSFORM: Command<Transform> = Command {
     ..Command::of(transform_root)
 };
 
-fn generate(asked: &Generate) -> Result<ExitCode> {
-    let mut config = super::load_config(asked.config.as_deref())?;
-    if let Some(root) = &asked.driver_root {
+fn generate(flags: &Generate) -> Result<ExitCode> {
+    let mut config = super::load_config(flags.config.as_deref())?;
+    if let Some(root) = &flags.driver_root {
         config.driver_root.value.clone_from(root);
     }
-    if let Some(root) = &asked.dev_root {
+    if let Some(root) = &flags.dev_root {
         config.dev_root.value = Some(root.clone());
     }
     config
         .library_dirs
         .value
-        .extend(asked.library_dirs.iter().cloned());
-    let spec = build(asked, &config, hook_of(asked)?)?;
-    let of_name = asked.output.as_deref().and_then(Format::of);
-    if let (Some(output), Some(named), Some(format)) = (&asked.output, of_name, asked.format)
+        .extend(flags.library_dirs.iter().cloned());
+    let spec = build(flags, &config, hook_of(flags)?)?;
+    let of_name = flags.output.as_deref().and_then(Format::of);
+    if let (Some(output), Some(named), Some(format)) = (&flags.output, of_name, flags.format)
         && named != format
     {
-        // Engines go by the name, and YAML in x.json is broken to them.
+        // Engines choose the parser by the name, and YAML in x.json is broken for them.
         inject::warn(&[format!(
             "{} is written in the format of its name, and not as --format says",
             output.display()
         )]);
     }
-    let format = of_name.or(asked.format).unwrap_or(Format::Yaml);
-    write(&spec, format, asked.output.as_deref())?;
+    let format = of_name.or(flags.format).unwrap_or(Format::Yaml);
+    write(&spec, format, flags.output.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What `nvoci cdi generate` prints, for containers whose hook is the program `hook`.
+/// The output of `nvoci cdi generate`, for containers whose hook is the program `hook`.
 ///
 /// # Errors
 /// As of the command.
 pub fn of_this_host(hook: &Program) -> Result<String> {
-    let asked = Generate::default();
+    let flags = Generate::default();
     Ok(emit::yaml(&build(
-        &asked,
+        &flags,
         &super::load_config(None)?,
         hook.text(),
     )?))
@@ -180,13 +181,14 @@ pub fn of_this_host(hook: &Program) -> Result<String> {
 
 /// The program that a specification names as its hook.
 ///
-/// One that a person names may be another machine's, and is taken as it is. Ours is written to a file only where nobody
-/// else can replace it. What is printed is executed by nobody yet, and names the packages' path instead.
+/// A program that a person names may be another machine's, so it is taken unchecked. nvoci writes
+/// its own to a file only if nobody but root can replace it. Printed text is not executed yet, so
+/// it may name the packages' path instead.
 ///
 /// # Errors
 /// [`Code::LooseProgram`].
-fn hook_of(asked: &Generate) -> Result<String> {
-    if let Some(path) = &asked.hook_path {
+fn hook_of(flags: &Generate) -> Result<String> {
+    if let Some(path) = &flags.hook_path {
         if let Err(e) = Program::prove(Path::new(path)) {
             inject::warn(&[if e.code() == Code::NoProgram {
                 format!("{path}: {}: containers need it to start", e.why())
@@ -200,11 +202,11 @@ fn hook_of(asked: &Generate) -> Result<String> {
         }
         return Ok(path.clone());
     }
-    let explicitly = asked.explicit || asked.mode.is_some();
+    let explicitly = flags.explicit || flags.mode.is_some();
     let name = if explicitly { "nvidia-cdi-hook" } else { "nvoci" };
     match super::installed(name) {
         Ok(program) => Ok(program.text()),
-        Err(e) if e.code() != Code::NoProgram && asked.output.is_some() => {
+        Err(e) if e.code() != Code::NoProgram && flags.output.is_some() => {
             Err(e.fix("install nvoci's package and run that nvoci, or name the program: `--hook-path FILE`"))
         }
         Err(e) if e.code() == Code::NoProgram => {
@@ -222,10 +224,10 @@ fn hook_of(asked: &Generate) -> Result<String> {
     }
 }
 
-/// Looks at the host and makes its specification.
-fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> {
-    let vendor = asked.vendor.as_deref().unwrap_or("nvidia.com");
-    let class = asked.class.as_deref().unwrap_or("gpu");
+/// Discovers the host and makes its specification.
+fn build(flags: &Generate, config: &Config, hook_path: String) -> Result<Valid> {
+    let vendor = flags.vendor.as_deref().unwrap_or("nvidia.com");
+    let class = flags.class.as_deref().unwrap_or("gpu");
     let kind = format!("{vendor}/{class}");
     if split_kind(&kind).is_none() {
         let why = format!(
@@ -235,17 +237,17 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
         return Err(Error::new(Code::Usage, "CDI kind", why).fix("choose another --vendor or --class"));
     }
     let mut locations = super::locations(config);
-    if asked.mode == Some(Mode::Csv) {
+    if flags.mode == Some(Mode::Csv) {
         locations.site_devices.push(PathBuf::from(DISPLAY));
-        locations.csv = Some(asked.csv.clone());
+        locations.csv = Some(flags.csv.clone());
     }
     let roots = Roots::open(&locations)?;
     let mut host = Host::discover(&roots, &locations)?;
-    if asked.only_wsl && host.platform != Platform::Wsl2 {
+    if flags.only_wsl && host.platform != Platform::Wsl2 {
         let why = "this host is not WSL2, and another mode was not asked for";
         return Err(Error::new(Code::Wsl, "CDI mode wsl", why).fix("leave --mode out"));
     }
-    if asked.create_nodes {
+    if flags.create_nodes {
         let wanted = create::Options {
             load_kmods: *config.load_kmods,
             uvm: true,
@@ -256,26 +258,26 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
             inject::write_line(&Escaped(&done.to_string()).to_string());
         }
     }
-    let naming = if asked.naming.is_empty() {
+    let naming = if flags.naming.is_empty() {
         vec![Naming::Index, Naming::Uuid]
     } else {
-        asked.naming.clone()
+        flags.naming.clone()
     };
-    let explicitly = asked.explicit || asked.mode.is_some();
+    let explicitly = flags.explicit || flags.mode.is_some();
     if naming.contains(&Naming::Uuid) {
         mig::learn(&mut host, &roots);
     }
     let options = Options {
         kind,
         naming,
-        all: !asked.no_all && !asked.ids.iter().any(|id| id == generate::NONE),
+        all: !flags.no_all && !flags.ids.iter().any(|id| id == generate::NONE),
         hook_path,
-        additional_gids: asked.additional_gids,
-        ids: asked.ids.clone(),
-        explicit: asked.only_explicit.clone(),
+        additional_gids: flags.additional_gids,
+        ids: flags.ids.clone(),
+        explicit: flags.only_explicit.clone(),
         extra: config.extra.clone(),
     };
-    let by_gpu = asked.mode.is_none_or(|m| m == Mode::Gpus) && host.platform != Platform::Wsl2;
+    let by_gpu = flags.mode.is_none_or(|m| m == Mode::Gpus) && host.platform != Platform::Wsl2;
     if let Some(id) = options.unknown_id(&host).filter(|_| by_gpu) {
         return Err(Error::new(
             Code::UnknownDevice,
@@ -283,11 +285,11 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
             "this host has no such device",
         ));
     }
-    // They may be the cause of what is refused next. Several files may have one fault.
+    // A warning may be the cause of the next error. Several files may have one fault.
     host.warnings.dedup();
     inject::warn(&host.warnings);
     let (spec, left_out) = if explicitly {
-        explicit(&host, &roots, &options, asked.mode.unwrap_or(Mode::Gpus))?
+        explicit(&host, &roots, &options, flags.mode.unwrap_or(Mode::Gpus))?
     } else {
         (dynamic(&host, &roots, &options), Vec::new())
     };
@@ -296,7 +298,7 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
         .nodes
         .iter()
         .find(|n| n.present && generate::needs_group(n) && host.platform != Platform::Wsl2);
-    if let (Some(node), false) = (shut, asked.additional_gids) {
+    if let (Some(node), false) = (shut, flags.additional_gids) {
         inject::warn(&[format!(
             "{} is for its group {} only, so a user of a container other than root cannot open it; \
              --additional-gids lets them, and makes the specification one of CDI 0.7.0",
@@ -307,10 +309,10 @@ fn build(asked: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
     Valid::of(spec).map_err(|why| Error::new(Code::Cdi, "the specification of this host", why))
 }
 
-/// Writes a specification: to a file that is there as a whole or not at all, or to standard output.
+/// Writes a specification to standard output, or to a file, which is replaced atomically.
 ///
 /// # Errors
-/// [`Code::Cdi`] and [`Code::TooLarge`] where a reader would refuse the text.
+/// [`Code::Cdi`] and [`Code::TooLarge`] if a reader would refuse the text.
 fn write(spec: &Valid, format: Format, output: Option<&Path>) -> Result<()> {
     let text = match format {
         Format::Yaml => emit::yaml(spec),
@@ -327,15 +329,34 @@ fn write(spec: &Valid, format: Format, output: Option<&Path>) -> Result<()> {
             output.display()
         )]);
     }
-    let root = Root::open("/").context(Code::System, || "open /")?;
     let (dir, name) = split(output).context(Code::System, what)?;
-    let dir = root.mkdir_all(dir, 0o755).context(Code::System, what)?;
-    // Written even if it is the same: engines keep the device numbers that they found first until a file changes.
+    let dir = make_dir_of(dir, &what)?;
+    // Written even if it is the same, since engines cache the device numbers until a file changes.
     dir.write_file_durably(name, 0o644, text.as_bytes())
         .context(Code::System, what)
 }
 
-/// Which directories' specifications are shown, and how.
+/// Opens the directory of an output, and makes what is missing of it. A link of another user on
+/// the way is refused: that user would choose where root writes.
+fn make_dir_of(dir: &Path, what: &dyn Fn() -> String) -> Result<Node> {
+    let mut missing = Vec::new();
+    let mut at = dir;
+    let mut node = loop {
+        let found = owned::find_by_own_links(at);
+        if let Some(node) = found.map_err(|e| e.fix("name a directory without that link"))? {
+            break node;
+        }
+        let (parent, name) = split(at).context(Code::System, what)?;
+        missing.push(name);
+        at = parent;
+    };
+    for name in missing.into_iter().rev() {
+        node = node.mkdir(name, 0o755).context(Code::System, what)?;
+    }
+    Ok(node)
+}
+
+/// The directories whose specifications are shown, and the form.
 #[derive(Default)]
 struct Shown {
     config: Option<PathBuf>,
@@ -344,7 +365,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// The configured directories, where none is named.
+    /// Fills in the configured directories if none is named.
     fn with_dirs(mut self) -> Result<Self> {
         if self.dirs.is_empty() {
             let config = super::load_config(self.config.as_deref())?;
@@ -361,9 +382,9 @@ fn list(shown: Shown) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What `list` prints, and what it warns of.
-fn listed(asked: &Shown) -> (String, Vec<String>) {
-    let registry = Registry::load(&asked.dirs, Trust::Anyone, &Budget::default());
+/// The output and the warnings of `list`.
+fn listed(flags: &Shown) -> (String, Vec<String>) {
+    let registry = Registry::load(&flags.dirs, Trust::Anyone, &Budget::default());
     let mut shown = Vec::new();
     let mut warnings = Warnings::default();
     for (name, standing) in registry.devices() {
@@ -384,7 +405,7 @@ fn listed(asked: &Shown) -> (String, Vec<String>) {
     for (_, problem) in &registry.problems {
         warnings.add(format_args!("{problem}"));
     }
-    let text = if asked.json {
+    let text = if flags.json {
         let all: Vec<_> = shown
             .iter()
             .map(|(name, file)| json!({"name": name, "file": file}))
@@ -402,10 +423,10 @@ fn check_all(shown: Shown) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(bad)))
 }
 
-/// What `check` prints, and whether it found an error.
-fn checked(asked: &Shown, engines: &[check::Engine]) -> (String, bool) {
-    let findings = check::check(&asked.dirs, engines, &Budget::default());
-    let text = if asked.json {
+/// The output of `check`, and whether it found an error.
+fn checked(flags: &Shown, engines: &[check::Engine]) -> (String, bool) {
+    let findings = check::check(&flags.dirs, engines, &Budget::default());
+    let text = if flags.json {
         let all: Vec<_> = findings
             .iter()
             .map(|f| json!({"severity": f.severity.name(), "path": f.path, "text": f.text}))
@@ -420,15 +441,15 @@ fn checked(asked: &Shown, engines: &[check::Engine]) -> (String, bool) {
     (text, bad)
 }
 
-/// What `list` and `check` say of `dirs`, for people or as JSON.
+/// The results of `list` and `check` for `dirs`, as text or JSON.
 pub(super) fn rehearse(dirs: &[PathBuf], json: bool, engines: &[check::Engine]) -> Rehearsal {
-    let asked = Shown {
+    let flags = Shown {
         dirs: dirs.to_vec(),
         json,
         ..Shown::default()
     };
-    let (list, warnings) = listed(&asked);
-    let (check, bad) = checked(&asked, engines);
+    let (list, warnings) = listed(&flags);
+    let (check, bad) = checked(&flags, engines);
     Rehearsal {
         list,
         warnings,
@@ -437,12 +458,12 @@ pub(super) fn rehearse(dirs: &[PathBuf], json: bool, engines: &[check::Engine]) 
     }
 }
 
-/// What `nvoci cdi list` and `nvoci cdi check` print of some directories.
+/// The results of `nvoci cdi list` and `nvoci cdi check`.
 #[derive(Debug)]
 pub struct Rehearsal {
     /// The devices.
     pub list: String,
-    /// What `list` warns of.
+    /// The warnings of `list`.
     pub warnings: Vec<String>,
     /// The findings.
     pub check: String,
@@ -450,7 +471,7 @@ pub struct Rehearsal {
     pub bad: bool,
 }
 
-/// A finding, for a terminal: the name of the file is whoever's who could make it.
+/// A finding for a terminal. Another user may have chosen the file's name.
 fn line(f: &check::Finding) -> String {
     format!(
         "{}: {}: {}",
@@ -460,7 +481,7 @@ fn line(f: &check::Finding) -> String {
     )
 }
 
-/// The engines of this machine, asked for their versions.
+/// The engines of this machine, each with the version that it prints.
 fn installed() -> Vec<check::Engine> {
     const LIMIT: Duration = Duration::from_secs(3);
     let mut found = Vec::new();
@@ -468,7 +489,8 @@ fn installed() -> Vec<check::Engine> {
         let Some(at) = Program::find(program) else {
             continue;
         };
-        // `podman version 4.3.1`, `Docker version 28.5.2+dfsg1, build …`, `containerd github.com/… 2.1.9~ds1 …`
+        // `podman version 4.3.1`, `Docker version 28.5.2+dfsg1, build …`, `containerd
+        // github.com/… 2.1.9~ds1 …`
         if let Ok(text) = mig::output_within(at.path(), &["--version"], LIMIT) {
             let version = text
                 .split_whitespace()
@@ -490,7 +512,7 @@ struct Transform {
     side: transform::Side,
 }
 
-fn transform_root(asked: Transform) -> Result<ExitCode> {
+fn transform_root(flags: Transform) -> Result<ExitCode> {
     let Transform {
         root,
         from,
@@ -498,7 +520,7 @@ fn transform_root(asked: Transform) -> Result<ExitCode> {
         input,
         output,
         side,
-    } = asked;
+    } = flags;
     let from = from.filter(|_| root);
     let from = from.ok_or_else(|| TRANSFORM.usage_error("it takes `root` and --from"))?;
     let (mut spec, format) = match input {
@@ -553,7 +575,7 @@ mod tests {
 
     /// toolkit-features 12, quirk 12: `x.yml` became `x.yml.yaml`.
     #[test]
-    fn quirk_12_a_file_has_the_name_and_the_format_that_were_asked_for() {
+    fn quirk_12_a_file_has_the_requested_name_and_format() {
         let dir = tempfile::tempdir().unwrap();
         let text =
             "cdiVersion: 0.5.0\nkind: a.b/cd\ndevices:\n- name: 0\n  containerEdits:\n    env: [A=1]\n";

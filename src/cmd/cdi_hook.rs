@@ -1,10 +1,11 @@
 //! `nvidia-cdi-hook`, and `nvidia-ctk hook`: the hooks that the vendor's CDI specifications name.
 //!
-//! A hook that is not known must not keep a container from starting: specifications outlive programs.
+//! An unknown hook must not keep a container from starting, since a specification may be newer than
+//! nvoci.
 
 use std::ffi::OsString;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::vec::IntoIter;
 
@@ -16,11 +17,13 @@ use crate::apply::cdi_hooks::{CdiHook, run as run_hook};
 use crate::apply::record::Errors;
 use crate::apply::{Container, Mounts};
 use crate::compat::forward::DEFAULT_DIR;
-use crate::config::CudaCompat;
+use crate::config::{Choice, Config, CudaCompat};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::oci::State;
+use crate::request::{self, EntryPoint};
 use crate::sys::budget::Budget;
 use crate::sys::process;
+use crate::sys::root::Root;
 
 pub(super) static COMMAND: Foreign = Foreign {
     page: Page {
@@ -53,14 +56,18 @@ pub(super) static COMMAND: Foreign = Foreign {
                 "names the container's GPUs in the driver's profile",
             ),
             argument("chmod", "--mode OCTAL [--path PATH]..."),
+            argument(
+                "apply-cuda-memory-limits",
+                "[--gpu-id UUID]... warns of a limit, which nvoci does not set",
+            ),
             argument("noop", "does nothing"),
         ],
         ..Page::EMPTY
     },
-    run,
+    run: |args| Ok(run(args)?),
 };
 
-/// Words and links of one command line; a specification has about a hundred.
+/// The most words and links of one command line; a specification has about a hundred.
 const MAX_ITEMS: usize = 4096;
 
 /// Runs a hook.
@@ -82,41 +89,111 @@ fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
             ));
         }
     };
+    if name == MEMORY_LIMITS {
+        return warn_of_memory_limits(&mut parser);
+    }
     let Some(mut hook) = by_name(&name) else {
         if name != "noop" {
             inject::warn(&[format!("there is no CDI hook `{name}` here, and nothing is done")]);
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let state_file = match options(&mut parser, &mut hook)? {
-        Input::Help => return shown(&help(&COMMAND)),
-        Input::Standard => None,
-        Input::File(path) => Some(path),
-    };
+    let input = options(&mut parser, &mut hook)?;
+    if input == Input::Help {
+        return shown(&help(&COMMAND));
+    }
     if does_nothing(&hook) {
         return Ok(ExitCode::SUCCESS);
     }
     process::isolate().context(Code::System, || "cutting off what was inherited")?;
-    if matches!(hook, CdiHook::EnableCudaCompat { .. })
-        && *super::load_config(None)?.cuda_compat == CudaCompat::Off
-    {
+    let state = read_state(&input)?;
+    if matches!(hook, CdiHook::EnableCudaCompat { .. }) && compat_is_off(&state)? {
         return Ok(ExitCode::SUCCESS);
     }
-    let state = match state_file {
-        None => State::read(std::io::stdin().lock().by_ref())?,
-        Some(path) => {
-            let file = std::fs::File::open(&path).context(Code::State, || path.display().to_string())?;
-            State::read(file)?
-        }
-    };
     let errors = Errors::open();
     let result = in_container(&hook, &state);
     if let (Err(error), Ok(errors)) = (&result, &errors) {
-        // The refusal itself is what counts; that it could not be kept as well changes nothing.
+        // The error itself is reported; a failure to record it changes nothing.
         let _ = errors.keep(&state.id, error);
     }
     inject::warn(&result?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the host or the container turns the compatibility libraries off. A bundle that the hook
+/// may not read has no setting of its own.
+fn compat_is_off(state: &State) -> Result<bool> {
+    let config = super::load_config(None)?;
+    let Ok((_, spec)) = inject::open_bundle(&state.bundle, None, &config, &Budget::default()) else {
+        return Ok(*config.cuda_compat == CudaCompat::Off);
+    };
+    let mut notes = Vec::new();
+    let chosen = inject::with_inputs(&spec, EntryPoint::Cdi, |inputs| {
+        request::settings_of(inputs, &config, &mut notes)
+    });
+    // The notes on other settings are about entry points where those count.
+    notes.retain(|note| note.contains("CUDA_COMPAT") || note.contains("cuda-compat"));
+    let mut compat = *config.cuda_compat;
+    for one in &chosen {
+        match one.choice() {
+            Choice::CudaCompat(value) => compat = value,
+            _ => notes.push(format!(
+                "{} has no effect: the container's CDI specification names each file and device",
+                one.name()
+            )),
+        }
+    }
+    inject::warn(&notes);
+    Ok(compat == CudaCompat::Off)
+}
+
+/// The vendor's hook that limits a container's GPU memory, in toolkits from 1.20.1 on. nvoci sets
+/// no limit, so the container starts with a warning if it has one.
+const MEMORY_LIMITS: &str = "apply-cuda-memory-limits";
+
+fn warn_of_memory_limits(parser: &mut Parser) -> Result<ExitCode> {
+    let input = options_of(parser, &mut |name, value| match name {
+        "gpu-id" if value.trim().is_empty() => Err(usage("--gpu-id is empty")),
+        "driver-root" | "gpu-id" => Ok(true),
+        _ => Ok(false),
+    })?;
+    if input == Input::Help {
+        super::print(&help(&COMMAND))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    process::isolate().context(Code::System, || "cutting off what was inherited")?;
+    let notes = read_state(&input).and_then(|state| {
+        let config = Config::default();
+        let (_, spec) = inject::open_bundle(&state.bundle, None, &config, &Budget::default())?;
+        Ok(inject::with_inputs(
+            &spec,
+            EntryPoint::Cdi,
+            request::memory_limits,
+        ))
+    });
+    inject::warn(&notes.unwrap_or_else(|e| vec![format!("{MEMORY_LIMITS}: no limit was read: {e}")]));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_state(input: &Input) -> Result<State> {
+    match input {
+        Input::File(path) => State::read(open_state(path)?),
+        Input::Help | Input::Standard => State::read(std::io::stdin().lock().by_ref()),
+    }
+}
+
+/// Opens a state file. A FIFO is refused: the open of one waits for a writer, and the container
+/// waits with it.
+fn open_state(path: &Path) -> Result<std::fs::File> {
+    let shown = || path.display().to_string();
+    let path = std::path::absolute(path).context(Code::State, shown)?;
+    let root = Root::open("/").context(Code::State, shown)?;
+    let node = root.resolve(path).context(Code::State, shown)?;
+    if !node.is_file() {
+        let why = "the state is not a regular file";
+        return Err(Error::new(Code::State, shown(), why).fix("name a file, or `-` for standard input"));
+    }
+    node.open_read().context(Code::State, shown)
 }
 
 fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
@@ -135,7 +212,7 @@ fn in_container(hook: &CdiHook, state: &State) -> Result<Vec<String>> {
     run_hook(hook, &container, image, &budget)
 }
 
-/// What stands before a hook's options.
+/// The words before a hook's options.
 enum Start {
     Help,
     /// A hook's name, or a word in the place of one.
@@ -144,11 +221,11 @@ enum Start {
     Version,
 }
 
-/// Reads what stands before a hook's options.
+/// Parses the words before a hook's options.
 ///
 /// A specification may be of a newer toolkit, so an unknown option before an unknown hook is no
-/// error. Before one of [`by_name`] it is: else the hook would be skipped, and the container would
-/// start without its libraries.
+/// error. Before a hook of [`by_name`] it is an error: without the hook the container would start
+/// without its libraries.
 fn start(parser: &mut Parser) -> Result<Start> {
     let mut unknown = None;
     let name = loop {
@@ -169,14 +246,14 @@ fn start(parser: &mut Parser) -> Result<Start> {
         }
     };
     if let Some(option) = unknown {
-        // What stands in the place of the name may be the option's value.
+        // The word in the place of the name may be the option's value.
         let after = parser.raw_args().map_err(|e| usage(&e.to_string()))?;
         let after = after.map(|word| word.to_string_lossy().into_owned());
         if name
             .iter()
             .cloned()
             .chain(after)
-            .any(|word| by_name(&word).is_some())
+            .any(|word| word == MEMORY_LIMITS || by_name(&word).is_some())
         {
             return Err(usage(&format!("there is no option `{option}`")));
         }
@@ -188,8 +265,7 @@ fn start(parser: &mut Parser) -> Result<Start> {
     })
 }
 
-/// Options that stand before a hook's name or after it. They decide how much the vendor's program
-/// logs.
+/// Options before or after a hook's name. They set the log level of the vendor's program.
 fn is_global(option: &str) -> bool {
     ["--debug", "-d", "--quiet"].contains(&option)
 }
@@ -227,18 +303,29 @@ fn by_name(name: &str) -> Option<CdiHook> {
     })
 }
 
-/// Where the container's state comes from.
+/// The source of the container's state.
+#[derive(Debug, Eq, PartialEq)]
 enum Input {
     /// Standard input.
     Standard,
     /// This file.
     File(PathBuf),
-    /// Nowhere: help was asked for.
+    /// None, since the command prints help.
     Help,
 }
 
 /// Reads a hook's options.
 fn options(parser: &mut Parser, hook: &mut CdiHook) -> Result<Input> {
+    let input = options_of(parser, &mut |name, value| set_option(hook, name, value))?;
+    if matches!(hook, CdiHook::Chmod { mode: 0, .. }) && input != Input::Help {
+        return Err(usage("chmod needs --mode"));
+    }
+    Ok(input)
+}
+
+/// Reads the options that every hook has. `set` gets each other one with its value, and returns
+/// whether the hook has it.
+fn options_of(parser: &mut Parser, set: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Result<Input> {
     let mut state = Input::Standard;
     let mut count = 0;
     while let Some(arg) = parser.next().map_err(|e| usage(&e.to_string()))? {
@@ -263,38 +350,42 @@ fn options(parser: &mut Parser, hook: &mut CdiHook) -> Result<Input> {
         let text = value
             .to_str()
             .ok_or_else(|| usage("an option is not UTF-8 text"))?;
-        match (name.as_str(), &mut *hook) {
-            ("container-spec", _) => {
-                state = match text {
-                    "" | "-" => Input::Standard,
-                    path => Input::File(PathBuf::from(path)),
-                };
-            }
-            ("link", CdiHook::CreateSymlinks(links)) => links.push(link(text)?),
-            ("folder", CdiHook::UpdateLdcache(dirs)) => dirs.push(absolute(text)?),
-            // Nothing is executed, so it does not matter where it would be.
-            ("ldconfig-path", CdiHook::UpdateLdcache(_)) => {}
-            ("mode", CdiHook::Chmod { mode, .. }) => {
-                *mode = u32::from_str_radix(text, 8)
-                    .ok()
-                    .filter(|m| *m <= 0o1777)
-                    .ok_or_else(|| usage(&format!("`{text}` is not a mode")))?;
-            }
-            ("path", CdiHook::Chmod { paths, .. }) => paths.push(absolute(text)?),
-            ("host-driver-version", CdiHook::EnableCudaCompat { driver, .. }) => {
-                *driver = Some(text.to_owned()).filter(|t| !t.is_empty());
-            }
-            ("host-cuda-version", CdiHook::EnableCudaCompat { cuda, .. }) => {
-                *cuda = Some(text.to_owned()).filter(|t| !t.is_empty());
-            }
-            ("cuda-compat-container-root", CdiHook::EnableCudaCompat { dir, .. }) => *dir = absolute(text)?,
-            _ => return Err(usage(&format!("--{name} is not an option of this hook"))),
+        if name == "container-spec" {
+            state = match text {
+                "" | "-" | "/dev/fd/0" | "/dev/stdin" | "/proc/self/fd/0" => Input::Standard,
+                path => Input::File(PathBuf::from(path)),
+            };
+        } else if !set(&name, text)? {
+            return Err(usage(&format!("--{name} is not an option of this hook")));
         }
     }
-    if matches!(hook, CdiHook::Chmod { mode: 0, .. }) {
-        return Err(usage("chmod needs --mode"));
-    }
     Ok(state)
+}
+
+/// Sets one option of a hook. `false` if the hook does not have it.
+fn set_option(hook: &mut CdiHook, name: &str, text: &str) -> Result<bool> {
+    match (name, hook) {
+        ("link", CdiHook::CreateSymlinks(links)) => links.push(link(text)?),
+        ("folder", CdiHook::UpdateLdcache(dirs)) => dirs.push(absolute(text)?),
+        // Nothing is executed, so it does not matter where it would be.
+        ("ldconfig-path", CdiHook::UpdateLdcache(_)) => {}
+        ("mode", CdiHook::Chmod { mode, .. }) => {
+            *mode = u32::from_str_radix(text, 8)
+                .ok()
+                .filter(|m| *m <= 0o1777)
+                .ok_or_else(|| usage(&format!("`{text}` is not a mode")))?;
+        }
+        ("path", CdiHook::Chmod { paths, .. }) => paths.push(absolute(text)?),
+        ("host-driver-version", CdiHook::EnableCudaCompat { driver, .. }) => {
+            *driver = Some(text.to_owned()).filter(|t| !t.is_empty());
+        }
+        ("host-cuda-version", CdiHook::EnableCudaCompat { cuda, .. }) => {
+            *cuda = Some(text.to_owned()).filter(|t| !t.is_empty());
+        }
+        ("cuda-compat-container-root", CdiHook::EnableCudaCompat { dir, .. }) => *dir = absolute(text)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 fn link(text: &str) -> Result<(PathBuf, PathBuf)> {
@@ -305,7 +396,8 @@ fn link(text: &str) -> Result<(PathBuf, PathBuf)> {
     }
 }
 
-/// A path of the container; it is walked from the container's root, so a relative one means the same.
+/// A path of the container. It is resolved from the container's root, so a relative path means the
+/// same.
 fn absolute(text: &str) -> Result<PathBuf> {
     if text.is_empty() {
         return Err(usage("a path is empty"));
@@ -313,7 +405,7 @@ fn absolute(text: &str) -> Result<PathBuf> {
     Ok(PathBuf::from("/").join(text))
 }
 
-/// What needs no container to be looked at.
+/// Whether the hook has nothing to do in any container.
 fn does_nothing(hook: &CdiHook) -> bool {
     match hook {
         CdiHook::CreateSymlinks(links) => links.is_empty(),
@@ -371,7 +463,7 @@ mod tests {
         assert!(parse("chmod", &["--mode", "6755"]).is_err());
     }
 
-    /// toolkit-features 12, quirk 5: there, a path with a comma became two.
+    /// toolkit-features 12, quirk 5: the vendor's hook splits a path with a comma.
     #[test]
     fn quirk_05_a_comma_is_part_of_a_path() {
         assert_eq!(
@@ -385,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_that_nobody_knows_are_harmless() {
+    fn unknown_hooks_are_harmless() {
         let run = |words: &[&str]| run(words.iter().map(OsString::from).collect::<Vec<_>>().into_iter());
         for words in [
             &["noop"][..],

@@ -45,6 +45,13 @@ fn run(Options { json, file }: Options) -> Result<ExitCode> {
     }
 }
 
+/// Switches that, where they are on, do not count for every entry point.
+const COUNTS_FOR: &[(&str, &str)] = &[(
+    "no-cgroups",
+    "counts for the hook and nvidia-container-cli; the runtime and CDI name the devices in the container's \
+     definition, and the low-level runtime applies the rules",
+)];
+
 /// The configuration as TOML, with the origins as comments.
 fn text(config: &Config) -> String {
     let mut lines = Vec::new();
@@ -73,6 +80,10 @@ fn text(config: &Config) -> String {
             }
         });
     }
+    let settings = config.settings();
+    let is_true = |key: &str| settings.iter().any(|(k, value, _)| *k == key && *value == true);
+    let counts = COUNTS_FOR.iter().filter(|(key, _)| is_true(key));
+    lines.extend(counts.map(|(key, text)| format!("# {key}: {text}")));
     for extra in &config.extra {
         lines.push("\n[[extra]]".to_owned());
         lines.push(extra.to_string());

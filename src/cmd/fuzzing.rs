@@ -109,7 +109,14 @@ pub fn doctor_image(what: &OsStr, target: &Target) -> Result<Report> {
 /// # Errors
 /// Those of the command.
 pub fn doctor_dockerfile(text: &str, args: &BTreeMap<String, String>, wanted: Wanted) -> Result<Report> {
-    dockerfile::report("Dockerfile", text, args, wanted, &Budget::default())
+    dockerfile::report(
+        "Dockerfile",
+        text,
+        args,
+        wanted,
+        &dockerfile::Context::default(),
+        &Budget::default(),
+    )
 }
 
 /// `nvoci doctor compose`.

@@ -11,6 +11,7 @@ pub(super) mod devices;
 pub(super) mod rehearsal;
 mod selinux;
 pub mod steps;
+mod warn;
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use self::steps::{Call, Requested};
 use super::cli::{Command, Page, Words, argument, flag};
 use super::inject::{self, Discovery};
 use crate::apply::record::{self, Errors};
-use crate::apply::{Grant, Grants, PreflightFinding, Record, image};
+use crate::apply::{Grant, Grants, Record, image};
 use crate::config::{Config, Preflight};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::findings::{Finding, Severity};
@@ -51,6 +52,8 @@ pub(super) static COMMAND: Command<Options> = Command {
             "A container that requests nothing is left alone. A request that cannot be met stops the \
              container with one line on standard error, which is kept in \
              /run/nvoci/errors/<container id>.json as well.",
+            "A container that starts although it cannot compute on its GPU leaves a warning in the system's \
+             journal and in /run/nvoci/warnings/<container id>.json; `nvoci doctor --last` shows it.",
         ],
         arguments: &[
             argument("STAGE", "the hook's name in the container's definition").values(&[
@@ -297,19 +300,8 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
         driver_dir: image::likely_dir(plan).unwrap_or(Path::new(DRIVER_DIR)),
     };
     let gpus = plan.gpus.iter().map(|gpu| gpu.name.clone());
-    let target = preflight::target(&plan.driver_version, plan.wsl, gpus);
+    let target = preflight::target(plan.driver_version, plan.wsl, gpus);
     preflight::check(&container, &target)
-}
-
-/// A finding in the form in which the reader of the image sends it.
-fn sent(finding: &Finding) -> PreflightFinding {
-    PreflightFinding {
-        is_failure: finding.severity == Severity::Fail,
-        subject: finding.subject.clone(),
-        cause: finding.cause.clone(),
-        fix: finding.fix.clone(),
-        line: finding.to_string(),
-    }
 }
 
 /// Read-only mounts do not stop such a container: it can mount the file system of the host's
@@ -317,17 +309,17 @@ fn sent(finding: &Finding) -> PreflightFinding {
 const REMOUNTS: &str = "the container has CAP_SYS_ADMIN and no user namespace: it can make the host's driver files writable \
     (`mount -o remount,bind,rw`) and change them; start it without CAP_SYS_ADMIN (`--privileged` has it) or in a user namespace";
 
-/// Turns findings into warnings; with `enforce` the first of them becomes an error.
+/// Returns the findings, or the first of them as an error, for `preflight = "enforce"`.
 ///
 /// # Errors
 /// [`Code::Preflight`].
-fn judge(findings: Vec<PreflightFinding>, policy: Preflight) -> Result<Vec<String>> {
+fn judge(findings: Vec<Finding>) -> Result<Vec<Finding>> {
     match findings.first() {
         // A container that may work is not refused.
-        Some(worst) if policy == Preflight::Enforce && worst.is_failure => {
+        Some(worst) if worst.severity == Severity::Fail => {
             Err(Error::new(Code::Preflight, &worst.subject, &worst.cause).fix(&worst.fix))
         }
-        _ => Ok(findings.into_iter().map(|finding| finding.line).collect()),
+        _ => Ok(findings),
     }
 }
 

@@ -184,7 +184,8 @@ fn run(verb: Verb, options: Options) -> Result<ExitCode> {
                 }
             }
             Err(e) => {
-                all.push(json!({"engine": engine.name(), "error": e.to_string(), "code": e.code().number()}));
+                let error = e.to_json(e.code().class().status());
+                all.push(json!({"engine": engine.name(), "error": error}));
                 if let Some(e) = first_error.replace(e) {
                     inject::write_line(&e.to_string());
                 }
@@ -193,6 +194,12 @@ fn run(verb: Verb, options: Options) -> Result<ExitCode> {
     }
     if options.json {
         super::print(&format!("{:#}\n", Value::Array(all)))?;
+        // The document has every error, and one document is printed.
+        if let Some(e) = first_error {
+            inject::write_line(&e.to_string());
+            return Ok(ExitCode::from(e.code().class().status()));
+        }
+        return Ok(ExitCode::SUCCESS);
     }
     first_error.map_or(Ok(ExitCode::SUCCESS), Err)
 }

@@ -281,9 +281,9 @@ fn which(root: &Root, soname: &str, options: &Options) -> Result<ExitCode> {
             .resolve(path)
             .and_then(|node| node.open_read())
             .context(Code::File, what)?;
-        let info = ldso::elf::read(&file, ldso::elf::Want::All)
+        let info = ldso::elf::read(&file)
             .map_err(|_| Error::new(Code::File, what(), "no dynamic ELF program or library"))?;
-        env.abi = Some((info.machine, info.is_64));
+        env.abi = Some((info.identity.machine, info.identity.is_64));
         env.requester = Some((path.clone(), info));
     }
     let Some(found) = ldso::resolve(root, soname, &env) else {

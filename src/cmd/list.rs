@@ -130,7 +130,8 @@ fn dotted(version: [u16; 4]) -> String {
 fn wsl_rows(wsl: &Wsl) -> Vec<String> {
     let mut rows = vec![format!(
         "Windows driver  {}",
-        wsl.version().as_deref().unwrap_or("not known")
+        wsl.version()
+            .map_or_else(|| "not known".to_owned(), |v| v.to_string())
     )];
     for adapter in &wsl.adapters {
         let store = adapter.store.as_ref().map(|s| s.display().to_string());
@@ -171,7 +172,8 @@ fn table(host: &Host) -> String {
         lines.push(format!("kernel module   {kernel}"));
         lines.push(format!(
             "libraries       {}",
-            host.user_version.as_deref().unwrap_or("none")
+            host.user_version
+                .map_or_else(|| "none".to_owned(), |v| v.to_string())
         ));
     }
     if let Err(e) = host.check_versions() {
@@ -280,6 +282,7 @@ fn file_kind(kind: &FileKind) -> &'static str {
 mod tests {
     use super::*;
     use crate::host::testhost::TestHost;
+    use crate::schema::Schema;
 
     #[test]
     fn an_h100_in_both_forms() {
@@ -291,6 +294,7 @@ mod tests {
         );
         assert!(text.contains("/dev/nvidia-uvm                          238:0      0666  missing"));
         let json = json(&host);
+        Schema::read("list.json").assert_valid(&json);
         assert_eq!(json["gpus"][0]["pci"], "0000:00:06.0");
         assert_eq!(json["usable"], true);
         assert_eq!(json["kernel_module"]["version"], "580.159.04");
@@ -303,6 +307,7 @@ mod tests {
         assert!(text.starts_with("platform        none\n"), "{text}");
         assert!(text.contains("[NVOCI-2001]"));
         assert_eq!(json(&host)["gpus"], serde_json::json!([]));
+        Schema::read("list.json").assert_valid(&json(&host));
     }
 
     #[test]
@@ -320,6 +325,7 @@ mod tests {
             text.contains("wsl --update") && text.contains("[NVOCI-2005]"),
             "{text}"
         );
+        Schema::read("list.json").assert_valid(&json(&host));
         assert_eq!(json(&host)["wsl"]["docker_desktop"], true);
         assert_eq!(json(&host)["usable"], false);
     }

@@ -75,7 +75,7 @@ fn names(host: &Host, roots: &Roots) -> Result<Vec<Name>> {
 
 /// Driver and layout, on one line.
 fn key(host: &Host) -> String {
-    let mut key = host.driver_version().unwrap_or_default();
+    let mut key = or_empty(host.driver_version());
     for gpu in &host.gpus {
         for mig in &gpu.mig_devices {
             key.push_str(&format!(" {}/{}/{}", or_empty(gpu.uuid), mig.gi, mig.ci));

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::vec::IntoIter;
 
-use self::cli::{Command, Foreign, Group, Page, Table as _, flag};
+use serde_json::json;
+
+use self::cli::{Command, Failed, Foreign, Group, Page, Table as _, flag};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, IoContext as _, Result};
 use crate::host::Locations;
@@ -59,7 +61,11 @@ static COMMAND: Command<()> = Command {
             ),
             (
                 "Errors",
-                &["Errors are one line: what: why; fix: what to do [NVOCI-code]."],
+                &[
+                    "Errors are one line on standard error: what: why; fix: what to do [NVOCI-code].",
+                    "With --json a command that fails also prints one JSON object on standard output: \
+                     {\"error\": {code, status, what, why, fix, line}}.",
+                ],
             ),
         ],
         ..Page::EMPTY
@@ -142,9 +148,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let name = name.strip_suffix(".real").unwrap_or(&name).to_owned();
     match by_name(&name, args) {
         Ok(code) => code,
-        Err(e) => {
-            inject::write_line(&e.to_string());
-            ExitCode::from(status(&name, &e))
+        Err(Failed { error, as_json }) => {
+            let status = status(&name, &error);
+            inject::write_line(&error.to_string());
+            if as_json {
+                // The line on standard error is the message if standard output cannot be written.
+                let _ = print(&format!("{:#}\n", json!({ "error": error.to_json(status) })));
+            }
+            ExitCode::from(status)
         }
     }
 }
@@ -164,12 +175,12 @@ fn status(name: &str, e: &Error) -> u8 {
 }
 
 /// Selects the command line's syntax by the program's name. The name never decides privilege.
-fn by_name(name: &str, args: IntoIter<OsString>) -> Result<ExitCode> {
+fn by_name(name: &str, args: IntoIter<OsString>) -> Result<ExitCode, Failed> {
     match name {
         "nvidia-container-runtime-hook" | "nvidia-container-toolkit" => hook::COMMAND.start(args),
         "nvidia-cdi-hook" => cdi_hook::COMMAND.start(args),
         "nvidia-ctk" => ctk::run(args),
-        "nvidia-container-cli" => container_cli::run(args),
+        "nvidia-container-cli" => Ok(container_cli::run(args)?),
         "nvoci-runtime"
         | "nvidia-container-runtime"
         | "nvidia-container-runtime.cdi"

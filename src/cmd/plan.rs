@@ -137,7 +137,7 @@ fn to_text(plan: &Plan) -> String {
     let _ = writeln!(
         out,
         "Driver {}, in the container at {dir} if that is free",
-        plan.driver_version
+        plan.driver_text()
     );
     for g in &plan.gpus {
         let _ = write!(out, "GPU {}: {}", g.index, Escaped(&g.name));
@@ -198,7 +198,7 @@ fn to_text(plan: &Plan) -> String {
 fn to_json(plan: &Plan) -> Value {
     let mut all = json!({
         "gpu": true,
-        "driver": plan.driver_version,
+        "driver": plan.driver_text(),
         "driverDirs": plan.driver_dirs,
         "gpus": plan.gpus.iter().map(|g| json!({
             "index": g.index, "minor": g.minor, "uuid": or_empty(g.uuid), "pci": or_empty(g.pci), "name": g.name,

@@ -1,5 +1,6 @@
 //! `nvoci ps [--json | --prometheus]`: the running containers and processes that hold GPUs.
 
+mod cpu;
 mod metrics;
 
 use std::collections::BTreeSet;
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use self::cpu::OnCpus;
 use super::cli::{Command, Page, flag};
 use crate::containers::{Container, GpuUsers, Process, driver_places, find_gpu_users};
 use crate::error::{Code, Escaped, IoContext as _, Result};
@@ -23,6 +25,8 @@ pub(super) static COMMAND: Command<Form> = Command {
             "Lists the running containers that have GPUs, and the processes that use one at this moment, \
                   according to the kernel: open descriptors, device nodes, mounts, cgroups. Root sees all of \
                   them.",
+            "`CPU only` marks a container that holds a GPU and does not use it: the hook's preflight check found \
+                  at its start that it cannot, and no process of it has a GPU open.",
         ],
         ..Page::EMPTY
     },
@@ -45,10 +49,14 @@ fn run(form: Form) -> Result<ExitCode> {
     let locations = super::locations(&config);
     let host = Roots::open(&locations).and_then(|roots| Host::discover(&roots, &locations));
     let gpus = host.map(|h| h.gpus).unwrap_or_default();
+    let on_cpu = match form {
+        Form::Json | Form::Table => cpu::find(Path::new("/proc"), &holders),
+        Form::Prometheus => OnCpus::new(),
+    };
     super::print(&match form {
-        Form::Json => format!("{:#}\n", to_json(&holders, &gpus)),
+        Form::Json => format!("{:#}\n", to_json(&holders, &gpus, &on_cpu)),
         Form::Prometheus => metrics::text(&holders, &gpus),
-        Form::Table => table(&holders, &gpus),
+        Form::Table => table(&holders, &gpus, &on_cpu),
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -63,7 +71,7 @@ pub(super) enum Form {
 }
 
 /// The answer as JSON. Keys are only ever added.
-fn to_json(holders: &GpuUsers, gpus: &[Gpu]) -> Value {
+fn to_json(holders: &GpuUsers, gpus: &[Gpu], on_cpu: &OnCpus) -> Value {
     let named = |minors: &BTreeSet<u32>| -> Vec<Value> {
         let one = |minor: &u32| match gpus.iter().find(|g| g.minor == *minor) {
             Some(g) => json!({ "minor": minor, "index": g.index, "uuid": or_empty(g.uuid), "name": g.name }),
@@ -77,6 +85,7 @@ fn to_json(holders: &GpuUsers, gpus: &[Gpu]) -> Value {
             "id": c.id, "engine": c.engine, "pid": c.pid, "cgroup": c.cgroup,
             "gpus": named(&c.gpus), "driver": c.driver, "driver_dir": c.driver_dir,
             "processes": c.processes.iter().map(process).collect::<Vec<_>>(),
+            "cpu": on_cpu.get(&c.pid).map(cpu::OnCpu::to_json),
         })
     };
     json!({
@@ -87,7 +96,7 @@ fn to_json(holders: &GpuUsers, gpus: &[Gpu]) -> Value {
 }
 
 /// The answer for a person.
-fn table(holders: &GpuUsers, gpus: &[Gpu]) -> String {
+fn table(holders: &GpuUsers, gpus: &[Gpu], on_cpu: &OnCpus) -> String {
     let mut lines = Vec::new();
     let row = |cells: [&str; 6]| {
         let [id, engine, pid, held, driver, user] = cells;
@@ -100,7 +109,8 @@ fn table(holders: &GpuUsers, gpus: &[Gpu]) -> String {
     }
     for c in &holders.containers {
         let short: String = c.id.chars().take(12).collect();
-        let users: Vec<String> = c.processes.iter().map(|p| user(p, gpus)).collect();
+        let users = c.processes.iter().map(|p| user(p, gpus));
+        let users: Vec<String> = users.chain(on_cpu.get(&c.pid).map(cpu::OnCpu::cell)).collect();
         lines.push(row([
             &short,
             c.engine.unwrap_or("-"),
@@ -150,6 +160,7 @@ fn indices(minors: &BTreeSet<u32>, gpus: &[Gpu]) -> String {
 mod tests {
     use super::*;
     use crate::host::testhost::TestHost;
+    use crate::schema::Schema;
 
     fn holders() -> GpuUsers {
         let process = |pid, command: &str| Process {
@@ -177,7 +188,7 @@ mod tests {
     #[test]
     fn both_forms_name_gpus_by_index() {
         let gpus = TestHost::recorded("h100-580").discover().gpus;
-        let text = table(&holders(), &gpus);
+        let text = table(&holders(), &gpus, &OnCpus::new());
         assert!(
             text.contains(
                 "3f2a3f2a3f2a   docker      77       0,minor 9 580.1        python (pid 78, GPU 0), evil"
@@ -189,7 +200,8 @@ mod tests {
         );
         assert!(text.contains("warning: 2 processes"));
         assert!(!text.contains('\u{1b}'));
-        let json = to_json(&holders(), &gpus);
+        let json = to_json(&holders(), &gpus, &OnCpus::new());
+        Schema::read("ps.json").assert_valid(&json);
         assert_eq!(json["containers"][0]["gpus"][0]["index"], 0);
         assert_eq!(json["containers"][0]["gpus"][1], json!({"minor": 9}));
         assert_eq!(json["host"][0]["command"], "Xorg");
@@ -198,7 +210,7 @@ mod tests {
     #[test]
     fn no_users_are_reported_as_none() {
         assert_eq!(
-            table(&GpuUsers::default(), &[]),
+            table(&GpuUsers::default(), &[], &OnCpus::new()),
             "Nothing that runs here holds a GPU.\n"
         );
         assert!(COMMAND.parse(["--all".into()]).is_err());

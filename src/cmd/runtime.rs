@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 pub use argv::{CommandLine, Target};
+pub(super) use log::rfc3339;
 
 use super::inject::open_bundle;
 use crate::config::Config;

@@ -4,6 +4,8 @@ use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 /// A dotted version of one to four numbers; missing numbers compare as 0.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Version {
@@ -16,12 +18,25 @@ pub struct Version {
 impl Version {
     /// The lowest version of a branch.
     pub fn of_branch(number: u32) -> Self {
-        let digits = u8::try_from(number.checked_ilog10().unwrap_or(0) + 1).unwrap_or(1);
         Self {
             parts: [number, 0, 0, 0],
             len: 1,
-            widths: [digits, 0, 0, 0],
+            widths: [digits(number), 0, 0, 0],
         }
+    }
+
+    /// A branch and a release of at least two digits: `566.36`, `556.01`.
+    pub fn of_release(branch: u32, release: u32) -> Self {
+        Self {
+            parts: [branch, release, 0, 0],
+            len: 2,
+            widths: [digits(branch), digits(release).max(2), 0, 0],
+        }
+    }
+
+    /// The numbers that comparisons use; missing ones are 0.
+    pub const fn numbers(self) -> [u32; 4] {
+        self.parts
     }
 
     /// The first number; of a Linux driver it is the branch.
@@ -33,6 +48,11 @@ impl Version {
     pub const fn minor(self) -> u32 {
         self.parts[1]
     }
+}
+
+/// The decimal digits of a number.
+fn digits(number: u32) -> u8 {
+    u8::try_from(number.checked_ilog10().unwrap_or(0) + 1).unwrap_or(1)
 }
 
 /// The text is no version.
@@ -71,6 +91,13 @@ impl fmt::Display for Version {
             )?;
         }
         Ok(())
+    }
+}
+
+/// As text.
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
     }
 }
 
@@ -128,6 +155,9 @@ mod tests {
         }
         for number in [0, 9, 10, 575, 580] {
             assert_eq!(Ok(Version::of_branch(number)), number.to_string().parse());
+        }
+        for (branch, release, text) in [(566, 36, "566.36"), (556, 1, "556.01"), (566, 100, "566.100")] {
+            assert_eq!(Ok(Version::of_release(branch, release)), text.parse());
         }
         let v = |text: &str| text.parse::<Version>().unwrap();
         assert!(v("535.104.05") > v("535.86.09"));

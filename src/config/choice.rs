@@ -67,6 +67,8 @@ choices! {
     NoCgroups(bool) = "no-cgroups", no_cgroups;
     /// What happens if the preflight check has a finding.
     Preflight(Preflight) = "preflight", preflight;
+    /// Whether the container's standard error gets the preflight check's worst finding.
+    WarnStderr(bool) = "warn-stderr", warn_stderr;
 }
 
 impl Choice {
@@ -113,6 +115,8 @@ impl Allowance {
             Choice::IpcSockets(false),
             Choice::NoCgroups(true),
             Choice::Preflight(Preflight::Enforce),
+            // A line about the container, to its own standard error.
+            Choice::WarnStderr(true),
         ]
         .map(|choice| Self {
             key: choice.key(),
@@ -179,6 +183,8 @@ mod tests {
             "preflight=off",
             "preflight=warn",
             "preflight=enforce",
+            "warn-stderr=true",
+            "warn-stderr=false",
         ] {
             let (key, value) = text.split_once('=').unwrap();
             let choice = Choice::parse(key, value).unwrap().unwrap();
@@ -236,6 +242,7 @@ mod tests {
             "ipc-sockets=false",
             "no-cgroups=true",
             "preflight=enforce",
+            "warn-stderr=true",
         ] {
             assert!(may(narrower), "{narrower}");
         }
@@ -247,6 +254,7 @@ mod tests {
             "preflight=warn",
             "layout=native",
             "layout=private",
+            "warn-stderr=false",
         ] {
             assert!(!may(wider), "{wider}");
         }

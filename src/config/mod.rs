@@ -204,6 +204,12 @@ settings! {
     mps_user: Option<u32> = None, "mps-user";
     /// What happens if the preflight check finds that a container cannot compute.
     preflight: Preflight = Preflight::Warn, "preflight";
+    /// Whether a finding of the preflight check is sent to the system's journal, or without a
+    /// journal to syslog.
+    warn_journal: bool = true, "warn-journal";
+    /// Whether the worst finding is also written to the container's standard error, once, while it
+    /// starts.
+    warn_stderr: bool = false, "warn-stderr";
     /// Whether an image's newer CUDA compatibility libraries are used.
     cuda_compat: CudaCompat = CudaCompat::Auto, "cuda-compat";
     /// The settings that a container may choose by a variable `NVOCI_<KEY>` or an annotation

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use procfs_core::ProcessCGroup;
 use procfs_core::process::MountInfo;
@@ -156,6 +157,15 @@ pub fn members(proc: &Path, pid: u32) -> io::Result<Vec<u32>> {
         .collect();
     found.sort_unstable();
     Ok(found)
+}
+
+/// When a process began, as time since the host's boot.
+pub fn start_of(proc: &Path, pid: u32) -> Option<Duration> {
+    let stat = procfs::read(proc.join(pid.to_string()).join("stat"), MAX_TEXT).ok()?;
+    let ticks = procfs::stat(&stat)?.starttime;
+    let a_second = rustix::param::clock_ticks_per_second();
+    let fraction = Duration::from_nanos(ticks.checked_rem(a_second)? * (1_000_000_000 / a_second));
+    Some(Duration::from_secs(ticks / a_second) + fraction)
 }
 
 /// A running container with the name of its cgroup.
@@ -555,5 +565,20 @@ mod tests {
         let proc = fake_proc("{}", "0:1");
         symlink("/dev/null", proc.path().join("77/fd/3")).unwrap();
         assert!(find_gpu_users(proc.path(), &[]).unwrap().containers.is_empty());
+    }
+
+    #[test]
+    fn the_start_of_a_process() {
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let uptime = Duration::from_secs(u64::try_from(up.tv_sec).unwrap() + 1);
+        let began = start_of(Path::new("/proc"), std::process::id()).unwrap();
+        assert!(began > Duration::ZERO && began <= uptime);
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("7")).unwrap();
+        for name in [&b"a ) 1 2 3"[..], b"\xff", b"("] {
+            let stat = [&b"7 ("[..], name, b")", procfs::recorded::STAT.as_bytes()].concat();
+            fs::write(dir.path().join("7/stat"), stat).unwrap();
+            assert_eq!(start_of(dir.path(), 7), Some(Duration::from_millis(123_450)));
+        }
     }
 }

@@ -12,13 +12,15 @@ pub mod dockerfile;
 pub mod engine;
 pub mod explain;
 pub mod host;
+pub mod html;
 pub mod image;
 pub mod last;
 mod packages;
 pub(crate) mod render;
+pub mod warned;
 
 use crate::findings::check;
-pub use crate::findings::{Check, Finding, Report, Severity};
+pub use crate::findings::{Check, Fact, Finding, Report, Severity};
 
 /// The tables of all areas.
 const AREAS: &[&[Check]] = &[

@@ -31,11 +31,13 @@ impl Report {
         let width = self
             .facts
             .iter()
-            .map(|(name, _)| name.chars().count())
+            .map(|fact| fact.name.chars().count())
             .max()
             .unwrap_or(0);
-        for (name, value) in &self.facts {
-            let _ = writeln!(out, "  {name:width$}  {}", Escaped(value));
+        for fact in &self.facts {
+            // The width counts characters of the name as it is, so the escaped name is padded.
+            let name = Escaped(&fact.name).to_string();
+            let _ = writeln!(out, "  {name:width$}  {}", Escaped(&fact.value));
         }
         let mut findings: Vec<&Finding> = self.findings.iter().collect();
         findings.sort_by_key(|f| core::cmp::Reverse(f.severity));

@@ -143,13 +143,21 @@ pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
     let mut report = Report::new(Outcome::NotRegistered);
     let mut record = Record::load(&job.root, &place.state, job.engine)?;
     let requested = match &job.config {
-        Some(_) => Some(store::load(&job.root, &place.config)?.path),
+        Some(_) => {
+            let main = store::load(&job.root, &place.config)?.path;
+            let mut files = Vec::new();
+            if job.engine == Engine::Containerd {
+                files = sources::drop_ins_of(&job.root, &record, &main, &place.config);
+            }
+            files.push(main);
+            Some(files)
+        }
         None => None,
     };
     let known: Vec<FileRecord> = record
         .files
         .iter()
-        .filter(|f| requested.as_ref().is_none_or(|a| *a == f.path))
+        .filter(|f| requested.as_ref().is_none_or(|files| files.contains(&f.path)))
         .cloned()
         .collect();
     if known.is_empty() {

@@ -14,7 +14,7 @@ use super::edit::{Edit, Editor, Format, lookup};
 use super::job::Job;
 use super::model::{Engine, header};
 use super::place::Place;
-use super::store::{self, Stored};
+use super::store::{self, FileRecord, Record, Stored};
 use super::{containerd, crio, docker, exec, podman, toml};
 
 /// The most files of one engine.
@@ -324,6 +324,45 @@ pub(crate) fn imports(root: &Root, main: &Path) -> Result<Vec<PathBuf>> {
     }
     queue.remove(0);
     Ok(queue)
+}
+
+/// The recorded drop-ins of a main file: no other recorded main file imports them. `named` is the
+/// path by which containerd reads it, and `main` the file that links there lead to.
+///
+/// What a main file imports is in its text, and in the record of our change to it, which counts
+/// where the text is gone or broken.
+pub(super) fn drop_ins_of(root: &Root, record: &Record, main: &Path, named: &Path) -> Vec<PathBuf> {
+    let imported_by = |main: &Path, named: &Path| -> Vec<PathBuf> {
+        let found = imports(root, named).unwrap_or_default();
+        let found: Vec<PathBuf> = found.iter().filter_map(|f| store::follow(root, f).ok()).collect();
+        let patterns = record.file(main).map(imports_written).unwrap_or_default();
+        let covered = |f: &FileRecord| {
+            let mut patterns = patterns.iter().map(|p| store::parent(named).join(p));
+            found.contains(&f.path) || patterns.any(|p| covers(&p, &f.path))
+        };
+        let all = record
+            .files
+            .iter()
+            .filter(|f| f.path != main && !f.whole && covered(f));
+        all.map(|f| f.path.clone()).collect()
+    };
+    let mut all = imported_by(main, named);
+    let others = record.files.iter().map(|f| f.path.as_path());
+    let others: Vec<&Path> = others
+        .filter(|f| *f != main && !all.iter().any(|a| a == f))
+        .collect();
+    for other in others {
+        let theirs = imported_by(other, other);
+        all.retain(|file| !theirs.contains(file));
+    }
+    all
+}
+
+/// The patterns that our change to a main file wrote.
+fn imports_written(file: &FileRecord) -> Vec<String> {
+    let ours = file.changes.iter().filter(|c| c.path == ["imports"]);
+    let patterns = ours.filter_map(|c| c.after.as_array()).flatten();
+    patterns.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// The files of an import. A `*` is expanded in the last component only, where real configurations

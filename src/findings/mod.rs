@@ -5,4 +5,4 @@ pub(crate) mod check;
 mod report;
 
 pub use check::Check;
-pub use report::{Finding, Report, Severity};
+pub use report::{Fact, Finding, Report, Severity};

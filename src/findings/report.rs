@@ -104,13 +104,24 @@ impl fmt::Display for Finding {
     }
 }
 
+/// A fact about the subject of a report. Several may have one name: an image with two PyTorches.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fact {
+    /// The name: `driver`.
+    pub name: String,
+    /// The value: `580.159.04`.
+    pub value: String,
+    /// The file, variable or program that it was read from: `/proc/driver/nvidia/version`.
+    pub source: String,
+}
+
 /// The findings about one subject.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Report {
     /// The subject: `host`, `image nvidia/cuda:11.8.0-base-ubuntu22.04`.
     pub title: String,
-    /// Facts about it, as names and values: `driver` `580.159.04`.
-    pub facts: Vec<(String, String)>,
+    /// Facts about it.
+    pub facts: Vec<Fact>,
     /// The findings.
     pub findings: Vec<Finding>,
     /// The number of findings and facts beyond the report's limit.
@@ -129,10 +140,14 @@ impl Report {
         }
     }
 
-    /// Adds a fact.
-    pub fn fact(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    /// Adds a fact, and the file, variable or program that it was read from.
+    pub fn fact(&mut self, name: impl Into<String>, value: impl Into<String>, source: impl Into<String>) {
         if self.facts.len() < MOST {
-            self.facts.push((name.into(), as_shown(value)));
+            self.facts.push(Fact {
+                name: as_shown(name),
+                value: as_shown(value),
+                source: as_shown(source),
+            });
         } else {
             self.omitted += 1;
         }
@@ -149,6 +164,15 @@ impl Report {
             self.findings.remove(place);
             self.findings.push(finding);
         }
+    }
+
+    /// The report with the facts and findings of `other` after its own.
+    #[must_use]
+    pub fn joined(mut self, other: Self) -> Self {
+        self.facts.extend(other.facts);
+        self.findings.extend(other.findings);
+        self.omitted += other.omitted;
+        self
     }
 
     /// The worst severity of all findings: `Fail`, `Warn` or `Ok`.
@@ -182,10 +206,15 @@ impl Report {
                 })
             })
             .collect();
-        let facts: serde_json::Map<String, Value> = self
+        let facts: Vec<Value> = self
             .facts
             .iter()
-            .map(|(name, value)| (name.clone(), Value::String(Escaped(value).to_string())))
+            .map(|f| {
+                json!({
+                    "name": Escaped(&f.name).to_string(), "value": Escaped(&f.value).to_string(),
+                    "source": Escaped(&f.source).to_string(),
+                })
+            })
             .collect();
         let mut all = json!({ "title": Escaped(&self.title).to_string(), "verdict": self.verdict().name(), "facts": facts, "findings": findings });
         if let (Some(map), 1..) = (all.as_object_mut(), self.omitted) {
@@ -225,7 +254,7 @@ mod tests {
         let mut report = Report::new("x");
         for _ in 0..3 * MOST {
             report.add(Finding::new(&CHECK, Severity::Info, "x".repeat(10_000), "y"));
-            report.fact("x", "y".repeat(10_000));
+            report.fact("x", "y".repeat(10_000), "z".repeat(10_000));
         }
         report.add(Finding::new(&CHECK, Severity::Fail, "the worst", "y"));
         assert_eq!(report.verdict(), Severity::Fail);
@@ -233,6 +262,7 @@ mod tests {
         assert_eq!(report.omitted, 4 * MOST + 1);
         assert!(report.to_text(false).contains("the worst"));
         assert_eq!(report.to_json()["omitted"], 4 * MOST + 1);
+        crate::schema::Schema::read("doctor.json").assert_valid(&report.to_json());
         // The part that is cut off is not shown.
         assert!(report.findings[0].subject.len() < 700);
         assert!(report.to_text(false).contains(&format!("{}…", "x".repeat(600))));

@@ -6,6 +6,7 @@
 
 use super::kept::{Binding, Kept};
 use super::{CapMinors, Gpu, Host, KernelModule, Majors, NodePolicy, Roots, absent, read_kernel};
+use crate::compat::Version;
 use crate::sys::procfs;
 use crate::vocabulary::{MigDevice, PciAddress};
 
@@ -60,23 +61,16 @@ fn text(roots: &Roots, host: &mut Host, path: &str, max: u64) -> Option<String> 
 /// `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  ...`.
 fn kernel_module(text: &str) -> Option<KernelModule> {
     let line = text.lines().find_map(|l| l.strip_prefix("NVRM version:"))?;
-    let version = line.split_ascii_whitespace().find(|w| is_version(w))?;
     Some(KernelModule {
-        version: version.to_owned(),
+        version: line.split_ascii_whitespace().find_map(version)?,
         open: line.contains("Open Kernel Module"),
     })
 }
 
-/// Whether `text` has the form of a driver version: two to four numbers with dots, the first with
-/// two digits or more.
-pub(super) fn is_version(text: &str) -> bool {
-    let parts = text.split('.');
-    text.len() <= 20
-        && (2..=4).contains(&parts.clone().count())
-        && parts
-            .clone()
-            .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()))
-        && parts.clone().next().is_some_and(|p| p.len() >= 2)
+/// Parses a driver version: two to four numbers with dots, the first with two digits or more.
+pub(super) fn version(text: &str) -> Option<Version> {
+    let has_form = text.len() <= 20 && text.find('.')? >= 2;
+    text.parse().ok().filter(|_| has_form)
 }
 
 /// The character devices in [`CHAR_DRIVERS`].

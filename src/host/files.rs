@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use super::libs::{Facts, Located, facts, private};
 use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Parts, Roots, manifest};
+use crate::compat::Version;
 use crate::sys::root::{Node, Root};
 use crate::sys::source::{Trace, Use, Walk};
+use crate::vocabulary::or_empty;
 
 const BINARIES: &[&str] = &[
     "nvidia-smi",
@@ -137,8 +139,7 @@ pub(super) fn find(
         base,
         version: host
             .user_version
-            .clone()
-            .or_else(|| host.kernel.as_ref().map(|k| k.version.clone())),
+            .or_else(|| host.kernel.as_ref().map(|k| k.version)),
         lib_dirs: lib_dirs(host),
         host,
     };
@@ -178,7 +179,7 @@ struct Finder<'a> {
     root: &'a Root,
     walk: Walk<'a>,
     base: PathBuf,
-    version: Option<String>,
+    version: Option<Version>,
     lib_dirs: Vec<PathBuf>,
     host: &'a mut Host,
 }
@@ -305,7 +306,7 @@ impl Finder<'_> {
 
     /// Searches the kernel's own path for firmware, and the driver's directory.
     fn firmware(&mut self, roots: &Roots) {
-        let Some(version) = self.version.clone() else {
+        let Some(version) = self.version else {
             return;
         };
         let mut bases = Vec::new();
@@ -338,7 +339,7 @@ impl Finder<'_> {
         bases.push("/lib/firmware".into());
 
         for base in bases {
-            let dir = base.join("nvidia").join(&version);
+            let dir = base.join("nvidia").join(version.to_string());
             let Ok(entries) = self.root.read_dir(&dir, 256) else {
                 continue;
             };
@@ -365,7 +366,7 @@ impl Finder<'_> {
 
     /// Takes each file's first match; a driver that keeps its files together comes first.
     fn configs(&mut self, parts: Parts) {
-        let version = self.version.clone().unwrap_or_default();
+        let version = or_empty(self.version);
         let own = self.beside("share").into_iter().chain(self.beside(""));
         let bases = self.open_dirs(own.chain(CONFIG_BASES.iter().map(PathBuf::from)));
         let wanted = |kind| parts == Parts::All || COMPUTING.contains(kind);
@@ -399,7 +400,7 @@ impl Finder<'_> {
     }
 
     fn xorg(&mut self) {
-        let Some(version) = self.version.clone() else {
+        let Some(version) = self.version else {
             return;
         };
         let names = [

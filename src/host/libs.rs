@@ -14,11 +14,12 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::driver::is_version;
+use super::driver;
 use super::{Bits, DriverFile, FileKind, Host, Locations, Roots, absent};
+use crate::compat::Version;
 use crate::ldso::abi::{self, Arch};
 use crate::ldso::cache::{self, Cache, Entry};
-use crate::ldso::elf::{self, Want};
+use crate::ldso::elf;
 use crate::sys::root::{Node, Root};
 use crate::sys::source::{Trace, Traced, Walk};
 
@@ -103,23 +104,23 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dy
         seen: HashMap::new(),
         found: Vec::new(),
     };
-    let wanted = host.kernel.as_ref().map(|k| k.version.clone());
+    let wanted = host.kernel.as_ref().map(|k| k.version);
 
     search.cache(&loc.ldcache, host);
-    if !search.complete(wanted.as_deref()) {
+    if !search.complete(wanted) {
         for dir in loc.library_dirs.iter().cloned().chain(search.known_dirs()) {
             search.list(&dir, true, host);
         }
     }
-    let Some(version) = search.version(wanted.as_deref()) else {
+    let Some(version) = search.version(wanted) else {
         return;
     };
-    search.private_dirs(&version, host);
-    search.vdpau(&version);
+    search.private_dirs(version, host);
+    search.vdpau(version);
 
     let mut names = HashSet::new();
     for candidate in search.found {
-        if !candidate.belongs_to(&version) {
+        if !candidate.belongs_to(version) {
             continue;
         }
         let Some(Facts { bits, soname }) = candidate.elf else {
@@ -183,7 +184,7 @@ fn cached_facts(entry: &Entry<'_>) -> Option<Facts> {
 
 /// Word size and soname of a library for this machine; `None` for any other file.
 pub(super) fn facts(file: &File) -> Option<Facts> {
-    let info = elf::read(file, Want::Soname).ok()?;
+    let info = elf::identify(file).ok()?;
     let arch = Arch::native();
     let bits = if info.machine == arch.machine {
         // x32 is a 32-bit ABI on 64-bit machines; no driver was ever built for it.
@@ -207,14 +208,13 @@ struct Candidate {
 
 impl Candidate {
     /// The driver version at the end of the name.
-    fn version(&self) -> Option<&str> {
+    fn version(&self) -> Option<Version> {
         let (_, version) = self.name.split_once(".so.")?;
-        is_version(version).then_some(version)
+        driver::version(version)
     }
 
-    fn belongs_to(&self, version: &str) -> bool {
-        self.name.split_once(".so.").is_some_and(|(_, v)| v == version)
-            || OWN_VERSION.iter().any(|p| self.name.starts_with(p))
+    fn belongs_to(&self, version: Version) -> bool {
+        self.version() == Some(version) || OWN_VERSION.iter().any(|p| self.name.starts_with(p))
     }
 }
 
@@ -376,35 +376,30 @@ impl Search<'_> {
     }
 
     /// Whether both libraries that every container needs were found in the wanted version.
-    fn complete(&self, wanted: Option<&str>) -> bool {
+    fn complete(&self, wanted: Option<Version>) -> bool {
         let Some(version) = wanted.or_else(|| self.found.iter().find_map(Candidate::version)) else {
             return false;
         };
         VERSION_LIBRARIES.iter().all(|prefix| {
             self.found
                 .iter()
-                .any(|c| c.name.strip_prefix(prefix) == Some(version))
+                .any(|c| c.name.starts_with(prefix) && c.version() == Some(version))
         })
     }
 
     /// The version to use: the kernel module's, else that of the first library found.
-    fn version(&self, wanted: Option<&str>) -> Option<String> {
+    fn version(&self, wanted: Option<Version>) -> Option<Version> {
         let mut versions = VERSION_LIBRARIES.iter().flat_map(|prefix| {
-            self.found
-                .iter()
-                .filter_map(move |c| c.name.strip_prefix(prefix))
-                .filter(|v| is_version(v))
+            let named = self.found.iter().filter(move |c| c.name.starts_with(prefix));
+            named.filter_map(Candidate::version)
         });
-        if let Some(wanted) = wanted
-            && versions.clone().any(|v| v == wanted)
-        {
-            return Some(wanted.to_owned());
-        }
-        versions.next().map(str::to_owned)
+        wanted
+            .filter(|wanted| versions.clone().any(|v| v == *wanted))
+            .or_else(|| versions.next())
     }
 
     /// Reads the directories that only the driver uses: plug-ins there need not be in the cache.
-    fn private_dirs(&mut self, version: &str, host: &mut Host) {
+    fn private_dirs(&mut self, version: Version, host: &mut Host) {
         for dir in self.dirs(version, |c| &c.path) {
             if private(&dir) {
                 self.list(&dir, false, host);
@@ -413,19 +408,19 @@ impl Search<'_> {
     }
 
     /// Takes VDPAU's back end from its own directory, which the loader does not search.
-    fn vdpau(&mut self, version: &str) {
+    fn vdpau(&mut self, version: Version) {
         if !self.is_needed(b"libvdpau_nvidia.so.1") {
             return;
         }
         for dir in self.dirs(version, |c| &c.path) {
-            for suffix in [version, "1"] {
+            for suffix in [version.to_string(), "1".to_owned()] {
                 self.take(&dir.join(format!("vdpau/libvdpau_nvidia.so.{suffix}")), None);
             }
         }
     }
 
     /// The directories of the driver's libraries, each once.
-    fn dirs(&self, version: &str, of: impl Fn(&Candidate) -> &Path) -> Vec<PathBuf> {
+    fn dirs(&self, version: Version, of: impl Fn(&Candidate) -> &Path) -> Vec<PathBuf> {
         const MAX: usize = 8;
         let mut dirs: Vec<PathBuf> = Vec::new();
         for candidate in self.found.iter().filter(|c| c.belongs_to(version)) {

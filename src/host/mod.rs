@@ -41,7 +41,8 @@ use std::rc::Rc;
 pub use tegra::Tegra;
 pub use wsl::Wsl;
 
-use crate::compat::{self, driver::Native};
+use crate::compat::driver::Native;
+use crate::compat::{self, Version};
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
 use crate::sys::source::{Proved, Use, Walk};
@@ -199,7 +200,7 @@ impl Platform {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KernelModule {
     /// Like `580.159.04`.
-    pub version: String,
+    pub version: Version,
     /// Whether it is the open kernel module.
     pub open: bool,
 }
@@ -495,7 +496,7 @@ pub struct Host {
     /// The loaded kernel module.
     pub kernel: Option<KernelModule>,
     /// The version of the user-space libraries.
-    pub user_version: Option<String>,
+    pub user_version: Option<Version>,
     /// GPUs in PCI bus order, excluded ones last; `gpus[i].index == i`.
     pub gpus: Vec<Gpu>,
     /// Device nodes.
@@ -599,10 +600,10 @@ impl Host {
 
     /// The driver's version: the kernel module's, or on WSL2 that of Windows' driver if it is
     /// known.
-    pub fn driver_version(&self) -> Option<String> {
+    pub fn driver_version(&self) -> Option<Version> {
         match &self.wsl {
             Some(wsl) => wsl.version(),
-            None => self.kernel.as_ref().map(|k| k.version.clone()),
+            None => self.kernel.as_ref().map(|k| k.version),
         }
     }
 
@@ -613,7 +614,7 @@ impl Host {
         } else {
             compat::Platform::Linux
         };
-        compat::driver::native(self.driver_version()?.parse().ok()?, platform)
+        compat::driver::native(self.driver_version()?, platform)
     }
 
     /// Checks that kernel module and libraries exist and have one version; on WSL, that Windows

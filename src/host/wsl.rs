@@ -18,6 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::{Bits, DriverFile, FileKind, Host, Locations, Roots};
+use crate::compat::Version;
 use crate::error::{Code, Error, Result};
 use crate::ldso::cache::{self, Cache};
 use crate::sys::dxg::{self, Dxg};
@@ -82,11 +83,11 @@ pub struct Adapter {
 
 impl Adapter {
     /// NVIDIA's own version number: 566.36 is the end of Windows' 32.0.15.6636.
-    pub fn nvidia_version(&self) -> Option<String> {
+    pub fn nvidia_version(&self) -> Option<Version> {
         let [_, _, third, fourth] = self.driver?;
         let digits = u32::from(third % 10) * 10_000 + u32::from(fourth);
         (self.nvidia && fourth < 10_000 && digits >= 10_000)
-            .then(|| format!("{}.{:02}", digits / 100, digits % 100))
+            .then(|| Version::of_release(digits / 100, digits % 100))
     }
 }
 
@@ -151,7 +152,7 @@ impl Wsl {
     }
 
     /// The version of NVIDIA's driver on Windows, such as 566.36, if Windows reports it.
-    pub fn version(&self) -> Option<String> {
+    pub fn version(&self) -> Option<Version> {
         self.nvidia().find_map(Adapter::nvidia_version)
     }
 

@@ -7,7 +7,7 @@ use super::{Field, each, each_filler, each_number};
 use crate::cdi::read::{Format, parse};
 use crate::config::{Config, Dialect};
 use crate::ldso::cache::Cache;
-use crate::ldso::elf::{Want, read};
+use crate::ldso::elf::{identify, read};
 use crate::ldso::merge::{Addition, merge, room};
 use crate::ldso::write::Builder;
 use crate::ldso::{conf, note, section};
@@ -91,19 +91,19 @@ fn elf() -> (Vec<u8>, Vec<Field>) {
 #[test]
 fn elf_files() {
     let (good, fields) = elf();
-    let info = read(good.as_slice(), Want::All).unwrap();
-    assert_eq!(info.isa_level, 1);
-    assert_eq!(info.soname.as_deref(), Some(&b".note"[..]));
+    let info = read(good.as_slice()).unwrap();
+    assert_eq!(info.identity.isa_level, 1);
+    assert_eq!(info.identity.soname.as_deref(), Some(&b".note"[..]));
     assert_eq!((info.needed.len(), info.runpath.is_some()), (1, true));
     assert_eq!(
         note::find(good.as_slice(), ".note", "N").as_deref(),
         Some(&b"text"[..])
     );
     each(&good, &fields, 5 << 20, |file| {
-        let _ = read(file, Want::All);
+        let _ = read(file);
     });
     each(&good, &fields, 512 << 10, |file| {
-        let _ = read(file, Want::Soname);
+        let _ = identify(file);
         let _ = note::find(file, ".note", "N");
         let _ = section::sections(file);
     });

@@ -180,6 +180,11 @@ impl Spec {
         self.text(&["linux", "mountLabel"]).filter(|l| !l.is_empty())
     }
 
+    /// Whether the process has a terminal, which the runtime makes after its hooks.
+    pub fn has_terminal(&self) -> bool {
+        self.at(&["process", "terminal"]).and_then(Value::as_bool) == Some(true)
+    }
+
     /// `process.selinuxLabel`, the SELinux context of the container's processes.
     pub fn process_label(&self) -> Option<&str> {
         self.text(&["process", "selinuxLabel"]).filter(|l| !l.is_empty())

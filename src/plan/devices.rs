@@ -248,13 +248,11 @@ pub(super) fn check_requirements(request: &Request, host: &Host) -> Result<Vec<S
     if request.requirements.is_empty() {
         return Ok(Vec::new());
     }
-    let driver = host.driver_version();
     // For a driver newer than the tables only a lower bound is known, which cannot decide a
     // condition.
-    let cuda = host.cuda().and_then(Native::exactly).map(|c| c.to_string());
     let facts = Facts {
-        cuda: cuda.as_deref(),
-        driver: driver.as_deref(),
+        cuda: host.cuda().and_then(Native::exactly),
+        driver: host.driver_version(),
         arch: None,
         brand: None,
     };

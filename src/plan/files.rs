@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::part::Part;
-use super::{GpuRef, catalogue, graphics};
+use super::{GpuRef, catalogue, driver_text, graphics};
+use crate::compat::Version;
 use crate::config::{Config, Layout};
 use crate::error::{Code, Error, Result};
 use crate::host::files::MPS;
@@ -160,11 +161,12 @@ pub(super) fn part(
     request: &Request,
     host: &Host,
     config: &Config,
-    driver: &str,
+    driver: Option<Version>,
     gpus: &[GpuRef],
 ) -> Result<Part> {
     let capabilities = request.capabilities;
-    let native = (*config.layout == Layout::Native).then_some(driver);
+    let shown = driver_text(driver);
+    let native = (*config.layout == Layout::Native).then_some(&*shown);
     let mut part = Part::default();
     for file in &host.files {
         part.add(match &file.kind {
@@ -186,7 +188,7 @@ pub(super) fn part(
                 }
                 _ => continue,
             },
-            FileKind::Firmware => firmware(file, driver),
+            FileKind::Firmware => firmware(file, &shown),
             FileKind::Config(ConfigKind::Cufile) | FileKind::Directory if request.gated.gds => storage(file),
             FileKind::Config(kind) => graphics::config_file(file, *kind, capabilities, &part.texts),
             FileKind::Pipes(_) | FileKind::Socket if *config.ipc_sockets => socket(file, capabilities),
@@ -204,7 +206,7 @@ pub(super) fn part(
     }
     // A Jetson has no NVML, and its libraries no version.
     if host.tegra.is_none() {
-        check_libraries(&part.files, capabilities, driver)?;
+        check_libraries(&part.files, capabilities, &shown)?;
     }
     Ok(part)
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::part::Part;
 use super::{GpuRef, Place, RootfsLink};
+use crate::compat::Version;
 use crate::host::{ConfigKind, DriverFile, FileKind, Host};
 use crate::request::Capabilities as C;
 
@@ -172,7 +173,12 @@ pub(super) fn config_file(file: &DriverFile, kind: ConfigKind, capabilities: C, 
 }
 
 /// The manifests that the libraries in `given` need and the host lacks.
-pub(super) fn generate_manifests(given: &Part, host: &Host, capabilities: C, driver: &str) -> Part {
+pub(super) fn generate_manifests(
+    given: &Part,
+    host: &Host,
+    capabilities: C,
+    driver: Option<Version>,
+) -> Part {
     let mut part = Part::default();
     for (kind, name, library) in MANIFESTS {
         let Some(place) = LOOKUPS.iter().find(|l| l.kind == *kind) else {
@@ -313,9 +319,9 @@ fn below(dir: &str) -> &str {
     dir.trim_start_matches("/usr/share/").trim_start_matches("/etc/")
 }
 
-fn vulkan_version(driver: &str) -> &'static str {
-    let branch = driver.split('.').next().and_then(|b| b.parse::<u32>().ok());
-    let known = VULKAN.iter().find(|(b, _)| *b <= branch.unwrap_or_default());
+fn vulkan_version(driver: Option<Version>) -> &'static str {
+    let branch = driver.map_or(0, Version::major);
+    let known = VULKAN.iter().find(|(b, _)| *b <= branch);
     known.map_or("1.1.0", |(_, version)| version)
 }
 
@@ -344,11 +350,12 @@ mod tests {
 
     #[test]
     fn vulkan_declares_the_version_of_the_branch() {
-        assert_eq!(vulkan_version("550.163.01"), "1.3.277");
-        assert_eq!(vulkan_version("575.57.08"), "1.3.277");
-        assert_eq!(vulkan_version("610.1"), "1.4.312");
-        assert_eq!(vulkan_version("470.1"), "1.1.0");
-        assert_eq!(vulkan_version("unknown"), "1.1.0");
+        let of = |driver: &str| vulkan_version(driver.parse().ok());
+        assert_eq!(of("550.163.01"), "1.3.277");
+        assert_eq!(of("575.57.08"), "1.3.277");
+        assert_eq!(of("610.1"), "1.4.312");
+        assert_eq!(of("470.1"), "1.1.0");
+        assert_eq!(of("unknown"), "1.1.0");
     }
 
     #[test]

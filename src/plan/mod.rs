@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use part::Part;
 
+use crate::compat::Version;
 use crate::compat::gpu::class_of_name;
 use crate::config::{Config, CudaCompat, Layout};
 use crate::error::Result;
@@ -30,12 +31,15 @@ pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink, is_required};
 pub use graphics::{Text, Without};
 pub use wsl::Tree;
 
+fn driver_text(driver: Option<Version>) -> String {
+    driver.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
+}
+
 /// The contents of one container, each part with its reason.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The driver's version: that of the kernel module; on WSL2 that of Windows' driver, or
-    /// `unknown`.
-    pub driver_version: String,
+    /// The driver's version: that of the kernel module; on WSL2 that of Windows' driver.
+    pub driver_version: Option<Version>,
     /// Whether the driver is that of Windows, on WSL2.
     pub wsl: bool,
     /// The GPUs it may use, in bus order.
@@ -75,6 +79,13 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+impl Plan {
+    /// The driver's version for people and records: `unknown` if there is none.
+    pub fn driver_text(&self) -> String {
+        driver_text(self.driver_version)
+    }
+}
+
 /// Whether an image's CUDA compatibility libraries may be used if they are newer than the driver.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Forward {
@@ -110,7 +121,7 @@ pub struct GpuRef {
 pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     host.check_versions()?;
     let config = &*request.settle(config);
-    let driver_version = host.driver_version().unwrap_or_else(|| "unknown".to_owned());
+    let driver_version = host.driver_version();
     let mut all = Part {
         warnings: [&*request.notes, &*host.warnings].concat(),
         ..Part::default()
@@ -121,7 +132,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
         (None, None) => devices::part(request, host)?,
     });
     all.warnings.extend(devices::check_requirements(request, host)?);
-    all.add(files::part(request, host, config, &driver_version, &all.gpus)?);
+    all.add(files::part(request, host, config, driver_version, &all.gpus)?);
     all.add(site::extra(request, host, &config.extra, all.site_files()));
     let Part {
         gpus,

@@ -221,7 +221,7 @@ mod tests {
     fn one_node_the_package_and_the_stubs() {
         let plan = devices(1, "all").unwrap();
         assert_eq!(plan.warnings, Vec::<String>::new());
-        assert_eq!(plan.driver_version, "566.36");
+        assert_eq!(plan.driver_text(), "566.36");
         let nodes: Vec<_> = plan
             .devices
             .iter()

@@ -17,9 +17,9 @@ pub use target::{Gpu, Target};
 use self::build::{Build, MAX_TEXT, tensorflow_of, torch_of};
 use self::libcuda::{Kind, Libcuda, hides_the_driver};
 use crate::compat::forward::{DEFAULT_DIR, Note, Package};
-use crate::compat::{Class, Cuda, Outcome, Platform};
+use crate::compat::{Class, Cuda, Outcome, Platform, Version};
 use crate::findings::check::checks;
-use crate::findings::{Finding, Severity};
+use crate::findings::{Check, Finding, Severity};
 use crate::sys::root::Root;
 
 checks! {
@@ -28,6 +28,11 @@ checks! {
     STUB = 7703, "preflight.stub", "The loader finds a stub of libcuda before the driver's library.";
     BAKED = 7704, "preflight.baked-driver", "The loader finds a libcuda that was baked into the image before the driver's.";
     COMPAT = 7705, "preflight.compat", "The image's CUDA compatibility libraries come before a driver that they do not fit.";
+}
+
+/// The check with this number.
+pub fn check_of(number: u16) -> Option<&'static Check> {
+    CHECKS.iter().find(|check| check.number == number)
 }
 
 /// Reading stops after this time; files that were not read are not judged.
@@ -346,10 +351,10 @@ pub fn compat_first(hiding: &Libcuda, target: &Target) -> Option<(Severity, Stri
 }
 
 /// The target of a plan: its driver, and the GPUs by name.
-pub fn target(driver: &str, wsl: bool, gpus: impl Iterator<Item = String>) -> Target {
+pub fn target(driver: Option<Version>, wsl: bool, gpus: impl Iterator<Item = String>) -> Target {
     use crate::compat::gpu;
     Target {
-        driver: driver.parse().ok(),
+        driver,
         platform: if wsl { Platform::Windows } else { Platform::Linux },
         gpus: gpus
             .map(|name| Gpu {
@@ -383,7 +388,10 @@ mod tests {
             driver_dir: Path::new("/usr/local/nvidia"),
         };
         let gpu = "NVIDIA GeForce RTX 3070".to_owned();
-        let found = check(&container, &target(driver, false, std::iter::once(gpu)));
+        let found = check(
+            &container,
+            &target(driver.parse().ok(), false, std::iter::once(gpu)),
+        );
         found.iter().map(|f| f.check.number).collect()
     }
 

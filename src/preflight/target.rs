@@ -60,7 +60,7 @@ impl Target {
             None => host.usable_gpus().map(|gpu| of_gpu(gpu, roots)).collect(),
         };
         Self {
-            driver: host.driver_version().and_then(|v| v.parse().ok()),
+            driver: host.driver_version(),
             platform: match host.wsl {
                 Some(_) => Platform::Windows,
                 None => Platform::Linux,

@@ -43,6 +43,8 @@ use limits::excerpt;
 use provenance::{Policy, Refused, Wish};
 use variables::Variables;
 
+const CAPABILITIES: &str = "NVIDIA_DRIVER_CAPABILITIES";
+
 /// The entry point that received the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EntryPoint {
@@ -218,7 +220,7 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     let requested = devices::requested(inputs, &variables, config, &mut notes)?;
     let mut request = Request::of(requested, notes);
     if !request.is_empty() {
-        memory_limits(&variables, &mut request.notes);
+        push_memory_limits(&variables, &mut request.notes);
     }
     if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
         return Ok(request);
@@ -256,6 +258,20 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     Ok(request)
 }
 
+/// The settings that a container has for itself, for a container whose devices come from a
+/// specification that is not nvoci's.
+pub fn settings_of(inputs: &Inputs<'_>, config: &Config, notes: &mut Vec<String>) -> Vec<Chosen> {
+    let variables = Variables::gather(inputs.env, &config.swarm_resource);
+    settings::chosen(inputs, &variables, Policy::of(inputs, config), config, notes)
+}
+
+/// Warnings of the variables that limit a container's GPU memory.
+pub fn memory_limits(inputs: &Inputs<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    push_memory_limits(&Variables::gather(inputs.env, &[]), &mut notes);
+    notes
+}
+
 /// The capabilities of the variable; without it, the default that the image was built for.
 ///
 /// A container with a CDI device and no variable gets all of them. `--device nvidia.com/gpu=all`
@@ -265,13 +281,12 @@ fn capabilities_of(
     supported: Capabilities,
     entry: EntryPoint,
 ) -> Result<Capabilities> {
-    const NAME: &str = "NVIDIA_DRIVER_CAPABILITIES";
-    let value = match variables.get(NAME) {
+    let value = match variables.get(CAPABILITIES) {
         None if variables.is_legacy_image() || entry == EntryPoint::Cdi => return Ok(supported),
         None => "",
         Some(value) => value,
     };
-    limits::list(NAME, value)?;
+    limits::list(CAPABILITIES, value)?;
     if value
         .split(',')
         .any(|item| item.trim().eq_ignore_ascii_case("all"))
@@ -284,18 +299,27 @@ fn capabilities_of(
     if named.is_empty() {
         return Ok(Capabilities::DEFAULT & supported);
     }
+    check_supported(named, supported)?;
+    Ok(named)
+}
+
+/// Checks that the configuration supports every requested capability.
+///
+/// # Errors
+/// [`Code::Capability`], naming the others.
+pub fn check_supported(named: Capabilities, supported: Capabilities) -> Result<()> {
     let refused = named.without(supported);
     if refused.is_empty() {
-        return Ok(named);
+        return Ok(());
     }
     let why = format!("{refused} not allowed here: supported-driver-capabilities is {supported}");
-    Err(Error::new(Code::Capability, NAME, why))
+    Err(Error::new(Code::Capability, CAPABILITIES, why))
 }
 
 fn unknown_capability(parsed: Result<Capabilities, &str>) -> Result<Capabilities> {
     parsed.map_err(|item| {
         let why = format!("`{}` is not a driver capability", excerpt(item));
-        Error::new(Code::Capability, "NVIDIA_DRIVER_CAPABILITIES", why)
+        Error::new(Code::Capability, CAPABILITIES, why)
     })
 }
 
@@ -321,7 +345,7 @@ fn requirements_of(variables: &Variables<'_>, notes: &mut Vec<String>) -> Result
 
 /// Warns of variables that limit a container's GPU memory, which needs NVIDIA's driver 615 and its
 /// NVML.
-fn memory_limits(variables: &Variables<'_>, notes: &mut Vec<String>) {
+fn push_memory_limits(variables: &Variables<'_>, notes: &mut Vec<String>) {
     for name in ["NVIDIA_GPU_MEMORY_REQUEST", "NVIDIA_GPU_MEMORY_LIMIT"] {
         if variables.get(name).is_some_and(|value| !value.trim().is_empty()) {
             let why = "nvoci does not limit GPU memory: the container can use all of its GPUs' memory";

@@ -12,30 +12,48 @@
 use core::cmp::Ordering;
 use core::fmt;
 
-use crate::error::{Code, Error, Result};
-
 use super::limits;
+use crate::compat::{Cuda, Version};
+use crate::error::{Code, Error, Result};
+use crate::vocabulary::decimal;
 
-/// The host's facts as text; `None` if a fact is unknown.
+/// The host's facts that a condition can name; `None` if a fact is unknown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts<'a> {
     /// The newest CUDA version that the driver supports, such as `12.4`.
-    pub cuda: Option<&'a str>,
+    pub cuda: Option<Cuda>,
     /// The driver version, such as `550.54.15`.
-    pub driver: Option<&'a str>,
+    pub driver: Option<Version>,
     /// The compute capability of the GPU, such as `9.0`.
-    pub arch: Option<&'a str>,
+    pub arch: Option<Version>,
     /// The brand of the GPU as NVML has it, such as `Tesla`.
     pub brand: Option<&'a str>,
 }
 
 impl<'a> Facts<'a> {
-    fn get(&self, property: Property) -> Option<&'a str> {
+    fn get(&self, property: Property) -> Option<Fact<'a>> {
         match property {
-            Property::Cuda => self.cuda,
-            Property::Driver => self.driver,
-            Property::Arch => self.arch,
-            Property::Brand => self.brand,
+            Property::Cuda => self.cuda.map(Fact::Cuda),
+            Property::Driver => self.driver.map(Fact::Version),
+            Property::Arch => self.arch.map(Fact::Version),
+            Property::Brand => self.brand.map(Fact::Brand),
+        }
+    }
+}
+
+/// One fact of the host.
+enum Fact<'a> {
+    Brand(&'a str),
+    Cuda(Cuda),
+    Version(Version),
+}
+
+impl fmt::Display for Fact<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Brand(name) => f.write_str(name),
+            Self::Cuda(version) => version.fmt(f),
+            Self::Version(version) => version.fmt(f),
         }
     }
 }
@@ -55,7 +73,18 @@ pub struct Requirement {
 struct Condition {
     property: Property,
     operator: Operator,
-    value: String,
+    wanted: Wanted,
+    /// The value as it was written.
+    text: String,
+}
+
+/// The value of a condition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wanted {
+    /// The brand whose name is the text.
+    Brand,
+    /// The numbers of a version.
+    Numbers([u32; 4]),
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -135,7 +164,7 @@ impl Requirement {
     /// The requirement of an image from before these variables: the CUDA version that it declares.
     pub(super) fn of_cuda_version(version: &str) -> Option<Self> {
         let number = version.strip_prefix('v').unwrap_or(version);
-        Version::parse(number)?;
+        let [cuda_major, cuda_minor, ..] = numbers(number)?;
         let mut parts = number.split('.');
         let (major, minor) = (parts.next()?, parts.next().unwrap_or("0"));
         Some(Self {
@@ -143,7 +172,8 @@ impl Requirement {
             alternatives: vec![vec![Condition {
                 property: Property::Cuda,
                 operator: Operator::AtLeast,
-                value: format!("{major}.{minor}"),
+                wanted: Wanted::Numbers([cuda_major, cuda_minor, 0, 0]),
+                text: format!("{major}.{minor}"),
             }]],
         })
     }
@@ -180,7 +210,9 @@ impl Requirement {
     }
 
     fn unmet(&self, failed: &Condition, facts: &Facts<'_>) -> Error {
-        let has = facts.get(failed.property).unwrap_or("none");
+        let has = facts
+            .get(failed.property)
+            .map_or_else(|| "none".to_owned(), |fact| fact.to_string());
         let others = match self.alternatives.len() {
             0 | 1 => String::new(),
             2 => ", and the other alternative does not hold either".to_owned(),
@@ -246,46 +278,41 @@ impl Condition {
             .into_iter()
             .find(|(sign, _)| rest.starts_with(sign))
             .ok_or("has no operator (=, !=, <, <=, >, >=)")?;
-        let value = &rest[sign.len()..];
+        let text = &rest[sign.len()..];
         let known = PROPERTIES
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name.trim()));
         let Some(&(_, property)) = known else {
             return Ok(None);
         };
-        if property == Property::Brand {
+        let wanted = if property == Property::Brand {
             if !matches!(operator, Operator::Equal | Operator::NotEqual) {
                 return Err("compares a brand with something other than = or !=");
             }
-            if value.is_empty()
-                || !value
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-            {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+            if text.is_empty() || !text.bytes().all(allowed) {
                 return Err("has a malformed brand");
             }
-        } else if Version::parse(value).is_none() {
-            return Err("has a malformed version");
-        }
+            Wanted::Brand
+        } else {
+            Wanted::Numbers(numbers(text).ok_or("has a malformed version")?)
+        };
         Ok(Some(Self {
             property,
             operator,
-            value: value.to_owned(),
+            wanted,
+            text: text.to_owned(),
         }))
     }
 
     /// `None` if the host's value is unknown.
     fn holds(&self, facts: &Facts<'_>) -> Option<bool> {
-        let has = facts.get(self.property)?;
-        let order = if self.property == Property::Brand {
-            // A brand has only equality.
-            if has.eq_ignore_ascii_case(&self.value) {
-                Ordering::Equal
-            } else {
-                Ordering::Less
-            }
-        } else {
-            Version::parse(has)?.cmp(&Version::parse(&self.value)?)
+        let order = match (facts.get(self.property)?, self.wanted) {
+            (Fact::Cuda(has), Wanted::Numbers(wanted)) => [has.major, has.minor, 0, 0].cmp(&wanted),
+            (Fact::Version(has), Wanted::Numbers(wanted)) => has.numbers().cmp(&wanted),
+            // A condition on a brand has only = and !=.
+            (Fact::Brand(has), Wanted::Brand) if has.eq_ignore_ascii_case(&self.text) => Ordering::Equal,
+            _ => Ordering::Less,
         };
         Some(match self.operator {
             Operator::NotEqual => order.is_ne(),
@@ -304,7 +331,7 @@ impl fmt::Display for Condition {
             .iter()
             .find(|(_, o)| *o == self.operator)
             .map_or("", |(s, _)| s);
-        write!(f, "{}{sign}{}", self.property, self.value)
+        write!(f, "{}{sign}{}", self.property, self.text)
     }
 }
 
@@ -319,31 +346,28 @@ impl fmt::Display for Property {
     }
 }
 
-/// Digits and dots, compared number by number; missing numbers are 0.
-#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Version([u32; 4]);
-
-impl Version {
-    fn parse(text: &str) -> Option<Self> {
-        let mut numbers = [0; 4];
-        let text = text.strip_prefix('v').unwrap_or(text);
-        for (i, part) in text.split('.').enumerate() {
-            *numbers.get_mut(i)? = crate::vocabulary::decimal(part)?;
-        }
-        Some(Self(numbers))
+/// The numbers of a version in an image's condition, which may begin with `v`; missing ones are 0.
+fn numbers(text: &str) -> Option<[u32; 4]> {
+    let mut numbers = [0; 4];
+    let text = text.strip_prefix('v').unwrap_or(text);
+    for (i, part) in text.split('.').enumerate() {
+        *numbers.get_mut(i)? = decimal(part)?;
     }
+    Some(numbers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HOST: Facts<'_> = Facts {
-        cuda: Some("12.2"),
-        driver: Some("535.104.05"),
-        arch: Some("8.0"),
-        brand: Some("Tesla"),
-    };
+    fn host() -> Facts<'static> {
+        Facts {
+            cuda: Some(Cuda { major: 12, minor: 2 }),
+            driver: "535.104.05".parse().ok(),
+            arch: "8.0".parse().ok(),
+            brand: Some("Tesla"),
+        }
+    }
 
     fn parse(text: &str) -> Requirement {
         let mut notes = Vec::new();
@@ -353,7 +377,7 @@ mod tests {
     }
 
     fn holds(text: &str) -> bool {
-        parse(text).evaluate(&HOST).is_ok()
+        parse(text).evaluate(&host()).is_ok()
     }
 
     #[test]
@@ -390,7 +414,7 @@ mod tests {
     #[test]
     fn quirk_10_an_unmet_requirement_refuses_and_names_both_values() {
         let e = parse("cuda>=12.8 brand=tesla,driver>=470,driver<471")
-            .evaluate(&HOST)
+            .evaluate(&host())
             .unwrap_err();
         assert_eq!(e.code(), Code::Requirement);
         let line = e.to_string();
@@ -407,7 +431,10 @@ mod tests {
     /// toolkit-features 12, quirk 11: a missing fact made `driver>=450` fail.
     #[test]
     fn quirk_11_what_is_not_known_counts_as_met_and_is_noted() {
-        let known = Facts { brand: None, ..HOST };
+        let known = Facts {
+            brand: None,
+            ..host()
+        };
         let notes = parse("brand=tesla,driver>=450").evaluate(&known).unwrap();
         assert!(notes[0].contains("brand=tesla"), "{notes:?}");
         // A condition that is known to be false decides, in any position.
@@ -430,7 +457,7 @@ mod tests {
     fn unknown_properties_are_dropped_malformed_ones_refused() {
         let mut notes = Vec::new();
         let r = Requirement::parse("R", "cuda>=99 fabric=full", &mut notes).unwrap();
-        assert!(r.evaluate(&HOST).is_err());
+        assert!(r.evaluate(&host()).is_err());
         assert_eq!(notes.len(), 1);
         for bad in [
             "cuda",

@@ -385,6 +385,8 @@ mod tests {
             ("preflight", "enforce"),
             ("layout", "native"),
             ("layout", "private"),
+            ("warn-stderr", "true"),
+            ("warn-stderr", "false"),
         ])
     }
 
@@ -410,6 +412,7 @@ mod tests {
             prop_assert!(!*got.ipc_sockets || *host.ipc_sockets);
             prop_assert!(*got.no_cgroups || !*host.no_cgroups);
             prop_assert_eq!(*got.layout, *host.layout);
+            prop_assert!(*got.warn_stderr || !*host.warn_stderr);
             let rank = |config: &Config| match *config.preflight {
                 Preflight::Off => 0,
                 Preflight::Warn => 1,

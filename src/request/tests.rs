@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::compat::Cuda;
 use crate::config::{Dialect, Mode, Origin, Setting};
 use crate::vocabulary::{GpuUuid, MigDevice, MigUuid, PciAddress, Uuid};
 
@@ -189,7 +190,7 @@ fn quirk_10_capabilities_requirements_and_mig_rights_count_at_every_entry_point(
         assert_eq!(request.capabilities, Capabilities::UTILITY);
         assert!(request.mig_config && !request.mig_monitor);
         let facts = Facts {
-            cuda: Some("12.4"),
+            cuda: Some(Cuda { major: 12, minor: 4 }),
             ..Facts::default()
         };
         let e = evaluate_all(&request.requirements, &facts).unwrap_err();

@@ -17,6 +17,8 @@ pub mod scratch;
 mod seccomp;
 pub mod selinux;
 pub mod source;
+pub mod stderr;
+pub mod syslog;
 pub mod systemd;
 
 pub use crate::budget;
@@ -43,6 +45,11 @@ pub mod owned {
     /// [`inroot::owned::find_lasting`].
     pub fn find_lasting(path: &Path) -> Result<Option<Node>> {
         Ok(inroot::owned::find_lasting(path)?)
+    }
+
+    /// [`inroot::owned::find_by_own_links`].
+    pub fn find_by_own_links(path: &Path) -> Result<Option<Node>> {
+        Ok(inroot::owned::find_by_own_links(path)?)
     }
 
     /// [`inroot::owned::check`].

@@ -55,6 +55,8 @@ enum Term {
     Now,
     /// As long as a file names it.
     Lasting,
+    /// Only until it is found: the links alone decide where that is.
+    Search,
 }
 
 /// The most symbolic links that are followed, as in the kernel.
@@ -88,6 +90,16 @@ pub fn find(path: &Path) -> Result<Option<Node>> {
 /// [`Error::Untrusted`] with the component.
 pub fn find_lasting(path: &Path) -> Result<Option<Node>> {
     walk(path, trusted_users(), Term::Lasting)
+}
+
+/// As [`find`], for a path that the caller chose and others may share, such as one below `/tmp`.
+/// Only the symbolic links on the way must belong to root or to this process's user: a link's owner
+/// chooses its target.
+///
+/// # Errors
+/// [`Error::Untrusted`] with the link.
+pub fn find_by_own_links(path: &Path) -> Result<Option<Node>> {
+    walk(path, trusted_users(), Term::Search)
 }
 
 /// Whether root's sticky directory of mode `mode` reserves the name of a removed entry for root.
@@ -134,7 +146,7 @@ fn walk(path: &Path, users: &[u32], term: Term) -> Result<Option<Node>> {
             Err(e) => return Err(failed(e)),
         };
         if !node.is_symlink() {
-            if node.id().0 != dir.id().0 && is_users_fuse(&node) {
+            if term != Term::Search && node.id().0 != dir.id().0 && is_users_fuse(&node) {
                 return Err(Error::Untrusted(here, USERS_FUSE.to_owned()));
             }
             trail.push((name, node));
@@ -161,7 +173,13 @@ fn walk(path: &Path, users: &[u32], term: Term) -> Result<Option<Node>> {
 fn check_by(node: &Node, path: &Path, users: &[u32], term: Term) -> Result<()> {
     let stat = node.stat();
     let lasting = term == Term::Lasting;
-    let why = if !users.contains(&stat.st_uid) {
+    if term == Term::Search && !node.is_symlink() {
+        return Ok(());
+    }
+    // A user's FUSE reports any owner.
+    let why = if term == Term::Search && is_users_fuse(node) {
+        USERS_FUSE.to_owned()
+    } else if !users.contains(&stat.st_uid) {
         format!("it belongs to user {}, not to root", stat.st_uid)
     } else if lasting && node.is_dir() && stat.st_mode & STICKY != 0 && !keeps(path, stat.st_mode) {
         format!(

@@ -58,18 +58,9 @@ impl ReadAt for [u8] {
     }
 }
 
-/// The facts to read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Want {
-    /// The facts for a cache entry: class, machine, soname, ISA level.
-    Soname,
-    /// Needed libraries and search paths too.
-    All,
-}
-
-/// The facts of one shared object.
+/// The facts of one shared object for a cache entry.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ElfInfo {
+pub struct Identity {
     /// Whether it is a 64-bit object.
     pub is_64: bool,
     /// `e_machine`.
@@ -78,15 +69,22 @@ pub struct ElfInfo {
     pub flags: u32,
     /// `DT_SONAME`.
     pub soname: Option<Vec<u8>>,
-    /// `DT_NEEDED`, in order; only with [`Want::All`].
-    pub needed: Vec<Vec<u8>>,
-    /// `DT_RPATH`; only with [`Want::All`].
-    pub rpath: Option<Vec<u8>>,
-    /// `DT_RUNPATH`; only with [`Want::All`].
-    pub runpath: Option<Vec<u8>>,
     /// The x86 ISA level that the object's GNU property requires, in ldconfig's numbers: 0 for none
     /// or the baseline, 2 for x86-64-v3.
     pub isa_level: u32,
+}
+
+/// The facts of one shared object, and the names by which it finds others.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ElfInfo {
+    /// Its own facts.
+    pub identity: Identity,
+    /// `DT_NEEDED`, in order.
+    pub needed: Vec<Vec<u8>>,
+    /// `DT_RPATH`.
+    pub rpath: Option<Vec<u8>>,
+    /// `DT_RUNPATH`.
+    pub runpath: Option<Vec<u8>>,
 }
 
 /// The reason why a file is not a library.
@@ -100,35 +98,75 @@ pub enum Bad {
     Broken,
 }
 
-/// Reads the facts of a well-formed little-endian shared object.
+/// Reads the identity of a well-formed little-endian shared object.
 ///
 /// # Errors
 /// [`Bad`] with the reason, for any other file.
-pub fn read<R: ReadAt + ?Sized>(file: &R, want: Want) -> Result<ElfInfo, Bad> {
-    let mut head = [0; HEAD];
-    let got = file.read_at(&mut head, 0).map_err(|_| Bad::Broken)?;
-    let head = head.get(..got).unwrap_or_default();
-    if !head.starts_with(b"\x7fELF") {
-        let start = &head[..got.min(512)];
-        let script = [&b"GROUP"[..], b"GNU ld script", b"INPUT"];
-        let known = got == 0 || script.iter().any(|s| super::abi::contains(start, s));
-        return Err(if known { Bad::Script } else { Bad::NotElf });
-    }
-    elf(file, head, want).ok_or(Bad::Broken)
+pub fn identify<R: ReadAt + ?Sized>(file: &R) -> Result<Identity, Bad> {
+    parse(file, |image, dynamic| identity(image, dynamic))
 }
 
-fn elf<R: ReadAt + ?Sized>(file: &R, head: &[u8], want: Want) -> Option<ElfInfo> {
-    let mut space = [0; MAX_PROGRAM_HEADERS * 56];
-    let image = Image::parse(file, head, &mut space)?;
-    let mut info = ElfInfo {
+/// Reads the identity of a well-formed little-endian shared object, and the names by which it finds
+/// others.
+///
+/// # Errors
+/// [`Bad`] with the reason, for any other file.
+pub fn read<R: ReadAt + ?Sized>(file: &R) -> Result<ElfInfo, Bad> {
+    parse(file, |image, dynamic| {
+        Ok(ElfInfo {
+            identity: identity(image, dynamic)?,
+            needed: dynamic
+                .strings(DT_NEEDED)
+                .take(MAX_NEEDED)
+                .collect::<Result<_, _>>()?,
+            rpath: dynamic.first_string(DT_RPATH)?,
+            runpath: dynamic.first_string(DT_RUNPATH)?,
+        })
+    })
+}
+
+fn identity<R: ReadAt + ?Sized>(image: &Image<'_, R>, dynamic: &Dynamic<'_, R>) -> Result<Identity, Bad> {
+    Ok(Identity {
         is_64: image.is_64,
         machine: image.machine,
         flags: image.flags,
+        soname: dynamic.first_string(DT_SONAME)?,
         isa_level: image.isa_level(),
-        ..ElfInfo::default()
+    })
+}
+
+/// Parses the headers and the dynamic section, and calls `facts` with them.
+fn parse<R: ReadAt + ?Sized, T>(
+    file: &R,
+    facts: impl FnOnce(&Image<'_, R>, &Dynamic<'_, R>) -> Result<T, Bad>,
+) -> Result<T, Bad> {
+    let mut head = [0; HEAD];
+    let got = file.read_at(&mut head, 0).map_err(|_| Bad::Broken)?;
+    let head = head.get(..got).unwrap_or_default();
+    check_magic(head)?;
+    let mut space = [0; MAX_PROGRAM_HEADERS * 56];
+    let image = Image::parse(file, head, &mut space).ok_or(Bad::Broken)?;
+    let size = image.dynamic_size().ok_or(Bad::Broken)?;
+    // Hardly any library has more than 64 entries.
+    let (mut few, mut many) = ([0; 1024], Vec::new());
+    let space = if let Some(space) = few.get_mut(..size) {
+        space
+    } else {
+        many.resize(size, 0);
+        &mut many[..]
     };
-    image.dynamic(want, &mut info)?;
-    Some(info)
+    facts(&image, &image.dynamic(space).ok_or(Bad::Broken)?)
+}
+
+/// Checks that the file begins as an ELF file does.
+fn check_magic(head: &[u8]) -> Result<(), Bad> {
+    if head.starts_with(b"\x7fELF") {
+        return Ok(());
+    }
+    let start = &head[..head.len().min(512)];
+    let script = [&b"GROUP"[..], b"GNU ld script", b"INPUT"];
+    let known = head.is_empty() || script.iter().any(|s| super::abi::contains(start, s));
+    Err(if known { Bad::Script } else { Bad::NotElf })
 }
 
 /// The program headers, and the file for further reads.
@@ -213,54 +251,28 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
             .unwrap_or(0)
     }
 
-    /// Reads the dynamic section into `info`. `None` without one: then the file is not a library.
-    fn dynamic(&self, want: Want, info: &mut ElfInfo) -> Option<()> {
-        let segment = self.segments().rfind(|s| s.kind == PT_DYNAMIC)?;
-        let width = if self.is_64 { 16 } else { 8 };
-        let len = usize::try_from(segment.size).map_or(MAX_DYNAMIC, |n| n.min(MAX_DYNAMIC));
-        // Hardly any library has more than 64 entries.
-        let (mut few, mut many) = ([0; 1024], Vec::new());
-        let space = if len <= few.len() {
-            &mut few[..len]
-        } else {
-            many.resize(len, 0);
-            &mut many[..]
+    fn dynamic_segment(&self) -> Option<Segment> {
+        self.segments().rfind(|s| s.kind == PT_DYNAMIC)
+    }
+
+    /// The bytes of the dynamic section that are read. `None` without one: then the file is not a
+    /// library.
+    fn dynamic_size(&self) -> Option<usize> {
+        let size = self.dynamic_segment()?.size;
+        Some(usize::try_from(size).map_or(MAX_DYNAMIC, |n| n.min(MAX_DYNAMIC)))
+    }
+
+    /// The dynamic section, read into `space`.
+    fn dynamic<'s>(&'s self, space: &'s mut [u8]) -> Option<Dynamic<'s, R>> {
+        let raw = bytes(self.file, self.head, self.dynamic_segment()?.offset, space)?;
+        let mut dynamic = Dynamic {
+            image: self,
+            raw,
+            strings: 0,
         };
-        let raw = bytes(self.file, self.head, segment.offset, space)?;
-        let entries = raw.chunks_exact(width).map_while(|raw| {
-            let (tag, value) = if self.is_64 {
-                (u64_at(raw, 0)?, u64_at(raw, 8)?)
-            } else {
-                (u64::from(u32_at(raw, 0)?), u64::from(u32_at(raw, 4)?))
-            };
-            (tag != 0).then_some((tag, value))
-        });
-        let strings = entries.clone().find(|e| e.0 == DT_STRTAB)?.1;
-        let strings = self.file_offset(strings);
-        for (tag, value) in entries {
-            let kept = tag == DT_SONAME && info.soname.is_none()
-                || want == Want::All
-                    && match tag {
-                        DT_NEEDED => info.needed.len() < MAX_NEEDED,
-                        DT_RPATH => info.rpath.is_none(),
-                        DT_RUNPATH => info.runpath.is_none(),
-                        _ => false,
-                    };
-            if !kept {
-                continue;
-            }
-            let text = self.string(strings.checked_add(value)?)?;
-            match tag {
-                DT_SONAME => info.soname = Some(text),
-                DT_RPATH => info.rpath = Some(text),
-                DT_RUNPATH => info.runpath = Some(text),
-                _ => info.needed.push(text),
-            }
-            if want == Want::Soname {
-                break;
-            }
-        }
-        Some(())
+        let (_, address) = dynamic.entries().find(|(tag, _)| *tag == DT_STRTAB)?;
+        dynamic.strings = self.file_offset(address);
+        Some(dynamic)
     }
 
     /// The file offset of an address; an address outside every segment counts as an offset.
@@ -281,6 +293,46 @@ impl<'a, R: ReadAt + ?Sized> Image<'a, R> {
             }
         }
         None
+    }
+}
+
+/// The dynamic section.
+struct Dynamic<'a, R: ?Sized> {
+    image: &'a Image<'a, R>,
+    /// The entries in the file's form.
+    raw: &'a [u8],
+    /// The file offset of the string table.
+    strings: u64,
+}
+
+impl<R: ReadAt + ?Sized> Dynamic<'_, R> {
+    /// The tags and values up to the end mark.
+    fn entries(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let is_64 = self.image.is_64;
+        let width = if is_64 { 16 } else { 8 };
+        self.raw.chunks_exact(width).map_while(move |raw| {
+            let (tag, value) = if is_64 {
+                (u64_at(raw, 0)?, u64_at(raw, 8)?)
+            } else {
+                (u64::from(u32_at(raw, 0)?), u64::from(u32_at(raw, 4)?))
+            };
+            (tag != 0).then_some((tag, value))
+        })
+    }
+
+    /// The strings of all entries with a tag.
+    fn strings(&self, wanted: u64) -> impl Iterator<Item = Result<Vec<u8>, Bad>> + '_ {
+        let values = self.entries().filter(move |(tag, _)| *tag == wanted);
+        values.map(|(_, value)| {
+            let offset = self.strings.checked_add(value);
+            offset
+                .and_then(|offset| self.image.string(offset))
+                .ok_or(Bad::Broken)
+        })
+    }
+
+    fn first_string(&self, wanted: u64) -> Result<Option<Vec<u8>>, Bad> {
+        self.strings(wanted).next().transpose()
     }
 }
 

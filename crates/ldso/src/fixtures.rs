@@ -1,6 +1,52 @@
 //! Small ELF files for tests, of this crate and of its users (feature `fixtures`).
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "for tests")]
 
+use crate::abi::EM_X86_64;
+
+/// A shared object for x86-64 of headers and a dynamic section only: its soname, and more entries
+/// by tag.
+pub fn elf64(soname: &str, more: &[(u64, &str)]) -> Vec<u8> {
+    const DYNAMIC: u64 = 64 + 2 * 56;
+    let mut strings = vec![0];
+    let mut entries = Vec::new();
+    for (tag, text) in std::iter::once((14, soname)).chain(more.iter().copied()) {
+        entries.push((tag, strings.len() as u64));
+        strings.extend_from_slice(text.as_bytes());
+        strings.push(0);
+    }
+    let table = DYNAMIC + 16 * (entries.len() as u64 + 2);
+    entries.push((5, 0x1000 + table));
+    entries.push((0, 0));
+    let mut out = b"\x7fELF\x02\x01\x01".to_vec();
+    out.resize(16, 0);
+    for half in [3, EM_X86_64] {
+        out.extend(half.to_le_bytes());
+    }
+    out.extend(1_u32.to_le_bytes());
+    for word in [0, 64, 0_u64] {
+        out.extend(word.to_le_bytes());
+    }
+    out.extend(0_u32.to_le_bytes());
+    for half in [64, 56, 2, 0, 0, 0_u16] {
+        out.extend(half.to_le_bytes());
+    }
+    let end = table + strings.len() as u64;
+    // Loaded 0x1000 above its file offset, so that addresses are not offsets.
+    for (kind, offset, size) in [(1_u32, 0, end), (2, DYNAMIC, table - DYNAMIC)] {
+        out.extend(kind.to_le_bytes());
+        out.extend(4_u32.to_le_bytes());
+        for word in [offset, 0x1000 + offset, 0x1000 + offset, size, size, 8] {
+            out.extend(word.to_le_bytes());
+        }
+    }
+    for (tag, value) in entries {
+        out.extend(tag.to_le_bytes());
+        out.extend(value.to_le_bytes());
+    }
+    out.extend(strings);
+    out
+}
+
 /// A file with these sections, and one with their names.
 pub fn elf_with(contents: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut names = vec![0];

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::abi::Arch;
 use super::cache::{self, Cache};
-use super::elf::{self, ElfInfo, Want};
+use super::elf::{self, ElfInfo};
 use super::flavor::{Flavor, flavor};
 use super::{CACHE, dirs, musl};
 use inroot::root::Root;
@@ -234,7 +234,7 @@ impl Search<'_> {
         let Ok(file) = self.root.resolve(path).and_then(|node| node.open_read()) else {
             return false;
         };
-        elf::read(&file, Want::Soname).is_ok_and(|info| (info.machine, info.is_64) == self.abi)
+        elf::identify(&file).is_ok_and(|info| (info.machine, info.is_64) == self.abi)
     }
 }
 

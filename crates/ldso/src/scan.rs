@@ -16,7 +16,7 @@ use rustix::fs::FileType;
 
 use super::abi::{Arch, contains, is_dso_name};
 use super::dirs::SearchDir;
-use super::elf::{self, Bad, Want};
+use super::elf::{self, Bad};
 use super::lookup::{Counted, Lookups};
 use super::order;
 use super::write::Builder;
@@ -354,7 +354,7 @@ impl<'a> Scanner<'a> {
             file: &file,
             work: &self.lookups.work,
         };
-        let info = match elf::read(&counted, Want::Soname) {
+        let info = match elf::identify(&counted) {
             Ok(info) => info,
             Err(Bad::Script) => return None,
             Err(Bad::NotElf) if name.to_bytes().ends_with(b"-gdb.py") => return None,
@@ -430,7 +430,7 @@ pub fn first_dir(root: &Root, path: &Path) -> std::io::Result<FirstDir> {
         if !is_dso_name(name.as_bytes()) {
             continue;
         }
-        let Some(info) = open().ok().and_then(|file| elf::read(&file, Want::Soname).ok()) else {
+        let Some(info) = open().ok().and_then(|file| elf::identify(&file).ok()) else {
             continue;
         };
         if info

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::abi::{ARCHES, EM_386, EM_X86_64};
 use super::cache::{Cache, Entry};
-use super::elf::{Bad, Want, read};
+use super::elf::{Bad, identify, read};
+use super::fixtures::elf64;
 use super::merge::{merge, room};
 use super::write::Builder;
 use super::*;
@@ -78,49 +79,6 @@ impl Image {
     }
 }
 
-/// A shared object of headers and a dynamic section only.
-fn elf64(soname: &str, more: &[(u64, &str)]) -> Vec<u8> {
-    const DYNAMIC: u64 = 64 + 2 * 56;
-    let mut strings = vec![0];
-    let mut entries = Vec::new();
-    for (tag, text) in std::iter::once((14, soname)).chain(more.iter().copied()) {
-        entries.push((tag, strings.len() as u64));
-        strings.extend_from_slice(text.as_bytes());
-        strings.push(0);
-    }
-    let table = DYNAMIC + 16 * (entries.len() as u64 + 2);
-    entries.push((5, 0x1000 + table));
-    entries.push((0, 0));
-    let mut out = b"\x7fELF\x02\x01\x01".to_vec();
-    out.resize(16, 0);
-    for half in [3, EM_X86_64] {
-        out.extend(half.to_le_bytes());
-    }
-    out.extend(1_u32.to_le_bytes());
-    for word in [0, 64, 0_u64] {
-        out.extend(word.to_le_bytes());
-    }
-    out.extend(0_u32.to_le_bytes());
-    for half in [64, 56, 2, 0, 0, 0_u16] {
-        out.extend(half.to_le_bytes());
-    }
-    let end = table + strings.len() as u64;
-    // Loaded 0x1000 above its file offset, so that addresses are not offsets.
-    for (kind, offset, size) in [(1_u32, 0, end), (2, DYNAMIC, table - DYNAMIC)] {
-        out.extend(kind.to_le_bytes());
-        out.extend(4_u32.to_le_bytes());
-        for word in [offset, 0x1000 + offset, 0x1000 + offset, size, size, 8] {
-            out.extend(word.to_le_bytes());
-        }
-    }
-    for (tag, value) in entries {
-        out.extend(tag.to_le_bytes());
-        out.extend(value.to_le_bytes());
-    }
-    out.extend(strings);
-    out
-}
-
 fn extended(cache: &[u8], additions: &[Addition], replaced: &[&[u8]]) -> Result<Vec<u8>, String> {
     merge([&vec![0; room(additions)], cache].concat(), additions, replaced)
 }
@@ -136,18 +94,19 @@ fn elf_facts() {
         "libx.so.1",
         &[(1, "libc.so.6"), (29, "$ORIGIN"), (1, "libm.so.6")],
     );
-    let info = read(&file[..], Want::All).unwrap();
-    assert_eq!(info.soname.as_deref(), Some(&b"libx.so.1"[..]));
+    let info = read(&file[..]).unwrap();
+    assert_eq!(info.identity.soname.as_deref(), Some(&b"libx.so.1"[..]));
     assert_eq!(info.needed, [b"libc.so.6", b"libm.so.6"]);
     assert_eq!(info.runpath.as_deref(), Some(&b"$ORIGIN"[..]));
-    assert_eq!((info.machine, info.is_64), (EM_X86_64, true));
+    assert_eq!((info.identity.machine, info.identity.is_64), (EM_X86_64, true));
+    assert_eq!(identify(&file[..]), Ok(info.identity));
 }
 
 #[test]
 fn broken_elf_files_are_refused_at_every_length() {
     let file = elf64("libx.so.1", &[]);
     for len in 4..file.len() {
-        assert_eq!(read(&file[..len], Want::Soname), Err(Bad::Broken), "{len}");
+        assert_eq!(identify(&file[..len]), Err(Bad::Broken), "{len}");
     }
     for (at, bytes) in [
         (5, &b"\x02"[..]),         // big-endian
@@ -160,11 +119,11 @@ fn broken_elf_files_are_refused_at_every_length() {
     ] {
         let mut bad = file.clone();
         bad[at..at + bytes.len()].copy_from_slice(bytes);
-        assert_eq!(read(&bad[..], Want::Soname), Err(Bad::Broken), "{at}");
+        assert_eq!(identify(&bad[..]), Err(Bad::Broken), "{at}");
     }
-    assert_eq!(read(&b""[..], Want::Soname), Err(Bad::Script));
-    assert_eq!(read(&b"/* GNU ld script */"[..], Want::Soname), Err(Bad::Script));
-    assert_eq!(read(&b"hello"[..], Want::Soname), Err(Bad::NotElf));
+    assert_eq!(identify(&b""[..]), Err(Bad::Script));
+    assert_eq!(identify(&b"/* GNU ld script */"[..]), Err(Bad::Script));
+    assert_eq!(identify(&b"hello"[..]), Err(Bad::NotElf));
 }
 
 /// The cache that glibc 2.41 wrote for four copies of one library. Ours must be the same up to the
@@ -460,7 +419,7 @@ fn resolving_as_the_loader_does() {
     );
     let runpath = elf64("p", &[(29, "$ORIGIN/../lib:${NOPE}/x")]);
     let rpath = elf64("p", &[(15, "${ORIGIN}/../lib")]);
-    let requester_of = |file: &[u8]| Some((PathBuf::from("/opt/app/bin/p"), read(file, Want::All).unwrap()));
+    let requester_of = |file: &[u8]| Some((PathBuf::from("/opt/app/bin/p"), read(file).unwrap()));
     env.requester = requester_of(&runpath);
     assert_eq!(
         found(&env),

@@ -119,7 +119,7 @@ t_14_users_own_admin() {
 
 # A container's own settings: an image can write `NVOCI_<KEY>` and `nvoci.dev/<key>`.
 chooses() { ENVS=(NVIDIA_VISIBLE_DEVICES=0 "$@"); WAYS=$requests EXPECT=gpu BITE=''; } # NAME=VALUE...
-every_key='container-settings = ["cuda-compat", "ipc-sockets", "layout", "no-cgroups", "preflight"]'
+every_key='container-settings = ["cuda-compat", "ipc-sockets", "layout", "no-cgroups", "preflight", "warn-stderr"]'
 lists='.process.args = ["/bin/ls", "-R", "/usr/local/nvidia"]'
 roots_mps() { install -d -m 755 /tmp/nvidia-mps; : >/tmp/nvidia-mps/control; }
 cpu_only() { mkdir -p "$R/opt/conda/lib/python3.10/site-packages/torch"; printf "__version__ = '2.0.1'\ncuda = None\n" >"$R/opt/conda/lib/python3.10/site-packages/torch/version.py"; }

@@ -25,13 +25,8 @@ fn outcome(how: How) -> CacheOutcome {
 
 /// One message of each kind, with a value of each type.
 fn messages() -> Vec<Message> {
-    let finding = PreflightFinding {
-        is_failure: true,
-        subject: "/opt/lib".to_owned(),
-        cause: "it is a stub".to_owned(),
-        fix: "remove it".to_owned(),
-        line: "/opt/lib: it is a stub; fix: remove it [NVOCI-7703]".to_owned(),
-    };
+    let stub = preflight::check_of(7703).unwrap();
+    let finding = Finding::new(stub, Severity::Fail, "/opt/lib", "it is a stub").fix("remove it");
     let change = |target: Option<&str>| Change {
         dir: PathBuf::from("/usr/lib"),
         name: OsString::from("libx.so.1"),
@@ -170,25 +165,44 @@ fn links_stay_in_their_directory() {
 #[test]
 fn texts_of_findings_are_single_lines() {
     let finding = WireFinding {
+        check: 7702,
         is_failure: false,
         subject: "a\nb",
-        cause: "\x1b[31m",
+        cause: &format!("\x1b[31m{}", "x".repeat(100_000)),
         fix: "\u{202e}",
-        line: &"x".repeat(100_000),
     };
     let Ok(Message::Findings(found)) = received(&Wire::Findings(std::iter::once(finding).collect())) else {
         panic!("no findings");
     };
-    let PreflightFinding {
-        subject,
-        cause,
-        fix,
-        line,
-        ..
+    let line = found[0].to_string();
+    let Finding {
+        subject, cause, fix, ..
     } = &found[0];
-    for text in [subject, cause, fix, line] {
-        assert!(text.is_ascii() || text.ends_with('…'), "{text}");
-        assert!(!text.contains(['\n', '\x1b']) && text.len() < 17_000, "{text}");
+    for text in [subject, cause, fix, &line] {
+        assert!(
+            !text.contains(['\n', '\x1b', '\u{202e}']) && text.len() < 2_000,
+            "{text}"
+        );
+    }
+    assert!(
+        line.starts_with("a\\nb: ") && line.ends_with("[NVOCI-7702]"),
+        "{line}"
+    );
+}
+
+/// Only preflight's own checks are in a child's message.
+#[test]
+fn a_finding_of_another_check_is_refused() {
+    for check in [0, 3006, 7302, 7700, 7799, u16::MAX] {
+        let finding = WireFinding {
+            check,
+            is_failure: true,
+            subject: "a",
+            cause: "b",
+            fix: "",
+        };
+        let sent = Wire::Findings(std::iter::once(finding).collect());
+        assert_eq!(received(&sent), Err(Refused::Check), "{check}");
     }
 }
 

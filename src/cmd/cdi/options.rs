@@ -1,6 +1,7 @@
 //! The command line of `nvoci cdi generate`, and the variables that may stand for it.
 //!
-//! Names, other names and variables are those of `nvidia-ctk cdi generate` 1.20 (`facts/toolkit-features.md` 1.3), and ours.
+//! Names, aliases and variables are those of `nvidia-ctk cdi generate` 1.20
+//! (`facts/toolkit-features.md` 1.3), with more of nvoci's own.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use crate::cmd::cli::{Command, Page, flag};
 use crate::cmd::variables;
 use crate::host::tegra;
 
-/// What is to be generated.
+/// The options of the command.
 #[derive(Default)]
 pub(super) struct Generate {
     pub(super) output: Option<PathBuf>,
@@ -34,7 +35,7 @@ pub(super) struct Generate {
     pub(super) additional_gids: bool,
     pub(super) create_nodes: bool,
     pub(super) config: Option<PathBuf>,
-    /// Empty: all.
+    /// Empty for all.
     pub(super) ids: Vec<String>,
     pub(super) only_explicit: Explicit,
 }
@@ -263,9 +264,9 @@ pub(super) static GENERATE: Command<Generate> = Command {
         }),
     ],
     variables: variables::of,
-    ..Command::of(|mut asked: Generate| {
-        asked.settle();
-        super::generate(&asked)
+    ..Command::of(|mut flags: Generate| {
+        flags.settle();
+        super::generate(&flags)
     })
 };
 
@@ -285,7 +286,8 @@ const HOOKS: [&str; 6] = [
     "update-ldcache",
 ];
 
-/// Flags that change nothing here: `libnvidia-sandboxutils` is not asked, groups are joined where `--additional-gids` says so.
+/// Flags without effect: nvoci never loads `libnvidia-sandboxutils`, and joins groups only with
+/// `--additional-gids`.
 const NO_EFFECT: [&str; 3] = [
     "disable-nvsandboxutils",
     "disable-nvsandbox-utils",
@@ -293,7 +295,7 @@ const NO_EFFECT: [&str; 3] = [
 ];
 
 impl Generate {
-    /// All devices are no choice of some.
+    /// Turns `all` into no selection.
     fn settle(&mut self) {
         if self.ids.iter().any(|id| id == "all") {
             self.ids.clear();
@@ -340,7 +342,7 @@ pub(super) fn absolute(value: &OsStr) -> Result<PathBuf, String> {
     std::path::absolute(value).map_err(|e| format!("`{}`: {e}", value.display()))
 }
 
-/// `nvml` and `wsl` are what `auto` finds by itself.
+/// `nvml` and `wsl` are the modes that `auto` detects.
 fn mode_of(word: &str) -> Result<Option<Mode>, String> {
     Ok(Some(match word.to_ascii_lowercase().as_str() {
         "auto" | "nvml" | "wsl" => return Ok(None),
@@ -366,9 +368,9 @@ mod tests {
             found.map(|(_, v)| (*v).to_owned())
         };
         let parsed = GENERATE.parse_with(line.split_whitespace().map(OsString::from).collect(), &find)?;
-        let mut asked = parsed.unwrap();
-        asked.settle();
-        Ok(asked)
+        let mut flags = parsed.unwrap();
+        flags.settle();
+        Ok(flags)
     }
 
     #[test]

@@ -427,6 +427,29 @@ impl<T> Target for Filling<'_, T> {
     }
 }
 
+/// A command that failed, and whether its error is printed as JSON too.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: Error,
+    pub(super) as_json: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            as_json: false,
+        }
+    }
+}
+
+/// Whether a command line has `--json`, also if the rest of it cannot be parsed.
+fn wants_json(args: &[OsString]) -> bool {
+    args.iter()
+        .take_while(|arg| *arg != "--")
+        .any(|arg| arg == "--json")
+}
+
 /// The common interface of all commands' tables.
 pub(super) trait Table: Sync {
     fn page(&self) -> &Page;
@@ -442,7 +465,7 @@ pub(super) trait Table: Sync {
     }
 
     /// Runs the command on the arguments after its name.
-    fn start(&self, args: IntoIter<OsString>) -> Result<ExitCode>;
+    fn start(&self, args: IntoIter<OsString>) -> Result<ExitCode, Failed>;
 
     /// Whether the flags and arguments are accepted; runs nothing.
     #[cfg(test)]
@@ -466,10 +489,17 @@ impl<T> Table for Command<T> {
         self.one_dash
     }
 
-    fn start(&self, args: IntoIter<OsString>) -> Result<ExitCode> {
-        match parse::dispatch(self, args)? {
+    fn start(&self, args: IntoIter<OsString>) -> Result<ExitCode, Failed> {
+        let as_json = wants_json(args.as_slice());
+        let next = parse::dispatch(self, args).map_err(|error| Failed { error, as_json })?;
+        match next {
             Next::Done => Ok(ExitCode::SUCCESS),
-            Next::Own(args) => self.parse(args)?.map_or(Ok(ExitCode::SUCCESS), self.run),
+            Next::Own(args) => {
+                let as_json = as_json && self.flags.iter().any(|flag| flag.doc.long == "json");
+                let values = self.parse(args);
+                let done = values.and_then(|values| values.map_or(Ok(ExitCode::SUCCESS), self.run));
+                done.map_err(|error| Failed { error, as_json })
+            }
             Next::Subcommand(table, args) => table.start(args),
         }
     }
@@ -483,7 +513,7 @@ impl<T> Table for Command<T> {
 /// A command with a parser of its own, for another program's arguments.
 pub(super) struct Foreign {
     pub(super) page: Page,
-    pub(super) run: fn(IntoIter<OsString>) -> Result<ExitCode>,
+    pub(super) run: fn(IntoIter<OsString>) -> Result<ExitCode, Failed>,
 }
 
 impl Table for Foreign {
@@ -499,7 +529,7 @@ impl Table for Foreign {
         &[]
     }
 
-    fn start(&self, args: IntoIter<OsString>) -> Result<ExitCode> {
+    fn start(&self, args: IntoIter<OsString>) -> Result<ExitCode, Failed> {
         (self.run)(args)
     }
 

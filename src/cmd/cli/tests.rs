@@ -146,11 +146,26 @@ fn examples_are_command_lines() {
     assert!(count > 3);
 }
 
+/// `tests/schema.rs` validates the output of the commands of that table.
+#[test]
+fn every_command_with_json_has_a_schema() {
+    let table = include_str!("../../../docs/schema/README.md");
+    let mut count = 0;
+    for Entry { table: command, .. } in entries(&COMMAND) {
+        if command.flags().iter().any(|doc| doc.long == "json") {
+            let name = command.page().name;
+            assert!(table.contains(&format!("| `{name} --json` | [")), "{name}");
+            count += 1;
+        }
+    }
+    assert!(count > 10);
+}
+
 #[test]
 fn a_mistyped_name_is_answered_with_the_nearest() {
     let error = |line: &str| {
         let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        COMMAND.start(args.into_iter()).unwrap_err().to_string()
+        COMMAND.start(args.into_iter()).unwrap_err().error.to_string()
     };
     assert_eq!(
         error("instal docker"),

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::host::{Bits, DriverFile, FileKind, Gpu, Host, NodeKind};
 use crate::plan::{Plan, plan};
-use crate::request::{self, Capabilities, EntryPoint, Inputs, Request};
+use crate::request::{self, Capabilities, DeviceRequest, EntryPoint, Inputs, Request};
 use crate::vocabulary::or_empty;
 
 /// Host paths, one a line, in libnvidia-container's order: devices, binaries, libraries, 32-bit
@@ -84,8 +84,6 @@ pub(super) fn request(
     config: &Config,
 ) -> Result<Request> {
     let mut env = vec![("NVIDIA_VISIBLE_DEVICES".to_owned(), wish.device_list())];
-    let named: Vec<&str> = capabilities.names().collect();
-    env.push(("NVIDIA_DRIVER_CAPABILITIES".to_owned(), named.join(",")));
     for (name, value) in [
         ("NVIDIA_MIG_CONFIG_DEVICES", &wish.mig_config),
         ("NVIDIA_MIG_MONITOR_DEVICES", &wish.mig_monitor),
@@ -106,6 +104,9 @@ pub(super) fn request(
         entry: EntryPoint::Hook,
     };
     let mut request = request::parse(&inputs, config)?;
+    if request.devices != DeviceRequest::Void {
+        request::check_supported(capabilities, *config.supported_driver_capabilities)?;
+    }
     // No option means no capability, not the default ones.
     request.capabilities = capabilities;
     Ok(request)
@@ -113,7 +114,7 @@ pub(super) fn request(
 
 /// Driver and GPUs.
 pub(super) fn info(host: &Host, csv: bool) -> String {
-    let driver = host.driver_version().unwrap_or_default();
+    let driver = or_empty(host.driver_version());
     let cuda = host
         .cuda()
         .map_or_else(|| "Unknown".to_owned(), |known| known.cuda.to_string());

@@ -1,4 +1,4 @@
-//! `nvidia-ctk config`: the toolkit's config.toml, shown or with keys set. Comments and order stay.
+//! `nvidia-ctk config`: prints the toolkit's config.toml, or sets keys. Comments and order stay.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -95,7 +95,7 @@ const LISTS: &[&str] = &[
     "nvidia-container-runtime.runtimes",
 ];
 
-/// Keys that are true or false, beside the features.
+/// Keys that are true or false, besides the features.
 const SWITCHES: &[&str] = &[
     "accept-nvidia-visible-devices-as-volume-mounts",
     "accept-nvidia-visible-devices-envvar-when-unprivileged",
@@ -120,7 +120,7 @@ struct Setting {
     new: New,
 }
 
-/// What a key is set to.
+/// The new value of a key.
 #[derive(Debug, Eq, PartialEq)]
 enum New {
     /// The key alone was named.
@@ -129,8 +129,8 @@ enum New {
     Items(Vec<String>),
 }
 
-/// The settings of all `--set`. A comma separates them, but for a list: there a piece that is no
-/// setting is one more item, so that `runtimes=crun,runc` works, which the toolkit refuses.
+/// The settings of all `--set`, separated by commas. In a list, a piece that is no setting is one
+/// more item, so `runtimes=crun,runc` works, which the toolkit refuses.
 fn settings(sets: &[String], separator: &str) -> Vec<Setting> {
     let mut all: Vec<Setting> = Vec::new();
     let split = |text: &str| -> Vec<String> {
@@ -202,7 +202,8 @@ cuda-compat-mode = \"ldconfig\"
 /// Runs the command.
 ///
 /// # Errors
-/// [`Code::Usage`] for an unknown key, [`Code::Config`] for a value that it cannot have; the file is then as it was.
+/// [`Code::Usage`] for an unknown key, [`Code::Config`] for a value that it cannot have. The file
+/// is then unchanged.
 fn run(options: Options) -> Result<ExitCode> {
     let Options {
         file,
@@ -242,8 +243,8 @@ fn read(file: &Path) -> Result<String> {
     }
 }
 
-/// Writes a file in place of the old one, whose mode stays. A link of root's stays too, and one of
-/// another user's is refused: it would lead root to write where that user wants.
+/// Replaces a file and keeps its mode. A link of root's stays. A link of another user's is refused,
+/// since root would write to a place that the user chooses.
 pub(super) fn write(file: &Path, text: &str) -> Result<()> {
     let what = || file.display().to_string();
     let root = Root::open("/").context(Code::Config, what)?;
@@ -264,7 +265,7 @@ pub(super) fn write(file: &Path, text: &str) -> Result<()> {
         .context(Code::Config, what)
 }
 
-/// `text` with keys set; what it says then must be a configuration.
+/// Sets keys in `text`; the result must be a valid configuration.
 fn with(text: &str, sets: &[Setting], file: &Path) -> Result<String> {
     let broken = |e: toml_edit::TomlError| {
         Error::new(Code::Config, file.display().to_string(), e.message().to_owned())
@@ -274,7 +275,7 @@ fn with(text: &str, sets: &[Setting], file: &Path) -> Result<String> {
         return Err(Error::new(Code::TooLarge, file.display().to_string(), why));
     }
     let mut document: DocumentMut = text.parse().map_err(broken)?;
-    // Each key that nobody knows is one warning; those of before stay.
+    // Each unknown key is one warning; unknown keys of the file stay.
     let known = Config::parse(text, file, Dialect::Nvidia)?.warnings.len();
     for Setting { key, new } in sets {
         let item = match new {
@@ -292,7 +293,7 @@ fn with(text: &str, sets: &[Setting], file: &Path) -> Result<String> {
         };
         place(&mut document, key, item)?;
         let parsed = Config::parse(&document.to_string(), file, Dialect::Nvidia)?;
-        // A list may hold names of a newer toolkit.
+        // A list may have names of a newer toolkit.
         if parsed.warnings.len() > known && !LISTS.contains(&key.as_str()) {
             return Err(COMMAND.usage_error(format!("--set {key}: there is no such key")));
         }
@@ -300,7 +301,7 @@ fn with(text: &str, sets: &[Setting], file: &Path) -> Result<String> {
     Ok(document.to_string())
 }
 
-/// Takes a dotted key out, if it is there.
+/// Removes a dotted key if it exists.
 fn remove(document: &mut DocumentMut, key: &str) {
     let mut table: &mut Table = document.as_table_mut();
     let mut parts: Vec<&str> = key.split('.').collect();
@@ -314,7 +315,7 @@ fn remove(document: &mut DocumentMut, key: &str) {
     table.remove(last);
 }
 
-/// Puts `item` at a dotted key; tables are made on the way.
+/// Sets a dotted key to `item`, and makes the tables on the way.
 fn place(document: &mut DocumentMut, key: &str, item: Item) -> Result<()> {
     let mut table: &mut Table = document.as_table_mut();
     let mut parts: Vec<&str> = key.split('.').collect();

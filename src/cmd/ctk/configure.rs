@@ -51,7 +51,7 @@ pub(super) static COMMAND: Command<Configure> = Command {
         )
         .aliases(&["runtime-path"])
         .text("FILE", |o, path| {
-            // The vendor's own default, a bare name, is ours.
+            // The vendor's default, a bare name, is nvoci's default too.
             if path != "nvidia-container-runtime" {
                 o.options.extend(["--runtime-path".into(), path.into()]);
             }
@@ -99,8 +99,8 @@ pub(super) static COMMAND: Command<Configure> = Command {
     ..Command::of(run)
 };
 
-/// Where the vendor's program reads the present configuration. nvoci reads files with their
-/// imports, and has the program check the result.
+/// The sources of the present configuration in the vendor's program. nvoci reads files with their
+/// imports, and the engine's program validates the result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Source {
     Command,
@@ -156,7 +156,7 @@ impl Configure {
         args
     }
 
-    /// Whether the sources can be had.
+    /// Checks that the sources are available.
     fn check_sources(&self) -> Result<()> {
         if self.engine == "docker"
             || !self.sources.contains(&Source::Command)
@@ -176,15 +176,15 @@ impl Configure {
     }
 }
 
-fn run(asked: Configure) -> Result<ExitCode> {
-    if asked.hook {
-        return write_hook(&asked);
+fn run(options: Configure) -> Result<ExitCode> {
+    if options.hook {
+        return write_hook(&options);
     }
-    asked.check_sources()?;
-    let dry_run = asked.dry_run;
-    let args = asked.into_args().into_iter();
+    options.check_sources()?;
+    let dry_run = options.dry_run;
+    let args = options.into_args().into_iter();
     if !dry_run {
-        return install::INSTALL.start(args);
+        return install::INSTALL.start(args).map_err(|failed| failed.error);
     }
     for result in install::results(args)? {
         for warning in result.warnings {
@@ -197,10 +197,10 @@ fn run(asked: Configure) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The hook for every container, as older CRI-O set-ups have it.
-fn write_hook(asked: &Configure) -> Result<ExitCode> {
+/// Writes the hook for every container, as older CRI-O set-ups have it.
+fn write_hook(options: &Configure) -> Result<ExitCode> {
     const NAME: &str = "nvidia-container-runtime-hook";
-    let path = asked.hook_path.clone().unwrap_or_else(|| installation(NAME));
+    let path = options.hook_path.clone().unwrap_or_else(|| installation(NAME));
     let absolute = std::path::absolute(&path).context(Code::Usage, || "--nvidia-runtime-hook-path")?;
     warn(&["the hook mode is for old set-ups: engines take CDI devices, or the runtime".to_owned()]);
     if let Err(e) = Program::prove(&absolute) {
@@ -211,7 +211,7 @@ fn write_hook(asked: &Configure) -> Result<ExitCode> {
         )]);
     }
     let text = hook_of(&absolute);
-    if let (Some(file), false) = (&asked.hook_file, asked.dry_run) {
+    if let (Some(file), false) = (&options.hook_file, options.dry_run) {
         write(
             &std::path::absolute(file).context(Code::Usage, || "--oci-hook-path")?,
             &text,
@@ -222,8 +222,8 @@ fn write_hook(asked: &Configure) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A hooks directory's file, format 1.0.0. A hook without an environment gets the image's from an
-/// old runc.
+/// A hooks directory's file, format 1.0.0. runc before 1.3 gives a hook without an environment the
+/// image's.
 fn hook_of(path: &Path) -> String {
     let hook = json!({
         "version": "1.0.0",
@@ -243,8 +243,8 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Configure> {
-        let asked = COMMAND.parse(line.split_whitespace().map(OsString::from))?;
-        Ok(asked.unwrap_or_default())
+        let options = COMMAND.parse(line.split_whitespace().map(OsString::from))?;
+        Ok(options.unwrap_or_default())
     }
 
     fn installed(line: &str) -> Result<String> {

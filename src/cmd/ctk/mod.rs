@@ -1,4 +1,5 @@
-//! `nvidia-ctk`: the command line of the NVIDIA Container Toolkit, for scripts and tools that call it.
+//! `nvidia-ctk`: the command line of the NVIDIA Container Toolkit, for scripts and tools that call
+//! it.
 
 mod config;
 mod configure;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use std::vec::IntoIter;
 
 use super::cli::{
-    Command, Foreign, Group, Page, Table, Words, argument, complete, entries, flag, help, switched,
+    Command, Failed, Foreign, Group, Page, Table, Words, argument, complete, entries, flag, help, switched,
 };
 use super::{cdi, cdi_hook, print};
 use crate::error::Result;
@@ -109,12 +110,12 @@ static COMPLETION: Command<Option<String>> = Command {
 
 /// Runs the command line after the program's name.
 ///
-/// Debug and quiet decide how much the vendor's program logs, before or after a command's name;
-/// `--config` is for `cdi` alone, which has an option of that name.
-pub(super) fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
+/// `--debug` and `--quiet`, before or after a command's name, set the log level of the vendor's
+/// program. `--config` is for `cdi` alone, which has an option of that name.
+pub(super) fn run(args: IntoIter<OsString>) -> Result<ExitCode, Failed> {
     let (config, mut args) = globals(args)?;
     if args.first().is_some_and(|word| word == "h") {
-        return show_help(&COMMAND);
+        return Ok(show_help(&COMMAND)?);
     }
     if let (Some(config), [cdi, command, ..]) = (config, args.as_slice())
         && cdi == "cdi"

@@ -7,7 +7,7 @@ use crate::cmd::cli::{Command, Flag, Group, Page, flag};
 use crate::cmd::inject::warn;
 use crate::cmd::{load_config, locations, print, variables};
 use crate::error::{Code, Error, IoContext as _, Result};
-use crate::host::create::{Done, Options, Steps, create};
+use crate::host::create::{self, Done, Steps};
 use crate::host::{Host, Locations, NodeKind, Roots};
 use crate::sys::owned;
 use crate::sys::root::Root;
@@ -25,7 +25,7 @@ pub(super) static COMMAND: Command<()> = Command {
     ..Command::of(|()| super::show_help(&COMMAND))
 };
 
-static NODES: Command<Asked> = Command {
+static NODES: Command<Options> = Command {
     page: Page {
         name: "nvidia-ctk system create-device-nodes",
         summary: "make the nodes and the links",
@@ -40,10 +40,10 @@ static NODES: Command<Asked> = Command {
         flag("control-devices", "accepted: all nodes are made").toggle(|_, _| {}),
     ],
     variables: variables::of,
-    ..Command::of(|asked| run(&asked))
+    ..Command::of(|options| run(&options))
 };
 
-static LINKS: Command<Asked> = Command {
+static LINKS: Command<Options> = Command {
     page: Page {
         name: "nvidia-ctk system create-dev-char-symlinks",
         summary: "make the links of /dev/char, and the nodes that they lead to",
@@ -62,45 +62,41 @@ static LINKS: Command<Asked> = Command {
         flag("create-device-nodes", "`=false`: make links alone")
             .variable("CREATE_DEVICE_NODES")
             .toggle(|o, on| o.no_nodes = !on),
-        flag(
-            "create-all",
-            "accepted: every node that the driver knows gets its link",
-        )
-        .variable("CREATE_ALL")
-        .toggle(|_, _| {}),
+        flag("create-all", "accepted: every node of the driver gets its link")
+            .variable("CREATE_ALL")
+            .toggle(|_, _| {}),
     ],
     variables: variables::of,
-    ..Command::of(|asked| run(&asked))
+    ..Command::of(|options| run(&options))
 };
 
 const ABOUT: &[&str] = &[
-    "Loads what is missing of the driver's modules, makes the device nodes that the driver knows \
-     and /dev lacks, with the owner and mode that the driver wants, and the links below /dev/char. Existing nodes and \
-     links stay.",
+    "Loads the driver's missing modules. Makes the driver's device nodes that /dev lacks, with the owner and mode \
+     that the driver wants, and the links below /dev/char. Existing nodes and links stay.",
 ];
 
-const DRIVER_ROOT: Flag<Asked> = flag("driver-root", "the driver's root directory (default /)")
+const DRIVER_ROOT: Flag<Options> = flag("driver-root", "the driver's root directory (default /)")
     .aliases(&["root"])
     .variable("NVIDIA_DRIVER_ROOT")
     .path("DIR", |o, dir| o.driver_root = Some(dir));
 
-const DEV_ROOT: Flag<Asked> = flag(
+const DEV_ROOT: Flag<Options> = flag(
     "dev-root",
     "the root directory of the nodes (default: the driver's)",
 )
 .variable("NVIDIA_DEV_ROOT")
 .path("DIR", |o, dir| o.dev_root = Some(dir));
 
-const DRY_RUN: Flag<Asked> = flag("dry-run", "print what is missing and make nothing")
+const DRY_RUN: Flag<Options> = flag("dry-run", "print what is missing and make nothing")
     .variable("DRY_RUN")
     .toggle(|o, on| o.dry_run = on);
 
-const LOAD: Flag<Asked> = flag("load-kernel-modules", "`=false`: load no kernel module")
+const LOAD: Flag<Options> = flag("load-kernel-modules", "`=false`: load no kernel module")
     .variable("LOAD_KERNEL_MODULES")
     .toggle(|o, on| o.no_modules = !on);
 
 #[derive(Default)]
-struct Asked {
+struct Options {
     driver_root: Option<PathBuf>,
     dev_root: Option<PathBuf>,
     /// The directory of the links in place of `/dev/char`.
@@ -113,65 +109,86 @@ struct Asked {
 /// Runs the command.
 ///
 /// # Errors
-/// [`Code::NoDriver`] where no module is loaded; [`Code::DeviceNode`] when something could not be made.
-fn run(asked: &Asked) -> Result<ExitCode> {
+/// [`Code::NoDriver`] if no module is loaded; [`Code::DeviceNode`] if a node or link could not be
+/// made.
+fn run(options: &Options) -> Result<ExitCode> {
     let mut config = load_config(None)?;
-    if let Some(root) = &asked.driver_root {
+    if let Some(root) = &options.driver_root {
         config.driver_root.value.clone_from(root);
     }
-    if asked.dev_root.is_some() {
-        config.dev_root.value.clone_from(&asked.dev_root);
+    if options.dev_root.is_some() {
+        config.dev_root.value.clone_from(&options.dev_root);
     }
     let locations = locations(&config);
-    if !asked.dry_run && (asked.driver_root.is_some() || asked.dev_root.is_some()) {
+    if !options.dry_run && (options.driver_root.is_some() || options.dev_root.is_some()) {
         prove_dev(&Roots::open(&locations)?)?;
     }
-    print(&work(asked, &locations)?)?;
+    print(&work(options, &locations)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses a directory that a person names and in which a user other than root decides where the
-/// nodes are made.
+/// Refuses a directory in which a user other than root could move the nodes to another place.
 fn prove_dev(roots: &Roots) -> Result<()> {
     owned::find_lasting(&roots.dev_path).map(drop)
 }
 
-/// What was made, a line each.
-fn work(asked: &Asked, locations: &Locations) -> Result<String> {
+/// Makes the nodes and links, or lists them with `--dry-run`. Returns a line for each.
+fn work(options: &Options, locations: &Locations) -> Result<String> {
     let roots = Roots::open(locations)?;
     let mut host = Host::discover(&roots, locations)?;
-    if asked.dry_run {
-        let nodes = host.nodes.iter().filter(|n| !n.present && !asked.no_nodes);
-        let nodes = nodes.map(|n| {
-            format!(
-                "would make {} c {} mode {:04o}\n",
-                n.path.display(),
-                n.number,
-                n.mode
-            )
-        });
-        let mut out: String = nodes.collect();
-        if let Some(dir) = &asked.links {
-            for (name, target) in links(&host) {
-                out += &format!("would link {} -> {target}\n", dir.join(name).display());
-            }
-        }
-        return Ok(out);
+    if options.dry_run {
+        return Ok(list_missing(options, &host));
     }
-    let mut out = String::new();
-    let mut failed = Vec::new();
-    let wanted = Options {
+    let mut out = make_nodes(options, &roots, &mut host)?;
+    if let Some(dir) = &options.links {
+        out += &make_links(dir, &host)?;
+    }
+    if !options.no_nodes {
+        check_nodes(&host)?;
+    }
+    Ok(out)
+}
+
+/// The nodes and links that the command would make.
+fn list_missing(options: &Options, host: &Host) -> String {
+    let nodes = host.nodes.iter().filter(|n| !n.present && !options.no_nodes);
+    let nodes = nodes.map(|n| {
+        format!(
+            "would make {} c {} mode {:04o}\n",
+            n.path.display(),
+            n.number,
+            n.mode
+        )
+    });
+    let mut out: String = nodes.collect();
+    if let Some(dir) = &options.links {
+        for (name, target) in links(host) {
+            out += &format!("would link {} -> {target}\n", dir.join(name).display());
+        }
+    }
+    out
+}
+
+/// Loads the missing modules, and makes the missing nodes and their usual links. Prints a warning
+/// for each failed step.
+///
+/// # Errors
+/// [`Code::NoDriver`] if no module is loaded afterwards.
+fn make_nodes(options: &Options, roots: &Roots, host: &mut Host) -> Result<String> {
+    let wanted = create::Options {
         load_kmods: true,
         uvm: true,
         modeset: true,
         imex_channels: Vec::new(),
     };
     let steps = Steps {
-        modules: !asked.no_modules,
-        nodes: !asked.no_nodes,
-        links: asked.links.is_none(),
+        modules: !options.no_modules,
+        nodes: !options.no_nodes,
+        links: options.links.is_none(),
     };
-    for done in create(&roots, &mut host, &wanted, steps) {
+    let mut out = String::new();
+    let mut failed = Vec::new();
+    for done in create::create(roots, host, &wanted, steps) {
         match done {
             Done::Failed(why) => failed.push(why),
             made => out += &format!("{made}\n"),
@@ -181,24 +198,22 @@ fn work(asked: &Asked, locations: &Locations) -> Result<String> {
         let why = "no kernel module is loaded";
         return Err(Error::new(Code::NoDriver, "NVIDIA driver", why));
     }
-    if let Some(dir) = &asked.links {
-        out += &link(dir, &host)?;
-    }
     for why in failed {
         warn(&[why]);
     }
-    // A machine without a display has no nvidia-modeset.
-    let missing = host
-        .nodes
-        .iter()
-        .find(|n| !n.present && n.kind != NodeKind::Modeset);
-    match missing {
-        Some(node) if !asked.no_nodes => Err(Error::new(
-            Code::DeviceNode,
-            node.path.display().to_string(),
-            "it could not be made",
-        )),
-        _ => Ok(out),
+    Ok(out)
+}
+
+/// Checks that no node of the driver is missing, except nvidia-modeset, which a machine without a
+/// display lacks.
+fn check_nodes(host: &Host) -> Result<()> {
+    let mut missing = host.nodes.iter().filter(|n| !n.present);
+    match missing.find(|n| n.kind != NodeKind::Modeset) {
+        None => Ok(()),
+        Some(node) => {
+            let what = node.path.display().to_string();
+            Err(Error::new(Code::DeviceNode, what, "it could not be made"))
+        }
     }
 }
 
@@ -208,11 +223,11 @@ fn links(host: &Host) -> impl Iterator<Item = (String, String)> {
     nodes.map(|n| (n.number.to_string(), n.path.display().to_string()))
 }
 
-/// Makes the links in a directory that a person names.
-fn link(dir: &Path, host: &Host) -> Result<String> {
+/// Makes the links in a directory of the command line.
+fn make_links(dir: &Path, host: &Host) -> Result<String> {
     let what = || format!("directory {}", dir.display());
     let dir = std::path::absolute(dir).context(Code::Usage, what)?;
-    // Refused where a user other than root decides what the path leads to.
+    // Refused if a user other than root can change where the path leads.
     owned::find_lasting(&dir)?;
     let root = Root::open("/").context(Code::System, || "open /")?;
     let opened = root.mkdir_all(&dir, 0o755).context(Code::DeviceNode, what)?;
@@ -260,19 +275,19 @@ mod tests {
             return;
         }
         let links = host.path().join("host-dev-char");
-        let asked = Asked {
+        let options = Options {
             links: Some(links.clone()),
             no_modules: true,
             no_nodes: true,
-            ..Asked::default()
+            ..Options::default()
         };
         let before = host.path().join("dev/nvidia-uvm").exists();
-        let dry = Asked {
+        let dry = Options {
             dry_run: true,
-            ..Asked {
-                links: asked.links.clone(),
+            ..Options {
+                links: options.links.clone(),
                 no_nodes: true,
-                ..Asked::default()
+                ..Options::default()
             }
         };
         assert!(
@@ -281,7 +296,7 @@ mod tests {
                 .contains("195:0 -> /dev/nvidia0\n")
         );
         assert!(!links.exists());
-        let out = work(&asked, &host.locations()).unwrap();
+        let out = work(&options, &host.locations()).unwrap();
         assert!(out.contains("195:0 -> /dev/nvidia0\n"), "{out}");
         assert_eq!(
             std::fs::read_link(links.join("195:0")).unwrap(),
@@ -297,6 +312,6 @@ mod tests {
         );
         assert_eq!(host.path().join("dev/nvidia-uvm").exists(), before);
         // Existing links stay.
-        assert_eq!(work(&asked, &host.locations()).unwrap(), "");
+        assert_eq!(work(&options, &host.locations()).unwrap(), "");
     }
 }

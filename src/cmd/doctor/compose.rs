@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::{STATUS, Subject, read_text, show};
-use crate::cmd::cli::{Command, Page, Words, argument, flag};
+use super::output::{html_flag, json_flag};
+use super::{STATUS, Subject, read_text};
+use crate::cmd::cli::{Command, Page, Words, argument};
 use crate::cmd::print;
 use crate::doctor::Severity;
 use crate::doctor::compose::{MAX_SIZE, STANZA, report};
+use crate::doctor::html::Link;
 use crate::error::Result;
 use crate::sys::budget::Budget;
 
@@ -22,7 +24,7 @@ pub(super) static COMMAND: Command<Subject> = Command {
         exit: STATUS,
         ..Page::EMPTY
     },
-    flags: &[flag("json", "print one JSON document").switch(|o| o.json = true)],
+    flags: &[json_flag(), html_flag()],
     words: Words::One(|o, name| {
         o.name = Some(name);
         Ok(())
@@ -30,12 +32,12 @@ pub(super) static COMMAND: Command<Subject> = Command {
     ..Command::of(run)
 };
 
-fn run(Subject { name, json: as_json }: Subject) -> Result<ExitCode> {
+fn run(Subject { name, output }: Subject) -> Result<ExitCode> {
     let file = name.ok_or_else(|| COMMAND.usage_error("no Compose file was named"))?;
     let (name, text) = read_text(&file, MAX_SIZE)?;
     let report = report(&name, &text, &Budget::default())?;
-    let status = show(&report, as_json)?;
-    if !as_json && report.verdict() > Severity::Ok {
+    let status = output.show_one(&report, Link::Container)?;
+    if !output.json && report.verdict() > Severity::Ok {
         print(&format!("\nA stanza that gives a service all GPUs:\n\n{STANZA}"))?;
     }
     Ok(status)

@@ -2,19 +2,26 @@
 
 use std::process::ExitCode;
 
-use super::show;
+use super::output::{Output, Prints, html_flag, json_flag};
 use crate::cmd::cli::{Command, Page, Words, argument, flag};
 use crate::cmd::{load_config, locations, print};
 use crate::containers::driver_places;
 use crate::doctor::container::{self, Found, Repair, Seen};
+use crate::doctor::html::Link;
 use crate::error::{Escaped, Result};
 use crate::host::{Host, Roots};
 
 #[derive(Default)]
 pub(super) struct Options {
-    json: bool,
+    output: Output,
     fix: bool,
     name: Option<String>,
+}
+
+impl Prints for Options {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
 }
 
 pub(super) static COMMAND: Command<Options> = Command {
@@ -39,7 +46,8 @@ pub(super) static COMMAND: Command<Options> = Command {
              container.",
             )
             .switch(|o| o.fix = true),
-        flag("json", "print one JSON document").switch(|o| o.json = true),
+        json_flag(),
+        html_flag(),
     ],
     words: Words::One(|o, name| {
         o.name = Some(name.to_string_lossy().into_owned());
@@ -49,16 +57,13 @@ pub(super) static COMMAND: Command<Options> = Command {
 };
 
 fn run(options: Options) -> Result<ExitCode> {
-    let Options {
-        json: as_json,
-        fix,
-        name,
-    } = options;
+    let Options { output, fix, name } = options;
+    let show = |report| output.show_one(&report, Link::Container);
     let name = name.ok_or_else(|| COMMAND.usage_error("no container was named"))?;
     let config = load_config(None).unwrap_or_default();
     let found = match container::find(&name, &driver_places(&config.driver_dirs)) {
         Found::One(container) => *container,
-        Found::None(why) => return show(&container::none(&name, &why), as_json),
+        Found::None(why) => return show(container::none(&name, &why)),
     };
     let locations = locations(&config);
     let host = Host::discover(&Roots::open(&locations)?, &locations)?;
@@ -68,9 +73,9 @@ fn run(options: Options) -> Result<ExitCode> {
         if fix && let Some(refused) = container::refused(&seen) {
             report.add(refused);
         }
-        return show(&report, as_json);
+        return show(report);
     };
-    if !as_json {
+    if !output.json {
         for line in repair.describe() {
             print(&format!("will do: {}\n", Escaped(&line)))?;
         }
@@ -78,5 +83,5 @@ fn run(options: Options) -> Result<ExitCode> {
     let outcome = container::fixed(&repair, repair.apply());
     let mut report = container::report(&Seen::inspect(found, &host), &host);
     report.add(outcome);
-    show(&report, as_json)
+    show(report)
 }

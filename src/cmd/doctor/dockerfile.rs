@@ -1,13 +1,16 @@
 //! `nvoci doctor dockerfile`.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{STATUS, Subject, read_text, show};
+use super::output::{Output, Prints, html_flag, json_flag};
+use super::{STATUS, Subject, read_text};
 use crate::cmd::cli::{Command, Page, Words, argument, flag};
 use crate::compat::driver;
 use crate::compat::gpu::Product;
-use crate::doctor::dockerfile::{MAX_SIZE, Wanted, report};
+use crate::doctor::dockerfile::{Context, MAX_SIZE, Wanted, report};
+use crate::doctor::html::Link;
 use crate::error::Result;
 use crate::sys::budget::Budget;
 
@@ -16,6 +19,13 @@ pub(super) struct Options {
     file: Subject,
     wanted: Wanted,
     build_args: BTreeMap<String, String>,
+    context: Option<PathBuf>,
+}
+
+impl Prints for Options {
+    fn output(&mut self) -> &mut Output {
+        &mut self.file.output
+    }
 }
 
 pub(super) static COMMAND: Command<Options> = Command {
@@ -40,6 +50,12 @@ pub(super) static COMMAND: Command<Options> = Command {
                 o.build_args.insert(name.to_owned(), value.to_owned());
                 Ok(())
             }),
+        flag(
+            "context",
+            "the build context (default: the directory of the Dockerfile)",
+        )
+        .more("Files that `pip install -r` reads are judged if they are in it.")
+        .path("DIR", |o, dir| o.context = Some(dir)),
         flag("driver", "judge against this driver: 535.183.01").text("VERSION", |o, version| {
             let parsed = driver::version(&version);
             o.wanted.driver = Some(parsed.ok_or_else(|| format!("`{version}` is no driver version"))?);
@@ -54,7 +70,8 @@ pub(super) static COMMAND: Command<Options> = Command {
             (o.wanted.sm, o.wanted.class) = (Some(product.sm), product.class);
             Ok(())
         }),
-        flag("json", "print one JSON document").switch(|o| o.file.json = true),
+        json_flag(),
+        html_flag(),
     ],
     words: Words::One(|o, name| {
         o.file.name = Some(name);
@@ -68,6 +85,7 @@ fn run(options: Options) -> Result<ExitCode> {
         file,
         wanted,
         build_args,
+        context,
     } = options;
     let name = file
         .name
@@ -75,7 +93,14 @@ fn run(options: Options) -> Result<ExitCode> {
     if wanted.driver.is_none() && (wanted.sm.is_some() || wanted.windows) {
         return Err(COMMAND.usage_error("--gpu and --wsl need --driver"));
     }
+    let context = match (context, Path::new(&name).parent()) {
+        (Some(dir), _) => Context::at(&dir),
+        // Standard input has no directory.
+        (None, _) if name == "-" => Context::default(),
+        (None, Some(dir)) if !dir.as_os_str().is_empty() => Context::at(dir),
+        (None, _) => Context::at(Path::new(".")),
+    };
     let (name, text) = read_text(&name, MAX_SIZE)?;
-    let report = report(&name, &text, &build_args, wanted, &Budget::default())?;
-    show(&report, file.json)
+    let report = report(&name, &text, &build_args, wanted, &context, &Budget::default())?;
+    file.output.show_one(&report, Link::Image)
 }

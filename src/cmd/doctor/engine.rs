@@ -2,17 +2,24 @@
 
 use std::process::ExitCode;
 
-use super::show;
-use crate::cmd::cli::{Command, Page, Words, argument, flag};
+use super::output::{Output, Prints, html_flag, json_flag};
+use crate::cmd::cli::{Command, Page, Words, argument};
 use crate::cmd::load_config;
 use crate::doctor::engine;
+use crate::doctor::html::Link;
 use crate::engine::Engine;
 use crate::error::Result;
 
 #[derive(Default)]
 pub(super) struct Options {
-    json: bool,
+    output: Output,
     engine: Option<Engine>,
+}
+
+impl Prints for Options {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
 }
 
 pub(super) static COMMAND: Command<Options> = Command {
@@ -35,7 +42,7 @@ pub(super) static COMMAND: Command<Options> = Command {
         ],
         ..Page::EMPTY
     },
-    flags: &[flag("json", "print one JSON document").switch(|o| o.json = true)],
+    flags: &[json_flag(), html_flag()],
     words: Words::One(|o, name| {
         let name = name.to_string_lossy();
         o.engine = Some(Engine::from_name(&name).ok_or_else(|| format!("there is no engine `{name}`"))?);
@@ -44,8 +51,8 @@ pub(super) static COMMAND: Command<Options> = Command {
     ..Command::of(run)
 };
 
-fn run(Options { json, engine }: Options) -> Result<ExitCode> {
+fn run(Options { output, engine }: Options) -> Result<ExitCode> {
     // A broken policy is a finding of `doctor host`.
     let config = load_config(None).unwrap_or_default();
-    show(&engine::report(engine, &config), json)
+    output.show_one(&engine::report(engine, &config), Link::Engine)
 }

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use super::{read_text, show};
+use super::output::{Output, Prints, html_flag, json_flag};
+use super::read_text;
 use crate::cmd::cli::{Command, Page, Words, argument, flag};
-use crate::cmd::print;
 use crate::doctor::Report;
 use crate::doctor::explain::{explain, unseen};
+use crate::doctor::html::{Link, Section};
 use crate::error::Result;
 
 /// The longest log that is taken from standard input, in bytes.
@@ -14,9 +15,15 @@ const MAX_LOG: u64 = 16 << 20;
 
 #[derive(Default)]
 pub(super) struct Options {
-    json: bool,
+    output: Output,
     no_host: bool,
     words: Vec<String>,
+}
+
+impl Prints for Options {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
 }
 
 pub(super) static COMMAND: Command<Options> = Command {
@@ -48,7 +55,8 @@ pub(super) static COMMAND: Command<Options> = Command {
     },
     flags: &[
         flag("no-host", "do not check this host: the error is of another host").switch(|o| o.no_host = true),
-        flag("json", "print one JSON document").switch(|o| o.json = true),
+        json_flag(),
+        html_flag(),
     ],
     words: Words::Many(|o, word| {
         o.words.push(word.to_string_lossy().into_owned());
@@ -58,7 +66,7 @@ pub(super) static COMMAND: Command<Options> = Command {
 };
 
 fn run(options: &Options) -> Result<ExitCode> {
-    let (as_json, with_host) = (options.json, !options.no_host);
+    let (output, with_host) = (&options.output, !options.no_host);
     let text = match options.words.as_slice() {
         [] => return Err(COMMAND.usage_error("no text was given; `-` reads standard input")),
         [only] if only == "-" => read_text(only.as_ref(), MAX_LOG)?.1,
@@ -74,23 +82,21 @@ fn run(options: &Options) -> Result<ExitCode> {
         .map(|area| command(area))
         .collect();
     if !others.is_empty() {
-        report.fact("look further", others.join("; "));
+        report.fact("look further", others.join("; "), "the entries that match");
     }
+    let explained = Section {
+        report: &report,
+        link: explained.areas.iter().find_map(|area| Link::of_area(area)),
+    };
     if !with_host {
-        return show(&report, as_json);
+        return output.show(&[explained]);
     }
-    let host = host_report();
-    if as_json {
-        report.facts.extend(host.facts);
-        report.findings.extend(host.findings);
-        return show(&report, true);
-    }
-    // The explanation comes first, even before a failing host. The command's status is the worse of
-    // both reports' statuses.
-    let _: ExitCode = show(&report, false)?;
-    print("\n")?;
-    let _: ExitCode = show(&host, false)?;
-    Ok(ExitCode::from(report.status().max(host.status())))
+    // The explanation comes first, even before a failing host.
+    let host = Section {
+        report: &host_report(),
+        link: Some(Link::Host),
+    };
+    output.show(&[explained, host])
 }
 
 /// The command that checks an area.

@@ -2,19 +2,19 @@
 
 use std::process::ExitCode;
 
-use super::show;
-use crate::cmd::cli::{Command, Page, flag};
+use super::output::{Output, html_flag, json_flag};
+use crate::cmd::cli::{Command, Page};
 use crate::cmd::inject::kept_gpus;
 use crate::cmd::{load_config, locations};
 use crate::config::Config;
 use crate::doctor::Report;
 use crate::doctor::host::{self, Inputs};
+use crate::doctor::html::Link;
 use crate::error::{Code, IoContext as _, Result};
 use crate::host::{Host, Roots};
 use crate::sys::root::Root;
 
-/// The value is whether to print JSON.
-pub(super) static COMMAND: Command<bool> = Command {
+pub(super) static COMMAND: Command<Output> = Command {
     page: Page {
         name: "nvoci doctor host",
         summary: "check driver, device nodes and kernel (the default)",
@@ -26,12 +26,12 @@ pub(super) static COMMAND: Command<bool> = Command {
         ],
         ..Page::EMPTY
     },
-    flags: &[flag("json", "print one JSON document").switch(|json| *json = true)],
-    ..Command::of(run)
+    flags: &[json_flag(), html_flag()],
+    ..Command::of(|output| run(&output))
 };
 
-pub(super) fn run(as_json: bool) -> Result<ExitCode> {
-    show(&check()?, as_json)
+pub(super) fn run(output: &Output) -> Result<ExitCode> {
+    output.show_one(&check()?, Link::Host)
 }
 
 /// The findings about this host.

@@ -5,10 +5,12 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{STATUS, show};
+use super::STATUS;
+use super::output::{Output, Prints, html_flag, json_flag};
 use crate::cmd::cli::{Command, Page, Words, argument, flag};
 use crate::cmd::{load_config, locations};
 use crate::compat::{Platform, Version, driver};
+use crate::doctor::html::Link;
 use crate::doctor::image::{self, Gpu, Image, Progress, Target};
 use crate::error::Result;
 use crate::host::{Host, Roots};
@@ -21,7 +23,13 @@ pub(super) struct Options {
     driver: Option<Version>,
     gpus: Vec<Gpu>,
     platform: Option<Platform>,
-    json: bool,
+    output: Output,
+}
+
+impl Prints for Options {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
 }
 
 pub(super) static COMMAND: Command<Options> = Command {
@@ -73,7 +81,8 @@ pub(super) static COMMAND: Command<Options> = Command {
         flag("wsl", "the same as --platform windows")
             .group(TARGET)
             .switch(|o| o.platform = Some(Platform::Windows)),
-        flag("json", "print one JSON document").switch(|o| o.json = true),
+        json_flag(),
+        html_flag(),
     ],
     words: Words::One(|o, image| {
         o.image = Some(image);
@@ -97,7 +106,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     let checked = budget.check();
     checked.map_err(|e| e.of(format!("image {}", what.to_string_lossy())))?;
     drop(progress);
-    show(&report, options.json)
+    options.output.show_one(&report, Link::Image)
 }
 
 /// The named target; unnamed parts are this host's.

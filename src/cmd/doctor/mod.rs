@@ -8,9 +8,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::process::ExitCode;
 
+use self::output::{Output, Prints, html_flag, json_flag};
 use crate::cmd::cli::{Command, Group, Page, Words, argument, flag};
-use crate::doctor::Report;
-use crate::doctor::render::wants_colour;
 use crate::error::{Code, Error, IoContext as _, Result};
 
 mod compose;
@@ -21,12 +20,19 @@ mod explain;
 mod host;
 mod image;
 mod last;
+mod output;
 
 #[derive(Default)]
 pub(super) struct Options {
-    json: bool,
+    output: Output,
     last: bool,
     count: Option<usize>,
+}
+
+impl Prints for Options {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
 }
 
 pub(super) static COMMAND: Command<Options> = Command {
@@ -41,7 +47,7 @@ pub(super) static COMMAND: Command<Options> = Command {
             "Names the broken link of the chain from the driver to the framework, its cause, and the one \
                   fix. Only reads. `nvoci doctor AREA --help` explains each area.",
         ],
-        arguments: &[argument("N", "so many refusals (default 1)")],
+        arguments: &[argument("N", "so many refusals and warnings (default 1)")],
         exit: STATUS,
         ..Page::EMPTY
     },
@@ -60,14 +66,11 @@ pub(super) static COMMAND: Command<Options> = Command {
     flags: &[
         flag(
             "last",
-            "the last refusals on this host: why a container did not start",
+            "the last refusals and warnings on this host: why a container did not start, or runs on the CPU",
         )
         .switch(|o| o.last = true),
-        flag(
-            "json",
-            "print one JSON document: verdict and findings, with stable keys",
-        )
-        .switch(|o| o.json = true),
+        json_flag(),
+        html_flag(),
     ],
     words: Words::One(|o, number| {
         let number = number.to_string_lossy();
@@ -85,11 +88,14 @@ const STATUS: &[(&str, &str)] = &[
     ("2", "something cannot work"),
 ];
 
-fn run(Options { json, last, count }: Options) -> Result<ExitCode> {
+fn run(Options { output, last, count }: Options) -> Result<ExitCode> {
     match count {
-        count if last => last::run(count.unwrap_or(last::DEFAULT), json),
+        _ if last && output.html.is_some() => {
+            Err(COMMAND.usage_error("--html goes with a report, not with --last"))
+        }
+        count if last => last::run(count.unwrap_or(last::DEFAULT), output.json),
         Some(_) => Err(COMMAND.usage_error("a number goes with --last")),
-        None => host::run(json),
+        None => host::run(&output),
     }
 }
 
@@ -97,7 +103,13 @@ fn run(Options { json, last, count }: Options) -> Result<ExitCode> {
 #[derive(Default)]
 struct Subject {
     name: Option<OsString>,
-    json: bool,
+    output: Output,
+}
+
+impl Prints for Subject {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
 }
 
 /// The text of a file, or of standard input for `-`, and its name for the report.
@@ -118,14 +130,4 @@ fn read_text(file: &OsStr, max: u64) -> Result<(String, String)> {
         ));
     }
     Ok((name, String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// Shows a report; the exit status is its verdict.
-fn show(report: &Report, as_json: bool) -> Result<ExitCode> {
-    if as_json {
-        super::print(&format!("{:#}\n", report.to_json()))?;
-    } else {
-        super::print(&report.to_text(wants_colour()))?;
-    }
-    Ok(ExitCode::from(report.status()))
 }

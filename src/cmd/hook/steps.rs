@@ -55,27 +55,31 @@
 //! }
 //! ```
 
+use std::mem::take;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::warn::{Sinks, image_name};
 use super::{
     Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside,
-    judge, keep, made_by_runtime, planned, preflight, request_of, selinux, sent, tmpfs_destinations,
+    judge, keep, made_by_runtime, planned, preflight, request_of, selinux, tmpfs_destinations,
 };
+use crate::apply::grant::since_boot;
 use crate::apply::rootfs::{Target, apply};
-use crate::apply::{Container, Grant, Grants, Image, Record, Sources};
+use crate::apply::{Container, Grant, Grants, Image, Record, Sources, Warning};
 use crate::cmd::inject::Discovery;
 use crate::cmd::{config_for, log};
 use crate::config::{Config, Preflight};
 use crate::error::Result;
+use crate::findings::Finding;
 use crate::host::Roots;
 use crate::oci::{Spec, State};
 use crate::plan::{Device, Plan};
 use crate::request::{Capabilities, Request};
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::ns::in_user_namespace;
-use crate::sys::process;
 use crate::sys::root::Node;
+use crate::sys::{process, stderr};
 
 /// The call of the hook.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +96,15 @@ impl Call<'_> {
             .then_some(self.state.pid)
             .flatten()
     }
+
+    /// The process that becomes the container's. In a `createContainer` hook it is this process's
+    /// parent, whose number the state does not have.
+    fn process(self) -> Option<i32> {
+        match self.options.stage {
+            Stage::Inside => stderr::parent(),
+            _ => self.outside(),
+        }
+    }
 }
 
 /// The data that every step holds.
@@ -100,9 +113,14 @@ struct Job<'a> {
     call: Call<'a>,
     spec: Spec,
     rootfs: PathBuf,
+    /// nvoci's directory below the host's `/run`.
+    run: Option<&'a Node>,
     /// Opened before the hook enters the container's mount namespace, where /run is another
     /// directory.
     grants: Option<Grants>,
+    /// The clock since boot is the container's.
+    own_times: bool,
+    sinks: Sinks,
 }
 
 /// A container that requests GPUs. Nothing is changed.
@@ -127,7 +145,7 @@ impl<'a> Requested<'a> {
         config: Result<Config>,
         defaults: &Config,
         discovery: Option<Result<Discovery>>,
-        run: Option<&Node>,
+        run: Option<&'a Node>,
     ) -> Result<Option<Self>> {
         let Call { options, state, .. } = call;
         let inside = options.stage == Stage::Inside;
@@ -148,7 +166,10 @@ impl<'a> Requested<'a> {
             call,
             spec,
             rootfs,
+            run,
             grants,
+            own_times,
+            sinks: Sinks::default(),
         };
         Ok(Some(Self {
             job,
@@ -165,17 +186,19 @@ impl<'a> Requested<'a> {
     /// If the host cannot meet the request.
     pub fn plan(self) -> Result<Planned<'a>> {
         let Self {
-            job,
+            mut job,
             namespace,
             config,
             request,
             discovery,
         } = self;
+        let settled = request.settle(&config);
         let policy = if request.capabilities.intersects(Capabilities::COMPUTE) {
-            *request.settle(&config).preflight
+            *settled.preflight
         } else {
             Preflight::Off
         };
+        job.sinks = Sinks::open(&settled, policy, &job.spec, || job.call.process());
         let discovery = discovery.unwrap_or_else(|| Discovery::begin(&config))?;
         let (mut plan, host, to_allow) = planned(discovery, request, &job.spec, &config, job.call.options)?;
         if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
@@ -226,8 +249,7 @@ impl<'a> Planned<'a> {
             (!plan.no_cgroups && !to_allow.is_empty()).then(|| DeviceCgroup::of(outside)?.claim(outside));
         // The child reads while this process opens the driver's files.
         let image = Image::open(&job.rootfs, namespace.enter.as_ref(), &plan, |root| {
-            let found = preflight(&plan, &job.spec, root, policy);
-            found.iter().map(sent).collect()
+            preflight(&plan, &job.spec, root, policy)
         })?;
         let sources = Sources::open(&plan, &host, made_by_runtime(&job.spec, job.call.options.stage))?;
         let denied = selinux::check(&job.spec, host.sys.as_ref(), sources.labelled_devices())?;
@@ -271,7 +293,7 @@ impl<'a> Opened<'a> {
         let Self {
             job,
             namespace: Namespace { id, enter },
-            mut plan,
+            plan,
             policy,
             mut image,
             sources,
@@ -280,17 +302,16 @@ impl<'a> Opened<'a> {
         // An error of the rootfs itself comes first.
         Container::open_root(&job.rootfs)?;
         image.wait_ready()?;
-        let pending = if policy == Preflight::Enforce {
-            plan.warnings.extend(judge(image.recv_findings()?, policy)?);
-            None
+        let judged = if policy == Preflight::Enforce {
+            Some(judge(image.recv_findings()?)?)
         } else {
-            Some(policy)
+            None
         };
         Ok(Entered {
             job,
             namespace: id,
             plan,
-            pending,
+            judged,
             image,
             sources,
         })
@@ -304,8 +325,8 @@ pub struct Entered<'a> {
     /// The kernel's numbers of it.
     namespace: (u64, u64),
     plan: Plan,
-    /// The policy for findings that are received later.
-    pending: Option<Preflight>,
+    /// The findings, if they were received before anything changed.
+    judged: Option<Vec<Finding>>,
     image: Image,
     sources: Sources,
 }
@@ -320,7 +341,7 @@ impl<'a> Entered<'a> {
             job,
             namespace,
             plan,
-            pending,
+            judged,
             image,
             sources,
         } = self;
@@ -331,9 +352,9 @@ impl<'a> Entered<'a> {
             mount_label: job.spec.mount_label().map(str::to_owned),
             rootfs: job.rootfs.clone(),
         };
-        let findings = |image: &mut Image| match pending {
-            Some(policy) => judge(image.recv_findings()?, policy),
-            None => Ok(Vec::new()),
+        let findings = |image: &mut Image| match judged {
+            Some(findings) => Ok(findings),
+            None => image.recv_findings(),
         };
         let record = apply(&plan, sources, &target, image, findings, job.call.started)?;
         Ok(Applied {
@@ -355,19 +376,26 @@ pub struct Applied<'a> {
 }
 
 impl Applied<'_> {
-    /// Records the devices of the container, for `doctor container`.
+    /// Records the devices of the container, for `doctor container`, and delivers its warning.
     pub fn keep(self) -> Record {
         let Self {
             job,
             namespace,
             plan,
-            record,
+            mut record,
         } = self;
         if let Some(grants) = &job.grants {
             let left_alone = plan.no_cgroups && !job.call.options.devices_in_spec;
             let devices = if left_alone { &[] } else { plan.devices.as_slice() };
             let grant = Grant::new(&job.call.state.id, namespace, Some(&job.spec), devices);
             keep(grants, &record, grant);
+        }
+        let call = job.call;
+        if let Some(mut warning) = Warning::new(&call.state.id, namespace, take(&mut record.findings)) {
+            warning.image = image_name(&job.spec);
+            warning.pid = call.outside();
+            warning.since_boot = (!job.own_times).then(since_boot);
+            job.sinks.deliver(&warning, job.run);
         }
         record
     }

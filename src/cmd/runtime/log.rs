@@ -44,7 +44,7 @@ fn append(path: &Path, entry: &str) -> io::Result<()> {
 }
 
 /// A point in time as `2026-01-31T23:59:59Z`.
-fn rfc3339(time: SystemTime) -> String {
+pub(in crate::cmd) fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     // Eras of 400 years that begin on 1 March of year 0, so that a leap day is the last day of a

@@ -21,6 +21,10 @@ const FILES: &[(&str, &str)] = &[
     ("/run/cdi/nvidia.yaml", "the CDI specification"),
     ("/run/nvoci/errors/", "why containers were refused"),
     (
+        "/run/nvoci/warnings/",
+        "containers that started and cannot compute on their GPU",
+    ),
+    (
         "/run/nvoci/gpus",
         "the GPUs that the kernel module reports; written again where it is missing",
     ),

@@ -98,8 +98,8 @@ fn examine(name: &str, text: &str, budget: &Budget) -> Result<Report, Exceeded> 
             ));
         }
     }
-    report.fact("services", services.len().to_string());
-    report.fact("with a GPU", gpus.to_string());
+    report.fact("services", services.len().to_string(), name);
+    report.fact("with a GPU", gpus.to_string(), name);
     if let Some(version) = root.get("version")
         && gpus > 0
     {

@@ -34,7 +34,10 @@ fn a_sound_file_has_nothing() {
     assert_eq!(found(&flow), []);
     let report = report("f", &flow, &Budget::default()).unwrap();
     assert!(
-        report.facts.contains(&("with a GPU".to_owned(), "1".to_owned())),
+        report
+            .facts
+            .iter()
+            .any(|f| f.name == "with a GPU" && f.value == "1"),
         "{:?}",
         report.facts
     );

@@ -1,17 +1,18 @@
 //! Reads the host's record of the devices that a container was given. Nothing inside the container
 //! counts.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::apply::Grant;
 use crate::apply::grant::{GRANTS_DIR, file_name};
+use crate::apply::warning::WARNINGS_DIR;
 use crate::containers::{self, Container};
+use crate::doctor::warned;
+use crate::sys::owned;
 use crate::sys::root::Node;
-use crate::sys::{owned, procfs};
 
 /// The longest grant that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
@@ -42,7 +43,10 @@ fn find_in(proc: &Path, dir: &Path, container: &Container) -> Result<Grant, Stri
     // The kernel reuses the numbers of ended namespaces; then the grant is older than every process
     // there.
     let members = containers::members(proc, container.pid).unwrap_or_default();
-    let began = members.iter().filter_map(|pid| start_of(proc, *pid)).min();
+    let began = members
+        .iter()
+        .filter_map(|pid| containers::start_of(proc, *pid))
+        .min();
     if grant.namespace != namespace || began.is_none_or(|began| began > grant.time) {
         return Err("the grant is an earlier container's".to_owned());
     }
@@ -67,15 +71,6 @@ fn open(dir: &Path) -> Result<Option<Node>, String> {
     }
 }
 
-/// The start of a process, since the host's boot.
-fn start_of(proc: &Path, pid: u32) -> Option<Duration> {
-    let stat = procfs::read(proc.join(pid.to_string()).join("stat"), MAX_SIZE).ok()?;
-    let ticks = procfs::stat(&stat)?.starttime;
-    let a_second = rustix::param::clock_ticks_per_second();
-    let fraction = Duration::from_nanos(ticks.checked_rem(a_second)? * (1_000_000_000 / a_second));
-    Some(Duration::from_secs(ticks / a_second) + fraction)
-}
-
 /// Whether a cgroup has a runtime's default name: the container's id, or a scope of it.
 fn is_named_after(id: &str, actual: &str) -> bool {
     let scope = format!("-{id}.scope");
@@ -98,16 +93,21 @@ fn leads_to(wanted: &str, actual: &str) -> bool {
     !wanted.is_empty() && actual.windows(wanted.len()).any(|part| part == wanted)
 }
 
-/// Removes the grants of ended containers, only if all processes of the host are visible.
+/// Removes the grants and warnings of ended containers, only if all processes of the host are
+/// visible.
 pub(super) fn prune() {
     let all = fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == HOSTS_PROCESSES);
     if !all || !rustix::process::geteuid().is_root() {
         return;
     }
-    prune_in(Path::new("/proc"), Path::new(GRANTS_DIR));
+    let grant = |_: &Node, name: &OsStr| is_grant(name).then(|| name.to_owned());
+    prune_in(Path::new("/proc"), Path::new(GRANTS_DIR), grant);
+    let warning = |dir: &Node, name: &OsStr| warned::namespace_of(dir, name).map(file_name);
+    prune_in(Path::new("/proc"), Path::new(WARNINGS_DIR), warning);
 }
 
-fn prune_in(proc: &Path, dir: &Path) {
+/// Removes the files of `dir` whose namespace, by the name of its grant, is gone.
+fn prune_in(proc: &Path, dir: &Path, namespace_of: impl Fn(&Node, &OsStr) -> Option<OsString>) {
     let Ok(Some(dir)) = open(dir) else {
         return;
     };
@@ -117,7 +117,7 @@ fn prune_in(proc: &Path, dir: &Path) {
     };
     let Some(live) = live(proc) else { return };
     for entry in kept {
-        let gone = !live.contains(entry.name.as_os_str()) && is_grant(&entry.name);
+        let gone = namespace_of(&dir, &entry.name).is_some_and(|name| !live.contains(&name));
         if gone || is_abandoned(proc, &entry.name) {
             let _ = dir.unlink(&entry.name);
         }
@@ -132,7 +132,7 @@ fn is_abandoned(proc: &Path, name: &OsStr) -> bool {
 }
 
 /// The names of living namespaces' grants; `None` if a process could not be read.
-fn live(proc: &Path) -> Option<std::collections::HashSet<std::ffi::OsString>> {
+fn live(proc: &Path) -> Option<std::collections::HashSet<OsString>> {
     let pids = fs::read_dir(proc).ok()?;
     let pids = pids.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let mut live = std::collections::HashSet::new();
@@ -159,6 +159,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
 
     fn container(pid: u32, cgroup: &str) -> Container {
         Container {
@@ -274,7 +275,8 @@ mod tests {
         fs::write(dir.path().join(".nvoci-4999999-0"), "{").unwrap();
         let running = String::from(".nvoci-7-0");
         fs::write(dir.path().join(&running), "{").unwrap();
-        prune_in(proc.path(), dir.path());
+        let grant = |_: &Node, name: &OsStr| is_grant(name).then(|| name.to_owned());
+        prune_in(proc.path(), dir.path(), grant);
         let mut left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|e| e.unwrap().file_name())
@@ -283,16 +285,35 @@ mod tests {
         assert_eq!(left, [running.into(), own, "else".into()]);
     }
 
+    /// Removed by the namespace in the file; one that cannot be read stays.
     #[test]
-    fn the_start_of_a_process() {
-        let began = start_of(Path::new("/proc"), std::process::id()).unwrap();
-        assert!(began > Duration::ZERO && began <= Grant::new("", (0, 0), None, &[]).time);
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("7")).unwrap();
-        for name in [&b"a ) 1 2 3"[..], b"\xff", b"("] {
-            let stat = [&b"7 ("[..], name, b")", procfs::recorded::STAT.as_bytes()].concat();
-            fs::write(dir.path().join("7/stat"), stat).unwrap();
-            assert_eq!(start_of(dir.path(), 7), Some(Duration::from_millis(123_450)));
+    fn warnings_of_namespaces_that_are_gone_go() {
+        use crate::apply::{Warning, Warnings, warning::tests::warning};
+        if !rustix::process::geteuid().is_root() {
+            return;
         }
+        let run = tempfile::Builder::new().tempdir_in("/run").unwrap();
+        let node = crate::sys::root::Root::open(run.path())
+            .unwrap()
+            .resolve("/")
+            .unwrap();
+        let proc = tempfile::tempdir().unwrap();
+        let ns = proc.path().join("7/ns");
+        fs::create_dir_all(&ns).unwrap();
+        fs::write(ns.join("mnt"), "").unwrap();
+        let ns = fs::metadata(ns.join("mnt")).unwrap();
+        let kept = Warnings::below(&node).unwrap();
+        kept.keep(&warning("gone")).unwrap();
+        kept.keep(&Warning {
+            namespace: (ns.dev(), ns.ino()),
+            ..warning("running")
+        })
+        .unwrap();
+        let dir = run.path().join("warnings");
+        fs::write(dir.join("rubbish.json"), "{").unwrap();
+        let namespace_of = |dir: &Node, name: &OsStr| warned::namespace_of(dir, name).map(file_name);
+        prune_in(proc.path(), &dir, namespace_of);
+        let left = |name: &str| dir.join(name).exists();
+        assert!(!left("gone.json") && left("running.json") && left("rubbish.json"));
     }
 }

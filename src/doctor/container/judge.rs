@@ -292,7 +292,7 @@ fn libcuda(seen: &Seen, host: &Host) -> Option<Finding> {
         .as_ref()
         .is_some_and(|d| library.path.starts_with(d));
     let version = library.real.as_deref().and_then(version_of);
-    let host_version = host.driver_version();
+    let host_version = host.driver_version().map(|v| v.to_string());
     let fits = version.is_some() && version == host_version.as_deref();
     if ours || fits || (host.wsl.is_some() && library.path.starts_with("/usr/lib/wsl")) {
         return Some(Finding::new(
@@ -347,7 +347,7 @@ fn mapped(seen: &Seen, host: &Host) -> Vec<Finding> {
         .fix("restart the container; new processes in it find nothing or the wrong version");
         found.push(deleted.iter().fold(finding, |f, m| f.evidence(describe(m))));
     }
-    let version = host.driver_version();
+    let version = host.driver_version().map(|v| v.to_string());
     let other: Vec<&Mapped> = seen
         .mapped
         .iter()
@@ -379,7 +379,10 @@ fn mapped(seen: &Seen, host: &Host) -> Vec<Finding> {
 }
 
 fn changed(seen: &Seen, host: &Host) -> Option<Finding> {
-    let (given, now) = (seen.container.driver.as_ref()?, host.driver_version()?);
+    let (given, now) = (
+        seen.container.driver.as_ref()?,
+        host.driver_version()?.to_string(),
+    );
     (*given != now).then(|| {
         Finding::new(
             &CHANGED,

@@ -45,20 +45,37 @@ checks! {
 pub fn report(seen: &Seen, host: &Host) -> Report {
     let container = &seen.container;
     let mut report = Report::new(format!("container {}", container.id));
-    report.fact("engine", container.engine.unwrap_or("unknown"));
-    report.fact("pid", container.pid.to_string());
+    let process = format!("/proc/{}", container.pid);
+    report.fact(
+        "engine",
+        container.engine.unwrap_or("unknown"),
+        format!("{process}/cgroup"),
+    );
+    report.fact("pid", container.pid.to_string(), "/proc");
     if let Some(dir) = &container.driver_dir {
-        report.fact("driver directory", dir.display().to_string());
+        report.fact(
+            "driver directory",
+            dir.display().to_string(),
+            format!("{process}/mountinfo"),
+        );
     }
     if let Ok(grant) = &seen.grant {
         let devices = grant.devices.iter().map(|(path, ..)| path.display().to_string());
-        report.fact("granted", devices.collect::<Vec<_>>().join(" "));
+        report.fact(
+            "granted",
+            devices.collect::<Vec<_>>().join(" "),
+            "/run/nvoci/grants",
+        );
     }
     if let Some(version) = &container.driver {
-        report.fact("driver given", version);
+        report.fact("driver given", version, "the record of the driver directory");
     }
     if let Some(version) = host.driver_version() {
-        report.fact("driver of the host", version);
+        report.fact(
+            "driver of the host",
+            version.to_string(),
+            "/proc/driver/nvidia/version",
+        );
     }
     for finding in judge::findings(seen, host) {
         report.add(finding);

@@ -27,7 +27,7 @@ fn host() -> Host {
     };
     Host {
         kernel: Some(KernelModule {
-            version: VERSION.to_owned(),
+            version: VERSION.parse().unwrap(),
             open: true,
         }),
         gpus: vec![Gpu {

@@ -1,7 +1,8 @@
 //! Finds the packages that a `RUN` installs: `pip install torch` is PyTorch for the newest CUDA.
 
 use super::conda::{self, Build};
-use super::parse::{Instruction, Line, commands};
+use super::parse::{Instruction, Line, TEXT, commands};
+use super::requirements::{Finder, Word};
 use crate::compat::torch::{self, Release};
 use crate::compat::{Cuda, Version, image};
 use crate::sys::budget::{Budget, Exceeded};
@@ -98,14 +99,24 @@ impl Settings {
     pub(super) const OVERRIDE_CUDA: &str = "CONDA_OVERRIDE_CUDA";
 }
 
+/// What one `RUN` installs.
+#[derive(Debug, Default)]
+pub(super) struct Installed {
+    pub(super) installs: Vec<Install>,
+    /// Files that pip installs from and that were not found, with their lines.
+    pub(super) unread: Vec<(String, Line)>,
+}
+
 /// The installations of `instruction`; `text` is its text with variables replaced.
 pub(super) fn of(
     instruction: &Instruction,
     text: &str,
     settings: &Settings,
+    files: &Finder<'_>,
     budget: &Budget,
-) -> Result<Vec<Install>, Exceeded> {
+) -> Result<Installed, Exceeded> {
     let mut found = Vec::new();
+    let mut unread = Vec::new();
     for command in shell_commands(text) {
         let words: Vec<&str> = program(&command);
         let Some((name, rest)) = words.split_first() else {
@@ -133,21 +144,35 @@ pub(super) fn of(
         } else if let Some(what) = installer(&words) {
             found.push(new(Kind::Driver, what)?);
         } else if let Some(rest) = pip(name, rest) {
-            let index = Index::of(rest, settings, name == "uv");
+            let (all, missing) = files.spliced(rest)?;
+            for file in missing {
+                budget.keep((TEXT + file.len()) as u64)?;
+                let line = instruction.line_of(&file, budget)?;
+                unread.push((file, line));
+            }
+            let rest: Vec<&str> = all.iter().map(|word| word.text.as_str()).collect();
+            let index = Index::of(&rest, settings, name == "uv");
             let mut after_option = false;
-            for word in rest {
+            for Word { text: word, line } in &all {
                 // `-r` and `-c` take a file, `-i` takes an index.
                 if core::mem::replace(&mut after_option, takes_value(word)) {
                     continue;
                 }
                 if let Some(wheel) = framework(word, &index) {
+                    let plain = match line {
+                        None => new(wheel.kind, wheel.what)?,
+                        Some(line) => Install {
+                            line: line.clone(),
+                            ..new(wheel.kind, wheel.what)?
+                        },
+                    };
                     found.push(Install {
                         cuda: wheel.cuda,
                         cpu: wheel.cpu,
                         torch: wheel.torch,
                         needs: wheel.needs,
                         outbid: wheel.outbid,
-                        ..new(wheel.kind, wheel.what)?
+                        ..plain
                     });
                 }
             }
@@ -175,7 +200,10 @@ pub(super) fn of(
             }
         }
     }
-    Ok(found)
+    Ok(Installed {
+        installs: found,
+        unread,
+    })
 }
 
 /// The commands of a `RUN`, which is a shell text or a JSON array.

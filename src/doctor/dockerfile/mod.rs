@@ -8,8 +8,11 @@ mod conda;
 mod install;
 mod model;
 pub(super) mod parse;
+mod requirements;
 
 use std::collections::BTreeMap;
+
+pub use requirements::Context;
 
 use super::check::checks;
 use super::{Finding, Report, Severity};
@@ -35,6 +38,7 @@ checks! {
     INDEX = 7514, "dockerfile.index", "An extra index of PyTorch has older releases than PyPI, so pip installs PyPI's build.";
     MISSING = 7515, "dockerfile.missing-library", "A framework needs libraries of CUDA that the image does not have.";
     TWICE = 7516, "dockerfile.two-builds", "Two builds of one framework are installed into one directory.";
+    REQUIREMENTS = 7517, "dockerfile.requirements", "A file that pip installs from is not in the build context, so it is not judged.";
 }
 
 /// The largest file that is read, in bytes.
@@ -68,7 +72,8 @@ impl Wanted {
     }
 }
 
-/// Checks the text of a Dockerfile; `name` is for the title, `args` are the `--build-arg`s.
+/// Checks the text of a Dockerfile; `name` is for the title, `args` are the `--build-arg`s, and
+/// `context` has the files that pip installs from.
 ///
 /// # Errors
 /// [`crate::error::Code::TooLarge`] if it needs more than `budget`.
@@ -77,9 +82,11 @@ pub fn report(
     text: &str,
     args: &BTreeMap<String, String>,
     wanted: Wanted,
+    context: &Context,
     budget: &Budget,
 ) -> Result<Report> {
-    examine(name, text, args, wanted, budget).map_err(|exceeded| exceeded.of(format!("Dockerfile {name}")))
+    examine(name, text, args, wanted, context, budget)
+        .map_err(|exceeded| exceeded.of(format!("Dockerfile {name}")))
 }
 
 fn examine(
@@ -87,6 +94,7 @@ fn examine(
     text: &str,
     args: &BTreeMap<String, String>,
     wanted: Wanted,
+    context: &Context,
     budget: &Budget,
 ) -> Result<Report, Exceeded> {
     let mut report = Report::new(format!("dockerfile {name}"));
@@ -97,16 +105,21 @@ fn examine(
             return Ok(report);
         }
     };
-    let model = model::build(instructions, args, budget)?;
+    let model = model::build(instructions, args, context, budget)?;
     let Some(last) = model.last() else {
         report.add(
             Finding::new(&BROKEN, Severity::Fail, name, "it has no `FROM`").fix("name the base image first"),
         );
         return Ok(report);
     };
-    report.fact("base", format!("{}:{}", last.base().name, last.base().tag));
+    let source = last.base().line.to_string();
+    report.fact(
+        "base",
+        format!("{}:{}", last.base().name, last.base().tag),
+        &source,
+    );
     if let Some(cuda) = last.base().cuda() {
-        report.fact("base's CUDA", cuda.to_string());
+        report.fact("base's CUDA", cuda.to_string(), source);
     }
     for i in last.installs().filter(|i| i.kind == install::Kind::Framework) {
         budget.step()?;
@@ -115,9 +128,19 @@ fn examine(
             None if i.cpu => "for the CPU".to_owned(),
             None => "build unknown".to_owned(),
         };
-        report.fact(i.what.clone(), build);
+        report.fact(i.what.clone(), build, i.line.to_string());
     }
     checks::run(&model, &mut report, budget)?;
+    for (file, line) in last.unread() {
+        budget.step()?;
+        let cause =
+            "pip installs what it lists, and it is not in the build context: its packages are not judged";
+        report.add(
+            Finding::new(&REQUIREMENTS, Severity::Info, file, cause)
+                .fix("name the context: `--context DIR`")
+                .evidence(line.to_string()),
+        );
+    }
     if let Some(target) = wanted.target() {
         judged(&model, last, &target, &mut report, budget)?;
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::install::{self, Install, Settings};
 use super::parse::{Instruction, Line, TEXT, expand, words};
+use super::requirements::{Brought, Context, Finder, normalized};
 use crate::compat::{Cuda, image};
 use crate::sys::budget::{Budget, Exceeded};
 
@@ -112,6 +113,11 @@ struct Own {
     args: BTreeMap<String, String>,
     shell: Option<String>,
     starts: Vec<String>,
+    workdir: Option<String>,
+    /// Files that come from the build context.
+    brought: Vec<Brought>,
+    /// Files that pip installs from and that were not found, with their lines.
+    unread: Vec<(String, Line)>,
 }
 
 /// A stage with all stages below it.
@@ -159,6 +165,23 @@ impl<'a> Stage<'a> {
     /// Whether it copies CUDA libraries.
     pub(super) fn copies_cuda(self) -> bool {
         self.chain().any(|stage| stage.copies_cuda)
+    }
+
+    /// The working directory, as far as it is known.
+    pub(super) fn workdir(self) -> &'a str {
+        self.chain()
+            .find_map(|stage| stage.workdir.as_deref())
+            .unwrap_or("/")
+    }
+
+    /// The files that come from the build context, the last first.
+    pub(super) fn brought(self) -> impl Iterator<Item = &'a Brought> {
+        self.chain().flat_map(|stage| stage.brought.iter().rev())
+    }
+
+    /// Files that pip installs from and that were not found, with their lines.
+    pub(super) fn unread(self) -> impl Iterator<Item = &'a (String, Line)> {
+        self.chain().flat_map(|stage| &stage.unread)
     }
 
     /// The positions of the stage and of the stages below it.
@@ -314,10 +337,14 @@ impl Model {
     }
 }
 
+/// PATH_MAX of linux/limits.h.
+const MAX_PATH: usize = 4096;
+
 /// Builds the stages; `build_args` override the defaults of `ARG`.
 pub(super) fn build(
     instructions: Vec<Instruction>,
     build_args: &BTreeMap<String, String>,
+    context: &Context,
     budget: &Budget,
 ) -> Result<Model, Exceeded> {
     let mut model = Model::default();
@@ -329,10 +356,14 @@ pub(super) fn build(
             None => Ok(global.get(name).map(String::as_str)),
         };
         let text = expand(&instruction.text, value_of, budget)?;
-        let settings = match stage.filter(|_| instruction.keyword == "RUN") {
-            Some(stage) => settings(stage, budget)?,
-            None => Settings::default(),
+        let installed = match stage.filter(|_| instruction.keyword == "RUN") {
+            Some(stage) => {
+                let finder = Finder::new(context, &text, stage.workdir(), stage.brought(), budget)?;
+                install::of(&instruction, &text, &settings(stage, budget)?, &finder, budget)?
+            }
+            None => install::Installed::default(),
         };
+        let workdir = stage.map_or("/", Stage::workdir).to_owned();
         if instruction.keyword == "FROM" {
             model.push(&text, instruction.first_line());
         }
@@ -364,11 +395,26 @@ pub(super) fn build(
             }
             ("SHELL", Some(stage)) => stage.shell = Some(text.clone()),
             ("ENTRYPOINT" | "CMD", Some(stage)) => stage.starts.push(text.clone()),
-            ("COPY", Some(_)) => model.copy(&text, budget)?,
+            ("WORKDIR", Some(stage)) => {
+                let path = normalized(&workdir, text.trim());
+                // The kernel takes no longer path.
+                if path.len() < MAX_PATH {
+                    budget.keep((TEXT + path.len()) as u64)?;
+                    stage.workdir = Some(path);
+                }
+            }
+            (keyword @ ("ADD" | "COPY"), Some(stage)) => {
+                if let Some(brought) = Brought::by_copy(&copied(&text), &workdir) {
+                    budget.keep(brought.memory() as u64)?;
+                    stage.brought.push(brought);
+                }
+                if keyword == "COPY" {
+                    model.copy(&text, budget)?;
+                }
+            }
             ("RUN", Some(stage)) => {
-                stage
-                    .installs
-                    .extend(install::of(&instruction, &text, &settings, budget)?);
+                stage.installs.extend(installed.installs);
+                stage.unread.extend(installed.unread);
             }
             _ => {}
         }

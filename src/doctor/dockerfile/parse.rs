@@ -23,11 +23,27 @@ pub(super) struct Line {
     /// From 1 on.
     pub(super) number: usize,
     text: Rc<str>,
+    /// A file of the build context; `None` for the Dockerfile.
+    file: Option<Rc<str>>,
+}
+
+impl Line {
+    /// A line of a file of the build context.
+    pub(super) fn of_file(file: &Rc<str>, number: usize, text: &str) -> Self {
+        Self {
+            number,
+            text: Rc::from(text),
+            file: Some(Rc::clone(file)),
+        }
+    }
 }
 
 /// As evidence.
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}, ", shown(file))?;
+        }
         write!(f, "line {}: {}", self.number, shown(self.text.trim()))
     }
 }
@@ -96,6 +112,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Instruction>, String> {
         let new = |number, line: &str| Line {
             number,
             text: Rc::from(line),
+            file: None,
         };
         let mut own = vec![new(number, line)];
         let mut joined = String::new();

@@ -1,7 +1,19 @@
 use super::*;
 
 fn report_of(text: &str, wanted: Wanted) -> Report {
-    report("Dockerfile", text, &BTreeMap::new(), wanted, &Budget::default()).unwrap()
+    report_in(&Context::default(), text, wanted)
+}
+
+fn report_in(context: &Context, text: &str, wanted: Wanted) -> Report {
+    report(
+        "Dockerfile",
+        text,
+        &BTreeMap::new(),
+        wanted,
+        context,
+        &Budget::default(),
+    )
+    .unwrap()
 }
 
 /// The checks with findings worse than `Info`, with the line of their evidence.
@@ -43,7 +55,8 @@ fn a_sound_file_has_nothing() {
     assert!(
         report
             .facts
-            .contains(&("torch".to_owned(), "for CUDA 12.4".to_owned())),
+            .iter()
+            .any(|f| f.name == "torch" && f.value == "for CUDA 12.4"),
         "{:?}",
         report.facts
     );
@@ -75,7 +88,17 @@ fn build_arguments_count() {
     let args = BTreeMap::from([("TAG".to_owned(), "latest".to_owned())]);
     let text = "ARG TAG=12.4.1-base-ubuntu22.04\nFROM nvidia/cuda:$TAG";
     assert_eq!(
-        list(&report("f", text, &args, Wanted::default(), &Budget::default()).unwrap()),
+        list(
+            &report(
+                "f",
+                text,
+                &args,
+                Wanted::default(),
+                &Context::default(),
+                &Budget::default()
+            )
+            .unwrap()
+        ),
         [(7501, 2)]
     );
     assert_eq!(found(text), []);
@@ -386,5 +409,104 @@ fn mutated_files() {
             "{}",
             String::from_utf8_lossy(&text)
         );
+    }
+}
+
+/// A build context with these files.
+fn context(files: &[(&str, &str)]) -> (tempfile::TempDir, Context) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let context = Context::at(dir.path());
+    (dir, context)
+}
+
+#[test]
+fn requirements_of_the_context_are_judged_as_the_line_itself() {
+    const BASE: &str = "FROM nvidia/cuda:12.4.1-cudnn-runtime-ubuntu22.04\nWORKDIR /app\n";
+    let (_dir, context) = context(&[
+        ("cpu.txt", "# pinned\nnumpy\ntorch==2.5.1+cpu\n"),
+        (
+            "index.txt",
+            "--index-url https://download.pytorch.org/whl/cpu\ntorch==2.5.1\n",
+        ),
+        ("sub/all.txt", "-r ../cpu.txt\n-c limits.txt\n"),
+        ("ort.txt", "onnxruntime-gpu\n"),
+        (
+            "mac.txt",
+            "torch==2.5.1+cpu ; sys_platform == 'darwin'\ntorch==2.5.1 ; sys_platform == 'linux'\n",
+        ),
+    ]);
+    for (lines, inline) in [
+        ("COPY cpu.txt .\nRUN pip install -r cpu.txt\n", "torch==2.5.1+cpu"),
+        (
+            "COPY cpu.txt /tmp/\nRUN python3 -m pip install --requirement=/tmp/cpu.txt\n",
+            "torch==2.5.1+cpu",
+        ),
+        (
+            "COPY . .\nRUN uv pip install -r sub/all.txt\n",
+            "torch==2.5.1+cpu",
+        ),
+        (
+            "RUN --mount=type=bind,source=index.txt,target=r.txt pip install -r r.txt\n",
+            "torch==2.5.1 --index-url https://download.pytorch.org/whl/cpu",
+        ),
+        ("COPY *.txt ./\nRUN pip install -r mac.txt\n", "torch==2.5.1"),
+        (
+            "COPY ort.txt x.txt\nRUN pip install torch -rx.txt\n",
+            "torch onnxruntime-gpu",
+        ),
+    ] {
+        let codes = |report: &Report| list(report).iter().map(|(code, _)| *code).collect::<Vec<_>>();
+        let by_file = report_in(&context, &format!("{BASE}{lines}"), Wanted::default());
+        let by_line = report_of(&format!("{BASE}RUN pip install {inline}\n"), Wanted::default());
+        assert_eq!(codes(&by_file), codes(&by_line), "{lines}");
+        let facts = |report: &Report| -> Vec<(String, String)> {
+            let of_base = |name: &str| name.starts_with("base");
+            let facts = report.facts.iter().filter(|f| !of_base(&f.name));
+            facts.map(|f| (f.name.clone(), f.value.clone())).collect()
+        };
+        assert_eq!(facts(&by_file), facts(&by_line), "{lines}");
+        assert!(
+            by_file.findings.iter().all(|f| f.check != &REQUIREMENTS),
+            "{lines}"
+        );
+    }
+    let text = format!("{BASE}COPY . .\nRUN pip install -r sub/all.txt\n");
+    let report = report_in(&context, &text, Wanted::default());
+    let cpu = report.findings.iter().find(|f| f.check == &CPU).unwrap();
+    assert_eq!(cpu.evidence, ["cpu.txt, line 3: torch==2.5.1+cpu"]);
+}
+
+#[test]
+fn requirements_that_are_not_in_the_context_are_named() {
+    let (dir, context) = context(&[
+        ("r.txt", "-r r.txt\ntorch==2.5.1+cpu\n"),
+        ("big.txt", &"x\n".repeat(200_000)),
+    ]);
+    std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link.txt")).unwrap();
+    let unread = |lines: &str| {
+        let text = format!("FROM nvidia/cuda:12.4.1-base-ubuntu22.04\n{lines}\n");
+        let report = report_in(&context, &text, Wanted::default());
+        let named = report.findings.iter().filter(|f| f.check == &REQUIREMENTS);
+        named.map(|f| f.subject.clone()).collect::<Vec<_>>()
+    };
+    // A file that names itself ends.
+    assert_eq!(unread("COPY r.txt /\nRUN pip install -r r.txt"), [""; 0]);
+    for (lines, name) in [
+        ("COPY x.txt .\nRUN pip install -r x.txt", "x.txt"),
+        ("RUN pip install -r r.txt", "r.txt"),
+        ("COPY --from=0 r.txt .\nRUN pip install -r r.txt", "r.txt"),
+        ("COPY . .\nRUN pip install -r big.txt", "big.txt"),
+        ("COPY . .\nRUN pip install -r link.txt", "link.txt"),
+        (
+            "COPY .. .\nRUN pip install -r ../../etc/passwd",
+            "../../etc/passwd",
+        ),
+    ] {
+        assert_eq!(unread(lines), [name], "{lines}");
     }
 }

@@ -35,7 +35,11 @@ pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>>
             return Some(vec![finding.fix(e.fix_text())]);
         }
     };
-    report.fact("containerd", place.config.display().to_string());
+    report.fact(
+        "containerd",
+        place.config.display().to_string(),
+        "the running daemon, else its usual file",
+    );
     // Docker's own containerd does not use the CRI configuration.
     let (daemons, not_daemons) = daemon::find(Engine::Containerd);
     let daemon = daemons.into_iter().find(|d| {

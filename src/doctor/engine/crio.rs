@@ -20,7 +20,7 @@ pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>>
     if !site.installed(&["crio"]) {
         return None;
     }
-    report.fact("crio", "installed");
+    report.fact("crio", "installed", super::INSTALLED);
     let (daemons, not_daemons) = daemon::find(Engine::Crio);
     let mut found = judge(site.system.as_ref()?, daemons.first(), site.specs);
     found.extend(not_daemons);

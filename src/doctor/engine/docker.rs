@@ -74,7 +74,7 @@ pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>>
             ("docker cgroup driver", "CgroupDriver"),
         ] {
             if let Some(value) = text(info, &[key]) {
-                report.fact(name, value);
+                report.fact(name, value, format!("{key} of GET /info on Docker's socket"));
             }
         }
     }

@@ -51,6 +51,9 @@ checks! {
     NOT_A_DAEMON = 7223, "engine.not-a-daemon", "A process has a daemon's name but is not this host's daemon.";
 }
 
+/// The source of an engine's presence.
+const INSTALLED: &str = "its program in /usr/bin, /usr/sbin or /usr/local";
+
 /// Checks one engine, or all that are installed.
 pub fn report(engine: Option<Engine>, config: &Config) -> Report {
     let mut report = Report::new(engine.map_or("engines", Engine::name));

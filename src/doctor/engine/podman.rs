@@ -21,7 +21,7 @@ pub(super) fn findings(site: &Site, report: &mut Report) -> Option<Vec<Finding>>
         return None;
     }
     let root = site.system.as_ref()?;
-    report.fact("podman", "installed");
+    report.fact("podman", "installed", super::INSTALLED);
     let user = (!rustix::process::geteuid().is_root())
         .then(std::env::home_dir)
         .flatten();

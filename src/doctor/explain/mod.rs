@@ -27,6 +27,9 @@ checks! {
     UNSEEN = 7803, "explain.host", "The host could not be checked.";
 }
 
+/// The source of a number's meaning.
+const TABLES: &str = "nvoci's tables of CUDA's and NVML's errors and its own codes";
+
 /// The most causes that are shown; the likeliest come first.
 const MAX_CAUSES: usize = 6;
 
@@ -47,7 +50,7 @@ pub fn explain(text: &str) -> Explanation {
     let mut areas: Vec<&'static str> = Vec::new();
     for named in signals.named() {
         if let Some(fact) = what(*named) {
-            report.fact(name(*named), fact);
+            report.fact(name(*named), fact, TABLES);
         }
     }
     let ranked = ranked(&text, &signals);

@@ -36,6 +36,10 @@ const TEXTS: &[(&str, &str, &str)] = &[
         "cdi-too-new"),
     ("P06", "could not apply required modification to OCI specification: unresolvable CDI devices runtime.nvidia.com/gpu=all",
         "cdi-unresolvable"),
+    ("P06", "failed to inject CDI devices: unresolvable CDI devices management.nvidia.com/gpu=all",
+        "cdi-management-unresolvable"),
+    ("P06", "unresolvable CDI devices nvidia.com/gpu=0, management.nvidia.com/gpu=all",
+        "cdi-management-unresolvable"),
     ("P07", "services.app.deploy.resources.reservations value Additional properties are not allowed ('devices' was unexpected)",
         "compose-old"),
     ("P07", "Unsupported config option for services.app: 'runtime'",
@@ -309,7 +313,7 @@ fn numbers_and_names_are_enough() {
     }
     let facts = explain("804").report.facts;
     assert!(
-        facts[0].1.contains("cudaErrorCompatNotSupportedOnDevice"),
+        facts[0].value.contains("cudaErrorCompatNotSupportedOnDevice"),
         "{facts:?}"
     );
 }

@@ -51,7 +51,7 @@ fn versions(inputs: &Inputs<'_>, on_disk: Option<&OnDisk>) -> Finding {
     };
     let mut finding = Finding::new(&DRIVER, Severity::Fail, "driver", error.why()).fix(error.fix_text());
     if let (Some(kernel), Some(user)) = (&host.kernel, &host.user_version) {
-        let (cause, fix) = mismatch(&kernel.version, user, on_disk, &release(inputs));
+        let (cause, fix) = mismatch(kernel.version, *user, on_disk, &release(inputs));
         finding.cause = format!("{}: {cause}", finding.cause);
         finding.fix = fix;
         finding = finding
@@ -71,16 +71,21 @@ fn versions(inputs: &Inputs<'_>, on_disk: Option<&OnDisk>) -> Finding {
 }
 
 /// The cause of a mismatch, and its fix.
-fn mismatch(kernel: &str, user: &str, on_disk: Option<&OnDisk>, release: &str) -> (&'static str, String) {
+fn mismatch(
+    kernel: Version,
+    user: Version,
+    on_disk: Option<&OnDisk>,
+    release: &str,
+) -> (&'static str, String) {
     const RELOAD: &str = "reboot; or stop every user of the GPU and run `rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia && modprobe nvidia`";
-    let disk = on_disk.and_then(|d| d.version.as_deref());
+    let disk = on_disk.and_then(|d| d.version.as_deref()?.parse().ok());
     if disk == Some(user) {
         return (
             "the driver was upgraded and the old module is still running",
             RELOAD.to_owned(),
         );
     }
-    if disk == Some(kernel) && newer(user, kernel) {
+    if disk == Some(kernel) && user > kernel {
         return (
             "the libraries were upgraded, but not the module of this kernel",
             format!(
@@ -88,7 +93,7 @@ fn mismatch(kernel: &str, user: &str, on_disk: Option<&OnDisk>, release: &str) -
             ),
         );
     }
-    if newer(kernel, user) {
+    if kernel > user {
         return (
             "the module is newer than the libraries",
             format!("install the user-space packages of {kernel} and run `ldconfig`"),
@@ -100,18 +105,11 @@ fn mismatch(kernel: &str, user: &str, on_disk: Option<&OnDisk>, release: &str) -
     )
 }
 
-fn newer(one: &str, other: &str) -> bool {
-    match (one.parse::<Version>(), other.parse::<Version>()) {
-        (Ok(one), Ok(other)) => one > other,
-        _ => false,
-    }
-}
-
 /// The finding that the next boot loads another module than the running one; until then all works.
 fn pending(inputs: &Inputs<'_>, on_disk: Option<&OnDisk>) -> Option<Finding> {
     let kernel = inputs.host.kernel.as_ref()?;
     let disk = on_disk?.version.as_ref()?;
-    if *disk == kernel.version || inputs.host.check_versions().is_err() {
+    if disk.parse() == Ok(kernel.version) || inputs.host.check_versions().is_err() {
         return None;
     }
     Some(
@@ -197,7 +195,7 @@ fn dkms(inputs: &Inputs<'_>, release: &str) -> Option<String> {
 /// The finding that libcuda or libnvidia-ml of other versions are beside the driver's: `ldconfig`
 /// may prefer them.
 fn several(inputs: &Inputs<'_>) -> Option<Finding> {
-    let own = inputs.host.user_version.as_ref()?;
+    let own = inputs.host.user_version?;
     let mut dirs: Vec<PathBuf> = inputs
         .host
         .files
@@ -227,8 +225,8 @@ fn several(inputs: &Inputs<'_>) -> Option<Finding> {
             let version = ["libcuda.so.", "libnvidia-ml.so."]
                 .iter()
                 .find_map(|stem| name.strip_prefix(stem));
-            if let Some(version) = version.filter(|v| *v != own && v.contains('.'))
-                && version.parse::<Version>().is_ok()
+            if let Some(version) = version.filter(|v| v.contains('.'))
+                && version.parse::<Version>().is_ok_and(|v| v != own)
             {
                 others.insert(version.to_owned(), dir.join(name));
             }
@@ -316,7 +314,9 @@ mod tests {
             version: Some(v.to_owned()),
             path: "/m".into(),
         };
-        let fix = |kernel: &str, user: &str, on: Option<&OnDisk>| mismatch(kernel, user, on, "6.1").1;
+        let fix = |kernel: &str, user: &str, on: Option<&OnDisk>| {
+            mismatch(kernel.parse().unwrap(), user.parse().unwrap(), on, "6.1").1
+        };
         assert!(fix("550.120", "550.127", Some(&disk("550.127"))).starts_with("reboot"));
         assert!(fix("550.120", "550.127", Some(&disk("550.120"))).contains("dkms autoinstall"));
         assert!(fix("550.127", "550.120", Some(&disk("550.127"))).contains("user-space packages of 550.127"));

@@ -111,9 +111,13 @@ pub fn unreachable(error: &Error) -> Report {
 
 fn facts(inputs: &Inputs<'_>, report: &mut Report) {
     let host = inputs.host;
-    report.fact("platform", host.platform.name());
+    let (driver, gpus) = match host.wsl {
+        Some(_) => ("/dev/dxg", "/dev/dxg"),
+        None => ("/proc/driver/nvidia/version", "/proc/driver/nvidia/gpus"),
+    };
+    report.fact("platform", host.platform.name(), "/proc and /dev");
     if let Some(version) = host.driver_version() {
-        report.fact("driver", version);
+        report.fact("driver", version.to_string(), driver);
     }
     if let Some(kernel) = &host.kernel {
         report.fact(
@@ -123,19 +127,21 @@ fn facts(inputs: &Inputs<'_>, report: &mut Report) {
             } else {
                 "proprietary kernel module"
             },
+            driver,
         );
     }
-    if let Some(version) = host.user_version.as_ref().filter(|_| host.wsl.is_none()) {
-        report.fact("libraries", version);
+    if let Some(version) = host.user_version.filter(|_| host.wsl.is_none()) {
+        report.fact("libraries", version.to_string(), "the name of libcuda.so");
     }
-    report.fact("kernel", release(inputs));
+    report.fact("kernel", release(inputs), "/proc/sys/kernel/osrelease");
     for gpu in &host.gpus {
         report.fact(
             format!("GPU {}", gpu.index),
             format!("{} at {}", gpu.name, gpu.pci),
+            gpus,
         );
     }
-    report.fact("cgroups", system::cgroups(inputs).name());
+    report.fact("cgroups", system::cgroups(inputs).name(), "/sys/fs/cgroup");
 }
 
 /// The running kernel's release, as `uname -r` prints it.

@@ -1,7 +1,6 @@
 //! Finds GPUs on the PCI bus without a driver of NVIDIA's.
 
 use super::{BUS, Finding, Inputs, Severity};
-use crate::compat::Version;
 use crate::compat::gpu::sm_of_pci;
 use crate::host::pci::{Bus, Device};
 use crate::host::{Host, Platform};
@@ -109,10 +108,10 @@ fn why_not_taken(host: &Host, device: &Device) -> String {
     let Some((sm, architecture)) = sm.and_then(|sm| Some((sm.number(), sm.architecture()?))) else {
         return String::new();
     };
-    let branch = kernel.version.parse::<Version>().map(Version::major).ok();
+    let branch = kernel.version.major();
     let name = architecture.name;
-    match (architecture.last_driver, branch) {
-        (Some(last), Some(branch)) if branch > last => {
+    match architecture.last_driver {
+        Some(last) if branch > last => {
             format!(": drivers for {name} end with the branch {last}, and this is {branch}")
         }
         _ if sm >= BLACKWELL && !kernel.open => {

@@ -5,6 +5,7 @@ use crate::doctor::packages::Packages;
 use crate::host::pci::Bus;
 use crate::host::{DriverFile, FileKind, NodeKind};
 use crate::sys::daemon::{Caller, Fault};
+use crate::vocabulary::or_empty;
 
 const FABRIC_MANAGER: &str = "nv-fabricmanager";
 
@@ -83,7 +84,7 @@ fn fabric(inputs: &Inputs<'_>, bus: &Bus, packages: &Packages) -> Option<Finding
                 )
             });
     }
-    let driver = inputs.host.driver_version().unwrap_or_default();
+    let driver = or_empty(inputs.host.driver_version());
     if !running(inputs) {
         return Some(
             Finding::new(

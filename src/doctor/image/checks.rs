@@ -21,4 +21,5 @@ checks! {
     pub(super) UNJUDGED = 7316, "image.not-judged", "The image has programs or packages that may use CUDA and are not judged.";
     pub(super) TWICE = 7317, "image.two-builds", "Two builds of one framework were installed into one directory.";
     pub(super) PLATFORM = 7318, "image.platform", "The image is for another processor than the GPU's host has.";
+    pub(super) NO_CONFIG = 7319, "image.no-configuration", "The image's configuration is not known, so its variables are not judged.";
 }

@@ -13,7 +13,7 @@ use super::load::Load;
 use super::packages::{Package, Site};
 use super::search::{MAX_TEXT as MAX_LIST, search};
 use crate::compat::{Cuda, Version, libraries};
-use crate::ldso::elf::{self, ElfInfo, Want};
+use crate::ldso::elf::{self, ElfInfo};
 use crate::ldso::section::sections;
 use crate::preflight::build::{Build, MAX_TEXT, is_arch, of_local, of_tag, tensorflow_of, torch_of};
 use crate::preflight::text::{after_key, assignment, quoted};
@@ -293,7 +293,7 @@ pub fn native(files: &Files<'_>, path: &Path) -> Option<Native> {
 
 /// The headers of a library with its dependencies; `None` if some of them are not kept.
 fn info(files: &Files<'_>, path: &Path) -> Option<ElfInfo> {
-    let info = elf::read(&files.library(path)?, Want::All).ok()?;
+    let info = elf::read(&files.library(path)?).ok()?;
     // A file from an archive has zeros in the parts that were not kept.
     let whole = info
         .needed
@@ -799,7 +799,7 @@ fn numeric(version: &str) -> Option<Version> {
 /// The major release of the CUDA runtime that a library needs: 12 of `libcudart.so.12`.
 fn cudart_of(candidate: &Candidate<'_>, file: &str) -> Option<u32> {
     let path = candidate.dir.join(file);
-    cudart(&elf::read(&candidate.files.library(&path)?, Want::All).ok()?)
+    cudart(&elf::read(&candidate.files.library(&path)?).ok()?)
 }
 
 fn cudart(info: &ElfInfo) -> Option<u32> {

@@ -48,8 +48,8 @@ pub use checks::CHECKS;
 pub use source::Image;
 
 use self::checks::{
-    BAKED, CAPABILITIES, COMPAT, EMPTY, ENVIRONMENT, INCOMPLETE, LIBC, PLATFORM, REQUIRE, SHADOWED, STUB,
-    UNJUDGED,
+    BAKED, CAPABILITIES, COMPAT, EMPTY, ENVIRONMENT, INCOMPLETE, LIBC, NO_CONFIG, PLATFORM, REQUIRE,
+    SHADOWED, STUB, UNJUDGED,
 };
 use self::environments::{Environment, Kind};
 use self::fatbin::Fatbins;
@@ -59,7 +59,7 @@ use self::scratch::{Library, Scratch};
 use self::toolkit::Toolkit;
 use self::verdict::Need;
 use self::walk::Found;
-use super::{Finding, Report, Severity};
+use super::{Check, Finding, Report, Severity};
 use crate::compat::forward::{Note, Package};
 use crate::compat::{Class, Platform};
 use crate::ldso::{Flavor, flavor};
@@ -86,6 +86,32 @@ pub trait Progress {
     /// Called after this many more entries of a layer were read.
     fn entries(&mut self, _count: usize) {}
 }
+
+/// The parts of a configuration, the checks that need them, and what these do not find without.
+const UNKNOWN: &[(&str, &[Check], &str)] = &[
+    (
+        "PATH",
+        &[ENVIRONMENT],
+        "whether `python` starts the environment of the frameworks",
+    ),
+    (
+        "LD_LIBRARY_PATH",
+        &[STUB, COMPAT, checks::MISSING],
+        "whether a stub or compatibility libraries come before the driver's, and which libraries it adds",
+    ),
+    ("PYTHONPATH", &[SHADOWED], "whether a copy there hides another"),
+    (
+        "NVIDIA_VISIBLE_DEVICES and NVIDIA_DRIVER_CAPABILITIES",
+        &[CAPABILITIES],
+        "whether the image keeps CUDA away",
+    ),
+    ("NVIDIA_REQUIRE_*", &[REQUIRE], "whether its conditions are met"),
+    (
+        "the architecture",
+        &[PLATFORM],
+        "whether it is for the GPU's host",
+    ),
+];
 
 /// Discards progress events.
 #[derive(Clone, Copy, Debug)]
@@ -220,6 +246,7 @@ pub fn report(image: &Image, target: &Target, budget: &Budget, progress: &mut dy
     contents.libraries(&mut report, target);
     contents.platform(&mut report, target);
     contents.libc(&mut report);
+    contents.configuration(&mut report);
     contents.limits(&mut report);
     report
 }
@@ -243,26 +270,37 @@ impl Contents<'_> {
     }
 
     fn facts(&self, report: &mut Report, target: &Target) {
-        report.fact("judged for", target.describe());
+        report.fact("judged for", target.describe(), "the options, else this host");
         for gpu in &target.gpus {
             let sm = gpu
                 .sm
                 .map_or("unknown architecture".to_owned(), |sm| sm.to_string());
-            report.fact("GPU", format!("{} ({sm})", gpu.name));
+            report.fact(
+                "GPU",
+                format!("{} ({sm})", gpu.name),
+                "the options, else this host",
+            );
         }
         let cuda = self
             .toolkit
             .cuda
             .map(|cuda| format!(" {cuda}"))
             .unwrap_or_default();
-        report.fact("CUDA image", format!("{}{cuda}", self.toolkit.name()));
+        report.fact(
+            "CUDA image",
+            format!("{}{cuda}", self.toolkit.name()),
+            match self.toolkit.evidence.as_str() {
+                "" => "the image's files and variables",
+                evidence => evidence,
+            },
+        );
         let libc = match (self.flavor, environments::glibc(self.files)) {
             (Flavor::Glibc(_), Some((major, minor))) => format!("glibc {major}.{minor}"),
             (Flavor::Glibc(_), None) => "glibc".to_owned(),
             (Flavor::Musl(_), _) => "musl".to_owned(),
             (Flavor::None, _) => "none".to_owned(),
         };
-        report.fact("C library", libc);
+        report.fact("C library", libc, "the program interpreters and libc.so.6");
         for name in [
             "NVIDIA_VISIBLE_DEVICES",
             "NVIDIA_DRIVER_CAPABILITIES",
@@ -270,10 +308,9 @@ impl Contents<'_> {
             "LD_LIBRARY_PATH",
         ] {
             if let Some(value) = self.var(name) {
-                report.fact(name, value);
+                report.fact(name, value, "the image's configuration");
             }
         }
-        let mut counts: HashMap<&str, usize> = HashMap::new();
         for environment in &self.environments {
             let runtime = environment.runtime().map(|(_, package)| package);
             for framework in &environment.frameworks {
@@ -282,19 +319,13 @@ impl Contents<'_> {
                     text.push_str(&format!(", {}", framework.declared.join(" ")));
                 }
                 text.push_str(&format!(", in {}", framework.path.display()));
-                // JSON needs a different key for each value.
-                let count = counts.entry(framework.name).or_insert(0_usize);
-                *count += 1;
-                let name = match *count {
-                    1 => framework.name.to_owned(),
-                    n => format!("{} {n}", framework.name),
-                };
-                report.fact(name, text);
+                report.fact(framework.name, text, &framework.evidence);
             }
             if let Some(runtime) = runtime {
                 report.fact(
                     "CUDA runtime",
                     format!("{runtime}, in {}", environment.prefix.display()),
+                    format!("the packages of {}", environment.site.path.display()),
                 );
             }
         }
@@ -599,14 +630,11 @@ impl Contents<'_> {
         if matches!(config.var("NVIDIA_DISABLE_REQUIRE"), Some("1" | "true")) {
             return;
         }
-        let driver = target.driver.map(|d| d.to_string());
-        // The conditions are about Linux drivers; of a Windows driver only the CUDA version can be
-        // compared.
-        let driver = driver.as_deref().filter(|_| target.platform == Platform::Linux);
-        let cuda = target.native().map(|n| n.cuda.to_string());
         let facts = Facts {
-            cuda: cuda.as_deref(),
-            driver,
+            cuda: target.native().map(|n| n.cuda),
+            // The conditions are about Linux drivers. Of a Windows driver only the CUDA version can
+            // be compared.
+            driver: target.driver.filter(|_| target.platform == Platform::Linux),
             arch: None,
             brand: None,
         };
@@ -779,6 +807,23 @@ impl Contents<'_> {
                 );
             }
         }
+    }
+
+    /// Names what a directory does not have, and the verdicts that need it.
+    fn configuration(&self, report: &mut Report) {
+        if self.image.config.is_some() {
+            return;
+        }
+        let verdicts = UNKNOWN.iter().map(|(variable, checks, verdict)| {
+            let checks: Vec<String> = checks.iter().map(ToString::to_string).collect();
+            format!("without {variable}: {verdict} ({})", checks.join(", "))
+        });
+        let cause = "its configuration is unknown, since a directory has none: the verdicts that need its \
+                     variables, command or architecture are not given";
+        let finding = Finding::new(&NO_CONFIG, Severity::Info, "image", cause).fix(
+            "name the image to the engine, `docker:REF` or `podman:REF`, or an archive of `docker save`",
+        );
+        report.add(verdicts.fold(finding, Finding::evidence));
     }
 
     fn limits(&self, report: &mut Report) {

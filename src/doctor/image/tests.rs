@@ -529,3 +529,40 @@ fn many_libraries_end_soon() {
     assert!(start.elapsed().as_secs() < 4, "{:?}", start.elapsed());
     assert!(budget.check().is_err() || report.verdict() == Severity::Fail);
 }
+
+/// A directory has no variables: each verdict that needs one is named with the variable.
+#[test]
+fn a_directory_names_the_verdicts_that_it_cannot_give() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target {
+        driver: driver::version("580.65.06"),
+        platform: Platform::Linux,
+        gpus: Vec::new(),
+    };
+    let found = |config: Option<ImageConfig>| {
+        let image = Image {
+            title: "x".to_owned(),
+            root: Root::open(dir.path()).unwrap(),
+            config,
+            notes: Vec::new(),
+            scratch: None,
+        };
+        let report = report(&image, &target, &Budget::default(), &mut Silent);
+        report.findings.into_iter().find(|f| f.check.number == 7319)
+    };
+    let finding = found(None).unwrap();
+    assert_eq!(finding.severity, Severity::Info);
+    for part in [
+        "without PATH: ",
+        "LD_LIBRARY_PATH",
+        "PYTHONPATH",
+        "NVIDIA_REQUIRE_*",
+        "NVOCI-7310",
+    ] {
+        assert!(
+            finding.evidence.iter().any(|e| e.contains(part)),
+            "{part}: {finding:?}"
+        );
+    }
+    assert_eq!(found(Some(ImageConfig::default())), None);
+}

@@ -1,0 +1,391 @@
+//! The files that `pip install -r` reads, where the build context has them.
+//!
+//! A path in the image is traced to the context by the `COPY`, `ADD` and bind mounts before it.
+//! Facts: pip's "Requirements File Format", and PEP 508 for markers.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use super::parse::{Line, TEXT};
+use crate::sys::budget::{Budget, Exceeded};
+use crate::sys::root::Root;
+
+/// The largest requirements file that is read, in bytes.
+const MAX_FILE: u64 = 256 << 10;
+/// The most files that one command leads to.
+const MAX_FILES: usize = 16;
+
+/// The build context: the directory whose files `COPY` takes.
+#[derive(Debug, Default)]
+pub struct Context(Option<Root>);
+
+impl Context {
+    /// The context `dir`; none of its files can be read if it cannot be opened.
+    pub fn at(dir: &Path) -> Self {
+        Self(Root::open(dir).ok())
+    }
+
+    fn read(&self, path: &str, budget: &Budget) -> Result<Option<String>, Exceeded> {
+        budget.entry()?;
+        let text = self
+            .0
+            .as_ref()
+            .and_then(|root| root.read_text(path, MAX_FILE).ok());
+        if let Some(text) = &text {
+            budget.scan(text.len())?;
+            budget.keep(text.len() as u64)?;
+        }
+        Ok(text)
+    }
+}
+
+/// Paths that an instruction brings from the context to the image.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Brought {
+    sources: Vec<String>,
+    /// Absolute and normalized.
+    target: String,
+    /// Whether the target is written as a directory.
+    into: bool,
+}
+
+impl Brought {
+    /// The words of `COPY` or `ADD`; `None` for one from another stage or image.
+    pub(super) fn by_copy(words: &[String], workdir: &str) -> Option<Self> {
+        if words.iter().any(|w| w.starts_with("--from=")) {
+            return None;
+        }
+        let paths: Vec<&String> = words.iter().filter(|w| !w.starts_with("--")).collect();
+        let (target, sources) = paths.split_last()?;
+        Some(Self {
+            sources: sources.iter().map(|s| normalized("/", s)).collect(),
+            target: normalized(workdir, target),
+            into: target.ends_with('/') || target.ends_with('.') || sources.len() > 1,
+        })
+    }
+
+    /// The bind mounts of `RUN`.
+    pub(super) fn by_mount(text: &str, workdir: &str) -> Vec<Self> {
+        let flags = text.split_whitespace().take_while(|w| w.starts_with("--"));
+        flags
+            .filter_map(|flag| {
+                let fields = flag.strip_prefix("--mount=")?;
+                let field = |names: &[&str]| {
+                    fields.split(',').find_map(|f| {
+                        let (name, value) = f.split_once('=')?;
+                        names.contains(&name).then_some(value)
+                    })
+                };
+                if !matches!(field(&["type"]), None | Some("bind")) || field(&["from"]).is_some() {
+                    return None;
+                }
+                let target = field(&["target", "dst", "destination"])?;
+                Some(Self {
+                    sources: vec![normalized("/", field(&["source", "src"]).unwrap_or("."))],
+                    target: normalized(workdir, target),
+                    into: false,
+                })
+            })
+            .collect()
+    }
+
+    /// The bytes that it takes in memory.
+    pub(super) fn memory(&self) -> usize {
+        size_of::<Self>() + self.sources.len() * (size_of::<String>() + TEXT) + self.size()
+    }
+
+    /// The bytes that a search reads.
+    fn size(&self) -> usize {
+        self.target.len() + self.sources.iter().map(String::len).sum::<usize>()
+    }
+
+    /// The paths in the context that may be `path` of the image, which is absolute and normalized.
+    fn origins(&self, path: &str) -> Vec<String> {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let prefix = if self.target == "/" {
+            "/"
+        } else {
+            &format!("{}/", self.target)
+        };
+        let below = path.strip_prefix(prefix);
+        let mut found = Vec::new();
+        for source in &self.sources {
+            let (dir, last) = source.rsplit_once('/').unwrap_or(("", source));
+            let is_file = if self.into {
+                below == Some(name)
+            } else {
+                path == self.target
+            };
+            if let Some((before, after)) = last.split_once('*') {
+                let is_it = name.starts_with(before) && name.ends_with(after);
+                if is_it && below == Some(name) {
+                    found.push(format!("{dir}/{name}"));
+                }
+                continue;
+            }
+            if is_file && (last == name || !self.into) {
+                found.push(source.clone());
+            }
+            // Of a directory its content is copied.
+            if let Some(below) = below {
+                found.push(format!("{}/{below}", source.trim_end_matches('/')));
+            }
+        }
+        found
+    }
+}
+
+/// `path` as seen from `dir`: absolute, without `.` and `..`.
+pub(super) fn normalized(dir: &str, path: &str) -> String {
+    let whole = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("{dir}/{path}")
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// A word of a command, and its line if a file has it.
+#[derive(Clone, Debug)]
+pub(super) struct Word {
+    pub(super) text: String,
+    pub(super) line: Option<Line>,
+}
+
+/// Finds the files of one `RUN`.
+pub(super) struct Finder<'a> {
+    context: &'a Context,
+    workdir: &'a str,
+    mounts: Vec<Brought>,
+    brought: Vec<&'a Brought>,
+    budget: &'a Budget,
+}
+
+impl<'a> Finder<'a> {
+    /// Of the `RUN` with `text` in the directory `workdir`; `brought` begins with the last `COPY`.
+    pub(super) fn new(
+        context: &'a Context,
+        text: &str,
+        workdir: &'a str,
+        brought: impl Iterator<Item = &'a Brought>,
+        budget: &'a Budget,
+    ) -> Result<Self, Exceeded> {
+        let brought: Vec<&Brought> = brought.collect();
+        budget.scan(size_of_val(brought.as_slice()) + text.len())?;
+        Ok(Self {
+            context,
+            workdir,
+            mounts: Brought::by_mount(text, workdir),
+            brought,
+            budget,
+        })
+    }
+
+    /// pip's arguments with the lines of the files that they name in place of the names, and the
+    /// names of the files that were not found.
+    pub(super) fn spliced(&self, words: &[&str]) -> Result<(Vec<Word>, Vec<String>), Exceeded> {
+        let mut all = Vec::new();
+        let mut missing = Vec::new();
+        let mut left = MAX_FILES;
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let file = match *word {
+                "-r" | "--requirement" => words.next().copied(),
+                word => word
+                    .strip_prefix("--requirement=")
+                    .or_else(|| word.strip_prefix("-r").filter(|_| !word.starts_with("--"))),
+            };
+            let Some(file) = file else {
+                all.push(Word {
+                    text: (*word).to_owned(),
+                    line: None,
+                });
+                continue;
+            };
+            let path = normalized(self.workdir, file);
+            if !self.read_image_path(&path, &mut left, &mut all)? {
+                missing.push(file.to_owned());
+            }
+        }
+        Ok((all, missing))
+    }
+
+    fn read_image_path(&self, path: &str, left: &mut usize, all: &mut Vec<Word>) -> Result<bool, Exceeded> {
+        let brought = self.mounts.iter().chain(self.brought.iter().copied());
+        for one in brought {
+            self.budget.scan(one.size() + path.len())?;
+            for origin in one.origins(path) {
+                if self.read(&origin, left, all)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads a file of the context, and the files that it names.
+    fn read(&self, origin: &str, left: &mut usize, all: &mut Vec<Word>) -> Result<bool, Exceeded> {
+        let Some(fewer) = left.checked_sub(1) else {
+            return Ok(false);
+        };
+        let Some(text) = self.context.read(origin, self.budget)? else {
+            return Ok(false);
+        };
+        *left = fewer;
+        let name: Rc<str> = Rc::from(origin.trim_start_matches('/'));
+        let dir = origin.rsplit_once('/').map_or("", |(dir, _)| dir);
+        for (line, text) in lines(&text) {
+            self.budget.entry()?;
+            let mut words = text.split_whitespace();
+            match words.next() {
+                Some("-r" | "--requirement") => {
+                    if let Some(file) = words.next() {
+                        self.read(&normalized(dir, file), left, all)?;
+                    }
+                }
+                // A constraint installs nothing.
+                None | Some("-c" | "--constraint") => {}
+                Some(_) => {
+                    self.budget.keep(text.len() as u64)?;
+                    let line = Line::of_file(&name, line, &text);
+                    let texts = if text.starts_with('-') {
+                        text.split_whitespace().map(str::to_owned).collect()
+                    } else {
+                        requirement(&text).into_iter().collect::<Vec<_>>()
+                    };
+                    all.extend(texts.into_iter().map(|text| Word {
+                        text,
+                        line: Some(line.clone()),
+                    }));
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The lines of a requirements file with their numbers: continued lines joined, comments left out.
+fn lines(text: &str) -> Vec<(usize, String)> {
+    let mut all = Vec::new();
+    let mut joined: Option<(usize, String)> = None;
+    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let (number, mut whole) = joined.take().unwrap_or((at + 1, String::new()));
+        if let Some(part) = line.trim_end().strip_suffix('\\') {
+            whole.push_str(part);
+            joined = Some((number, whole));
+            continue;
+        }
+        whole.push_str(line);
+        let end = if whole.trim_start().starts_with('#') {
+            0
+        } else {
+            whole.find(" #").unwrap_or(whole.len())
+        };
+        let bare = whole.get(..end).unwrap_or_default().trim();
+        if !bare.is_empty() {
+            all.push((number, bare.to_owned()));
+        }
+    }
+    all.extend(joined.map(|(number, text)| (number, text.trim().to_owned())));
+    all
+}
+
+/// `torch == 2.1.0 ; sys_platform == "linux" --hash=…` as pip's argument `torch==2.1.0`; `None` for
+/// one that Linux does not install, and for a URL.
+fn requirement(line: &str) -> Option<String> {
+    let line = line.split(" --").next().unwrap_or(line);
+    let (package, marker) = line.split_once(';').unwrap_or((line, ""));
+    if package.contains('@') || package.contains("://") || !is_for_linux(marker) {
+        return None;
+    }
+    Some(package.split_whitespace().collect())
+}
+
+fn is_for_linux(marker: &str) -> bool {
+    const OTHERS: [&str; 8] = [
+        "sys_platform==darwin",
+        "sys_platform==win32",
+        "sys_platform!=linux",
+        "platform_system==Darwin",
+        "platform_system==Windows",
+        "platform_system!=Linux",
+        "platform_machine==arm64",
+        "platform_machine==aarch64",
+    ];
+    let bare: String = marker
+        .chars()
+        .filter(|c| !c.is_whitespace() && !matches!(c, '"' | '\''))
+        .collect();
+    // An alternative may be true here.
+    marker.contains(" or ") || !OTHERS.iter().any(|other| bare.contains(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_pips() {
+        let text = "\u{feff}# all\ntorch == 2.1.0 \\\n    --hash=sha256:aa # why\n\n--extra-index-url https://x/whl\nnumpy";
+        let found: Vec<(usize, String)> = lines(text);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!((found[0].0, found[1].0, found[2].0), (2, 5, 6));
+        assert_eq!(requirement(&found[0].1).as_deref(), Some("torch==2.1.0"));
+        for (line, text) in [
+            ("torch>=2 ; sys_platform == 'linux'", Some("torch>=2")),
+            ("torch==2.1+cpu; sys_platform == \"darwin\"", None),
+            ("jax[cuda12] ; platform_system != 'Linux'", None),
+            ("torch @ https://x/torch.whl", None),
+            (
+                "x ; sys_platform == 'darwin' or sys_platform == 'linux'",
+                Some("x"),
+            ),
+        ] {
+            assert_eq!(requirement(line).as_deref(), text, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_path_of_the_image_is_traced_to_the_context() {
+        let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+        for (copy, path, origin) in [
+            ("requirements.txt .", "/app/requirements.txt", "/requirements.txt"),
+            (
+                "--chown=1:1 ./docker/req.txt /tmp/",
+                "/tmp/req.txt",
+                "/docker/req.txt",
+            ),
+            ("a.txt /b.txt", "/b.txt", "/a.txt"),
+            (". /src", "/src/sub/r.txt", "/sub/r.txt"),
+            ("sub ./in", "/app/in/r.txt", "/sub/r.txt"),
+            (
+                "requirements*.txt pyproject.toml ./",
+                "/app/requirements-gpu.txt",
+                "/requirements-gpu.txt",
+            ),
+        ] {
+            let brought = Brought::by_copy(&words(copy), "/app").unwrap();
+            assert!(
+                brought.origins(path).contains(&origin.to_owned()),
+                "{copy}: {:?}",
+                brought.origins(path)
+            );
+        }
+        assert!(Brought::by_copy(&words("--from=x a b"), "/").is_none());
+        let mount =
+            "--mount=type=cache,target=/c --mount=type=bind,source=r.txt,target=r.txt pip install -r r.txt";
+        let mounts = Brought::by_mount(mount, "/app");
+        assert_eq!(mounts.len(), 1);
+        assert_eq!(mounts[0].origins("/app/r.txt"), ["/r.txt"]);
+        assert_eq!(normalized("/a/b", "../c/./d/"), "/a/c/d");
+        assert_eq!(normalized("/", "../../etc"), "/etc");
+    }
+}
