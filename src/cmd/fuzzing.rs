@@ -124,7 +124,8 @@ pub fn doctor_dockerfile(text: &str, args: &BTreeMap<String, String>, wanted: Wa
 /// # Errors
 /// Those of the command.
 pub fn doctor_compose(text: &str) -> Result<Report> {
-    compose::report("compose.yaml", text, &Budget::default())
+    let context = dockerfile::Context::default();
+    compose::report("compose.yaml", text, &context, &Budget::default())
 }
 
 /// `nvoci install ARGS` (or `uninstall`), where `args` has `--root`: its output for each engine.

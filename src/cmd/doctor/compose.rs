@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{html_flag, json_flag};
-use super::{STATUS, Subject, read_text};
+use super::{STATUS, Subject, context_of, read_text};
 use crate::cmd::cli::{Command, Page, Words, argument};
 use crate::cmd::print;
 use crate::doctor::Severity;
@@ -19,6 +19,7 @@ pub(super) static COMMAND: Command<Subject> = Command {
         about: &[
             "Reads a Compose file and reports whether its services get the GPUs that they are meant to \
                   have; where one does not, a stanza that does is printed.",
+            "Of a service with `build:` the Dockerfile is read, if it is below the file's directory.",
         ],
         arguments: &[argument("FILE", "the Compose file; `-` is standard input")],
         exit: STATUS,
@@ -34,8 +35,9 @@ pub(super) static COMMAND: Command<Subject> = Command {
 
 fn run(Subject { name, output }: Subject) -> Result<ExitCode> {
     let file = name.ok_or_else(|| COMMAND.usage_error("no Compose file was named"))?;
+    let context = context_of(&file);
     let (name, text) = read_text(&file, MAX_SIZE)?;
-    let report = report(&name, &text, &Budget::default())?;
+    let report = report(&name, &text, &context, &Budget::default())?;
     let status = output.show_one(&report, Link::Container)?;
     if !output.json && report.verdict() > Severity::Ok {
         print(&format!("\nA stanza that gives a service all GPUs:\n\n{STANZA}"))?;

@@ -1,11 +1,11 @@
 //! `nvoci doctor dockerfile`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::output::{Output, Prints, html_flag, json_flag};
-use super::{STATUS, Subject, read_text};
+use super::{STATUS, Subject, context_of, read_text};
 use crate::cmd::cli::{Command, Page, Words, argument, flag};
 use crate::compat::driver;
 use crate::compat::gpu::Product;
@@ -93,13 +93,7 @@ fn run(options: Options) -> Result<ExitCode> {
     if wanted.driver.is_none() && (wanted.sm.is_some() || wanted.windows) {
         return Err(COMMAND.usage_error("--gpu and --wsl need --driver"));
     }
-    let context = match (context, Path::new(&name).parent()) {
-        (Some(dir), _) => Context::at(&dir),
-        // Standard input has no directory.
-        (None, _) if name == "-" => Context::default(),
-        (None, Some(dir)) if !dir.as_os_str().is_empty() => Context::at(dir),
-        (None, _) => Context::at(Path::new(".")),
-    };
+    let context = context.map_or_else(|| context_of(&name), |dir| Context::at(&dir));
     let (name, text) = read_text(&name, MAX_SIZE)?;
     let report = report(&name, &text, &build_args, wanted, &context, &Budget::default())?;
     file.output.show_one(&report, Link::Image)

@@ -6,10 +6,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use self::output::{Output, Prints, html_flag, json_flag};
 use crate::cmd::cli::{Command, Group, Page, Words, argument, flag};
+use crate::doctor::dockerfile::Context;
 use crate::error::{Code, Error, IoContext as _, Result};
 
 mod compose;
@@ -109,6 +111,16 @@ struct Subject {
 impl Prints for Subject {
     fn output(&mut self) -> &mut Output {
         &mut self.output
+    }
+}
+
+/// The directory of a file, where a Dockerfile's or a Compose file's other files are. Standard input
+/// has none.
+fn context_of(file: &OsStr) -> Context {
+    match Path::new(file).parent() {
+        _ if file == "-" => Context::default(),
+        Some(dir) if !dir.as_os_str().is_empty() => Context::at(dir),
+        _ => Context::at(Path::new(".")),
     }
 }
 

@@ -12,6 +12,7 @@ use node::{Lines, Node};
 
 use super::check::checks;
 use super::dockerfile::parse::expand;
+use super::dockerfile::{self, Context};
 use super::{Finding, Report, Severity};
 use crate::cdi::tree::{Tree, Unreadable};
 use crate::compat::image;
@@ -52,15 +53,15 @@ services:
 const FLOW: &str =
     "deploy: {resources: {reservations: {devices: [{driver: nvidia, count: all, capabilities: [gpu]}]}}}";
 
-/// Checks the text of a Compose file; `name` is for the title.
+/// Checks the text of a Compose file; `name` is for the title, `context` is the file's directory.
 ///
 /// # Errors
 /// [`crate::error::Code::TooLarge`] if it needs more than `budget`.
-pub fn report(name: &str, text: &str, budget: &Budget) -> Result<Report> {
-    examine(name, text, budget).map_err(|exceeded| exceeded.of(format!("Compose file {name}")))
+pub fn report(name: &str, text: &str, context: &Context, budget: &Budget) -> Result<Report> {
+    examine(name, text, context, budget).map_err(|exceeded| exceeded.of(format!("Compose file {name}")))
 }
 
-fn examine(name: &str, text: &str, budget: &Budget) -> Result<Report, Exceeded> {
+fn examine(name: &str, text: &str, context: &Context, budget: &Budget) -> Result<Report, Exceeded> {
     let mut report = Report::new(format!("compose {name}"));
     let broken = |why: String, fix: &str| Finding::new(&BROKEN, Severity::Fail, name, why).fix(fix);
     let tree = match Tree::yaml(text, budget) {
@@ -87,7 +88,7 @@ fn examine(name: &str, text: &str, budget: &Budget) -> Result<Report, Exceeded> 
     let mut gpus = 0;
     for (name, service) in &services {
         let before = report.findings.len() + report.omitted;
-        let requests_gpu = check_service(name, service, &mut report, budget)?;
+        let requests_gpu = check_service(name, service, context, &mut report, budget)?;
         gpus += usize::from(requests_gpu);
         if requests_gpu && report.findings.len() + report.omitted == before {
             report.add(Finding::new(
@@ -121,12 +122,13 @@ fn examine(name: &str, text: &str, budget: &Budget) -> Result<Report, Exceeded> 
 fn check_service(
     name: &str,
     service: &Node<'_>,
+    context: &Context,
     report: &mut Report,
     budget: &Budget,
 ) -> Result<bool, Exceeded> {
     let image = service.get("image").and_then(|i| i.text());
     let image = image.map(|text| defaults(text, budget)).transpose()?;
-    let environment = environment(service, budget)?;
+    let environment = pairs(service, "environment", budget)?;
     tag(name, service, image.as_deref(), report);
     misplaced(name, service, report);
     let reserved = service.path(&["deploy", "resources", "reservations", "devices"]);
@@ -148,7 +150,9 @@ fn check_service(
     });
     let runtime = service.get("runtime").filter(|r| r.text() == Some("nvidia"));
     let visible = environment.get("NVIDIA_VISIBLE_DEVICES").map(String::as_str);
-    let gpu_image = image.as_deref().is_some_and(is_gpu_image);
+    let built = service.get("build");
+    let built = built.map_or(Ok(false), |build| builds_gpu_image(&build, context, budget))?;
+    let gpu_image = built || image.as_deref().is_some_and(is_gpu_image);
     if let Some(runtime) = &runtime {
         if visible.is_none() && !requests_gpu && !gpu_image {
             report.add(runtime.seen(
@@ -182,6 +186,31 @@ fn check_service(
         report.add(service.seen(Finding::new(&NONE, Severity::Warn, name, why).fix(format!("add {FLOW}"))));
     }
     Ok(requests_gpu)
+}
+
+/// Whether the Dockerfile of `build` makes an image for GPUs. Only one below the Compose file's
+/// directory is read.
+fn builds_gpu_image(build: &Node<'_>, context: &Context, budget: &Budget) -> Result<bool, Exceeded> {
+    // Another stage than the last one may have nothing of it.
+    if build.get("target").is_some() {
+        return Ok(false);
+    }
+    let text = |key: &str| {
+        let value = build.get(key);
+        value.and_then(|value| value.text().map(str::to_owned))
+    };
+    let dir = build.text().map(str::to_owned).or_else(|| text("context"));
+    let Some(context) = context.below(dir.as_deref().unwrap_or(".")) else {
+        return Ok(false);
+    };
+    let dockerfile = match text("dockerfile_inline") {
+        Some(inline) => Some(inline),
+        None => context.read(text("dockerfile").as_deref().unwrap_or("Dockerfile"), budget)?,
+    };
+    let args = pairs(build, "args", budget)?;
+    dockerfile.map_or(Ok(false), |text| {
+        dockerfile::uses_gpus(&text, &args, &context, budget)
+    })
 }
 
 /// A text with the defaults of its variables, since the caller's environment is unknown.
@@ -358,10 +387,10 @@ fn devices_of(name: &str, device: &Node<'_>, report: &mut Report) -> bool {
     true
 }
 
-/// The service's environment, in either form.
-fn environment(service: &Node<'_>, budget: &Budget) -> Result<BTreeMap<String, String>, Exceeded> {
+/// The variables under `key`, in either form: a list of `NAME=VALUE`, or a mapping.
+fn pairs(node: &Node<'_>, key: &str, budget: &Budget) -> Result<BTreeMap<String, String>, Exceeded> {
     let mut found = BTreeMap::new();
-    let Some(all) = service.get("environment") else {
+    let Some(all) = node.get(key) else {
         return Ok(found);
     };
     for item in all.items() {

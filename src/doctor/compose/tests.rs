@@ -1,7 +1,7 @@
 use super::*;
 
 fn found(text: &str) -> Vec<(u16, usize)> {
-    let report = report("compose.yaml", text, &Budget::default()).unwrap();
+    let report = report("compose.yaml", text, &Context::default(), &Budget::default()).unwrap();
     let all = report.findings.iter().filter(|f| f.severity > Severity::Info);
     all.map(|f| {
         let line = f
@@ -32,7 +32,7 @@ fn a_sound_file_has_nothing() {
     );
     let flow = format!("services:\n  app:\n    image: x\n    {FLOW}\n  db:\n    image: postgres:16\n");
     assert_eq!(found(&flow), []);
-    let report = report("f", &flow, &Budget::default()).unwrap();
+    let report = report("f", &flow, &Context::default(), &Budget::default()).unwrap();
     assert!(
         report
             .facts
@@ -211,7 +211,7 @@ services:
 ";
     assert_eq!(found(text), [(7601, 0)]);
     let fixed = text.replace("count: 1", "capabilities: [gpu]");
-    let report = report("f", &fixed, &Budget::default()).unwrap();
+    let report = report("f", &fixed, &Context::default(), &Budget::default()).unwrap();
     assert_eq!(report.status(), 0);
     assert!(
         report
@@ -224,7 +224,7 @@ services:
 proptest::proptest! {
     #[test]
     fn nothing_panics(text in "(services:|app:|deploy:|devices:|image:|gpus:|environment:|- |\n|  |\\{|\\}|\\[|\\]|&a |\\*a|<<: |nvidia|: |,|'|\"|#|ä){0,60}") {
-        report("f", &text, &Budget::default()).unwrap();
+        report("f", &text, &Context::default(), &Budget::default()).unwrap();
     }
 }
 
@@ -232,7 +232,13 @@ proptest::proptest! {
 fn corpus() {
     use crate::doctor::image::tests::score;
     let (halves, wrong) = score(include_str!("corpus.txt"), |case| {
-        report("compose.yaml", &case.body, &Budget::default()).unwrap()
+        report(
+            "compose.yaml",
+            &case.body,
+            &Context::default(),
+            &Budget::default(),
+        )
+        .unwrap()
     });
     assert!(
         halves[0].0 == halves[0].1 && halves[1].0 >= SCORED,
@@ -253,9 +259,53 @@ fn mutated_files() {
         let text = random.mutated(cases[at % cases.len()].body.as_bytes());
         let text = String::from_utf8_lossy(&text);
         let start = std::time::Instant::now();
-        report("compose.yaml", &text, &Budget::default())
+        report("compose.yaml", &text, &Context::default(), &Budget::default())
             .unwrap()
             .to_text(false);
         assert!(start.elapsed().as_secs() < 1, "{text}");
+    }
+}
+
+/// The Dockerfile that a service builds decides whether it is meant for a GPU.
+#[test]
+fn the_dockerfile_of_a_service_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("Dockerfile", "FROM nvidia/cuda:12.6.3-base-ubuntu24.04\n");
+    write("web/Dockerfile", "FROM nginx:1.29\n");
+    write(
+        "ml/gpu.Dockerfile",
+        "ARG BASE=debian:13\nFROM $BASE\nCOPY requirements.txt .\nRUN pip install -r requirements.txt\n",
+    );
+    write("ml/requirements.txt", "torch==2.7.1\n");
+    let context = Context::at(dir.path());
+    let judged = |service: &str| {
+        let text = format!("services:\n  app:\n{service}");
+        let report = report("compose.yaml", &text, &context, &Budget::default()).unwrap();
+        report.findings.iter().map(|f| f.check.number).collect::<Vec<_>>()
+    };
+    for gpu in [
+        "    build: .\n",
+        "    build: ./\n    image: my/app\n",
+        "    build: {context: ml, dockerfile: gpu.Dockerfile}\n",
+        "    build: {dockerfile_inline: 'FROM pytorch/pytorch:2.5.1-cuda12.4-cudnn9-runtime'}\n",
+        "    build: {context: ./web/.}\n    image: nvidia/cuda:12.6.3-base-ubuntu24.04\n",
+        "    build: {context: ml, dockerfile: gpu.Dockerfile, args: [BASE=nvidia/cuda:12.6.3-base-ubuntu24.04]}\n",
+    ] {
+        assert_eq!(judged(gpu), [7606], "{gpu}");
+        assert_eq!(judged(&format!("{gpu}    {FLOW}\n")), [7601], "{gpu}");
+    }
+    for other in [
+        "    build: web\n",
+        "    build: nowhere\n",
+        "    build: ../elsewhere\n",
+        "    build: https://example.org/x.git\n",
+        "    build: {context: ., target: docs}\n",
+    ] {
+        assert_eq!(judged(other), Vec::<u16>::new(), "{other}");
     }
 }

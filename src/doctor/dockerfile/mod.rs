@@ -89,6 +89,20 @@ pub fn report(
         .map_err(|exceeded| exceeded.of(format!("Dockerfile {name}")))
 }
 
+/// Whether the image of a Dockerfile is meant for GPUs: by its base, a framework or a variable.
+pub(super) fn uses_gpus(
+    text: &str,
+    args: &BTreeMap<String, String>,
+    context: &Context,
+    budget: &Budget,
+) -> Result<bool, Exceeded> {
+    let Ok(instructions) = parse::parse(text) else {
+        return Ok(false);
+    };
+    let model = model::build(instructions, args, context, budget)?;
+    Ok(model.last().is_some_and(model::Stage::uses_cuda))
+}
+
 fn examine(
     name: &str,
     text: &str,

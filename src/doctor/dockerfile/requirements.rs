@@ -16,19 +16,38 @@ const MAX_FILE: u64 = 256 << 10;
 const MAX_FILES: usize = 16;
 
 /// The build context: the directory whose files `COPY` takes.
-#[derive(Debug, Default)]
-pub struct Context(Option<Root>);
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    root: Option<Rc<Root>>,
+    /// The context's path in `root`.
+    dir: String,
+}
 
 impl Context {
     /// The context `dir`; none of its files can be read if it cannot be opened.
     pub fn at(dir: &Path) -> Self {
-        Self(Root::open(dir).ok())
+        Self {
+            root: Root::open(dir).ok().map(Rc::new),
+            dir: String::new(),
+        }
     }
 
-    fn read(&self, path: &str, budget: &Budget) -> Result<Option<String>, Exceeded> {
+    /// The context `dir` of a Compose file in this one; `None` if it is elsewhere.
+    pub(in crate::doctor) fn below(&self, dir: &str) -> Option<Self> {
+        let outside =
+            dir.starts_with(['/', '~']) || dir.contains(':') || dir.split('/').any(|part| part == "..");
+        (!outside).then(|| Self {
+            root: self.root.clone(),
+            dir: normalized(&self.dir, dir),
+        })
+    }
+
+    /// Reads a file; `None` if there is none, or it is too large.
+    pub(in crate::doctor) fn read(&self, path: &str, budget: &Budget) -> Result<Option<String>, Exceeded> {
         budget.entry()?;
+        let path = normalized(&self.dir, path.trim_start_matches('/'));
         let text = self
-            .0
+            .root
             .as_ref()
             .and_then(|root| root.read_text(path, MAX_FILE).ok());
         if let Some(text) = &text {
