@@ -191,11 +191,11 @@ mod tests {
         for (name, text) in [
             (
                 "a.json",
-                r#"{"container": "aaaa", "time": 100, "what": "w\u001b[2J", "why": "y", "code": "NVOCI-3001", "fix": "f"}"#,
+                r#"{"container": "aaaa", "time": 100, "what": "w\u001b[2J", "why": "y", "code": "NVOCI-3001", "fix": "f", "status": 12, "line": "l"}"#,
             ),
             (
                 "b.json",
-                r#"{"container": "bbbb", "time": 200, "what": "w", "why": "y", "code": "NVOCI-2001", "fix": "f"}"#,
+                r#"{"container": "bbbb", "time": 200, "what": "w", "why": "y", "code": "NVOCI-2001", "fix": "f", "status": 12, "line": "l"}"#,
             ),
             ("c.json", "no JSON"),
             ("d", "{}"),
@@ -241,6 +241,7 @@ mod tests {
             "{text}"
         );
         let json = to_json(&both);
+        crate::schema::Schema::read("last.json").assert_valid(&json);
         assert_eq!(json["warnings"][0]["code"], "NVOCI-7702");
         assert_eq!(json["warnings"][0]["image"], "evil\\nimage");
         assert_eq!(json["warnings"].as_array().map(Vec::len), Some(2));

@@ -141,6 +141,13 @@ mod tests {
         );
         assert_eq!(found.to_json()["libcuda"], false);
         assert_eq!(found.to_json()["fix"], "install a CUDA build");
+        let users = GpuUsers {
+            containers: vec![container(pid)],
+            ..GpuUsers::default()
+        };
+        let all = super::super::to_json(&users, &[], &OnCpus::from([(pid, found)]));
+        assert_eq!(all["containers"][0]["cpu"]["code"], "NVOCI-7702");
+        crate::schema::Schema::read("ps.json").assert_valid(&all);
         assert_eq!(find(container(pid), &[]), None);
         let process = Process {
             pid,
