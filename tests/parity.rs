@@ -1,5 +1,5 @@
-//! Commands that worked with the vendor's tools, under the vendor's names: what each does, and its
-//! exit status. `migration` runs the tables of `docs/migration.md`.
+//! Command lines that worked with the vendor's tools, under the vendor's names: effect and exit
+//! status of each. `migration` runs the tables of `docs/migration.md`.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
@@ -25,8 +25,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// nvoci names no file of a specification below a directory in which another user can replace
-    /// it, as `/tmp`.
+    /// nvoci puts no file into a specification if another user can replace it, as below `/tmp`.
     fn new() -> Self {
         let dir = tempfile::tempdir_in("/var/lib").or_else(|_| tempfile::tempdir());
         Self { dir: dir.unwrap() }
@@ -45,7 +44,7 @@ impl Bench {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// The command line of which the first word is the program's name.
+    /// A command line whose first word is the program's name.
     fn command(&self, line: &str) -> Command {
         let dir = self.dir.path().display().to_string();
         let mut words = line.split_whitespace().map(|w| w.replace('@', &dir));
@@ -80,7 +79,7 @@ impl Bench {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Who refuses early closes its end.
+        // A command that fails early closes its end.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         Ran::of(line, child.wait_with_output().unwrap())
     }
@@ -110,7 +109,7 @@ impl Ran {
     }
 }
 
-/// What `cdi generate --mode=management` writes for a driver in `/`, by the vendor's 1.20.
+/// The output of the vendor's 1.20 for `cdi generate --mode=management`, for a driver in `/`.
 fn management() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cdi/vendor/h100-management.yaml");
     let text = fs::read_to_string(file).unwrap();
@@ -128,7 +127,7 @@ fn a_transformed_specification_declares_the_version_that_it_needs() {
         moved.contains("hostPath: /run/nvidia/driver/dev/nvidia0"),
         "{moved}"
     );
-    // Twice, which was refused.
+    // Twice; the second run was once refused.
     bench
         .fed(&format!("{line} --output=@/cdi/x.yaml"), &moved)
         .exits(0);
@@ -141,7 +140,7 @@ fn a_transformed_specification_declares_the_version_that_it_needs() {
 }
 
 /// The GPU operator's container toolkit, and its MIG manager after each change: two transformations
-/// in a row, the first of which may change nothing.
+/// in a row, of which the first may change nothing.
 #[test]
 fn the_pipes_of_mig_manager_and_gpu_operator_write_what_engines_read() {
     for (driver, target, dev, dev_target) in [
@@ -185,7 +184,7 @@ fn the_pipes_of_mig_manager_and_gpu_operator_write_what_engines_read() {
         bench.fed(&second, &middle).exits(0);
         let list = bench.run("nvidia-ctk cdi list --spec-dir=@/cdi").exits(0);
         assert_eq!(list.out, "nvidia.com/gpu=all\n", "{}", list.err);
-        // What would keep an engine from reading the file.
+        // Errors that would keep an engine from reading the file.
         let check = bench.run("nvoci cdi check --spec-dir=@/cdi");
         assert!(!check.out.contains("no engine can read it"), "{}", check.out);
     }
@@ -388,7 +387,7 @@ fn a_hook_with_debug_is_not_skipped() {
         "nvidia-ctk --debug=true hook create-symlinks --link=a::/b",
         "nvidia-ctk hook --debug=true create-symlinks --link=a::/b",
     ] {
-        // It gets as far as the state, which is none.
+        // It fails at the state, which is missing.
         let ran = bench.fed(line, "{}").exits(1);
         assert!(ran.err.contains("NVOCI-1101"), "{line}: {}", ran.err);
     }
@@ -459,7 +458,7 @@ fn completion_prints_a_script_for_nvidia_ctk() {
 }
 
 #[test]
-fn config_writes_what_set_says() {
+fn config_set_writes_the_value() {
     let bench = Bench::new();
     bench.file(
         "c.toml",
@@ -499,7 +498,7 @@ fn config_writes_what_set_says() {
     }
 }
 
-/// Registering with the engines of this machine is root's.
+/// Only root can register nvoci with this machine's engines.
 fn is_root() -> bool {
     let root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
     if !root {

@@ -153,8 +153,8 @@ fn bad_documents() -> Vec<(&'static str, String)> {
         ),
         ("the version has two parts", device("0.3", ENV)),
         ("the version is older than readers take", device("0.2.0", ENV)),
-        // 1.2.0 has rules of the device cgroup, and nodes whose path is a pattern; no engine that is
-        // recorded in docs/facts reads it.
+        // 1.2.0 has rules of the device cgroup, and nodes whose path is a pattern. No engine in
+        // docs/facts reads it.
         ("the version is not known to readers", device("1.2.0", ENV)),
         ("the version is not known to readers, 9.9.9", device("9.9.9", ENV)),
         (
@@ -310,7 +310,7 @@ fn bad_edits() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Uses what is newer than the declared version.
+/// Specifications with fields that are newer than the declared version.
 fn bad_versions() -> Vec<(&'static str, String)> {
     vec![
         (

@@ -1,4 +1,4 @@
-//! What a container's own variables do to the hooks of a CDI specification.
+//! The effect of a container's variables on the hooks of a CDI specification.
 
 use serde_json::json;
 
@@ -54,8 +54,7 @@ fn the_hook_of_memory_limits_warns_of_a_limit() {
     }
 }
 
-/// The hook of a static specification; its container is no container of this test's, so a hook that
-/// does its work is refused.
+/// The hook of a static specification. The container does not exist, so a hook that runs fails.
 #[test]
 fn a_container_turns_the_compatibility_hook_off() {
     let bench = Bench::new();
@@ -75,7 +74,7 @@ fn a_container_turns_the_compatibility_hook_off() {
     ] {
         bench.fed(line, &state(&bench, variables)).exits(0);
     }
-    // What has no effect here is named.
+    // Variables without an effect get a warning.
     let both = [
         "NVOCI_CUDA_COMPAT=off",
         "NVOCI_NO_CGROUPS=true",
@@ -89,7 +88,7 @@ fn a_container_turns_the_compatibility_hook_off() {
         assert!(ran.err.contains(name), "{}", ran.err);
     }
     assert!(!ran.err.contains("left alone"), "{}", ran.err);
-    // Every other hook does its work.
+    // Every other hook runs.
     let line = "nvidia-cdi-hook update-ldcache --folder /x";
     bench
         .fed(line, &state(&bench, &["NVOCI_CUDA_COMPAT=off"]))

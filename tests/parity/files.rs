@@ -1,4 +1,4 @@
-//! Files that other users can have made, and files that a command takes back.
+//! Files that other users may have made, and files that a command reverts.
 
 use std::os::unix::fs::{lchown, symlink};
 use std::process::Stdio;
@@ -12,7 +12,7 @@ fn foreign_link(bench: &Bench, target: &str, link: &str) {
     lchown(bench.path(link), Some(1234), Some(1234)).unwrap();
 }
 
-/// Root would write a specification into a directory that another user chose.
+/// root would write a specification into a directory that another user chose.
 #[test]
 fn cdi_writes_through_no_link_of_another_user() {
     if !is_root() {
@@ -50,14 +50,14 @@ fn cdi_writes_through_no_link_of_another_user() {
         bench.run(&format!("{generate} --output=@/{place}")).exits(0);
         assert!(bench.path(place).exists(), "{place}");
     }
-    // The file itself is replaced, whatever it was.
+    // The file itself is replaced, even a link.
     foreign_link(&bench, "aim/keep", "link.yaml");
     bench.run(&format!("{generate} --output=@/link.yaml")).exits(0);
     assert_eq!(bench.text("aim/keep"), "");
     assert!(bench.text("link.yaml").starts_with("---\n"));
 }
 
-/// A hook that waits for a writer keeps a container from starting for ever.
+/// A hook that waits for a writer would stop a container forever.
 #[test]
 fn a_state_that_is_no_file_is_refused_at_once() {
     let bench = Bench::new();
@@ -123,8 +123,8 @@ fn uninstall(bench: &Bench, main: &str) {
     assert!(ran.out.contains("removed"), "{}", ran.out);
 }
 
-/// The default configuration of containerd 2.2 imports conf.d, so a drop-in that is left behind stays
-/// in effect.
+/// The default configuration of containerd 2.2 imports conf.d, so a leftover drop-in stays in
+/// effect.
 #[test]
 fn taking_back_the_main_file_takes_back_its_drop_in() {
     for before in [

@@ -1,5 +1,5 @@
-//! `docs/migration.md` against the facts about toolkit 1.20.1 and against nvoci: each name has a row,
-//! each row has a test that exists or a reason, and what can be run is run.
+//! `docs/migration.md` against the facts about toolkit 1.20.1 and against nvoci: each name has a
+//! row, each row has an existing test or a reason, and each row that can be run is run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use super::{Bench, SPEC};
 
 const GUIDE: &str = "docs/migration.md";
 const FACTS: &str = "docs/facts/toolkit-features.md";
-/// A reason that is shorter says nothing.
+/// The shortest acceptable reason.
 const SHORTEST_REASON: usize = 20;
 
 fn read(file: &str) -> String {
@@ -30,12 +30,12 @@ fn cells(row: &str) -> Vec<&str> {
     row.split(" | ").map(str::trim).collect()
 }
 
-/// What stands between backquotes.
+/// The texts between backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The tables of a section of the facts, `1.3` say: the cells of each row.
+/// The tables of a section of the facts, such as `1.3`: the cells of each row.
 fn facts<'t>(facts: &'t str, section: &str) -> Vec<Vec<&'t str>> {
     let (_, rest) = facts.split_once(&format!("\n## {section} ")).unwrap();
     let section = rest.split_once("\n## ").map_or(rest, |(section, _)| section);
@@ -43,7 +43,7 @@ fn facts<'t>(facts: &'t str, section: &str) -> Vec<Vec<&'t str>> {
     rows.skip(2).map(cells).collect()
 }
 
-/// What is wrong with the guide.
+/// The faults of the guide.
 fn faults(guide: &str, known: &str) -> Vec<String> {
     let mut faults = rows_without_a_test(guide);
     faults.extend(missing_keys(guide, known));
@@ -58,7 +58,7 @@ fn rows_without_a_test(guide: &str) -> Vec<String> {
             faults.push(format!("{row:?}: two columns"));
             continue;
         };
-        // The test of a key with an effect is `each_key_does_as_its_row_says`.
+        // The test of a key with an effect is `each_key_has_the_effect_of_its_row`.
         let reason = effect.strip_prefix("no effect:").map(str::trim);
         if effect.is_empty() || reason.is_some_and(|reason| reason.len() < SHORTEST_REASON) {
             faults.push(format!("{key}: no effect, and no reason"));
@@ -82,7 +82,7 @@ fn rows_without_a_test(guide: &str) -> Vec<String> {
     faults
 }
 
-/// Why a last column shows nothing.
+/// Why a last column names no test.
 fn unshown(shown: &str) -> Option<String> {
     if let Some(reason) = shown.strip_prefix("no test:") {
         let short = reason.trim().len() < SHORTEST_REASON;
@@ -265,9 +265,9 @@ const VALUES: &[&str] = &[
     "[\"x.y/\"]",
 ];
 
-/// Each key is written into a file, and `nvoci config` prints what it does.
+/// Each key is written into a file, and `nvoci config` prints its effect.
 #[test]
-fn each_key_does_as_its_row_says() {
+fn each_key_has_the_effect_of_its_row() {
     let bench = Bench::new();
     let shown = |text: &str| {
         bench.file("v.toml", text);
@@ -308,14 +308,14 @@ fn each_key_does_as_its_row_says() {
             shown(&format!("{key} = {}\n", values[0])).out
         );
     }
-    // A name that is no key has no effect that could be taken for one.
+    // An unknown name has no effect that could be mistaken for a key's.
     let ran = shown("nvidia-container-cli.brand-new = true\n");
     assert!(!ran.out.contains("# from "), "{}", ran.out);
 }
 
-/// Each row of the table of commands whose status is a number: the command exits with it here.
+/// Each row of the table of commands with a numeric status: the command exits with it here.
 #[test]
-fn the_commands_exit_as_their_rows_say() {
+fn the_commands_exit_with_the_status_of_their_rows() {
     let mut ran = 0;
     for row in table(&read(GUIDE), "run: commands") {
         let Ok(status) = row[1].parse::<i32>() else {
