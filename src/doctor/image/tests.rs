@@ -489,11 +489,17 @@ fn mutated_images() {
                 platform: [Platform::Linux, Platform::Windows][random.below(2)],
                 gpus: Gpu::named(gpu).into_iter().collect(),
             };
-            let start = std::time::Instant::now();
+            let start = processor_time();
             report(&image, &target, &Budget::default(), &mut Silent).to_text(false);
-            assert!(start.elapsed().as_secs() < 1, "{}", case.name);
+            assert!((processor_time() - start).as_secs() < 1, "{}", case.name);
         }
     }
+}
+
+/// The thread's processor time, which other work of the machine does not change.
+fn processor_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.try_into().unwrap()
 }
 
 /// Many libraries with many dependencies and many directories end with the budget at the latest.
@@ -524,9 +530,10 @@ fn many_libraries_end_soon() {
         gpus: Vec::new(),
     };
     let budget = Budget::default();
-    let start = std::time::Instant::now();
+    let start = processor_time();
     let report = report(&image, &target, &budget, &mut Silent);
-    assert!(start.elapsed().as_secs() < 4, "{:?}", start.elapsed());
+    let took = processor_time() - start;
+    assert!(took.as_secs() < 6, "{took:?}");
     assert!(budget.check().is_err() || report.verdict() == Severity::Fail);
 }
 
