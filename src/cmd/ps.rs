@@ -205,6 +205,10 @@ mod tests {
         assert_eq!(json["containers"][0]["gpus"][0]["index"], 0);
         assert_eq!(json["containers"][0]["gpus"][1], json!({"minor": 9}));
         assert_eq!(json["host"][0]["command"], "Xorg");
+        assert!(json["containers"][0]["cpu"].is_null());
+        let json = to_json(&holders(), &gpus, &cpu::tests::on_cpu(77));
+        Schema::read("ps.json").assert_valid(&json);
+        assert_eq!(json["containers"][0]["cpu"]["code"], "NVOCI-7702");
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! The last refusals and warnings on this host: what hook and runtime kept when they stopped a
-//! container, and what a hook
-//! kept of one that started and cannot compute on its GPU.
+//! The last refusals and warnings on this host: records of containers that hook or runtime stopped,
+//! and of containers that started and cannot compute on their GPU.
 
 use serde_json::{Value, json};
 
@@ -180,6 +179,7 @@ fn age(seconds: u64) -> String {
 mod tests {
     use super::*;
     use crate::apply::warning::tests::warning;
+    use crate::schema::Schema;
 
     #[test]
     fn the_newest_comes_first_and_rubbish_is_passed_over() {
@@ -241,7 +241,7 @@ mod tests {
             "{text}"
         );
         let json = to_json(&both);
-        crate::schema::Schema::read("last.json").assert_valid(&json);
+        Schema::read("last.json").assert_valid(&json);
         assert_eq!(json["warnings"][0]["code"], "NVOCI-7702");
         assert_eq!(json["warnings"][0]["image"], "evil\\nimage");
         assert_eq!(json["warnings"].as_array().map(Vec::len), Some(2));
@@ -251,6 +251,7 @@ mod tests {
             "No refusal is kept on this host.\nWarnings are not shown: only root can read it.\n"
         );
         assert!(to_json(&hidden)["warnings"].is_null());
+        Schema::read("last.json").assert_valid(&to_json(&hidden));
         assert_eq!(
             to_text(&last(&[], Ok(Vec::new())), 0),
             "No refusal and no warning is kept on this host.\n"

@@ -2,9 +2,8 @@
 //! GPU.
 //!
 //! They count only if no user can have written them: the directory is root's and closed to others.
-//! A
-//! warning belongs to a container by its mount namespace and its time, as a grant does; the id is a
-//! name.
+//! A warning belongs to a container by its mount namespace and its time, as a grant does; the id is
+//! only a name.
 
 use std::ffi::OsStr;
 use std::fs;

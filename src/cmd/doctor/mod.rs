@@ -114,8 +114,8 @@ impl Prints for Subject {
     }
 }
 
-/// The directory of a file, where a Dockerfile's or a Compose file's other files are. Standard input
-/// has none.
+/// The directory of a Dockerfile or a Compose file, where their other files are. Standard input has
+/// none.
 fn context_of(file: &OsStr) -> Context {
     match Path::new(file).parent() {
         _ if file == "-" => Context::default(),

@@ -96,8 +96,22 @@ impl OnCpu {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Container `pid` on the CPU.
+    pub(in super::super) fn on_cpu(pid: u32) -> OnCpus {
+        let finding = warning("3f2a").findings()[0].clone();
+        OnCpus::from([(
+            pid,
+            OnCpu {
+                finding,
+                time: 1,
+                has_libcuda: true,
+            },
+        )])
+    }
+
     use crate::apply::grant::since_boot;
     use crate::apply::warning::tests::warning;
     use crate::containers::Process;
