@@ -491,7 +491,11 @@ fn mutated_images() {
             };
             let start = processor_time();
             report(&image, &target, &Budget::default(), &mut Silent).to_text(false);
-            assert!(processor_time().saturating_sub(start).as_secs() < 1, "{}", case.name);
+            assert!(
+                processor_time().saturating_sub(start).as_secs() < 1,
+                "{}",
+                case.name
+            );
         }
     }
 }
