@@ -81,17 +81,21 @@ impl Output {
 /// # Errors
 /// If another user could redirect it, or the name is taken by something that is no regular file.
 fn write(file: &Path, text: &str) -> Result<()> {
+    write_whole(file, text).map_err(|e| e.fix("name a file in a directory of your own after --html"))
+}
+
+fn write_whole(file: &Path, text: &str) -> Result<()> {
     let what = || format!("HTML report {}", file.display());
-    let refuse = |why: &str| Error::new(Code::File, what(), why).fix("name another file after --html");
+    let refuse = |why: &str| Err(Error::new(Code::File, what(), why));
     if file == Path::new("-") {
-        return Err(refuse("standard output has the report as text or JSON"));
+        return refuse("standard output has the report as text or JSON");
     }
     let path = std::path::absolute(file).context(Code::File, what)?;
     let (dir, name) = split(&path).context(Code::File, what)?;
-    let dir = directory(dir).map_err(|e| e.fix("name a file in a directory of your own after --html"))?;
+    let dir = directory(dir)?;
     match dir.child(name) {
         // The rename would replace a device, such as /dev/stdout, or a link.
-        Ok(there) if !there.is_file() => return Err(refuse("it exists and is no regular file")),
+        Ok(there) if !there.is_file() => return refuse("it exists and is no regular file"),
         _ => {}
     }
     dir.write_file(name, 0o644, text.as_bytes())
@@ -149,6 +153,10 @@ mod tests {
         std::fs::hard_link(at("precious"), at("twin")).unwrap();
         write(&at("twin"), "4").unwrap();
         assert_eq!(std::fs::read_to_string(at("precious")).unwrap(), "kept");
+        for name in ["", "/", "-"] {
+            let refused = write(Path::new(name), "4").unwrap_err();
+            assert!(refused.to_string().contains("after --html"), "{refused}");
+        }
         let missing = write(&at("none/x.html"), "5").unwrap_err();
         assert!(missing.to_string().contains("does not exist"), "{missing}");
         assert!(write(Path::new("/dev/null"), "6").is_err());
