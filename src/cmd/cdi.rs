@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::cli::{Command, Flag, Group, Page, Words, flag};
-use super::{inject, mig, variables};
+use super::{inject, is_taken, mig, variables};
 use crate::cdi::csv::DISPLAY;
 use crate::cdi::explicit::{Mode, explicit};
 use crate::cdi::generate::{self, Naming, Options, dynamic};
@@ -331,6 +331,11 @@ fn write(spec: &Valid, format: Format, output: Option<&Path>) -> Result<()> {
     }
     let (dir, name) = split(output).context(Code::System, what)?;
     let dir = make_dir_of(dir, &what)?;
+    if is_taken(&dir, name) {
+        let why = "it exists and is no regular file";
+        let fix = "name another file; without --output the specification goes to standard output";
+        return Err(Error::new(Code::System, what(), why).fix(fix));
+    }
     // Written even if it is the same, since engines cache the device numbers until a file changes.
     dir.write_file_durably(name, 0o644, text.as_bytes())
         .context(Code::System, what)
@@ -429,7 +434,7 @@ fn checked(flags: &Shown, engines: &[check::Engine]) -> (String, bool) {
     let text = if flags.json {
         let all: Vec<_> = findings
             .iter()
-            .map(|f| json!({"severity": f.severity.name(), "path": f.path, "text": f.text}))
+            .map(|f| json!({"severity": f.severity.name(), "path": f.path.to_string_lossy(), "text": f.text}))
             .collect();
         format!("{:#}\n", serde_json::Value::from(all))
     } else if findings.is_empty() {

@@ -16,6 +16,7 @@ use crate::oci::Spec;
 use crate::request::{EntryPoint, wants_gpu_fast};
 use crate::sys::process;
 use crate::sys::program::Program;
+use crate::sys::root::Node;
 
 pub mod cdi;
 pub mod cdi_hook;
@@ -193,6 +194,16 @@ fn by_name(name: &str, args: IntoIter<OsString>) -> Result<ExitCode, Failed> {
 fn runtime(name: &str, args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     runtime::run(OsStr::new(name), &args, &wiring::Injection)
+}
+
+/// Whether a new file `name` would replace a device, a FIFO, a socket, a directory, or a link of
+/// root's or of the caller's. `--output /dev/null` would take the node away from the whole host. A
+/// link of another user is replaced, and never followed.
+fn is_taken(dir: &Node, name: &OsStr) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    dir.child(name).is_ok_and(|there| {
+        !there.is_file() && (!there.is_symlink() || [0, own].contains(&there.stat().st_uid))
+    })
 }
 
 /// Writes `text` to standard output.

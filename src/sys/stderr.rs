@@ -13,7 +13,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 /// The largest write that a pipe takes whole or not at all (pipe(7), `PIPE_BUF`).
 const ATOMIC: usize = 4096;
@@ -39,6 +39,12 @@ fn open(path: &str) -> io::Result<Option<StderrPipe>> {
     // The kernel's name of the file shows its kind without a request to its file system.
     let name = rustix::fs::readlink(path, Vec::new())?;
     if !name.as_bytes().starts_with(b"pipe:[") {
+        return Ok(None);
+    }
+    // The link's mode shows how the process opened it (proc_pid_fd(5)): nobody writes into an end
+    // that is for reading.
+    let mode = rustix::fs::statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
+    if !Mode::from_raw_mode(mode).contains(Mode::WUSR) {
         return Ok(None);
     }
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -57,6 +57,37 @@ fn cdi_writes_through_no_link_of_another_user() {
     assert!(bench.text("link.yaml").starts_with("---\n"));
 }
 
+/// `--output /dev/null` as root would take the node away from the whole host.
+#[test]
+fn an_output_replaces_no_node_and_no_own_link() {
+    let bench = Bench::new();
+    let generate = "nvidia-ctk cdi generate --nvidia-cdi-hook-path=/usr/bin/x";
+    symlink("aim", bench.path("link.yaml")).unwrap();
+    std::fs::create_dir(bench.path("dir.yaml")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(bench.path("fifo.yaml"))
+        .status();
+    assert!(made.unwrap().success());
+    for line in [
+        format!("{generate} --output=@/link.yaml"),
+        format!("{generate} --output=@/fifo.yaml"),
+        format!("{generate} --output=@/dir.yaml"),
+        "nvidia-ctk config --output=@/fifo.yaml".to_owned(),
+        "nvidia-ctk runtime configure --runtime=crio --config-mode=oci-hook --oci-hook-path=@/fifo.yaml"
+            .to_owned(),
+    ] {
+        let ran = bench.run(&line).exits(1);
+        assert!(
+            ran.err.contains("it exists and is no regular file"),
+            "{line}: {}",
+            ran.err
+        );
+    }
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = |name: &str| std::fs::symlink_metadata(bench.path(name)).unwrap().file_type();
+    assert!(kind("fifo.yaml").is_fifo() && kind("link.yaml").is_symlink() && kind("dir.yaml").is_dir());
+}
+
 /// A hook that waits for a writer would stop a container forever.
 #[test]
 fn a_state_that_is_no_file_is_refused_at_once() {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
 use crate::cmd::cli::{Command, Page, Words, argument, flag, switched};
-use crate::cmd::print;
+use crate::cmd::{is_taken, print};
 use crate::config::{Config, Dialect, VENDOR_PATH};
 use crate::engine::store;
 use crate::engine::toml::{MAX_MEMORY, memory_of};
@@ -253,6 +253,11 @@ pub(super) fn write(file: &Path, text: &str) -> Result<()> {
         root.mkdir_all(dir, 0o755).context(Code::Config, what)?;
     }
     let (dir, name) = root.parent_of(file).context(Code::Config, what)?;
+    if is_taken(&dir, &name) {
+        let why = "it exists and is no regular file";
+        let fix = "name another file; without the option the text goes to standard output";
+        return Err(Error::new(Code::Config, what(), why).fix(fix));
+    }
     let old = dir
         .child(&name)
         .ok()

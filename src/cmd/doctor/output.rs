@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use crate::cmd::cli::{Flag, flag};
-use crate::cmd::print;
 use crate::cmd::runtime::rfc3339;
+use crate::cmd::{is_taken, print};
 use crate::doctor::Report;
 use crate::doctor::html::{self, Link, Section};
 use crate::doctor::render::wants_colour;
@@ -93,12 +93,11 @@ fn write_whole(file: &Path, text: &str) -> Result<()> {
     let path = std::path::absolute(file).context(Code::File, what)?;
     let (dir, name) = split(&path).context(Code::File, what)?;
     let dir = directory(dir)?;
-    match dir.child(name) {
-        // The rename would replace a device, such as /dev/stdout, or a link.
-        Ok(there) if !there.is_file() => return refuse("it exists and is no regular file"),
-        _ => {}
+    if is_taken(&dir, name) {
+        return refuse("it exists and is no regular file");
     }
-    dir.write_file(name, 0o644, text.as_bytes())
+    // A report holds paths, logs and variables: it is for its owner to pass on.
+    dir.write_file(name, 0o600, text.as_bytes())
         .context(Code::File, what)
 }
 

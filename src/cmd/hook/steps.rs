@@ -59,7 +59,7 @@ use std::mem::take;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::warn::{Sinks, image_name};
+use super::warn::{Sinks, Wanted, image_name};
 use super::{
     Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside,
     judge, keep, made_by_runtime, planned, preflight, request_of, selinux, tmpfs_destinations,
@@ -186,7 +186,7 @@ impl<'a> Requested<'a> {
     /// If the host cannot meet the request.
     pub fn plan(self) -> Result<Planned<'a>> {
         let Self {
-            mut job,
+            job,
             namespace,
             config,
             request,
@@ -198,7 +198,7 @@ impl<'a> Requested<'a> {
         } else {
             Preflight::Off
         };
-        job.sinks = Sinks::open(&settled, policy, &job.spec, || job.call.process());
+        let wanted = Wanted::of(&settled, policy, &job.spec);
         let discovery = discovery.unwrap_or_else(|| Discovery::begin(&config))?;
         let (mut plan, host, to_allow) = planned(discovery, request, &job.spec, &config, job.call.options)?;
         if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
@@ -212,6 +212,7 @@ impl<'a> Requested<'a> {
             host,
             to_allow,
             policy,
+            wanted,
         })
     }
 }
@@ -225,6 +226,7 @@ pub struct Planned<'a> {
     host: Roots,
     to_allow: Vec<Device>,
     policy: Preflight,
+    wanted: Wanted,
 }
 
 impl<'a> Planned<'a> {
@@ -236,12 +238,13 @@ impl<'a> Planned<'a> {
     /// devices.
     pub fn open(self) -> Result<Opened<'a>> {
         let Self {
-            job,
+            mut job,
             namespace,
             mut plan,
             host,
             to_allow,
             policy,
+            wanted,
         } = self;
         let outside = job.call.outside();
         // Before there is a child, which may be in the container's cgroup as well.
@@ -251,6 +254,9 @@ impl<'a> Planned<'a> {
         let image = Image::open(&job.rootfs, namespace.enter.as_ref(), &plan, |root| {
             preflight(&plan, &job.spec, root, policy)
         })?;
+        // The child must inherit neither: a file system that never answers holds it for ever, and an
+        // engine reads a container's standard error until every writer has closed it.
+        job.sinks = Sinks::open(wanted, || job.call.process());
         let sources = Sources::open(&plan, &host, made_by_runtime(&job.spec, job.call.options.stage))?;
         let denied = selinux::check(&job.spec, host.sys.as_ref(), sources.labelled_devices())?;
         plan.warnings.extend(denied);

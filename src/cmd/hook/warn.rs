@@ -12,16 +12,17 @@
 
 use crate::apply::{Warning, Warnings};
 use crate::config::{Config, Preflight};
-use crate::error::Escaped;
+use crate::error::{Escaped, shown};
 use crate::oci::Spec;
 use crate::sys::process;
 use crate::sys::root::Node;
 use crate::sys::stderr::{self, StderrPipe};
 use crate::sys::syslog::{Entry, SystemLog};
 
-/// Annotations with the image's name: containerd's CRI plugin (`pkg/cri/annotations`) and CRI-O
-/// (`pkg/annotations`). Other engines write none.
-const IMAGE_NAMES: [&str; 2] = ["io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"];
+/// Annotations with the image's name: CRI-O's (`pkg/annotations`), and those of containerd's CRI
+/// plugin (`pkg/cri/annotations`). Other engines write none. CRI-O's comes first: under CRI-O a
+/// pod's author can write containerd's key, but not CRI-O's.
+const IMAGE_NAMES: [&str; 2] = ["io.kubernetes.cri-o.ImageName", "io.kubernetes.cri.image-name"];
 
 /// The places that a confined process can no longer open.
 #[derive(Debug, Default)]
@@ -30,22 +31,31 @@ pub(super) struct Sinks {
     stderr: Option<StderrPipe>,
 }
 
-impl Sinks {
-    /// Opens them for a container that preflight checks. `config` has the container's own settings,
-    /// and `process` finds the process that becomes the container's.
-    pub(super) fn open(
-        config: &Config,
-        policy: Preflight,
-        spec: &Spec,
-        process: impl FnOnce() -> Option<i32>,
-    ) -> Self {
-        if policy == Preflight::Off {
-            return Self::default();
-        }
-        let wants_stderr = *config.warn_stderr && !spec.has_terminal();
+/// The places that the configuration and the container want.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    journal: bool,
+    stderr: bool,
+}
+
+impl Wanted {
+    /// None for a container that preflight does not check. `config` has the container's own
+    /// settings.
+    pub(super) fn of(config: &Config, policy: Preflight, spec: &Spec) -> Self {
+        let checked = policy != Preflight::Off;
         Self {
-            system_log: config.warn_journal.then(SystemLog::connect).flatten(),
-            stderr: wants_stderr.then(|| stderr::pipe_of(process()?)).flatten(),
+            journal: checked && *config.warn_journal,
+            stderr: checked && *config.warn_stderr && !spec.has_terminal(),
+        }
+    }
+}
+
+impl Sinks {
+    /// Opens them; `process` finds the process that becomes the container's.
+    pub(super) fn open(wanted: Wanted, process: impl FnOnce() -> Option<i32>) -> Self {
+        Self {
+            system_log: wanted.journal.then(SystemLog::connect).flatten(),
+            stderr: wanted.stderr.then(|| stderr::pipe_of(process()?)).flatten(),
         }
     }
 
@@ -93,7 +103,7 @@ pub(super) fn image_name(spec: &Spec) -> Option<String> {
     let annotations = spec.annotations();
     IMAGE_NAMES.iter().find_map(|name| {
         let (_, value) = annotations.iter().rev().find(|(key, _)| key == name)?;
-        Some(value.clone()).filter(|value| !value.is_empty())
+        Some(shown(value).to_owned()).filter(|value| !value.is_empty())
     })
 }
 
@@ -113,6 +123,12 @@ mod tests {
         assert_eq!(of(serde_json::json!({})), None);
         assert_eq!(of(serde_json::json!({ cri: "" })), None);
         assert_eq!(of(serde_json::json!({ cri: "a:1" })), Some("a:1".to_owned()));
+        assert_eq!(
+            of(serde_json::json!({ cri: "forged:1", crio: "a:1" })),
+            Some("a:1".to_owned())
+        );
+        // A longer name would make a file that no reader accepts.
+        assert!(of(serde_json::json!({ cri: "a".repeat(1 << 20) })).is_some_and(|name| name.len() < 4096));
         assert_eq!(
             of(serde_json::json!({ crio: "b\nPRIORITY=0" })),
             Some("b\nPRIORITY=0".to_owned())

@@ -38,7 +38,7 @@ checks! {
     INDEX = 7514, "dockerfile.index", "An extra index of PyTorch has older releases than PyPI, so pip installs PyPI's build.";
     MISSING = 7515, "dockerfile.missing-library", "A framework needs libraries of CUDA that the image does not have.";
     TWICE = 7516, "dockerfile.two-builds", "Two builds of one framework are installed into one directory.";
-    REQUIREMENTS = 7517, "dockerfile.requirements", "A file that pip installs from is not in the build context, so it is not judged.";
+    REQUIREMENTS = 7517, "dockerfile.requirements", "A file that pip installs from is not in the build context, or cannot be read, so it is not judged.";
 }
 
 /// The largest file that is read, in bytes.
@@ -147,8 +147,7 @@ fn examine(
     checks::run(&model, &mut report, budget)?;
     for (file, line) in last.unread() {
         budget.step()?;
-        let cause =
-            "pip installs what it lists, and it is not in the build context: its packages are not judged";
+        let cause = "pip installs what it lists, and it is not in the build context or cannot be read: its packages are not judged";
         report.add(
             Finding::new(&REQUIREMENTS, Severity::Info, file, cause)
                 .fix("name the context: `--context DIR`")

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::install::{self, Install, Settings};
 use super::parse::{Instruction, Line, TEXT, expand, words};
-use super::requirements::{Brought, Context, Finder, normalized};
+use super::requirements::{Brought, Context, Finder, MAX_PATH, normalized};
 use crate::compat::{Cuda, image};
 use crate::sys::budget::{Budget, Exceeded};
 
@@ -336,9 +336,6 @@ impl Model {
         });
     }
 }
-
-/// PATH_MAX of linux/limits.h.
-const MAX_PATH: usize = 4096;
 
 /// Builds the stages; `build_args` override the defaults of `ARG`.
 pub(super) fn build(

@@ -14,6 +14,8 @@ use crate::sys::root::Root;
 const MAX_FILE: u64 = 256 << 10;
 /// The most files that one command leads to.
 const MAX_FILES: usize = 16;
+/// The longest path, in bytes, as the kernel's.
+pub(super) const MAX_PATH: usize = 4096;
 
 /// The build context: the directory whose files `COPY` takes.
 #[derive(Clone, Debug, Default)]
@@ -84,28 +86,36 @@ impl Brought {
     }
 
     /// The bind mounts of `RUN`.
-    pub(super) fn by_mount(text: &str, workdir: &str) -> Vec<Self> {
+    fn by_mounts(text: &str, workdir: &str, budget: &Budget) -> Result<Vec<Self>, Exceeded> {
         let flags = text.split_whitespace().take_while(|w| w.starts_with("--"));
-        flags
-            .filter_map(|flag| {
-                let fields = flag.strip_prefix("--mount=")?;
-                let field = |names: &[&str]| {
-                    fields.split(',').find_map(|f| {
-                        let (name, value) = f.split_once('=')?;
-                        names.contains(&name).then_some(value)
-                    })
-                };
-                if !matches!(field(&["type"]), None | Some("bind")) || field(&["from"]).is_some() {
-                    return None;
-                }
-                let target = field(&["target", "dst", "destination"])?;
-                Some(Self {
-                    sources: vec![normalized("/", field(&["source", "src"]).unwrap_or("."))],
-                    target: normalized(workdir, target),
-                    into: false,
-                })
+        let mut found = Vec::new();
+        for flag in flags {
+            budget.scan(workdir.len() + flag.len())?;
+            if let Some(mount) = Self::by_mount(flag, workdir) {
+                budget.keep(mount.memory() as u64)?;
+                found.push(mount);
+            }
+        }
+        Ok(found)
+    }
+
+    fn by_mount(flag: &str, workdir: &str) -> Option<Self> {
+        let fields = flag.strip_prefix("--mount=")?;
+        let field = |names: &[&str]| {
+            fields.split(',').find_map(|f| {
+                let (name, value) = f.split_once('=')?;
+                names.contains(&name).then_some(value)
             })
-            .collect()
+        };
+        if !matches!(field(&["type"]), None | Some("bind")) || field(&["from"]).is_some() {
+            return None;
+        }
+        let target = field(&["target", "dst", "destination"])?;
+        Some(Self {
+            sources: vec![normalized("/", field(&["source", "src"]).unwrap_or("."))],
+            target: normalized(workdir, target),
+            into: false,
+        })
     }
 
     /// The bytes that it takes in memory.
@@ -119,38 +129,32 @@ impl Brought {
     }
 
     /// The paths in the context that may be `path` of the image, which is absolute and normalized.
-    fn origins(&self, path: &str) -> Vec<String> {
+    /// They are made one at a time: a long path below many sources would fill the memory.
+    fn origins<'b>(&'b self, path: &'b str) -> impl Iterator<Item = String> + 'b {
         let name = path.rsplit('/').next().unwrap_or_default();
-        let prefix = if self.target == "/" {
-            "/"
-        } else {
-            &format!("{}/", self.target)
+        let below = match self.target.as_str() {
+            "/" => path.strip_prefix('/'),
+            target => path.strip_prefix(target).and_then(|rest| rest.strip_prefix('/')),
         };
-        let below = path.strip_prefix(prefix);
-        let mut found = Vec::new();
-        for source in &self.sources {
-            let (dir, last) = source.rsplit_once('/').unwrap_or(("", source));
-            let is_file = if self.into {
-                below == Some(name)
-            } else {
-                path == self.target
-            };
-            if let Some((before, after)) = last.split_once('*') {
-                let is_it = name.starts_with(before) && name.ends_with(after);
-                if is_it && below == Some(name) {
-                    found.push(format!("{dir}/{name}"));
+        let is_file = if self.into {
+            below == Some(name)
+        } else {
+            path == self.target
+        };
+        self.sources
+            .iter()
+            .flat_map(move |source| {
+                let (dir, last) = source.rsplit_once('/').unwrap_or(("", source));
+                if let Some((before, after)) = last.split_once('*') {
+                    let is_it = name.starts_with(before) && name.ends_with(after) && below == Some(name);
+                    return [is_it.then(|| format!("{dir}/{name}")), None];
                 }
-                continue;
-            }
-            if is_file && (last == name || !self.into) {
-                found.push(source.clone());
-            }
-            // Of a directory its content is copied.
-            if let Some(below) = below {
-                found.push(format!("{}/{below}", source.trim_end_matches('/')));
-            }
-        }
-        found
+                let whole = is_file && (last == name || !self.into);
+                // Of a directory its content is copied.
+                let content = below.map(|below| format!("{}/{below}", source.trim_end_matches('/')));
+                [whole.then(|| source.clone()), content]
+            })
+            .flatten()
     }
 }
 
@@ -202,7 +206,7 @@ impl<'a> Finder<'a> {
         Ok(Self {
             context,
             workdir,
-            mounts: Brought::by_mount(text, workdir),
+            mounts: Brought::by_mounts(text, workdir, budget)?,
             brought,
             budget,
         })
@@ -223,26 +227,40 @@ impl<'a> Finder<'a> {
                     .or_else(|| word.strip_prefix("-r").filter(|_| !word.starts_with("--"))),
             };
             let Some(file) = file else {
+                self.keep(word)?;
                 all.push(Word {
                     text: (*word).to_owned(),
                     line: None,
                 });
                 continue;
             };
-            let path = normalized(self.workdir, file);
-            if !self.read_image_path(&path, &mut left, &mut all)? {
+            self.budget.scan(self.workdir.len() + file.len())?;
+            let mut found = Found {
+                left: &mut left,
+                words: &mut all,
+                missing: &mut missing,
+            };
+            let fits = self.workdir.len() + file.len() < MAX_PATH;
+            let path = || normalized(self.workdir, file);
+            if !fits || !self.read_image_path(&path(), &mut found)? {
                 missing.push(file.to_owned());
             }
         }
         Ok((all, missing))
     }
 
-    fn read_image_path(&self, path: &str, left: &mut usize, all: &mut Vec<Word>) -> Result<bool, Exceeded> {
+    /// Charges a word that is kept.
+    fn keep(&self, text: &str) -> Result<(), Exceeded> {
+        self.budget.keep((size_of::<Word>() + TEXT + text.len()) as u64)
+    }
+
+    fn read_image_path(&self, path: &str, found: &mut Found<'_>) -> Result<bool, Exceeded> {
         let brought = self.mounts.iter().chain(self.brought.iter().copied());
         for one in brought {
             self.budget.scan(one.size() + path.len())?;
             for origin in one.origins(path) {
-                if self.read(&origin, left, all)? {
+                self.budget.scan(origin.len())?;
+                if self.read(&origin, found)? {
                     return Ok(true);
                 }
             }
@@ -251,25 +269,28 @@ impl<'a> Finder<'a> {
     }
 
     /// Reads a file of the context, and the files that it names.
-    fn read(&self, origin: &str, left: &mut usize, all: &mut Vec<Word>) -> Result<bool, Exceeded> {
-        let Some(fewer) = left.checked_sub(1) else {
+    fn read(&self, origin: &str, found: &mut Found<'_>) -> Result<bool, Exceeded> {
+        let Some(fewer) = found.left.checked_sub(1) else {
             return Ok(false);
         };
         let Some(text) = self.context.read(origin, self.budget)? else {
             return Ok(false);
         };
-        *left = fewer;
+        *found.left = fewer;
         let name: Rc<str> = Rc::from(origin.trim_start_matches('/'));
         let dir = origin.rsplit_once('/').map_or("", |(dir, _)| dir);
         for (line, text) in lines(&text) {
             self.budget.entry()?;
-            let mut words = text.split_whitespace();
-            match words.next() {
-                Some("-r" | "--requirement") => {
-                    if let Some(file) = words.next() {
-                        self.read(&normalized(dir, file), left, all)?;
-                    }
+            if let Some(file) = nested(&text) {
+                self.budget.scan(dir.len() + file.len())?;
+                let fits = dir.len() + file.len() < MAX_PATH;
+                if !fits || !self.read(&normalized(dir, file), found)? {
+                    self.budget.keep((TEXT + file.len()) as u64)?;
+                    found.missing.push(file.to_owned());
                 }
+                continue;
+            }
+            match text.split_whitespace().next() {
                 // A constraint installs nothing.
                 None | Some("-c" | "--constraint") => {}
                 Some(_) => {
@@ -280,15 +301,37 @@ impl<'a> Finder<'a> {
                     } else {
                         requirement(&text).into_iter().collect::<Vec<_>>()
                     };
-                    all.extend(texts.into_iter().map(|text| Word {
-                        text,
-                        line: Some(line.clone()),
-                    }));
+                    for text in texts {
+                        self.keep(&text)?;
+                        found.words.push(Word {
+                            text,
+                            line: Some(line.clone()),
+                        });
+                    }
                 }
             }
         }
         Ok(true)
     }
+}
+
+/// What the files of one command have brought so far.
+struct Found<'a> {
+    /// How many more files are read.
+    left: &'a mut usize,
+    words: &'a mut Vec<Word>,
+    /// Names of files that were not read.
+    missing: &'a mut Vec<String>,
+}
+
+/// The file that a line of a requirements file includes: `-r base.txt`, `--requirement=base.txt`.
+fn nested(line: &str) -> Option<&str> {
+    let rest = line
+        .strip_prefix("--requirement")
+        .or_else(|| line.strip_prefix("-r"))?;
+    rest.trim_start_matches([' ', '\t', '='])
+        .split_whitespace()
+        .next()
 }
 
 /// The lines of a requirements file with their numbers: continued lines joined, comments left out.
