@@ -41,7 +41,7 @@ on_the_cpu() {
     grep -q 'started with a warning' "$CASE_DIR/last.out" || fail "doctor --last: $(head -c 300 "$CASE_DIR/last.out")"
     must 20 ps nvoci ps || true
     grep -q 'CPU only: NVOCI-7702' "$CASE_DIR/ps.out" || fail "ps: $(head -c 300 "$CASE_DIR/ps.out")"
-    [ "$(stat -c '%u %a' "/run/nvoci/warnings/$("${ENGINE[@]}" inspect -f '{{.Id}}' probe </dev/null).json")" = '0 600' ] || fail 'no file of its id'
+    [ "$(stat -c '%u %a' "/run/nvoci/warnings/$("${ENGINE[@]}" inspect -f '{{.Id}}' probe </dev/null)"-*.json)" = '0 600' ] || fail 'no file of its id'
   fi
   remove probe
 }

@@ -175,7 +175,12 @@ impl Warnings {
             let entries = self.dir.read_dir(MAX_LISTED)?;
             record::remove_oldest(&self.dir, &entries, count - MAX_KEPT * 3 / 4);
         }
-        let name = format!("{}.json", record::file_name(&warning.container));
+        // Two runtimes may use one id, and a file's name has fewer characters than an id.
+        let name = format!(
+            "{}-{}.json",
+            record::file_name(&warning.container),
+            warning.namespace.1
+        );
         let text = warning.to_json().to_string();
         self.dir.write_file(OsStr::new(&name), 0o600, text.as_bytes())
     }
@@ -259,13 +264,16 @@ pub(crate) mod tests {
             warnings.keep(&warning(&format!("c{i}"))).unwrap();
         }
         let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&at), mode(&at.join("c9999.json"))), (0o700, 0o600));
+        assert_eq!(
+            (mode(&at), mode(&at.join("c9999-4026532001.json"))),
+            (0o700, 0o600)
+        );
         let left = std::fs::read_dir(&at).unwrap().count();
         assert!((MAX_KEPT / 2..=MAX_KEPT).contains(&left), "{left}");
         // The newest stay, and nothing leaves the directory.
-        assert!((9_900..10_000).all(|i| at.join(format!("c{i}.json")).exists()));
+        assert!((9_900..10_000).all(|i| at.join(format!("c{i}-4026532001.json")).exists()));
         warnings.keep(&warning("../../escape")).unwrap();
-        assert!(at.join("______escape.json").is_file());
+        assert!(at.join("______escape-4026532001.json").is_file());
 
         // A directory that is full of other files gets no more.
         for i in 0..MAX_LISTED {
@@ -275,7 +283,7 @@ pub(crate) mod tests {
             warnings.keep(&warning("late")).unwrap_err().raw_os_error(),
             Some(libc::EFBIG)
         );
-        assert!(!at.join("late.json").exists());
+        assert!(!at.join("late-4026532001.json").exists());
 
         std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(Warnings::below(&node).is_err());

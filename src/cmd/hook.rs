@@ -53,7 +53,7 @@ pub(super) static COMMAND: Command<Options> = Command {
              container with one line on standard error, which is kept in \
              /run/nvoci/errors/<container id>.json as well.",
             "A container that starts although it cannot compute on its GPU leaves a warning in the system's \
-             journal and in /run/nvoci/warnings/<container id>.json; `nvoci doctor --last` shows it.",
+             journal and in /run/nvoci/warnings; `nvoci doctor --last` shows it.",
         ],
         arguments: &[
             argument("STAGE", "the hook's name in the container's definition").values(&[
@@ -301,7 +301,7 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
     };
     let gpus = plan.gpus.iter().map(|gpu| gpu.name.clone());
     let target = preflight::target(plan.driver_version, plan.wsl, gpus);
-    preflight::check(&container, &target)
+    preflight::check(&container, &target, policy)
 }
 
 /// Read-only mounts do not stop such a container: it can mount the file system of the host's

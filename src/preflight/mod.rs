@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 pub mod build;
 pub mod libcuda;
 mod target;
@@ -18,6 +20,7 @@ use self::build::{Build, MAX_TEXT, tensorflow_of, torch_of};
 use self::libcuda::{Kind, Libcuda, hides_the_driver};
 use crate::compat::forward::{DEFAULT_DIR, Note, Package};
 use crate::compat::{Class, Cuda, Outcome, Platform, Version};
+use crate::config::Preflight;
 use crate::findings::check::checks;
 use crate::findings::{Check, Finding, Severity};
 use crate::sys::root::Root;
@@ -28,6 +31,7 @@ checks! {
     STUB = 7703, "preflight.stub", "The loader finds a stub of libcuda before the driver's library.";
     BAKED = 7704, "preflight.baked-driver", "The loader finds a libcuda that was baked into the image before the driver's.";
     COMPAT = 7705, "preflight.compat", "The image's CUDA compatibility libraries come before a driver that they do not fit.";
+    UNFINISHED = 7706, "preflight.unfinished", "The image has too many files for the check at a start, so it is not judged.";
 }
 
 /// The check with this number.
@@ -35,8 +39,53 @@ pub fn check_of(number: u16) -> Option<&'static Check> {
     CHECKS.iter().find(|check| check.number == number)
 }
 
-/// Reading stops after this time; files that were not read are not judged.
-const DEADLINE: Duration = Duration::from_millis(3);
+/// The time that the check may take. Processor time is the limit for an image of many files; on a
+/// loaded machine it is reached no sooner. Time on the clock bounds what a slow disk adds.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    processor: Duration,
+    clock: Duration,
+}
+
+impl Patience {
+    /// `enforce` waits for the verdict, since a start without one is refused.
+    const fn of(policy: Preflight) -> Self {
+        match policy {
+            Preflight::Enforce => Self {
+                processor: Duration::from_millis(500),
+                clock: Duration::from_secs(5),
+            },
+            _ => Self {
+                processor: Duration::from_millis(3),
+                clock: Duration::from_millis(50),
+            },
+        }
+    }
+}
+
+/// The end of a check's time.
+struct Until {
+    processor: Duration,
+    clock: Instant,
+}
+
+impl Until {
+    fn now_and(patience: Patience) -> Self {
+        Self {
+            processor: processor_time() + patience.processor,
+            clock: Instant::now() + patience.clock,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() > self.clock || processor_time() > self.processor
+    }
+}
+
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
 /// The minor versions of Python 3 whose directories are searched.
 const PYTHONS: core::ops::RangeInclusive<u32> = 6..=15;
 /// The usual prefixes of environments, besides those in the container's variables.
@@ -73,18 +122,37 @@ impl Container<'_> {
     }
 }
 
-/// The reasons why the container cannot compute, the worst first.
-pub fn check(container: &Container<'_>, target: &Target) -> Vec<Finding> {
-    check_until(container, target, Instant::now() + DEADLINE)
+/// The reasons why the container cannot compute, the worst first. An image that cannot be checked
+/// in the time that `policy` allows is one of them: otherwise its author could hide the others.
+pub fn check(container: &Container<'_>, target: &Target, policy: Preflight) -> Vec<Finding> {
+    check_in(container, target, policy, Patience::of(policy))
 }
 
-fn check_until(container: &Container<'_>, target: &Target, until: Instant) -> Vec<Finding> {
+fn check_in(
+    container: &Container<'_>,
+    target: &Target,
+    policy: Preflight,
+    patience: Patience,
+) -> Vec<Finding> {
+    let until = Until::now_and(patience);
     let mut found: Vec<Finding> = loader(container, target).into_iter().collect();
-    let frameworks = frameworks(container, until);
+    let (frameworks, finished) = frameworks(container, &until);
+    found.extend((!finished).then(|| unfinished(policy)));
     found.extend(driver(container, target, &frameworks));
     found.extend(cpu_only(&frameworks));
     found.sort_by_key(|f| core::cmp::Reverse(f.severity));
     found
+}
+
+fn unfinished(policy: Preflight) -> Finding {
+    let severity = match policy {
+        Preflight::Enforce => Severity::Fail,
+        _ => Severity::Warn,
+    };
+    let cause = "it has too many files for the check at a start: the frameworks in it are not judged";
+    Finding::new(&UNFINISHED, severity, "the image", cause).fix(
+        "run `nvoci doctor image` on it; fewer directories in the container's PATH make the check shorter",
+    )
 }
 
 /// Finds the libcuda that the loader takes.
@@ -130,10 +198,14 @@ struct Installed {
 /// name.
 const MAX_LISTED: usize = 4096;
 
-fn frameworks(container: &Container<'_>, until: Instant) -> Vec<Installed> {
+/// The frameworks in the container, and whether all places were searched.
+fn frameworks(container: &Container<'_>, until: &Until) -> (Vec<Installed>, bool) {
     let root = container.root;
     let mut all = Vec::new();
     for prefix in prefixes(container) {
+        if until.is_over() {
+            return (all, false);
+        }
         // Most of them are missing, and one listing shows which.
         let there = match root.read_dir(prefix.join("lib"), MAX_LISTED) {
             Ok(entries) => Some(entries),
@@ -151,15 +223,15 @@ fn frameworks(container: &Container<'_>, until: Instant) -> Vec<Installed> {
             .filter(is_there)
             .flat_map(|python| ["site-packages", "dist-packages"].map(|dir| format!("{python}/{dir}")));
         for site in sites {
-            if Instant::now() > until {
-                return all;
+            if until.is_over() {
+                return (all, false);
             }
             // Looked up from the root: below `lib` a link may lead elsewhere.
             let site = prefix.join("lib").join(site);
             all.extend(of_site(root, &site));
         }
     }
-    all
+    (all, true)
 }
 
 fn of_site(root: &Root, site: &Path) -> Vec<Installed> {
@@ -391,10 +463,13 @@ mod tests {
             driver_dir: Path::new("/usr/local/nvidia"),
         };
         let gpu = "NVIDIA GeForce RTX 3070".to_owned();
-        // A loaded machine takes longer than a start may.
-        let until = Instant::now() + Duration::from_secs(600);
         let target = target(driver.parse().ok(), false, std::iter::once(gpu));
-        let found = check_until(&container, &target, until);
+        // A loaded machine takes longer than a start may.
+        let patience = Patience {
+            processor: Duration::from_secs(60),
+            clock: Duration::from_secs(600),
+        };
+        let found = check_in(&container, &target, Preflight::Warn, patience);
         found.iter().map(|f| f.check.number).collect()
     }
 
@@ -402,6 +477,31 @@ mod tests {
     const CU117: &str = "__version__ = '2.0.1+cu117'\ncuda = '11.7'\n";
     const CU121: &str = "__version__ = '2.1.2+cu121'\ncuda: Optional[str] = '12.1'\n";
     const CPU: &str = "__version__ = '2.0.1'\ncuda = None\n";
+
+    /// An image's author could otherwise hide a CPU build behind directories of many files.
+    #[test]
+    fn an_image_that_is_not_checked_in_time_is_a_finding() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let container = Container {
+            root: &root,
+            env: &[],
+            driver_dir: Path::new("/usr/local/nvidia"),
+        };
+        let target = target("560.35.03".parse().ok(), false, std::iter::empty());
+        let none = Patience {
+            processor: Duration::ZERO,
+            clock: Duration::from_secs(600),
+        };
+        for (policy, severity) in [
+            (Preflight::Warn, Severity::Warn),
+            (Preflight::Enforce, Severity::Fail),
+        ] {
+            let found = check_in(&container, &target, policy, none);
+            let found: Vec<_> = found.iter().map(|f| (f.check.number, f.severity)).collect();
+            assert_eq!(found, [(7706, severity)]);
+        }
+    }
 
     #[test]
     fn frameworks_and_drivers() {

@@ -254,8 +254,8 @@ impl<'a> Planned<'a> {
         let image = Image::open(&job.rootfs, namespace.enter.as_ref(), &plan, |root| {
             preflight(&plan, &job.spec, root, policy)
         })?;
-        // The child must inherit neither: a file system that never answers holds it for ever, and an
-        // engine reads a container's standard error until every writer has closed it.
+        // The child must inherit neither: a file system that never answers holds it for ever, and
+        // an engine reads a container's standard error until every writer has closed it.
         job.sinks = Sinks::open(wanted, || job.call.process());
         let sources = Sources::open(&plan, &host, made_by_runtime(&job.spec, job.call.options.stage))?;
         let denied = selinux::check(&job.spec, host.sys.as_ref(), sources.labelled_devices())?;

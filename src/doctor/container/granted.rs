@@ -313,7 +313,17 @@ mod tests {
         fs::write(dir.join("rubbish.json"), "{").unwrap();
         let namespace_of = |dir: &Node, name: &OsStr| warned::namespace_of(dir, name).map(file_name);
         prune_in(proc.path(), &dir, namespace_of);
-        let left = |name: &str| dir.join(name).exists();
-        assert!(!left("gone.json") && left("running.json") && left("rubbish.json"));
+        let mut left: Vec<_> = fs::read_dir(&dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                "rubbish.json".into(),
+                OsString::from(format!("running-{}.json", ns.ino()))
+            ]
+        );
     }
 }

@@ -158,7 +158,8 @@ pub(super) fn of(
                 if core::mem::replace(&mut after_option, takes_value(word)) {
                     continue;
                 }
-                if let Some(wheel) = framework(word, &index) {
+                // pip's names are the same in any case (PEP 503).
+                if let Some(wheel) = framework(&word.to_ascii_lowercase(), &index) {
                     let plain = match line {
                         None => new(wheel.kind, wheel.what)?,
                         Some(line) => Install {

@@ -217,11 +217,13 @@ impl<'a> Finder<'a> {
     pub(super) fn spliced(&self, words: &[&str]) -> Result<(Vec<Word>, Vec<String>), Exceeded> {
         let mut all = Vec::new();
         let mut missing = Vec::new();
-        let mut left = MAX_FILES;
+        let mut read = Vec::new();
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let file = match *word {
                 "-r" | "--requirement" => words.next().copied(),
+                // `-Ur FILE`: options without a value may stand together.
+                word if is_cluster(word) => words.next().copied(),
                 word => word
                     .strip_prefix("--requirement=")
                     .or_else(|| word.strip_prefix("-r").filter(|_| !word.starts_with("--"))),
@@ -236,7 +238,7 @@ impl<'a> Finder<'a> {
             };
             self.budget.scan(self.workdir.len() + file.len())?;
             let mut found = Found {
-                left: &mut left,
+                read: &mut read,
                 words: &mut all,
                 missing: &mut missing,
             };
@@ -270,13 +272,18 @@ impl<'a> Finder<'a> {
 
     /// Reads a file of the context, and the files that it names.
     fn read(&self, origin: &str, found: &mut Found<'_>) -> Result<bool, Exceeded> {
-        let Some(fewer) = found.left.checked_sub(1) else {
+        // A file that includes itself ends here.
+        if found.read.iter().any(|before| before == origin) {
+            return Ok(true);
+        }
+        if found.read.len() >= MAX_FILES {
             return Ok(false);
-        };
+        }
         let Some(text) = self.context.read(origin, self.budget)? else {
             return Ok(false);
         };
-        *found.left = fewer;
+        self.budget.keep((TEXT + origin.len()) as u64)?;
+        found.read.push(origin.to_owned());
         let name: Rc<str> = Rc::from(origin.trim_start_matches('/'));
         let dir = origin.rsplit_once('/').map_or("", |(dir, _)| dir);
         for (line, text) in lines(&text) {
@@ -317,11 +324,17 @@ impl<'a> Finder<'a> {
 
 /// What the files of one command have brought so far.
 struct Found<'a> {
-    /// How many more files are read.
-    left: &'a mut usize,
+    /// The files that were read.
+    read: &'a mut Vec<String>,
     words: &'a mut Vec<Word>,
     /// Names of files that were not read.
     missing: &'a mut Vec<String>,
+}
+
+/// Whether a word is a group of pip's options of one letter whose last one takes a file: `-qUr`.
+fn is_cluster(word: &str) -> bool {
+    let letters = word.strip_prefix('-').and_then(|rest| rest.strip_suffix('r'));
+    letters.is_some_and(|letters| !letters.is_empty() && letters.chars().all(|c| "IUqv".contains(c)))
 }
 
 /// The file that a line of a requirements file includes: `-r base.txt`, `--requirement=base.txt`.
@@ -435,18 +448,15 @@ mod tests {
             ),
         ] {
             let brought = Brought::by_copy(&words(copy), "/app").unwrap();
-            assert!(
-                brought.origins(path).contains(&origin.to_owned()),
-                "{copy}: {:?}",
-                brought.origins(path)
-            );
+            let origins: Vec<String> = brought.origins(path).collect();
+            assert!(origins.contains(&origin.to_owned()), "{copy}: {origins:?}");
         }
         assert!(Brought::by_copy(&words("--from=x a b"), "/").is_none());
         let mount =
             "--mount=type=cache,target=/c --mount=type=bind,source=r.txt,target=r.txt pip install -r r.txt";
-        let mounts = Brought::by_mount(mount, "/app");
+        let mounts = Brought::by_mounts(mount, "/app", &Budget::default()).unwrap();
         assert_eq!(mounts.len(), 1);
-        assert_eq!(mounts[0].origins("/app/r.txt"), ["/r.txt"]);
+        assert_eq!(mounts[0].origins("/app/r.txt").collect::<Vec<_>>(), ["/r.txt"]);
         assert_eq!(normalized("/a/b", "../c/./d/"), "/a/c/d");
         assert_eq!(normalized("/", "../../etc"), "/etc");
     }

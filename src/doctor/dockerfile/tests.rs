@@ -510,3 +510,67 @@ fn requirements_that_are_not_in_the_context_are_named() {
         assert_eq!(unread(lines), [name], "{lines}");
     }
 }
+
+/// A file that cannot be judged is named, however it is included; a CPU build is found in any
+/// spelling.
+#[test]
+fn included_requirements_are_read_or_named() {
+    let mut files: Vec<(String, String)> = (1..20)
+        .map(|n| (format!("r{n}.txt"), format!("-r r{}.txt\n", n + 1)))
+        .collect();
+    files.push(("r20.txt".to_owned(), "torch==2.5.1+cpu\n".to_owned()));
+    files.push(("base.txt".to_owned(), "Torch==2.5.1+cpu\n".to_owned()));
+    files.push(("glued.txt".to_owned(), "-rbase.txt\n".to_owned()));
+    files.push(("long.txt".to_owned(), "--requirement=base.txt\n".to_owned()));
+    files.push(("gone.txt".to_owned(), "--requirement gone/too.txt\n".to_owned()));
+    let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
+    let (_dir, context) = context(&files);
+    let found = |run: &str| {
+        let text =
+            format!("FROM nvidia/cuda:12.4.1-base-ubuntu22.04\nCOPY . /srv/\nWORKDIR /srv\nRUN {run}\n");
+        let report = report_in(&context, &text, Wanted::default());
+        let numbers = report.findings.iter().filter(|f| f.severity > Severity::Ok);
+        numbers.map(|f| f.check.number).collect::<Vec<_>>()
+    };
+    for cpu in [
+        "pip install -r glued.txt",
+        "pip install -r long.txt",
+        "pip install -Ur base.txt",
+        "pip install -qUr base.txt",
+        "pip install TORCH==2.5.1+cpu",
+    ] {
+        assert_eq!(found(cpu), [7505], "{cpu}");
+    }
+    for unread in ["pip install -r gone.txt", "pip install -r r1.txt"] {
+        assert_eq!(found(unread), [7517], "{unread}");
+    }
+}
+
+/// Many sources and a long path make no memory; many mounts and files are charged.
+#[test]
+fn paths_of_requirements_are_bounded() {
+    let deep = format!("WORKDIR /{}\n", "a/".repeat(2040));
+    for text in [
+        format!(
+            "COPY {}/\nRUN pip install -r {}\n",
+            "x ".repeat(100_000),
+            "b".repeat(400_000)
+        ),
+        format!("{deep}RUN {}pip install -r x\n", "--mount=dst=a ".repeat(70_000)),
+        format!("{deep}RUN pip install {}\n", "-r x ".repeat(200_000)),
+    ] {
+        let budget = Budget::default();
+        let text = format!("FROM debian:13\n{text}");
+        let start = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+        let _ = report(
+            "f",
+            &text,
+            &BTreeMap::new(),
+            Wanted::default(),
+            &Context::default(),
+            &budget,
+        );
+        let end = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+        assert!(end - start < 8, "{}", &text[..40]);
+    }
+}
