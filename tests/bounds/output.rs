@@ -46,8 +46,11 @@ fn a_full_output_is_an_error_and_no_crash() {
         let normal = nvoci(args).output().unwrap();
         let output = nvoci(args).stdout(full()).output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
-        if normal.stdout.is_empty() {
+        // A command that fails has its own status; the output is the same error as JSON.
+        let failed = String::from_utf8_lossy(&normal.stderr).contains(" [NVOCI-");
+        if normal.stdout.is_empty() || failed {
             assert_eq!(output.status, normal.status, "{args:?}");
+            assert_eq!(message.contains(" [NVOCI-"), failed, "{args:?}: {message}");
             continue;
         }
         assert_eq!(output.status.code(), Some(14), "{args:?}: {message}");
