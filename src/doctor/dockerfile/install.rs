@@ -178,11 +178,13 @@ pub(super) fn of(
                 }
             }
         } else if matches!(name, "conda" | "mamba" | "micromamba") {
-            let assigned = command.iter().any(|word| {
-                word.split_once('=')
-                    .is_some_and(|(name, _)| name == Settings::OVERRIDE_CUDA)
+            // An empty value stands for no driver.
+            let assigned = command.iter().find_map(|word| {
+                let (name, value) = word.split_once('=')?;
+                (name == Settings::OVERRIDE_CUDA).then_some(!value.is_empty())
             });
-            for package in conda::packages(rest, &settings.base, settings.override_cuda || assigned) {
+            let override_cuda = assigned.unwrap_or(settings.override_cuda);
+            for package in conda::packages(rest, &settings.base, override_cuda) {
                 let (kind, cuda) = match package.build {
                     Build::Libraries => (Kind::Libraries, None),
                     Build::Cuda(cuda) => (Kind::Framework, Some(cuda)),
