@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, IoContext as _, Result};
 
-/// The largest state that is read, in bytes. Real ones are below 64 KiB, annotations included.
-const MAX: u64 = 1 << 20;
+/// The largest state that is read, in bytes. Real ones are below 64 KiB, annotations included; a
+/// container without a request is left alone with any annotations that engines accept.
+const MAX: u64 = 4 << 20;
 
 /// A container's state, as written by runc, crun, youki, gVisor or an old Docker.
 ///
@@ -33,7 +34,7 @@ impl State {
     /// Reads the whole document.
     ///
     /// # Errors
-    /// [`Code::State`] if it is empty, larger than 1 MiB or not a JSON object, repeats a key, has a
+    /// [`Code::State`] if it is empty, larger than 4 MiB or not a JSON object, repeats a key, has a
     /// field of the wrong type, or lacks an absolute bundle path.
     pub fn read(reader: impl Read) -> Result<Self> {
         let mut bytes = Vec::new();
@@ -42,7 +43,7 @@ impl State {
             .read_to_end(&mut bytes)
             .context(Code::State, || "container state on standard input")?;
         if bytes.len() as u64 > MAX {
-            return Err(broken("it is larger than 1 MiB"));
+            return Err(broken("it is larger than 4 MiB"));
         }
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(broken("it is empty"));
@@ -261,6 +262,6 @@ mod tests {
     fn an_endless_state_is_cut_off() {
         let e = State::read(std::io::repeat(b' ')).unwrap_err();
         assert_eq!(e.code(), Code::State);
-        assert!(e.why().contains("1 MiB"));
+        assert!(e.why().contains("4 MiB"));
     }
 }
