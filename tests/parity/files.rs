@@ -1,6 +1,6 @@
 //! Files that other users may have made, and files that a command reverts.
 
-use std::os::unix::fs::{lchown, symlink};
+use std::os::unix::fs::{FileTypeExt as _, lchown, symlink};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,6 @@ fn an_output_replaces_no_node_and_no_own_link() {
             ran.err
         );
     }
-    use std::os::unix::fs::FileTypeExt as _;
     let kind = |name: &str| std::fs::symlink_metadata(bench.path(name)).unwrap().file_type();
     assert!(kind("fifo.yaml").is_fifo() && kind("link.yaml").is_symlink() && kind("dir.yaml").is_dir());
 }
