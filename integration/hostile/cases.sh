@@ -161,7 +161,7 @@ t_27_twice() { state "{$(own),\"bundle\":\"/x\"}"; }
 t_27_no_bundle() { state '{"id":"x"}'; }
 t_27_root() { state '{"id":"x","bundle":"/nonexistent","root":"/"}'; }
 t_27_roots_link() { state '{"id":"x","bundle":"/nonexistent","root":"/scratch/root"}'; trick() { ln -sfn $canary /scratch/root; }; undo() { rm -f /scratch/root; }; }
-t_27_large() { state "{$(own),\"annotations\":{\"a\":\"$(many a 3000000)\"}}"; BITE='the container started'; }
+t_27_large() { state "{$(own),\"annotations\":{\"a\":\"$(many a 5000000)\"}}"; BITE='the container started'; }
 t_27_own_namespace() { state "{$(own),\"pid\":\$\$}"; DIRECT=prestart; BITE=''; }
 t_28_huge() { direct; trick() { truncate -s 500M "$BUNDLE/config.json"; }; EXPECT=refused BITE='refused without a code'; }
 t_28_deep() { direct; trick() { { printf '{"a":'; many '[' 10000; many ']' 10000; printf '}'; } >"$BUNDLE/config.json"; }; EXPECT=refused BITE='refused without a code'; }
