@@ -62,7 +62,7 @@ fn broken_states() {
         refused(&hook("createContainer", bad), "1101", 10);
     }
     let mut long = b"{\"bundle\":\"/x\",\"id\":\"".to_vec();
-    long.resize(2 << 20, b'a');
+    long.resize(5 << 20, b'a');
     refused(&hook("createContainer", &long), "1101", 10);
 }
 
