@@ -133,8 +133,7 @@ fn warning_text(warning: &Warning, ago: &str) -> String {
 }
 
 /// Both as JSON; a refusal has the keys of its record. Keys are only ever added. `warnings` is null
-/// if this user may not
-/// read them.
+/// if this user may not read them.
 pub fn to_json(last: &Last) -> Value {
     let warnings = last.warnings.as_deref().ok();
     json!({
