@@ -4,6 +4,7 @@
 //! "deploy" and "gpus". For example, a reservation without `capabilities: [gpu]` gets the finding
 //! `compose.capabilities`.
 
+mod extends;
 mod node;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ checks! {
     GONE = 7609, "compose.image-gone", "The image cannot be pulled any more.";
     REQUEST = 7610, "compose.variables", "The service's NVIDIA variables keep the GPU or CUDA away.";
     COUNT = 7611, "compose.count", "A reservation's `count` is no number of GPUs.";
+    UNJUDGED = 7612, "compose.not-judged", "A file that the service takes settings from cannot be read, so they are not judged.";
+    NODES = 7613, "compose.nodes-alone", "The service gets device nodes of NVIDIA's driver without its libraries.";
 }
 
 /// The largest file that is read, in bytes.
@@ -88,7 +91,7 @@ fn examine(name: &str, text: &str, context: &Context, budget: &Budget) -> Result
     let mut gpus = 0;
     for (name, service) in &services {
         let before = report.findings.len() + report.omitted;
-        let requests_gpu = check_service(name, service, context, &mut report, budget)?;
+        let requests_gpu = check_service(name, service, &root, context, &mut report, budget)?;
         gpus += usize::from(requests_gpu);
         if requests_gpu && report.findings.len() + report.omitted == before {
             report.add(Finding::new(
@@ -122,13 +125,16 @@ fn examine(name: &str, text: &str, context: &Context, budget: &Budget) -> Result
 fn check_service(
     name: &str,
     service: &Node<'_>,
+    root: &Node<'_>,
     context: &Context,
     report: &mut Report,
     budget: &Budget,
 ) -> Result<bool, Exceeded> {
+    let inherited = extends::of(service, root, context, budget)?;
     let image = service.get("image").and_then(|i| i.text());
     let image = image.map(|text| defaults(text, budget)).transpose()?;
-    let environment = pairs(service, "environment", budget)?;
+    let (mut environment, unread) = extends::files_of(service, context, budget)?;
+    environment.extend(pairs(service, "environment", budget)?);
     tag(name, service, image.as_deref(), report);
     misplaced(name, service, report);
     let reserved = service.path(&["deploy", "resources", "reservations", "devices"]);
@@ -144,17 +150,45 @@ fn check_service(
         requests_gpu |= devices_of(name, &device, report);
     }
     requests_gpu |= gpus.as_ref().is_some_and(|g| g.text().is_some());
-    requests_gpu |= service.get("devices").iter().flat_map(Node::items).any(|d| {
-        d.text()
-            .is_some_and(|t| t.contains("nvidia.com/gpu=") || t.starts_with("/dev/nvidia"))
-    });
-    let runtime = service.get("runtime").filter(|r| r.text() == Some("nvidia"));
+    requests_gpu |= names_device(service, "nvidia.com/gpu=") || inherited == extends::Inherited::Gpu;
+    requests_gpu |= extends::has_generic_gpu(service);
+    let runtime = service.get("runtime");
+    let named = match runtime.as_ref().and_then(Node::text) {
+        Some(text) => defaults(text, budget)?,
+        None => String::new(),
+    };
+    let runtime = runtime.filter(|_| named == "nvidia");
+    let only_nodes = !requests_gpu && runtime.is_none() && names_device(service, "/dev/nvidia");
+    if only_nodes && inherited == extends::Inherited::None {
+        report.add(service.seen_at("devices", Finding::new(
+            &NODES,
+            Severity::Warn,
+            name,
+            "the nodes are there without the driver's libraries: libcuda.so.1 and libnvidia-ml.so.1 are missing, unless a volume brings them",
+        )
+        .fix(format!("in place of the nodes: {FLOW}"))));
+    }
+    requests_gpu |= only_nodes;
+    let unknown = inherited == extends::Inherited::Unknown;
+    let has_unread = unread.is_some();
+    if unknown || unread.is_some() {
+        let file = unread.unwrap_or_else(|| "extends".to_owned());
+        report.add(service.seen(
+            Finding::new(
+                &UNJUDGED,
+                Severity::Info,
+                name,
+                format!("`{file}` is not beside the Compose file or cannot be read: its settings are not judged"),
+            )
+            .fix("check the merged file: `docker compose config > all.yaml`, then `nvoci doctor compose all.yaml`"),
+        ));
+    }
     let visible = environment.get("NVIDIA_VISIBLE_DEVICES").map(String::as_str);
     let built = service.get("build");
     let built = built.map_or(Ok(false), |build| builds_gpu_image(&build, context, budget))?;
     let gpu_image = built || image.as_deref().is_some_and(is_gpu_image);
     if let Some(runtime) = &runtime {
-        if visible.is_none() && !requests_gpu && !gpu_image {
+        if visible.is_none() && !requests_gpu && !gpu_image && !unknown && !has_unread {
             report.add(runtime.seen(
                 Finding::new(
                     &RUNTIME,
@@ -177,7 +211,8 @@ fn check_service(
     if let Some(given) = given(reserved.as_ref(), gpus.as_ref()).or_else(by_variable) {
         indices(name, service, &environment, given, report);
     }
-    if !requests_gpu && (gpu_image || visible.is_some_and(|v| !matches!(v, "" | "void" | "none"))) {
+    if !requests_gpu && !unknown && (gpu_image || visible.is_some_and(|v| !matches!(v, "" | "void" | "none")))
+    {
         let why = if gpu_image {
             "its image is for GPUs, and the service gets none: it computes on the CPU, or stops with error 35 or 100"
         } else {
@@ -186,6 +221,17 @@ fn check_service(
         report.add(service.seen(Finding::new(&NONE, Severity::Warn, name, why).fix(format!("add {FLOW}"))));
     }
     Ok(requests_gpu)
+}
+
+/// Whether `devices` of a service has a name that contains `part`.
+fn names_device(service: &Node<'_>, part: &str) -> bool {
+    let devices = service.get("devices");
+    let mut all = devices.iter().flat_map(Node::items);
+    all.any(|device| {
+        let source = device.get("source");
+        let text = device.text().or_else(|| source.as_ref().and_then(Node::text));
+        text.is_some_and(|text| text.contains(part))
+    })
 }
 
 /// Whether the Dockerfile of `build` makes an image for GPUs. Only one below the Compose file's

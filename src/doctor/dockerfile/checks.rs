@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::install::{Install, Kind, shell_commands};
+use super::install::{Install, Kind, Reason, shell_commands};
 use super::model::{Model, Stage, Step};
 use super::parse::Line;
 use super::{
@@ -110,33 +110,55 @@ fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<
             .base()
             .known()
             .is_some_and(|known| known.kind == image::Kind::Ngc);
-    for i in stage.installs().filter(|i| i.cpu) {
+    for i in stage.installs() {
         budget.step()?;
-        let fix = match i.what.as_str() {
-            "jax" if jax => continue,
-            "jax" => Some("pip install \"jax[cuda12]\"".to_owned()),
-            "paddlepaddle" => Some("pip install paddlepaddle-gpu".to_owned()),
-            _ if i.undetected => Some(format!(
+        let Some(reason) = i.cpu else { continue };
+        let fix = match (i.what.as_str(), reason) {
+            ("jax", _) if jax => continue,
+            ("jax", _) => "pip install \"jax[cuda12]\"".to_owned(),
+            ("paddlepaddle", _) => "pip install paddlepaddle-gpu".to_owned(),
+            (_, Reason::Undetected) => format!(
                 "add `ARG CONDA_OVERRIDE_CUDA={}` before the RUN",
                 stage
                     .base()
                     .cuda()
                     .map_or_else(|| "12.6".to_owned(), |cuda| cuda.to_string())
-            )),
-            _ => None,
-        };
-        let fix = fix.unwrap_or_else(|| cuda_build(stage));
-        let cause = if i.undetected {
-            "conda detects no driver while the image is built, and installs the build for the CPU: it never uses a GPU"
-        } else {
-            "the build for the CPU is installed: it never uses a GPU, and prints no warning"
+            ),
+            (_, Reason::Driverless) => "name the backend: `--torch-backend=cu126`".to_owned(),
+            (_, Reason::Compiled) => {
+                "CMAKE_ARGS=-DGGML_CUDA=on pip install …, in an image with the compiler (nvidia/cuda:…-devel-…)".to_owned()
+            }
+            (_, Reason::Arm) => {
+                "on a server take --index-url https://download.pytorch.org/whl/cu126, on a Jetson the wheel of NVIDIA for its JetPack"
+                    .to_owned()
+            }
+            _ => cuda_build(stage),
         };
         report.add(at(
-            Finding::new(&CPU, Severity::Fail, i.what.clone(), cause).fix(fix),
+            Finding::new(&CPU, Severity::Fail, i.what.clone(), cause(reason)).fix(fix),
             &i.line,
         ));
     }
     Ok(())
+}
+
+/// Why a build computes on the CPU.
+fn cause(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Amd => "the build for AMD's GPUs is installed: it never uses one of NVIDIA's",
+        Reason::Arm => "PyPI's wheel for aarch64 is for the CPU: it never uses a GPU, and prints no warning",
+        Reason::Chosen => "the build for the CPU is installed: it never uses a GPU, and prints no warning",
+        Reason::Compiled => {
+            "pip compiles it for the CPU, since no option of CMake turns CUDA on: it never uses a GPU"
+        }
+        Reason::Driverless => {
+            "uv detects no driver while the image is built, and installs the build for the CPU: it never uses a GPU"
+        }
+        Reason::Intel => "the build for Intel's GPUs is installed: it never uses one of NVIDIA's",
+        Reason::Undetected => {
+            "conda detects no driver while the image is built, and installs the build for the CPU: it never uses a GPU"
+        }
+    }
 }
 
 /// The command that installs PyTorch for the image's CUDA.
@@ -472,6 +494,21 @@ fn request(stage: Stage<'_>, report: &mut Report) {
             .evidence(format!("line {line}: {value:?}")),
         );
     }
+    if let Some((value, line)) = stage.variable("CUDA_VISIBLE_DEVICES")
+        && matches!(value.trim(), "" | "-1" | "none" | "NoDevFiles")
+        && stage.computes()
+    {
+        report.add(
+            Finding::new(
+                &REQUEST,
+                Severity::Warn,
+                "CUDA_VISIBLE_DEVICES",
+                "it names no GPU: CUDA sees none (error 100)",
+            )
+            .fix("leave the variable out")
+            .evidence(format!("line {line}: {value:?}")),
+        );
+    }
     if let Some((value, line)) = stage.variable("NVIDIA_DRIVER_CAPABILITIES") {
         let has = |c: &str| value.split(',').any(|v| v.trim() == c);
         // An image that only draws or decodes needs no `compute`.
@@ -514,6 +551,8 @@ const USES: &[&str] = &[
     "torch.cuda.get_device",
     "cuda.device_count",
     "list_physical_devices",
+    // vLLM loads the model.
+    "LLM(",
 ];
 
 fn build_time(step: &Step, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {

@@ -44,12 +44,17 @@ const VALUED: [&str; 9] = [
     "--prefix",
     "--repodata-fn",
 ];
+/// Whether a command of conda installs packages.
+pub(super) fn installs(words: &[&str]) -> bool {
+    words.iter().any(|word| VERBS.contains(word))
+}
+
 const VERBS: [&str; 5] = ["create", "install", "update", "upgrade", "add"];
 
 /// The packages of one command's `words`, without the program. `base` is the base image's name,
 /// `override_cuda` whether `CONDA_OVERRIDE_CUDA` is set.
 pub(super) fn packages<'a>(words: &[&'a str], base: &str, override_cuda: bool) -> Vec<Package<'a>> {
-    if !words.iter().any(|word| VERBS.contains(word)) {
+    if !installs(words) {
         return Vec::new();
     }
     let mut specs = Vec::new();

@@ -1,12 +1,14 @@
 //! Finds the packages that a `RUN` installs: `pip install torch` is PyTorch for the newest CUDA.
 
 use super::conda::{self, Build};
+use super::environment;
 use super::parse::{Instruction, Line, TEXT, commands};
+use super::project::{self, Listed, Project};
 use super::requirements::{Finder, Word};
-use crate::compat::torch::{self, Release};
-use crate::compat::{Cuda, Version, image};
+use super::wheels::{Index, Indices, framework};
+use crate::compat::Cuda;
+use crate::compat::torch::Release;
 use crate::sys::budget::{Budget, Exceeded};
-use crate::vocabulary::decimal;
 
 /// The kind of a package.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -25,6 +27,25 @@ pub(super) enum Kind {
     Removed,
 }
 
+/// Why a build never uses one of NVIDIA's GPUs.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Reason {
+    /// It is for AMD's GPUs.
+    Amd,
+    /// PyPI's wheel for aarch64 is for the CPU.
+    Arm,
+    /// The file demands the build for the CPU.
+    Chosen,
+    /// pip compiles it, and nothing turns CUDA on.
+    Compiled,
+    /// uv detects no driver while the image is built.
+    Driverless,
+    /// It is for Intel's GPUs.
+    Intel,
+    /// conda detects no driver while the image is built.
+    Undetected,
+}
+
 /// One installed package or environment.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Install {
@@ -33,10 +54,8 @@ pub(super) struct Install {
     pub(super) what: String,
     /// The CUDA version of its build.
     pub(super) cuda: Option<Cuda>,
-    /// Whether it is a build for the CPU.
-    pub(super) cpu: bool,
-    /// Whether that is because conda detects no driver while the image is built.
-    pub(super) undetected: bool,
+    /// Why it never uses a GPU, if it is such a build.
+    pub(super) cpu: Option<Reason>,
     /// The release, for PyTorch.
     pub(super) torch: Option<Release>,
     /// The CUDA version and the cuDNN major version that it needs from the image.
@@ -55,8 +74,7 @@ impl Install {
             kind,
             what: what.to_owned(),
             cuda: None,
-            cpu: false,
-            undetected: false,
+            cpu: None,
             torch: None,
             needs: None,
             outbid: None,
@@ -84,19 +102,47 @@ const MANAGERS: &[(&str, &[&str])] = &[
 pub(super) struct Settings {
     /// The base image's name.
     pub(super) base: String,
-    /// The main index of pip or uv.
-    pub(super) main: Option<String>,
-    /// An index beside the main one.
-    pub(super) extra: Option<String>,
+    /// The base image's tag.
+    pub(super) tag: String,
+    /// Whether the base image has PyTorch.
+    pub(super) has_torch: bool,
+    /// Whether the image is for aarch64.
+    pub(super) is_arm: bool,
+    pub(super) pip: Indices,
+    pub(super) uv: Indices,
+    /// uv's backend for PyTorch: `cu128`, `auto`.
+    pub(super) backend: Option<String>,
+    /// The options of CMake for packages that pip compiles.
+    pub(super) cmake: String,
     /// Whether `CONDA_OVERRIDE_CUDA` stands for a driver.
     pub(super) override_cuda: bool,
 }
 
 impl Settings {
     /// The variables of the main index; the first one that is set counts.
-    pub(super) const MAIN: [&str; 3] = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"];
-    pub(super) const EXTRA: [&str; 2] = ["PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"];
+    pub(super) const PIP_MAIN: [&str; 1] = ["PIP_INDEX_URL"];
+    pub(super) const PIP_EXTRA: [&str; 1] = ["PIP_EXTRA_INDEX_URL"];
+    pub(super) const UV_MAIN: [&str; 2] = ["UV_DEFAULT_INDEX", "UV_INDEX_URL"];
+    pub(super) const UV_EXTRA: [&str; 2] = ["UV_INDEX", "UV_EXTRA_INDEX_URL"];
+    pub(super) const UV_BACKEND: &str = "UV_TORCH_BACKEND";
+    pub(super) const CMAKE: &str = "CMAKE_ARGS";
     pub(super) const OVERRIDE_CUDA: &str = "CONDA_OVERRIDE_CUDA";
+
+    /// Whether the base image's PyTorch satisfies a requirement, so that pip installs none.
+    fn satisfies(&self, word: &str) -> bool {
+        let Some(rest) = word.strip_prefix("torch").filter(|_| self.has_torch) else {
+            return false;
+        };
+        let own = self.tag.split('-').next().unwrap_or_default();
+        match rest.strip_prefix("==").or_else(|| rest.strip_prefix(">=")) {
+            None => rest.is_empty(),
+            Some(version) if rest.starts_with("==") => own == version,
+            Some(version) => match (own.parse::<Release>(), version.parse::<Release>()) {
+                (Ok(own), Ok(from)) => !version.contains(',') && own >= from,
+                _ => false,
+            },
+        }
+    }
 }
 
 /// What one `RUN` installs.
@@ -105,6 +151,8 @@ pub(super) struct Installed {
     pub(super) installs: Vec<Install>,
     /// Files that pip installs from and that were not found, with their lines.
     pub(super) unread: Vec<(String, Line)>,
+    /// Commands whose packages are not judged, with their lines.
+    pub(super) unjudged: Vec<(String, Line)>,
 }
 
 /// The installations of `instruction`; `text` is its text with variables replaced.
@@ -115,15 +163,20 @@ pub(super) fn of(
     files: &Finder<'_>,
     budget: &Budget,
 ) -> Result<Installed, Exceeded> {
-    let mut found = Vec::new();
-    let mut unread = Vec::new();
+    let mut run = Run {
+        instruction,
+        text,
+        settings,
+        files,
+        budget,
+        found: Installed::default(),
+    };
     for command in shell_commands(text) {
         let words: Vec<&str> = program(&command);
         let Some((name, rest)) = words.split_first() else {
             continue;
         };
         let name = name.rsplit('/').next().unwrap_or(name);
-        let new = |kind, what: &str| Install::new(kind, what, instruction, budget);
         if let Some((_, verbs)) = MANAGERS.iter().find(|(m, _)| *m == name) {
             let installs = match name {
                 // `-S`, `-Syu`; `-Ss` and `-Si` only search.
@@ -134,48 +187,23 @@ pub(super) fn of(
             };
             for word in rest.iter().filter(|_| installs) {
                 if let Some(kind) = system_package(name, word) {
-                    found.push(new(kind, word)?);
+                    run.add(kind, word)?;
                 }
             }
         } else if rest.contains(&"uninstall") {
             for word in rest.iter().filter(|w| **w == "onnxruntime") {
-                found.push(new(Kind::Removed, word)?);
+                run.add(Kind::Removed, word)?;
             }
         } else if let Some(what) = installer(&words) {
-            found.push(new(Kind::Driver, what)?);
+            run.add(Kind::Driver, what)?;
         } else if let Some(rest) = pip(name, rest) {
             let (all, missing) = files.spliced(rest)?;
-            for file in missing {
-                budget.keep((TEXT + file.len()) as u64)?;
-                let line = instruction.line_of(&file, budget)?;
-                unread.push((file, line));
-            }
-            let rest: Vec<&str> = all.iter().map(|word| word.text.as_str()).collect();
-            let index = Index::of(&rest, settings, name == "uv");
-            let mut after_option = false;
-            for Word { text: word, line } in &all {
-                // `-r` and `-c` take a file, `-i` takes an index.
-                if core::mem::replace(&mut after_option, takes_value(word)) {
-                    continue;
-                }
-                // pip's names are the same in any case (PEP 503).
-                if let Some(wheel) = framework(&word.to_ascii_lowercase(), &index) {
-                    let plain = match line {
-                        None => new(wheel.kind, wheel.what)?,
-                        Some(line) => Install {
-                            line: line.clone(),
-                            ..new(wheel.kind, wheel.what)?
-                        },
-                    };
-                    found.push(Install {
-                        cuda: wheel.cuda,
-                        cpu: wheel.cpu,
-                        torch: wheel.torch,
-                        needs: wheel.needs,
-                        outbid: wheel.outbid,
-                        ..plain
-                    });
-                }
+            run.unread(missing)?;
+            run.wheels(&all, name == "uv")?;
+        } else if let Some(project) = project::of(name, rest, files)? {
+            match project {
+                Project::Known(all) => run.listed(&all, name == "uv")?,
+                Project::Unjudged(command) => run.unjudged(&command, &command)?,
             }
         } else if matches!(name, "conda" | "mamba" | "micromamba") {
             // An empty value stands for no driver.
@@ -183,30 +211,201 @@ pub(super) fn of(
                 let (name, value) = word.split_once('=')?;
                 (name == Settings::OVERRIDE_CUDA).then_some(!value.is_empty())
             });
-            let override_cuda = assigned.unwrap_or(settings.override_cuda);
-            for package in conda::packages(rest, &settings.base, override_cuda) {
-                let (kind, cuda) = match package.build {
-                    Build::Libraries => (Kind::Libraries, None),
-                    Build::Cuda(cuda) => (Kind::Framework, Some(cuda)),
-                    Build::Cpu | Build::Undetected => (Kind::Framework, None),
-                };
-                found.push(Install {
-                    cuda,
-                    cpu: matches!(package.build, Build::Cpu | Build::Undetected),
-                    undetected: package.build == Build::Undetected,
-                    ..new(kind, package.name)?
-                });
-            }
-            let made = environment(rest).filter(|_| rest.contains(&"create"));
-            if let Some(what) = made {
-                found.push(new(Kind::CondaEnvironment, what)?);
-            }
+            run.conda(rest, assigned.unwrap_or(settings.override_cuda))?;
         }
     }
-    Ok(Installed {
-        installs: found,
-        unread,
-    })
+    Ok(run.found)
+}
+
+/// One `RUN` while its commands are read.
+struct Run<'a> {
+    instruction: &'a Instruction,
+    /// Its text with variables replaced.
+    text: &'a str,
+    settings: &'a Settings,
+    files: &'a Finder<'a>,
+    budget: &'a Budget,
+    found: Installed,
+}
+
+impl Run<'_> {
+    fn add(&mut self, kind: Kind, what: &str) -> Result<(), Exceeded> {
+        let install = Install::new(kind, what, self.instruction, self.budget)?;
+        self.found.installs.push(install);
+        Ok(())
+    }
+
+    /// Names files that were not found.
+    fn unread(&mut self, missing: Vec<String>) -> Result<(), Exceeded> {
+        for file in missing {
+            self.budget.keep((TEXT + file.len()) as u64)?;
+            let line = self.instruction.line_of(&file, self.budget)?;
+            self.found.unread.push((file, line));
+        }
+        Ok(())
+    }
+
+    /// Names a command that is not judged; its line has `needle`.
+    fn unjudged(&mut self, command: &str, needle: &str) -> Result<(), Exceeded> {
+        self.budget.keep((TEXT + command.len()) as u64)?;
+        let line = self.instruction.line_of(needle, self.budget)?;
+        self.found.unjudged.push((command.to_owned(), line));
+        Ok(())
+    }
+
+    /// The indices and options that `words` and the stage's variables set.
+    fn index<'b>(&'b self, words: &[&'b str], is_uv: bool) -> Index<'b> {
+        const CUDA: [&str; 5] = [
+            "ggml_cuda=",
+            "llama_cuda=",
+            "cublas=",
+            "llama-cpp-python/whl/cu",
+            "llama-cpp-python/releases/download",
+        ];
+        let set = if is_uv {
+            &self.settings.uv
+        } else {
+            &self.settings.pip
+        };
+        let text = self.text.to_ascii_lowercase();
+        let cmake = self.settings.cmake.to_ascii_lowercase();
+        let lists = |word: &&str| CUDA.iter().any(|part| word.contains(part));
+        let mut index = Index::of(words, set, self.settings.backend.as_deref(), is_uv);
+        index.is_arm = self.settings.is_arm;
+        index.compiles_cuda = lists(&text.as_str()) || lists(&cmake.as_str()) || words.iter().any(lists);
+        index
+    }
+
+    /// pip's arguments, with the lines of its files.
+    fn wheels(&mut self, all: &[Word], is_uv: bool) -> Result<(), Exceeded> {
+        const ANEW: [&str; 6] = [
+            "-U",
+            "--upgrade",
+            "--force-reinstall",
+            "--ignore-installed",
+            "-I",
+            "--reinstall",
+        ];
+        let words: Vec<&str> = all.iter().map(|word| word.text.as_str()).collect();
+        self.budget.scan(self.text.len())?;
+        let keeps = !words.iter().any(|word| ANEW.contains(word)) && (!is_uv || words.contains(&"--system"));
+        let mut wheels = Vec::new();
+        let mut projects = Vec::new();
+        let index = self.index(&words, is_uv);
+        let mut after_option = "";
+        for (word, text) in all.iter().zip(&words) {
+            let option = core::mem::take(&mut after_option);
+            if takes_value(text) {
+                after_option = text;
+            }
+            // `-r` and `-c` take a file, `-i` takes an index, `-e` takes a project.
+            if takes_value(option) || word.line.is_none() && *text == "install" {
+                continue;
+            }
+            let bare = text.strip_prefix("file:").unwrap_or(text);
+            if is_project(bare) {
+                projects.push(bare.to_owned());
+                continue;
+            }
+            // pip's names are the same in any case (PEP 503).
+            let lower = text.to_ascii_lowercase();
+            if keeps && self.settings.satisfies(&lower) {
+                continue;
+            }
+            wheels.extend(self.install(&lower, word.line.as_ref(), &index)?);
+        }
+        self.found.installs.append(&mut wheels);
+        for project in projects {
+            let dir = project.split('[').next().unwrap_or_default();
+            let with_extras = project.contains('[');
+            match project::of_directory(dir, self.files)?.filter(|_| !with_extras) {
+                Some(all) => self.listed(&all, is_uv)?,
+                None => self.unjudged(&format!("pip install {project}"), &project)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The packages of a project.
+    fn listed(&mut self, all: &[Listed], is_uv: bool) -> Result<(), Exceeded> {
+        let mut wheels = Vec::new();
+        let index = self.index(&[], is_uv);
+        for Listed { word, index: own } in all {
+            let lower = word.text.to_ascii_lowercase();
+            wheels.extend(self.install(&lower, word.line.as_ref(), &index.with(own.as_deref()))?);
+        }
+        self.found.installs.append(&mut wheels);
+        Ok(())
+    }
+
+    /// The installation of one requirement in lower case.
+    fn install(
+        &self,
+        word: &str,
+        line: Option<&Line>,
+        index: &Index<'_>,
+    ) -> Result<Option<Install>, Exceeded> {
+        let Some(wheel) = framework(word, index) else {
+            return Ok(None);
+        };
+        let mut install = Install::new(wheel.kind, wheel.what, self.instruction, self.budget)?;
+        if let Some(line) = line {
+            install.line = line.clone();
+        }
+        Ok(Some(Install {
+            cuda: wheel.cuda,
+            cpu: wheel.cpu,
+            torch: wheel.torch,
+            needs: wheel.needs,
+            outbid: wheel.outbid,
+            ..install
+        }))
+    }
+
+    /// The arguments of conda, with those of its file.
+    fn conda(&mut self, words: &[&str], override_cuda: bool) -> Result<(), Exceeded> {
+        let creates = words.contains(&"create");
+        if let Some(file) = environment::named(words).filter(|_| conda::installs(words)) {
+            match environment::read(file, self.files, self.budget)? {
+                Some(environment) => {
+                    let mut all = vec!["install"];
+                    all.extend(environment.conda.iter().map(String::as_str));
+                    self.conda_packages(&all, override_cuda)?;
+                    let pip: Vec<&str> = environment.pip.iter().map(String::as_str).collect();
+                    let (all, missing) = self.files.spliced(&pip)?;
+                    self.unread(missing)?;
+                    self.wheels(&all, false)?;
+                }
+                None => self.unjudged(file, file)?,
+            }
+        }
+        self.conda_packages(words, override_cuda)?;
+        if let Some(what) = environment(words).filter(|_| creates) {
+            self.add(Kind::CondaEnvironment, what)?;
+        }
+        Ok(())
+    }
+
+    fn conda_packages(&mut self, words: &[&str], override_cuda: bool) -> Result<(), Exceeded> {
+        for package in conda::packages(words, &self.settings.base, override_cuda) {
+            let (kind, cuda, cpu) = match package.build {
+                Build::Libraries => (Kind::Libraries, None, None),
+                Build::Cuda(cuda) => (Kind::Framework, Some(cuda), None),
+                Build::Cpu => (Kind::Framework, None, Some(Reason::Chosen)),
+                Build::Undetected => (Kind::Framework, None, Some(Reason::Undetected)),
+            };
+            let install = Install::new(kind, package.name, self.instruction, self.budget)?;
+            self.found.installs.push(Install { cuda, cpu, ..install });
+        }
+        Ok(())
+    }
+}
+
+/// Whether an argument of pip is the directory of a project: `.`, `./app[gpu]`.
+fn is_project(word: &str) -> bool {
+    let path = word.split('[').next().unwrap_or_default();
+    let is_file = [".whl", ".gz", ".zip"].iter().any(|end| path.ends_with(end));
+    !is_file && (path == "." || path.starts_with("./") || path.starts_with('/') || path.starts_with("../"))
 }
 
 /// The commands of a `RUN`, which is a shell text or a JSON array.
@@ -334,6 +533,7 @@ fn pip<'a, 'b>(name: &str, rest: &'a [&'b str]) -> Option<&'a [&'b str]> {
         (n, rest) if n == "pip" || n.strip_prefix("pip").is_some_and(|v| v.starts_with(['2', '3'])) => rest,
         (n, ["-m", "pip", rest @ ..]) if n.starts_with("python") => rest,
         ("uv", ["pip", rest @ ..]) => rest,
+        ("uv", ["add", rest @ ..]) => return Some(rest),
         ("conda" | "mamba", ["run", rest @ ..]) => &rest[rest.iter().position(|w| *w == "pip")? + 1..],
         _ => return None,
     };
@@ -356,193 +556,16 @@ fn takes_value(word: &str) -> bool {
             | "--target"
             | "--index"
             | "--default-index"
+            | "--torch-backend"
+            | "--platform"
+            | "--python"
+            | "-p"
+            | "--prefix"
+            | "--root"
+            | "--cache-dir"
+            | "--config-settings"
+            | "--trusted-host"
     )
-}
-
-/// The build in one of PyTorch's indices: `cu118`, `cpu`.
-fn tag_of(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("download.pytorch.org/whl")?;
-    rest.trim_end_matches("/torch_stable.html")
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .filter(|tag| *tag == "cpu" || tag.starts_with("cu"))
-}
-
-/// The builds of PyTorch's indices in pip's options: `cu118`, `cpu`.
-#[derive(Clone, Copy, Debug, Default)]
-struct Index<'a> {
-    /// The index that replaces PyPI.
-    main: Option<&'a str>,
-    /// An index in addition to PyPI.
-    extra: Option<&'a str>,
-}
-
-impl<'a> Index<'a> {
-    fn of(words: &[&'a str], settings: &'a Settings, is_uv: bool) -> Self {
-        let mut index = Self {
-            main: settings.main.as_deref().and_then(tag_of),
-            extra: settings.extra.as_deref().and_then(tag_of),
-        };
-        for (at, word) in words.iter().enumerate() {
-            let Some(tag) = tag_of(word) else { continue };
-            let before = at
-                .checked_sub(1)
-                .and_then(|at| words.get(at))
-                .copied()
-                .unwrap_or_default();
-            let is_extra = word.starts_with("--extra-index-url") || before == "--extra-index-url";
-            // uv takes a package from the first index that has it, and tries extra ones first.
-            if is_extra && !is_uv {
-                index.extra = Some(tag);
-            } else {
-                index.main = Some(tag);
-            }
-        }
-        index
-    }
-
-    /// The build that pip installs for a release of PyTorch. The error is the build of an extra
-    /// index that pip ignores for PyPI's newer release.
-    fn build(self, release: Option<Release>) -> Result<Option<&'a str>, &'a str> {
-        let Some(tag) = self.main.or(self.extra) else {
-            return Ok(None);
-        };
-        let known = match release {
-            // `2.1.0+cu118` sorts after `2.1.0`.
-            Some(release) => {
-                let all = torch::builds(release);
-                all.is_empty() || all.iter().any(|b| b.tag == tag)
-            }
-            None => torch::has_newest(tag),
-        };
-        match (self.main, known, tag) {
-            (Some(main), ..) => Ok(Some(main)),
-            // The index for the CPU has every release.
-            (None, _, "cpu") | (None, true, _) => Ok(Some(tag)),
-            (None, false, _) => Err(tag),
-        }
-    }
-}
-
-/// A wheel in pip's arguments.
-struct Wheel<'a> {
-    kind: Kind,
-    what: &'a str,
-    cuda: Option<Cuda>,
-    cpu: bool,
-    torch: Option<Release>,
-    needs: Option<(Cuda, u32)>,
-    outbid: Option<String>,
-}
-
-fn framework<'a>(word: &'a str, index: &Index<'_>) -> Option<Wheel<'a>> {
-    let end = word
-        .find(['=', '<', '>', '~', '!', '[', ';'])
-        .unwrap_or(word.len());
-    let (name, rest) = word.split_at(end);
-    let extras = rest
-        .strip_prefix('[')
-        .and_then(|r| r.split_once(']'))
-        .map_or("", |(e, _)| e);
-    let version = word.split_once("==").map(|(_, v)| v.trim_end_matches(".*"));
-    let number: Option<Version> = version.and_then(|v| v.split(['+', ';', ',']).next()?.parse().ok());
-    // A range such as `>=2.10,<2.11` names neither a release nor the newest one.
-    let bounded = ["<", "~=", "!=", "==="].iter().any(|sign| rest.contains(sign));
-    let pinned_or_newest = !bounded && (version.is_none() || number.is_some());
-    let plain = Wheel {
-        kind: Kind::Framework,
-        what: name,
-        cuda: None,
-        cpu: false,
-        torch: None,
-        needs: None,
-        outbid: None,
-    };
-    let needs = || pinned_or_newest.then(|| image::wheel(name, number)).flatten();
-    Some(match name {
-        "torch" => {
-            let local = version.and_then(|v| v.split_once('+')).map(|(_, l)| l);
-            let release: Option<Release> = version.and_then(|v| v.parse().ok());
-            let build = match local {
-                Some(local) => Ok(Some(local)),
-                None => index.build(release),
-            };
-            let outbid = build.err().map(str::to_owned);
-            let build = build.unwrap_or_default();
-            let cuda = match build {
-                Some(tag) => torch::cuda_of_tag(tag),
-                None => release.and_then(torch::on_pypi).map(|b| b.cuda),
-            };
-            Wheel {
-                cuda,
-                cpu: build == Some("cpu"),
-                torch: release,
-                outbid,
-                ..plain
-            }
-        }
-        "tensorflow-cpu" | "tensorflow_cpu" | "paddlepaddle" => Wheel { cpu: true, ..plain },
-        "tensorflow" if extras.contains("and-cuda") => Wheel {
-            cuda: needs().map(|(cuda, _)| cuda),
-            ..plain
-        },
-        "tensorflow" | "ctranslate2" | "faster-whisper" => Wheel {
-            needs: needs(),
-            ..plain
-        },
-        "onnxruntime-gpu" => Wheel {
-            cuda: needs().map(|(cuda, _)| cuda),
-            needs: needs().filter(|_| !extras.contains("cudnn")),
-            ..plain
-        },
-        "onnxruntime" => plain,
-        _ if name.starts_with("jax") => jax(plain, extras, version)?,
-        _ if name.starts_with("nvidia-") && name.contains("-cu1") => Wheel {
-            kind: Kind::Libraries,
-            ..plain
-        },
-        _ => {
-            let cuda = cuda_of_name(name)?;
-            Wheel {
-                cuda: Some(cuda),
-                ..plain
-            }
-        }
-    })
-}
-
-/// The CUDA in the names of CuPy's and MXNet's wheels: `cupy-cuda12x`, `cupy-cuda118`,
-/// `mxnet-cu112`.
-fn cuda_of_name(name: &str) -> Option<Cuda> {
-    let tag = name
-        .strip_prefix("cupy-cuda")
-        .or_else(|| name.strip_prefix("mxnet-cu"))?;
-    let major = tag.strip_suffix('x').and_then(decimal);
-    major
-        .map(|major| Cuda { major, minor: 0 })
-        .or_else(|| torch::cuda_of_tag(&format!("cu{tag}")))
-}
-
-/// `jax[cuda12]`, `jax-cuda12-plugin`, `jaxlib==0.4.13+cuda11.cudnn86`. JAX without any of these is
-/// for the CPU.
-fn jax<'a>(plain: Wheel<'a>, extras: &str, version: Option<&str>) -> Option<Wheel<'a>> {
-    let major = |text: &str| {
-        let major = text.get(..2)?.parse().ok()?;
-        Some(Cuda { major, minor: 0 })
-    };
-    let named = extras.split(',').find_map(|e| e.trim().strip_prefix("cuda"));
-    let (cuda, cpu) = match plain.what {
-        "jax" => (named.and_then(major), named.is_none() && !extras.contains("tpu")),
-        "jaxlib" => (version.and_then(|v| major(v.split_once("+cuda")?.1)), false),
-        name => {
-            let plugin = ["jax-cuda", "jax_cuda"]
-                .iter()
-                .find_map(|p| name.strip_prefix(p))?;
-            (major(plugin), false)
-        }
-    };
-    Some(Wheel { cuda, cpu, ..plain })
 }
 
 /// The name or prefix of `conda create` and `conda env create`.

@@ -5,10 +5,14 @@
 
 mod checks;
 mod conda;
+mod environment;
+mod ignore;
 mod install;
 mod model;
 pub(super) mod parse;
+mod project;
 mod requirements;
+mod wheels;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +43,7 @@ checks! {
     MISSING = 7515, "dockerfile.missing-library", "A framework needs libraries of CUDA that the image does not have.";
     TWICE = 7516, "dockerfile.two-builds", "Two builds of one framework are installed into one directory.";
     REQUIREMENTS = 7517, "dockerfile.requirements", "A file that pip installs from is not in the build context, or cannot be read, so it is not judged.";
+    UNJUDGED = 7518, "dockerfile.not-judged", "The base image, or a command that installs packages, is not judged.";
 }
 
 /// The largest file that is read, in bytes.
@@ -139,7 +144,7 @@ fn examine(
         budget.step()?;
         let build = match i.cuda {
             Some(cuda) => format!("for CUDA {cuda}"),
-            None if i.cpu => "for the CPU".to_owned(),
+            None if i.cpu.is_some() => "for the CPU".to_owned(),
             None => "build unknown".to_owned(),
         };
         report.fact(i.what.clone(), build, i.line.to_string());
@@ -154,10 +159,34 @@ fn examine(
                 .evidence(line.to_string()),
         );
     }
+    unjudged(last, &mut report, budget)?;
     if let Some(target) = wanted.target() {
         judged(&model, last, &target, &mut report, budget)?;
     }
     Ok(report)
+}
+
+/// Names what is not judged: an unknown base image, and commands of other installers.
+fn unjudged(stage: model::Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+    let base = stage.base();
+    if base.is_unknown() {
+        let cause = "the base image is not known: its packages, libraries and variables are not judged";
+        report.add(
+            Finding::new(&UNJUDGED, Severity::Info, base.name.clone(), cause)
+                .fix("build the image, and check it: `nvoci doctor image`")
+                .evidence(base.line.to_string()),
+        );
+    }
+    for (command, line) in stage.unjudged() {
+        budget.step()?;
+        let cause = "it installs packages that are not judged: what names them is not in the build context, cannot be read, or leaves a choice";
+        report.add(
+            Finding::new(&UNJUDGED, Severity::Info, command, cause)
+                .fix("build the image, and check it: `nvoci doctor image`")
+                .evidence(line.to_string()),
+        );
+    }
+    Ok(())
 }
 
 /// Judges whether the last stage runs on the target.

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
+use super::ignore::Ignore;
 use super::install::{self, Install, Settings};
 use super::parse::{Instruction, Line, TEXT, expand, words};
 use super::requirements::{Brought, Context, Finder, MAX_PATH, normalized};
+use super::wheels::Indices;
 use crate::compat::{Cuda, image};
 use crate::sys::budget::{Budget, Exceeded};
 
@@ -18,6 +20,8 @@ pub(super) struct Base {
     pub(super) tag: String,
     /// Whether it has a digest.
     pub(super) pinned: bool,
+    /// Whether it is for aarch64: by its `FROM --platform`, or as an image for Jetsons.
+    pub(super) is_arm: bool,
     /// The line of its `FROM`.
     pub(super) line: Line,
 }
@@ -38,8 +42,30 @@ impl Base {
             name: name.to_owned(),
             tag: tag.to_owned(),
             pinned,
+            is_arm: name.starts_with("nvcr.io/nvidia/l4t-") || name.starts_with("dustynv/"),
             line,
         }
+    }
+
+    /// Whether it has PyTorch, for GPUs of any vendor.
+    fn has_torch(&self) -> bool {
+        matches!(self.name.rsplit('/').next(), Some("pytorch" | "l4t-pytorch")) && self.name.contains('/')
+    }
+
+    /// Whether it is not known what it has.
+    pub(super) fn is_unknown(&self) -> bool {
+        const OTHERS: [&str; 7] = [
+            "busybox",
+            "intel/",
+            "ollama/",
+            "rocm/",
+            "scratch",
+            "tensorflow/",
+            "node",
+        ];
+        let plain =
+            self.is_plain() || self.is_musl() || OTHERS.iter().any(|name| self.name.starts_with(name));
+        !self.is_for_gpus() && !plain && !self.name.is_empty()
     }
 
     /// The tables' data about it, if it is a GPU image.
@@ -118,6 +144,8 @@ struct Own {
     brought: Vec<Brought>,
     /// Files that pip installs from and that were not found, with their lines.
     unread: Vec<(String, Line)>,
+    /// Commands whose packages are not judged, with their lines.
+    unjudged: Vec<(String, Line)>,
 }
 
 /// A stage with all stages below it.
@@ -182,6 +210,11 @@ impl<'a> Stage<'a> {
     /// Files that pip installs from and that were not found, with their lines.
     pub(super) fn unread(self) -> impl Iterator<Item = &'a (String, Line)> {
         self.chain().flat_map(|stage| &stage.unread)
+    }
+
+    /// Commands whose packages are not judged, with their lines.
+    pub(super) fn unjudged(self) -> impl Iterator<Item = &'a (String, Line)> {
+        self.chain().flat_map(|stage| &stage.unjudged)
     }
 
     /// The positions of the stage and of the stages below it.
@@ -322,9 +355,14 @@ impl Model {
             _ => String::new(),
         };
         let below = self.names.get(&image.to_ascii_lowercase()).copied();
-        let base = match below.and_then(|at| self.stages.get(at)) {
-            Some(below) => Rc::clone(&below.base),
-            None => Rc::new(Base::parse(image, line)),
+        let base = if let Some(below) = below.and_then(|at| self.stages.get(at)) {
+            Rc::clone(&below.base)
+        } else {
+            let mut base = Base::parse(image, line);
+            let mut flags = text.split_whitespace().take_while(|w| w.starts_with("--"));
+            base.is_arm |=
+                flags.any(|w| w.starts_with("--platform=") && (w.contains("arm64") || w.contains("aarch64")));
+            Rc::new(base)
         };
         if !name.is_empty() {
             self.names.insert(name, self.stages.len());
@@ -344,6 +382,8 @@ pub(super) fn build(
     context: &Context,
     budget: &Budget,
 ) -> Result<Model, Exceeded> {
+    let ignore = context.read(".dockerignore", budget)?;
+    let ignore = ignore.map(|text| Ignore::parse(&text)).unwrap_or_default();
     let mut model = Model::default();
     let mut global: BTreeMap<String, String> = BTreeMap::new();
     for instruction in instructions {
@@ -355,7 +395,13 @@ pub(super) fn build(
         let text = expand(&instruction.text, value_of, budget)?;
         let installed = match stage.filter(|_| instruction.keyword == "RUN") {
             Some(stage) => {
-                let finder = Finder::new(context, &text, stage.workdir(), stage.brought(), budget)?;
+                let finder = Finder::new(
+                    (context, &ignore),
+                    &text,
+                    stage.workdir(),
+                    stage.brought(),
+                    budget,
+                )?;
                 install::of(&instruction, &text, &settings(stage, budget)?, &finder, budget)?
             }
             None => install::Installed::default(),
@@ -412,6 +458,7 @@ pub(super) fn build(
             ("RUN", Some(stage)) => {
                 stage.installs.extend(installed.installs);
                 stage.unread.extend(installed.unread);
+                stage.unjudged.extend(installed.unjudged);
             }
             _ => {}
         }
@@ -435,13 +482,25 @@ fn settings(stage: Stage<'_>, budget: &Budget) -> Result<Settings, Exceeded> {
         }
         Ok(None)
     };
+    let base = stage.base();
     Ok(Settings {
-        base: stage.base().name.clone(),
+        base: base.name.clone(),
+        tag: base.tag.clone(),
+        has_torch: base.has_torch(),
+        is_arm: base.is_arm,
         override_cuda: stage
             .value(Settings::OVERRIDE_CUDA, budget)?
             .is_some_and(|value| !value.is_empty()),
-        main: first(&Settings::MAIN)?,
-        extra: first(&Settings::EXTRA)?,
+        pip: Indices {
+            main: first(&Settings::PIP_MAIN)?,
+            extra: first(&Settings::PIP_EXTRA)?,
+        },
+        uv: Indices {
+            main: first(&Settings::UV_MAIN)?,
+            extra: first(&Settings::UV_EXTRA)?,
+        },
+        backend: first(&[Settings::UV_BACKEND])?,
+        cmake: first(&[Settings::CMAKE])?.unwrap_or_default(),
     })
 }
 

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use super::ignore::Ignore;
 use super::parse::{Line, TEXT};
 use crate::sys::budget::{Budget, Exceeded};
 use crate::sys::root::Root;
@@ -48,15 +49,29 @@ impl Context {
     pub(in crate::doctor) fn read(&self, path: &str, budget: &Budget) -> Result<Option<String>, Exceeded> {
         budget.entry()?;
         let path = normalized(&self.dir, path.trim_start_matches('/'));
-        let text = self
-            .root
-            .as_ref()
-            .and_then(|root| root.read_text(path, MAX_FILE).ok());
+        let bytes = self.root.as_ref().and_then(|root| root.read(path, MAX_FILE).ok());
+        let text = bytes.and_then(decoded);
         if let Some(text) = &text {
             budget.scan(text.len())?;
             budget.keep(text.len() as u64)?;
         }
         Ok(text)
+    }
+}
+
+/// A file's text: UTF-16 with its mark, as pip reads it, or UTF-8.
+fn decoded(bytes: Vec<u8>) -> Option<String> {
+    let units = |pair: &[u8], from: fn([u8; 2]) -> u16| match *pair {
+        [a, b] => from([a, b]),
+        _ => 0xfffd,
+    };
+    let utf16 = |rest: &[u8], from: fn([u8; 2]) -> u16| {
+        String::from_utf16_lossy(&rest.chunks(2).map(|pair| units(pair, from)).collect::<Vec<u16>>())
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, rest @ ..] => Some(utf16(rest, u16::from_le_bytes)),
+        [0xfe, 0xff, rest @ ..] => Some(utf16(rest, u16::from_be_bytes)),
+        _ => String::from_utf8(bytes).ok(),
     }
 }
 
@@ -186,6 +201,7 @@ pub(super) struct Word {
 /// Finds the files of one `RUN`.
 pub(super) struct Finder<'a> {
     context: &'a Context,
+    ignore: &'a Ignore,
     workdir: &'a str,
     mounts: Vec<Brought>,
     brought: Vec<&'a Brought>,
@@ -195,7 +211,7 @@ pub(super) struct Finder<'a> {
 impl<'a> Finder<'a> {
     /// Of the `RUN` with `text` in the directory `workdir`; `brought` begins with the last `COPY`.
     pub(super) fn new(
-        context: &'a Context,
+        (context, ignore): (&'a Context, &'a Ignore),
         text: &str,
         workdir: &'a str,
         brought: impl Iterator<Item = &'a Brought>,
@@ -205,6 +221,7 @@ impl<'a> Finder<'a> {
         budget.scan(size_of_val(brought.as_slice()) + text.len())?;
         Ok(Self {
             context,
+            ignore,
             workdir,
             mounts: Brought::by_mounts(text, workdir, budget)?,
             brought,
@@ -256,6 +273,39 @@ impl<'a> Finder<'a> {
         self.budget.keep((size_of::<Word>() + TEXT + text.len()) as u64)
     }
 
+    /// The path in the context and the text of the image's file `name`.
+    pub(super) fn text(&self, name: &str) -> Result<Option<(Rc<str>, String)>, Exceeded> {
+        if self.workdir.len() + name.len() >= MAX_PATH {
+            return Ok(None);
+        }
+        let path = normalized(self.workdir, name);
+        let brought = self.mounts.iter().chain(self.brought.iter().copied());
+        for one in brought {
+            self.budget.scan(one.size() + path.len())?;
+            for origin in one.origins(&path) {
+                self.budget.scan(origin.len())?;
+                if let Some(text) = self.context_text(&origin)? {
+                    return Ok(Some((Rc::from(origin.trim_start_matches('/')), text)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Charges the memory of a TOML text as a tree, about the same for each of its bytes.
+    pub(super) fn charge_tree(&self, text: &str) -> Result<(), Exceeded> {
+        self.budget.keep(64 * text.len() as u64)
+    }
+
+    /// A file of the context, unless its `.dockerignore` hides it.
+    fn context_text(&self, origin: &str) -> Result<Option<String>, Exceeded> {
+        self.budget.scan(self.ignore.work(origin))?;
+        if self.ignore.hides(origin) {
+            return Ok(None);
+        }
+        self.context.read(origin, self.budget)
+    }
+
     fn read_image_path(&self, path: &str, found: &mut Found<'_>) -> Result<bool, Exceeded> {
         let brought = self.mounts.iter().chain(self.brought.iter().copied());
         for one in brought {
@@ -279,7 +329,7 @@ impl<'a> Finder<'a> {
         if found.read.len() >= MAX_FILES {
             return Ok(false);
         }
-        let Some(text) = self.context.read(origin, self.budget)? else {
+        let Some(text) = self.context_text(origin)? else {
             return Ok(false);
         };
         self.budget.keep((TEXT + origin.len()) as u64)?;
@@ -348,7 +398,7 @@ fn nested(line: &str) -> Option<&str> {
 }
 
 /// The lines of a requirements file with their numbers: continued lines joined, comments left out.
-fn lines(text: &str) -> Vec<(usize, String)> {
+pub(super) fn lines(text: &str) -> Vec<(usize, String)> {
     let mut all = Vec::new();
     let mut joined: Option<(usize, String)> = None;
     for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
@@ -375,7 +425,7 @@ fn lines(text: &str) -> Vec<(usize, String)> {
 
 /// `torch == 2.1.0 ; sys_platform == "linux" --hash=…` as pip's argument `torch==2.1.0`; `None` for
 /// one that Linux does not install, and for a URL.
-fn requirement(line: &str) -> Option<String> {
+pub(super) fn requirement(line: &str) -> Option<String> {
     let line = line.split(" --").next().unwrap_or(line);
     let (package, marker) = line.split_once(';').unwrap_or((line, ""));
     if package.contains('@') || package.contains("://") || !is_for_linux(marker) {
@@ -384,7 +434,7 @@ fn requirement(line: &str) -> Option<String> {
     Some(package.split_whitespace().collect())
 }
 
-fn is_for_linux(marker: &str) -> bool {
+pub(super) fn is_for_linux(marker: &str) -> bool {
     const OTHERS: [&str; 8] = [
         "sys_platform==darwin",
         "sys_platform==win32",

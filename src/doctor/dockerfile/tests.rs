@@ -368,8 +368,8 @@ proptest::proptest! {
 #[test]
 fn corpus() {
     use crate::compat::gpu::Product;
-    use crate::doctor::image::tests::score;
-    let (halves, wrong) = score(include_str!("corpus.txt"), |case| {
+    use crate::doctor::image::tests::{Case, assess};
+    let of = |case: &Case<'_>| {
         let product: Option<Product> = case.gpu().map(|name| name.parse().unwrap());
         let wanted = Wanted {
             driver: case.driver(),
@@ -377,25 +377,36 @@ fn corpus() {
             sm: product.map(|p| p.sm),
             class: product.and_then(|p| p.class),
         };
-        report_of(&case.body, wanted)
-    });
-    assert!(
-        halves[0].0 == halves[0].1 && halves[1].0 >= SCORED,
-        "{halves:?}\n{wrong}"
-    );
+        let (body, files) = case.files();
+        let (_dir, context) = context(&files);
+        report_in(&context, body, wanted)
+    };
+    for (text, gaps, scored) in CORPORA {
+        assess(text, gaps, scored, of);
+    }
 }
 
-/// The right cases of the second half, which no rule was written with.
-const SCORED: usize = 25;
+/// The corpora, with the known gaps of each one's first half, and the right cases of its second
+/// half, which no rule was written with.
+const CORPORA: [(&str, usize, usize); 3] = [
+    (include_str!("corpus.txt"), 0, 25),
+    (include_str!("public.txt"), 0, 41),
+    (include_str!("final.txt"), 2, 9),
+];
 
 /// No text panics or takes long.
 #[test]
 fn mutated_files() {
-    use crate::doctor::image::tests::{Random, cases};
-    let cases = cases(include_str!("corpus.txt"));
+    use crate::doctor::image::tests::{Case, Random, cases};
+    let cases: Vec<Case<'_>> = CORPORA.iter().flat_map(|(text, ..)| cases(text)).collect();
     let mut random = Random::new(22);
     for at in 0..2000 {
-        let text = random.mutated(cases[at % cases.len()].body.as_bytes());
+        let (body, files) = cases[at % cases.len()].files();
+        let text = random.mutated(body.as_bytes());
+        let (dir, context) = context(&files);
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), random.mutated(text.as_bytes())).unwrap();
+        }
         let wanted = Wanted {
             driver: ["470.256.02", "580.65.06"][random.below(2)].parse().ok(),
             windows: random.below(4) == 0,
@@ -403,7 +414,7 @@ fn mutated_files() {
             class: [Some(Class::GeForce), Some(Class::DataCentre), None][random.below(3)],
         };
         let start = std::time::Instant::now();
-        report_of(&String::from_utf8_lossy(&text), wanted).to_text(false);
+        report_in(&context, &String::from_utf8_lossy(&text), wanted).to_text(false);
         assert!(
             start.elapsed().as_secs() < 1,
             "{}",

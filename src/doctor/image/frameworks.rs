@@ -12,7 +12,7 @@ use super::fatbin::Fatbins;
 use super::load::Load;
 use super::packages::{Package, Site};
 use super::search::{MAX_TEXT as MAX_LIST, search};
-use crate::compat::{Cuda, Version, libraries};
+use crate::compat::{Cuda, Version, image, libraries, torch as torch_wheels};
 use crate::ldso::elf::{self, ElfInfo};
 use crate::ldso::section::sections;
 use crate::preflight::build::{Build, MAX_TEXT, is_arch, of_local, of_tag, tensorflow_of, torch_of};
@@ -308,7 +308,7 @@ fn info(files: &Files<'_>, path: &Path) -> Option<ElfInfo> {
 pub fn find(files: &Files<'_>, site: &Site, conda: Option<&Site>) -> Vec<Framework> {
     KNOWN
         .iter()
-        .filter(|known| site.has_dir(known.dir))
+        .filter(|known| site.has_dir(known.dir) || has_record(site, known))
         .filter_map(|known| {
             let candidate = Candidate {
                 files,
@@ -337,6 +337,27 @@ pub fn find(files: &Files<'_>, site: &Site, conda: Option<&Site>) -> Vec<Framewo
         .collect()
 }
 
+/// Whether a tree has only the record of a framework, since its files were left out.
+fn has_record(site: &Site, known: &Known) -> bool {
+    const RECORDS: [&str; 9] = [
+        "ctranslate2",
+        "jaxlib",
+        "llama_cpp_python",
+        "onnxruntime",
+        "onnxruntime_gpu",
+        "tensorflow",
+        "tensorflow_cpu",
+        "torch",
+        "vllm",
+    ];
+    let begin = known.package.replace('-', "_");
+    let of_cupy = || site.packages.iter().any(|p| p.name.starts_with("cupy_cuda"));
+    RECORDS
+        .iter()
+        .any(|name| name.starts_with(begin.as_str()) && site.package(name).is_some())
+        || known.package == "cupy" && of_cupy()
+}
+
 struct Candidate<'a> {
     files: &'a Files<'a>,
     site: &'a Site,
@@ -347,6 +368,24 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
+    /// The build of PyPI's wheel, if the tree has only its record.
+    fn recorded(&self, package: &str, version: &str) -> Build {
+        let public = version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let by_pip = self.site.package(&package.replace('-', "_")).is_some();
+        if self.exists("") || !public || !by_pip {
+            return Build::Unknown;
+        }
+        let cuda = match package {
+            "torch" => version
+                .parse()
+                .ok()
+                .and_then(torch_wheels::on_pypi)
+                .map(|b| b.cuda),
+            _ => image::wheel(package, version.parse().ok()).map(|(cuda, _)| cuda),
+        };
+        cuda.map_or(Build::Unknown, |cuda| Build::Cuda(Some(cuda)))
+    }
+
     fn text(&self, file: &str) -> Option<String> {
         self.files.read_text(self.dir.join(file), MAX_TEXT)
     }
@@ -462,7 +501,7 @@ fn torch(candidate: &Candidate<'_>) -> Option<Details> {
             } else if candidate.exists("lib/libtorch_cpu.so") {
                 Build::Cpu
             } else {
-                Build::Unknown
+                candidate.recorded("torch", &version)
             }
         });
         let proof = format!("version {version}, by its package");
@@ -512,7 +551,13 @@ fn tensorflow(candidate: &Candidate<'_>) -> Option<Details> {
     }
     let text = text.unwrap_or_default();
     let (mut build, declared) = tensorflow_of(&text);
-    let cudnn = after_key(&text, "cudnn_version").and_then(quoted).and_then(major);
+    let mut cudnn = after_key(&text, "cudnn_version").and_then(quoted).and_then(major);
+    if let Some(record) = record.filter(|_| build == Build::Unknown) {
+        build = candidate.recorded("tensorflow", &record.version);
+        if build != Build::Unknown {
+            cudnn = image::wheel("tensorflow", record.version.parse().ok()).map(|(_, cudnn)| cudnn);
+        }
+    }
     if build == Build::Unknown && record.is_some_and(|p| p.name == "tensorflow_cpu") {
         build = Build::Cpu;
     }
@@ -625,6 +670,10 @@ fn onnxruntime(candidate: &Candidate<'_>) -> Option<Details> {
             )
         }
         None if of_cpu => (Build::Cpu, candidate.evidence(INFO, "package_name = onnxruntime")),
+        None if !candidate.exists("") && candidate.site.package("onnxruntime_gpu").is_some() => (
+            candidate.recorded("onnxruntime-gpu", &version),
+            candidate.evidence("", format_args!("onnxruntime-gpu {version}, by its record")),
+        ),
         None => (
             Build::Cpu,
             candidate.evidence("capi", "no libonnxruntime_providers_cuda.so"),

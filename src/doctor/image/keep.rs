@@ -62,6 +62,7 @@ pub fn of(path: &[u8]) -> Keep {
         b"libtorch_cpu.so" | b"libtorch_hip.so" | b"nvcc" | b"tritonserver" => Keep::Size,
         _ if ends("etc/ld.so.conf.d/") || name.ends_with(b".path") && ends("etc/") => TEXT,
         _ if ends("conda-meta/") => Keep::Size,
+        b"status" if ends("var/lib/dpkg/") => Keep::Whole(16 << 20),
         _ if starts("libtorch_cuda") || starts("libcuda.so") => Keep::Headers,
         _ if starts("_C.") && ends("vllm/") => Keep::Headers,
         _ if starts("ld-linux") || starts("ld-musl") || starts("libc-2.") => Keep::Whole(16 << 20),

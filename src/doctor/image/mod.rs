@@ -572,6 +572,7 @@ impl Contents<'_> {
             .filter(|v| target.platform == Platform::Windows || host.as_deref() != Some(*v))
             .collect();
         if differing.is_empty() {
+            self.recorded(report, host.as_deref());
             return;
         }
         let mut finding = Finding::new(
@@ -588,6 +589,35 @@ impl Contents<'_> {
             finding = finding.evidence(path.display().to_string());
         }
         report.add(finding);
+    }
+
+    /// Finds a driver's packages by the distribution's records.
+    fn recorded(&self, report: &mut Report, host: Option<&str>) {
+        const DRIVER: [&str; 6] = [
+            "libcuda1",
+            "libnvidia-compute-",
+            "libnvidia-ml1",
+            "nvidia-driver-libs",
+            "nvidia-utils",
+            "nvidia-libcuda",
+        ];
+        let packages = crate::doctor::packages::Packages::read(&self.image.root);
+        let of_driver = packages.iter().filter(|p| {
+            let name = p.name.split(':').next().unwrap_or_default();
+            DRIVER.iter().any(|driver| name.starts_with(driver)) && Some(p.upstream()) != host
+        });
+        let found: Vec<String> = of_driver
+            .take(MAX_EVIDENCE)
+            .map(|p| format!("{} {}", p.name, p.version))
+            .collect();
+        let Some(first) = found.first() else { return };
+        let cause = format!(
+            "{first} of a driver is installed in the image; nvoci puts the host's libraries first, other tools may not (\"Driver/library version mismatch\")"
+        );
+        let finding = Finding::new(&BAKED, Severity::Warn, "driver packages", cause).fix(
+            "take the driver's packages (libnvidia-*, nvidia-utils-*, nvidia-driver-*) out of the image",
+        );
+        report.add(found.into_iter().fold(finding, Finding::evidence));
     }
 
     /// Checks the variables `NVIDIA_*`.
@@ -607,6 +637,19 @@ impl Contents<'_> {
                     .fix("set NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
                 );
             }
+        }
+        if let Some(devices @ ("" | "-1" | "none" | "NoDevFiles")) = self.var("CUDA_VISIBLE_DEVICES")
+            && self.uses_cuda()
+        {
+            report.add(
+                Finding::new(
+                    &CAPABILITIES,
+                    Severity::Warn,
+                    "CUDA_VISIBLE_DEVICES",
+                    format!("the image sets `{devices}`, which names no GPU: CUDA sees none (error 100)"),
+                )
+                .fix("leave the variable out"),
+            );
         }
         if let Some(devices @ ("none" | "void")) = self.var("NVIDIA_VISIBLE_DEVICES") {
             report.add(
