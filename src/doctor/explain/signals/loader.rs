@@ -312,6 +312,10 @@ fn state(text: &Text, start: usize, end: usize) -> Option<&'static str> {
     if BROKEN.iter().any(|b| after.starts_with(b)) {
         return Some("short");
     }
+    // It is there and lacks a symbol.
+    if after.starts_with(": undefined symbol") {
+        return None;
+    }
     // NVIDIA's toolkit reports optional files so: `Could not locate X: pattern X not found`.
     if after.starts_with(": pattern ") || text.before(start, 16).ends_with(": pattern ") {
         return None;
@@ -546,6 +550,10 @@ mod tests {
             ),
             ("failed: The cuSPARSE library was not found.", &["lib:cuda"]),
             ("Error: Cannot load cudnn shared library", &["lib:cudnn"]),
+            (
+                "Failed to load 'f': /usr/lib/libnvrtc.so: undefined symbol: f",
+                &[],
+            ),
             ("error in cublas(handle)", &[]),
             ("It could not load the file. cuDNN is fine", &[]),
             (
