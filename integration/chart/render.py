@@ -25,6 +25,8 @@ WRONG = [
     ({"updateStrategy": {"maxUnavailable": "0%"}}, "maxUnavailable"),
     ({"config": {"mode": "cdi"}}, "config"),
     ({"prefix": "opt/nvoci"}, "prefix"),
+    ({"prefix": "/opt/../etc"}, "prefix"),
+    ({"prefix": "/"}, "prefix"),
     ({"mode": "uninstall"}, "mode"),
     ({"probes": {"timeout": 1}}, "timeout"),
 ]

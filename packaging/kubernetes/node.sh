@@ -9,6 +9,7 @@
 #   NVOCI_RETRY    seconds between two tries (default 300)
 #   NVOCI_REPAIR   seconds after which a registration that was lost is made again (default 3600)
 #   NVOCI_WAIT     yes (default): stay. Otherwise end, with status 1 for a fault
+# node.sh nri ARGUMENT...: runs the image's nvoci-nri.
 # node.sh startup|ready|live: the probes of that pod. One line says why a probe fails.
 set -u
 . "${0%/*}/host.sh"
@@ -95,7 +96,11 @@ is_registered() {
       for file in $(rancher_configs); do ! /busybox grep -qF "\"$RANCHER\"" "$file" || return 0; done
       return 1
       ;;
-    *) on_node "$nvoci" install "$engine" --dry-run 2>/dev/null </dev/null | /busybox grep -q "^$engine: already registered" ;;
+    *)
+      # A CDI specification that would be written anew is no reason: only a line that adds the runtime.
+      change=$(on_node "$nvoci" install "$engine" --dry-run 2>/dev/null </dev/null) || return 1
+      ! printf '%s\n' "$change" | /busybox grep -q '^+.*/nvoci-runtime'
+      ;;
   esac
 }
 
@@ -183,6 +188,14 @@ case $verb in
     read -r beat <"$STATE/beat" 2>/dev/null || exit 1
     [ $(($(now) - beat)) -lt $((${NVOCI_RETRY:-300} + 600)) ] || { echo 'nvoci: the work on the node hangs'; exit 1; }
     exit 0
+    ;;
+  # A container of its own in the pod, with the arguments of nvoci-nri.
+  nri)
+    shift
+    trap 'exit 0' TERM INT
+    [ ! -x /nvoci/root/usr/bin/nvoci-nri ] || exec /nvoci/root/usr/bin/nvoci-nri "$@"
+    refuse 'nri: this image has no nvoci-nri; fix: set nri.enabled=false, or use an image that has it [NVOCI-6003]' || true
+    while :; do nap 3600; done
     ;;
   *) echo 'node.sh: install, remove, startup, ready or live? [NVOCI-1001]' >&2; exit 2 ;;
 esac
