@@ -37,10 +37,10 @@ find_engine() {
 
 # Copies the image's files beside the installed ones.
 copy() {
-  /busybox rm -rf "$HOST$next"
-  /busybox cp -a /nvoci "$HOST$next" || { refuse "$next: cannot be written; fix: free space there, or set another prefix [NVOCI-6001]" || return 1; }
   # An absolute link of the node, such as /opt -> /data/opt, leads into this container instead.
-  on_node test -x "$next/install.sh" || refuse "$prefix: it is behind an absolute symbolic link; fix: set the prefix to the link's target [NVOCI-6001]"
+  [ -d "$HOST$next" ] || { refuse "$prefix: it is behind an absolute symbolic link; fix: set the prefix to the link's target [NVOCI-6001]" || return 1; }
+  /busybox cp -a /nvoci/. "$HOST$next/" || { refuse "$next: cannot be written; fix: free space there, or set another prefix [NVOCI-6001]" || return 1; }
+  on_node test -x "$next/install.sh" || refuse "$prefix: the node does not see what is written there; fix: set another prefix [NVOCI-6001]"
 }
 
 # Runs the new program on the node before it replaces the installed one.
@@ -74,7 +74,10 @@ register_rancher() {
   try "$RANCHER" /bin/sh -c '
     [ ! -e "$2" ] || [ "$(readlink -f "$2")" = "$(readlink -f "$1")" ] ||
       { echo "it is another toolkit'\''s; fix: remove that toolkit from the node [NVOCI-6001]"; exit 1; }
-    mkdir -p "${2%/*}" && ln -sfn "$1" "$2"' sh "$prefix/bin/nvidia-container-runtime" "$RANCHER" || return 1
+    for dir in /usr/local/nvidia "${2%/*}"; do
+      [ -d "$dir" ] || { mkdir "$dir" && echo "$dir" >>"$3"; } || exit 1
+    done
+    ln -sfn "$1" "$2"' sh "$prefix/bin/nvidia-container-runtime" "$RANCHER" "$prefix/lib/nvoci/rancher" || return 1
   is_registered && return 0
   [ -n "$restart" ] || { refuse 'k3s or RKE2: it registers the runtime when it starts; fix: restart its service on the node [NVOCI-7205]' || return 1; }
   for unit in k3s k3s-agent rke2-server rke2-agent; do
@@ -110,10 +113,20 @@ is_loaded() {
   ! on_node "$nvoci" doctor engine "$engine" --json 2>/dev/null </dev/null | /busybox grep -q '"NVOCI-7205"'
 }
 
+# is_installed: whether this image's files are there, all of them. A pod that is restarted ends sooner.
+is_installed() {
+  /busybox cmp -s /nvoci/root/usr/bin/nvoci "$HOST$nvoci" && /busybox cmp -s /nvoci/install.sh "$HOST$prefix/lib/nvoci/install.sh" || return 1
+  # shellcheck disable=SC2016
+  on_node /bin/sh -c 'while read -r kind path; do [ -e "$path" ] || [ -L "$path" ] || exit 1; done <"$1"' sh "$prefix/lib/nvoci/manifest" 2>/dev/null
+}
+
+put_files() { is_installed || try install "$next/install.sh" --prefix "$prefix"; }
+
 install_node() {
-  find_engine && platform "$next" && copy && rehearse && configure && try install "$next/install.sh" --prefix "$prefix"
+  on_node rm -rf "$next" 2>/dev/null
+  find_engine && platform "$next" && copy && rehearse && configure && put_files
   result=$?
-  /busybox rm -rf "$HOST$next"
+  on_node rm -rf "$next" 2>/dev/null
   [ $result = 0 ] || return 1
   case $engine in
     none) ;;
@@ -128,7 +141,9 @@ remove_node() {
   drop_config
   if [ "$(on_node readlink "$RANCHER" 2>/dev/null)" = "$prefix/bin/nvidia-container-runtime" ]; then
     on_node rm -f "$RANCHER"
-    on_node rmdir "${RANCHER%/*}" /usr/local/nvidia 2>/dev/null || true
+    # The directories that register_rancher made, the inner one first.
+    # shellcheck disable=SC2016
+    on_node /bin/sh -c '[ ! -e "$1" ] || { sort -r "$1" | while read -r dir; do rmdir "$dir"; done; rm -f "$1"; }' sh "$prefix/lib/nvoci/rancher" 2>/dev/null || true
   fi
   on_node test -x "$nvoci" || return 0
   case $engine in
