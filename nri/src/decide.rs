@@ -42,8 +42,15 @@ pub struct Allocation {
 }
 
 impl Allocation {
+    /// Whether a full name or a bare id is a device of the allocation. An id in another vendor's or
+    /// the management kind is another device.
     fn has(&self, name: &str) -> bool {
-        self.names.contains(name) || self.has_id(name.rsplit_once('=').map_or(name, |(_, id)| id))
+        let id = match name.rsplit_once('=') {
+            None => name,
+            Some((_, id)) if is_nvidia(name) && !is_management(name) => id,
+            Some(_) => return false,
+        };
+        self.names.contains(name) || self.has_id(id)
     }
 
     fn has_id(&self, id: &str) -> bool {
