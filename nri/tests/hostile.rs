@@ -1,5 +1,7 @@
 //! Frames, messages and pods that nobody may believe.
 
+#![allow(clippy::unwrap_used, clippy::unnecessary_wraps, reason = "a test")]
+
 use std::collections::BTreeSet;
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
