@@ -70,6 +70,7 @@ bench: build
 counts: build
 	integration/counts/run
 
+# chart          the Helm chart: lint, schema, and its rendered manifests written anew (needs PyPI's helm-python-sdk)
 # test-machines  what needs a kernel of its own: SELinux enforcing, in user-mode Linux
 # test-nri       the NRI plugin in a real containerd 2.1
 # test-browser   the doctor's HTML reports in a headless Chromium: phone and desktop, light and dark
@@ -78,7 +79,10 @@ counts: build
 # book           the documentation as HTML in target/book, by mdBook, with its links checked
 # sbom           what is in it, as CycloneDX
 # release        all files of a release in target/release-files, for both machines (docs/releasing.md)
-.PHONY: test-machines test-nri test-browser hostile-long reproducible book sbom release
+.PHONY: chart test-machines test-nri test-browser hostile-long reproducible book sbom release
+chart:
+	integration/chart/run --write
+
 test-machines: build
 	integration/machines/run
 
