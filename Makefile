@@ -70,16 +70,25 @@ bench: build
 counts: build
 	integration/counts/run
 
+# chart          the Helm chart: lint, schema, and its rendered manifests written anew (needs PyPI's helm-python-sdk)
 # test-machines  what needs a kernel of its own: SELinux enforcing, in user-mode Linux
+# test-nri       the NRI plugin in a real containerd 2.1
 # test-browser   the doctor's HTML reports in a headless Chromium: phone and desktop, light and dark
 # hostile-long   what CI takes a sample of: 10,000 starts against a race, 1,000 creates, every fault
 # reproducible   the release binary, built twice and compared
 # book           the documentation as HTML in target/book, by mdBook, with its links checked
 # sbom           what is in it, as CycloneDX
 # release        all files of a release in target/release-files, for both machines (docs/releasing.md)
-.PHONY: test-machines test-browser hostile-long reproducible book sbom release
+.PHONY: chart test-machines test-nri test-browser hostile-long reproducible book sbom release
+chart:
+	integration/chart/run --write
+
 test-machines: build
 	integration/machines/run
+
+test-nri: build
+	$(CARGO) build --locked --release --target $(TARGET) -p nvoci-nri
+	NVOCI_NRI_BIN=$(dir $(NVOCI_BIN))nvoci-nri integration/nri/run
 
 test-browser: build
 	integration/browser/run

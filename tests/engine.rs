@@ -329,6 +329,61 @@ fn the_file_that_has_the_last_word_is_edited() {
 }
 
 #[test]
+fn a_file_that_was_not_imported_stays_so() {
+    let machine = beside(
+        "version = 3\n",
+        &[(
+            "conf.d/50-unread.toml",
+            "version = 3\n[debug]\nlevel = \"debug\"\n",
+        )],
+        "/etc/containerd/conf.d/99-nvidia.toml",
+    );
+    let before = machine.contents();
+    assert_eq!(machine.install(), Outcome::Registered);
+    let text = fs::read_to_string(&machine.file).unwrap();
+    assert!(
+        text.contains("imports = [\"/etc/containerd/conf.d/99-nvidia.toml\"]"),
+        "{text}"
+    );
+    assert_eq!(machine.uninstall(), Outcome::Removed);
+    assert!(machine.contents() == before);
+}
+
+#[test]
+fn a_later_file_is_still_imported_after_uninstall() {
+    for before in [None, Some("version = 2\n")] {
+        let case = Case {
+            name: "later".to_owned(),
+            engine: Engine::Containerd,
+            before: before.map(Into::into),
+            settings: Settings::default(),
+            after: PathBuf::new(),
+        };
+        let machine = case.machine();
+        let job = Job {
+            drop_in: Some("/etc/containerd/conf.d/99-nvidia.toml".into()),
+            ..machine.job
+        };
+        register::install(&job, &machine.place).unwrap();
+        let dir = machine.dir.path().join("etc/containerd/conf.d");
+        let later = "version = 2\n[debug]\nlevel = \"debug\"\n";
+        fs::write(dir.join("50-admin.toml"), later).unwrap();
+        let report = register::uninstall(&job, &machine.place).unwrap();
+        assert_eq!(report.outcome, Outcome::Removed);
+        assert!(
+            report.warnings.iter().any(|w| w.contains("50-admin.toml")),
+            "{:?}",
+            report.warnings
+        );
+        let text = fs::read_to_string(&machine.file).unwrap();
+        assert!(text.contains("/etc/containerd/conf.d/*.toml"), "{text}");
+        assert!(text.contains("version = 2") && !text.contains("nvidia"), "{text}");
+        assert_eq!(fs::read_to_string(dir.join("50-admin.toml")).unwrap(), later);
+        assert!(!dir.join("99-nvidia.toml").exists());
+    }
+}
+
+#[test]
 fn a_user_s_later_default_is_not_touched() {
     let case = Case {
         name: "default".to_owned(),

@@ -161,6 +161,52 @@ fn wrappers_change_nothing() {
     assert!(changed * 100 <= all, "{changed} of {all}");
 }
 
+/// What terminals, logs, engines, web pages and mails add to a text without changing its meaning.
+const PRINTERS: &[fn(&str) -> String] = &[
+    |text| lines(text, |line| format!("\u{1b}[1;31m{line}\u{1b}[0m")),
+    |text| lines(text, |line| format!("\\u001b[31m{line}\\u001b[0m")),
+    |text| lines(text, |line| format!("2025-06-01T10:11:12.123456789Z {line}")),
+    |text| lines(text, |line| format!("[2025-06-01 10:11:12,123] {line}")),
+    |text| lines(text, |line| format!("my-app-1  | {line}")),
+    |text| lines(text, |line| format!("[pod/trainer-0/main] {line}")),
+    |text| {
+        lines(text, |line| {
+            format!("Nov 30 05:10:12 node01 dockerd[1234]: {line}")
+        })
+    },
+    |text| lines(text, |line| format!("> {line}")),
+    |text| lines(text, |line| format!("\t    {line}   ")),
+    |text| serde_json::json!({ "log": text, "stream": "stderr" }).to_string(),
+    |text| {
+        let error = serde_json::json!(text).to_string();
+        format!("time=\"2025-06-01T10:11:12Z\" level=error msg={error} error=\"exit status 1\"")
+    },
+    |text| text.replace('\n', "\r\n"),
+    |text| text.replace('\n', " "),
+    |text| text.replace(' ', "\u{a0}"),
+    |text| text.replace('"', "\u{201d}").replace('\'', "\u{2019}"),
+    |text| {
+        text.replace('&', "&amp;")
+            .replace('"', "&quot;")
+            .replace('<', "&lt;")
+    },
+];
+
+fn lines(text: &str, of: impl Fn(&str) -> String) -> String {
+    text.lines().map(of).collect::<Vec<_>>().join("\n")
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+    #[test]
+    fn printers_change_no_verdict(case in 0..550_usize, printers in proptest::collection::vec(0..PRINTERS.len(), 1..4)) {
+        let first = |text: &str| explain(text).report.findings[0].subject.clone();
+        let case = cases().nth(case).unwrap();
+        let printed = printers.iter().fold(case.text.to_owned(), |text, printer| PRINTERS[*printer](&text));
+        proptest::prop_assert_eq!(first(&printed), first(case.text), "{:?}: {}", printers, printed);
+    }
+}
+
 /// The next number of a pseudorandom sequence (splitmix64).
 fn next(state: &mut u64) -> usize {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -224,7 +270,9 @@ fn damaged_texts_are_explained_too() {
     let mut state = 22;
     for _ in 0..1000 {
         let text = mutated(&texts, &mut state);
+        let begin = std::time::Instant::now();
         let explained = explain(&text);
+        assert!(begin.elapsed().as_secs() < 1, "slow: {text}");
         let findings = &explained.report.findings;
         assert!(!findings.is_empty() && findings.len() <= 80, "{text}");
         // The shown part of the text is bounded, and valid in JSON.

@@ -10,12 +10,12 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 say() { printf 'world: %s\n' "$*" >&2; }
 die() { printf 'world: %s\n' "$*" >&2; exit 1; }
 
-# The archive that this machine's own apt uses; the only one that may be reachable.
+# The Debian archive that this machine's own apt uses, since no other may be reachable; Debian's own where it uses none (Ubuntu).
 mirror() {
   local uri
   uri=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -n 's/^URIs: *//p' | grep -m1 '/debian/*$') ||
     uri=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed -n 's/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\/debian\/*\) .*/\2/p' | grep -m1 .) ||
-    die "no Debian archive among this machine's apt sources"
+    uri=http://deb.debian.org/debian
   printf '%s\n' "${uri%/}"
 }
 
@@ -61,6 +61,7 @@ world_apt() {
 
 build_apt() {
   local suite etc=$WORLD/apt
+  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || apt-get install -qq -y --no-install-recommends debian-archive-keyring
   rm -rf "$etc"
   mkdir -p "$etc/lists/partial" "$etc/cache/archives/partial"
   : >"$etc/status"

@@ -1,38 +1,234 @@
-# node.sh install|remove: puts nvoci on the node whose root is mounted at /host, or takes it off again; then waits, since a
-# DaemonSet's pod must not end. Needs privileged and hostPID: the node's own programs do the work, in the node's namespaces.
-# Run by busybox' sh, the only shell in the image.
-#   NVOCI_ENGINE   containerd (default) or crio; `none` registers nothing
+# node.sh install|remove: puts nvoci on the node, or takes it off again; then stays, since a
+# DaemonSet's pod must not end. A fault never ends it: it is written to the log, the pod is not
+# Ready, and the work is tried again.
+#   NVOCI_ENGINE   auto (default), containerd, crio, rancher (k3s and RKE2); `none` registers nothing
 #   NVOCI_RESTART  yes (default): restart the engine when its configuration was changed. Its containers go on running.
 #   NVOCI_PREFIX   where on the node: /opt/nvoci (default)
-#   NVOCI_WAIT     yes (default): wait for ever
-set -eu
-engine=${NVOCI_ENGINE:-containerd} prefix=${NVOCI_PREFIX:-/opt/nvoci}
+#   NVOCI_CONFIG   a file that becomes the node's /etc/nvoci/config.toml; empty or missing: none
+#   NVOCI_JITTER   seconds: begin at a random time within them (default 0)
+#   NVOCI_RETRY    seconds between two tries (default 300)
+#   NVOCI_REPAIR   seconds after which a registration that was lost is made again (default 3600)
+#   NVOCI_WAIT     yes (default): stay. Otherwise end, with status 1 for a fault
+# node.sh nri ARGUMENT...: runs the image's nvoci-nri.
+# node.sh startup|ready|live: the probes of that pod. One line says why a probe fails.
+set -u
+. "${0%/*}/host.sh"
+prefix=${NVOCI_PREFIX:-/opt/nvoci} nvoci=${NVOCI_PREFIX:-/opt/nvoci}/bin/nvoci
+next=$prefix.new
 restart=--restart
 [ "${NVOCI_RESTART:-yes}" = yes ] || restart=
-on_node() { /busybox nsenter -t 1 -m -u -i -n -p -- "$@"; }
+# k3s and RKE2 register the runtime of this path when they start.
+RANCHER=/usr/local/nvidia/toolkit/nvidia-container-runtime
 
-case ${1:-} in
-  install)
-    # Not into the final directory: install.sh keeps a list of the files that it makes, and removes
-    # only those.
-    new=$prefix.new
-    rm -rf "/host$new"
-    /busybox cp -a /nvoci "/host$new"
-    on_node "$new/install.sh" --prefix "$prefix"
-    rm -rf "/host$new"
+# The engine that serves this node's kubelet.
+find_engine() {
+  engine=${NVOCI_ENGINE:-auto}
+  case $engine in
+    containerd | crio | none | rancher) return 0 ;;
+    auto) ;;
+    *) refuse "NVOCI_ENGINE: $engine is not auto, containerd, crio, rancher or none; fix: correct it [NVOCI-1001]" || return 1 ;;
+  esac
+  if [ -S "$HOST/run/k3s/containerd/containerd.sock" ]; then engine=rancher
+  elif [ -S "$HOST/run/crio/crio.sock" ]; then engine=crio
+  elif [ -S "$HOST/run/containerd/containerd.sock" ] || [ -S "$HOST/var/snap/microk8s/common/run/containerd.sock" ]; then engine=containerd
+  else refuse 'node: no socket of containerd, CRI-O, k3s or microk8s in /run; fix: start the engine, or name it by NVOCI_ENGINE [NVOCI-6002]'
+  fi
+}
+
+# Copies the image's files beside the installed ones.
+copy() {
+  # An absolute link of the node, such as /opt -> /data/opt, leads into this container instead.
+  [ -d "$HOST$next" ] || { refuse "$prefix: it is behind an absolute symbolic link; fix: set the prefix to the link's target [NVOCI-6001]" || return 1; }
+  /busybox cp -a /nvoci/. "$HOST$next/" || { refuse "$next: cannot be written; fix: free space there, or set another prefix [NVOCI-6001]" || return 1; }
+  on_node test -x "$next/install.sh" || refuse "$prefix: the node does not see what is written there; fix: set another prefix [NVOCI-6001]"
+}
+
+# Runs the new program on the node before it replaces the installed one.
+rehearse() {
+  new=$next/root/usr/bin/nvoci
+  try 'the new program' "$new" --version >/dev/null || return 1
+  if on_node "$nvoci" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null 2>&1 </dev/null; then
+    try "upgrade: the installed version serves this node's GPUs and stays; the new one does not" "$new" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null
+  fi
+}
+
+configure() {
+  if [ ! -s "${NVOCI_CONFIG:-}" ]; then
+    drop_config
+  elif on_node test -e "$CONFIG" && ! is_marked; then
+    refuse "$CONFIG: an administrator of the node made it; fix: remove it, or give the pod no configuration [NVOCI-1103]"
+  else
+    put_config "$NVOCI_CONFIG" "$next/root/usr/bin/nvoci"
+  fi
+}
+
+# rancher_configs: the files that k3s and RKE2 generate for containerd.
+rancher_configs() {
+  for file in /var/lib/rancher/k3s/agent/etc/containerd/config.toml /var/lib/rancher/rke2/agent/etc/containerd/config.toml; do
+    [ ! -e "$HOST$file" ] || echo "$HOST$file"
+  done
+}
+
+register_rancher() {
+  # shellcheck disable=SC2016
+  try "$RANCHER" /bin/sh -c '
+    [ ! -e "$2" ] || [ "$(readlink -f "$2")" = "$(readlink -f "$1")" ] ||
+      { echo "it is another toolkit'\''s; fix: remove that toolkit from the node [NVOCI-6001]"; exit 1; }
+    for dir in /usr/local/nvidia "${2%/*}"; do
+      [ -d "$dir" ] || { mkdir "$dir" && echo "$dir" >>"$3"; } || exit 1
+    done
+    ln -sfn "$1" "$2"' sh "$prefix/bin/nvidia-container-runtime" "$RANCHER" "$prefix/lib/nvoci/rancher" || return 1
+  is_registered && return 0
+  [ -n "$restart" ] || { refuse 'k3s or RKE2: it registers the runtime when it starts; fix: restart its service on the node [NVOCI-7205]' || return 1; }
+  for unit in k3s k3s-agent rke2-server rke2-agent; do
+    on_node systemctl --quiet is-active "$unit" || continue
+    try "$unit" systemctl restart "$unit" || return 1
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12; do
+      ! is_registered || return 0
+      /busybox sleep 5
+    done
+  done
+  refuse "k3s or RKE2: its generated configuration has no runtime with $RANCHER; fix: restart its service on the node, and read its log [NVOCI-6001]"
+}
+
+# is_registered: whether the engine's files name this installation.
+is_registered() {
+  case $engine in
+    none) return 0 ;;
+    rancher)
+      for file in $(rancher_configs); do ! /busybox grep -qF "\"$RANCHER\"" "$file" || return 0; done
+      return 1
+      ;;
+    *)
+      # A CDI specification that would be written anew is no reason: only a line that adds the runtime.
+      change=$(on_node "$nvoci" install "$engine" --dry-run 2>/dev/null </dev/null) || return 1
+      ! printf '%s\n' "$change" | /busybox grep -q '^+.*/nvoci-runtime'
+      ;;
+  esac
+}
+
+# is_loaded: whether the running engine has read the files that it has now.
+is_loaded() {
+  case $engine in none | rancher) return 0 ;; esac
+  ! on_node "$nvoci" doctor engine "$engine" --json 2>/dev/null </dev/null | /busybox grep -q '"NVOCI-7205"'
+}
+
+# is_installed: whether this image's files are there, all of them. A pod that is restarted ends sooner.
+is_installed() {
+  /busybox cmp -s /nvoci/root/usr/bin/nvoci "$HOST$nvoci" && /busybox cmp -s /nvoci/install.sh "$HOST$prefix/lib/nvoci/install.sh" || return 1
+  # shellcheck disable=SC2016
+  on_node /bin/sh -c 'while read -r kind path; do [ -e "$path" ] || [ -L "$path" ] || exit 1; done <"$1"' sh "$prefix/lib/nvoci/manifest" 2>/dev/null
+}
+
+put_files() { is_installed || try install "$next/install.sh" --prefix "$prefix"; }
+
+install_node() {
+  on_node rm -rf "$next" 2>/dev/null
+  find_engine && platform "$next" && copy && rehearse && configure && put_files
+  result=$?
+  on_node rm -rf "$next" 2>/dev/null
+  [ $result = 0 ] || return 1
+  case $engine in
+    none) ;;
+    rancher) register_rancher ;;
     # shellcheck disable=SC2086  # an option or nothing
-    [ "$engine" = none ] || on_node "$prefix/bin/nvoci" install "$engine" $restart
+    *) try register "$nvoci" install "$engine" $restart ;;
+  esac
+}
+
+remove_node() {
+  find_engine || return 1
+  drop_config
+  if [ "$(on_node readlink "$RANCHER" 2>/dev/null)" = "$prefix/bin/nvidia-container-runtime" ]; then
+    on_node rm -f "$RANCHER"
+    # The directories that register_rancher made, the inner one first.
+    # shellcheck disable=SC2016
+    on_node /bin/sh -c '[ ! -e "$1" ] || { sort -r "$1" | while read -r dir; do rmdir "$dir"; done; rm -f "$1"; }' sh "$prefix/lib/nvoci/rancher" 2>/dev/null || true
+  fi
+  on_node test -x "$nvoci" || return 0
+  case $engine in
+    none | rancher) ;;
+    # shellcheck disable=SC2086
+    *) try unregister "$nvoci" uninstall "$engine" $restart || return 1 ;;
+  esac
+  try remove "$prefix/lib/nvoci/uninstall"
+}
+
+# ready_node: whether the next GPU pod of this node will start: the image's version is installed, the
+# engine has loaded a configuration that names it, and nvoci plans all GPUs of the node.
+ready_node() {
+  find_engine || return 1
+  theirs=$(on_node "$nvoci" --version 2>/dev/null </dev/null) || { refuse "$nvoci: it does not run on the node; fix: delete this pod, which installs it again [NVOCI-6003]" || return 1; }
+  [ "$theirs" = "$(/nvoci/root/usr/bin/nvoci --version)" ] || { refuse "$nvoci: it is $theirs and not this image's version; fix: delete this pod [NVOCI-6003]" || return 1; }
+  is_registered || { refuse "$engine: its files do not name $prefix/bin/nvoci-runtime any more; fix: find the program that changed them, then delete this pod [NVOCI-7201]" || return 1; }
+  is_loaded || { refuse "$engine: it has not read its present files; fix: \`systemctl restart $engine\` on the node, or set NVOCI_RESTART=yes [NVOCI-7205]" || return 1; }
+  try plan "$nvoci" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null
+}
+
+now() { /busybox date +%s; }
+nap() { /busybox sleep "$1" & wait $!; }
+state() { printf '%s\n' "$1" >"$STATE/state.new" && /busybox mv "$STATE/state.new" "$STATE/state"; }
+
+work() { # install|remove: until it succeeds, or once
+  while :; do
+    now >"$STATE/beat"
+    if "${1}_node"; then state done; echo "nvoci: $1 done"; return 0; fi
+    state refused
+    [ "${NVOCI_WAIT:-yes}" = yes ] || exit 1
+    nap "${NVOCI_RETRY:-300}"
+    state working
+  done
+}
+
+verb=${1:-}
+case $verb in
+  install | remove) ;;
+  # A refusal is an end of the start: a restart of the pod would not change it.
+  startup)
+    read -r now_is <"$STATE/state" 2>/dev/null && [ "$now_is" != working ] && exit 0
+    echo 'nvoci: the work on the node is not finished' && exit 1
     ;;
-  remove)
-    if [ -x "/host$prefix/bin/nvoci" ]; then
-      # shellcheck disable=SC2086
-      [ "$engine" = none ] || on_node "$prefix/bin/nvoci" uninstall "$engine" $restart
-      on_node "$prefix/lib/nvoci/uninstall"
-    fi
+  ready)
+    read -r now_is <"$STATE/state" 2>/dev/null || now_is=working
+    if [ "$now_is" = refused ]; then /busybox cat "$STATE/why"; exit 1; fi
+    [ "$now_is" = done ] || { echo 'nvoci: the work on the node is not finished'; exit 1; }
+    [ "${2:-install}" = install ] || exit 0
+    # A state of its own: the reason must not replace that of the work.
+    STATE=$STATE/probe
+    /busybox mkdir -p "$STATE"
+    ready_node 2>/dev/null || { /busybox cat "$STATE/why"; exit 1; }
+    exit 0
     ;;
-  *) echo 'node.sh: install or remove?' >&2; exit 2 ;;
+  live)
+    read -r beat <"$STATE/beat" 2>/dev/null || exit 1
+    [ $(($(now) - beat)) -lt $((${NVOCI_RETRY:-300} + 600)) ] || { echo 'nvoci: the work on the node hangs'; exit 1; }
+    exit 0
+    ;;
+  # A container of its own in the pod, with the arguments of nvoci-nri.
+  nri)
+    shift
+    trap 'exit 0' TERM INT
+    [ ! -x /nvoci/root/usr/bin/nvoci-nri ] || exec /nvoci/root/usr/bin/nvoci-nri "$@"
+    refuse 'nri: this image has no nvoci-nri; fix: set nri.enabled=false, or use an image that has it [NVOCI-6003]' || true
+    while :; do nap 3600; done
+    ;;
+  *) echo 'node.sh: install, remove, startup, ready or live? [NVOCI-1001]' >&2; exit 2 ;;
 esac
-echo "nvoci: $1 done"
-[ "${NVOCI_WAIT:-yes}" = yes ] || exit 0
 trap 'exit 0' TERM INT
-while :; do /busybox sleep 3600 & wait $!; done
+state working
+now >"$STATE/beat"
+if [ "${NVOCI_JITTER:-0}" -gt 0 ]; then nap $((RANDOM % NVOCI_JITTER)); fi
+work "$verb"
+[ "${NVOCI_WAIT:-yes}" = yes ] || exit 0
+made=$(now)
+while :; do
+  nap 60
+  now >"$STATE/beat"
+  # Two programs that take the engine from each other must not restart it again and again.
+  if [ "$verb" = install ] && [ $(($(now) - made)) -gt "${NVOCI_REPAIR:-3600}" ] && ! is_registered; then
+    echo "nvoci: $engine: the registration is gone, and is made again" >&2
+    state working
+    work install
+    made=$(now)
+  fi
+done

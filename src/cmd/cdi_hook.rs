@@ -177,7 +177,10 @@ fn warn_of_memory_limits(parser: &mut Parser) -> Result<ExitCode> {
 
 fn read_state(input: &Input) -> Result<State> {
     match input {
-        Input::File(path) => State::read(open_state(path)?),
+        Input::File(path) => State::read_from(
+            open_state(path)?,
+            &format!("container state in {}", path.display()),
+        ),
         Input::Help | Input::Standard => State::read(std::io::stdin().lock().by_ref()),
     }
 }

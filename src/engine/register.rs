@@ -172,7 +172,8 @@ pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
         if spec::is_others_too(job, place, file)? {
             report.outcome = Outcome::Removed;
         } else {
-            take_back(job, file, &mut report)?;
+            let main = keep_needed_import(job, &record, file, &mut report);
+            take_back(job, main.as_ref().unwrap_or(file), &mut report)?;
         }
         if !job.dry_run {
             record.files.retain(|f| f.path != file.path);
@@ -392,6 +393,27 @@ fn take_back(job: &Job, file: &FileRecord, report: &mut Report) -> Result<()> {
     finish_take_back(job, &stored, after.as_deref(), report)?;
     clean_up(job, file, report);
     Ok(())
+}
+
+/// The record of containerd's main file without our import, where a later file needs that import.
+/// The main file then keeps it, and the version that an import requires.
+fn keep_needed_import(
+    job: &Job,
+    record: &Record,
+    file: &FileRecord,
+    report: &mut Report,
+) -> Option<FileRecord> {
+    let other = sources::needs_our_import(&job.root, record, file)?;
+    report.warnings.push(format!(
+        "{}: its imports stay, since containerd reads {} through them",
+        file.path.display(),
+        other.display()
+    ));
+    let mut kept = file.clone();
+    (kept.created, kept.written) = (false, None);
+    kept.changes
+        .retain(|c| c.path != ["imports"] && c.path != ["version"]);
+    Some(kept)
 }
 
 /// The text without our changes, for a file that was edited later; `None` if nothing is left of a

@@ -136,9 +136,11 @@ fn with_drop_in(job: &Job, main: &Path, drop_in: &Path) -> Result<Vec<(Stored, E
         .filter_map(Value::as_str)
         .any(|p| covers(&dir.join(p), drop_in));
     if !covered {
-        let toml = drop_in.extension().is_some_and(|e| e == "toml");
-        let pattern = if toml {
-            store::parent(drop_in).join("*.toml")
+        let all = store::parent(drop_in).join("*.toml");
+        // A file that lies there unread stays unread: containerd then imports ours by its name.
+        let alone = expand(root, &all).iter().all(|file| file == drop_in);
+        let pattern = if alone && covers(&all, drop_in) {
+            all
         } else {
             drop_in.to_owned()
         };
@@ -356,6 +358,23 @@ pub(super) fn drop_ins_of(root: &Root, record: &Record, main: &Path, named: &Pat
         all.retain(|file| !theirs.contains(file));
     }
     all
+}
+
+/// A file that is not nvoci's and that containerd reads only through the import that we wrote into
+/// a main file; without that import its settings would be lost.
+pub(super) fn needs_our_import(root: &Root, record: &Record, main: &FileRecord) -> Option<PathBuf> {
+    let dir = store::parent(&main.path);
+    let before = |pattern: &str| {
+        let mut changes = main.changes.iter().filter(|c| c.path == ["imports"]);
+        changes.any(|c| c.before.as_ref().is_some_and(|text| text.contains(pattern)))
+    };
+    let ours = imports_written(main).into_iter().filter(|p| !before(p));
+    let read = ours.flat_map(|pattern| expand(root, &dir.join(pattern)));
+    let mut others = read.filter(|file| {
+        let file = store::follow(root, file).unwrap_or_else(|_| file.clone());
+        record.file(&file).is_none()
+    });
+    others.next()
 }
 
 /// The patterns that our change to a main file wrote.

@@ -31,31 +31,40 @@ pub struct State {
 }
 
 impl State {
-    /// Reads the whole document.
+    /// Reads the whole document from standard input, as a runtime gives it to a hook.
+    ///
+    /// # Errors
+    /// As [`State::read_from`].
+    pub fn read(reader: impl Read) -> Result<Self> {
+        Self::read_from(reader, "container state on standard input")
+    }
+
+    /// Reads the whole document; an error names it by `source`.
     ///
     /// # Errors
     /// [`Code::State`] if it is empty, larger than 4 MiB or not a JSON object, repeats a key, has a
     /// field of the wrong type, or lacks an absolute bundle path.
-    pub fn read(reader: impl Read) -> Result<Self> {
+    pub fn read_from(reader: impl Read, source: &str) -> Result<Self> {
+        let broken = |why: String| Error::new(Code::State, source, why);
         let mut bytes = Vec::new();
         reader
             .take(MAX + 1)
             .read_to_end(&mut bytes)
-            .context(Code::State, || "container state on standard input")?;
+            .context(Code::State, || source)?;
         if bytes.len() as u64 > MAX {
-            return Err(broken("it is larger than 4 MiB"));
+            return Err(broken("it is larger than 4 MiB".into()));
         }
         if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Err(broken("it is empty"));
+            return Err(broken("it is empty".into()));
         }
         let unique: Unique = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
         let Value::Object(map) = unique.0 else {
-            return Err(broken("it is not a JSON object"));
+            return Err(broken("it is not a JSON object".into()));
         };
-        Self::from_map(&map)
+        Self::from_map(&map).map_err(broken)
     }
 
-    fn from_map(map: &Map<String, Value>) -> Result<Self> {
+    fn from_map(map: &Map<String, Value>) -> Result<Self, String> {
         // Before OCI 1.0 the field was called `bundlePath`; an old Docker still writes that.
         let bundle = match text(map, "bundle")? {
             Some(b) if !b.is_empty() => Some(b),
@@ -63,11 +72,11 @@ impl State {
         };
         let bundle = PathBuf::from(bundle.unwrap_or_default());
         if bundle.as_os_str().is_empty() {
-            return Err(broken("it names no bundle"));
+            return Err("it names no bundle".into());
         }
         // Under runc a hook's working directory is the image's, so no path may be relative to it.
         if !bundle.is_absolute() {
-            return Err(broken("its bundle is not an absolute path"));
+            return Err("its bundle is not an absolute path".into());
         }
         for unread in ["ociVersion", "status"] {
             text(map, unread)?;
@@ -83,37 +92,33 @@ impl State {
     }
 }
 
-fn text(map: &Map<String, Value>, key: &str) -> Result<Option<String>> {
+fn text(map: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(s)) => Ok(Some(s.clone())),
-        Some(_) => Err(broken(format!("`{key}` is not a string"))),
+        Some(_) => Err(format!("`{key}` is not a string")),
     }
 }
 
-fn pid(map: &Map<String, Value>) -> Result<Option<i32>> {
+fn pid(map: &Map<String, Value>) -> Result<Option<i32>, String> {
     match map.get("pid") {
         None | Some(Value::Null) => Ok(None),
         Some(v) => match v.as_i64().map(i32::try_from) {
             Some(Ok(pid)) => Ok(Some(pid)),
-            _ => Err(broken("`pid` is not a process id")),
+            _ => Err("`pid` is not a process id".into()),
         },
     }
 }
 
-fn check_annotations(map: &Map<String, Value>) -> Result<()> {
+fn check_annotations(map: &Map<String, Value>) -> Result<(), String> {
     match map.get("annotations") {
         None | Some(Value::Null) => Ok(()),
         Some(Value::Object(entries)) => match entries.iter().find(|(_, value)| !value.is_string()) {
-            Some((key, _)) => Err(broken(format!("annotation `{key}` is not a string"))),
+            Some((key, _)) => Err(format!("annotation `{key}` is not a string")),
             None => Ok(()),
         },
-        Some(_) => Err(broken("`annotations` is not an object")),
+        Some(_) => Err("`annotations` is not an object".into()),
     }
-}
-
-fn broken(why: impl Into<String>) -> Error {
-    Error::new(Code::State, "container state on standard input", why)
 }
 
 /// A JSON value whose objects repeat no key: parsers may disagree on the value of a repeated one.
@@ -217,6 +222,12 @@ mod tests {
         assert_eq!(docker.bundle, PathBuf::from("/old"));
         assert_eq!(docker.pid, Some(1));
         assert_eq!(docker.root, Some(PathBuf::from("/r")));
+    }
+
+    #[test]
+    fn an_error_names_the_file_that_was_read() {
+        let e = State::read_from(&b"{}"[..], "container state in /run/s.json").unwrap_err();
+        assert!(e.to_string().contains("container state in /run/s.json"), "{e}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::Severity;
-use super::pattern::{self, Found};
+use super::pattern::{Found, Pattern};
 use super::signals::Signals;
 use super::text::Text;
 
@@ -12,6 +12,8 @@ const ENTRIES: &[&str] = &[
     include_str!("entries/driver.txt"),
     include_str!("entries/engines.txt"),
     include_str!("entries/frameworks.txt"),
+    include_str!("entries/multi.txt"),
+    include_str!("entries/install.txt"),
     include_str!("entries/graphics.txt"),
     include_str!("entries/harmless.txt"),
 ];
@@ -40,14 +42,14 @@ pub(super) enum Rank {
 }
 
 /// One cause of one or more texts.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Default)]
 pub(super) struct Entry {
     /// `insufficient-driver-too-old`
     pub(super) name: &'static str,
     /// The symptoms of the collection that it explains: `P11`.
     pub(super) pains: Vec<&'static str>,
-    matches: Vec<&'static str>,
-    not: Vec<&'static str>,
+    matches: Vec<Alternative>,
+    not: Vec<Alternative>,
     pub(super) rank: Rank,
     severity: Option<Severity>,
     /// The cause.
@@ -81,8 +83,8 @@ fn entry(block: &'static str) -> Option<Entry> {
         let (key, value) = line.split_once(": ")?;
         match key {
             "pain" => found.pains = value.split(' ').collect(),
-            "match" => found.matches.push(value),
-            "not" => found.not.push(value),
+            "match" => found.matches.push(Alternative::new(value)),
+            "not" => found.not.push(Alternative::new(value)),
             "rank" => {
                 found.rank = match value {
                     "consequence" => Rank::Consequence,
@@ -115,7 +117,7 @@ impl Entry {
         let mut all: Vec<Found> = self
             .matches
             .iter()
-            .filter_map(|m| all_of(m, text, signals))
+            .filter_map(|m| m.matched(text, signals))
             .collect();
         // The first of equal ones. Any alternative may fill slots.
         let best = (0..all.len())
@@ -123,7 +125,7 @@ impl Entry {
             .max_by_key(|i| all.get(*i).map_or(0, |f| f.weight))?;
         let mut found = all.swap_remove(best);
         found.slots.extend(all.into_iter().flat_map(|f| f.slots));
-        let excluded = self.not.iter().any(|m| all_of(m, text, signals).is_some());
+        let excluded = self.not.iter().any(|m| m.matched(text, signals).is_some());
         (!excluded).then_some(found)
     }
 
@@ -132,7 +134,7 @@ impl Entry {
         // In an alternative with `&&`, the error comes first.
         self.matches
             .iter()
-            .any(|of| of.split(" && ").next() == Some(code))
+            .any(|of| matches!(of.conditions.first(), Some(Condition::Signal(key)) if *key == code))
     }
 
     /// The severity of the error.
@@ -146,34 +148,58 @@ impl Entry {
     }
 }
 
-/// Matches one alternative: signals or texts, with `&&` between them.
-fn all_of(alternative: &'static str, text: &Text, signals: &Signals) -> Option<Found> {
-    let mut all: Option<Found> = None;
-    for condition in alternative.split(" && ") {
-        let found = if KEYS.iter().any(|k| condition.starts_with(k)) {
-            let signal = signals.get(condition)?;
-            let weight = if condition.starts_with("about:") {
-                0
+/// Conditions that must all hold: signals or texts, with `&&` between them.
+struct Alternative {
+    conditions: Vec<Condition>,
+    #[cfg(test)]
+    written: &'static str,
+}
+
+enum Condition {
+    Signal(&'static str),
+    Text(Pattern),
+}
+
+impl Alternative {
+    fn new(written: &'static str) -> Self {
+        let condition = |c: &'static str| {
+            if KEYS.iter().any(|k| c.starts_with(k)) {
+                Condition::Signal(c)
             } else {
-                SIGNAL
-            };
-            Found {
-                at: signal.at.clone(),
-                slots: signal.slots.clone(),
-                weight,
+                Condition::Text(Pattern::new(c))
             }
-        } else {
-            pattern::find(text, condition)?
         };
-        match &mut all {
-            Some(all) => {
-                all.weight += found.weight;
-                all.slots.extend(found.slots);
-            }
-            None => all = Some(found),
+        Self {
+            conditions: written.split(" && ").map(condition).collect(),
+            #[cfg(test)]
+            written,
         }
     }
-    all
+
+    fn matched(&self, text: &Text, signals: &Signals) -> Option<Found> {
+        let mut all: Option<Found> = None;
+        for condition in &self.conditions {
+            let found = match condition {
+                Condition::Text(pattern) => pattern.find(text)?,
+                Condition::Signal(key) => {
+                    let signal = signals.get(key)?;
+                    Found {
+                        at: signal.at.clone(),
+                        slots: signal.slots.clone(),
+                        weight: if key.starts_with("about:") { 0 } else { SIGNAL },
+                    }
+                }
+            };
+            match &mut all {
+                Some(all) => {
+                    all.weight += found.weight;
+                    all.slots.extend(found.slots);
+                }
+                None => all = Some(found),
+            }
+        }
+        all
+    }
 }
 
 #[cfg(test)]
@@ -197,8 +223,8 @@ mod tests {
                 && entry.sources.iter().all(|s| s.starts_with("https://"));
             assert!(whole && !entry.sources.is_empty(), "{block}");
             assert!(names.insert(entry.name), "{} twice", entry.name);
-            for m in entry.matches.iter().chain(&entry.not) {
-                assert_eq!(m.trim().to_lowercase(), **m, "{m}");
+            for m in entry.matches.iter().chain(&entry.not).map(|a| a.written) {
+                assert_eq!(m.trim().to_lowercase(), m, "{m}");
                 assert!(m.split('*').any(|p| p.len() >= 6), "says too little: {m}");
             }
             for run in &entry.run {
@@ -222,7 +248,7 @@ mod tests {
     fn alternatives() {
         let text = Text::new("nvidia: libcudnn.so.8: cannot open shared object file");
         let signals = Signals::of(&text);
-        let found = |m| all_of(m, &text, &signals);
+        let found = |m| Alternative::new(m).matched(&text, &signals);
         assert!(found("lib:cuda && about:gpu && cannot open").is_some());
         assert!(found("lib:cuda && lib:libcuda").is_none());
         assert_eq!(

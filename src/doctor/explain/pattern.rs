@@ -1,4 +1,5 @@
-//! Patterns of texts: literal pieces with gaps (`*`) and slots (`<name>`) between them.
+//! Patterns of texts: literal pieces and choices of them (`{one|two}`) with gaps (`*`) and slots
+//! (`<name>`) between them.
 
 use std::ops::Range;
 
@@ -27,11 +28,12 @@ pub(super) struct Found {
 
 enum Piece {
     Gap,
-    Literal(&'static str),
+    /// A literal, or the literals of a choice.
+    OneOf(Vec<&'static str>),
     Slot(&'static str),
 }
 
-/// The pieces of a pattern; a `<` that begins no slot is literal.
+/// The pieces of a pattern; a `<` that begins no slot and a `{` that begins no choice are literal.
 fn pieces(pattern: &'static str) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut rest = pattern;
@@ -46,13 +48,22 @@ fn pieces(pattern: &'static str) -> Vec<Piece> {
             rest = after;
             continue;
         }
+        if let Some((choice, after)) = choice(rest) {
+            pieces.push(Piece::OneOf(choice));
+            rest = after;
+            continue;
+        }
+        let begins = |at: usize| {
+            rest.get(at..)
+                .is_some_and(|r| r.starts_with('*') || slot(r).is_some() || choice(r).is_some())
+        };
         let end = rest
             .char_indices()
             .skip(1)
-            .find(|(at, c)| *c == '*' || rest.get(*at..).and_then(slot).is_some())
+            .find(|(at, _)| begins(*at))
             .map_or(rest.len(), |(at, _)| at);
         let (literal, after) = rest.split_at(end);
-        pieces.push(Piece::Literal(literal));
+        pieces.push(Piece::OneOf(vec![literal]));
         rest = after;
     }
     pieces
@@ -64,29 +75,67 @@ fn slot(text: &'static str) -> Option<(&'static str, &'static str)> {
     named.then_some((name, rest))
 }
 
-/// Finds `pattern` in `text`; it begins with a literal.
-pub(super) fn find(text: &Text, pattern: &'static str) -> Option<Found> {
-    let pieces = pieces(pattern);
-    let (Some(Piece::Literal(first)), rest) = (pieces.first(), pieces.get(1..).unwrap_or_default()) else {
-        return None;
-    };
-    let literals = || {
-        pieces.iter().filter_map(|p| match p {
-            Piece::Literal(text) => Some(*text),
-            _ => None,
-        })
-    };
-    if !literals().all(|l| text.may_hold(l)) {
-        return None;
+/// The literals of a choice at the beginning of `text`, and the rest.
+fn choice(text: &'static str) -> Option<(Vec<&'static str>, &'static str)> {
+    let (inner, rest) = text.strip_prefix('{')?.split_once('}')?;
+    let choice: Vec<&str> = inner.split('|').collect();
+    // An empty one, which comes last, makes the others optional.
+    (choice.len() > 1).then_some((choice, rest))
+}
+
+/// A pattern, parsed.
+pub(super) struct Pattern {
+    pieces: Vec<Piece>,
+    weight: usize,
+}
+
+impl Pattern {
+    pub(super) fn new(pattern: &'static str) -> Self {
+        let pieces = pieces(pattern);
+        // The shortest of a choice, so that a choice of many words is no better than one of them.
+        let weight = choices(&pieces)
+            .filter_map(|texts| texts.iter().map(|t| t.len()).min())
+            .sum();
+        Self { pieces, weight }
     }
-    let weight = literals().map(str::len).sum();
-    text.flat()
-        .rmatch_indices(first)
-        .take(TRIES)
-        .find_map(|(start, _)| {
-            follow(text, start + first.len(), rest).map(|(end, slots)| (start..end, slots))
+
+    /// Its last match in `text`; it begins with a literal or a choice.
+    pub(super) fn find(&self, text: &Text) -> Option<Found> {
+        let Some((Piece::OneOf(first), rest)) = self.pieces.split_first() else {
+            return None;
+        };
+        if !choices(&self.pieces).all(|texts| texts.iter().any(|t| text.may_hold(t))) {
+            return None;
+        }
+        first.iter().find_map(|first| {
+            text.flat()
+                .rmatch_indices(first)
+                .take(TRIES)
+                .find_map(|(start, _)| {
+                    follow(text, start + first.len(), rest).map(|(end, slots)| (start..end, slots))
+                })
+                .map(|(at, slots)| Found {
+                    at,
+                    slots,
+                    weight: self.weight,
+                })
         })
-        .map(|(at, slots)| Found { at, slots, weight })
+    }
+}
+
+fn choices(pieces: &[Piece]) -> impl Iterator<Item = &Vec<&'static str>> {
+    pieces.iter().filter_map(|p| match p {
+        Piece::OneOf(texts) => Some(texts),
+        _ => None,
+    })
+}
+
+/// The nearest of `texts` within `reach` bytes from `at` on: its distance and length.
+fn nearest(text: &Text, at: usize, reach: usize, texts: &[&'static str]) -> Option<(usize, usize)> {
+    texts
+        .iter()
+        .filter_map(|t| Some((text.after(at, reach + t.len()).find(t)?, t.len())))
+        .min()
 }
 
 /// Matches the pieces one after the other from `at` on.
@@ -95,20 +144,18 @@ fn follow(text: &Text, mut at: usize, pieces: &[Piece]) -> Option<(usize, Vec<Sl
     let mut pieces = pieces.iter().peekable();
     while let Some(piece) = pieces.next() {
         match (piece, pieces.peek()) {
-            (Piece::Literal(literal), _) => {
-                at = text
-                    .after(at, literal.len())
-                    .starts_with(literal)
-                    .then_some(at + literal.len())?;
+            (Piece::OneOf(texts), _) => {
+                at += texts
+                    .iter()
+                    .find(|t| text.after(at, t.len()).starts_with(**t))
+                    .map(|t| t.len())?;
             }
-            (Piece::Gap, Some(Piece::Literal(literal))) => {
-                at += text.after(at, GAP + literal.len()).find(literal)?;
-            }
+            (Piece::Gap, Some(Piece::OneOf(texts))) => at += nearest(text, at, GAP, texts)?.0,
             (Piece::Gap, _) => {}
             (Piece::Slot(name), next) => {
                 let window = text.after(at, SLOT);
                 let end = match next {
-                    Some(Piece::Literal(literal)) => text.after(at, SLOT + literal.len()).find(literal)?,
+                    Some(Piece::OneOf(texts)) => nearest(text, at, SLOT, texts)?.0,
                     _ => window
                         .find([' ', ',', ')', '"', '\'', ';', ']'])
                         .unwrap_or(window.len()),
@@ -148,7 +195,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str, pattern: &'static str) -> Option<Found> {
-        find(&Text::new(text), pattern)
+        Pattern::new(pattern).find(&Text::new(text))
     }
 
     #[test]
@@ -159,6 +206,25 @@ mod tests {
         assert!(found(&format!("foo{}bar", "x".repeat(400)), "foo*bar").is_none());
         assert!(found(&format!("foo{}foo-bar", "ä".repeat(400)), "foo*bar").is_some());
         assert!(found("anything", "*").is_none());
+    }
+
+    #[test]
+    fn choices() {
+        let weight = |text, pattern| found(text, pattern).map(|f| f.weight);
+        assert_eq!(weight("no cudnn here", "no {cuda|cudnn} here"), Some(3 + 4 + 5));
+        assert_eq!(weight("no cuda here", "no {cuda|cudnn} here"), Some(3 + 4 + 5));
+        assert_eq!(weight("no cublas here", "no {cuda|cudnn} here"), None);
+        assert!(found("unable to load x", "{cannot|unable to} load").is_some());
+        assert!(found("it cannot ever load x", "{cannot|unable to}*{load|open}").is_some());
+        assert_eq!(
+            found("requires torch==2.1, but", "requires <name>{==|>=}<want>, but").map(|f| f.slots),
+            Some(vec![("name", "torch".to_owned()), ("want", "2.1".to_owned())])
+        );
+        assert!(found("no cuda here", "no {cuda |}here").is_some());
+        assert!(found("no here", "no {cuda |}here").is_some());
+        // Braces without a choice are literal.
+        assert!(found("a {b} c", "a {b} c").is_some());
+        assert!(found("a {} c", "a {} c").is_some());
     }
 
     #[test]

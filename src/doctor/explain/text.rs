@@ -136,35 +136,19 @@ impl Words {
     }
 }
 
-/// The text with single spaces, without colors, typographic quotes, frames, and escaped quotes and
-/// line ends.
+/// The text with single spaces, without colors, log prefixes, typographic quotes, frames, and with
+/// escaped characters and line ends unescaped.
 fn one_line(text: &str) -> String {
+    let text = plain(text);
     let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    let space = |out: &mut String| {
-        if !out.is_empty() && !out.ends_with(' ') {
-            out.push(' ');
-        }
-    };
-    while let Some(c) = chars.next() {
-        match c {
-            '\u{1b}' => {
-                // ESC [ … final byte.
-                if chars.next_if_eq(&'[').is_some() {
-                    for c in chars.by_ref() {
-                        if ('\u{40}'..='\u{7e}').contains(&c) {
-                            break;
-                        }
-                    }
-                }
+    for line in text.split('\n') {
+        space(&mut out);
+        let mut chars = unprefixed(line).chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' => escaped(&mut chars, &mut out),
+                c => push(c, &mut out),
             }
-            '\u{2018}' | '\u{2019}' | '\u{b4}' => out.push('\''),
-            '\u{201c}' | '\u{201d}' => out.push('"'),
-            '\\' => escaped(&mut chars, &mut out, space),
-            // Frames around tracebacks.
-            '\u{2500}'..='\u{257f}' | '\u{2771}' => space(&mut out),
-            c if c.is_whitespace() || c.is_control() => space(&mut out),
-            c => out.push(c),
         }
     }
     out.truncate(out.trim_end().len());
@@ -175,19 +159,159 @@ fn one_line(text: &str) -> String {
     out
 }
 
-/// Unescapes errors that are quoted in errors, any number of times: `\\\"` is a quote and `\\\\n` a
-/// line end.
-fn escaped(
-    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
-    out: &mut String,
-    space: impl Fn(&mut String),
-) {
+fn space(out: &mut String) {
+    if !out.is_empty() && !out.ends_with(' ') {
+        out.push(' ');
+    }
+}
+
+/// Adds a character: typographic quotes as typed ones, white space and frames as one space.
+fn push(c: char, out: &mut String) {
+    match c {
+        '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{b4}' | '\u{ff07}' => out.push('\''),
+        '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{ab}' | '\u{bb}' | '\u{ff02}' => out.push('"'),
+        '\u{2010}'..='\u{2015}' | '\u{2212}' => out.push('-'),
+        // Characters without width, which web pages insert.
+        '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}' => {}
+        // Frames around tracebacks.
+        '\u{2500}'..='\u{257f}' | '\u{2771}' => space(out),
+        c if c.is_whitespace() || c.is_control() => space(out),
+        c => out.push(c),
+    }
+}
+
+/// The beginnings of colors as logs and terminals print them.
+const COLORS: &[&str] = &[
+    r"\u001b[", r"\u001B[", r"\x1b[", r"\x1B[", r"\033[", r"\e[", "#033[", "^[[", "\u{9b}",
+];
+
+/// Characters as HTML writes them.
+const ENTITIES: &[(&str, &str)] = &[
+    ("&quot;", "\""),
+    ("&#34;", "\""),
+    ("&#39;", "'"),
+    ("&#x27;", "'"),
+    ("&apos;", "'"),
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&nbsp;", " "),
+    ("&amp;", "&"),
+];
+
+/// The text without colors and with the characters of HTML.
+fn plain(text: &str) -> String {
+    let mut text = text.to_owned();
+    for color in COLORS {
+        if text.contains(color) {
+            text = text.replace(color, "\u{1b}[");
+        }
+    }
+    for (written, meant) in ENTITIES {
+        if text.contains(written) {
+            text = text.replace(written, meant);
+        }
+    }
+    if !text.contains('\u{1b}') {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '\u{1b}' {
+            out.push(c);
+        } else if chars.next_if_eq(&'[').is_some() {
+            // ESC [ … final byte.
+            for c in chars.by_ref() {
+                if ('\u{40}'..='\u{7e}').contains(&c) {
+                    break;
+                }
+            }
+        } else if chars.next_if_eq(&']').is_some() {
+            // A title or link: ESC ] … BEL, or ESC ] … ESC \.
+            while let Some(c) = chars.next_if(|c| *c != '\n') {
+                if c == '\u{7}' || (c == '\u{1b}' && chars.next_if_eq(&'\\').is_some()) {
+                    break;
+                }
+            }
+        }
+    }
+    out
+}
+
+/// A line without the prefixes of logs: the service of Compose, the pod of kubectl, the time, the
+/// quoting of a mail.
+fn unprefixed(line: &str) -> &str {
+    let mut rest = line.trim_start();
+    // A log of a log has several.
+    for _ in 0..4 {
+        let before = rest;
+        rest = rest.trim_start_matches("> ").trim_start();
+        if let Some((name, after)) = rest.split_once(" | ") {
+            // `app-1  | `: one word and spaces.
+            let name = name.trim_end();
+            let is_service = name.len() <= 64 && name.chars().all(|c| is_word(c) || matches!(c, '-' | '.'));
+            // Of a table, whose cells are data, the first cell is empty or a number.
+            if is_service && name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                rest = after.trim_start();
+            }
+        }
+        if let Some(after) = rest.strip_prefix("[pod/").and_then(|r| r.split_once("] ")) {
+            rest = after.1;
+        }
+        rest = without_time(rest).trim_start();
+        if rest.len() == before.len() {
+            break;
+        }
+    }
+    rest
+}
+
+/// The text behind a time: `2024-05-01T10:00:00.123Z `, `[2024/05/01 10:00:00] `.
+fn without_time(line: &str) -> &str {
+    let inner = line.strip_prefix('[').unwrap_or(line);
+    let date = inner.get(..10).unwrap_or_default().as_bytes();
+    let is_date = date.len() == 10
+        && date.iter().enumerate().all(|(i, b)| match i {
+            4 | 7 => matches!(b, b'-' | b'/'),
+            _ => b.is_ascii_digit(),
+        });
+    let Some(time) = inner.get(10..).filter(|t| is_date && t.starts_with(['T', ' '])) else {
+        return line;
+    };
+    let end = time
+        .char_indices()
+        .skip(1)
+        .find(|(_, c)| !c.is_ascii_digit() && !matches!(c, ':' | '.' | ',' | '+' | '-' | 'Z'))
+        .map_or(time.len(), |(at, _)| at);
+    // A date alone is text.
+    if end < 6 {
+        return line;
+    }
+    let after = time.get(end..).unwrap_or_default();
+    after.strip_prefix(']').unwrap_or(after)
+}
+
+/// Unescapes errors that are quoted in errors, any number of times: `\\\"` is a quote, `\\\\n` a
+/// line end, and `\u0027` the character of that number.
+fn escaped(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String) {
     let mut count = 1;
     while chars.next_if_eq(&'\\').is_some() {
         count += 1;
     }
     match chars.peek() {
-        Some('"' | '\'') => {}
+        Some('"' | '\'' | '/') => {}
+        Some('u') => {
+            let digits: String = chars.clone().skip(1).take(4).collect();
+            let number = u32::from_str_radix(&digits, 16)
+                .ok()
+                .filter(|_| digits.len() == 4);
+            if let Some(c) = number.and_then(char::from_u32) {
+                chars.nth(4);
+                push(c, out);
+            } else {
+                out.extend(std::iter::repeat_n('\\', count));
+            }
+        }
         Some('n' | 't' | 'r') => {
             let letter = chars.next().unwrap_or('n');
             match chars.peek() {
@@ -222,6 +346,18 @@ mod tests {
             ("but#012NVRM: this", "but nvrm: this"),
             ("│ error │", "error"),
             ("\u{2018}x\u{2019}", "'x'"),
+            ("app-1  | 2024-05-01T10:00:00.1Z a\napp-1  | b", "a b"),
+            ("[pod/x/y] [2024/05/01 10:00:00] a", "a"),
+            ("> > quoted", "quoted"),
+            ("| 0 | cell |", "| 0 | cell |"),
+            ("2024-05-01 is a date", "2024-05-01 is a date"),
+            (r"\u001b[31mred\u001b[0m \u0027x\u0027", "red 'x'"),
+            ("#033[0;33mred", "red"),
+            ("\u{1b}]0;title\u{7}text", "text"),
+            ("&quot;a&quot; &lt;b&gt;", "\"a\" <b>"),
+            (r#"{"msg":"https:\/\/x"}"#, r#"{"msg":"https://x"}"#),
+            ("zero\u{200b}width", "zerowidth"),
+            (r"c:\users\uvw", r"c:\users\uvw"),
         ] {
             assert_eq!(Text::new(text).flat(), flat, "{text}");
         }

@@ -40,11 +40,13 @@ const BETWEEN: &[&str] = &[
     "api",
     "be",
     "call",
+    "capable",
     "check",
     "code",
     "context",
     "could",
     "device",
+    "devices",
     "driver",
     "due",
     "err",
@@ -106,6 +108,9 @@ const NUMBERED: &[&str] = &[
 const OTHERS: &[&str] = &[
     "exit", "exited", "http", "https", "rc", "curl", "errno", "signal", "line", "port", "npm", "status",
 ];
+
+/// Numbers that are rather a protocol's or a system call's where no name of CUDA is near.
+const AMBIGUOUS: &[u32] = &[4, 9, 13, 300, 301, 400];
 
 /// Adds the errors of the text.
 pub(super) fn find(text: &Text, signals: &mut Signals) {
@@ -187,7 +192,9 @@ fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
         let rest = without_arguments(lead.get(..end)?);
         let trimmed = rest.trim_end_matches(|c| !is_word(c));
         let separator = rest.get(trimmed.len()..)?;
-        if separator.contains(". ") || separator.contains(['!', '?']) {
+        // A status may be a sentence of its own: `Unable to read CUDA devices. Return status: 35`.
+        let is_status = lead.get(end..).is_some_and(|l| l.starts_with("return status"));
+        if (separator.contains(". ") && !is_status) || separator.contains(['!', '?']) {
             return None;
         }
         let start = trimmed.rfind(|c| !is_word(c)).map_or(0, |i| {
@@ -297,7 +304,7 @@ fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
     if last.first() == Some(&"nvoci") {
         return own().into_iter().collect();
     }
-    if few == 1 {
+    if few == 1 && !AMBIGUOUS.contains(&number) {
         // The text is only the number: each table that has it counts.
         return cuda(number)
             .into_iter()
@@ -321,7 +328,10 @@ fn by_number(text: &Text, at: &Range, number: u32, few: usize) -> Vec<Named> {
     let message =
         is_error && begins_with_message(after.trim_start_matches([' ', ':', ')', '-', '(', ',']), number);
     // A person typed an error's number: `error 803`, `CUDA 100`.
-    let typed = few <= 3 && !last.iter().any(|w| OTHERS.contains(w)) && (is_error || last == ["cuda"]);
+    let typed = few <= 3
+        && !AMBIGUOUS.contains(&number)
+        && !last.iter().any(|w| OTHERS.contains(w))
+        && (is_error || last == ["cuda"]);
     if by_cuda || call || message || typed {
         return cuda(number).into_iter().collect();
     }
@@ -379,6 +389,8 @@ fn by_name(word: &str) -> Option<Named> {
 
 /// Error numbers before CUDA 10.1, and their present ones.
 const OLD: &[(u32, u32)] = &[
+    (6, 702),
+    (7, 701),
     (8, 98),
     (10, 101),
     (30, 999),
@@ -444,6 +456,15 @@ mod tests {
                 &["cuda:999"],
             ),
             ("error == cudaSuccess (46 vs. 0)", &["cuda:46"]),
+            ("error == cudaSuccess (7 vs. 0)", &["cuda:701"]),
+            (
+                "Unable to read CUDA capable devices. Return status: 35",
+                &["cuda:35"],
+            ),
+            ("It has CUDA. Error number 35", &[]),
+            ("CUDA error 400", &["cuda:400"]),
+            ("Error 400", &[]),
+            ("300", &[]),
             ("failed call to cuInit: UNKNOWN ERROR (303)", &["cuda:303"]),
             ("CUDA 10.2 and CUDA 12", &[]),
             ("[100] Call to cuInit results in", &["cuda:100"]),

@@ -120,9 +120,9 @@ fn xids(text: &Text, signals: &mut Signals) {
         let number = rest.get(..digits).unwrap_or_default();
         if (1..=3).contains(&number.len()) {
             let family = match number {
-                "13" | "31" | "43" | "45" | "68" | "69" => "application",
-                "48" | "63" | "64" | "92" | "94" | "95" | "171" | "172" => "memory",
-                "74" | "137" | "144" | "145" | "149" | "150" => "nvlink",
+                "8" | "13" | "31" | "32" | "43" | "45" | "68" | "69" => "application",
+                "48" | "63" | "64" | "92" | "94" | "95" | "140" | "171" | "172" => "memory",
+                "74" | "136" | "137" | "144" | "145" | "149" | "150" => "nvlink",
                 "61" | "62" | "109" | "119" | "120" => "firmware",
                 "79" => "lost",
                 _ => "other",

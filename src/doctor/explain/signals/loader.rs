@@ -105,8 +105,25 @@ const NOT_LOADED: &[&str] = &[
     "library not loaded",
     "library not found",
     "no such library",
+    "third-party dynamic library",
     "missing library",
     "missing",
+];
+
+/// Names of CUDA's libraries in sentences, and the software that they belong to: `Unable to load
+/// cuSPARSE`, `The cuSPARSE library was not found`.
+const NAMES: &[(&str, &str)] = &[
+    ("cublas", "cuda"),
+    ("cublaslt", "cuda"),
+    ("cufft", "cuda"),
+    ("curand", "cuda"),
+    ("cusolver", "cuda"),
+    ("cusparse", "cuda"),
+    ("cupti", "cuda"),
+    ("nvrtc", "cuda"),
+    ("nvjitlink", "cuda"),
+    ("cudart", "cuda"),
+    ("cudnn", "cudnn"),
 ];
 
 /// Texts behind the name of a library that was not loaded.
@@ -132,8 +149,23 @@ const NOT_FOUND: &[&str] = &[
     " not in your library path",
     " is not in your library path",
     " library in your system",
+    " library was not found",
+    " library not found",
+    " library could not be",
+    " is not installed",
     " from dlerror",
     ": failed to map",
+    // What the loader prints in other languages.
+    ": kann die shared-object-datei nicht",
+    ": impossible d'ouvrir le fichier",
+    ": no se puede abrir el fichero",
+    ": no se puede abrir el archivo",
+    ": impossibile aprire il file",
+    ": não é possível abrir",
+    ": не удаётся открыть",
+    ": 无法打开",
+    ": 打不开",
+    ": 共有オブジェクトファイルを開けません",
 ];
 
 /// Texts behind the name of a file that is no library.
@@ -229,6 +261,20 @@ fn libraries(text: &Text, signals: &mut Signals) {
             }
         }
     }
+    for (name, owner) in NAMES {
+        for (at, _) in flat.match_indices(name).take(TRIES) {
+            let end = at + name.len();
+            let is_part = text.before(at, 4).ends_with(|c| is_name(c) || c == '/')
+                || text
+                    .after(end, 1)
+                    .starts_with(|c| is_word(c) || matches!(c, '-' | '/' | '('))
+                || (text.after(end, 1) == "." && text.after(end + 1, 1).starts_with(is_word));
+            if !is_part && state(text, at, end) == Some("lib") {
+                let slots = vec![("lib", text.kept(at..end).to_owned())];
+                signals.add(format!("lib:{owner}"), at..end, slots);
+            }
+        }
+    }
     for (at, found) in flat.match_indices("cannot find -l").take(TRIES) {
         let start = at + found.len();
         let name = text
@@ -266,6 +312,10 @@ fn state(text: &Text, start: usize, end: usize) -> Option<&'static str> {
     if BROKEN.iter().any(|b| after.starts_with(b)) {
         return Some("short");
     }
+    // It is there and lacks a symbol.
+    if after.starts_with(": undefined symbol") {
+        return None;
+    }
     // NVIDIA's toolkit reports optional files so: `Could not locate X: pattern X not found`.
     if after.starts_with(": pattern ") || text.before(start, 16).ends_with(": pattern ") {
         return None;
@@ -281,7 +331,13 @@ fn state(text: &Text, start: usize, end: usize) -> Option<&'static str> {
 
 /// Whether the words before the name report a failed load: `Couldn't open CUDA library`.
 fn is_refused(lead: &str) -> bool {
-    let words = || lead.rsplit(' ').take(6).map(|w| w.trim_end_matches([':', ',']));
+    // A sentence before is about something else.
+    let lead = lead.rsplit(". ").next().unwrap_or_default();
+    let words = || {
+        lead.rsplit([' ', '"', '='])
+            .take(6)
+            .map(|w| w.trim_end_matches([':', ',']))
+    };
     let any = |of: &[&str]| words().any(|w| of.contains(&w));
     any(&[
         "not", "couldn't", "cannot", "can't", "failed", "failure", "unable", "error",
@@ -488,6 +544,22 @@ mod tests {
                 &["lib:libcuda"],
             ),
             ("libtinfo.so.6: cannot open shared object file", &[]),
+            (
+                "RuntimeError: Unable to load cuSPARSE. Is it installed?",
+                &["lib:cuda"],
+            ),
+            ("failed: The cuSPARSE library was not found.", &["lib:cuda"]),
+            ("Error: Cannot load cudnn shared library", &["lib:cudnn"]),
+            (
+                "Failed to load 'f': /usr/lib/libnvrtc.so: undefined symbol: f",
+                &[],
+            ),
+            ("error in cublas(handle)", &[]),
+            ("It could not load the file. cuDNN is fine", &[]),
+            (
+                "libcublas.so.12: kann die Shared-Object-Datei nicht öffnen",
+                &["lib:cuda"],
+            ),
             ("Successfully opened dynamic library libcudnn.so.8", &[]),
             ("/usr/lib/libcuda.so.1 is a link", &[]),
             (

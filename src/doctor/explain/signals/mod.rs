@@ -95,6 +95,14 @@ const ABOUT: &[&str] = &[
     "nvhost",
     "nvmap",
     "nvoci",
+    "nvlink",
+    "nvswitch",
+    "cupy",
+    "cutlass",
+    "compute capability",
+    "vector addition of",
+    ".cu:",
+    ".cuh:",
 ];
 
 fn is_about_gpus(text: &Text) -> bool {

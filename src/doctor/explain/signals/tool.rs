@@ -29,6 +29,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nvidia-cdi-hook", "toolkit"),
     ("nvidia-docker", "toolkit"),
     ("nvidia-smi", "smi"),
+    ("nvidia-cuda-mps-control", "mps"),
     ("nvcc", "compiler"),
 ];
 
