@@ -332,6 +332,9 @@ fn state(text: &Text, start: usize, end: usize) -> Option<&'static str> {
 /// Whether the words before the name report a failed load: `Couldn't open CUDA library`.
 fn is_refused(lead: &str) -> bool {
     // A sentence before is about something else.
+    if lead.ends_with('.') {
+        return false;
+    }
     let lead = lead.rsplit(". ").next().unwrap_or_default();
     let words = || {
         lead.rsplit([' ', '"', '='])
