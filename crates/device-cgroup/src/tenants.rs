@@ -23,6 +23,9 @@ use super::{
 
 /// The most bytes of `cgroup.procs` that are read: some ten thousand processes.
 const MAX_PROCS: usize = 64 * 1024;
+/// The bytes of the first read, enough for a new container; a power of two below [`MAX_PROCS`]. Each
+/// page of a buffer costs two page faults, the second after the fork.
+const FIRST_READ: usize = 4 * 1024;
 /// The most cgroups below a container's that are searched; each holds a descriptor open.
 const MAX_BELOW: usize = 512;
 /// The most levels between a unit's own cgroup and a container's; crun makes one more.
@@ -288,14 +291,16 @@ fn is_below(path: &str, top: &str) -> bool {
 pub(super) fn read(dir: &OwnedFd, name: &CStr) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-    let mut text = vec![0; MAX_PROCS];
+    let mut text = Vec::new();
     let mut length = 0;
     loop {
-        let rest = text.get_mut(length..).unwrap_or_default();
-        if rest.is_empty() {
-            return Err(Errno::FBIG.into());
+        if length == text.len() {
+            if length >= MAX_PROCS {
+                return Err(Errno::FBIG.into());
+            }
+            text.resize(length + FIRST_READ.max(length), 0);
         }
-        match rustix::io::read(&file, rest)? {
+        match rustix::io::read(&file, text.get_mut(length..).unwrap_or_default())? {
             0 => break,
             n => length += n,
         }
