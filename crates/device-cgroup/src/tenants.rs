@@ -23,8 +23,8 @@ use super::{
 
 /// The most bytes of `cgroup.procs` that are read: some ten thousand processes.
 const MAX_PROCS: usize = 64 * 1024;
-/// The bytes of the first read, enough for a new container; a power of two below [`MAX_PROCS`]. Each
-/// page of a buffer costs two page faults, the second after the fork.
+/// The bytes of the first read, enough for a new container; a power of two below [`MAX_PROCS`].
+/// Each page of a buffer costs page faults, some of them again after the fork.
 const FIRST_READ: usize = 4 * 1024;
 /// The most cgroups below a container's that are searched; each holds a descriptor open.
 const MAX_BELOW: usize = 512;
