@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::install::{Install, Kind, Reason, shell_commands};
+use super::install::{Install, shell_commands};
 use super::model::{Model, Stage, Step};
 use super::parse::Line;
+use super::wheels::{Kind, Reason};
 use super::{
     BUILD_TIME, CONDA, COPIED, CPU, DRIVER, Finding, GONE, INDEX, LIBRARY_PATH, MISSING, MUSL, REQUEST,
     Report, Severity, TARGET, TOOLKIT, TWICE, TWO_CUDAS,

@@ -5,46 +5,10 @@ use super::environment;
 use super::parse::{Instruction, Line, TEXT, commands};
 use super::project::{self, Listed, Project};
 use super::requirements::{Finder, Word};
-use super::wheels::{Index, Indices, framework};
+use super::wheels::{Index, Indices, Kind, Reason, framework};
 use crate::compat::Cuda;
 use crate::compat::torch::Release;
 use crate::sys::budget::{Budget, Exceeded};
-
-/// The kind of a package.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(super) enum Kind {
-    /// A conda environment other than the base one.
-    CondaEnvironment,
-    /// The NVIDIA Container Toolkit.
-    ContainerToolkit,
-    /// The driver, or a part of it.
-    Driver,
-    /// A framework: PyTorch, TensorFlow, or conda's CUDA packages.
-    Framework,
-    /// CUDA libraries that frameworks need from the image.
-    Libraries,
-    /// An uninstalled package.
-    Removed,
-}
-
-/// Why a build never uses one of NVIDIA's GPUs.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(super) enum Reason {
-    /// It is for AMD's GPUs.
-    Amd,
-    /// PyPI's wheel for aarch64 is for the CPU.
-    Arm,
-    /// The file demands the build for the CPU.
-    Chosen,
-    /// pip compiles it, and nothing turns CUDA on.
-    Compiled,
-    /// uv detects no driver while the image is built.
-    Driverless,
-    /// It is for Intel's GPUs.
-    Intel,
-    /// conda detects no driver while the image is built.
-    Undetected,
-}
 
 /// One installed package or environment.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -140,7 +140,7 @@ fn examine(
     if let Some(cuda) = last.base().cuda() {
         report.fact("base's CUDA", cuda.to_string(), source);
     }
-    for i in last.installs().filter(|i| i.kind == install::Kind::Framework) {
+    for i in last.installs().filter(|i| i.kind == wheels::Kind::Framework) {
         budget.step()?;
         let build = match i.cuda {
             Some(cuda) => format!("for CUDA {cuda}"),

@@ -5,10 +5,45 @@
 //! 160162 and 168065 (PyPI's wheels for aarch64 are for the CPU, 2.10 and older at least);
 //! github.com/abetlen/llama-cpp-python ("Supported Backends").
 
-use super::install::{Kind, Reason};
 use crate::compat::torch::{self, Release};
 use crate::compat::{Cuda, Version, image};
 use crate::vocabulary::decimal;
+
+/// The kind of a package.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Kind {
+    /// A conda environment other than the base one.
+    CondaEnvironment,
+    /// The NVIDIA Container Toolkit.
+    ContainerToolkit,
+    /// The driver, or a part of it.
+    Driver,
+    /// A framework: PyTorch, TensorFlow, or conda's CUDA packages.
+    Framework,
+    /// CUDA libraries that frameworks need from the image.
+    Libraries,
+    /// An uninstalled package.
+    Removed,
+}
+
+/// Why a build never uses one of NVIDIA's GPUs.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Reason {
+    /// It is for AMD's GPUs.
+    Amd,
+    /// PyPI's wheel for aarch64 is for the CPU.
+    Arm,
+    /// The file demands the build for the CPU.
+    Chosen,
+    /// pip compiles it, and nothing turns CUDA on.
+    Compiled,
+    /// uv detects no driver while the image is built.
+    Driverless,
+    /// It is for Intel's GPUs.
+    Intel,
+    /// conda detects no driver while the image is built.
+    Undetected,
+}
 
 /// The last release of PyTorch whose wheel on PyPI for aarch64 is known to be for the CPU.
 const LAST_CPU_AARCH64: Release = Release { major: 2, minor: 10 };
