@@ -6,8 +6,8 @@ fn main() {
     if !is("CARGO_CFG_TARGET_ENV", "musl") {
         return;
     }
-    // Relative relocations packed (RELR): they are a kilobyte to read at each start instead of 77, and musl applies them
-    // itself since 1.2.4. A linker that does not know the option warns and goes on.
+    // Relative relocations packed (RELR): they are a kilobyte to read at each start instead of 77,
+    // and musl applies them itself since 1.2.4. A linker without the option warns and goes on.
     println!("cargo:rustc-link-arg-bins=-zpack-relative-relocs");
     // A release aborts where it panics, so nothing reads its unwind tables: an eleventh of the file.
     if is("PROFILE", "release") {

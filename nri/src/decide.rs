@@ -147,8 +147,8 @@ pub fn decide(
             )));
         }
     }
-    for path in &mounts {
-        if !path.rsplit('/').next().is_some_and(|id| allocation.has_id(id)) {
+    for (path, id) in &mounts {
+        if !id.is_some_and(|id| allocation.has_id(id)) {
             return Err(Refusal::NotAllocated(format!("the mount {}", shown(path))));
         }
     }
@@ -306,12 +306,25 @@ fn engine_names<'a>(create: &Create<'a>) -> Result<Vec<&'a str>, Refusal> {
     Ok(names)
 }
 
-/// The mounts that name devices to a runtime. `/run` is where `/var/run` leads.
-fn device_mounts<'a>(create: &Create<'a>) -> Vec<&'a str> {
-    let below = |path: &&&str| {
-        let path = path.strip_prefix("/var").unwrap_or(path);
-        path.strip_prefix("/run/nvidia-container-devices/")
-            .is_some_and(|rest| !rest.is_empty())
+/// The mounts that name devices to a runtime, in any spelling, with the device's id if it is one: a
+/// runtime reads `/var/run//nvidia-container-devices/0` as the same place.
+fn device_mounts<'a>(create: &Create<'a>) -> Vec<(&'a str, Option<&'a str>)> {
+    let device = |path: &&'a str| {
+        let mut parts: Vec<&'a str> = Vec::new();
+        for part in path.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        // `/var/run` leads to `/run`.
+        let parts = parts.strip_prefix(&["var"]).unwrap_or(&parts);
+        match parts.strip_prefix(&["run", "nvidia-container-devices"])? {
+            [] => None,
+            [id] | ["cdi", _, _, id] => Some((*path, Some(*id))),
+            _ => Some((*path, None)),
+        }
     };
-    create.mounts.iter().filter(below).copied().collect()
+    create.mounts.iter().filter_map(device).collect()
 }

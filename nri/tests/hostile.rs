@@ -99,6 +99,9 @@ fn the_policy_refuses_what_was_not_allocated() {
     for path in [
         "/var/run/nvidia-container-devices/all",
         "/run/nvidia-container-devices/GPU-2",
+        "/var/run//nvidia-container-devices/GPU-2",
+        "/var/./run/x/../nvidia-container-devices/GPU-2/",
+        "/var/run/nvidia-container-devices/GPU-2/GPU-1",
     ] {
         let create = Create {
             mounts: vec![path],

@@ -233,24 +233,12 @@ fn corpus() {
     use crate::doctor::image::tests::{Case, assess};
     let of = |case: &Case<'_>| {
         let (body, files) = case.files();
-        let (_dir, context) = context(&files);
+        let (_dir, context) = Context::with(&files);
         report("compose.yaml", body, &context, &Budget::default()).unwrap()
     };
     for (text, gaps, scored) in CORPORA {
         assess(text, gaps, scored, of);
     }
-}
-
-/// A directory of a Compose file with these files beside it.
-fn context(files: &[(&str, &str)]) -> (tempfile::TempDir, Context) {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = dir.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    let context = Context::at(dir.path());
-    (dir, context)
 }
 
 /// The corpora, with the known gaps of each one's first half, and the right cases of its second
@@ -269,7 +257,7 @@ fn mutated_files() {
     for at in 0..2000 {
         let (body, files) = cases[at % cases.len()].files();
         let text = random.mutated(body.as_bytes());
-        let (dir, context) = context(&files);
+        let (dir, context) = Context::with(&files);
         for (name, text) in files {
             std::fs::write(dir.path().join(name), random.mutated(text.as_bytes())).unwrap();
         }

@@ -35,6 +35,20 @@ impl Context {
         }
     }
 
+    /// A new context with these files, for tests.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(in crate::doctor) fn with(files: &[(&str, &str)]) -> (tempfile::TempDir, Self) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let context = Self::at(dir.path());
+        (dir, context)
+    }
+
     /// The context `dir` of a Compose file in this one; `None` if it is elsewhere.
     pub(in crate::doctor) fn below(&self, dir: &str) -> Option<Self> {
         let outside =
@@ -259,7 +273,8 @@ impl<'a> Finder<'a> {
                 words: &mut all,
                 missing: &mut missing,
             };
-            let fits = self.workdir.len() + file.len() < MAX_PATH;
+            // uv takes a project's file too, which is no list of requirements.
+            let fits = self.workdir.len() + file.len() < MAX_PATH && !file.ends_with(".toml");
             let path = || normalized(self.workdir, file);
             if !fits || !self.read_image_path(&path(), &mut found)? {
                 missing.push(file.to_owned());

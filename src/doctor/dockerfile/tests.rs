@@ -378,7 +378,7 @@ fn corpus() {
             class: product.and_then(|p| p.class),
         };
         let (body, files) = case.files();
-        let (_dir, context) = context(&files);
+        let (_dir, context) = Context::with(&files);
         report_in(&context, body, wanted)
     };
     for (text, gaps, scored) in CORPORA {
@@ -403,7 +403,7 @@ fn mutated_files() {
     for at in 0..2000 {
         let (body, files) = cases[at % cases.len()].files();
         let text = random.mutated(body.as_bytes());
-        let (dir, context) = context(&files);
+        let (dir, context) = Context::with(&files);
         for (name, text) in files {
             std::fs::write(dir.path().join(name), random.mutated(text.as_bytes())).unwrap();
         }
@@ -423,22 +423,10 @@ fn mutated_files() {
     }
 }
 
-/// A build context with these files.
-fn context(files: &[(&str, &str)]) -> (tempfile::TempDir, Context) {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = dir.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    let context = Context::at(dir.path());
-    (dir, context)
-}
-
 #[test]
 fn requirements_of_the_context_are_judged_as_the_line_itself() {
     const BASE: &str = "FROM nvidia/cuda:12.4.1-cudnn-runtime-ubuntu22.04\nWORKDIR /app\n";
-    let (_dir, context) = context(&[
+    let (_dir, context) = Context::with(&[
         ("cpu.txt", "# pinned\nnumpy\ntorch==2.5.1+cpu\n"),
         (
             "index.txt",
@@ -494,7 +482,7 @@ fn requirements_of_the_context_are_judged_as_the_line_itself() {
 
 #[test]
 fn requirements_that_are_not_in_the_context_are_named() {
-    let (dir, context) = context(&[
+    let (dir, context) = Context::with(&[
         ("r.txt", "-r r.txt\ntorch==2.5.1+cpu\n"),
         ("big.txt", &"x\n".repeat(200_000)),
     ]);
@@ -534,8 +522,10 @@ fn included_requirements_are_read_or_named() {
     files.push(("glued.txt".to_owned(), "-rbase.txt\n".to_owned()));
     files.push(("long.txt".to_owned(), "--requirement=base.txt\n".to_owned()));
     files.push(("gone.txt".to_owned(), "--requirement gone/too.txt\n".to_owned()));
+    let project = "[project]\ndependencies = [\"torch==2.5.1+cpu\"]\n";
+    files.push(("pyproject.toml".to_owned(), project.to_owned()));
     let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
-    let (_dir, context) = context(&files);
+    let (_dir, context) = Context::with(&files);
     let found = |run: &str| {
         let text =
             format!("FROM nvidia/cuda:12.4.1-base-ubuntu22.04\nCOPY . /srv/\nWORKDIR /srv\nRUN {run}\n");
@@ -552,7 +542,11 @@ fn included_requirements_are_read_or_named() {
     ] {
         assert_eq!(found(cpu), [7505], "{cpu}");
     }
-    for unread in ["pip install -r gone.txt", "pip install -r r1.txt"] {
+    for unread in [
+        "pip install -r gone.txt",
+        "pip install -r r1.txt",
+        "uv pip install -r pyproject.toml",
+    ] {
         assert_eq!(found(unread), [7517], "{unread}");
     }
 }
