@@ -327,8 +327,15 @@ mod tests {
 
     #[test]
     fn a_directory_beyond_its_limit_is_not_called_a_file() {
-        let e = Error::io(Code::System, "/etc/cdi", &io::Error::from_raw_os_error(libc::EFBIG));
-        assert!(e.to_string().contains("/etc/cdi: it has more bytes or entries"), "{e}");
+        let e = Error::io(
+            Code::System,
+            "/etc/cdi",
+            &io::Error::from_raw_os_error(libc::EFBIG),
+        );
+        assert!(
+            e.to_string().contains("/etc/cdi: it has more bytes or entries"),
+            "{e}"
+        );
     }
 
     #[test]

@@ -193,7 +193,8 @@ fn decide_variable(
         }
         return Ok(());
     }
-    // The engine replaces the first of several entries with one name, and a runtime may read another.
+    // The engine replaces the first of several entries with one name, and a runtime may read
+    // another.
     if create.visible.len() > 1 {
         return Err(Refusal::NotAllocated(
             "NVIDIA_VISIBLE_DEVICES, which is set twice".to_owned(),
@@ -216,7 +217,7 @@ fn is_management(name: &str) -> bool {
         .is_some_and(|(vendor, _)| vendor == MANAGEMENT)
 }
 
-/// The devices of the first annotation that is present: of the container, of the pod, the short one.
+/// The devices of the first annotation that is present: the container's, the pod's, the short one.
 fn annotated<'a>(rules: &Rules, create: &Create<'a>, answer: &mut Answer) -> Result<Vec<&'a str>, Refusal> {
     let own = format!("{ANNOTATION}/container.{}", create.container);
     let find = |key: &str| create.pod_annotations.iter().find(|(k, _)| *k == key).copied();

@@ -1,7 +1,7 @@
 //! The kubelet's pod-resources API: the devices that it allocated to one container.
 //!
-//! The call is `v1.PodResourcesLister/List` by gRPC over HTTP/2. A successful unary response has one
-//! message, and a failed one has none, so the client needs no header of the response.
+//! The call is `v1.PodResourcesLister/List` by gRPC over HTTP/2. A successful unary response has
+//! one message, and a failed one has none, so the client needs no header of the response.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
