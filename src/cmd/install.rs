@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::{BufRead, IsTerminal as _, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -21,6 +22,9 @@ use crate::error::{Code, Error, Escaped, IoContext as _, Line, Result};
 use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 use crate::sys::root::Root;
+
+/// The most bytes of an answer to a question that are read.
+const MAX_ANSWER: u64 = 64;
 
 /// The command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -135,6 +139,11 @@ const FLAGS: &[Flag<Options>] = &[
     flag("cdi", "turn the engine's CDI support on").switch(|o| o.settings.cdi = true),
     flag("dry-run", "show the change and make none").switch(|o| o.dry_run = true),
     flag("restart", "reload or restart the engine afterwards").switch(|o| o.restart = true),
+    flag(
+        "yes",
+        "restart without a question; without a terminal there is none",
+    )
+    .switch(|o| o.yes = true),
     flag("json", "print the outcome as JSON").switch(|o| o.json = true),
 ];
 
@@ -147,6 +156,7 @@ pub(super) struct Options {
     root: PathBuf,
     dry_run: bool,
     restart: bool,
+    yes: bool,
     json: bool,
 }
 
@@ -161,6 +171,7 @@ impl Default for Options {
             root: PathBuf::from("/"),
             dry_run: false,
             restart: false,
+            yes: false,
             json: false,
         }
     }
@@ -281,6 +292,9 @@ impl Options {
                 );
             }
         }
+        if self.yes && !self.restart {
+            return Err(command.usage_error("--yes goes with --restart"));
+        }
         if self.restart && (self.dry_run || !is_own(&self.root)) {
             return Err(command.usage_error("--restart does not go with --dry-run or --root"));
         }
@@ -373,14 +387,53 @@ fn one(verb: Verb, options: &Options, engine: Engine, budget: &Budget) -> Result
         if !options.json {
             super::print(&std::mem::take(&mut text))?;
         }
-        let done = restart::act(engine, activation)?;
-        acted = true;
-        let _ = writeln!(text, "  done: {done}");
+        if options.yes || consent(engine, activation) {
+            let done = restart::act(engine, activation)?;
+            acted = true;
+            let _ = writeln!(text, "  done: {done}");
+        } else {
+            let command = activation.command.join(" ");
+            let _ = writeln!(
+                text,
+                "  not restarted; to take effect, run: {}",
+                Escaped(&command)
+            );
+        }
     }
     Ok((
         to_json(engine, options, &report, activation.as_ref(), acted),
         text,
     ))
+}
+
+/// Whether the restart may be done. A person at a terminal decides; without one `--restart` is the
+/// consent. A reload touches no container.
+fn consent(engine: Engine, activation: &Activation) -> bool {
+    let (answers, questions) = (std::io::stdin(), std::io::stderr());
+    if activation.need != Need::Restart || !answers.is_terminal() || !questions.is_terminal() {
+        return true;
+    }
+    agreed(engine, activation, &mut answers.lock(), &mut questions.lock())
+}
+
+/// Puts the question and reads the answer, of which only `y` and `yes` agree. A question that cannot
+/// be shown and an answer that cannot be read do not.
+fn agreed(
+    engine: Engine,
+    activation: &Activation,
+    answers: &mut dyn BufRead,
+    questions: &mut dyn Write,
+) -> bool {
+    let stops = match activation.hit.as_slice() {
+        [] => String::new(),
+        hit => format!(" It stops {}.", hit.join(", ")),
+    };
+    let question = format!("Restart {} now?{stops}", engine.name());
+    let mut answer = String::new();
+    write!(questions, "{} [y/N] ", Escaped(&question))
+        .and_then(|()| questions.flush())
+        .and_then(|()| answers.take(MAX_ANSWER).read_line(&mut answer))
+        .is_ok_and(|_| matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Writes the CDI specification of this host if none names its GPUs. A failure does not stop the
@@ -543,6 +596,7 @@ mod tests {
             "containerd crio --drop-in /x.toml",
             "containerd --drop-in x.toml",
             "docker --restart --dry-run",
+            "docker --yes",
             "docker --frobnicate",
         ] {
             assert_eq!(args(line).err().map(|e| e.code()), Some(Code::Usage), "{line}");
@@ -553,5 +607,41 @@ mod tests {
         assert_eq!(shown, "a\tb\\u{1b}[2J\\r\n\\u{202e}c\n");
         let options = args("cri-o docker crio --cdi").unwrap().unwrap();
         assert_eq!(options.engines, [Engine::Crio, Engine::Docker]);
+    }
+
+    #[test]
+    fn only_yes_restarts() {
+        let activation = Activation {
+            need: Need::Restart,
+            command: Vec::new(),
+            notes: Vec::new(),
+            hit: vec!["3f2a web\u{1b}[2J".to_owned(), "and 4 more".to_owned()],
+        };
+        for (answer, agrees) in [
+            ("y\n", true),
+            ("YES\n", true),
+            (" yes ", true),
+            ("\n", false),
+            ("", false),
+            ("n\n", false),
+            ("yep\n", false),
+            ("\ny\n", false),
+        ] {
+            let mut shown = Vec::new();
+            let agreed = agreed(Engine::Docker, &activation, &mut answer.as_bytes(), &mut shown);
+            assert_eq!(agreed, agrees, "{answer:?}");
+            let shown = String::from_utf8(shown).unwrap();
+            assert_eq!(
+                shown,
+                "Restart docker now? It stops 3f2a web\\u{1b}[2J, and 4 more. [y/N] "
+            );
+        }
+        let long = "y".repeat(1 << 20);
+        assert!(!agreed(
+            Engine::Docker,
+            &activation,
+            &mut long.as_bytes(),
+            &mut Vec::new()
+        ));
     }
 }
