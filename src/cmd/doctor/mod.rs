@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,7 +29,7 @@ mod output;
 pub(super) struct Options {
     output: Output,
     last: bool,
-    count: Option<usize>,
+    count: Option<NonZeroUsize>,
 }
 
 impl Prints for Options {
@@ -77,7 +78,7 @@ pub(super) static COMMAND: Command<Options> = Command {
     words: Words::One(|o, number| {
         let number = number.to_string_lossy();
         let count = number.parse();
-        o.count = Some(count.map_err(|_| format!("`{number}` is not a number"))?);
+        o.count = Some(count.map_err(|_| format!("`{number}` is not a number of 1 or more"))?);
         Ok(())
     }),
     ..Command::of(run)
