@@ -114,6 +114,22 @@ fn the_policy_refuses_what_was_not_allocated() {
     }
 }
 
+/// The table of codes is generated from the other crate's code, which these refusals are no part of.
+#[test]
+fn every_refusal_has_its_row_in_the_table_of_codes() {
+    let table =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/error-codes.md")).unwrap();
+    let text = String::new;
+    for (refusal, code) in [
+        (Refusal::NotAllocated(text()), "NVOCI-8001"),
+        (Refusal::Unreadable(text()), "NVOCI-8002"),
+        (Refusal::Malformed(text()), "NVOCI-8003"),
+    ] {
+        assert!(refusal.to_string().ends_with(&format!("[{code}]")), "{refusal}");
+        assert!(table.contains(&format!("\n| {code} | ")), "{code}");
+    }
+}
+
 #[test]
 fn a_variable_gives_only_what_was_allocated() {
     let with = |visible| Create {
