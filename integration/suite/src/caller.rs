@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, mount_remount};
 use serde_json::Value;
 
 use crate::host::{CANARY, WORLD, give};
-use crate::image::remove;
+use crate::image::{PLAIN_ROOT, remove};
 use crate::process::{run_silently, words};
 
 /// The user, and where the user's image is.
@@ -57,7 +57,7 @@ pub(crate) fn prepare_user() -> io::Result<()> {
 /// Gives the user a bundle. There are no devices in what a user mounts, and an escape would have
 /// the user's rights: the canary is the user's.
 pub(crate) fn give_to_user(bundle: &Path) -> io::Result<()> {
-    let plain = Path::new("/plainroot");
+    let plain = Path::new(PLAIN_ROOT);
     if plain.exists() {
         give(plain, USER, |_| true)?;
     }
@@ -71,11 +71,6 @@ pub(crate) fn give_to_user(bundle: &Path) -> io::Result<()> {
         let _ = mount_remount(&root, MountFlags::BIND | MountFlags::NODEV, "");
     }
     give(Path::new(CANARY), USER, |_| true)
-}
-
-/// Gives the canary back to root.
-pub(crate) fn take_back() -> io::Result<()> {
-    give(Path::new(CANARY), 0, |_| true)
 }
 
 /// The static specification of this host.

@@ -9,6 +9,7 @@ use crate::fault::Kind;
 use crate::host::Host;
 use crate::host::watch::Touch;
 use crate::image::Image;
+use crate::probe::Question;
 use crate::way::{EVERYWHERE, Way};
 
 /// A row of SECURITY.md's table, and its cases.
@@ -45,6 +46,8 @@ pub(crate) struct Case {
     pub(crate) bites: Bite,
     /// Ways beside the usual one on which the naive hook changes the host.
     pub(crate) bites_also: &'static [Way],
+    /// More questions to the container.
+    pub(crate) questions: &'static [Question],
     /// Files of the host that the case itself opens.
     pub(crate) touches: &'static [Touch],
     /// Milliseconds for a start.
@@ -84,6 +87,7 @@ impl Case {
         expect: Expect::always(Outcome::Gpu),
         bites: Bite::Nothing,
         bites_also: &[],
+        questions: &[],
         touches: &[],
         limit: 8000,
     };

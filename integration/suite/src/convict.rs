@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::case::{Bite, Case, HANGS};
 use crate::fault::{Fault, Kind, shortened};
-use crate::host::{Host, make_canary};
+use crate::host::Host;
 use crate::hostile::{HARMLESS, LINK_OUT};
 use crate::run::{Row, trial};
 use crate::trial::{Tool, Trial};
@@ -76,7 +76,6 @@ fn convicted(trial: &Trial<'_>, verdict: impl Fn(&[Fault]) -> Option<Fault>) -> 
             let _ = kill_process(process, Signal::KILL);
         }
     }
-    make_canary()?;
     while unmount("/usr/local/nvidia", UnmountFlags::DETACH).is_ok() {}
     Ok(verdict(&found).into_iter().collect())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::case::Request;
+use crate::case::{Case, Request};
 
 /// The search path of a hook: an engine gives it one of its own.
 const HOOK_PATH: &str = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
@@ -32,17 +32,17 @@ pub(crate) struct Hook<'a> {
 }
 
 /// The definition of a container of one case. `specification` is the output of `runc spec`.
-pub(crate) fn of_case(
-    mut specification: Value,
-    id: &str,
-    hook: Option<&Hook<'_>>,
-    request: &Request,
-) -> Value {
+pub(crate) fn of_case(mut specification: Value, id: &str, hook: Option<&Hook<'_>>, case: &Case) -> Value {
     let spec = &mut specification;
+    let Request { env: variables, edit } = &case.request;
     let mut env = vec!["PATH=/usr/local/bin:/usr/bin:/bin"];
-    env.extend(request.env);
+    env.extend(*variables);
     spec["process"]["terminal"] = json!(false);
-    spec["process"]["args"] = json!(QUESTIONS);
+    let mut questions = QUESTIONS.to_vec();
+    for question in case.questions {
+        questions.extend(question.arguments());
+    }
+    spec["process"]["args"] = json!(questions);
     spec["process"]["env"] = json!(env);
     if let Some(sets) = spec["process"]["capabilities"].as_object_mut() {
         for set in sets.values_mut() {
@@ -56,7 +56,7 @@ pub(crate) fn of_case(
         spec["hooks"] =
             json!({hook.stage: [{"path": hook.path, "args": hook.arguments, "env": [HOOK_PATH]}]});
     }
-    (request.edit)(spec);
+    edit(spec);
     specification
 }
 
@@ -116,7 +116,8 @@ pub(crate) fn push(list: &mut Value, entry: Value) {
     }
 }
 
-fn push_once(list: &mut Value, word: &str) {
+/// Appends a word to a list that lacks it.
+pub(crate) fn push_once(list: &mut Value, word: &str) {
     if list
         .as_array()
         .is_some_and(|words| words.iter().any(|w| w == word))
@@ -145,7 +146,7 @@ mod tests {
             path: "/usr/bin/nvoci",
             arguments: vec!["nvoci", "hook", "createRuntime"],
         };
-        let spec = of_case(specification(), "x", Some(&hook), &Request::FIRST_GPU);
+        let spec = of_case(specification(), "x", Some(&hook), &Case::HARMLESS);
         assert_eq!(spec["process"]["env"][1], "NVIDIA_VISIBLE_DEVICES=0");
         assert_eq!(
             spec["process"]["capabilities"]["bounding"],
@@ -158,7 +159,7 @@ mod tests {
         );
         assert_eq!(spec["hooks"]["createRuntime"][0]["args"][2], "createRuntime");
         assert!(
-            of_case(specification(), "x", None, &Request::FIRST_GPU)
+            of_case(specification(), "x", None, &Case::HARMLESS)
                 .get("hooks")
                 .is_none()
         );
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_user_has_no_cgroups() {
-        let mut spec = of_case(specification(), "x", None, &Request::FIRST_GPU);
+        let mut spec = of_case(specification(), "x", None, &Case::HARMLESS);
         as_user(&mut spec);
         assert_eq!(spec["linux"], json!({}));
         assert_eq!(spec["mounts"], json!([{"type": "proc"}]));
@@ -179,7 +180,7 @@ mod tests {
             "containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/a"}], "mounts": [{"hostPath": "/h", "containerPath": "/c", "options": ["ro"]}]},
             "devices": [node(0), node(1)],
         });
-        let mut spec = of_case(specification(), "x", None, &Request::FIRST_GPU);
+        let mut spec = of_case(specification(), "x", None, &Case::HARMLESS);
         apply_cdi(&mut spec, &cdi);
         let nodes = spec["linux"]["devices"].as_array().unwrap();
         assert_eq!(nodes.len(), 1);

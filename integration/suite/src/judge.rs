@@ -2,7 +2,7 @@
 
 use crate::expect::Outcome;
 use crate::fault::{Fault, Kind, shortened};
-use crate::probe::Answers;
+use crate::probe::{Answers, Question};
 use crate::way::Way;
 
 /// What was observed of one start.
@@ -20,8 +20,8 @@ pub(crate) struct Facts {
     pub(crate) answers: Answers,
 }
 
-/// The faults of a start that must end in `expected`. `harmless`: nothing of the image is a trick.
-pub(crate) fn judge(facts: &Facts, expected: Outcome) -> Vec<Fault> {
+/// The faults of a start that must end in `expected`. A started container must answer `questions`.
+pub(crate) fn judge(facts: &Facts, expected: Outcome, questions: &[Question]) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut fault = |kind, text: String| faults.push(Fault::new(kind, text));
     if facts.milliseconds >= facts.limit {
@@ -38,10 +38,16 @@ pub(crate) fn judge(facts: &Facts, expected: Outcome) -> Vec<Fault> {
             if facts.status != 0 {
                 let line = last_line(&facts.output());
                 fault(Kind::Decision, format!("did not start: {line}"));
-            } else if expected == Outcome::Gpu {
-                faults.extend(first_gpu_only(facts));
-            } else if expected == Outcome::NoGpu {
-                faults.extend(no_gpu(facts));
+            } else {
+                let wrong = questions
+                    .iter()
+                    .filter_map(|question| question.wrong(&facts.answers));
+                wrong.for_each(|text| fault(Kind::Decision, text));
+                match expected {
+                    Outcome::Gpu => faults.extend(first_gpu_only(facts)),
+                    Outcome::NoGpu => faults.extend(no_gpu(facts)),
+                    _ => {}
+                }
             }
         }
         Outcome::Refused(code) => {
@@ -192,7 +198,7 @@ mod tests {
     }
 
     fn kinds(facts: &Facts, expected: Outcome) -> Vec<Kind> {
-        judge(facts, expected)
+        judge(facts, expected, &[])
             .into_iter()
             .map(|fault| fault.kind)
             .collect()
@@ -273,6 +279,16 @@ mod tests {
         assert_eq!(kinds(&refused, Outcome::Gpu), [Kind::Decision]);
         assert_eq!(kinds(&refused, Outcome::Refused(4002)), [Kind::NoCode]);
         assert_eq!(kinds(&started(FIRST), Outcome::RuntimeRefuses), [Kind::Started]);
+    }
+
+    #[test]
+    fn a_container_answers_the_cases_questions() {
+        let questions = [Question::present("/a"), Question::missing("/b")];
+        let count =
+            |answers: &str| judge(&started(&format!("{FIRST}{answers}")), Outcome::Gpu, &questions).len();
+        assert_eq!(count("hash /a 0123\nhash /b errno-2\n"), 0);
+        assert_eq!(count("hash /a errno-2\nhash /b 0123\n"), 2);
+        assert_eq!(count(""), 2);
     }
 
     #[test]

@@ -4,6 +4,39 @@
 #[derive(Debug, Default)]
 pub(crate) struct Answers(String);
 
+/// A question about a file in the container, and the answer that it must have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question {
+    path: &'static str,
+    present: bool,
+}
+
+impl Question {
+    /// The file must be there.
+    pub(crate) const fn present(path: &'static str) -> Self {
+        Self { path, present: true }
+    }
+
+    /// The file must be missing.
+    pub(crate) const fn missing(path: &'static str) -> Self {
+        Self { path, present: false }
+    }
+
+    /// The probe's arguments.
+    pub(crate) fn arguments(self) -> [&'static str; 2] {
+        ["--hash", self.path]
+    }
+
+    /// Why the answer is wrong.
+    pub(crate) fn wrong(self, answers: &Answers) -> Option<String> {
+        let got = answers.got(&format!("hash {}", self.path));
+        let is_hash = !got.is_empty() && !got.starts_with("errno-");
+        let fits = if self.present { is_hash } else { got == "errno-2" };
+        let wanted = if self.present { "present" } else { "missing" };
+        (!fits).then(|| format!("{} must be {wanted}, got '{got}'", self.path))
+    }
+}
+
 impl Answers {
     pub(crate) fn new(output: String) -> Self {
         Self(output)

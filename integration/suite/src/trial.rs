@@ -74,6 +74,7 @@ impl Trial<'_> {
     }
 
     fn with_bundle(&self) -> io::Result<Vec<Fault>> {
+        make_canary()?;
         let entry = matches!(self.way, Way::Entry | Way::RootlessEntry);
         let runtimes = format!("runtimes = [\"{}\"]\n", self.runtime.name());
         let runtimes = if entry { runtimes.as_str() } else { "" };
@@ -94,11 +95,7 @@ impl Trial<'_> {
         if self.way.is_rootless() {
             caller::give_to_user(&bundle.path)?;
         }
-        let faults = self.with_same_host(&bundle);
-        if self.way.is_rootless() {
-            caller::take_back()?;
-        }
-        faults
+        self.with_same_host(&bundle)
     }
 
     fn with_same_host(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
@@ -108,7 +105,6 @@ impl Trial<'_> {
         if before != after {
             let text = format!("the host was changed: {}", before.difference(&after, 3));
             faults.push(Fault::new(Kind::HostChanged, text));
-            make_canary()?;
         }
         Ok(faults)
     }
@@ -125,7 +121,7 @@ impl Trial<'_> {
         let mut touches = self.case.touches.to_vec();
         if self.way.is_gvisor() {
             // It gives its standard input an owner.
-            touches.push(Touch::attributes("/dev/null", "runsc"));
+            touches.push(Touch::attributes("/dev/null").by("runsc"));
         }
         let mut faults: Vec<Fault> = match watcher {
             Ok(watcher) => watcher.end(&touches).into_iter().collect(),
@@ -156,7 +152,8 @@ impl Trial<'_> {
             answers: Answers::new(text(&self.evidence.join("start.out"))),
         };
         fs::write(self.evidence.join("record"), &facts.record)?;
-        Ok(judge(&facts, self.case.expect.of(self.runtime, self.way)))
+        let expected = self.case.expect.of(self.runtime, self.way);
+        Ok(judge(&facts, expected, self.case.questions))
     }
 
     fn definition(&self, bundle: &Bundle) -> io::Result<Value> {
@@ -169,12 +166,7 @@ impl Trial<'_> {
             arguments,
         });
         let id = bundle.path.file_name().unwrap_or_default().to_string_lossy();
-        let mut spec = definition::of_case(
-            specification(self.runtime)?,
-            &id,
-            hook.as_ref(),
-            &self.case.request,
-        );
+        let mut spec = definition::of_case(specification(self.runtime)?, &id, hook.as_ref(), self.case);
         match self.way {
             Way::Cdi | Way::Gvisor => {
                 definition::apply_cdi(&mut spec, &caller::cdi()?);

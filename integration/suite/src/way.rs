@@ -34,10 +34,6 @@ pub(crate) enum Way {
     CreateContainer,
     CreateRuntime,
     /// `nvoci runtime` instead of the runtime.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "classes that are still in bash have it")
-    )]
     Entry,
     /// CDI under runsc, which does the mounts and makes the nodes.
     Gvisor,

@@ -22,10 +22,6 @@ pub(crate) struct Touch {
 
 impl Touch {
     /// Any program opens and reads a file.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "classes that are still in bash have it")
-    )]
     pub(crate) const fn reads(path: &'static str) -> Self {
         Self {
             events: &["OPEN", "READ"],
@@ -34,12 +30,20 @@ impl Touch {
         }
     }
 
-    /// A program changes the attributes of a file.
-    pub(crate) const fn attributes(path: &'static str, program: &'static str) -> Self {
+    /// Any program changes the attributes of a file.
+    pub(crate) const fn attributes(path: &'static str) -> Self {
         Self {
             events: &["ATTRIB"],
             path,
+            program: None,
+        }
+    }
+
+    /// This program alone.
+    pub(crate) const fn by(self, program: &'static str) -> Self {
+        Self {
             program: Some(program),
+            ..self
         }
     }
 
@@ -194,7 +198,7 @@ mod tests {
         assert!(!touch.allows("OPEN,WRITE /canary/volume by nvoci"));
         assert!(!touch.allows("OPEN /canary/volume/keep by nvoci"));
         assert!(!touch.allows("the queue ran over"));
-        let touch = Touch::attributes("/dev/null", "runsc");
+        let touch = Touch::attributes("/dev/null").by("runsc");
         assert!(touch.allows("ATTRIB /dev/null by runsc"));
         assert!(!touch.allows("ATTRIB /dev/null by nvoci"));
     }

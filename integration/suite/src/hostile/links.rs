@@ -1,17 +1,10 @@
 //! The attacker made the image: its directories and files are links that lead out of it.
 
-use super::{LIBCUDA, LIBRARIES, NATIVE};
+use super::{CRUN_BY_CDI, LIBCUDA, LIBRARIES, NATIVE, UNLESS_CRUN_MOUNTS};
 use crate::case::{CHANGES_THE_HOST, Case, Class, FAILS};
 use crate::expect::Outcome::{Gpu, Refused, RuntimeRefuses};
-use crate::expect::{Expect, Where, by};
-use crate::way::{Runtime, Way};
-
-/// crun makes the places of a specification's mounts, and refuses a link on the way to one.
-const CRUN_BY_CDI: Where = Where {
-    runtimes: &[Runtime::Crun],
-    ways: &[Way::Cdi],
-};
-const UNLESS_CRUN_MOUNTS: Expect = Expect::always(Gpu).except(&[(CRUN_BY_CDI, RuntimeRefuses)]);
+use crate::expect::{Expect, by};
+use crate::way::Way;
 
 /// The watcher's own proof runs this case too.
 pub(crate) const LINK_OUT: Case = Case {

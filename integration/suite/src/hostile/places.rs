@@ -1,11 +1,8 @@
 //! The attacker made the image: a path where nvoci reads or places a file has another type.
 
-use super::{LIBCUDA, NATIVE};
+use super::{LIBCUDA, LOADER_CACHE, NATIVE, UNLESS_CRUN_MOUNTS};
 use crate::case::{Case, Class, FAILS, HANGS};
-use crate::expect::Expect;
-use crate::expect::Outcome::{Gpu, RuntimeRefuses};
-use crate::expect::Where;
-use crate::way::{BUT_CDI, Runtime, Way};
+use crate::way::BUT_CDI;
 
 pub(crate) const TYPES: Class = Class {
     number: 5,
@@ -56,7 +53,7 @@ pub(crate) const TYPES: Class = Class {
         Case {
             id: "05_cache_fifo",
             why: "the loader cache is a FIFO: an open of it waits",
-            trick: |image| image.fifo("etc/ld.so.cache"),
+            trick: |image| image.fifo(LOADER_CACHE),
             bites: HANGS,
             ..Case::HARMLESS
         },
@@ -88,20 +85,14 @@ pub(crate) const DIRECTORIES: Class = Class {
             id: "06_file",
             why: "`/usr/local` is a file",
             trick: |image| image.file("usr/local", "file\n"),
-            expect: Expect::always(Gpu).except(&[(
-                Where {
-                    runtimes: &[Runtime::Crun],
-                    ways: &[Way::Cdi],
-                },
-                RuntimeRefuses,
-            )]),
+            expect: UNLESS_CRUN_MOUNTS,
             bites: FAILS,
             ..Case::HARMLESS
         },
         Case {
             id: "06_cache_dir",
             why: "the loader cache is a directory",
-            trick: |image| image.directory("etc/ld.so.cache"),
+            trick: |image| image.directory(LOADER_CACHE),
             bites: FAILS,
             ..Case::HARMLESS
         },
