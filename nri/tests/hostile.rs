@@ -114,7 +114,7 @@ fn the_policy_refuses_what_was_not_allocated() {
     }
 }
 
-/// The table of codes is generated from the other crate's code, which these refusals are no part of.
+/// The table of codes is generated from the other crate's code, which lacks these refusals.
 #[test]
 fn every_refusal_has_its_row_in_the_table_of_codes() {
     let table =
