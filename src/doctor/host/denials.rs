@@ -69,7 +69,10 @@ impl Denials {
             .0
             .iter()
             .filter(|(of, ..)| *of == module)
-            .map(|(_, text, count)| format!("{text}, {count} times"))
+            .map(|(_, text, count)| match count {
+                1 => text.clone(),
+                _ => format!("{text}, {count} times"),
+            })
             .collect();
         let (first, others) = of_module.split_first()?;
         let (name, fix) = match module {
@@ -214,11 +217,11 @@ mod tests {
             apparmor.cause,
             "denied in the last day: open to docker-default on /dev/nvidia0, 2 times"
         );
-        assert_eq!(apparmor.evidence, ["exec to nvoci on /usr/bin/busybox, 1 times"]);
+        assert_eq!(apparmor.evidence, ["exec to nvoci on /usr/bin/busybox"]);
         let selinux = denials.finding(Module::SeLinux).unwrap();
         assert_eq!(
             selinux.cause,
-            "denied in the last day: read write to container_t on nvidia0, 1 times"
+            "denied in the last day: read write to container_t on nvidia0"
         );
     }
 
