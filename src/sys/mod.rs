@@ -4,6 +4,7 @@
 
 pub mod daemon;
 pub mod dxg;
+pub mod kmsg;
 pub mod lock;
 pub mod ns;
 #[cfg(test)]

@@ -43,7 +43,12 @@ use super::seccomp;
 /// Seconds after which the child's timer kills it: a file system of the image may never answer, and
 /// only a deadly signal ends such a wait. The parent may not send it, since the child is another
 /// user.
-const PATIENCE: u32 = if cfg!(test) { 1 } else { 20 };
+const PATIENCE: u32 = match (cfg!(test), option_env!("NVOCI_TEST_EMULATED")) {
+    (true, None) => 1,
+    // Tests of a development build in an emulated machine (integration/machines) need more.
+    (true, Some(_)) => 8,
+    (false, _) => 20,
+};
 /// Time that the parent waits longer: a FUSE server that has taken a request and does not answer
 /// holds the caller in a wait that no signal ends.
 const GRACE: Duration = Duration::from_secs(1);
