@@ -1,5 +1,6 @@
 //! What an engine and a kubelet send to `nvoci-nri`: frames of the trunk, ttrpc messages, and an
-//! HTTP/2 response. The input is the engine's stream and the kubelet's response, with a line between.
+//! HTTP/2 response. The input is the engine's stream and the kubelet's response, with a line
+//! between.
 
 use std::io::{Cursor, Read, Write};
 
@@ -90,8 +91,8 @@ pub(crate) fn check(input: &[u8]) {
     assert_eq!(answers.waiting(), 0);
 }
 
-/// Whatever the pod asks for, it gets what the kubelet's list has for this container, and management
-/// devices in a configured namespace.
+/// A container gets what the kubelet's list has for it, and management devices in a configured
+/// namespace.
 fn created(rules: &Rules, body: &[u8], list: &[u8]) {
     let Ok(request) = Request::read(body) else { return };
     if request.service != messages::PLUGIN || request.method != "CreateContainer" {
