@@ -5,6 +5,14 @@ export KUBECONFIG=/etc/kubernetes/admin
 K=/etc/kubernetes LOGS=$NVOCI_RESULTS/logs/cluster-$containerd
 uuid() { printf 'GPU-5eed000%d-6d09-4804-74aa-d9624af686c0' "$1"; }
 
+# keep NAME COMMAND...: starts it again when it ends. The schedulers give up on an API server that is slow to start.
+keep() {
+  while :; do
+    "${@:2}" >>"$LOGS-$1.log" 2>&1 </dev/null || true
+    sleep 1
+  done &
+}
+
 start_control_plane() {
   openssl genrsa -out $K/sa.key 2048 2>/dev/null
   openssl rsa -in $K/sa.key -pubout -out $K/sa.pub 2>/dev/null
@@ -17,14 +25,14 @@ users: [{name: u, user: {token: token}}]
 contexts: [{name: c, context: {cluster: c, user: u}}]
 current-context: c
 Y
-  etcd --data-dir /var/lib/etcd --unsafe-no-fsync --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
-    --listen-peer-urls http://127.0.0.1:2380 >"$LOGS-etcd.log" 2>&1 </dev/null &
-  kube-apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=127.0.0.1 --secure-port=6443 --cert-dir=$K/cert --service-cluster-ip-range=10.0.0.0/24 \
+  keep etcd etcd --data-dir /var/lib/etcd --unsafe-no-fsync --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+    --listen-peer-urls http://127.0.0.1:2380
+  keep apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=127.0.0.1 --secure-port=6443 --cert-dir=$K/cert --service-cluster-ip-range=10.0.0.0/24 \
     --service-account-key-file=$K/sa.pub --service-account-signing-key-file=$K/sa.key --service-account-issuer=https://cluster.local --token-auth-file=$K/tokens \
-    --authorization-mode=RBAC --endpoint-reconciler-type=none --allow-privileged=true --kubelet-preferred-address-types=InternalIP >"$LOGS-apiserver.log" 2>&1 </dev/null &
-  kube-scheduler --kubeconfig=$KUBECONFIG --leader-elect=false >"$LOGS-scheduler.log" 2>&1 </dev/null &
-  kube-controller-manager --kubeconfig=$KUBECONFIG --leader-elect=false --service-account-private-key-file=$K/sa.key --root-ca-file=$K/cert/apiserver.crt \
-    >"$LOGS-controllers.log" 2>&1 </dev/null &
+    --authorization-mode=RBAC --endpoint-reconciler-type=none --allow-privileged=true --kubelet-preferred-address-types=InternalIP
+  keep scheduler kube-scheduler --kubeconfig=$KUBECONFIG --leader-elect=false
+  keep controllers kube-controller-manager --kubeconfig=$KUBECONFIG --leader-elect=false --service-account-private-key-file=$K/sa.key \
+    --root-ca-file=$K/cert/apiserver.crt
 }
 
 # until_ WORD SECONDS COMMAND...: waits; a fault of the case if it never succeeds.
