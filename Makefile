@@ -18,7 +18,7 @@ endif
 export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
 CARGO := cargo
 
-.PHONY: all build package demo test unit bounds integration lint miri asan bench counts
+.PHONY: all build package demo test unit bounds suite integration lint miri asan bench counts
 all: build
 
 build:
@@ -47,7 +47,12 @@ unit:
 bounds: build
 	NVOCI_BOUNDS_BIN=$(NVOCI_BIN) $(CARGO) test --locked --target $(TARGET) --test bounds
 
-integration: build
+# The typed hostile cases: integration/suite.
+suite:
+	$(CARGO) build --locked --target $(TARGET) -p nvoci-suite
+
+integration hostile-long: export NVOCI_SUITE := $(CURDIR)/target/$(TARGET)/debug/nvoci-suite
+integration: build suite
 	integration/run
 
 # Both machines that packages are made for: the other one is checked as far as a compiler can without linking.
@@ -96,7 +101,7 @@ test-cluster: build
 test-browser: build
 	integration/browser/run
 
-hostile-long: build
+hostile-long: build suite
 	integration/world/make
 	HOSTILE_LONG=1 integration/hostile/run
 	FAULTS_LONG=1 integration/faults/run

@@ -307,6 +307,10 @@ pub fn counted(n: usize, one: &str, many: &str) -> String {
 
 /// The text of an [`io::Error`] without Rust's "(os error N)" tail.
 fn describe(e: &io::Error) -> String {
+    // A limit of ours on a file or directory, or the process's limit on what it writes.
+    if e.raw_os_error() == Some(libc::EFBIG) {
+        return "it has more bytes or entries than the limit".to_owned();
+    }
     let text = e.to_string();
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_owned(),
@@ -325,6 +329,19 @@ mod tests {
         assert!(!line.contains('\n') && !line.contains('\u{1b}'));
         assert!(line.ends_with("[NVOCI-3001]"), "{line}");
         assert!(line.contains("; fix: "));
+    }
+
+    #[test]
+    fn a_directory_beyond_its_limit_is_not_called_a_file() {
+        let e = Error::io(
+            Code::System,
+            "/etc/cdi",
+            &io::Error::from_raw_os_error(libc::EFBIG),
+        );
+        assert!(
+            e.to_string().contains("/etc/cdi: it has more bytes or entries"),
+            "{e}"
+        );
     }
 
     #[test]
