@@ -16,7 +16,6 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -670,9 +669,12 @@ impl Node {
 
 /// See [`Node::visit`].
 fn visit(dir: &Held, max: usize, f: &mut dyn FnMut(&CStr, FileType)) -> io::Result<()> {
-    let mut buf = [MaybeUninit::uninit(); 16 * 1024];
+    /// In bytes, for some hundred entries.
+    const BUFFER: usize = 16 * 1024;
+    // On the heap: a frame's pages are all touched.
+    let mut buf: Vec<u8> = Vec::with_capacity(BUFFER);
     let mut seen = 0;
-    let mut iter = RawDir::new(dir, &mut buf);
+    let mut iter = RawDir::new(dir, buf.spare_capacity_mut());
     while let Some(entry) = iter.next() {
         let entry = entry?;
         let name = entry.file_name();
