@@ -288,8 +288,8 @@ fn has_failed(text: &Text, start: usize, end: usize) -> bool {
     let before = text.before(start, BEFORE);
     let before = before.rsplit(". ").next().unwrap_or_default();
     let held = |part: &str| part.split(|c| !is_word(c)).any(|word| FAILED.contains(&word));
-    let said = |part: &str| PHRASES.iter().any(|phrase| part.contains(phrase));
-    [after, before].into_iter().any(|part| held(part) || said(part))
+    let phrased = |part: &str| PHRASES.iter().any(|phrase| part.contains(phrase));
+    [after, before].into_iter().any(|part| held(part) || phrased(part))
 }
 
 #[cfg(test)]
