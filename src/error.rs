@@ -153,6 +153,12 @@ codes! {
     LooseProgram = 6004, Engine, "install nvoci in directories that only root can write to, and run that copy";
     #[doc = "Another nvoci is changing engines' configurations."]
     Busy = 6005, Engine, "wait until the other `nvoci install` or `nvoci uninstall` has ended, then run this again";
+    #[doc = "`nvoci-nri` refused a container: the kubelet did not allocate this GPU to it."]
+    NriNotAllocated = 8001, Refused, "request the GPU in the container's `resources.limits`, and remove its name from the annotations and mounts";
+    #[doc = "`nvoci-nri` refused a container: the kubelet's allocation could not be read in time."]
+    NriUnreadable = 8002, Host, "mount /var/lib/kubelet/pod-resources into the plugin's pod; the kubelet tries again by itself";
+    #[doc = "`nvoci-nri` refused a container: an annotation is no list of NVIDIA's CDI devices."]
+    NriMalformed = 8003, Request, "list NVIDIA's CDI devices separated by commas, such as `nvidia.com/gpu=0`";
 }
 
 impl fmt::Display for Code {

@@ -5,8 +5,8 @@
 //! `../lib/nvoci`, loads the library as user nobody. If it is not installed, nvoci runs the
 //! driver's nvidia-smi, with the rights that nvoci has. Both have a time limit.
 //!
-//! The result is valid as long as driver and layout are the same, so it is kept. An instance that is
-//! made again has the same numbers and another UUID, but its capability file in `/proc` is a new
+//! The result is valid as long as driver and layout are the same, so it is kept. An instance that
+//! is made again has the same numbers and another UUID, but its capability file in `/proc` is a new
 //! one. A request for a UUID that the kept result lacks queries again. A failure is only a warning,
 //! since MIG devices also have indices.
 
@@ -73,7 +73,7 @@ fn names(host: &Host, roots: &Roots, request: &DeviceRequest) -> Result<Vec<Name
         let found = parse(&text, &host.gpus);
         // An incomplete result is not kept. A failure to keep it only costs time.
         if found.len() == host.gpus.iter().map(|g| g.mig_devices.len()).sum::<usize>() {
-            let _ = record::keep(CACHE, &format!("{key}\n{text}"));
+            let _ = record::keep(CACHE, format!("{key}\n{text}").as_bytes());
         }
         Ok(found)
     })
@@ -127,7 +127,7 @@ fn made(roots: &Roots, file: &str) -> String {
 }
 
 fn kept(key: &str) -> Option<String> {
-    let text = record::kept(CACHE, MAX_ANSWER * 2)?;
+    let text = record::Earlier::open().read_text(CACHE, MAX_ANSWER * 2)?;
     let (first, rest) = text.split_once('\n')?;
     (first == key).then(|| rest.to_owned())
 }
