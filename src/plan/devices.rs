@@ -206,7 +206,7 @@ fn drm(gpu: &Gpu, host: &Host) -> Part {
 fn control(capabilities: Capabilities, host: &Host) -> Result<Part> {
     let mut part = Part::default();
     part.add_device(node(host, NodeKind::Ctl, "control node")?);
-    if capabilities.intersects(Capabilities::COMPUTE.with(Capabilities::VIDEO)) {
+    if capabilities.intersects(Capabilities::CUDA) {
         part.add_device(node(host, NodeKind::Uvm, "CUDA's memory manager").map_err(|e| {
             e.fix("load nvidia-uvm (`nvidia-modprobe -u -c 0`), or set NVIDIA_DRIVER_CAPABILITIES=utility")
         })?);

@@ -181,9 +181,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
 /// Whether CUDA's forward compatibility applies: to compute, on GPUs for which NVIDIA allows it. On
 /// WSL2 libcuda is Windows', and a Jetson has packages of its own.
 fn forward(gpus: &[GpuRef], request: &Request, host: &Host, config: &Config) -> Forward {
-    let computes = request
-        .capabilities
-        .intersects(Capabilities::COMPUTE.with(Capabilities::VIDEO));
+    let computes = request.capabilities.intersects(Capabilities::CUDA);
     if *config.cuda_compat == CudaCompat::Off || !computes || host.wsl.is_some() || host.tegra.is_some() {
         return Forward::Off;
     }

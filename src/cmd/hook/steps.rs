@@ -64,8 +64,8 @@ use std::time::Instant;
 
 use super::warn::{Sinks, Wanted, image_name};
 use super::{
-    Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside,
-    judge, keep, made_by_runtime, planned, preflight, request_of, selinux, tmpfs_destinations,
+    Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside, keep,
+    made_by_runtime, planned, preflight, request_of, selinux, tmpfs_destinations,
 };
 use crate::apply::grant::since_boot;
 use crate::apply::rootfs::{Target, apply};
@@ -199,7 +199,8 @@ impl<'a> Requested<'a> {
             discovery,
         } = self;
         let settled = request.settle(&config);
-        let policy = if request.capabilities.intersects(Capabilities::COMPUTE) {
+        // The image chooses the capabilities, so all that bring libcuda bring the check.
+        let policy = if request.capabilities.intersects(Capabilities::CUDA) {
             *settled.preflight
         } else {
             Preflight::Off
@@ -308,13 +309,11 @@ pub struct Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    /// Enters the container, confines the process, and waits for the image's file system. With
-    /// `preflight = "enforce"` it also waits for the findings, so that a refusal comes before any
-    /// change.
+    /// Enters the container, confines the process, and waits for the image's file system.
     ///
     /// # Errors
-    /// If the container cannot be entered, its rootfs is unsafe, its file system does not answer,
-    /// or preflight refuses it.
+    /// If the container cannot be entered, its rootfs is unsafe, or its file system does not
+    /// answer.
     #[inline(never)]
     pub fn enter(self) -> Result<Entered<'a>> {
         let Self {
@@ -329,16 +328,11 @@ impl<'a> Opened<'a> {
         // An error of the rootfs itself comes first.
         Container::open_root(&job.rootfs)?;
         image.wait_ready()?;
-        let judged = if policy == Preflight::Enforce {
-            Some(judge(image.recv_findings()?)?)
-        } else {
-            None
-        };
         Ok(Entered {
             job,
             namespace: id,
             plan,
-            judged,
+            policy,
             image,
             sources,
         })
@@ -352,8 +346,7 @@ pub struct Entered<'a> {
     /// The kernel's numbers of it.
     namespace: (u64, u64),
     plan: Plan,
-    /// The findings, if they were received before anything changed.
-    judged: Option<Vec<Finding>>,
+    policy: Preflight,
     image: Image,
     sources: Sources,
 }
@@ -369,7 +362,7 @@ impl<'a> Entered<'a> {
             job,
             namespace,
             plan,
-            judged,
+            policy,
             image,
             sources,
         } = self;
@@ -380,11 +373,7 @@ impl<'a> Entered<'a> {
             mount_label: job.spec.mount_label().map(str::to_owned),
             rootfs: job.rootfs.clone(),
         };
-        let findings = |image: &mut Image| match judged {
-            Some(findings) => Ok(findings),
-            None => image.recv_findings(),
-        };
-        let record = apply(&plan, sources, &target, image, findings, job.call.started)?;
+        let record = apply(&plan, sources, &target, image, policy, job.call.started)?;
         Ok(Applied {
             job,
             namespace,

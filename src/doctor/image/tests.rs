@@ -471,7 +471,7 @@ impl Random {
 }
 
 /// All files and links below a directory.
-fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
