@@ -159,7 +159,7 @@ impl Discovery {
         let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
         host.warnings.extend(failed.map(ToString::to_string));
         if needs_mig_uuids(&request.devices) {
-            mig::learn(&mut host, &roots);
+            mig::learn(&mut host, &roots, &request.devices);
         }
         Ok((host, roots))
     }

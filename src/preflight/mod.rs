@@ -36,6 +36,7 @@ checks! {
     BAKED = 7704, "preflight.baked-driver", "The loader finds a libcuda that was baked into the image before the driver's.";
     COMPAT = 7705, "preflight.compat", "The image's CUDA compatibility libraries come before a driver that they do not fit.";
     UNFINISHED = 7706, "preflight.unfinished", "The image has too many files for the check at a start, so it is not judged.";
+    pub(crate) PARTITIONED = 7707, "preflight.partitioned", "The container requested a partitioned GPU and none of its MIG devices.";
 }
 
 /// The check with this number.

@@ -74,9 +74,11 @@ use crate::cmd::inject::Discovery;
 use crate::cmd::{config_for, log};
 use crate::config::{Config, Preflight};
 use crate::error::Result;
+use crate::findings::{Finding, Severity};
 use crate::host::Roots;
 use crate::oci::{Spec, State};
-use crate::plan::{Device, Plan};
+use crate::plan::{Device, Plan, Unusable};
+use crate::preflight::PARTITIONED;
 use crate::request::{Capabilities, Request};
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::ns::in_user_namespace;
@@ -204,6 +206,12 @@ impl<'a> Requested<'a> {
             Preflight::Off
         };
         let wanted = Wanted::of(&settled, policy, &job.spec);
+        // An engine's CDI devices may have been `all`.
+        let gpus = if job.call.options.cdi {
+            devices::Wanted::Any
+        } else {
+            devices::Wanted::of(&request.devices)
+        };
         let discovery = discovery.unwrap_or_else(|| Discovery::begin(&config))?;
         let (mut plan, host, to_allow) = planned(discovery, request, &job.spec, &config, job.call.options)?;
         if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
@@ -216,6 +224,7 @@ impl<'a> Requested<'a> {
             plan,
             host,
             to_allow,
+            gpus,
             policy,
             wanted,
         })
@@ -230,6 +239,7 @@ pub struct Planned<'a> {
     plan: Plan,
     host: Roots,
     to_allow: Vec<Device>,
+    gpus: devices::Wanted,
     policy: Preflight,
     wanted: Wanted,
 }
@@ -249,6 +259,7 @@ impl<'a> Planned<'a> {
             mut plan,
             host,
             to_allow,
+            gpus,
             policy,
             wanted,
         } = self;
@@ -268,7 +279,11 @@ impl<'a> Planned<'a> {
         plan.warnings.extend(denied);
         if let Some(cgroup) = cgroup {
             let rules = job.spec.device_rules();
-            let warning = devices::allow(cgroup, outside, &rules, &to_allow, &host)?;
+            let warnings = devices::allow(cgroup, outside, &rules, &to_allow, gpus, &host)?;
+            plan.warnings.extend(warnings);
+        }
+        if job.call.options.devices_in_spec && outside.is_none() {
+            let warning = devices::check_here(&plan.devices, gpus, &host)?;
             plan.warnings.extend(warning);
         }
         Ok(Opened {
@@ -368,6 +383,11 @@ impl<'a> Entered<'a> {
     }
 }
 
+/// A GPU without its MIG devices, as a finding for the system's log and `doctor --last`.
+fn unusable(gpu: &Unusable) -> Finding {
+    Finding::new(&PARTITIONED, Severity::Fail, &gpu.subject, &gpu.cause).fix(&gpu.fix)
+}
+
 /// A container that has its GPUs.
 #[derive(Debug)]
 pub struct Applied<'a> {
@@ -398,7 +418,9 @@ impl Applied<'_> {
             let grant = Grant::new(&call.state.id, *namespace, Some(&job.spec), devices);
             keep(grants, &record, grant);
         }
-        if let Some(mut warning) = Warning::new(&call.state.id, *namespace, take(&mut record.findings)) {
+        let mut findings: Vec<Finding> = plan.unusable.iter().map(unusable).collect();
+        findings.append(&mut record.findings);
+        if let Some(mut warning) = Warning::new(&call.state.id, *namespace, findings) {
             warning.image = image_name(&job.spec);
             warning.pid = call.outside();
             warning.since_boot = (!job.own_times).then(since_boot);

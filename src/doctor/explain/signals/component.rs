@@ -289,7 +289,9 @@ fn has_failed(text: &Text, start: usize, end: usize) -> bool {
     let before = before.rsplit(". ").next().unwrap_or_default();
     let held = |part: &str| part.split(|c| !is_word(c)).any(|word| FAILED.contains(&word));
     let phrased = |part: &str| PHRASES.iter().any(|phrase| part.contains(phrase));
-    [after, before].into_iter().any(|part| held(part) || phrased(part))
+    [after, before]
+        .into_iter()
+        .any(|part| held(part) || phrased(part))
 }
 
 #[cfg(test)]
