@@ -84,6 +84,8 @@ fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
         Start::Version => {
             return shown(concat!(
                 "NVIDIA CDI Hook version ",
+                super::toolkit_version!(),
+                "\ncommit: nvoci-",
                 env!("CARGO_PKG_VERSION"),
                 "\n"
             ));

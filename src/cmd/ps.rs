@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use self::cpu::OnCpus;
 use super::cli::{Command, Page, flag};
 use crate::containers::{Container, GpuUsers, Process, driver_places, find_gpu_users};
-use crate::error::{Code, Escaped, IoContext as _, Result};
+use crate::error::{Code, Escaped, IoContext as _, Result, counted};
 use crate::host::{Gpu, Host, Roots};
 use crate::vocabulary::or_empty;
 
@@ -145,12 +145,13 @@ fn table(holders: &GpuUsers, gpus: &[Gpu], on_cpu: &OnCpus) -> String {
         lines.push(row(["-", "host", &p.pid.to_string(), &held, "-", &user(p, gpus)]));
     }
     if lines.is_empty() {
-        lines.push("Nothing that runs here holds a GPU.".to_owned());
+        lines.push("No running process uses a GPU.".to_owned());
     }
     if holders.unreadable > 0 {
         lines.push(format!(
-            "warning: {} processes of other users were not looked at; run as root to see all",
-            holders.unreadable
+            "warning: nvoci could not read {}; root with CAP_SYS_PTRACE in the host's PID namespace \
+             reads all",
+            counted(holders.unreadable, "process", "processes")
         ));
     }
     lines.iter().fold(String::new(), |mut text, line| {
@@ -218,7 +219,7 @@ mod tests {
         assert!(
             text.contains("-              host        5        0         -            Xorg (pid 5, GPU 0)")
         );
-        assert!(text.contains("warning: 2 processes"));
+        assert!(text.contains("could not read 2 processes;"));
         assert!(!text.contains('\u{1b}'));
         let json = to_json(&holders(), &gpus, &OnCpus::new());
         Schema::read("ps.json").assert_valid(&json);
@@ -235,7 +236,7 @@ mod tests {
     fn no_users_are_reported_as_none() {
         assert_eq!(
             table(&GpuUsers::default(), &[], &OnCpus::new()),
-            "Nothing that runs here holds a GPU.\n"
+            "No running process uses a GPU.\n"
         );
         assert!(COMMAND.parse(["--all".into()]).is_err());
     }

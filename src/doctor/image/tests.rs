@@ -529,8 +529,9 @@ fn mutated_images() {
 
 /// The thread's processor time, which other work of the machine does not change.
 fn processor_time() -> std::time::Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    time.try_into().unwrap()
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .unwrap()
+        .into()
 }
 
 /// Many libraries with many dependencies and many directories end with the budget at the latest.

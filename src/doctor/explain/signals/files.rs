@@ -117,7 +117,7 @@ fn xids(text: &Text, signals: &mut Signals) {
             _ => rest.trim_start_matches([' ', ':', '=']),
         };
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        // It follows from another, which the text names too: `45, Ch 1 caused by previous Xid 149`.
+        // It follows from another, which the text names too: `45, … caused by previous Xid 149`.
         let until = text.after(at + found.len(), 160).split_once(found);
         if until.is_some_and(|(line, _)| line.ends_with("caused by previous ")) {
             continue;
