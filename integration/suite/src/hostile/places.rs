@@ -1,8 +1,6 @@
 //! The attacker made the image: a path where nvoci reads or places a file has another type.
 
-use super::{LIBCUDA, LOADER_CACHE, NATIVE, UNLESS_NEWER_MOUNTS};
-use crate::case::{Case, Class, FAILS, HANGS};
-use crate::way::BUT_CDI;
+use super::prelude::*;
 
 pub(crate) const TYPES: Class = Class {
     number: 5,
