@@ -124,7 +124,7 @@ impl Trial<'_> {
     fn watched(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
         let watcher = Watcher::begin(self.watcher);
         let found = if self.way == Way::Commands {
-            commands::faults(self.runtime, bundle, self.evidence, self.limit)
+            commands::faults(self.runtime, bundle, self.evidence)
         } else {
             self.start(bundle)
         };
