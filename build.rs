@@ -9,7 +9,8 @@ fn main() {
     // Relative relocations packed (RELR): they are a kilobyte to read at each start instead of 77,
     // and musl applies them itself since 1.2.4. A linker without the option warns and goes on.
     println!("cargo:rustc-link-arg-bins=-zpack-relative-relocs");
-    // A release aborts where it panics, so nothing reads its unwind tables: an eleventh of the file.
+    // A release aborts where it panics, so nothing reads its unwind tables. They were an eleventh
+    // of the file.
     if is("PROFILE", "release") {
         println!(
             "cargo:rustc-link-arg-bins=-T{}/packaging/no-unwind.ld",

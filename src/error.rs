@@ -153,6 +153,12 @@ codes! {
     LooseProgram = 6004, Engine, "install nvoci in directories that only root can write to, and run that copy";
     #[doc = "Another nvoci is changing engines' configurations."]
     Busy = 6005, Engine, "wait until the other `nvoci install` or `nvoci uninstall` has ended, then run this again";
+    #[doc = "`nvoci-nri` refused a container: the kubelet did not allocate this GPU to it."]
+    NriNotAllocated = 8001, Refused, "request the GPU in the container's `resources.limits`, and remove its name from the annotations and mounts";
+    #[doc = "`nvoci-nri` refused a container: the kubelet's allocation could not be read in time."]
+    NriUnreadable = 8002, Host, "mount /var/lib/kubelet/pod-resources into the plugin's pod; the kubelet tries again by itself";
+    #[doc = "`nvoci-nri` refused a container: an annotation is no list of NVIDIA's CDI devices."]
+    NriMalformed = 8003, Request, "list NVIDIA's CDI devices separated by commas, such as `nvidia.com/gpu=0`";
 }
 
 impl fmt::Display for Code {
@@ -301,6 +307,10 @@ pub fn counted(n: usize, one: &str, many: &str) -> String {
 
 /// The text of an [`io::Error`] without Rust's "(os error N)" tail.
 fn describe(e: &io::Error) -> String {
+    // A limit of ours on a file or directory, or the process's limit on what it writes.
+    if e.raw_os_error() == Some(libc::EFBIG) {
+        return "it has more bytes or entries than the limit".to_owned();
+    }
     let text = e.to_string();
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_owned(),
@@ -319,6 +329,19 @@ mod tests {
         assert!(!line.contains('\n') && !line.contains('\u{1b}'));
         assert!(line.ends_with("[NVOCI-3001]"), "{line}");
         assert!(line.contains("; fix: "));
+    }
+
+    #[test]
+    fn a_directory_beyond_its_limit_is_not_called_a_file() {
+        let e = Error::io(
+            Code::System,
+            "/etc/cdi",
+            &io::Error::from_raw_os_error(libc::EFBIG),
+        );
+        assert!(
+            e.to_string().contains("/etc/cdi: it has more bytes or entries"),
+            "{e}"
+        );
     }
 
     #[test]

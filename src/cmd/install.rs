@@ -3,12 +3,13 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::{BufRead, IsTerminal as _, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::cli::{Argument, Command, Flag, Page, Words, argument, flag};
+use super::cli::{Argument, Command, Doc, Flag, Page, Words, argument, flag};
 use super::inject;
 use crate::cdi::Registry;
 use crate::cdi::registry::{Standing, Trust};
@@ -21,6 +22,9 @@ use crate::error::{Code, Error, Escaped, IoContext as _, Line, Result};
 use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 use crate::sys::root::Root;
+
+/// The most bytes of an answer to a question that are read.
+const MAX_ANSWER: u64 = 64;
 
 /// The command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,7 +63,7 @@ pub(super) static INSTALL: Command<Options> = Command {
         ],
         ..Page::EMPTY
     },
-    flags: FLAGS,
+    flags: &flags(Verb::Install),
     words: ENGINE,
     ..Command::of(|options| run(Verb::Install, options))
 };
@@ -72,7 +76,7 @@ pub(super) static UNINSTALL: Command<Options> = Command {
         arguments: ENGINES,
         ..Page::EMPTY
     },
-    flags: FLAGS,
+    flags: &flags(Verb::Uninstall),
     words: ENGINE,
     ..Command::of(|options| run(Verb::Uninstall, options))
 };
@@ -96,47 +100,69 @@ const ENGINE: Words<Options> = Words::Many(|options, name| {
     Ok(())
 });
 
-const FLAGS: &[Flag<Options>] = &[
-    flag("config", "edit this file instead of the usual one (one engine)").path("FILE", |o, file| {
-        o.config = Some(file);
-    }),
-    flag(
-        "drop-in",
-        "containerd: write the runtime to FILE and import its directory; crio: write FILE",
-    )
-    .path("FILE", |o, file| o.drop_in = Some(file)),
-    flag("root", "work below DIR, as if it were /").path("DIR", |o, dir| o.root = dir),
-    flag(
-        "runtime-name",
-        "the runtime's name in the engine (default nvidia)",
-    )
-    .text("NAME", |o, name| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-            return Err("a name is 1 to 64 letters, digits, `-`, `_` and `.`".to_owned());
-        }
-        o.settings.name = name;
-        Ok(())
-    }),
-    flag(
-        "runtime-path",
-        "the runtime's binary (default /usr/bin/nvoci-runtime)",
-    )
-    .more("For docker also a name, which dockerd looks up.")
-    .text("FILE", |o, file| {
-        if !file.starts_with('/') && (file.is_empty() || file.contains('/')) {
-            return Err(format!("`{file}` is not an absolute path"));
-        }
-        o.runtime_path = Some(file);
-        Ok(())
-    }),
-    flag("set-as-default", "make it the engine's default runtime")
+/// The options of both commands. Those that only an installation needs are accepted by `uninstall`,
+/// so that a script can pass both the same words, and its help leaves them out.
+const fn flags(verb: Verb) -> [Flag<Options>; 11] {
+    let drop_in = match verb {
+        Verb::Install => "containerd: write the runtime to FILE and import its directory; crio: write FILE",
+        Verb::Uninstall => "the drop-in that `install --drop-in` wrote",
+    };
+    [
+        flag("config", "edit this file instead of the usual one (one engine)").path("FILE", |o, file| {
+            o.config = Some(file);
+        }),
+        flag("drop-in", drop_in).path("FILE", |o, file| o.drop_in = Some(file)),
+        flag("root", "work below DIR, as if it were /").path("DIR", |o, dir| o.root = dir),
+        flag(
+            "runtime-name",
+            "the runtime's name in the engine (default nvidia)",
+        )
+        .text("NAME", |o, name| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+                return Err("a name is 1 to 64 letters, digits, `-`, `_` and `.`".to_owned());
+            }
+            o.settings.name = name;
+            Ok(())
+        }),
+        of_install(
+            flag(
+                "runtime-path",
+                "the runtime's binary (default /usr/bin/nvoci-runtime)",
+            )
+            .more("For docker also a name, which dockerd looks up."),
+            verb,
+        )
+        .text("FILE", |o, file| {
+            if !file.starts_with('/') && (file.is_empty() || file.contains('/')) {
+                return Err(format!("`{file}` is not an absolute path"));
+            }
+            o.runtime_path = Some(file);
+            Ok(())
+        }),
+        of_install(
+            flag("set-as-default", "make it the engine's default runtime"),
+            verb,
+        )
         .switch(|o| o.settings.set_as_default = true),
-    flag("cdi", "turn the engine's CDI support on").switch(|o| o.settings.cdi = true),
-    flag("dry-run", "show the change and make none").switch(|o| o.dry_run = true),
-    flag("restart", "reload or restart the engine afterwards").switch(|o| o.restart = true),
-    flag("json", "print the outcome as JSON").switch(|o| o.json = true),
-];
+        of_install(flag("cdi", "turn the engine's CDI support on"), verb).switch(|o| o.settings.cdi = true),
+        flag("dry-run", "show the change and make none").switch(|o| o.dry_run = true),
+        flag("restart", "reload or restart the engine afterwards").switch(|o| o.restart = true),
+        flag(
+            "yes",
+            "restart without a question; without a terminal there is none",
+        )
+        .switch(|o| o.yes = true),
+        flag("json", "print the outcome as JSON").switch(|o| o.json = true),
+    ]
+}
+
+const fn of_install(flag: Doc, verb: Verb) -> Doc {
+    match verb {
+        Verb::Install => flag,
+        Verb::Uninstall => flag.hidden(),
+    }
+}
 
 pub(super) struct Options {
     engines: Vec<Engine>,
@@ -147,6 +173,7 @@ pub(super) struct Options {
     root: PathBuf,
     dry_run: bool,
     restart: bool,
+    yes: bool,
     json: bool,
 }
 
@@ -161,6 +188,7 @@ impl Default for Options {
             root: PathBuf::from("/"),
             dry_run: false,
             restart: false,
+            yes: false,
             json: false,
         }
     }
@@ -281,6 +309,9 @@ impl Options {
                 );
             }
         }
+        if self.yes && !self.restart {
+            return Err(command.usage_error("--yes goes with --restart"));
+        }
         if self.restart && (self.dry_run || !is_own(&self.root)) {
             return Err(command.usage_error("--restart does not go with --dry-run or --root"));
         }
@@ -373,14 +404,53 @@ fn one(verb: Verb, options: &Options, engine: Engine, budget: &Budget) -> Result
         if !options.json {
             super::print(&std::mem::take(&mut text))?;
         }
-        let done = restart::act(engine, activation)?;
-        acted = true;
-        let _ = writeln!(text, "  done: {done}");
+        if options.yes || consent(engine, activation) {
+            let done = restart::act(engine, activation)?;
+            acted = true;
+            let _ = writeln!(text, "  done: {done}");
+        } else {
+            let command = activation.command.join(" ");
+            let _ = writeln!(
+                text,
+                "  not restarted; to take effect, run: {}",
+                Escaped(&command)
+            );
+        }
     }
     Ok((
         to_json(engine, options, &report, activation.as_ref(), acted),
         text,
     ))
+}
+
+/// Whether the restart may be done. A person at a terminal decides; without one `--restart` is the
+/// consent. A reload touches no container.
+fn consent(engine: Engine, activation: &Activation) -> bool {
+    let (answers, questions) = (std::io::stdin(), std::io::stderr());
+    if activation.need != Need::Restart || !answers.is_terminal() || !questions.is_terminal() {
+        return true;
+    }
+    agreed(engine, activation, &mut answers.lock(), &mut questions.lock())
+}
+
+/// Puts the question and reads the answer, of which only `y` and `yes` agree. A question that
+/// cannot be shown and an answer that cannot be read do not.
+fn agreed(
+    engine: Engine,
+    activation: &Activation,
+    answers: &mut dyn BufRead,
+    questions: &mut dyn Write,
+) -> bool {
+    let stops = match activation.hit.as_slice() {
+        [] => String::new(),
+        hit => format!(" It stops {}.", hit.join(", ")),
+    };
+    let question = format!("Restart {} now?{stops}", engine.name());
+    let mut answer = String::new();
+    write!(questions, "{} [y/N] ", Escaped(&question))
+        .and_then(|()| questions.flush())
+        .and_then(|()| answers.take(MAX_ANSWER).read_line(&mut answer))
+        .is_ok_and(|_| matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Writes the CDI specification of this host if none names its GPUs. A failure does not stop the
@@ -543,6 +613,7 @@ mod tests {
             "containerd crio --drop-in /x.toml",
             "containerd --drop-in x.toml",
             "docker --restart --dry-run",
+            "docker --yes",
             "docker --frobnicate",
         ] {
             assert_eq!(args(line).err().map(|e| e.code()), Some(Code::Usage), "{line}");
@@ -553,5 +624,41 @@ mod tests {
         assert_eq!(shown, "a\tb\\u{1b}[2J\\r\n\\u{202e}c\n");
         let options = args("cri-o docker crio --cdi").unwrap().unwrap();
         assert_eq!(options.engines, [Engine::Crio, Engine::Docker]);
+    }
+
+    #[test]
+    fn only_yes_restarts() {
+        let activation = Activation {
+            need: Need::Restart,
+            command: Vec::new(),
+            notes: Vec::new(),
+            hit: vec!["3f2a web\u{1b}[2J".to_owned(), "and 4 more".to_owned()],
+        };
+        for (answer, agrees) in [
+            ("y\n", true),
+            ("YES\n", true),
+            (" yes ", true),
+            ("\n", false),
+            ("", false),
+            ("n\n", false),
+            ("yep\n", false),
+            ("\ny\n", false),
+        ] {
+            let mut shown = Vec::new();
+            let agreed = agreed(Engine::Docker, &activation, &mut answer.as_bytes(), &mut shown);
+            assert_eq!(agreed, agrees, "{answer:?}");
+            let shown = String::from_utf8(shown).unwrap();
+            assert_eq!(
+                shown,
+                "Restart docker now? It stops 3f2a web\\u{1b}[2J, and 4 more. [y/N] "
+            );
+        }
+        let long = "y".repeat(1 << 20);
+        assert!(!agreed(
+            Engine::Docker,
+            &activation,
+            &mut long.as_bytes(),
+            &mut Vec::new()
+        ));
     }
 }

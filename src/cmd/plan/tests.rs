@@ -670,3 +670,62 @@ fn a_containers_own_settings_are_followed_and_shown() {
     );
     assert!(!with(false, &[]).contains("Settings of this container"));
 }
+
+#[test]
+fn devices_of_specifications_are_resolved_as_by_the_runtime() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::Builder::new().tempdir().unwrap();
+    let spec = r#"{"cdiVersion":"0.5.0","kind":"nvidia.com/gpu","devices":[
+        {"name":"0","containerEdits":{"env":["A=1"]}}]}"#;
+    std::fs::write(dir.path().join("nvidia.json"), spec).unwrap();
+    let mut config = Config::default();
+    config.mode.value = crate::config::Mode::Cdi;
+    config.cdi_spec_dirs.value = vec![dir.path().to_owned()];
+    let host = TestHost::recorded("h100-580");
+    let plan = |device: &str, json| {
+        let options = Options {
+            json,
+            env: vec![(VISIBLE.to_owned(), device.to_owned())],
+            ..Options::default()
+        };
+        shown(&options, &config, &host.locations())
+    };
+    let text = plan("nvidia.com/gpu=0", false).unwrap();
+    let file = dir.path().join("nvidia.json").display().to_string();
+    assert_eq!(
+        text,
+        format!(
+            "CDI devices, which an engine or nvoci-runtime adds\n  nvidia.com/gpu=0                   {file}\n"
+        )
+    );
+    let json: Value = serde_json::from_str(&plan("0", true).unwrap()).unwrap();
+    assert_eq!(
+        json,
+        json!({"gpu": true, "cdiDevices": [{"name": "nvidia.com/gpu=0", "file": file}], "warnings": []})
+    );
+    let missing = plan("nvidia.com/gpu=7", false).unwrap_err();
+    assert_eq!(missing.code(), crate::error::Code::Cdi);
+    assert!(missing.to_string().contains("gpu=7"), "{missing}");
+}
+
+#[test]
+fn a_request_without_effect_is_not_called_none() {
+    let config = Config::parse(
+        "accept-envvar-unprivileged = false",
+        Path::new("c"),
+        Dialect::Nvoci,
+    )
+    .unwrap();
+    let options = Options {
+        env: vec![(VISIBLE.to_owned(), "0".to_owned())],
+        ..Options::default()
+    };
+    let host = TestHost::recorded("h100-580");
+    let text = shown(&options, &config, &host.locations()).unwrap();
+    assert!(
+        text.starts_with("This container gets nothing. Its request has no effect:\nnote: "),
+        "{text}"
+    );
+}

@@ -189,10 +189,14 @@ fn check_service(
     let gpu_image = built || image.as_deref().is_some_and(is_gpu_image);
     if let Some(runtime) = &runtime {
         if visible.is_none() && !requests_gpu && !gpu_image && !unknown && !has_unread {
+            // A service that names CUDA's devices is of an image for CUDA, which mostly requests
+            // one.
+            let of_cuda = environment.contains_key("CUDA_VISIBLE_DEVICES");
+            let severity = if of_cuda { Severity::Info } else { Severity::Warn };
             report.add(runtime.seen(
                 Finding::new(
                     &RUNTIME,
-                    Severity::Warn,
+                    severity,
                     name,
                     "the runtime gives a GPU only to a container whose image or service requests one by a variable; \
                      neither is known to do so",
