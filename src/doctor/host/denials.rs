@@ -2,8 +2,8 @@
 //! audit daemon's, which takes the records instead while it runs.
 //!
 //! The kernel makes the lines: security/apparmor/audit.c and file.c, security/selinux/avc.c,
-//! security/lsm_audit.c. A process with CAP_AUDIT_WRITE, as in Docker's containers, writes records of
-//! other types, which are not read.
+//! security/lsm_audit.c. A process with CAP_AUDIT_WRITE, as in Docker's containers, writes records
+//! of other types, which are not read.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::time::{SystemTime, UNIX_EPOCH};
