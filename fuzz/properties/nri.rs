@@ -91,8 +91,8 @@ pub(crate) fn check(input: &[u8]) {
     assert_eq!(answers.waiting(), 0);
 }
 
-/// A pod gets only what the kubelet's list has for this container, and management devices in a
-/// configured namespace.
+/// A container gets what the kubelet's list has for it, and management devices in a configured
+/// namespace.
 fn created(rules: &Rules, body: &[u8], list: &[u8]) {
     let Ok(request) = Request::read(body) else { return };
     if request.service != messages::PLUGIN || request.method != "CreateContainer" {

@@ -6,7 +6,7 @@
 #   NVOCI_PREFIX   where on the node: /opt/nvoci (default)
 #   NVOCI_CONFIG   a file that becomes the node's /etc/nvoci/config.toml; empty or missing: none
 #   NVOCI_JITTER   seconds: begin at a random time within them (default 0)
-#   NVOCI_RETRY    seconds between two tries (default 300)
+#   NVOCI_RETRY    seconds between two tries (default 300; of a removal 20)
 #   NVOCI_REPAIR   seconds after which a registration that was lost is made again (default 3600)
 #   NVOCI_WAIT     yes (default): stay. Otherwise end, with status 1 for a fault
 # node.sh nri ARGUMENT...: runs the image's nvoci-nri.
@@ -172,6 +172,19 @@ install_node() {
   esac
 }
 
+# users: how many containers the engine stops, and executes commands in, through the installed program. containerd's monitors keep its
+# path in their directories, and CRI-O's have it as an argument.
+users() {
+  {
+    for run in run run/k3s var/snap/microk8s/common/run; do
+      for file in "$HOST/$run"/containerd/*.task/*/*/options.json; do
+        ! /busybox grep -qsF -e "\"$prefix/bin/" -e "\"$RANCHER\"" "$file" || echo "$file"
+      done
+    done
+    /busybox cat /proc/[0-9]*/cmdline 2>/dev/null | /busybox tr '\0' '\n' | /busybox grep -xF "$prefix/bin/nvoci-runtime"
+  } | /busybox wc -l
+}
+
 remove_node() {
   find_engine || return 1
   drop_config
@@ -187,6 +200,8 @@ remove_node() {
     # shellcheck disable=SC2086
     *) try unregister "$nvoci" uninstall "$engine" $restart || return 1 ;;
   esac
+  count=$(users)
+  [ "$count" = 0 ] || { refuse "remove: $count containers were started through $prefix, and the engine needs it to stop them; fix: delete their pods; the rest is removed then [NVOCI-6001]" || return 1; }
   try remove "$prefix/lib/nvoci/uninstall"
 }
 
@@ -211,7 +226,7 @@ work() { # install|remove: until it succeeds, or once
     if "${1}_node"; then state done; echo "nvoci: $1 done"; return 0; fi
     state refused
     [ "${NVOCI_WAIT:-yes}" = yes ] || exit 1
-    nap "${NVOCI_RETRY:-300}"
+    if [ "$1" = remove ]; then nap "${NVOCI_RETRY:-20}"; else nap "${NVOCI_RETRY:-300}"; fi
     state working
   done
 }

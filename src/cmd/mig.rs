@@ -68,7 +68,7 @@ fn names(host: &Host, roots: &Roots) -> Result<Vec<Name>> {
     let found = parse(&text, &host.gpus);
     // An incomplete result is not kept. A failure to keep it only costs time.
     if found.len() == host.gpus.iter().map(|g| g.mig_devices.len()).sum::<usize>() {
-        let _ = record::keep(CACHE, &format!("{key}\n{text}"));
+        let _ = record::keep(CACHE, format!("{key}\n{text}").as_bytes());
     }
     Ok(found)
 }
@@ -85,7 +85,7 @@ fn key(host: &Host) -> String {
 }
 
 fn kept(key: &str) -> Option<String> {
-    let text = record::kept(CACHE, MAX_ANSWER * 2)?;
+    let text = record::Earlier::open().read_text(CACHE, MAX_ANSWER * 2)?;
     let (first, rest) = text.split_once('\n')?;
     (first == key).then(|| rest.to_owned())
 }

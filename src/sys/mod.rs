@@ -24,7 +24,7 @@ pub mod systemd;
 
 pub use crate::budget;
 pub use device_cgroup as cgroup;
-pub use inroot::{mount, mountinfo, root};
+pub use inroot::{held, mount, mountinfo, root};
 
 /// [`inroot::owned`] with errors that have a code.
 pub mod owned {

@@ -35,6 +35,7 @@ use rustix::process::{Pid, Resource, WaitOptions, WaitStatus, waitpid};
 use rustix::thread::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
+use super::held::close_gathered;
 use super::mount::{detached, sealed_copy};
 use super::process::{bound, close_all_but, end_at_faults, keep_to_enter, keep_to_read, kill_after};
 use super::root::{Root, own_fds_of, proc_root, use_as_own_fds};
@@ -104,6 +105,8 @@ impl Reader {
         let _ = fcntl_setpipe_size(&answer_to, PIPE);
         rustix::io::ioctl_fionbio(&answer_from, true)?;
         let proc = proc_root()?;
+        // The child closes all descriptors by their numbers, so it must not own the gathered ones.
+        close_gathered();
         let limit = Instant::now() + Duration::from_secs(PATIENCE.into());
         // SAFETY: a hook and the commands that call this have one thread, so no lock is held by
         // another. The child ends by `_exit` and never returns into the parent's frames.

@@ -11,6 +11,9 @@
 //!
 //! A `createContainer` hook starts in the container's mount namespace, and enters none.
 //!
+//! No step is inlined: the values of all steps together would be a frame of seven pages, each of
+//! which the kernel makes, and copies after the fork.
+//!
 //! Two arguments of SECURITY.md rest on this order. The hook opens everything of the host before it
 //! reads anything of the container: [`Planned::open`] consumes the host's directories, so
 //! [`Entered`] has no access to them. And the hook reads the container only confined: only
@@ -55,7 +58,7 @@
 //! }
 //! ```
 
-use std::mem::take;
+use std::mem::{ManuallyDrop, take};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -140,6 +143,7 @@ impl<'a> Requested<'a> {
     ///
     /// # Errors
     /// If the definition cannot be read, its request is refused, or there is no container to enter.
+    #[inline(never)]
     pub(super) fn read(
         call: Call<'a>,
         config: Result<Config>,
@@ -184,6 +188,7 @@ impl<'a> Requested<'a> {
     ///
     /// # Errors
     /// If the host cannot meet the request.
+    #[inline(never)]
     pub fn plan(self) -> Result<Planned<'a>> {
         let Self {
             job,
@@ -236,6 +241,7 @@ impl<'a> Planned<'a> {
     /// # Errors
     /// If a file of the driver is missing, the child cannot start, or the cgroup denies the
     /// devices.
+    #[inline(never)]
     pub fn open(self) -> Result<Opened<'a>> {
         let Self {
             mut job,
@@ -295,6 +301,7 @@ impl<'a> Opened<'a> {
     /// # Errors
     /// If the container cannot be entered, its rootfs is unsafe, its file system does not answer,
     /// or preflight refuses it.
+    #[inline(never)]
     pub fn enter(self) -> Result<Entered<'a>> {
         let Self {
             job,
@@ -342,6 +349,7 @@ impl<'a> Entered<'a> {
     ///
     /// # Errors
     /// Those of [`apply`].
+    #[inline(never)]
     pub fn apply(self) -> Result<Applied<'a>> {
         let Self {
             job,
@@ -383,21 +391,26 @@ pub struct Applied<'a> {
 
 impl Applied<'_> {
     /// Records the devices of the container, for `doctor container`, and delivers its warning.
+    ///
+    /// The process ends next, so the rest is not freed: to free memory writes to pages that the
+    /// kernel would first copy, since the child that read the image had them too.
     pub fn keep(self) -> Record {
+        let mut this = ManuallyDrop::new(self);
         let Self {
             job,
             namespace,
             plan,
-            mut record,
-        } = self;
+            record,
+        } = &mut *this;
+        let mut record = take(record);
+        let call = job.call;
         if let Some(grants) = &job.grants {
-            let left_alone = plan.no_cgroups && !job.call.options.devices_in_spec;
+            let left_alone = plan.no_cgroups && !call.options.devices_in_spec;
             let devices = if left_alone { &[] } else { plan.devices.as_slice() };
-            let grant = Grant::new(&job.call.state.id, namespace, Some(&job.spec), devices);
+            let grant = Grant::new(&call.state.id, *namespace, Some(&job.spec), devices);
             keep(grants, &record, grant);
         }
-        let call = job.call;
-        if let Some(mut warning) = Warning::new(&call.state.id, namespace, take(&mut record.findings)) {
+        if let Some(mut warning) = Warning::new(&call.state.id, *namespace, take(&mut record.findings)) {
             warning.image = image_name(&job.spec);
             warning.pid = call.outside();
             warning.since_boot = (!job.own_times).then(since_boot);

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::case::{Bite, Case, Class, Request};
 use crate::definition::{push, push_once};
 use crate::expect::Outcome::{Gpu, RuntimeRefuses};
-use crate::expect::{Expect, Where};
+use crate::expect::{Expect, Root, Where};
 use crate::way::{Runtime, Way};
 pub(crate) use links::LINK_OUT;
 
@@ -31,13 +31,21 @@ const CACHE_MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 
 const RUNC: Where = Where {
     runtimes: &[Runtime::Runc],
-    ways: &[],
+    ..Where::ANYWHERE
 };
 /// crun makes the places of a specification's mounts, and refuses a link on the way to one.
 const CRUN_BY_CDI: Where = Where {
     runtimes: &[Runtime::Crun],
     ways: &[Way::Cdi],
+    ..Where::ANYWHERE
 };
+/// runc 1.3 and crun make the places of a specification's mounts by `openat2`.
+const NEWER_BY_CDI: Where = Where {
+    roots: &[Root::Sid],
+    ways: &[Way::Cdi],
+    ..Where::ANYWHERE
+};
+const UNLESS_NEWER_MOUNTS: Expect = Expect::always(Gpu).except(&[(NEWER_BY_CDI, RuntimeRefuses)]);
 const UNLESS_CRUN_MOUNTS: Expect = Expect::always(Gpu).except(&[(CRUN_BY_CDI, RuntimeRefuses)]);
 
 /// Every class, by number.

@@ -1,6 +1,6 @@
 //! The attacker made the image: a path where nvoci reads or places a file has another type.
 
-use super::{LIBCUDA, LOADER_CACHE, NATIVE, UNLESS_CRUN_MOUNTS};
+use super::{LIBCUDA, LOADER_CACHE, NATIVE, UNLESS_NEWER_MOUNTS};
 use crate::case::{Case, Class, FAILS, HANGS};
 use crate::way::BUT_CDI;
 
@@ -85,7 +85,7 @@ pub(crate) const DIRECTORIES: Class = Class {
             id: "06_file",
             why: "`/usr/local` is a file",
             trick: |image| image.file("usr/local", "file\n"),
-            expect: UNLESS_CRUN_MOUNTS,
+            expect: UNLESS_NEWER_MOUNTS,
             bites: FAILS,
             ..Case::HARMLESS
         },

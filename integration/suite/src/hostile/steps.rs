@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{CRUN_BY_CDI, UNLESS_CRUN_MOUNTS};
+use super::{NEWER_BY_CDI, UNLESS_CRUN_MOUNTS};
 use crate::case::{CHANGES_THE_HOST, Case, Class, FAILS};
 use crate::expect::Outcome::{Gpu, Refused, RuntimeRefuses};
 use crate::expect::{Expect, by};
@@ -60,7 +60,7 @@ pub(crate) const RUN: Class = Class {
                 Way::GvisorNvproxy,
             ],
             expect: Expect::always(Gpu).except(&[
-                (CRUN_BY_CDI, RuntimeRefuses),
+                (NEWER_BY_CDI, RuntimeRefuses),
                 (by(&[Way::GvisorNvproxy]), Refused(5002)),
             ]),
             bites: FAILS,
