@@ -254,7 +254,9 @@ impl<'a> Listed<'a> {
     /// Whether the source names a device of NVIDIA. IMEX channels and gated features alone do not
     /// count. Devices of other vendors are set aside.
     fn names_gpus(&mut self, from: Provenance) -> bool {
-        let others: Vec<_> = self.cdi.extract_if(.., |name| !name.is_nvidias()).collect();
+        let all = std::mem::take(&mut self.cdi).into_iter();
+        let (gpus, others): (BTreeSet<_>, BTreeSet<_>) = all.partition(CdiName::is_nvidias);
+        self.cdi = gpus;
         if !others.is_empty() {
             self.others_from = Some(from);
             self.others.extend(others);
