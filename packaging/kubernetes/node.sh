@@ -185,8 +185,14 @@ users() {
   } | /busybox wc -l
 }
 
+# unused: whether none is left. Without the program, or with the runtime out of its configuration, an engine cannot work with them.
+unused() {
+  count=$(users)
+  [ "$count" = 0 ] || refuse "remove: $count containers were started through $prefix, and the engine needs it for them; fix: delete the pods of the RuntimeClass on this node; it is removed then [NVOCI-6001]"
+}
+
 remove_node() {
-  find_engine || return 1
+  find_engine && unused || return 1
   drop_config
   if [ "$(on_node readlink "$RANCHER" 2>/dev/null)" = "$prefix/bin/nvidia-container-runtime" ]; then
     on_node rm -f "$RANCHER"
@@ -200,8 +206,8 @@ remove_node() {
     # shellcheck disable=SC2086
     *) try unregister "$nvoci" uninstall "$engine" $restart || return 1 ;;
   esac
-  count=$(users)
-  [ "$count" = 0 ] || { refuse "remove: $count containers were started through $prefix, and the engine needs it to stop them; fix: delete their pods; the rest is removed then [NVOCI-6001]" || return 1; }
+  # One may have started in between.
+  unused || return 1
   try remove "$prefix/lib/nvoci/uninstall"
 }
 
