@@ -5,8 +5,8 @@
 //! `../lib/nvoci`, loads the library as user nobody. If it is not installed, nvoci runs the
 //! driver's nvidia-smi, with the rights that nvoci has. Both have a time limit.
 //!
-//! The result is valid as long as driver and layout are the same, so it is kept. An instance that is
-//! made again has the same numbers and another UUID, but its capability file in `/proc` is a new
+//! The result is valid as long as driver and layout are the same, so it is kept. An instance that
+//! is made again has the same numbers and another UUID, but its capability file in `/proc` is a new
 //! one. A request for a UUID that the kept result lacks queries again. A failure is only a warning,
 //! since MIG devices also have indices.
 
