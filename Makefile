@@ -78,7 +78,7 @@ counts: build
 	integration/counts/run
 
 # chart          the Helm chart: lint, schema, and its rendered manifests written anew (needs PyPI's helm-python-sdk)
-# test-machines  what needs a kernel of its own: SELinux enforcing, in user-mode Linux
+# test-machines  what needs a kernel of its own: other versions, aarch64, SELinux and AppArmor, in user-mode Linux and qemu
 # test-nri       the NRI plugin in a real containerd 2.1
 # test-cluster   the chart, the image and the NRI plugin on Kubernetes 1.20.2, which it builds first (20 minutes, once)
 # test-browser   the doctor's HTML reports in a headless Chromium: phone and desktop, light and dark
@@ -92,6 +92,8 @@ chart:
 	integration/chart/run --write
 
 test-machines: build
+	rustup target add aarch64-unknown-linux-musl
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld $(CARGO) build --locked --release --target aarch64-unknown-linux-musl
 	integration/machines/run
 
 test-nri: build

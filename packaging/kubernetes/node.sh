@@ -218,7 +218,7 @@ ready_node() {
   theirs=$(on_node "$nvoci" --version 2>/dev/null </dev/null) || { refuse "$nvoci: it does not run on the node; fix: delete this pod, which installs it again [NVOCI-6003]" || return 1; }
   [ "$theirs" = "$(/nvoci/root/usr/bin/nvoci --version)" ] || { refuse "$nvoci: it is $theirs and not this image's version; fix: delete this pod [NVOCI-6003]" || return 1; }
   is_registered || { refuse "$engine: its files do not name $prefix/bin/nvoci-runtime any more; fix: find the program that changed them, then delete this pod [NVOCI-7201]" || return 1; }
-  is_loaded || { refuse "$engine: it has not read its present files; fix: \`systemctl restart $engine\` on the node, or set NVOCI_RESTART=yes [NVOCI-7205]" || return 1; }
+  is_loaded || { refuse "$engine: it has not read its present files; fix: \`systemctl restart $engine\` on the node, or set the chart's value \`restart\` to true [NVOCI-7205]" || return 1; }
   try plan "$nvoci" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null
 }
 

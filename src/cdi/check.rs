@@ -210,7 +210,7 @@ fn none(dirs: &[PathBuf], found: &mut Findings) {
             all.join(", "),
             fix.display()
         );
-        found.add(Severity::Warning, dir, text);
+        found.add(Severity::Note, dir, text);
     }
 }
 

@@ -13,7 +13,8 @@ use crate::host::WORLD;
 use crate::image::remove;
 use crate::way::Runtime;
 
-const BUNDLES: &str = "/scratch/bundles";
+/// Where bundles are.
+pub(crate) const BUNDLES: &str = "/scratch/bundles";
 
 /// A bundle with its rootfs mounted.
 #[derive(Debug)]

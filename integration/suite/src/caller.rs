@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::mount::{MountFlags, mount_remount};
 use serde_json::Value;
 
+use crate::bundle::BUNDLES;
 use crate::host::{CANARY, WORLD, give};
 use crate::image::{PLAIN_ROOT, remove};
 use crate::process::{run_silently, words};
@@ -45,9 +46,11 @@ pub(crate) fn prepare_user() -> io::Result<()> {
             "install", "-d", "-o", "1500", "-g", "1500", "-m", "700", directory,
         ])?;
     }
+    remove(Path::new(USERS_IMAGE))?;
     command(&["cp", "-a", &format!("{WORLD}/images/bookworm"), USERS_IMAGE])?;
     give(Path::new(USERS_IMAGE), USER, |_| true)?;
-    for directory in ["/scratch", "/scratch/bundles"] {
+    for directory in ["/scratch", BUNDLES] {
+        fs::create_dir_all(directory)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     }
     fs::write(AS_USER, AS_USER_SCRIPT)?;

@@ -12,6 +12,7 @@ use crate::caller;
 use crate::case::Case;
 use crate::commands;
 use crate::definition::{self, Hook};
+use crate::expect::Place;
 use crate::fault::{Fault, Kind};
 use crate::host::state::State;
 use crate::host::watch::{Touch, Watcher};
@@ -28,6 +29,8 @@ const TOOLS: &str = "/integration/hostile";
 /// The program in the place of the hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tool {
+    /// Does nothing.
+    Idle,
     /// A hook with the mistakes of its kind.
     Naive,
     Nvoci,
@@ -63,7 +66,7 @@ impl Trial<'_> {
     fn with_same_mounts(&self) -> io::Result<Vec<Fault>> {
         let before = State::of_mounts()?;
         let result = self.with_bundle();
-        self.host.restore()?;
+        during("the host's own files", self.host.restore())?;
         let mut faults = result?;
         let after = State::of_mounts()?;
         if before != after {
@@ -74,34 +77,45 @@ impl Trial<'_> {
     }
 
     fn with_bundle(&self) -> io::Result<Vec<Fault>> {
-        make_canary()?;
-        let entry = matches!(self.way, Way::Entry | Way::RootlessEntry);
-        let runtimes = format!("runtimes = [\"{}\"]\n", self.runtime.name());
-        let runtimes = if entry { runtimes.as_str() } else { "" };
-        set_policy(&format!("{runtimes}{}\n", self.case.policy))?;
+        during("the canary", make_canary())?;
+        during("the policy", self.set_policy())?;
         if self.way.is_rootless() {
-            caller::prepare_user()?;
+            during("the user's image", caller::prepare_user())?;
         }
-        let bundle = Bundle::make(self.number, self.way.is_rootless().then_some(caller::USERS_IMAGE))?;
-        let definition = self.definition(&bundle)?;
-        bundle.write(&definition)?;
-        fs::write(
-            self.evidence.join("config.json"),
-            serde_json::to_vec_pretty(&definition)?,
-        )?;
-        fs::copy(format!("{WORLD}/probe/probe-static"), bundle.root().join("probe"))?;
-        (self.case.host)(self.host)?;
-        (self.case.trick)(&mut Image::new(bundle.root()))?;
+        let layer = self.way.is_rootless().then_some(caller::USERS_IMAGE);
+        let bundle = during("the bundle", Bundle::make(self.number, layer))?;
+        during("the definition", self.define(&bundle))?;
+        let probe = format!("{WORLD}/probe/probe-static");
+        during("the probe", fs::copy(probe, bundle.root().join("probe")))?;
+        during("the case's host", (self.case.host)(self.host))?;
+        let mut image = Image::new(bundle.root());
+        during("the case's trick", (self.case.trick)(&mut image))?;
         if self.way.is_rootless() {
-            caller::give_to_user(&bundle.path)?;
+            during("the user's bundle", caller::give_to_user(&bundle.path))?;
         }
         self.with_same_host(&bundle)
     }
 
+    fn set_policy(&self) -> io::Result<()> {
+        let policy = self.case.policy;
+        if matches!(self.way, Way::Entry | Way::RootlessEntry) {
+            set_policy(&format!("runtimes = [\"{}\"]\n{policy}\n", self.runtime.name()))
+        } else {
+            set_policy(&format!("{policy}\n"))
+        }
+    }
+
+    fn define(&self, bundle: &Bundle) -> io::Result<()> {
+        let definition = self.definition(bundle)?;
+        let text = serde_json::to_vec_pretty(&definition)?;
+        fs::write(self.evidence.join("config.json"), text)?;
+        bundle.write(&definition)
+    }
+
     fn with_same_host(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
-        let before = State::of_host()?;
+        let before = during("the host before", State::of_host())?;
         let mut faults = self.watched(bundle)?;
-        let after = State::of_host()?;
+        let after = during("the host after", State::of_host())?;
         if before != after {
             let text = format!("the host was changed: {}", before.difference(&after, 3));
             faults.push(Fault::new(Kind::HostChanged, text));
@@ -112,7 +126,7 @@ impl Trial<'_> {
     fn watched(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
         let watcher = Watcher::begin(self.watcher);
         let found = if self.way == Way::Commands {
-            commands::faults(self.runtime, bundle, self.evidence, self.limit)
+            commands::faults(self.runtime, bundle, self.evidence)
         } else {
             self.start(bundle)
         };
@@ -152,7 +166,12 @@ impl Trial<'_> {
             answers: Answers::new(text(&self.evidence.join("start.out"))),
         };
         fs::write(self.evidence.join("record"), &facts.record)?;
-        let expected = self.case.expect.of(self.runtime, self.way);
+        let place = Place {
+            root: self.host.root,
+            runtime: self.runtime,
+            way: self.way,
+        };
+        let expected = self.case.expect.at(place);
         Ok(judge(&facts, expected, self.case.questions))
     }
 
@@ -241,6 +260,11 @@ impl Trial<'_> {
     }
 }
 
+/// Names the step that failed.
+fn during<T>(step: &str, result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|e| io::Error::other(format!("{step}: {e}")))
+}
+
 /// What a runtime is called for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
@@ -252,6 +276,7 @@ impl Tool {
     /// The path of the program, and its arguments before the stage.
     fn program(self) -> (&'static str, Vec<&'static str>) {
         match self {
+            Self::Idle => ("/bin/true", vec!["true"]),
             Self::Naive => ("/integration/hostile/naive", vec!["naive"]),
             Self::Nvoci => ("/usr/bin/nvoci", vec!["nvoci", "hook"]),
             Self::Peek(what) => ("/integration/hostile/peek", vec!["peek", what]),

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
+use crate::expect::Root;
 use crate::image::remove;
 
 /// A directory of the host that no container may reach.
@@ -20,6 +21,7 @@ pub(crate) const WORLD: &str = "/world";
 /// The simulated host.
 #[derive(Debug)]
 pub(crate) struct Host {
+    pub(crate) root: Root,
     /// Every copy of the driver's libcuda.
     pub(crate) libcuda: Vec<PathBuf>,
 }
@@ -29,13 +31,17 @@ impl Host {
     pub(crate) fn discover() -> io::Result<Self> {
         let driver = std::env::var("SIM_DRIVER").map_err(io::Error::other)?;
         let version = fs::read_to_string(format!("{WORLD}/drivers/{driver}/version"))?;
+        let root = match std::env::var("SIM_ROOT").map_err(io::Error::other)?.as_str() {
+            "bookworm" => Root::Bookworm,
+            _ => Root::Sid,
+        };
         let mut libcuda = Vec::new();
         find(
             Path::new("/usr"),
             &format!("libcuda.so.{}", version.trim()),
             &mut libcuda,
         )?;
-        Ok(Self { libcuda })
+        Ok(Self { root, libcuda })
     }
 
     /// Removes files that a case put on the host, and gives the driver's files back to root.

@@ -1,10 +1,6 @@
 //! The attacker made the image: its directories and files are links that lead out of it.
 
-use super::{CRUN_BY_CDI, LIBCUDA, LIBRARIES, NATIVE, UNLESS_CRUN_MOUNTS};
-use crate::case::{CHANGES_THE_HOST, Case, Class, FAILS};
-use crate::expect::Outcome::{Gpu, Refused, RuntimeRefuses};
-use crate::expect::{Expect, by};
-use crate::way::Way;
+use super::prelude::*;
 
 /// The watcher's own proof runs this case too.
 pub(crate) const LINK_OUT: Case = Case {
@@ -72,7 +68,7 @@ pub(crate) const RELATIVE: Class = Class {
 
 /// runc 1.1 follows the link; our hook for the loader cache does not.
 const ETC_BY_CDI: Expect =
-    Expect::always(Gpu).except(&[(CRUN_BY_CDI, RuntimeRefuses), (by(&[Way::Cdi]), Refused(4003))]);
+    Expect::always(Gpu).except(&[(NEWER_BY_CDI, RuntimeRefuses), (by(&[Way::Cdi]), Refused(4003))]);
 
 pub(crate) const MAGIC: Class = Class {
     number: 3,
@@ -85,7 +81,7 @@ pub(crate) const MAGIC: Class = Class {
             why: "`/etc` is a link through the root of the process that resolves it",
             trick: |image| image.link("etc", "/proc/self/root/canary"),
             expect: Expect::always(Gpu).except(&[
-                (CRUN_BY_CDI, RuntimeRefuses),
+                (NEWER_BY_CDI, RuntimeRefuses),
                 (by(&[Way::Cdi]), Refused(4003)),
                 (by(&[Way::Gvisor]), RuntimeRefuses),
             ]),
@@ -104,7 +100,7 @@ pub(crate) const MAGIC: Class = Class {
             id: "03_local_init",
             why: "`/usr/local` is a link through the root of process 1",
             trick: |image| image.link("usr/local", "/proc/1/root/canary"),
-            expect: UNLESS_CRUN_MOUNTS,
+            expect: UNLESS_NEWER_MOUNTS,
             bites: CHANGES_THE_HOST,
             ..Case::HARMLESS
         },

@@ -1,13 +1,7 @@
 //! The attacker made the image, and counts on nvoci's own steps: a mount or a file of one step
 //! leads a later step out.
 
-use std::fs;
-
-use super::{CRUN_BY_CDI, UNLESS_CRUN_MOUNTS};
-use crate::case::{CHANGES_THE_HOST, Case, Class, FAILS};
-use crate::expect::Outcome::{Gpu, Refused, RuntimeRefuses};
-use crate::expect::{Expect, by};
-use crate::way::Way;
+use super::prelude::*;
 
 pub(crate) const TWO_STEPS: Class = Class {
     number: 8,
@@ -60,7 +54,7 @@ pub(crate) const RUN: Class = Class {
                 Way::GvisorNvproxy,
             ],
             expect: Expect::always(Gpu).except(&[
-                (CRUN_BY_CDI, RuntimeRefuses),
+                (NEWER_BY_CDI, RuntimeRefuses),
                 (by(&[Way::GvisorNvproxy]), Refused(5002)),
             ]),
             bites: FAILS,

@@ -157,8 +157,8 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
             }
             // In `UNKNOWN ERROR (303)` the number decides.
             let after = text.after(at + words.len(), 4).strip_prefix(" (");
-            let numbered =
-                number == 999 && after.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()));
+            let numbered = number == 999
+                && after.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit() || c == '-'));
             // OpenCV: `(-217:Gpu API call) initialization error`.
             if !is_nvml && text.before(*at, 16).ends_with("gpu api call) ") {
                 return true;
@@ -285,6 +285,15 @@ fn words(text: &Text, signals: &mut Signals) {
             }
         } else if let Ok(number) = word.parse() {
             let named = by_number(text, &range, number, few);
+            // The toolkit's stub of libcuda before CUDA 11.1.
+            let negative = text.before(start, 64).strip_suffix('-');
+            if number == 1
+                && negative.is_some_and(|l| {
+                    NUMBERED.iter().any(|n| trimmed(l).ends_with(n)) || l.ends_with("unknown error (")
+                })
+            {
+                signals.add("cuda:stub", range.clone(), Vec::new());
+            }
             if named.is_empty() && number > 0 && of_cuda(text, &range) {
                 signals.add("cuda:other", range.clone(), vec![("number", number.to_string())]);
             }

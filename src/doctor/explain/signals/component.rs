@@ -15,7 +15,7 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("dcgm", "dcgm"),
     ("dcgmi", "dcgm"),
     ("nv-hostengine", "dcgm"),
-    ("fabric manager", "fabric"),
+    ("fabric manager", "fabrics"),
     ("fabricmanager", "fabric"),
     ("nv-fabricmanager", "fabric"),
     ("nvidia-fabricmanager", "fabric"),
@@ -61,7 +61,6 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("nvenc", "video"),
     ("nvencodeapi", "video"),
     ("optix", "optix"),
-    ("argus", "jetson"),
     ("nvargus", "jetson"),
     ("nvbufsurface", "jetson"),
     ("nvdla", "jetson"),
@@ -83,9 +82,10 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("glx", "graphics"),
     ("opengl", "graphics"),
     ("vulkan", "graphics"),
-    ("cicc", "compiler"),
     ("nvcc", "compiler"),
     ("ptxas", "compiler"),
+    ("nccl", "nccl"),
+    ("processgroupnccl", "nccl"),
     ("ompi", "mpi"),
     ("open mpi", "mpi"),
     ("ucc", "mpi"),
@@ -111,10 +111,95 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("cuda", "cuda"),
 ];
 
+/// Prefixes of functions and values of CUDA's and the driver's interfaces, and the family of each.
+const PREFIXES: &[(&str, &str)] = &[
+    ("cublas", "library"),
+    ("cudnn", "library"),
+    ("cufft", "library"),
+    ("curand", "library"),
+    ("cusolver", "library"),
+    ("cusparse", "library"),
+    ("cutensor", "library"),
+    ("nvjitlink", "library"),
+    ("nvrtc", "library"),
+    ("cuda", "cuda"),
+    ("cuctx", "cuda"),
+    ("cudevice", "cuda"),
+    ("cudriverget", "cuda"),
+    ("cuevent", "cuda"),
+    ("cuexternal", "cuda"),
+    ("cufunc", "cuda"),
+    ("cugetproc", "cuda"),
+    ("cugraph", "cuda"),
+    ("cuinit", "cuda"),
+    ("cuipc", "cuda"),
+    ("culaunch", "cuda"),
+    ("culink", "cuda"),
+    ("cumem", "cuda"),
+    ("cumodule", "cuda"),
+    ("custream", "cuda"),
+    ("nccl", "nccl"),
+    ("nvenc", "video"),
+    ("nvml", "driver"),
+    ("vk_error", "vulkan"),
+    ("vkacquire", "vulkan"),
+    ("vkallocate", "vulkan"),
+    ("vkbind", "vulkan"),
+    ("vkcreate", "vulkan"),
+    ("vkenumerate", "vulkan"),
+    ("vkqueue", "vulkan"),
+    ("vkresult", "vulkan"),
+    ("vkwait", "vulkan"),
+];
+
+/// Words with such a prefix that are of other software.
+const OTHERS: &[&str] = &["cudatext", "ncclient"];
+
 /// Words that report a failure.
 const FAILED: &[&str] = &[
-    "error", "errors", "fail", "failed", "fails", "failure", "fatal", "panic", "segfault", "crashed",
-    "aborted", "unable",
+    "error",
+    "errors",
+    "fail",
+    "failed",
+    "fails",
+    "failure",
+    "fatal",
+    "panic",
+    "segfault",
+    "crashed",
+    "aborted",
+    "unable",
+    "broken",
+    "cannot",
+    "couldn't",
+    "denied",
+    "exception",
+    "hang",
+    "hangs",
+    "incompatible",
+    "invalid",
+    "mismatch",
+    "missing",
+    "refused",
+    "stuck",
+    "timeout",
+    "unavailable",
+    "unsupported",
+];
+
+/// Phrases that do.
+const PHRASES: &[&str] = &[
+    "could not",
+    "no such",
+    "not available",
+    "not compatible",
+    "not detected",
+    "not found",
+    "not installed",
+    "not loaded",
+    "not present",
+    "not supported",
+    "timed out",
 ];
 
 /// The bytes after a name, and before it, in which the failure is reported.
@@ -163,6 +248,17 @@ pub(super) fn find(text: &Text, signals: &mut Signals) {
             .get(at..)
             .and_then(|t| t.chars().next())
             .map_or(0, char::len_utf8);
+        let api = PREFIXES
+            .iter()
+            .find(|(prefix, _)| word.len() > prefix.len() && word.starts_with(prefix));
+        let api = api.filter(|_| !OTHERS.contains(&word) && is_whole(text, start, start + word.len()));
+        if let Some((_, family)) = api {
+            let range = start..start + word.len();
+            if word.len() <= 64 && has_failed(text, range.start, range.end) {
+                let slots = vec![("name", text.kept(range.clone()).to_owned())];
+                signals.add(format!("component:{family}"), range, slots);
+            }
+        }
         let is_error = STATUSES.iter().any(|prefix| word.starts_with(prefix))
             && !word.ends_with("_success")
             && word.len() <= 64;
@@ -194,7 +290,10 @@ fn has_failed(text: &Text, start: usize, end: usize) -> bool {
     let before = text.before(start, BEFORE);
     let before = before.rsplit(". ").next().unwrap_or_default();
     let held = |part: &str| part.split(|c| !is_word(c)).any(|word| FAILED.contains(&word));
-    held(after) || held(before)
+    let phrased = |part: &str| PHRASES.iter().any(|phrase| part.contains(phrase));
+    [after, before]
+        .into_iter()
+        .any(|part| held(part) || phrased(part))
 }
 
 #[cfg(test)]
@@ -219,6 +318,12 @@ mod tests {
             ("docker run nvidia-smi", &[]),
             ("NVRM: x failed (0x22)", &["component:kernel"]),
             ("nvcc fatal: y", &["component:compiler"]),
+            ("vkCreateSwapchainKHR failed.", &["component:vulkan"]),
+            ("TensorRT libraries not found", &["component:tensorrt"]),
+            ("ProcessGroupNCCL's watchdog got stuck", &["component:nccl"]),
+            ("cuMemCreate is fine", &[]),
+            ("error: ncclient.transport.errors.SSHError", &[]),
+            ("Fabric Manager: error", &["component:fabrics"]),
             ("returned CUTENSOR_STATUS_ARCH_MISMATCH", &["status:library"]),
             ("returned CUBLAS_STATUS_SUCCESS", &[]),
         ] {

@@ -99,6 +99,7 @@ const ABOUT: &[&str] = &[
     "nvoci",
     "nvlink",
     "nvswitch",
+    " ptx ",
     "cupy",
     "cutlass",
     "compute capability",
