@@ -173,7 +173,7 @@ install_node() {
 }
 
 # users: how many containers the engine stops, and executes commands in, through the installed program. containerd's monitors keep its
-# path in their directories, and CRI-O's have it as an argument.
+# path in their directories, and CRI-O's have it as an argument. The brackets keep grep from counting itself.
 users() {
   {
     for run in run run/k3s var/snap/microk8s/common/run; do
@@ -181,7 +181,7 @@ users() {
         ! /busybox grep -qsF -e "\"$prefix/bin/" -e "\"$RANCHER\"" "$file" || echo "$file"
       done
     done
-    /busybox cat /proc/[0-9]*/cmdline 2>/dev/null | /busybox tr '\0' '\n' | /busybox grep -xF "$prefix/bin/nvoci-runtime"
+    /busybox cat /proc/[0-9]*/cmdline 2>/dev/null | /busybox tr '\0' '\n' | /busybox grep -x "[/]${prefix#/}/bin/nvoci-runtime"
   } | /busybox wc -l
 }
 
@@ -232,8 +232,8 @@ work() { # install|remove: until it succeeds, or once
     if "${1}_node"; then state done; echo "nvoci: $1 done"; return 0; fi
     state refused
     [ "${NVOCI_WAIT:-yes}" = yes ] || exit 1
+    # The next try leaves the reason in its place until it has a result.
     if [ "$1" = remove ]; then nap "${NVOCI_RETRY:-20}"; else nap "${NVOCI_RETRY:-300}"; fi
-    state working
   done
 }
 
