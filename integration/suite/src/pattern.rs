@@ -19,8 +19,8 @@ enum Part {
 }
 
 impl Pattern {
-    /// Parses a pattern. `None`: a bracket without its end, a `*` without a part, or another sign of
-    /// regular expressions.
+    /// Parses a pattern. `None`: a bracket without its end, a `*` without a part, or another sign
+    /// of regular expressions.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut rest = text.chars().peekable();
         let pattern = Self::alternatives(&mut rest)?;
