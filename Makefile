@@ -22,7 +22,8 @@ CARGO := cargo
 all: build
 
 build:
-	$(CARGO) build --locked --release --target $(TARGET) -p nvoci -p nvoci-nri
+	$(CARGO) build --locked --release --target $(TARGET)
+	$(CARGO) build --locked --release --target $(TARGET) -p nvoci-nri
 	$(CC) -O2 -Wall -Wextra -o $(dir $(NVOCI_BIN))nvoci-nvml nvml/nvoci-nvml.c -ldl
 
 # The other machine's binary is linked by Rust's own linker: no foreign compiler is needed.
@@ -30,8 +31,9 @@ MACHINE ?= $(shell uname -m)
 package: build
 ifneq ($(MACHINE),$(shell uname -m))
 	rustup target add $(MACHINE)-unknown-linux-musl
-	CARGO_TARGET_$(shell echo $(MACHINE) | tr a-z A-Z)_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
-	  $(CARGO) build --locked --release --target $(MACHINE)-unknown-linux-musl -p nvoci -p nvoci-nri
+	export CARGO_TARGET_$(shell echo $(MACHINE) | tr a-z A-Z)_UNKNOWN_LINUX_MUSL_LINKER=rust-lld && \
+	  $(CARGO) build --locked --release --target $(MACHINE)-unknown-linux-musl && \
+	  $(CARGO) build --locked --release --target $(MACHINE)-unknown-linux-musl -p nvoci-nri
 endif
 	packaging/build target/package $(if $(filter $(MACHINE),$(shell uname -m)),$(NVOCI_BIN),target/$(MACHINE)-unknown-linux-musl/release/nvoci) $(MACHINE) $(NVOCI_BIN)
 

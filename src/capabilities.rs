@@ -35,6 +35,8 @@ impl Capabilities {
     pub const UTILITY: Self = Self(1 << 5);
     /// Video encoding and decoding.
     pub const VIDEO: Self = Self(1 << 6);
+    /// Any of these brings libcuda and CUDA's device nodes: NVENC and NVDEC work on CUDA contexts.
+    pub const CUDA: Self = Self(Self::COMPUTE.0 | Self::VIDEO.0);
     /// Every capability.
     pub const ALL: Self = Self((1 << 7) - 1);
     /// The set for a container that names none.

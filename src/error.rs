@@ -141,8 +141,8 @@ codes! {
     Cgroup = 5003, System, "set `no-cgroups = true` in /etc/nvoci/config.toml if the engine manages devices itself";
     #[doc = "The low-level runtime was not found or could not be started."]
     Runtime = 5004, System, "install runc or crun, or set `runtimes` in /etc/nvoci/config.toml";
-    #[doc = "The container's device cgroup is not its own and refuses the GPUs."]
-    SharedCgroup = 5201, Refused, "let the engine make a cgroup for the container, or allow the GPUs in its present one";
+    #[doc = "The container's device cgroup, or one above it, refuses the GPUs, and nvoci may not change it."]
+    SharedCgroup = 5201, Refused, "let the engine make a cgroup for the container, or allow the GPUs in the cgroup that refuses them (systemd: `DeviceAllow=`)";
     #[doc = "An engine's configuration could not be read, changed or validated."]
     Engine = 6001, Engine, "correct the file or program that the message names, then run this again; the engine's configuration is unchanged";
     #[doc = "A running daemon was started with a configuration file that nvoci edits only with `--config`."]

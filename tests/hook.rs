@@ -9,8 +9,14 @@ use std::process::{Command, Output, Stdio};
 
 /// Runs `nvoci hook STAGE` with a state on standard input.
 fn hook(stage: &str, state: &[u8]) -> Output {
+    hook_with(&[stage], state)
+}
+
+/// Runs `nvoci hook ARGS` with a state on standard input.
+fn hook_with(args: &[&str], state: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_nvoci"))
-        .args(["hook", stage])
+        .arg("hook")
+        .args(args)
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -105,6 +111,21 @@ fn a_container_without_a_request_is_left_alone() {
         let output = hook(stage, &state(dir.path()));
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     }
+}
+
+/// `crun --config FILE` creates the container from another file than the hook reads.
+#[test]
+fn a_definition_that_the_runtime_did_not_edit() {
+    let without = r#"{"ociVersion":"1.0.2","process":{"env":["A=b"]},"root":{"path":"/"}}"#;
+    let with = |args: &[&str]| {
+        let dir = bundle(without);
+        hook_with(args, &state(dir.path()))
+    };
+    for stage in ["createRuntime", "createContainer"] {
+        refused(&with(&["--devices-in-spec", stage]), "1102", 10);
+    }
+    let output = with(&["--devices-in-spec", "poststop"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]

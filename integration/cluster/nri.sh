@@ -64,6 +64,8 @@ k get daemonset -n nvoci nvoci -o json | jq '.spec.template.spec.containers[1].a
 apply "$CASE_DIR/off.json"
 rolled_out nvoci 100
 pod named "${runtime[@]}" annotation:nvidia.cdi.k8s.io/pod="nvidia.com/gpu=$(uuid 0)"
-runs named gpu_0
+runs named host_libraries
+# By CDI the control nodes are those of the specification.
+one_gpu 0 1
 gone named
 ok

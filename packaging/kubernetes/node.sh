@@ -173,7 +173,7 @@ install_node() {
 }
 
 # users: how many containers the engine stops, and executes commands in, through the installed program. containerd's monitors keep its
-# path in their directories, and CRI-O's have it as an argument.
+# path in their directories, and CRI-O's have it as an argument. The brackets keep grep from counting itself.
 users() {
   {
     for run in run run/k3s var/snap/microk8s/common/run; do
@@ -181,12 +181,18 @@ users() {
         ! /busybox grep -qsF -e "\"$prefix/bin/" -e "\"$RANCHER\"" "$file" || echo "$file"
       done
     done
-    /busybox cat /proc/[0-9]*/cmdline 2>/dev/null | /busybox tr '\0' '\n' | /busybox grep -xF "$prefix/bin/nvoci-runtime"
+    /busybox cat /proc/[0-9]*/cmdline 2>/dev/null | /busybox tr '\0' '\n' | /busybox grep -x "[/]${prefix#/}/bin/nvoci-runtime"
   } | /busybox wc -l
 }
 
+# unused: whether none is left. Without the program, or with the runtime out of its configuration, an engine cannot work with them.
+unused() {
+  count=$(users)
+  [ "$count" = 0 ] || refuse "remove: $count containers were started through $prefix, and the engine needs it for them; fix: delete the pods of the RuntimeClass on this node; it is removed then [NVOCI-6001]"
+}
+
 remove_node() {
-  find_engine || return 1
+  find_engine && unused || return 1
   drop_config
   if [ "$(on_node readlink "$RANCHER" 2>/dev/null)" = "$prefix/bin/nvidia-container-runtime" ]; then
     on_node rm -f "$RANCHER"
@@ -200,8 +206,8 @@ remove_node() {
     # shellcheck disable=SC2086
     *) try unregister "$nvoci" uninstall "$engine" $restart || return 1 ;;
   esac
-  count=$(users)
-  [ "$count" = 0 ] || { refuse "remove: $count containers were started through $prefix, and the engine needs it to stop them; fix: delete their pods; the rest is removed then [NVOCI-6001]" || return 1; }
+  # One may have started in between.
+  unused || return 1
   try remove "$prefix/lib/nvoci/uninstall"
 }
 
@@ -226,8 +232,8 @@ work() { # install|remove: until it succeeds, or once
     if "${1}_node"; then state done; echo "nvoci: $1 done"; return 0; fi
     state refused
     [ "${NVOCI_WAIT:-yes}" = yes ] || exit 1
+    # The next try leaves the reason in its place until it has a result.
     if [ "$1" = remove ]; then nap "${NVOCI_RETRY:-20}"; else nap "${NVOCI_RETRY:-300}"; fi
-    state working
   done
 }
 

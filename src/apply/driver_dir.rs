@@ -81,6 +81,12 @@ impl DriverDir {
             .fix("set `driver-dirs` in /etc/nvoci/config.toml to a path that is free in this image"))
     }
 
+    /// Whether the directory is at `path`, or may come there. Nothing is changed.
+    pub(super) fn may_be_at(container: &Container, path: &Path, mounts: Option<&[PathBuf]>) -> bool {
+        let state = State::of(container, path, mounts);
+        matches!(state, Ok(State::Missing | State::Empty | State::Ours))
+    }
+
     /// Binds the driver files. Returns a warning for each optional file that cannot be bound.
     pub(super) fn fill(&self, files: Vec<(DriverFile, Detached)>) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
@@ -177,6 +183,36 @@ enum Found {
     Taken(String),
 }
 
+/// The state of a candidate, before anything is changed.
+enum State {
+    Missing,
+    Empty,
+    /// An earlier hook has made the directory.
+    Ours,
+    Taken(&'static str),
+}
+
+impl State {
+    fn of(container: &Container, path: &Path, mounts: Option<&[PathBuf]>) -> std::io::Result<Self> {
+        let (dir, _) = split(path)?;
+        Ok(match container.root().resolve_nofollow(path) {
+            Ok(node) if node.is_symlink() => Self::Taken("it is a symbolic link"),
+            Ok(node) if !node.is_dir() => Self::Taken("it is not a directory"),
+            Ok(node) if !container.owns(&node)? => {
+                if mounts.is_some_and(|mounts| is_injections(container, dir, &node, mounts)) {
+                    Self::Ours
+                } else {
+                    Self::Taken("a volume is there")
+                }
+            }
+            Ok(node) if !node.is_empty_dir()? => Self::Taken("the image has files there"),
+            Ok(_) => Self::Empty,
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Self::Missing,
+            Err(e) => return Err(e),
+        })
+    }
+}
+
 impl Place {
     fn find(container: &Container, path: &Path, mounts: Option<&[PathBuf]>, only_tmpfs: bool) -> Found {
         match Self::try_find(container, path, mounts, only_tmpfs) {
@@ -192,22 +228,11 @@ impl Place {
         only_tmpfs: bool,
     ) -> std::io::Result<Found> {
         let (dir, name) = split(path)?;
-        let parent = match container.root().resolve_nofollow(path) {
-            Ok(node) if node.is_symlink() => return Ok(Found::Taken("it is a symbolic link".to_owned())),
-            Ok(node) if !node.is_dir() => return Ok(Found::Taken("it is not a directory".to_owned())),
-            Ok(node) if !container.owns(&node)? => {
-                let ours = mounts.is_some_and(|mounts| is_injections(container, dir, &node, mounts));
-                return Ok(if ours {
-                    Found::Ours
-                } else {
-                    Found::Taken("a volume is there".to_owned())
-                });
-            }
-            Ok(node) if !node.is_empty_dir()? => {
-                return Ok(Found::Taken("the image has files there".to_owned()));
-            }
-            Ok(_) => container.root().resolve(dir)?,
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+        let parent = match State::of(container, path, mounts)? {
+            State::Ours => return Ok(Found::Ours),
+            State::Taken(why) => return Ok(Found::Taken(why.to_owned())),
+            State::Empty => container.root().resolve(dir)?,
+            State::Missing => {
                 let parent = container.own_dir(dir)?;
                 if only_tmpfs && !container.on_tmpfs(&parent)? {
                     return Ok(Found::Taken("it is not on a tmpfs".to_owned()));
@@ -215,7 +240,6 @@ impl Place {
                 parent.mkdir(name, 0o755)?;
                 parent
             }
-            Err(e) => return Err(e),
         };
         Ok(Found::Free(Self {
             parent,

@@ -8,10 +8,10 @@
 //!  open and clone the driver's files           look up the place of the driver directory
 //!  enter the container's mount namespace
 //!  wait_ready ◄─────────────────────────────── Message::Ready
-//!  attach the driver directory                 preflight: Message::Findings
+//!  attach the driver directory                 preflight: Message::Verdict
 //!  send_driver_dir ──────────────────────────► find CUDA compatibility and missing libraries
 //!  bind the driver's files                     Message::Seen; then extend or rebuild the cache
-//!  recv_findings, recv_seen, recv_cache ◄───── for the likely driver directory: Message::Cache
+//!  recv_verdict, recv_seen, recv_cache ◄────── for the likely driver directory: Message::Cache
 //!                                              (again if the driver directory is elsewhere)
 //! ```
 //!
@@ -32,12 +32,13 @@ use super::loader::{first_dirs, updated};
 use super::message::{Message, Refused, Scanned, Seen};
 use super::texts::lacking;
 use crate::error::{Code, Error, Result};
-use crate::findings::Finding;
 use crate::ldso::CacheOutcome;
 use crate::plan::Plan;
+use crate::preflight::Verdict;
 use crate::sys::ns::MountNs;
 use crate::sys::reader::{MAX_MESSAGE, Port, Reader};
 use crate::sys::root::Root;
+use crate::vocabulary::LAST_RESORTS;
 
 /// The longest message that is not a cache or a scan, in bytes.
 const SHORT: usize = 1 << 20;
@@ -53,7 +54,7 @@ pub struct Image {
 impl Image {
     /// Starts to read the image at `rootfs` for `plan`, in the mount namespace `namespace` or the
     /// caller's own. The messages are due in this order: [`Self::wait_ready`],
-    /// [`Self::recv_findings`] (the result of `preflight`, which runs in the child),
+    /// [`Self::recv_verdict`] (the result of `preflight`, which runs in the child),
     /// `recv_seen`, `recv_cache`.
     ///
     /// # Errors
@@ -63,12 +64,12 @@ impl Image {
         rootfs: &Path,
         namespace: Option<&MountNs>,
         plan: &Plan,
-        preflight: impl FnOnce(&Root) -> Vec<Finding>,
+        preflight: impl FnOnce(&Root) -> Verdict,
     ) -> Result<Self> {
         Self::read(rootfs, namespace, |root, port| {
             let _ = likely_dir(plan).map(|dir| root.resolve(dir));
             Message::Ready.send(port)?;
-            Message::Findings(preflight(root)).send(port)?;
+            Message::Verdict(preflight(root)).send(port)?;
             send_answers(root, plan, port)
         })
     }
@@ -114,13 +115,13 @@ impl Image {
         }
     }
 
-    /// Receives the preflight's findings.
+    /// Receives the preflight's verdict.
     ///
     /// # Errors
     /// As [`Self::wait_ready`].
-    pub fn recv_findings(&mut self) -> Result<Vec<Finding>> {
+    pub fn recv_verdict(&mut self) -> Result<Verdict> {
         match self.recv(SHORT)? {
-            Message::Findings(findings) => Ok(findings),
+            Message::Verdict(verdict) => Ok(verdict),
             _ => Err(out_of_turn()),
         }
     }
@@ -211,6 +212,12 @@ pub fn cache_of(root: &Root, plan: &Plan) -> CacheOutcome {
     let plan = cuda_compat::find_preferred(root, plan).plan(plan).into_owned();
     let _ = lacking(root, &plan.texts).count();
     cache_for(root, likely_dir(&plan).unwrap_or_else(|| Path::new("/")), &plan)
+}
+
+/// All paths at which the driver directory may come.
+pub fn possible_dirs(plan: &Plan) -> Vec<PathBuf> {
+    let resorts = LAST_RESORTS.iter().map(PathBuf::from);
+    plan.driver_dirs.iter().cloned().chain(resorts).collect()
 }
 
 /// The driver directory's place in nearly all images.

@@ -19,7 +19,7 @@ use super::cuda_compat::{Found, MAX_LIBRARIES, Preferred};
 use crate::error::Line;
 use crate::findings::{Finding, Severity};
 use crate::ldso::{CacheOutcome, Change, How, Warnings, cache_place};
-use crate::preflight;
+use crate::preflight::{self, Hidden, Verdict};
 use crate::sys::reader::{Port, parse};
 
 /// The facts of an image that the plan depends on.
@@ -48,6 +48,8 @@ const MAX_FINDINGS: usize = 256;
 const MAX_TEXTS: usize = 64;
 /// The most lines of warnings; [`Warnings`] keeps fewer.
 const MAX_WARNINGS: usize = 1024;
+/// The most places of the driver directory on which a finding depends.
+const MAX_PLACES: usize = 1024;
 /// The most directories that a CDI hook names.
 const MAX_DIRS: usize = 4096;
 /// The most links that a scan adds or removes.
@@ -58,8 +60,8 @@ const MAX_CHANGES: usize = 1 << 16;
 pub(super) enum Message {
     /// The image's file system answers.
     Ready,
-    /// The preflight's findings, the worst first.
-    Findings(Vec<Finding>),
+    /// The preflight's verdict.
+    Verdict(Verdict),
     /// The facts that the plan depends on.
     Seen(Seen),
     /// The loader's new cache.
@@ -131,8 +133,11 @@ impl Message {
 #[derive(Debug, Deserialize, Serialize)]
 enum Wire<'m> {
     Ready,
-    #[serde(borrow)]
-    Findings(List<WireFinding<'m>, MAX_FINDINGS>),
+    Verdict {
+        #[serde(borrow)]
+        certain: List<WireFinding<'m>, MAX_FINDINGS>,
+        hidden: Option<WireHidden<'m>>,
+    },
     Seen {
         preferred: WirePreferred<'m>,
         lacking: List<bool, MAX_TEXTS>,
@@ -155,6 +160,13 @@ struct WireFinding<'m> {
     subject: &'m str,
     cause: &'m str,
     fix: &'m str,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct WireHidden<'m> {
+    #[serde(borrow)]
+    finding: WireFinding<'m>,
+    unless: List<Bytes<'m>, MAX_PLACES>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -205,7 +217,13 @@ impl<'m> Wire<'m> {
     fn of(message: &'m Message) -> Self {
         match message {
             Message::Ready => Self::Ready,
-            Message::Findings(all) => Self::Findings(all.iter().map(WireFinding::of).collect()),
+            Message::Verdict(Verdict { certain, hidden }) => Self::Verdict {
+                certain: certain.iter().map(WireFinding::of).collect(),
+                hidden: hidden.as_ref().map(|Hidden { finding, unless }| WireHidden {
+                    finding: WireFinding::of(finding),
+                    unless: unless.iter().map(Bytes::of).collect(),
+                }),
+            },
             Message::Seen(seen) => Self::Seen {
                 preferred: WirePreferred::of(&seen.preferred),
                 lacking: seen.lacking.iter().copied().collect(),
@@ -228,9 +246,14 @@ impl<'m> Wire<'m> {
     fn check(self) -> Result<Message, Refused> {
         Ok(match self {
             Self::Ready => Message::Ready,
-            Self::Findings(all) => {
-                Message::Findings(all.0.iter().map(WireFinding::check).collect::<Result<_, _>>()?)
-            }
+            Self::Verdict { certain, hidden } => Message::Verdict(Verdict {
+                certain: certain
+                    .0
+                    .iter()
+                    .map(WireFinding::check)
+                    .collect::<Result<_, _>>()?,
+                hidden: hidden.map(WireHidden::check).transpose()?,
+            }),
             Self::Seen { preferred, lacking } => Message::Seen(Seen {
                 preferred: preferred.check()?,
                 lacking: lacking.0,
@@ -275,6 +298,20 @@ impl<'m> WireFinding<'m> {
         };
         let finding = Finding::new(check, severity, one_line(self.subject), one_line(self.cause));
         Ok(finding.fix(one_line(self.fix)))
+    }
+}
+
+impl WireHidden<'_> {
+    fn check(self) -> Result<Hidden, Refused> {
+        Ok(Hidden {
+            finding: self.finding.check()?,
+            unless: self
+                .unless
+                .0
+                .into_iter()
+                .map(absolute_path)
+                .collect::<Result<_, _>>()?,
+        })
     }
 }
 

@@ -16,20 +16,21 @@
 //! Everything on the left happens before nvoci touches the container, so a host that cannot meet
 //! the request leaves the container unchanged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::container::{Container, Mounts};
 use super::cuda_compat::Preferred;
 use super::driver_dir::{Attached, DriverDir};
-use super::image::Image;
+use super::image::{Image, possible_dirs};
 use super::loader::{Loader, first_dirs};
 use super::record::Record;
 use super::sources::Sources;
 use super::{devices, links, procfs, texts, trees};
+use crate::config::Preflight;
 use crate::error::{Code, IoContext as _, Result};
-use crate::findings::Finding;
 use crate::plan::Plan;
+use crate::preflight::refuse;
 use crate::sys::mount::{Restrict, seal};
 use crate::sys::mountinfo::MountTable;
 use crate::vocabulary::RECORD;
@@ -50,17 +51,22 @@ pub struct Target {
 }
 
 /// Applies `plan`. The caller is in the container's mount namespace, where it opened `image` for
-/// the same plan. `first` receives the preflight's findings.
+/// the same plan.
+///
+/// With [`Preflight::Enforce`] the findings are judged before anything changes. One of them may
+/// depend on the place of the driver directory. If that is still open, it is judged once the
+/// directory is attached.
 ///
 /// # Errors
-/// If a part that the request needs fails. The runtime then gives up the container, and the kernel
+/// [`Code::Preflight`] if preflight refuses the container, and others if a part that the request
+/// needs fails. The runtime then gives up the container, and the kernel
 /// removes all our mounts with its mount namespace.
 pub fn apply(
     plan: &Plan,
     sources: Sources,
     target: &Target,
     mut image: Image,
-    first: impl FnOnce(&mut Image) -> Result<Vec<Finding>>,
+    policy: Preflight,
     started: Instant,
 ) -> Result<Record> {
     let mounts = Mounts {
@@ -80,6 +86,18 @@ pub fn apply(
         ..Record::default()
     };
     record.warnings.extend(sources.warnings);
+    let mut verdict = None;
+    if policy == Preflight::Enforce {
+        let received = image.recv_verdict()?;
+        let places = possible_dirs(plan);
+        // Only nvoci's own candidates are looked up, never a path that the child sent.
+        let may_be_at = |dir: &Path| {
+            let known = places.iter().find(|place| *place == dir);
+            known.is_some_and(|place| DriverDir::may_be_at(&container, place, target.mounts.as_deref()))
+        };
+        refuse(&received.findings(may_be_at))?;
+        verdict = Some(received);
+    }
     let attached = DriverDir::attach(
         &container,
         &plan.driver_dirs,
@@ -95,10 +113,17 @@ pub fn apply(
             return Ok(record);
         }
     };
+    let is_at = |place: &Path| place == dir.path;
+    if let Some(verdict) = &verdict {
+        record.findings = verdict.findings(is_at);
+        refuse(&record.findings)?;
+    }
     record.driver_dir = dir.path.display().to_string();
     image.send_driver_dir(&dir.path, plan)?;
     record.warnings.extend(dir.fill(sources.files)?);
-    record.findings = first(&mut image)?;
+    if verdict.is_none() {
+        record.findings = image.recv_verdict()?.findings(is_at);
+    }
     record
         .warnings
         .extend(record.findings.iter().map(ToString::to_string));

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::{Host, Platform, Roots, create};
 use crate::ldso::Warnings;
-use crate::request::split_kind;
+use crate::request::{DeviceRequest, split_kind};
 use crate::sys::budget::Budget;
 use crate::sys::owned;
 use crate::sys::program::Program;
@@ -265,7 +265,7 @@ fn build(flags: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
     };
     let explicitly = flags.explicit || flags.mode.is_some();
     if naming.contains(&Naming::Uuid) {
-        mig::learn(&mut host, &roots);
+        mig::learn(&mut host, &roots, &DeviceRequest::All);
     }
     let options = Options {
         kind,

@@ -25,12 +25,10 @@ use crate::apply::record::{self, Errors};
 use crate::apply::{Grant, Grants, Record, image};
 use crate::config::{Config, Preflight};
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
-use crate::findings::{Finding, Severity};
 use crate::host::Roots;
 use crate::oci::{DeviceKind, Spec, State};
-use crate::plan::{Device, Plan};
-use crate::preflight;
-use crate::preflight::libcuda::DRIVER_DIR;
+use crate::plan::{Device, Place, Plan};
+use crate::preflight::{self, Verdict};
 use crate::request::{DeviceRequest, EntryPoint, Request};
 use crate::sys::ns::{MountNs, root_of};
 use crate::sys::process;
@@ -209,10 +207,24 @@ fn inject(
     // Kept for the whole call: freeing it early would map and unmap memory again and again.
     let defaults = Config::default();
     let Some(requested) = Requested::read(call, config, &defaults, discovery, run)? else {
-        return Ok(None);
+        return match call.options.entry() {
+            EntryPoint::Runtime => Err(another_definition(call.state)),
+            EntryPoint::Hook | EntryPoint::Cdi => Ok(None),
+        };
     };
     let applied = requested.plan()?.open()?.enter()?.apply()?;
     Ok(Some(applied.keep()))
+}
+
+/// nvoci's runtime writes this hook only into a definition that requests GPUs, with their devices.
+/// So a definition without a request is not that one.
+fn another_definition(state: &State) -> Error {
+    Error::new(
+        Code::Bundle,
+        format!("{}/config.json", state.bundle.display()),
+        "it requests no GPU, but nvoci's runtime edited a definition that does",
+    )
+    .fix("name the definition config.json instead of `--config FILE`, and change neither it nor nvoci's configuration during the start")
 }
 
 /// Records the devices that a container was given; of two injections the first counts.
@@ -290,14 +302,17 @@ pub(super) fn go_inside(pid: Option<i32>, namespace: Option<MountNs>) -> Result<
 
 /// Checks by a few files whether the container can compute. At most the driver directory is new in
 /// it.
-fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Finding> {
+fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Verdict {
     if policy == Preflight::Off || plan.devices.is_empty() {
-        return Vec::new();
+        return Verdict::default();
     }
     let container = preflight::Container {
         root,
         env: &spec.env(),
-        driver_dir: image::likely_dir(plan).unwrap_or(Path::new(DRIVER_DIR)),
+        cwd: &spec.cwd(),
+        program: spec.program(),
+        driver_dirs: &image::possible_dirs(plan),
+        library_dir: Path::new(Place::Lib64.dir()),
     };
     let gpus = plan.gpus.iter().map(|gpu| gpu.name.clone());
     let target = preflight::target(plan.driver_version, plan.wsl, gpus);
@@ -308,20 +323,6 @@ fn preflight(plan: &Plan, spec: &Spec, root: &Root, policy: Preflight) -> Vec<Fi
 /// library writable, or set the host's `core_pattern`.
 const REMOUNTS: &str = "the container has CAP_SYS_ADMIN and no user namespace: it can make the host's driver files writable \
     (`mount -o remount,bind,rw`) and change them; start it without CAP_SYS_ADMIN (`--privileged` has it) or in a user namespace";
-
-/// Returns the findings, or the first of them as an error, for `preflight = "enforce"`.
-///
-/// # Errors
-/// [`Code::Preflight`].
-fn judge(findings: Vec<Finding>) -> Result<Vec<Finding>> {
-    match findings.first() {
-        // A container that may work is not refused.
-        Some(worst) if worst.severity == Severity::Fail => {
-            Err(Error::new(Code::Preflight, &worst.subject, &worst.cause).fix(&worst.fix))
-        }
-        _ => Ok(findings),
-    }
-}
 
 /// The container's mount namespace.
 #[derive(Debug)]

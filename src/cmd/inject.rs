@@ -159,7 +159,7 @@ impl Discovery {
         let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
         host.warnings.extend(failed.map(ToString::to_string));
         if needs_mig_uuids(&request.devices) {
-            mig::learn(&mut host, &roots);
+            mig::learn(&mut host, &roots, &request.devices);
         }
         Ok((host, roots))
     }
@@ -366,7 +366,7 @@ fn creation(request: &Request, config: &Config) -> create::Options {
     let wants = |c| request.capabilities.intersects(c);
     create::Options {
         load_kmods: *config.load_kmods,
-        uvm: wants(Capabilities::COMPUTE.with(Capabilities::VIDEO)),
+        uvm: wants(Capabilities::CUDA),
         modeset: wants(Capabilities::GRAPHICS.with(Capabilities::DISPLAY)),
         imex_channels: match &request.imex {
             ImexRequest::Channels(channels) if *config.create_imex_channels => channels.clone(),

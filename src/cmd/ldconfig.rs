@@ -135,7 +135,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     )
     .map_err(std::io::Error::from)
     .map_err(|e| {
-        Error::io(Code::System, format!("root {}", path.display()), &e.into())
+        Error::io(Code::System, format!("root {}", path.display()), &e)
             .fix("name a directory that exists after -r")
     })?;
     let root = Root::from_fd(root);

@@ -180,6 +180,16 @@ impl Spec {
         self.text(&["linux", "mountLabel"]).filter(|l| !l.is_empty())
     }
 
+    /// The working directory of the process, as an absolute path.
+    pub fn cwd(&self) -> PathBuf {
+        Path::new("/").join(self.text(&["process", "cwd"]).unwrap_or_default())
+    }
+
+    /// The program of the process.
+    pub fn program(&self) -> Option<&str> {
+        self.texts(&["process", "args"]).next()
+    }
+
     /// Whether the process has a terminal, which the runtime makes after its hooks.
     pub fn has_terminal(&self) -> bool {
         self.at(&["process", "terminal"]).and_then(Value::as_bool) == Some(true)

@@ -23,9 +23,7 @@ const fn row(name: &'static str, capabilities: C) -> Row {
 /// The capabilities for drawing: `display` brings all of `graphics`.
 const DRAWING: C = C::GRAPHICS.with(C::DISPLAY);
 /// Libraries that both CUDA and the graphics drivers load.
-const BOTH: C = COMPUTING.with(DRAWING);
-/// `video` brings the compute libraries: NVENC and NVDEC work on CUDA contexts.
-const COMPUTING: C = C::COMPUTE.with(C::VIDEO);
+const BOTH: C = C::CUDA.with(DRAWING);
 
 /// Libraries by stem.
 pub const LIBRARIES: &[Row] = &[
@@ -33,18 +31,18 @@ pub const LIBRARIES: &[Row] = &[
     row("libnvidia-cfg.so", C::UTILITY),
     row("libnvidia-nscq.so", C::UTILITY),
     row("libnvidia-sandboxutils.so", C::UTILITY),
-    row("libcuda.so", COMPUTING),
-    row("libcudadebugger.so", COMPUTING),
-    row("libnvidia-opencl.so", COMPUTING),
+    row("libcuda.so", C::CUDA),
+    row("libcudadebugger.so", C::CUDA),
+    row("libnvidia-opencl.so", C::CUDA),
     row("libnvidia-ptxjitcompiler.so", BOTH),
-    row("libnvidia-fatbinaryloader.so", COMPUTING),
-    row("libnvidia-compiler.so", COMPUTING),
-    row("libnvidia-compiler-next.so", COMPUTING),
-    row("libnvidia-nvvm.so", COMPUTING),
-    row("libnvidia-nvvm70.so", COMPUTING),
-    row("libnvidia-tileiras.so", COMPUTING),
-    row("libnvidia-pkcs11.so", COMPUTING),
-    row("libnvidia-pkcs11-openssl3.so", COMPUTING),
+    row("libnvidia-fatbinaryloader.so", C::CUDA),
+    row("libnvidia-compiler.so", C::CUDA),
+    row("libnvidia-compiler-next.so", C::CUDA),
+    row("libnvidia-nvvm.so", C::CUDA),
+    row("libnvidia-nvvm70.so", C::CUDA),
+    row("libnvidia-tileiras.so", C::CUDA),
+    row("libnvidia-pkcs11.so", C::CUDA),
+    row("libnvidia-pkcs11-openssl3.so", C::CUDA),
     row("libnvidia-gpucomp.so", BOTH),
     row("libnvidia-allocator.so", BOTH),
     row("libnvcuvid.so", C::VIDEO),
@@ -137,9 +135,9 @@ mod tests {
 
     #[test]
     fn stems_do_not_match_longer_names() {
-        assert_eq!(library("libcuda.so.580.159.04"), Some(COMPUTING));
+        assert_eq!(library("libcuda.so.580.159.04"), Some(C::CUDA));
         assert_eq!(library("libnvidia-ml.so.1"), Some(C::UTILITY));
-        assert_eq!(library("libnvidia-nvvm70.so.4"), Some(COMPUTING));
+        assert_eq!(library("libnvidia-nvvm70.so.4"), Some(C::CUDA));
         assert!(library("libnvidia-gtk3.so.550.1").is_none());
         assert!(library("libnvidia-brand-new.so.999").is_some_and(|c| c.contains(C::COMPUTE)));
         assert!(binary("nvidia-settings").is_none());

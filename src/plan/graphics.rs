@@ -38,7 +38,6 @@ pub struct Without {
 }
 
 const DRAWING: C = C::GRAPHICS.with(C::DISPLAY);
-const COMPUTING: C = C::COMPUTE.with(C::VIDEO);
 
 /// A kind of configuration file: its directory in a container, a second one of its readers, and its
 /// capabilities.
@@ -87,7 +86,7 @@ const LOOKUPS: &[Lookup] = &[
         None,
         C::DISPLAY,
     ),
-    lookup(ConfigKind::OpenClIcd, "/etc/OpenCL/vendors", None, COMPUTING),
+    lookup(ConfigKind::OpenClIcd, "/etc/OpenCL/vendors", None, C::CUDA),
 ];
 
 const fn lookup(kind: ConfigKind, dir: &'static str, also: Option<&'static str>, wanted_by: C) -> Lookup {

@@ -11,18 +11,22 @@ use nix::time::{ClockId, clock_gettime};
 
 pub mod build;
 pub mod libcuda;
+mod search;
 mod target;
 pub mod text;
+mod verdict;
 
 pub use target::{Gpu, Target};
+pub use verdict::{Hidden, Verdict, refuse};
 
 use self::build::{Build, MAX_TEXT, tensorflow_of, torch_of};
-use self::libcuda::{Kind, Libcuda, hides_the_driver};
+use self::libcuda::{Hiding, Kind, Libcuda, Search, hides_the_driver};
 use crate::compat::forward::{DEFAULT_DIR, Note, Package};
 use crate::compat::{Class, Cuda, Outcome, Platform, Version};
 use crate::config::Preflight;
 use crate::findings::check::checks;
 use crate::findings::{Check, Finding, Severity};
+use crate::ldso::{ElfInfo, LoaderEnv};
 use crate::sys::root::Root;
 
 checks! {
@@ -32,6 +36,7 @@ checks! {
     BAKED = 7704, "preflight.baked-driver", "The loader finds a libcuda that was baked into the image before the driver's.";
     COMPAT = 7705, "preflight.compat", "The image's CUDA compatibility libraries come before a driver that they do not fit.";
     UNFINISHED = 7706, "preflight.unfinished", "The image has too many files for the check at a start, so it is not judged.";
+    pub(crate) PARTITIONED = 7707, "preflight.partitioned", "The container requested a partitioned GPU and none of its MIG devices.";
 }
 
 /// The check with this number.
@@ -111,8 +116,14 @@ pub struct Container<'a> {
     pub root: &'a Root,
     /// Its variables.
     pub env: &'a [(String, String)],
-    /// The driver directory, which may be filled at the same time.
-    pub driver_dir: &'a Path,
+    /// The working directory of its program.
+    pub cwd: &'a Path,
+    /// Its program, as in the definition.
+    pub program: Option<&'a str>,
+    /// The paths at which nvoci may attach the driver directory. It may do so at the same time.
+    pub driver_dirs: &'a [PathBuf],
+    /// The directory of the libraries below the driver directory.
+    pub library_dir: &'a Path,
 }
 
 impl Container<'_> {
@@ -120,70 +131,135 @@ impl Container<'_> {
         let found = self.env.iter().rev().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }
+
+    /// The path of its program, for `$ORIGIN`.
+    fn program(&self) -> Option<PathBuf> {
+        let name = self.program.filter(|name| !name.is_empty())?;
+        let in_path = || {
+            let dirs = self.var("PATH")?.split(':').take(MAX_PREFIXES);
+            dirs.map(|dir| self.cwd.join(dir).join(name))
+                .find(|path| self.root.exists(path))
+        };
+        let path = if name.contains('/') {
+            self.cwd.join(name)
+        } else {
+            in_path()?
+        };
+        // The loader takes the directory of the file itself, not of a link to it.
+        let real = self.root.resolve(&path).ok()?.path().ok()?;
+        let top = self.root.path().ok()?;
+        Some(Path::new("/").join(real.strip_prefix(top).ok()?))
+    }
+
+    /// The parameters of its loader.
+    fn loader_env(&self, library_path: &str) -> LoaderEnv {
+        let requester = || Some((self.program()?, ElfInfo::default()));
+        LoaderEnv {
+            library_path: Some(library_path.as_bytes().to_vec()),
+            cwd: Some(self.cwd.to_owned()),
+            requester: library_path.contains("ORIGIN").then(requester).flatten(),
+            ..LoaderEnv::default()
+        }
+    }
 }
 
 /// The reasons why the container cannot compute, the worst first. An image that cannot be checked
 /// in the time that `policy` allows is one of them: otherwise its author could hide the others.
-pub fn check(container: &Container<'_>, target: &Target, policy: Preflight) -> Vec<Finding> {
+pub fn check(container: &Container<'_>, target: &Target, policy: Preflight) -> Verdict {
     check_in(container, target, policy, Patience::of(policy))
 }
 
-fn check_in(
-    container: &Container<'_>,
-    target: &Target,
-    policy: Preflight,
-    patience: Patience,
-) -> Vec<Finding> {
+fn check_in(container: &Container<'_>, target: &Target, policy: Preflight, patience: Patience) -> Verdict {
     let until = Until::now_and(patience);
-    let mut found: Vec<Finding> = loader(container, target).into_iter().collect();
+    let (hiding, searched) = hiding(container, &until);
     let (frameworks, finished) = frameworks(container, &until);
-    found.extend((!finished).then(|| unfinished(policy)));
-    found.extend(driver(container, target, &frameworks));
-    found.extend(cpu_only(&frameworks));
-    found.sort_by_key(|f| core::cmp::Reverse(f.severity));
-    found
+    let mut certain: Vec<Finding> = Vec::new();
+    certain.extend((!searched).then(|| unfinished(policy, &LIBRARIES)));
+    certain.extend((!finished).then(|| unfinished(policy, &FRAMEWORKS)));
+    certain.extend(driver(container, target, &frameworks));
+    certain.extend(cpu_only(&frameworks));
+    Verdict {
+        certain,
+        hidden: hiding.and_then(|hiding| hidden(&hiding, target)),
+    }
 }
 
-fn unfinished(policy: Preflight) -> Finding {
+/// A part of the check, for the finding that it did not end.
+struct Part {
+    subject: &'static str,
+    cause: &'static str,
+    fix: &'static str,
+}
+
+const FRAMEWORKS: Part = Part {
+    subject: "the image",
+    cause: "it has too many files for the check at a start: the frameworks in it are not judged",
+    fix: "run `nvoci doctor image` on it; fewer directories in the container's PATH make the check shorter",
+};
+
+const LIBRARIES: Part = Part {
+    subject: "LD_LIBRARY_PATH",
+    cause: "it has too many directories for the check at a start: the libcuda that the loader takes is not judged",
+    fix: "take directories out of LD_LIBRARY_PATH",
+};
+
+fn unfinished(policy: Preflight, part: &Part) -> Finding {
     let severity = match policy {
         Preflight::Enforce => Severity::Fail,
         _ => Severity::Warn,
     };
-    let cause = "it has too many files for the check at a start: the frameworks in it are not judged";
-    Finding::new(&UNFINISHED, severity, "the image", cause).fix(
-        "run `nvoci doctor image` on it; fewer directories in the container's PATH make the check shorter",
-    )
+    Finding::new(&UNFINISHED, severity, part.subject, part.cause).fix(part.fix)
 }
 
-/// Finds the libcuda that the loader takes.
-fn loader(container: &Container<'_>, target: &Target) -> Option<Finding> {
-    let path = container.var("LD_LIBRARY_PATH")?;
-    let hiding = hides_the_driver(container.root, path, "libcuda.so.1", container.driver_dir)?;
-    let dir = hiding.path.parent().unwrap_or(Path::new("/")).display();
-    let (check, severity, cause) = match hiding.kind {
-        Kind::Stub | Kind::Empty => (
+/// Finds the libcuda that the loader takes instead of the driver's, and whether the search ended.
+fn hiding(container: &Container<'_>, until: &Until) -> (Option<Hiding>, bool) {
+    let Some(path) = container.var("LD_LIBRARY_PATH") else {
+        return (None, true);
+    };
+    let env = container.loader_env(path);
+    let places = (container.driver_dirs, container.library_dir);
+    match hides_the_driver(container.root, &env, "libcuda.so.1", places, || until.is_over()) {
+        Search::Nothing => (None, true),
+        Search::Hidden(hiding) => (Some(hiding), true),
+        Search::Unfinished => (None, false),
+    }
+}
+
+/// Judges the libcuda that the loader takes; `None` if it works.
+fn hidden(hiding: &Hiding, target: &Target) -> Option<Hidden> {
+    let Hiding { libcuda, unless, .. } = hiding;
+    let (check, severity, cause) = match libcuda.kind {
+        Kind::Broken => (
+            &STUB,
+            Severity::Fail,
+            "a file that is no library is found before the driver's library: the loader fails with \"file too short\" or \"invalid ELF header\""
+                .to_owned(),
+        ),
+        Kind::Stub => (
             &STUB,
             Severity::Fail,
             "a stub is found before the driver's library: error 34, \"CUDA driver is a stub library\""
                 .to_owned(),
         ),
+        // For example, a volume with the host's own driver.
+        Kind::Driver if libcuda.is_of(target.driver) => return None,
         Kind::Driver => (
             &BAKED,
             Severity::Fail,
             format!(
                 "libcuda of driver {} in the image is found before the host's",
-                hiding.version.as_deref().unwrap_or("of unknown version")
+                libcuda.version.as_deref().unwrap_or("of unknown version")
             ),
         ),
         Kind::Compat => {
-            let (severity, cause) = compat_first(&hiding, target)?;
+            let (severity, cause) = compat_first(libcuda, target)?;
             (&COMPAT, severity, cause)
         }
     };
-    Some(
-        Finding::new(check, severity, hiding.path.display().to_string(), cause)
-            .fix(format!("take {dir} out of LD_LIBRARY_PATH")),
-    )
+    Some(Hidden {
+        finding: Finding::new(check, severity, libcuda.path.display().to_string(), cause).fix(hiding.fix()),
+        unless: unless.clone(),
+    })
 }
 
 /// A framework's version file.
@@ -445,6 +521,17 @@ pub fn target(driver: Option<Version>, wsl: bool, gpus: impl Iterator<Item = Str
 mod tests {
     use super::*;
 
+    fn container<'a>(root: &'a Root, env: &'a [(String, String)]) -> Container<'a> {
+        Container {
+            root,
+            env,
+            cwd: Path::new("/"),
+            program: None,
+            driver_dirs: &[],
+            library_dir: Path::new("lib64"),
+        }
+    }
+
     fn check_root(files: &[(&str, &str)], env: &[(&str, &str)], driver: &str) -> Vec<u16> {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
@@ -457,11 +544,7 @@ mod tests {
             .iter()
             .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
             .collect();
-        let container = Container {
-            root: &root,
-            env: &env,
-            driver_dir: Path::new("/usr/local/nvidia"),
-        };
+        let container = container(&root, &env);
         let gpu = "NVIDIA GeForce RTX 3070".to_owned();
         let target = target(driver.parse().ok(), false, std::iter::once(gpu));
         // A loaded machine takes longer than a start may.
@@ -469,7 +552,7 @@ mod tests {
             processor: Duration::from_secs(60),
             clock: Duration::from_secs(600),
         };
-        let found = check_in(&container, &target, Preflight::Warn, patience);
+        let found = check_in(&container, &target, Preflight::Warn, patience).findings(|_| false);
         found.iter().map(|f| f.check.number).collect()
     }
 
@@ -483,11 +566,7 @@ mod tests {
     fn an_image_that_is_not_checked_in_time_is_a_finding() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
-        let container = Container {
-            root: &root,
-            env: &[],
-            driver_dir: Path::new("/usr/local/nvidia"),
-        };
+        let container = container(&root, &[]);
         let target = target("560.35.03".parse().ok(), false, std::iter::empty());
         let none = Patience {
             processor: Duration::ZERO,
@@ -497,7 +576,7 @@ mod tests {
             (Preflight::Warn, Severity::Warn),
             (Preflight::Enforce, Severity::Fail),
         ] {
-            let found = check_in(&container, &target, policy, none);
+            let found = check_in(&container, &target, policy, none).findings(|_| false);
             let found: Vec<_> = found.iter().map(|f| (f.check.number, f.severity)).collect();
             assert_eq!(found, [(7706, severity)]);
         }

@@ -44,7 +44,7 @@ use std::path::{Path, PathBuf};
 
 pub use elf::ElfInfo;
 pub use flavor::{Flavor, flavor};
-pub use resolve::{Found, LoaderEnv, resolve};
+pub use resolve::{Found, LibraryPath, LoaderEnv, Reaction, resolve};
 pub use scan::{Change, Links};
 pub use warnings::Warnings;
 

@@ -26,6 +26,9 @@ pub struct LoaderEnv {
     pub library_path: Option<Vec<u8>>,
     /// The program or library that requests the soname: its path and its facts from [`elf::read`].
     pub requester: Option<(PathBuf, ElfInfo)>,
+    /// The working directory of the process, for empty and relative directories. They are skipped
+    /// without it.
+    pub cwd: Option<PathBuf>,
     /// `e_machine` and class of the process; the root's own by default.
     pub abi: Option<(u16, bool)>,
     /// The `glibc-hwcaps` names that the processor supports, best first; none by default.
@@ -71,20 +74,80 @@ impl std::fmt::Display for Via {
     }
 }
 
+/// An entry of `LD_LIBRARY_PATH`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// The entry as it is written.
+    pub text: Vec<u8>,
+    /// The directory that it names in the container, an absolute path.
+    pub dir: PathBuf,
+}
+
+/// The loader's reaction to a path at which it tries to open a library.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reaction {
+    /// It continues: there is no file, or one for another class or machine.
+    Continues,
+    /// It loads the file.
+    Loads,
+    /// It fails, for example with "file too short": the file is no library.
+    Fails,
+}
+
+/// The `glibc-hwcaps` names that glibc defines and this processor supports, best first.
+pub fn hwcaps() -> Vec<String> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        let v2 = has!("cmpxchg16b") && has!("popcnt") && has!("sse4.2") && has!("ssse3");
+        let v3 = v2 && has!("avx2") && has!("bmi2") && has!("fma") && has!("f16c") && has!("lzcnt");
+        let v4 = v3 && has!("avx512bw") && has!("avx512cd") && has!("avx512dq") && has!("avx512vl");
+        let levels = [(v4, "x86-64-v4"), (v3, "x86-64-v3"), (v2, "x86-64-v2")];
+        levels
+            .into_iter()
+            .filter(|(supported, _)| *supported)
+            .map(|(_, name)| name.to_owned())
+            .collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    Vec::new()
+}
+
+/// A search in the directories of `LD_LIBRARY_PATH`, one by one.
+#[derive(Debug)]
+pub struct LibraryPath<'a> {
+    search: Search<'a>,
+    /// The entries that the loader searches, in its order.
+    pub entries: Vec<Entry>,
+    /// Whether the variable has more entries than are read.
+    pub is_cut: bool,
+}
+
+impl<'a> LibraryPath<'a> {
+    /// Splits the variable of `env` as the root's loader does. A root without a loader, and one
+    /// without the variable, have no entries.
+    pub fn new(root: &'a Root, env: &'a LoaderEnv) -> Option<Self> {
+        let list = env.library_path.as_deref()?;
+        let search = Search::new(root, env)?;
+        let (entries, is_cut) = search.entries(list, Via::LibraryPath);
+        Some(Self {
+            search,
+            entries,
+            is_cut,
+        })
+    }
+
+    /// The loader's reaction to `path`.
+    pub fn reaction(&self, path: &Path) -> Reaction {
+        self.search.reaction(path)
+    }
+}
+
 /// Finds `soname` as the root's loader would for a process with `env`; `None` if it would fail, or
 /// the root has no loader.
 pub fn resolve(root: &Root, soname: &str, env: &LoaderEnv) -> Option<Found> {
-    let flavor = flavor(root);
-    let arch = match flavor {
-        Flavor::Glibc(arch) | Flavor::Musl(arch) => arch,
-        Flavor::None => return None,
-    };
-    let search = Search {
-        root,
-        arch,
-        env,
-        abi: env.abi.unwrap_or((arch.machine, true)),
-    };
+    let search = Search::new(root, env)?;
+    let arch = search.arch;
     if soname.contains('/') {
         return search.fits(Path::new(soname)).then(|| Found {
             path: PathBuf::from(soname),
@@ -99,7 +162,7 @@ pub fn resolve(root: &Root, soname: &str, env: &LoaderEnv) -> Option<Found> {
         None => (None, None),
     };
     let library_path = env.library_path.as_deref();
-    if matches!(flavor, Flavor::Musl(_)) {
+    if search.is_musl {
         let system = musl::search_path(root, arch);
         return search
             .list(library_path, soname, Via::LibraryPath)
@@ -117,29 +180,73 @@ pub fn resolve(root: &Root, soname: &str, env: &LoaderEnv) -> Option<Found> {
         })
 }
 
+#[derive(Debug)]
 struct Search<'a> {
     root: &'a Root,
     arch: &'static Arch,
+    is_musl: bool,
     env: &'a LoaderEnv,
     /// `e_machine` and whether 64-bit.
     abi: (u16, bool),
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    /// `None` if the root has no loader.
+    fn new(root: &'a Root, env: &'a LoaderEnv) -> Option<Self> {
+        let flavor = flavor(root);
+        let (Flavor::Glibc(arch) | Flavor::Musl(arch)) = flavor else {
+            return None;
+        };
+        Some(Self {
+            root,
+            arch,
+            is_musl: matches!(flavor, Flavor::Musl(_)),
+            env,
+            abi: env.abi.unwrap_or((arch.machine, true)),
+        })
+    }
+
+    /// The directories of a list from the environment or an ELF file, and whether it has more than
+    /// are read.
+    fn entries(&self, list: &[u8], via: Via) -> (Vec<Entry>, bool) {
+        let of_variable = via == Via::LibraryPath;
+        if of_variable && list.is_empty() {
+            return (Vec::new(), false);
+        }
+        // Of glibc's lists only LD_LIBRARY_PATH may have semicolons. musl splits at line feeds too.
+        let separator = |&b: &u8| match b {
+            b':' => true,
+            b';' => of_variable && !self.is_musl,
+            b'\n' => self.is_musl,
+            _ => false,
+        };
+        let mut texts = list.split(separator);
+        let entries = texts
+            .by_ref()
+            .take(MAX_PATHS)
+            .filter_map(|text| {
+                let dir = match (self.is_musl, text) {
+                    (true, b"") => return None,
+                    // musl replaces tokens in ELF files only.
+                    (true, text) if of_variable => bytes_path(text).to_owned(),
+                    (_, text) => self.expand(text)?,
+                };
+                // An empty or relative directory means the process's working directory.
+                let dir = match &self.env.cwd {
+                    Some(cwd) => cwd.join(dir),
+                    None => dir,
+                };
+                let text = text.to_vec();
+                dir.is_absolute().then_some(Entry { text, dir })
+            })
+            .collect();
+        (entries, texts.next().is_some())
+    }
+
     /// Searches a list of directories from the environment or an ELF file.
     fn list(&self, list: Option<&[u8]>, soname: &str, via: Via) -> Option<Found> {
-        let list = list?;
-        // Only LD_LIBRARY_PATH may use semicolons too.
-        let separator = |&b: &u8| b == b':' || b == b';' && via == Via::LibraryPath;
-        let dirs: Vec<PathBuf> = list
-            .split(separator)
-            .take(MAX_PATHS)
-            // An empty or relative directory means the process's working directory, which is
-            // unknown.
-            .filter_map(|dir| self.expand(dir))
-            .filter(|dir| dir.is_absolute())
-            .collect();
-        self.in_dirs(dirs.iter().map(PathBuf::as_path), soname, via)
+        let (entries, _) = self.entries(list?, via);
+        self.in_dirs(entries.iter().map(|entry| entry.dir.as_path()), soname, via)
     }
 
     fn in_dirs<'d>(&self, dirs: impl Iterator<Item = &'d Path>, soname: &str, via: Via) -> Option<Found> {
@@ -186,7 +293,8 @@ impl Search<'_> {
         })
     }
 
-    /// Replaces the loader's tokens; `None` for an unknown one.
+    /// Replaces the loader's tokens, and leaves another `$` as it is; `None` for a token whose
+    /// value is unknown.
     fn expand(&self, dir: &[u8]) -> Option<PathBuf> {
         if !dir.contains(&b'$') {
             return Some(bytes_path(dir).to_owned());
@@ -214,14 +322,23 @@ impl Search<'_> {
                 ("LIB", Some(lib)),
                 ("PLATFORM", Some(platform)),
             ];
-            let (after, value) = tokens.into_iter().find_map(|(name, value)| {
+            let token = tokens.into_iter().find_map(|(name, value)| {
                 let braced = rest
                     .strip_prefix(b"{")
                     .and_then(|r| r.strip_prefix(name.as_bytes()))
                     .and_then(|r| r.strip_prefix(b"}"));
-                let after = braced.or_else(|| rest.strip_prefix(name.as_bytes()))?;
-                Some((after, value))
-            })?;
+                let is_end = |after: &&[u8]| {
+                    after
+                        .first()
+                        .is_none_or(|b| !b.is_ascii_alphanumeric() && *b != b'_')
+                };
+                let plain = || rest.strip_prefix(name.as_bytes()).filter(is_end);
+                Some((braced.or_else(plain)?, value))
+            });
+            let Some((after, value)) = token else {
+                out.push(b'$');
+                continue;
+            };
             out.extend_from_slice(value?);
             rest = after;
         }
@@ -231,10 +348,24 @@ impl Search<'_> {
 
     /// Whether the loader of this ABI would load the file.
     fn fits(&self, path: &Path) -> bool {
-        let Ok(file) = self.root.resolve(path).and_then(|node| node.open_read()) else {
-            return false;
+        self.reaction(path) == Reaction::Loads
+    }
+
+    fn reaction(&self, path: &Path) -> Reaction {
+        let Ok(node) = self.root.resolve(path) else {
+            return Reaction::Continues;
         };
-        elf::identify(&file).is_ok_and(|info| (info.machine, info.is_64) == self.abi)
+        if !node.is_file() {
+            return Reaction::Fails;
+        }
+        let Ok(file) = node.open_read() else {
+            return Reaction::Continues;
+        };
+        match elf::identify(&file) {
+            Ok(info) if (info.machine, info.is_64) == self.abi => Reaction::Loads,
+            Ok(_) => Reaction::Continues,
+            Err(_) => Reaction::Fails,
+        }
     }
 }
 

@@ -438,6 +438,75 @@ fn resolving_as_the_loader_does() {
     assert_eq!(resolve(&image.root, "libnone.so", &LoaderEnv::default()), None);
 }
 
+/// Compared with glibc 2.36.
+#[test]
+fn the_entries_of_the_variable() {
+    let image = Image::new();
+    let entries = |text: &str, cwd: Option<&str>| -> Vec<String> {
+        let env = LoaderEnv {
+            library_path: Some(text.into()),
+            cwd: cwd.map(PathBuf::from),
+            requester: Some((PathBuf::from("/opt/bin/p"), ElfInfo::default())),
+            ..LoaderEnv::default()
+        };
+        let path = LibraryPath::new(&image.root, &env).unwrap();
+        assert!(!path.is_cut);
+        let dirs = path.entries.iter().map(|entry| entry.dir.display().to_string());
+        dirs.collect()
+    };
+    assert_eq!(entries("", Some("/w")), [""; 0]);
+    assert_eq!(entries(":/a;/b", Some("/w")), ["/w/", "/a", "/b"]);
+    assert_eq!(entries("a:/b", Some("/w")), ["/w/a", "/b"]);
+    assert_eq!(entries("a:/b:", None), ["/b"]);
+    assert_eq!(
+        entries("$ORIGIN/../x:${ORIGIN}y", None),
+        ["/opt/bin/../x", "/opt/biny"]
+    );
+    assert_eq!(
+        entries("/a$ORIGINS:/a/$FOO:/$:/${LIB:/$LIB", None),
+        ["/a$ORIGINS", "/a/$FOO", "/$", "/${LIB", "/lib64"]
+    );
+    let many = LoaderEnv {
+        library_path: Some("/a:".repeat(10_000).into()),
+        ..LoaderEnv::default()
+    };
+    assert!(LibraryPath::new(&image.root, &many).unwrap().is_cut);
+    image.file("etc/alpine-release", b"3.20");
+    image.file("lib/ld-musl-x86_64.so.1", &elf64("ld", &[]));
+    assert_eq!(entries(":/a;/b::/$LIB\n/c", Some("/w")), ["/a;/b", "/$LIB", "/c"]);
+}
+
+/// Compared with glibc 2.36.
+#[test]
+fn the_loaders_reaction_to_a_file() {
+    let image = Image::new();
+    let env = LoaderEnv {
+        library_path: Some("/opt".into()),
+        ..LoaderEnv::default()
+    };
+    let path = LibraryPath::new(&image.root, &env).unwrap();
+    let mut other = elf64("libx.so.1", &[]);
+    image.library("opt/right");
+    other[18] = 183;
+    image.file("opt/machine", &other);
+    image.file("opt/empty", b"");
+    image.file("opt/script", b"GROUP ( libx.so )");
+    std::fs::create_dir(image.path("opt/dir")).unwrap();
+    symlink("missing", image.path("opt/dangling")).unwrap();
+    for (name, reaction) in [
+        ("right", Reaction::Loads),
+        ("machine", Reaction::Continues),
+        ("empty", Reaction::Fails),
+        ("script", Reaction::Fails),
+        ("dir", Reaction::Fails),
+        ("dangling", Reaction::Continues),
+        ("missing", Reaction::Continues),
+        ("right/x", Reaction::Continues),
+    ] {
+        assert_eq!(path.reaction(&Path::new("/opt").join(name)), reaction, "{name}");
+    }
+}
+
 /// toolkit-features 12, quirk 14: the vendor's tool ignored an `include` relative to ld.so.conf.
 #[test]
 fn quirk_14_a_relative_include_is_followed() {

@@ -48,6 +48,13 @@ pub(crate) fn faults(
             };
             convicted(&peek, |found| watched(found, event))
         }
+        Row::Idle => {
+            let idle = Trial {
+                tool: Tool::Idle,
+                ..of(&HARMLESS, Way::CreateContainer)
+            };
+            convicted(&idle, |found| guilty(found, Bite::Guilty(Kind::Decision)))
+        }
         Row::Unwatched => {
             let unwatched = Trial {
                 watcher: "/bin/false",

@@ -39,6 +39,10 @@ pub(crate) fn judge(facts: &Facts, expected: Outcome, questions: &[Question]) ->
                 let line = last_line(&facts.output());
                 fault(Kind::Decision, format!("did not start: {line}"));
             } else {
+                if !facts.answers.is_finished() {
+                    let text = "the probe did not finish, nothing is proved";
+                    fault(Kind::Decision, text.to_owned());
+                }
                 let wrong = questions
                     .iter()
                     .filter_map(|question| question.wrong(&facts.answers));
@@ -172,10 +176,8 @@ fn no_gpu(facts: &Facts) -> Option<Fault> {
 mod tests {
     use super::*;
 
-    const FIRST: &str =
-        "dev /dev/nvidia0 nodriver\ndev /dev/nvidia1 absent\nmknod 195:0 nodriver\nmknod 195:1 refused\n";
-    const NONE: &str =
-        "dev /dev/nvidia0 absent\ndev /dev/nvidia1 absent\nmknod 195:0 refused\nmknod 195:1 refused\n";
+    const FIRST: &str = "dev /dev/nvidia0 nodriver\ndev /dev/nvidia1 absent\nmknod 195:0 nodriver\nmknod 195:1 refused\nprobe done\n";
+    const NONE: &str = "dev /dev/nvidia0 absent\ndev /dev/nvidia1 absent\nmknod 195:0 refused\nmknod 195:1 refused\nprobe done\n";
 
     fn started(answers: &str) -> Facts {
         Facts {
@@ -226,8 +228,18 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_did_not_run_proves_nothing() {
+        for outcome in [Outcome::NoGpu, Outcome::Started] {
+            assert_eq!(kinds(&started(""), outcome), [Kind::Decision]);
+            let cut = NONE.replace("probe done\n", "");
+            assert_eq!(kinds(&started(&cut), outcome), [Kind::Decision]);
+        }
+    }
+
+    #[test]
     fn a_users_container_makes_no_nodes() {
-        let answers = "dev /dev/nvidia0 nodriver\ndev /dev/nvidia1 absent\nmknod 195:0 unmade errno-1\n";
+        let answers =
+            "dev /dev/nvidia0 nodriver\ndev /dev/nvidia1 absent\nmknod 195:0 unmade errno-1\nprobe done\n";
         for way in [Way::Rootless, Way::GvisorNvproxy] {
             let facts = Facts {
                 way,

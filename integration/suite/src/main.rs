@@ -161,7 +161,7 @@ mod tests {
                 "bites 01_usr_local cdi"
             ]
         );
-        assert_eq!(names("--list --bites --only ^watch runc").len(), 9);
+        assert_eq!(names("--list --bites --only ^watch runc").len(), 10);
         let gvisor = names("--list --bites --bites-only --only ^0 runsc");
         assert_eq!(gvisor, ["bites 01_usr_local gvisor-nvproxy"]);
     }

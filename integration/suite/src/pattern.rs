@@ -19,7 +19,8 @@ enum Part {
 }
 
 impl Pattern {
-    /// Parses a pattern. `None`: a bracket without its end, or a `*` without a part.
+    /// Parses a pattern. `None`: a bracket without its end, a `*` without a part, or another sign
+    /// of regular expressions.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut rest = text.chars().peekable();
         let pattern = Self::alternatives(&mut rest)?;
@@ -50,6 +51,8 @@ impl Pattern {
                     let group = Self::alternatives(rest)?;
                     (rest.next()? == ')').then_some(Part::Group(group))?
                 }
+                // Other signs of regular expressions are not literal letters.
+                '+' | '?' | '{' | '\\' => return None,
                 other => Part::One(other),
             };
             branches.last_mut()?.push((part, false));
@@ -153,7 +156,7 @@ mod tests {
         ] {
             assert!(!fits(pattern, text), "{pattern} {text}");
         }
-        for broken in ["(a", "a)", "[a", "*a"] {
+        for broken in ["(a", "a)", "[a", "*a", "a+", "a?", "a{2}", "\\d"] {
             assert!(Pattern::parse(broken).is_none(), "{broken}");
         }
     }

@@ -47,6 +47,11 @@ impl Answers {
         self.answers(question).any(|answer| answers.contains(&answer))
     }
 
+    /// The probe came to its end.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.0.lines().any(|line| line == "probe done")
+    }
+
     /// Whether a device opens: `nodriver` is a node that the cgroup lets through to no driver.
     pub(crate) fn opens(&self, question: &str) -> bool {
         self.has(question, &["ok", "nodriver"])

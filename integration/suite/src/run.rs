@@ -37,6 +37,8 @@ pub(crate) enum Row {
     Bite(&'static Case, Way, bool),
     /// A hook that leaves no trace, and the event that the watcher must report.
     Peek(&'static str, &'static str),
+    /// A hook that does nothing: the harmless image has no GPU.
+    Idle,
     /// nvoci without a watcher: nothing is proved.
     Unwatched,
 }
@@ -108,7 +110,7 @@ impl Selection {
         }
         if !gvisor && self.only.matches("watch") {
             rows.extend(PEEKS.map(|(what, event)| Row::Peek(what, event)));
-            rows.push(Row::Unwatched);
+            rows.extend([Row::Unwatched, Row::Idle]);
         }
         rows
     }
@@ -122,6 +124,7 @@ impl Row {
             Self::Bite(case, _, false) => format!("bites {}", case.id),
             Self::Bite(case, way, true) => format!("bites {} {}", case.id, way.name()),
             Self::Peek(what, _) => format!("watch {what}"),
+            Self::Idle => "watch no hook".to_owned(),
             Self::Unwatched => "watch nothing".to_owned(),
         }
     }

@@ -29,6 +29,8 @@ const TOOLS: &str = "/integration/hostile";
 /// The program in the place of the hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tool {
+    /// Does nothing.
+    Idle,
     /// A hook with the mistakes of its kind.
     Naive,
     Nvoci,
@@ -124,7 +126,7 @@ impl Trial<'_> {
     fn watched(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
         let watcher = Watcher::begin(self.watcher);
         let found = if self.way == Way::Commands {
-            commands::faults(self.runtime, bundle, self.evidence, self.limit)
+            commands::faults(self.runtime, bundle, self.evidence)
         } else {
             self.start(bundle)
         };
@@ -274,6 +276,7 @@ impl Tool {
     /// The path of the program, and its arguments before the stage.
     fn program(self) -> (&'static str, Vec<&'static str>) {
         match self {
+            Self::Idle => ("/bin/true", vec!["true"]),
             Self::Naive => ("/integration/hostile/naive", vec!["naive"]),
             Self::Nvoci => ("/usr/bin/nvoci", vec!["nvoci", "hook"]),
             Self::Peek(what) => ("/integration/hostile/peek", vec!["peek", what]),

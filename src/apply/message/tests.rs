@@ -40,7 +40,17 @@ fn messages() -> Vec<Message> {
     };
     vec![
         Message::Ready,
-        Message::Findings(vec![finding.clone(), finding]),
+        Message::Verdict(Verdict {
+            certain: vec![finding.clone(), finding.clone()],
+            hidden: None,
+        }),
+        Message::Verdict(Verdict {
+            certain: Vec::new(),
+            hidden: Some(Hidden {
+                finding,
+                unless: vec![PathBuf::from("/usr/local/nvidia")],
+            }),
+        }),
         seen(Preferred::Nothing),
         seen(Preferred::Refused("too new".to_owned())),
         seen(Preferred::Use {
@@ -162,6 +172,13 @@ fn links_stay_in_their_directory() {
     assert_eq!(refused("usr/lib", "libx.so.1", "libx.so.1.0"), Refused::Path);
 }
 
+fn verdict<'m>(finding: WireFinding<'m>, hidden: Option<WireHidden<'m>>) -> Wire<'m> {
+    Wire::Verdict {
+        certain: std::iter::once(finding).collect(),
+        hidden,
+    }
+}
+
 #[test]
 fn texts_of_findings_are_single_lines() {
     let finding = WireFinding {
@@ -171,7 +188,7 @@ fn texts_of_findings_are_single_lines() {
         cause: &format!("\x1b[31m{}", "x".repeat(100_000)),
         fix: "\u{202e}",
     };
-    let Ok(Message::Findings(found)) = received(&Wire::Findings(std::iter::once(finding).collect())) else {
+    let Ok(Message::Verdict(Verdict { certain: found, .. })) = received(&verdict(finding, None)) else {
         panic!("no findings");
     };
     let line = found[0].to_string();
@@ -201,8 +218,27 @@ fn a_finding_of_another_check_is_refused() {
             cause: "b",
             fix: "",
         };
-        let sent = Wire::Findings(std::iter::once(finding).collect());
-        assert_eq!(received(&sent), Err(Refused::Check), "{check}");
+        assert_eq!(received(&verdict(finding, None)), Err(Refused::Check), "{check}");
+    }
+}
+
+#[test]
+fn a_findings_places_are_absolute_paths() {
+    let stub = || WireFinding {
+        check: 7703,
+        is_failure: true,
+        subject: "a",
+        cause: "b",
+        fix: "",
+    };
+    let hidden = |unless: &'static str| {
+        let unless = std::iter::once(unless).map(Bytes::of).collect();
+        let finding = stub();
+        received(&verdict(stub(), Some(WireHidden { finding, unless })))
+    };
+    assert!(hidden("/usr/local/nvidia").is_ok());
+    for bad in ["", "usr/local/nvidia", "/usr\0"] {
+        assert_eq!(hidden(bad), Err(Refused::Path), "{bad:?}");
     }
 }
 
@@ -265,7 +301,7 @@ proptest! {
     /// A message with changed bytes is either valid or refused.
     #[test]
     fn changed_messages_are_refused_or_harmless(
-        which in 0..13_usize,
+        which in 0..14_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut bytes = sent(&Wire::of(&messages()[which]));

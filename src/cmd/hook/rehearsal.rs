@@ -65,7 +65,8 @@ pub(in crate::cmd) fn rehearse(
     let rules = devices::rules_for(&to_allow).len() + plan.devices.iter().filter(|d| made(d)).count();
     let policy = Preflight::Warn;
     Ok(Some(Rehearsal {
-        findings: preflight(&plan, &spec, image, policy),
+        findings: preflight(&plan, &spec, image, policy)
+            .findings(|dir| image::likely_dir(&plan) == Some(dir)),
         cache: image::cache_of(image, &plan),
         rootfs,
         rules,

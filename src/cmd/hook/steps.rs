@@ -64,8 +64,8 @@ use std::time::Instant;
 
 use super::warn::{Sinks, Wanted, image_name};
 use super::{
-    Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside,
-    judge, keep, made_by_runtime, planned, preflight, request_of, selinux, tmpfs_destinations,
+    Namespace, Options, REMOUNTS, Stage, bundle, container_namespace, destinations, devices, go_inside, keep,
+    made_by_runtime, planned, preflight, request_of, selinux, tmpfs_destinations,
 };
 use crate::apply::grant::since_boot;
 use crate::apply::rootfs::{Target, apply};
@@ -74,10 +74,11 @@ use crate::cmd::inject::Discovery;
 use crate::cmd::{config_for, log};
 use crate::config::{Config, Preflight};
 use crate::error::Result;
-use crate::findings::Finding;
+use crate::findings::{Finding, Severity};
 use crate::host::Roots;
 use crate::oci::{Spec, State};
-use crate::plan::{Device, Plan};
+use crate::plan::{Device, Plan, Unusable};
+use crate::preflight::PARTITIONED;
 use crate::request::{Capabilities, Request};
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::ns::in_user_namespace;
@@ -198,12 +199,19 @@ impl<'a> Requested<'a> {
             discovery,
         } = self;
         let settled = request.settle(&config);
-        let policy = if request.capabilities.intersects(Capabilities::COMPUTE) {
+        // The image chooses the capabilities, so all that bring libcuda bring the check.
+        let policy = if request.capabilities.intersects(Capabilities::CUDA) {
             *settled.preflight
         } else {
             Preflight::Off
         };
         let wanted = Wanted::of(&settled, policy, &job.spec);
+        // An engine's CDI devices may have been `all`.
+        let gpus = if job.call.options.cdi {
+            devices::Wanted::Any
+        } else {
+            devices::Wanted::of(&request.devices)
+        };
         let discovery = discovery.unwrap_or_else(|| Discovery::begin(&config))?;
         let (mut plan, host, to_allow) = planned(discovery, request, &job.spec, &config, job.call.options)?;
         if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
@@ -216,6 +224,7 @@ impl<'a> Requested<'a> {
             plan,
             host,
             to_allow,
+            gpus,
             policy,
             wanted,
         })
@@ -230,6 +239,7 @@ pub struct Planned<'a> {
     plan: Plan,
     host: Roots,
     to_allow: Vec<Device>,
+    gpus: devices::Wanted,
     policy: Preflight,
     wanted: Wanted,
 }
@@ -249,6 +259,7 @@ impl<'a> Planned<'a> {
             mut plan,
             host,
             to_allow,
+            gpus,
             policy,
             wanted,
         } = self;
@@ -268,7 +279,11 @@ impl<'a> Planned<'a> {
         plan.warnings.extend(denied);
         if let Some(cgroup) = cgroup {
             let rules = job.spec.device_rules();
-            let warning = devices::allow(cgroup, outside, &rules, &to_allow, &host)?;
+            let warnings = devices::allow(cgroup, outside, &rules, &to_allow, gpus, &host)?;
+            plan.warnings.extend(warnings);
+        }
+        if job.call.options.devices_in_spec && outside.is_none() {
+            let warning = devices::check_here(&plan.devices, gpus, &host)?;
             plan.warnings.extend(warning);
         }
         Ok(Opened {
@@ -294,13 +309,11 @@ pub struct Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    /// Enters the container, confines the process, and waits for the image's file system. With
-    /// `preflight = "enforce"` it also waits for the findings, so that a refusal comes before any
-    /// change.
+    /// Enters the container, confines the process, and waits for the image's file system.
     ///
     /// # Errors
-    /// If the container cannot be entered, its rootfs is unsafe, its file system does not answer,
-    /// or preflight refuses it.
+    /// If the container cannot be entered, its rootfs is unsafe, or its file system does not
+    /// answer.
     #[inline(never)]
     pub fn enter(self) -> Result<Entered<'a>> {
         let Self {
@@ -315,16 +328,11 @@ impl<'a> Opened<'a> {
         // An error of the rootfs itself comes first.
         Container::open_root(&job.rootfs)?;
         image.wait_ready()?;
-        let judged = if policy == Preflight::Enforce {
-            Some(judge(image.recv_findings()?)?)
-        } else {
-            None
-        };
         Ok(Entered {
             job,
             namespace: id,
             plan,
-            judged,
+            policy,
             image,
             sources,
         })
@@ -338,8 +346,7 @@ pub struct Entered<'a> {
     /// The kernel's numbers of it.
     namespace: (u64, u64),
     plan: Plan,
-    /// The findings, if they were received before anything changed.
-    judged: Option<Vec<Finding>>,
+    policy: Preflight,
     image: Image,
     sources: Sources,
 }
@@ -355,7 +362,7 @@ impl<'a> Entered<'a> {
             job,
             namespace,
             plan,
-            judged,
+            policy,
             image,
             sources,
         } = self;
@@ -366,11 +373,7 @@ impl<'a> Entered<'a> {
             mount_label: job.spec.mount_label().map(str::to_owned),
             rootfs: job.rootfs.clone(),
         };
-        let findings = |image: &mut Image| match judged {
-            Some(findings) => Ok(findings),
-            None => image.recv_findings(),
-        };
-        let record = apply(&plan, sources, &target, image, findings, job.call.started)?;
+        let record = apply(&plan, sources, &target, image, policy, job.call.started)?;
         Ok(Applied {
             job,
             namespace,
@@ -378,6 +381,11 @@ impl<'a> Entered<'a> {
             record,
         })
     }
+}
+
+/// A GPU without its MIG devices, as a finding for the system's log and `doctor --last`.
+fn unusable(gpu: &Unusable) -> Finding {
+    Finding::new(&PARTITIONED, Severity::Fail, &gpu.subject, &gpu.cause).fix(&gpu.fix)
 }
 
 /// A container that has its GPUs.
@@ -410,7 +418,9 @@ impl Applied<'_> {
             let grant = Grant::new(&call.state.id, *namespace, Some(&job.spec), devices);
             keep(grants, &record, grant);
         }
-        if let Some(mut warning) = Warning::new(&call.state.id, *namespace, take(&mut record.findings)) {
+        let mut findings: Vec<Finding> = plan.unusable.iter().map(unusable).collect();
+        findings.append(&mut record.findings);
+        if let Some(mut warning) = Warning::new(&call.state.id, *namespace, findings) {
             warning.image = image_name(&job.spec);
             warning.pid = call.outside();
             warning.since_boot = (!job.own_times).then(since_boot);

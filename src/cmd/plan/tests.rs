@@ -2,7 +2,7 @@
 //! that a person has read. `NVOCI_BLESS=1 cargo test` writes the files again.
 
 use super::*;
-use crate::config::{Config, Dialect};
+use crate::config::{Config, Dialect, Preflight};
 use crate::host::Locations;
 use crate::host::testhost::TestHost;
 
@@ -195,6 +195,24 @@ fn eight_gpus_with_mixed_mig_layouts() {
         "mig/by-uuid.txt",
         &[(VISIBLE, "MIG-3d2f7a52-9b1e-5a5c-8a8e-0d9f6f0c1c11")],
     );
+    // CUDA finds no device on a partitioned GPU without one of its MIG devices.
+    golden(&host, "mig/partitioned.json", &[(VISIBLE, "0,2")]);
+    golden(
+        &host,
+        "mig/partitioned-utility.json",
+        &[(VISIBLE, "2"), (CAPABILITIES, "utility")],
+    );
+    let mut enforced = Config::default();
+    enforced.preflight.value = Preflight::Enforce;
+    for (name, devices) in [("partitioned.txt", "2"), ("partitioned-one.json", "2,2:1")] {
+        golden_with(
+            &host,
+            "",
+            &enforced,
+            &format!("mig/{name}"),
+            &[(VISIBLE, devices)],
+        );
+    }
     golden(
         &host,
         "mig/monitor.json",

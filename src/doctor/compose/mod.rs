@@ -281,7 +281,7 @@ fn is_gpu_image(image: &str) -> bool {
     image::of(name, tag).is_some()
         || tag
             .split(['-', '_', '.'])
-            .any(|p| matches!(p, "gpu" | "nvidia") || p.starts_with("cuda") || is_cuda_tag(p))
+            .any(|p| matches!(p, "gpu" | "nvidia" | "tensorrt") || p.starts_with("cuda") || is_cuda_tag(p))
 }
 
 /// `cu124`
@@ -309,6 +309,8 @@ fn tag(name: &str, service: &Node<'_>, image: Option<&str>, report: &mut Report)
 
 /// Places at which people put the stanza and Compose ignores or refuses it.
 const WRONG_PLACES: &[&[&str]] = &[
+    // Docker's API has it.
+    &["deploy", "resources", "device_requests"],
     &["resources", "reservations", "devices"],
     &["reservations", "devices"],
     &["deploy", "reservations", "devices"],

@@ -246,7 +246,7 @@ fn corpus() {
 const CORPORA: [(&str, usize, usize); 3] = [
     (include_str!("corpus.txt"), 0, 9),
     (include_str!("public.txt"), 0, 23),
-    (include_str!("fresh.txt"), 0, 0),
+    (include_str!("fresh.txt"), 0, 9),
 ];
 
 /// No text panics or takes long.

@@ -40,7 +40,7 @@ pub mod walk;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
@@ -62,10 +62,11 @@ use self::walk::Found;
 use super::{Check, Finding, Report, Severity};
 use crate::compat::forward::{Note, Package};
 use crate::compat::{Class, Platform};
-use crate::ldso::{Flavor, flavor};
+use crate::ldso::{Flavor, LoaderEnv, flavor};
+use crate::plan::Place;
 use crate::preflight::build::Build;
 use crate::preflight::compat_first;
-use crate::preflight::libcuda::{self, Libcuda, version_in_name};
+use crate::preflight::libcuda::{self, Hiding, Libcuda, Search, version_in_name};
 pub use crate::preflight::{Gpu, Target};
 use crate::request::{Facts, Requirement};
 use crate::sys::budget::Budget;
@@ -431,9 +432,23 @@ impl Contents<'_> {
         })
     }
 
-    fn hides(&self, soname: &str) -> Option<Libcuda> {
-        let path = self.var("LD_LIBRARY_PATH")?;
-        libcuda::hides_the_driver(&self.image.root, path, soname, Path::new(libcuda::DRIVER_DIR))
+    fn hides(&self, soname: &str) -> Option<Hiding> {
+        let env = LoaderEnv {
+            library_path: Some(self.var("LD_LIBRARY_PATH")?.as_bytes().to_vec()),
+            ..LoaderEnv::default()
+        };
+        let root = &self.image.root;
+        let dirs = [PathBuf::from(libcuda::DRIVER_DIR)];
+        let places = (&dirs[..], Path::new(Place::Lib64.dir()));
+        // A place that has content is not the driver directory's.
+        let is_free = |dir: &PathBuf| match root.resolve_nofollow(dir) {
+            Ok(node) => node.is_dir() && node.is_empty_dir().unwrap_or(false),
+            Err(_) => true,
+        };
+        match libcuda::hides_the_driver(root, &env, soname, places, || false) {
+            Search::Hidden(hiding) if !hiding.unless.iter().any(is_free) => Some(hiding),
+            _ => None,
+        }
     }
 
     /// Compares the frameworks' device code with the GPUs.
@@ -481,15 +496,15 @@ impl Contents<'_> {
             } else {
                 Severity::Warn
             };
+            let fix = hiding.fix();
+            let hiding = hiding.libcuda;
             let path = hiding.path.display().to_string();
-            let dir = hiding.path.parent().unwrap_or(Path::new("/")).display();
-            let fix = format!("take {dir} out of LD_LIBRARY_PATH");
             let evidence = format!(
                 "LD_LIBRARY_PATH={}",
                 self.var("LD_LIBRARY_PATH").unwrap_or_default()
             );
             let finding = match hiding.kind {
-                libcuda::Kind::Stub | libcuda::Kind::Empty => Finding::new(
+                libcuda::Kind::Stub | libcuda::Kind::Broken => Finding::new(
                     &STUB,
                     severity,
                     path,
@@ -534,7 +549,7 @@ impl Contents<'_> {
             .found
             .driver_libraries
             .iter()
-            .map(std::path::PathBuf::as_path)
+            .map(PathBuf::as_path)
             .filter(|path| {
                 path.parent()
                     .is_some_and(|dir| !compat_dirs.contains(dir) && !dir.ends_with("stubs"))

@@ -1,19 +1,7 @@
 //! The attacker wrote annotations: of a pod, or of an image that Podman 4 copies them from.
 //! Variables are not accepted, so a GPU comes by an annotation alone.
 
-use std::fs;
-use std::io;
-
-use serde_json::{Value, json};
-
-use super::CLOSED;
-use crate::case::{Bite, Case, Class, Request};
-use crate::definition::push;
-use crate::expect::Expect;
-use crate::expect::Outcome::NoGpu;
-use crate::fault::Kind;
-use crate::host::Host;
-use crate::way::Way;
+use super::prelude::*;
 
 /// Where the kubelet keeps a pod's files.
 const POD: &str = "/var/lib/kubelet/pods/4811a2ec-9576-4426-a2d3-299dc1ced75f";
@@ -191,7 +179,7 @@ pub(crate) const PODS: Class = Class {
             id: "65_vendor",
             why: "a pod's annotation names another vendor's kind, which has the second GPU",
             host: |host| with_kind(host, "evil.com/dev"),
-            request: super::edited(|spec| {
+            request: edited(|spec| {
                 crio(spec, &[(MINE, "evil.com/dev=all")]);
                 annotate(spec, &[(MINE, "evil.com/dev=all"), FIRST]);
                 in_pod(spec);
@@ -202,7 +190,7 @@ pub(crate) const PODS: Class = Class {
             id: "65_management",
             why: "a pod's annotation names the management kind, which has the second GPU",
             host: |host| with_kind(host, "management.nvidia.com/gpu"),
-            request: super::edited(|spec| {
+            request: edited(|spec| {
                 annotate(spec, &CONTAINERD);
                 annotate(spec, &[(MINE, "management.nvidia.com/gpu=all"), FIRST]);
                 in_pod(spec);
@@ -213,7 +201,7 @@ pub(crate) const PODS: Class = Class {
             id: "65_imex",
             why: "a pod's annotation names an IMEX channel; this host has none, so a grant would fail",
             host: with_kubelet,
-            request: super::edited(|spec| {
+            request: edited(|spec| {
                 crio(spec, &[]);
                 annotate(spec, &[("cdi.k8s.io/i", "nvidia.com/imex-channel=0"), FIRST]);
                 in_pod(spec);
@@ -268,20 +256,20 @@ pub(crate) const IMAGES: Class = Class {
             id: "66_image_vendor",
             why: "an image's annotation names another vendor's kind, which has the second GPU",
             host: |host| with_kind(host, "evil.com/dev"),
-            request: super::edited(|spec| annotate(spec, &[PODMAN, (MINE, "evil.com/dev=all"), FIRST])),
+            request: edited(|spec| annotate(spec, &[PODMAN, (MINE, "evil.com/dev=all"), FIRST])),
             ..GIVES_NO_OTHER
         },
         Case {
             id: "66_image_class",
             why: "an image's annotation names another class of NVIDIA's, which has the second GPU",
             host: |host| with_kind(host, "nvidia.com/dev"),
-            request: super::edited(|spec| annotate(spec, &[(MINE, "nvidia.com/dev=all"), FIRST])),
+            request: edited(|spec| annotate(spec, &[(MINE, "nvidia.com/dev=all"), FIRST])),
             ..GIVES_NO_OTHER
         },
         Case {
             id: "66_imex_gds",
             why: "an image's annotation names gated features, which this host lacks",
-            request: super::edited(|spec| {
+            request: edited(|spec| {
                 let gated = "nvidia.com/imex-channel=0,nvidia.com/gds=all,nvidia.com/mofed=all";
                 annotate(spec, &[("cdi.k8s.io/i", gated), FIRST]);
             }),

@@ -1,14 +1,7 @@
 //! The attacker wrote the image's environment. It reaches a hook only where an old runc starts the
 //! hook without an environment of its own.
 
-use serde_json::Value;
-
-use super::CLOSED;
-use crate::case::{Bite, CHANGES_THE_HOST, Case, Class, Request};
-use crate::expect::Expect;
-use crate::expect::Outcome::NoGpu;
-use crate::fault::Kind;
-use crate::way::Way;
+use super::prelude::*;
 
 /// The hook has no environment of its own.
 fn bare_hooks(spec: &mut Value) {
@@ -88,7 +81,7 @@ pub(crate) const CONFIGURED: Class = Class {
             let policy = "log-file = \"/canary/log\"\nlog-level = \"trace\"\n";
             image.file("evil.toml", policy)?;
             image.file("modprobe", "#!/bin/sh\n>/canary/path\n")?;
-            std::fs::set_permissions(image.at("modprobe"), std::fs::Permissions::from_mode(0o755))
+            fs::set_permissions(image.at("modprobe"), fs::Permissions::from_mode(0o755))
         },
         request: Request {
             env: &[
@@ -177,7 +170,7 @@ pub(crate) const POLICY: Class = Class {
             trick: |image| image.give_to_shifted_root(),
             request: Request {
                 env: &["NVIDIA_VISIBLE_DEVICES=all"],
-                edit: super::own_user_namespace,
+                edit: own_user_namespace,
             },
             ways: &[Way::CreateRuntime],
             ..NOT_ACCEPTED

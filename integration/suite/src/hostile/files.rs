@@ -2,16 +2,9 @@
 //! and layers without room.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use super::{LIBCUDA, LIBRARIES, LOADER_CACHE};
-use crate::case::{CHANGES_THE_HOST, Case, Class, FAILS, HANGS};
-use crate::expect::Outcome::{Gpu, RuntimeRefuses};
-use crate::expect::{Expect, by};
-use crate::host::watch::Touch;
-use crate::image::{PLAIN_ROOT, remove};
-use crate::way::Way;
+use super::prelude::*;
 
 pub(crate) const FULL: Class = Class {
     number: 30,
@@ -40,7 +33,7 @@ pub(crate) const FULL: Class = Class {
         Case {
             id: "30_readonly",
             why: "the container's root is read-only",
-            request: super::edited(|spec| spec["root"]["readonly"] = true.into()),
+            request: edited(|spec| spec["root"]["readonly"] = true.into()),
             ways: &[Way::CreateContainer, Way::Cdi, Way::Gvisor, Way::GvisorNvproxy],
             ..Case::HARMLESS
         },
@@ -92,7 +85,7 @@ pub(crate) const HARD_LINK: Class = Class {
             image.move_to_plain_root()?;
             image.hard_link(LOADER_CACHE, "/canary/ld.so.cache")
         },
-        request: super::edited(|spec| spec["root"]["path"] = PLAIN_ROOT.into()),
+        request: edited(|spec| spec["root"]["path"] = PLAIN_ROOT.into()),
         ways: &[
             Way::CreateRuntime,
             Way::Rootless,

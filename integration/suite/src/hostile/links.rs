@@ -1,10 +1,6 @@
 //! The attacker made the image: its directories and files are links that lead out of it.
 
-use super::{LIBCUDA, LIBRARIES, NATIVE, NEWER_BY_CDI, UNLESS_CRUN_MOUNTS, UNLESS_NEWER_MOUNTS};
-use crate::case::{CHANGES_THE_HOST, Case, Class, FAILS};
-use crate::expect::Outcome::{Gpu, Refused, RuntimeRefuses};
-use crate::expect::{Expect, by};
-use crate::way::Way;
+use super::prelude::*;
 
 /// The watcher's own proof runs this case too.
 pub(crate) const LINK_OUT: Case = Case {

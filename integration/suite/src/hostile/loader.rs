@@ -1,8 +1,6 @@
 //! The attacker made the image: its loader configuration and its loader cache.
 
-use super::{CACHE_MAGIC, LOADER_CACHE};
-use crate::case::{Case, Class, HANGS};
-use crate::way::Way;
+use super::prelude::*;
 
 const CONF: &str = "etc/ld.so.conf";
 
@@ -150,7 +148,7 @@ const PATTERN: Case = Case {
 };
 
 /// Writes a pattern, and the names that it is matched against.
-fn pattern(image: &mut crate::image::Image, include: &str) -> std::io::Result<()> {
+fn pattern(image: &mut Image, include: &str) -> io::Result<()> {
     let long = "a".repeat(240);
     image.files("d", (1..=2000).map(|number| format!("{long}{number}")))?;
     image.file(CONF, format!("include {include}\n"))

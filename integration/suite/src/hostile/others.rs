@@ -1,18 +1,10 @@
 //! The attacker is another user of the host, who owns or may write a file that nvoci reads.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::time::Duration;
 
-use crate::case::{Bite, CHANGES_THE_HOST, Case, Class, Request};
-use crate::expect::Expect;
-use crate::expect::Outcome::Refused;
-use crate::fault::Kind;
-use crate::host::Host;
-use crate::host::watch::Touch;
+use super::prelude::*;
 use crate::process::{run_silently, words};
-use crate::way::Way;
 
 const USER: Option<u32> = Some(1000);
 const EVIL_SPEC: &str = "/etc/cdi/evil.yaml";

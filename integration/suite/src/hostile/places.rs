@@ -1,8 +1,6 @@
 //! The attacker made the image: a path where nvoci reads or places a file has another type.
 
-use super::{LIBCUDA, LOADER_CACHE, NATIVE, UNLESS_NEWER_MOUNTS};
-use crate::case::{Case, Class, FAILS, HANGS};
-use crate::way::BUT_CDI;
+use super::prelude::*;
 
 pub(crate) const TYPES: Class = Class {
     number: 5,
@@ -67,6 +65,12 @@ pub(crate) const TYPES: Class = Class {
     ],
 };
 
+const BOOKWORM_BY_CDI: Where = Where {
+    roots: &[Root::Bookworm],
+    ways: &[Way::Cdi],
+    ..Where::ANYWHERE
+};
+
 pub(crate) const DIRECTORIES: Class = Class {
     number: 6,
     attack: "directory for a file, file for a directory",
@@ -86,6 +90,19 @@ pub(crate) const DIRECTORIES: Class = Class {
             why: "`/usr/local` is a file",
             trick: |image| image.file("usr/local", "file\n"),
             expect: UNLESS_NEWER_MOUNTS,
+            bites: FAILS,
+            ..Case::HARMLESS
+        },
+        Case {
+            id: "06_libraries_file",
+            why: "the library directory is a file",
+            policy: NATIVE,
+            trick: |image| image.file(LIBRARIES, "file\n"),
+            // Where the host's own libraries are in such a directory, a specification's mounts are.
+            expect: Expect::always(Gpu).except(&[
+                (BOOKWORM_BY_CDI, RuntimeRefuses),
+                (by(&[Way::Gvisor]), RuntimeRefuses),
+            ]),
             bites: FAILS,
             ..Case::HARMLESS
         },

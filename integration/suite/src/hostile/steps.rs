@@ -1,13 +1,7 @@
 //! The attacker made the image, and counts on nvoci's own steps: a mount or a file of one step
 //! leads a later step out.
 
-use std::fs;
-
-use super::{NEWER_BY_CDI, UNLESS_CRUN_MOUNTS};
-use crate::case::{CHANGES_THE_HOST, Case, Class, FAILS};
-use crate::expect::Outcome::{Gpu, Refused, RuntimeRefuses};
-use crate::expect::{Expect, by};
-use crate::way::Way;
+use super::prelude::*;
 
 pub(crate) const TWO_STEPS: Class = Class {
     number: 8,

@@ -1,23 +1,11 @@
 //! The attacker shares a volume with the host or with other containers. What is written to it, or
 //! mounted on it, would appear there.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use super::{LIBCUDA, LOADER_CACHE, NATIVE};
-use crate::case::{CHANGES_THE_HOST, Case, Class};
-use crate::definition::push;
-use crate::expect::Expect;
-use crate::expect::Outcome::{Gpu, RuntimeRefuses};
-use crate::host::watch::Touch;
-use crate::image::{Image, remove};
-use crate::probe::Question;
+use super::prelude::*;
 use crate::process::{run_silently, words};
-use crate::way::{BUT_CDI, Way};
 
 /// The volume that other containers write to.
 fn others_volume(spec: &mut Value, destination: &str) {
@@ -34,7 +22,7 @@ pub(crate) const VOLUMES: Class = Class {
         Case {
             id: "10_confd_volume",
             why: "the loader's configuration directory is a volume; it is read wherever it lies",
-            request: super::edited(|spec| others_volume(spec, "/etc/ld.so.conf.d")),
+            request: edited(|spec| others_volume(spec, "/etc/ld.so.conf.d")),
             bites: CHANGES_THE_HOST,
             touches: &[Touch::reads("/canary/volume")],
             ..Case::HARMLESS
@@ -42,7 +30,7 @@ pub(crate) const VOLUMES: Class = Class {
         Case {
             id: "10_etc_volume",
             why: "`/etc` is a volume that others write",
-            request: super::edited(|spec| others_volume(spec, "/etc")),
+            request: edited(|spec| others_volume(spec, "/etc")),
             ways: BUT_CDI,
             bites: CHANGES_THE_HOST,
             ..Case::HARMLESS
@@ -50,7 +38,7 @@ pub(crate) const VOLUMES: Class = Class {
         Case {
             id: "10_local_volume",
             why: "`/usr/local` is a volume that others write",
-            request: super::edited(|spec| others_volume(spec, "/usr/local")),
+            request: edited(|spec| others_volume(spec, "/usr/local")),
             ways: BUT_CDI,
             bites: CHANGES_THE_HOST,
             ..Case::HARMLESS
@@ -125,7 +113,7 @@ pub(crate) const PROPAGATION: Class = Class {
         id: "31_propagation",
         why: "the container's root and a volume are shared with the host",
         trick: |_| fs::create_dir_all("/scratch/shared"),
-        request: super::edited(|spec| {
+        request: edited(|spec| {
             spec["linux"]["rootfsPropagation"] = json!("shared");
             let mount = json!({"destination": "/vol", "type": "bind", "source": "/scratch/shared", "options": ["rbind", "rshared"]});
             push(&mut spec["mounts"], mount);
@@ -151,14 +139,14 @@ pub(crate) const SHARED_ETC: Class = Class {
             id: "55_etc",
             why: "`/etc` is a volume that is shared with the host",
             trick: share_etc,
-            request: super::edited(|spec| shared(spec, "/etc", "etc", &["rshared"])),
+            request: edited(|spec| shared(spec, "/etc", "etc", &["rshared"])),
             ..SHARED
         },
         Case {
             id: "55_etc_ro",
             why: "`/etc` is a read-only volume that is shared with the host",
             trick: share_etc,
-            request: super::edited(|spec| shared(spec, "/etc", "etc", &["ro", "rshared"])),
+            request: edited(|spec| shared(spec, "/etc", "etc", &["ro", "rshared"])),
             ..SHARED
         },
         Case {
@@ -168,7 +156,7 @@ pub(crate) const SHARED_ETC: Class = Class {
                 share_etc(image)?;
                 fs::copy(image.at(LOADER_CACHE), format!("{SHARE}/cache")).map(drop)
             },
-            request: super::edited(|spec| {
+            request: edited(|spec| {
                 shared(spec, "/etc", "etc", &["rprivate"]);
                 shared(spec, "/etc/ld.so.cache", "cache", &["ro", "rshared"]);
             }),
@@ -186,7 +174,7 @@ pub(crate) const SHARED_NODE: Class = Class {
         id: "56_file",
         why: "the place of the GPU's node is a file that is shared with the host",
         trick: |_| share_file("node", ""),
-        request: super::edited(|spec| shared(spec, "/dev/nvidia0", "node", &["rshared"])),
+        request: edited(|spec| shared(spec, "/dev/nvidia0", "node", &["rshared"])),
         ..SHARED
     }],
 };
@@ -205,7 +193,7 @@ pub(crate) const SHARED_FILES: Class = Class {
                 share_file("cuda", "stub\n")?;
                 image.place(LIBCUDA)
             },
-            request: super::edited(|spec| shared(spec, LIBCUDAS_PLACE, "cuda", &["rshared"])),
+            request: edited(|spec| shared(spec, LIBCUDAS_PLACE, "cuda", &["rshared"])),
             ..SHARED
         },
         Case {
@@ -215,7 +203,7 @@ pub(crate) const SHARED_FILES: Class = Class {
                 share_file("smi", "own\n")?;
                 image.place("usr/bin/nvidia-smi")
             },
-            request: super::edited(|spec| shared(spec, "/usr/bin/nvidia-smi", "smi", &["rshared"])),
+            request: edited(|spec| shared(spec, "/usr/bin/nvidia-smi", "smi", &["rshared"])),
             ..SHARED
         },
         Case {
@@ -225,7 +213,7 @@ pub(crate) const SHARED_FILES: Class = Class {
                 fresh_share()?;
                 fs::copy(image.at(LOADER_CACHE), format!("{SHARE}/cache")).map(drop)
             },
-            request: super::edited(|spec| shared(spec, "/etc/ld.so.cache", "cache", &["rshared"])),
+            request: edited(|spec| shared(spec, "/etc/ld.so.cache", "cache", &["rshared"])),
             ways: &[Way::Prestart, Way::CreateRuntime, Way::CreateContainer, Way::Cdi],
             ..SHARED
         },
@@ -245,12 +233,12 @@ pub(crate) const SHARED_PROCFS: Class = Class {
             copy_tree("-rL", "/proc/driver/nvidia", &format!("{SHARE}/nvidia"))
         },
         // A procfs of this kernel has no `driver/nvidia`, so the host's `driver` is mounted first.
-        request: super::edited(|spec| {
+        request: edited(|spec| {
             let driver = json!({"destination": "/proc/driver", "type": "bind", "source": "/proc/driver", "options": ["rbind", "ro", "rprivate"]});
             push(&mut spec["mounts"], driver);
             shared(spec, "/proc/driver/nvidia", "nvidia", &["rshared"]);
         }),
-        expect: Expect::always(Gpu).except(&[(super::RUNC, RuntimeRefuses)]),
+        expect: Expect::always(Gpu).except(&[(RUNC, RuntimeRefuses)]),
         questions: &[
             Question::present("/proc/driver/nvidia/gpus/0000:06:00.0/information"),
             Question::missing("/proc/driver/nvidia/gpus/0000:07:00.0/information"),

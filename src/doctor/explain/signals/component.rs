@@ -15,7 +15,7 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("dcgm", "dcgm"),
     ("dcgmi", "dcgm"),
     ("nv-hostengine", "dcgm"),
-    ("fabric manager", "fabric"),
+    ("fabric manager", "fabrics"),
     ("fabricmanager", "fabric"),
     ("nv-fabricmanager", "fabric"),
     ("nvidia-fabricmanager", "fabric"),
@@ -61,7 +61,6 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("nvenc", "video"),
     ("nvencodeapi", "video"),
     ("optix", "optix"),
-    ("argus", "jetson"),
     ("nvargus", "jetson"),
     ("nvbufsurface", "jetson"),
     ("nvdla", "jetson"),
@@ -83,7 +82,6 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("glx", "graphics"),
     ("opengl", "graphics"),
     ("vulkan", "graphics"),
-    ("cicc", "compiler"),
     ("nvcc", "compiler"),
     ("ptxas", "compiler"),
     ("nccl", "nccl"),
@@ -153,6 +151,9 @@ const PREFIXES: &[(&str, &str)] = &[
     ("vkresult", "vulkan"),
     ("vkwait", "vulkan"),
 ];
+
+/// Words with such a prefix that are of other software.
+const OTHERS: &[&str] = &["cudatext", "ncclient"];
 
 /// Words that report a failure.
 const FAILED: &[&str] = &[
@@ -250,7 +251,8 @@ pub(super) fn find(text: &Text, signals: &mut Signals) {
         let api = PREFIXES
             .iter()
             .find(|(prefix, _)| word.len() > prefix.len() && word.starts_with(prefix));
-        if let Some((_, family)) = api.filter(|_| is_whole(text, start, start + word.len())) {
+        let api = api.filter(|_| !OTHERS.contains(&word) && is_whole(text, start, start + word.len()));
+        if let Some((_, family)) = api {
             let range = start..start + word.len();
             if word.len() <= 64 && has_failed(text, range.start, range.end) {
                 let slots = vec![("name", text.kept(range.clone()).to_owned())];
@@ -289,7 +291,9 @@ fn has_failed(text: &Text, start: usize, end: usize) -> bool {
     let before = before.rsplit(". ").next().unwrap_or_default();
     let held = |part: &str| part.split(|c| !is_word(c)).any(|word| FAILED.contains(&word));
     let phrased = |part: &str| PHRASES.iter().any(|phrase| part.contains(phrase));
-    [after, before].into_iter().any(|part| held(part) || phrased(part))
+    [after, before]
+        .into_iter()
+        .any(|part| held(part) || phrased(part))
 }
 
 #[cfg(test)]
@@ -318,6 +322,8 @@ mod tests {
             ("TensorRT libraries not found", &["component:tensorrt"]),
             ("ProcessGroupNCCL's watchdog got stuck", &["component:nccl"]),
             ("cuMemCreate is fine", &[]),
+            ("error: ncclient.transport.errors.SSHError", &[]),
+            ("Fabric Manager: error", &["component:fabrics"]),
             ("returned CUTENSOR_STATUS_ARCH_MISMATCH", &["status:library"]),
             ("returned CUBLAS_STATUS_SUCCESS", &[]),
         ] {
