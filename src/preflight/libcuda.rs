@@ -252,6 +252,8 @@ mod tests {
         }
     }
 
+    /// What [`hides`] returns.
+    #[expect(clippy::unnecessary_wraps, reason = "it is compared with an `Option`")]
     fn at(path: &str, unless: &[&str]) -> Option<(String, Vec<String>)> {
         let unless = unless.iter().map(|&dir| dir.to_owned()).collect();
         Some((path.to_owned(), unless))

@@ -218,7 +218,7 @@ t_93_closed_user() {
   undo() { locked_undo; }
 }
 # An earlier hook's filter of the container's own cgroup stays.
-t_94_other_hooks_filter() {
+t_96_other_hooks_filter() {
   WAYS='prestart createRuntime' EXPECT=gpu BITE='' ASK='--mknod 10:229'
   only_v2
   JQ='.linux.resources.devices += [{allow: true, type: "c", major: 10, minor: 229, access: "rwm"}] | .hooks |= map_values([{path: "/usr/bin/filter-hook", args: ["filter-hook"]}] + .)'
