@@ -199,6 +199,6 @@ mod tests {
             "/opt/nvidia/lib64/x",
             "/lib64",
         ];
-        assert_eq!(with(&others), [PathBuf::new(); 0]);
+        assert!(with(&others).is_empty());
     }
 }
