@@ -18,11 +18,12 @@ endif
 export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
 CARGO := cargo
 
-.PHONY: all build package demo test unit bounds integration lint miri asan bench counts
+.PHONY: all build package demo test unit bounds suite integration lint miri asan bench counts
 all: build
 
 build:
 	$(CARGO) build --locked --release --target $(TARGET)
+	$(CARGO) build --locked --release --target $(TARGET) -p nvoci-nri
 	$(CC) -O2 -Wall -Wextra -o $(dir $(NVOCI_BIN))nvoci-nvml nvml/nvoci-nvml.c -ldl
 
 # The other machine's binary is linked by Rust's own linker: no foreign compiler is needed.
@@ -30,8 +31,9 @@ MACHINE ?= $(shell uname -m)
 package: build
 ifneq ($(MACHINE),$(shell uname -m))
 	rustup target add $(MACHINE)-unknown-linux-musl
-	CARGO_TARGET_$(shell echo $(MACHINE) | tr a-z A-Z)_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
-	  $(CARGO) build --locked --release --target $(MACHINE)-unknown-linux-musl
+	export CARGO_TARGET_$(shell echo $(MACHINE) | tr a-z A-Z)_UNKNOWN_LINUX_MUSL_LINKER=rust-lld && \
+	  $(CARGO) build --locked --release --target $(MACHINE)-unknown-linux-musl && \
+	  $(CARGO) build --locked --release --target $(MACHINE)-unknown-linux-musl -p nvoci-nri
 endif
 	packaging/build target/package $(if $(filter $(MACHINE),$(shell uname -m)),$(NVOCI_BIN),target/$(MACHINE)-unknown-linux-musl/release/nvoci) $(MACHINE) $(NVOCI_BIN)
 
@@ -47,7 +49,12 @@ unit:
 bounds: build
 	NVOCI_BOUNDS_BIN=$(NVOCI_BIN) $(CARGO) test --locked --target $(TARGET) --test bounds
 
-integration: build
+# The typed hostile cases: integration/suite.
+suite:
+	$(CARGO) build --locked --target $(TARGET) -p nvoci-suite
+
+integration hostile-long: export NVOCI_SUITE := $(CURDIR)/target/$(TARGET)/debug/nvoci-suite
+integration: build suite
 	integration/run
 
 # Both machines that packages are made for: the other one is checked as far as a compiler can without linking.
@@ -71,29 +78,34 @@ counts: build
 	integration/counts/run
 
 # chart          the Helm chart: lint, schema, and its rendered manifests written anew (needs PyPI's helm-python-sdk)
-# test-machines  what needs a kernel of its own: SELinux enforcing, in user-mode Linux
+# test-machines  what needs a kernel of its own: other versions, aarch64, SELinux and AppArmor, in user-mode Linux and qemu
 # test-nri       the NRI plugin in a real containerd 2.1
+# test-cluster   the chart, the image and the NRI plugin on Kubernetes 1.20.2, which it builds first (20 minutes, once)
 # test-browser   the doctor's HTML reports in a headless Chromium: phone and desktop, light and dark
 # hostile-long   what CI takes a sample of: 10,000 starts against a race, 1,000 creates, every fault
 # reproducible   the release binary, built twice and compared
 # book           the documentation as HTML in target/book, by mdBook, with its links checked
 # sbom           what is in it, as CycloneDX
 # release        all files of a release in target/release-files, for both machines (docs/releasing.md)
-.PHONY: chart test-machines test-nri test-browser hostile-long reproducible book sbom release
+.PHONY: chart test-machines test-nri test-cluster test-browser hostile-long reproducible book sbom release
 chart:
 	integration/chart/run --write
 
 test-machines: build
+	rustup target add aarch64-unknown-linux-musl
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld $(CARGO) build --locked --release --target aarch64-unknown-linux-musl
 	integration/machines/run
 
 test-nri: build
-	$(CARGO) build --locked --release --target $(TARGET) -p nvoci-nri
 	NVOCI_NRI_BIN=$(dir $(NVOCI_BIN))nvoci-nri integration/nri/run
+
+test-cluster: build
+	integration/cluster/run
 
 test-browser: build
 	integration/browser/run
 
-hostile-long: build
+hostile-long: build suite
 	integration/world/make
 	HOSTILE_LONG=1 integration/hostile/run
 	FAULTS_LONG=1 integration/faults/run

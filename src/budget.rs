@@ -18,7 +18,7 @@ use core::fmt;
 use core::time::Duration;
 use std::io;
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 /// The limits of one command.
 #[derive(Clone, Copy, Debug)]
@@ -198,11 +198,11 @@ fn processor_time() -> Duration {
         return Duration::ZERO;
     }
     let clock = if cfg!(test) {
-        ClockId::ThreadCPUTime
+        ClockId::CLOCK_THREAD_CPUTIME_ID
     } else {
-        ClockId::ProcessCPUTime
+        ClockId::CLOCK_PROCESS_CPUTIME_ID
     };
-    clock_gettime(clock).try_into().unwrap_or(Duration::ZERO)
+    clock_gettime(clock).map_or(Duration::ZERO, Duration::from)
 }
 
 /// A resource that a budget limits.

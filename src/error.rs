@@ -141,8 +141,8 @@ codes! {
     Cgroup = 5003, System, "set `no-cgroups = true` in /etc/nvoci/config.toml if the engine manages devices itself";
     #[doc = "The low-level runtime was not found or could not be started."]
     Runtime = 5004, System, "install runc or crun, or set `runtimes` in /etc/nvoci/config.toml";
-    #[doc = "The container's device cgroup is not its own and refuses the GPUs."]
-    SharedCgroup = 5201, Refused, "let the engine make a cgroup for the container, or allow the GPUs in its present one";
+    #[doc = "The container's device cgroup, or one above it, refuses the GPUs, and nvoci may not change it."]
+    SharedCgroup = 5201, Refused, "let the engine make a cgroup for the container, or allow the GPUs in the cgroup that refuses them (systemd: `DeviceAllow=`)";
     #[doc = "An engine's configuration could not be read, changed or validated."]
     Engine = 6001, Engine, "correct the file or program that the message names, then run this again; the engine's configuration is unchanged";
     #[doc = "A running daemon was started with a configuration file that nvoci edits only with `--config`."]
@@ -153,6 +153,12 @@ codes! {
     LooseProgram = 6004, Engine, "install nvoci in directories that only root can write to, and run that copy";
     #[doc = "Another nvoci is changing engines' configurations."]
     Busy = 6005, Engine, "wait until the other `nvoci install` or `nvoci uninstall` has ended, then run this again";
+    #[doc = "`nvoci-nri` refused a container: the kubelet did not allocate this GPU to it."]
+    NriNotAllocated = 8001, Refused, "request the GPU in the container's `resources.limits`, and remove its name from the annotations and mounts";
+    #[doc = "`nvoci-nri` refused a container: the kubelet's allocation could not be read in time."]
+    NriUnreadable = 8002, Host, "mount /var/lib/kubelet/pod-resources into the plugin's pod; the kubelet tries again by itself";
+    #[doc = "`nvoci-nri` refused a container: an annotation is no list of NVIDIA's CDI devices."]
+    NriMalformed = 8003, Request, "list NVIDIA's CDI devices separated by commas, such as `nvidia.com/gpu=0`";
 }
 
 impl fmt::Display for Code {

@@ -108,9 +108,9 @@ fn replay(name: &str, changes: usize, check: fn(&[u8])) {
 const MAX_TIME: Duration = Duration::from_secs(1);
 
 fn thread_time() -> Duration {
-    rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)
-        .try_into()
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
         .expect("a time")
+        .into()
 }
 
 macro_rules! properties {

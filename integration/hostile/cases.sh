@@ -20,55 +20,14 @@ link_abs() { fresh "$1"; ln -s "$2" "$R/$1"; }
 lib=usr/lib/x86_64-linux-gnu
 native='layout = "native"'
 changed='the host was changed'
-
-t_00_harmless() { EXPECT=gpu BITE=none; }
-
-t_01_usr_lib() { POLICY=$native; trick() { link_abs usr/lib $canary/lib; }; }
-t_01_usr_local() { trick() { link_abs usr/local $canary; }; }
-t_01_nvidia() { trick() { link_abs usr/local/nvidia $canary/nvidia; }; EXPECT=gpu; }
-t_02_libdir() { POLICY=$native; trick() { link_abs $lib ../../../../../../../../canary/lib; }; }
-t_02_usr_local() { trick() { link_abs usr/local ../../../../../../../../canary; }; }
-t_03_etc_self() { trick() { link_abs etc /proc/self/root/canary; }; }
-t_03_etc_cwd() { trick() { link_abs etc /proc/self/cwd/../../../../../../canary; }; }
-t_03_local_init() { trick() { link_abs usr/local /proc/1/root/canary; }; }
-t_04_host_file() { POLICY=$native; trick() { link_abs $lib/libcuda.so.1 $canary/secret; }; }
-t_04_dangling() { POLICY=$native; trick() { link_abs $lib/libcuda.so.1 $canary/lib/new; }; EXPECT=gpu; }
-t_04_loop() { POLICY=$native; trick() { link_abs $lib/libcuda.so.1 libcuda.so.1; }; EXPECT=gpu BITE='refused without a code'; }
 hang='took'
-t_05_fifo() { POLICY=$native; trick() { fresh $lib/libcuda.so.1; mkfifo "$R/$lib/libcuda.so.1"; }; BITE=$hang; }
-t_05_socket() { POLICY=$native; trick() { fresh $lib/libcuda.so.1; perl -MSocket -e 'socket S, AF_UNIX, SOCK_STREAM, 0; chdir $ARGV[0]; bind S, pack_sockaddr_un("libcuda.so.1") or die $!' "$R/$lib"; }; BITE='refused without a code'; }
-t_05_tty() { POLICY=$native; trick() { fresh $lib/libcuda.so.1; mknod "$R/$lib/libcuda.so.1" c 5 0; }; BITE='refused without a code'; }
-t_05_block() { POLICY=$native; trick() { fresh $lib/libcuda.so.1; mknod "$R/$lib/libcuda.so.1" b 7 200; }; BITE='refused without a code'; }
-t_05_nvidia_fifo() { trick() { fresh usr/local/nvidia; mkfifo "$R/usr/local/nvidia"; }; EXPECT=gpu BITE='refused without a code'; }
-t_05_cache_fifo() { trick() { fresh etc/ld.so.cache; mkfifo "$R/etc/ld.so.cache"; }; EXPECT=gpu BITE=$hang; }
-t_05_confd_fifo() { trick() { fresh etc/ld.so.conf.d; mkfifo "$R/etc/ld.so.conf.d"; }; EXPECT=gpu BITE='refused without a code'; }
-t_06_dir() { POLICY=$native; trick() { fresh $lib/libcuda.so.1; mkdir "$R/$lib/libcuda.so.1"; }; BITE='refused without a code'; }
-t_06_file() { POLICY=$native; trick() { fresh usr/local; echo file >"$R/usr/local"; }; BITE='refused without a code'; }
-t_06_cache_dir() { trick() { fresh etc/ld.so.cache; mkdir "$R/etc/ld.so.cache"; }; EXPECT=gpu BITE='refused without a code'; }
+
 compat=usr/local/cuda/compat
 secret_out() { ! grep -qx "hash [^ ]* $SECRET" "$CASE_DIR/start.out" || fail "a file of the host came into the container"; }
 t_07_link() { trick() { link_abs $compat/libcuda.so.999 $canary/secret; }; ASK="--hash /$lib/libcuda.so.999 --hash /usr/local/nvidia/lib64/libcuda.so.999"; check() { secret_out; }; EXPECT=gpu BITE='came into the container'; }
 t_07_root() { trick() { link_abs $compat/libcuda.so.999 /; }; ASK='--hash /usr/local/nvidia/canary/secret'; check() { secret_out; }; EXPECT=gpu BITE='came into the container'; }
 t_07_many() { trick() { mkdir -p "$R/$compat"; (cd "$R/$compat" && seq -f 'libcuda.so.%g' 10000 | xargs touch); }; EXPECT=gpu BITE=$hang; }
-t_08_two_steps() { trick() { mkdir -p "$R/$compat/libcuda.so.1"; ln -s $canary/nvidia "$R/$compat/libcuda.so.1/lib64"; }; EXPECT=gpu; }
-t_08_through_own() { trick() { link_abs etc/ld.so.conf.d /usr/local/nvidia/lib64; link_abs usr/lib/nvoci /usr/local/nvidia; link_abs opt /usr/local/nvidia; }; EXPECT=gpu BITE=''; }
 volume_jq() { echo ".mounts += [{destination: \"$1\", type: \"bind\", source: \"$canary/volume\", options: [\"rbind\", \"rw\"]}]"; }
-# The loader's configuration is read wherever it lies.
-t_10_confd_volume() { JQ=$(volume_jq /etc/ld.so.conf.d); EXPECT=gpu TOUCHES='(OPEN|READ|OPEN,READ) /canary/volume by .*'; }
-t_10_etc_volume() { JQ=$(volume_jq /etc); EXPECT=gpu; }
-t_10_local_volume() { JQ=$(volume_jq /usr/local); EXPECT=gpu; }
-
-# An image's environment reaches a hook only where an old runc starts it without one of its own.
-bare_hooks='if .hooks then .hooks |= map_values(map(del(.env))) else . end'
-preload() { cp /world/hostile/evil.so "$R/evil.so"; }
-t_11_preload() { JQ=$bare_hooks ENVS=(NVIDIA_VISIBLE_DEVICES=0 LD_PRELOAD=/proc/self/cwd/evil.so LD_AUDIT=/proc/self/cwd/evil.so LD_LIBRARY_PATH=/proc/self/cwd GCONV_PATH=/proc/self/cwd); trick() { preload; }; WAYS=createContainer EXPECT=any; }
-t_11_tunables() { JQ=$bare_hooks ENVS=(NVIDIA_VISIBLE_DEVICES=0 GLIBC_TUNABLES=glibc.malloc.check=3 LOCPATH=/proc/self/cwd LANG=evil "LD_PRELOAD=/evil.so"); trick() { preload; }; WAYS=createContainer EXPECT=any BITE=''; }
-t_12_config_path() {
-  local c=/proc/self/cwd/evil.toml
-  JQ=$bare_hooks ENVS=(NVIDIA_VISIBLE_DEVICES=0 NVIDIA_CTK_CONFIG_FILE_PATH=$c XDG_CONFIG_HOME=/proc/self/cwd NVOCI_CONFIG=$c NVOCI_LOG=$c HOME=/proc/self/cwd TMPDIR=/proc/self/cwd RUST_LOG=trace RUST_BACKTRACE=full "PATH=/proc/self/cwd:/usr/sbin:/usr/bin:/sbin:/bin")
-  trick() { printf 'log-file = "%s/log"\nlog-level = "trace"\n' $canary >"$R/evil.toml"; printf '#!/bin/sh\n>%s/path\n' $canary >"$R/modprobe"; chmod 755 "$R/modprobe"; }
-  WAYS=createContainer EXPECT=gpu
-}
 
 devices() { ENVS=("NVIDIA_VISIBLE_DEVICES=$1"); WAYS=$requests EXPECT=refused; }
 many() { head -c "$2" /dev/zero | tr '\0' "$1"; }
@@ -83,14 +42,6 @@ t_13_other_vendor() { devices evil.com/dev=full; JQ='.linux.resources.devices +=
 t_13_management() { devices management.nvidia.com/gpu=all; BITE=''; }
 t_13_huge_index() { devices 4294967296; BITE='the container started'; }
 t_13_negative() { devices -1; BITE='the container started'; }
-
-closed='accept-envvar-unprivileged = false'
-t_14_all() { devices all; POLICY=$closed EXPECT=nogpu BITE='a GPU'; }
-t_14_index() { devices 0; POLICY=$closed EXPECT=nogpu BITE='a GPU'; }
-t_14_none() { devices none; POLICY=$closed EXPECT=nogpu BITE=''; }
-t_14_void() { devices void; EXPECT=nogpu BITE=''; }
-t_14_empty() { devices ''; EXPECT=nogpu BITE=''; }
-t_14_legacy_image() { ENVS=(CUDA_VERSION=12.4.1 NVIDIA_REQUIRE_CUDA=cuda'>'=12.0); POLICY=$closed WAYS=$requests EXPECT=nogpu BITE=''; }
 
 require() { ENVS=(NVIDIA_VISIBLE_DEVICES=0 "$@"); WAYS=$requests; }
 t_15_command() { require "NVIDIA_REQUIRE_CUDA=cuda>=a[\$(>$canary/required)0]"; EXPECT=any; }
@@ -107,29 +58,6 @@ t_17_words() { gated "NVIDIA_DRIVER_CAPABILITIES=compute;touch $canary/capable";
 t_17_option() { gated NVIDIA_DRIVER_CAPABILITIES=all,--root=/x; EXPECT=refused BITE=''; }
 t_17_long() { gated "NVIDIA_DRIVER_CAPABILITIES=compute,$(many u 90000)"; EXPECT=refused BITE=''; check() { short_words; }; }
 
-conf() { local text=$1; CONF=$text; trick() { printf "$CONF" >"$R/etc/ld.so.conf"; }; EXPECT=gpu BITE=''; }
-t_18_zero() { conf 'include /dev/zero\n'; BITE=$hang; trick() { printf "$CONF" >"$R/etc/ld.so.conf"; mknod "$R/etc/zero" c 1 5; echo 'include /etc/zero' >>"$R/etc/ld.so.conf"; }; }
-t_18_self() { conf 'include /etc/ld.so.conf\ninclude ld.so.conf\n'; BITE=$hang; }
-t_18_kcore() { conf 'include /proc/kcore\ninclude /proc/kmsg\ninclude /sys/kernel/debug/*\n'; }
-t_18_lines() { trick() { yes /usr/lib/a | head -n 1000000 >"$R/etc/ld.so.conf"; }; EXPECT=gpu BITE=''; }
-t_18_glob() { conf 'include /*/*/*/*/*/*\ninclude /usr/**/[a-z]*[a-z]*[a-z]*[a-z]*[a-z]*z\n'; }
-t_18_fifo() { trick() { fresh etc/ld.so.conf; mkfifo "$R/etc/ld.so.conf"; }; EXPECT=gpu BITE=$hang; }
-t_18_sparse() { trick() { truncate -s 4G "$R/etc/ld.so.conf"; }; EXPECT=gpu BITE=''; }
-t_18_names() { trick() { mkdir -p "$R/etc/ld.so.conf.d"; (cd "$R/etc/ld.so.conf.d" && seq -f 'f%g.conf' 20000 | xargs touch); }; EXPECT=gpu BITE=''; }
-
-cache() { EXPECT=gpu BITE=''; }
-t_19_count() { cache; BITE=$hang; trick() { perl -e 'print "glibc-ld.so.cache1.1", pack("V V", 0xffffffff, 0xffffffff), "\0" x 400' >"$R/etc/ld.so.cache"; }; }
-t_19_offsets() { cache; trick() { perl -e 'print "glibc-ld.so.cache1.1", pack("V V C x3 V x12", 4, 16, 2, 0xfffffff0), pack("V V V V Q", 0x303, 0xfffffff0, 0x7fffffff, 0, 1 << 63) x 4, "a" x 16' >"$R/etc/ld.so.cache"; }; }
-t_19_huge() { cache; trick() { truncate -s 2G "$R/etc/ld.so.cache"; }; }
-t_19_text() { cache; trick() { yes | head -c 100000 >"$R/etc/ld.so.cache"; }; }
-elf() { EXPECT=gpu BITE=''; }
-t_20_sections() { elf; BITE=$hang; trick() { mkdir -p "$R/$compat"; perl -e 'print "\x7fELF\2\1\1", "\0" x 9, pack("v v V Q Q Q V v v v v v v", 3, 62, 1, 0, 64, 64, 0, 64, 56, 65535, 64, 0, 0), "\0" x 32, pack("Q", 1 << 62), "\0" x 64' | tee "$R/$compat/libcuda.so.1" >"$R/$lib/libcuda.so.535.1"; }; }
-t_20_odd() { elf; trick() { local n; for n in 1 17 63; do head -c $n "$R/bin/sh" >"$R/$lib/libnvidia-ml.so.$n"; done; perl -e 'print "\x7fELF\2\2\1", "\xff" x 4000' >"$R/$lib/libcuda.so.1"; truncate -s 8G "$R/$lib/libnvidia-x.so.1"; fresh etc/ld.so.cache; }; }
-
-release() { EXPECT=gpu BITE=''; }
-t_21_fifo() { release; BITE=$hang; trick() { fresh etc/os-release; mkfifo "$R/etc/os-release"; }; }
-t_21_sparse() { release; trick() { fresh etc/os-release; truncate -s 10G "$R/etc/os-release"; fresh etc/debian_version; mkdir "$R/etc/debian_version"; fresh etc/alpine-release; ln -s /proc/kmsg "$R/etc/alpine-release"; }; }
-
 # The runtimes themselves refuse most of these; called directly, the hook is alone with them.
 direct() { WAYS=direct; STATE='{"ociVersion":"1.0.2","id":"direct","status":"creating","pid":0,"bundle":"'$BUNDLES/direct'"}'; }
 t_22_dev() { direct; trick() { link_abs dev $canary/lib; }; EXPECT=refused; }
@@ -137,16 +65,12 @@ t_22_dev_climbing() { direct; trick() { link_abs dev ../../../../../../canary/li
 t_22_node() { direct; trick() { fresh dev; mkdir "$R/dev"; ln -s $canary/secret "$R/dev/nvidia0"; }; EXPECT=refused BITE=''; }
 t_23_proc() { direct; trick() { mkdir "$R/canary"; link_abs proc $canary/lib; }; EXPECT=any; }
 t_23_fake() { direct; trick() { mkdir -p "$R/proc/driver/nvidia"; ln -s $canary/lib/params "$R/proc/driver/nvidia/params"; ln -s $canary "$R/proc/driver/nvidia/gpus"; }; EXPECT=any BITE=''; }
-t_24_run() { trick() { link_abs run $canary/lib; local d; for d in usr/local/nvidia opt/nvidia usr/lib/nvoci; do fresh $d; echo taken >"$R/$d"; done; mkdir -p $canary/lib/nvoci; }; EXPECT=any WAYS='createRuntime createContainer'; BITE='refused without a code'; }
-t_24_run_nvoci() { trick() { mkdir -p "$R/run/nvoci"; ln -s $canary/secret "$R/run/nvoci/record"; ln -s $canary/lib "$R/run/nvoci/errors"; }; EXPECT=gpu; }
 t_25_link() { direct; JQ='.root.path = "elsewhere"'; trick() { ln -s $canary "$BUNDLE/elsewhere"; }; EXPECT=refused; }
 t_25_host() { direct; JQ='.root.path = "/"'; EXPECT=refused BITE=''; }
 t_25_climbing() { direct; JQ='.root.path = "../../../.."'; EXPECT=refused BITE=''; }
 t_25_empty() { direct; JQ='.root.path = ""'; EXPECT=refused BITE=''; }
 t_25_none() { direct; JQ='del(.root)'; EXPECT=refused BITE='refused without a code'; }
 t_25_slash() { direct; JQ='.root.path = "elsewhere/"'; trick() { ln -s $canary "$BUNDLE/elsewhere"; }; EXPECT=refused; }
-t_26_slash() { trick() { link_abs usr/local/nvidia $canary/nvidia/; link_abs etc/ld.so.conf.d $canary/ld.so.conf.d/.; }; EXPECT=gpu; }
-t_26_dots() { trick() { link_abs usr/local/./nvidia /../canary//./nvidia/.; }; EXPECT=gpu; }
 
 state() { direct; STATE=$1; EXPECT=refused BITE='refused without a code'; }
 own() { echo '"ociVersion":"1.0.2","id":"x","bundle":"'$BUNDLES/direct'"'; }
@@ -168,33 +92,9 @@ t_28_deep() { direct; trick() { { printf '{"a":'; many '[' 10000; many ']' 10000
 t_28_fifo() { direct; trick() { rm "$BUNDLE/config.json"; mkfifo "$BUNDLE/config.json"; }; EXPECT=refused BITE=$hang; }
 t_28_nulls() { JQ='.linux.intelRdt = null | .annotations = null | .process.capabilities.bounding += ["CAP_FROM_THE_FUTURE"] | .unknown = {deep: [1e400]}'; direct; JQ+=' | .hooks = null | .linux.devices = null'; EXPECT=any BITE=''; }
 t_28_wrong_types() { direct; JQ='.process.env = [1, null, {}] | .mounts = {} | .linux = [] | .annotations = 7'; EXPECT=any BITE=''; }
-t_29_annotation() { ENVS=(A=b); JQ='.annotations = {"cdi.k8s.io/image": "nvidia.com/gpu=all"}'; WAYS=createRuntime EXPECT=nogpu BITE='a GPU'; }
-t_29_policy() { ENVS=(A=b); JQ='.annotations = {"cdi.k8s.io/image": "nvidia.com/gpu=all"}'; POLICY='annotation-prefixes = []'; WAYS=$requests EXPECT=nogpu BITE=''; }
 
-# full BYTES INODES: the container's layer is a file system with no room.
-full() {
-  umount "$R"
-  mkdir "$BUNDLE/small"
-  mount -t tmpfs -o "$1" tmpfs "$BUNDLE/small"
-  mkdir "$BUNDLE/small"/{upper,work}
-  cp /world/probe/probe-static "$BUNDLE/small/upper/probe"
-  mount -t overlay -o "lowerdir=/world/images/bookworm,upperdir=$BUNDLE/small/upper,workdir=$BUNDLE/small/work" overlay "$R"
-  # The runtime's own files and directories exist.
-  mkdir -p "$R"/{dev,proc,sys,run}
-  dd if=/dev/zero of="$BUNDLE/small/fill" bs=4k 2>/dev/null || true
-  local i=0
-  while : 2>/dev/null >"$BUNDLE/small/i$i"; do i=$((i + 1)); [ $i -lt 3000 ] || break; done
-}
-t_30_space() { trick() { full size=1536k; }; EXPECT=gpu BITE='refused without a code'; }
-t_30_inodes() { trick() { full size=16m,nr_inodes=60; }; EXPECT=gpu BITE='refused without a code'; }
-t_30_readonly() { JQ='.root.readonly = true'; WAYS=createContainer EXPECT=gpu BITE=''; }
-t_31_propagation() { JQ='.linux.rootfsPropagation = "shared" | .mounts += [{destination: "/vol", type: "bind", source: "/scratch/shared", options: ["rbind", "rshared"]}]'; trick() { mkdir -p /scratch/shared; }; WAYS=$stages EXPECT=gpu BITE=''; }
 foreign() { local f; f=$(find "$BUNDLE/upper" -mindepth 1 -uid 0 ! -name probe -newer "$BUNDLE/config.json" ! -type d 2>/dev/null | head -n 3); [ -z "$f" ] || fail "files that the container's root does not own: $f"; }
 t_32_userns() { JQ='.linux.namespaces += [{type: "user"}] | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}] | .linux.gidMappings = .linux.uidMappings'; WAYS=createRuntime EXPECT=started BITE=''; check() { foreign; }; trick() { chown 100000:100000 "$R" "$R/etc"; mkdir -p "$R/usr/local"; chown 100000:100000 "$R/usr/local"; }; }
-t_35_names() {
-  trick() { perl -e 'chdir $ARGV[0] or die; for (1 .. 20000) { open F, ">", "libevil$_" . ("x" x 200) } for ("evil\nname", "evil\xff\xfe", "evil\e[2J") { open F, ">", $_ }' "$R/usr/lib"; }
-  EXPECT=gpu BITE='refused without a code'
-}
 limited() { COARSE=1 HOOK=/usr/bin/limited; LIMITS=$1; trick() { printf '#!/bin/sh\n%s\nexec %s "$@"\n' "$LIMITS" "$REAL" >/usr/bin/limited; chmod 755 /usr/bin/limited; }; WAYS='createRuntime createContainer' EXPECT=any BITE=''; }
 t_36_files() { limited 'ulimit -n 20'; }
 t_36_memory() { limited 'ulimit -v 20000'; }
@@ -202,45 +102,6 @@ t_36_size() { limited 'ulimit -f 0'; BITE='refused without a code'; }
 t_36_processes() { limited 'ulimit -u 1'; }
 t_36_closed() { limited 'exec >&- 2>&-'; EXPECT=gpu; }
 t_37_inherited() { limited 'exec 7</canary 8>>/canary/ld.so.cache 9</canary/nvidia; cd /canary'; EXPECT=gpu TOUCHES='OPEN /canary(/ld.so.cache|/nvidia)? by .*'; }
-t_42_log() { POLICY='log-file = "/tmp/nvoci.log"'; trick() { ln -sf $canary/secret /tmp/nvoci.log; }; WAYS=createRuntime EXPECT=gpu; }
-t_42_log_dir() { POLICY='log-file = "/var/log/evil/nvoci.log"'; trick() { install -d -o 1000 /var/log/evil; ln -sf $canary/secret /var/log/evil/nvoci.log; }; WAYS=createRuntime EXPECT=gpu; }
-t_41_spec_owner() { spec_of 1000 644; EXPECT=refused; BITE=$changed; }
-t_41_spec_mode() { spec_of 0 666; EXPECT=refused BITE=''; }
-spec_of() {
-  OWNER=$1 MODE=$2
-  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a) POLICY='accept-cdi-kinds = ["evil.com/dev"]' WAYS=entry
-  trick() {
-    mkdir -p /etc/cdi
-    printf '#!/bin/sh\n>%s/hooked\n' $canary >/tmp/evil && chmod 755 /tmp/evil
-    printf 'cdiVersion: "0.5.0"\nkind: evil.com/dev\ndevices:\n- name: a\n  containerEdits:\n    hooks:\n    - hookName: createContainer\n      path: /tmp/evil\n      args: [evil]\n' >/etc/cdi/evil.yaml
-    chown "$OWNER" /etc/cdi/evil.yaml; chmod "$MODE" /etc/cdi/evil.yaml
-    ! nvoci cdi check >"$CASE_DIR/cdi-check" 2>&1 || fail "cdi check has no finding"
-  }
-}
-# The output of `cdi check`, `list` and `transform` for a directory that another user filled. A link
-# is followed, as engines do.
-t_41_directory() {
-  # A process that ends before the watcher reads its name has none; only nvoci runs here.
-  WAYS=look BITE='' TOUCHES='(OPEN|READ|OPEN,READ) /canary/secret by (nvoci|process-[0-9]+)'
-  trick() {
-    mkdir "$R/cdi"
-    ln -s $canary/secret "$R/cdi/link.yaml"
-    mkfifo "$R/cdi/fifo.yaml"
-    mknod "$R/cdi/zero.yaml" c 1 5
-    mkdir "$R/cdi/directory.json"
-    truncate -s 2G "$R/cdi/sparse.yaml"
-    many '[' 100000 >"$R/cdi/deep.json"
-    many '[' 100000 >"$R/cdi/deep.yaml"
-    printf 'cdiVersion: "0.5.0"\nkind: "evil.com/\\e[2J"\ndevices: []\n' >"$R/cdi/escape.yaml"
-    printf '\xff\xfe\e]0;evil\a' >"$R/cdi/text.yaml"
-    printf '{}' >"$R/cdi/"$'name\e[2J\n.json'
-  }
-}
-t_41_bomb() {
-  ENVS=(NVIDIA_VISIBLE_DEVICES=evil.com/dev=a) POLICY='accept-cdi-kinds = ["evil.com/dev"]' WAYS=entry EXPECT=refused BITE=''
-  trick() { mkdir -p /etc/cdi; { echo 'a0: &a0 [x,x,x,x,x,x,x,x]'; for i in {1..30}; do echo "a$i: &a$i [$(printf "*a$((i - 1)),%.0s" {1..8})x]"; done; } >/etc/cdi/evil.yaml; }
-}
-t_44_hardlink() { JQ=".root.path = \"/plainroot\""; trick() { plain_root; ln -f $canary/ld.so.cache "$R/etc/ld.so.cache"; }; WAYS=createRuntime EXPECT=gpu TOUCHES='ATTRIB /canary/ld.so.cache by .*'; } # it has a name less
 # plain_root: instead of an overlay, a directory on the canary's own file system.
 plain_root() { umount "$R"; rm -rf /plainroot; cp -a /world/images/slim /plainroot; R=/plainroot; cp /world/probe/probe-static $R/probe; }
 t_45_layer() { EXPECT=gpu BITE='left in the image layer'; check() { find "$BUNDLE/upper" -mindepth 1 ! -name probe -printf '%y %s %P -> %l\n' | sort -k 3 >"$CASE_DIR/layer"; clean_layer; }; }
@@ -249,8 +110,6 @@ t_46_double() {
   WAYS=$requests EXPECT=started BITE='mounted twice'
   check() { local d; grep -q ' /usr/local/nvidia ' "$CASE_DIR/start.out" || fail "nothing was injected"; d=$(awk '$5 ~ "nvidia" { print $5 }' "$CASE_DIR/start.out" | sort | uniq -d | head -n 3); [ -z "$d" ] || fail "mounted twice: $d"; }
 }
-t_47_owner() { WAYS=$requests EXPECT=refused BITE='the container started'; trick() { for f in $HOST_CUDA; do chown 1000 "$f"; done; }; }
-t_47_mode() { WAYS=$requests EXPECT=refused BITE='the container started'; trick() { for f in $HOST_CUDA; do chmod 666 "$f"; done; }; }
 t_48_words() { direct; ENVS=($'NVIDIA_VISIBLE_DEVICES=7\e]0;evil\a\e[2J%n' $'NVIDIA_REQUIRE_X=\e[1m'); EXPECT=refused BITE='control characters'; check() { no_control "$CASE_DIR/said" "$CASE_DIR/plan.out" "$CASE_DIR/plan.err"; }; }
 
 # Isolation: the container has GPU 0 and reaches for GPU 1, which a host has too.

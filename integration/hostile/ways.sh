@@ -8,10 +8,8 @@
 
 # Cases about the file system, the environment or the opened paths: they are the same for these
 # callers.
-ROOTLESS='^(00|0[1-8]|1[0-3]|17|18|19|20|21|24|26|35|44|45|48|68|90|91)_'
-CDI='^(00|0[1-8]|10|11|12|18|19|20|21|24|26|30|31|35|44)_'
-# Where it is the runtime's mounts that meet the trick: it makes their places on the volume, and crun 1.28 waits for a FIFO that is in the way of one.
-RUNTIMES_OWN='^(05_nvidia_fifo|10_(etc|local)_volume)$'
+ROOTLESS='^(07|13|17|45|48|68|90|91)_'
+CDI='^07_'
 
 # The image as a user's engine has it: its files are the user's.
 prepare_rootless() {

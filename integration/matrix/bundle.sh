@@ -51,11 +51,11 @@ drop_bundle() {
   rm -rf --one-file-system "$BUNDLE"
 }
 
-# run_container RUNTIME: run $BUNDLE to its end; the probe's lines are in $CASE_DIR/run.out.
+# run_container RUNTIME: run $BUNDLE to its end; the probe's lines are in $CASE_DIR/run.out.  RUN_LIMIT: seconds.
 run_container() {
   local id=${BUNDLE##*/} left
   local status=0
-  must 20 run "$1" run --bundle "$BUNDLE" "c$id" || status=1
+  must "${RUN_LIMIT:-20}" run "$1" run --bundle "$BUNDLE" "c$id" || status=1
   "$1" delete --force "c$id" >/dev/null 2>&1 </dev/null || true
   left=$(find /sys/fs/cgroup -depth -type d -name "nvoci-test-$id")
   [ -z "$left" ] || fail "cgroup left behind: $left"

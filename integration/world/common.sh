@@ -51,8 +51,9 @@ piece() {
 key_of() { declare -f "$@" | sha256sum | cut -c1-16; }
 
 # A private apt: its own lists and cache, several suites at once. Nothing it does touches the machine's packages.
+# APT_HOME: other lists than the world's.
 world_apt() {
-  local tool=$1 etc=$WORLD/apt
+  local tool=$1 etc=${APT_HOME:-$WORLD/apt}
   shift
   "$tool" -o Dir::Etc::sourcelist="$etc/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null -o Dir::Etc::preferences=/dev/null \
     -o Dir::State::lists="$etc/lists" -o Dir::State::status="$etc/status" -o Dir::Cache="$etc/cache" \

@@ -3,9 +3,10 @@
 # hosts and by guests.
 
 # fake_driver VERSION BRANCH GPUS MINORS, in a root directory: /proc/driver/nvidia, /proc/devices and the nodes, as the drivers have
-# them (their shape is a recorded host's). $FAKE is a directory for the files that are bound there.
+# them (their shape is a recorded host's). $FAKE is a directory for the files that are bound there. UVM_MAJOR and CAPS_MAJOR: other
+# numbers, since those are dynamic.
 fake_driver() {
-  local version=$1 branch=$2 gpus=$3 p=proc/driver/nvidia i minor bus uuid
+  local version=$1 branch=$2 gpus=$3 p=proc/driver/nvidia i minor bus uuid uvm=${UVM_MAJOR:-238} caps=${CAPS_MAJOR:-241}
   local -a minors
   read -ra minors <<<"$4"
   mount -t tmpfs -o mode=555 tmpfs proc/driver
@@ -13,7 +14,7 @@ fake_driver() {
   if [ "$branch" = 535 ]; then
     printf 'NVRM version: NVIDIA UNIX x86_64 Kernel Module  %s  Thu Jul 31 18:09:17 UTC 2025\n' "$version"
   else
-    printf 'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  %s  Release Build  (builder@)  Thu Apr 10 12:02:09 UTC 2025\n' "$version"
+    printf 'NVRM version: NVIDIA UNIX Open Kernel Module for %s  %s  Release Build  (builder@)  Thu Apr 10 12:02:09 UTC 2025\n' "$(uname -m)" "$version"
   fi >"$p/version"
   echo 'GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)' >>"$p/version"
   cat >"$p/params" <<-'EOF'
@@ -52,16 +53,16 @@ fake_driver() {
   done
   mknod -m 666 dev/nvidiactl c 195 255
   mknod -m 666 dev/nvidia-modeset c 195 254
-  mknod -m 666 dev/nvidia-uvm c 238 0
-  mknod -m 666 dev/nvidia-uvm-tools c 238 1
+  mknod -m 666 dev/nvidia-uvm c "$uvm" 0
+  mknod -m 666 dev/nvidia-uvm-tools c "$uvm" 1
   mkdir dev/nvidia-caps
-  mknod -m 400 dev/nvidia-caps/nvidia-cap1 c 241 1
-  mknod -m 444 dev/nvidia-caps/nvidia-cap2 c 241 2
+  mknod -m 400 dev/nvidia-caps/nvidia-cap1 c "$caps" 1
+  mknod -m 444 dev/nvidia-caps/nvidia-cap2 c "$caps" 2
 
   # These majors are free on this kernel, or the simulation would be a lie.
-  ! grep -qE '^ *(195|238|241) ' proc/devices || { echo "this kernel uses one of the majors 195, 238, 241" >&2; exit 1; }
+  ! grep -qE "^ *(195|$uvm|$caps) " proc/devices || { echo "this kernel uses one of the majors 195, $uvm, $caps" >&2; exit 1; }
   awk '/^Block/ { exit } NF == 2 { print }' proc/devices |
-    { cat; printf '195 nvidia\n195 nvidiactl\n238 nvidia-uvm\n241 nvidia-caps\n'; } | grep -v '^Char' | sort -s -n >"$FAKE/chars"
+    { cat; printf '195 nvidia\n195 nvidiactl\n%d nvidia-uvm\n%d nvidia-caps\n' "$uvm" "$caps"; } | grep -v '^Char' | sort -s -n >"$FAKE/chars"
   { echo 'Character devices:'; sed 's/^ *\([0-9]*\) /\1 /' "$FAKE/chars" | awk '{ printf "%3d %s\n", $1, $2 }'
     echo; sed -n '/^Block/,$p' proc/devices; } >"$FAKE/devices"
   mount --bind -o ro "$FAKE/devices" proc/devices

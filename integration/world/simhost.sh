@@ -7,7 +7,7 @@
 #
 # --module gives the kernel module another version than the libraries have.
 # Inside: /integration is this directory, /hooks the project's hooks.d files, /world the cache (read-only), /results is DIR, /scratch a tmpfs; /usr/bin/nvoci is
-# $NVOCI_BIN, with the names of the hook that engines look for. The kernel has no driver of these device numbers, so opening
+# $NVOCI_BIN, with the names of the hook that engines look for, and /usr/bin/nvoci-suite is $NVOCI_SUITE if it is set. The kernel has no driver of these device numbers, so opening
 # a node says ENXIO when the device cgroup lets it pass and EPERM when not; the probe calls the first "nodriver".
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -55,6 +55,7 @@ inside() {
     ln -sf nvoci usr/bin/nvidia-container-toolkit
     ln -sf nvoci usr/bin/nvoci-runtime
   fi
+  if [ -n "${NVOCI_SUITE:-}" ]; then install -m 755 "$NVOCI_SUITE" usr/bin/nvoci-suite; fi
   hostname simhost
   chroot . ip link set lo up
   mkdir -p oldroot

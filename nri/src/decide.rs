@@ -121,7 +121,8 @@ pub fn decide(
         answer.adjustment.cdi = annotated.into_iter().map(str::to_owned).collect();
         return Ok(answer);
     }
-    let visible = create.visible.iter().any(|value| names_devices(value));
+    let old_image = create.visible.is_empty() && create.cuda_version;
+    let visible = old_image || create.visible.iter().any(|value| names_devices(value));
     let engine = engine_names(create)?;
     let mounts = device_mounts(create);
     let checked = annotated.iter().any(|name| !is_management(name));
@@ -178,7 +179,8 @@ fn decide_variable(
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .collect();
-    if ids.iter().all(|id| allocation.has(id)) {
+    // Without a value it is an old image's `CUDA_VERSION`, which stands for `all`.
+    if !ids.is_empty() && ids.iter().all(|id| allocation.has(id)) {
         // A container with a runtime of its own gets the devices from that runtime.
         let bare = alone && create.handler.is_empty() && create.cdi.is_empty();
         if bare && answer.adjustment.cdi.is_empty() {
@@ -295,8 +297,9 @@ fn engine_names<'a>(create: &Create<'a>) -> Result<Vec<&'a str>, Refusal> {
         if !key.starts_with(ENGINE_ANNOTATION) {
             continue;
         }
-        let listed = value.split(',').map(str::trim);
-        names.extend(listed.filter(|name| name.split_once('/').is_some_and(|(vendor, _)| is_domain(vendor))));
+        let listed = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+        // A runtime may read a word without a vendor as a device of its default kind.
+        names.extend(listed.filter(|name| name.split_once('/').is_none_or(|(vendor, _)| is_domain(vendor))));
         if value.len() > LONGEST || names.len() > MOST_DEVICES {
             return Err(Refusal::Malformed(format!(
                 "the annotation {} is too long",

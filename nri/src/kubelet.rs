@@ -228,9 +228,11 @@ fn add_container(allocation: &mut Allocation, resources: &[u8], container: &str)
             }
         }
         if name.split_once('/').is_some_and(|(domain, _)| is_domain(domain)) {
-            // A shared GPU's replicas are `ID::NUMBER`.
-            let plain = |id: &str| id.split_once("::").map_or(id, |(id, _)| id).to_owned();
-            allocation.ids.extend(ids.into_iter().map(plain));
+            // A shared GPU's replicas are `ID::NUMBER`. Other resources of the vendor, such as
+            // network cards, have ids that could be the index of a GPU.
+            let plain = |id: &'_ str| id.split_once("::").map_or(id, |(id, _)| id).to_owned();
+            let is_gpu = |id: &String| id.starts_with("GPU-") || id.starts_with("MIG-");
+            allocation.ids.extend(ids.into_iter().map(plain).filter(is_gpu));
         }
     }
     for claim in claims {

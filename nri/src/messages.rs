@@ -27,6 +27,9 @@ pub struct Create<'a> {
     pub annotations: Vec<(&'a str, &'a str)>,
     /// The values of `NVIDIA_VISIBLE_DEVICES`, usually one.
     pub visible: Vec<&'a str>,
+    /// Whether `CUDA_VERSION` has a value. Without the other variable, hooks give such an old image
+    /// every GPU.
+    pub cuda_version: bool,
     /// The paths in the container at which something is mounted.
     pub mounts: Vec<&'a str>,
     /// CDI devices that the kubelet named.
@@ -67,10 +70,13 @@ impl<'a> Create<'a> {
                 (6, v) => self.annotations.push(entry(v.bytes()?)?),
                 (8, v) => {
                     // Other variables need not be UTF-8.
-                    if let Some(value) = v.bytes()?.strip_prefix(b"NVIDIA_VISIBLE_DEVICES=") {
+                    let variable = v.bytes()?;
+                    if let Some(value) = variable.strip_prefix(b"NVIDIA_VISIBLE_DEVICES=") {
                         self.visible
                             .push(std::str::from_utf8(value).map_err(|_| Malformed)?);
                     }
+                    let version = variable.strip_prefix(b"CUDA_VERSION=");
+                    self.cuda_version |= version.is_some_and(|value| !value.is_empty());
                 }
                 (9, v) => self.mounts.extend(first_text(v.bytes()?)?),
                 (20, v) => self.cdi.extend(first_text(v.bytes()?)?),

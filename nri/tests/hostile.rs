@@ -114,6 +114,22 @@ fn the_policy_refuses_what_was_not_allocated() {
     }
 }
 
+/// The table of codes is generated from the other crate's code, which lacks these refusals.
+#[test]
+fn every_refusal_has_its_row_in_the_table_of_codes() {
+    let table =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/error-codes.md")).unwrap();
+    let text = String::new;
+    for (refusal, code) in [
+        (Refusal::NotAllocated(text()), "NVOCI-8001"),
+        (Refusal::Unreadable(text()), "NVOCI-8002"),
+        (Refusal::Malformed(text()), "NVOCI-8003"),
+    ] {
+        assert!(refusal.to_string().ends_with(&format!("[{code}]")), "{refusal}");
+        assert!(table.contains(&format!("\n| {code} | ")), "{code}");
+    }
+}
+
 #[test]
 fn a_variable_gives_only_what_was_allocated() {
     let with = |visible| Create {
@@ -157,6 +173,63 @@ fn a_variable_gives_only_what_was_allocated() {
             .cdi
             .is_empty()
     );
+}
+
+/// The hook and the runtime give every GPU to an old image with `CUDA_VERSION` alone.
+#[test]
+fn an_old_image_is_a_request_for_all() {
+    let message = |env: &str| create_message("a", "b", env);
+    let (old, empty) = (message("CUDA_VERSION=12.0"), message("CUDA_VERSION="));
+    let create = Create::read(&old).unwrap();
+    let changed = decide(&rules(Policy::Allocated), &create, allocated).unwrap();
+    assert_eq!(changed.adjustment.visible.as_deref(), Some("void"));
+    let silent = decide(&rules(Policy::Allocated), &create, || Err(String::new()));
+    assert!(matches!(silent, Err(Refusal::Unreadable(_))));
+    let named = Create {
+        visible: vec![GPU],
+        ..Create::read(&old).unwrap()
+    };
+    let changed = decide(&rules(Policy::Allocated), &named, allocated).unwrap();
+    assert_eq!(changed.adjustment.visible, None);
+    let create = Create::read(&empty).unwrap();
+    assert!(decide(&rules(Policy::Allocated), &create, || Err(String::new())).is_ok());
+}
+
+/// Other resources of the vendor have ids that could be the index of a GPU.
+#[test]
+fn only_gpus_of_an_allocation_count() {
+    let part = |number, bytes: &[u8]| {
+        let mut message = Vec::new();
+        push_bytes(&mut message, number, bytes);
+        message
+    };
+    let device = |name: &str, id: &str| part(2, &[part(1, name.as_bytes()), part(2, id.as_bytes())].concat());
+    let container = [
+        part(1, b"c"),
+        device("nvidia.com/rdma_shared_device_a", "1"),
+        device("nvidia.com/gpu", GPU),
+        device("nvidia.com/gpu.shared", "GPU-2::3"),
+    ];
+    let pod = [part(1, b"p"), part(2, b"n"), part(3, &container.concat())];
+    let found = kubelet::find(&part(1, &pod.concat()), "n", "p", "c").unwrap();
+    assert_eq!(found.ids.into_iter().collect::<Vec<_>>(), [GPU, "GPU-2"]);
+}
+
+/// With `mode = "cdi"` a runtime reads a word without a kind as a device of the default kind.
+#[test]
+fn a_word_without_a_kind_is_checked() {
+    for (value, fine) in [
+        ("all", false),
+        ("0", false),
+        ("GPU-1", true),
+        ("vendor.com/nic=0", true),
+    ] {
+        let create = Create {
+            annotations: vec![("cdi.k8s.io/x", value)],
+            ..Create::default()
+        };
+        assert_eq!(cdi(Policy::Allocated, &create).is_ok(), fine, "{value}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 #   NVOCI_PREFIX   where on the node: /opt/nvoci (default)
 #   NVOCI_CONFIG   a file that becomes the node's /etc/nvoci/config.toml; empty or missing: none
 #   NVOCI_JITTER   seconds: begin at a random time within them (default 0)
-#   NVOCI_RETRY    seconds between two tries (default 300)
+#   NVOCI_RETRY    seconds between two tries (default 300; of a removal 20)
 #   NVOCI_REPAIR   seconds after which a registration that was lost is made again (default 3600)
 #   NVOCI_WAIT     yes (default): stay. Otherwise end, with status 1 for a fault
 # node.sh nri ARGUMENT...: runs the image's nvoci-nri.
@@ -43,13 +43,49 @@ copy() {
   on_node test -x "$next/install.sh" || refuse "$prefix: the node does not see what is written there; fix: set another prefix [NVOCI-6001]"
 }
 
-# Runs the new program on the node before it replaces the installed one.
+# Runs the new program on the node before it replaces the installed one: a plan of all GPUs, and a container. Where the installed one
+# fails too, the node is the reason, and the new one is no worse.
 rehearse() {
   new=$next/root/usr/bin/nvoci
+  stays="upgrade: the installed version serves this node's GPUs and stays; the new one does not"
   try 'the new program' "$new" --version >/dev/null || return 1
-  if on_node "$nvoci" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null 2>&1 </dev/null; then
-    try "upgrade: the installed version serves this node's GPUs and stays; the new one does not" "$new" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null
-  fi
+  on_node "$nvoci" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null 2>&1 </dev/null || return 0
+  try "$stays" "$new" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null || return 1
+  /busybox cmp -s /nvoci/root/usr/bin/nvoci "$HOST$nvoci" || ! make_probe || start_probe "$new" new || ! start_probe "$nvoci" installed ||
+    refuse "$stays: $(/busybox grep -h '\[NVOCI-' "$HOST$next/probe/new" | /busybox head -n 1 | /busybox sed 's/^nvoci: //')"
+}
+
+# make_probe: a bundle of the image's busybox, which ends with 0 if it finds a GPU and a driver. With its one capability a request by
+# variable is valid under any configuration.
+make_probe() {
+  at=$HOST$next/probe
+  /busybox mkdir -p "$at/rootfs" && /busybox cp /busybox "$at/rootfs/busybox" && /busybox cat >"$at/rootfs/found" <<'S' && /busybox cat >"$at/config.json" <<'J'
+test -c /dev/nvidiactl || { echo 'no /dev/nvidiactl'; exit 3; }
+set -- /dev/nvidia[0-9]*
+test -c "$1" || { echo 'no GPU'; exit 3; }
+test -n "$(/busybox find /usr /opt -name 'libcuda.so*' 2>/dev/null)" || { echo 'no libcuda.so'; exit 3; }
+S
+{"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "hostname": "nvoci",
+ "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/busybox", "sh", "/found"], "noNewPrivileges": true,
+  "env": ["PATH=/", "NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"],
+  "capabilities": {"bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"]}},
+ "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+  {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}],
+ "linux": {"cgroupsPath": "/nvoci-probe", "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+  "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}]}}
+J
+}
+
+# start_probe PROGRAM OUTPUT: that container through PROGRAM, as the engine starts one.
+start_probe() {
+  # shellcheck disable=SC2016
+  on_node /bin/sh -c '
+    "$1" runtime delete --force nvoci-probe >/dev/null 2>&1
+    timeout -s KILL 30 "$1" runtime run --bundle "$2" nvoci-probe >"$2/$3" 2>&1
+    status=$?
+    "$1" runtime delete --force nvoci-probe >/dev/null 2>&1
+    [ "$status" = 0 ] || echo "nvoci: a container through the new program ends with status $status; fix: read the output of this pod [NVOCI-5004]" >>"$2/$3"
+    exit "$status"' sh "$1" "$next/probe" "$2" </dev/null
 }
 
 configure() {
@@ -136,8 +172,27 @@ install_node() {
   esac
 }
 
+# users: how many containers the engine stops, and executes commands in, through the installed program. containerd's monitors keep its
+# path in their directories, and CRI-O's have it as an argument. The brackets keep grep from counting itself.
+users() {
+  {
+    for run in run run/k3s var/snap/microk8s/common/run; do
+      for file in "$HOST/$run"/containerd/*.task/*/*/options.json; do
+        ! /busybox grep -qsF -e "\"$prefix/bin/" -e "\"$RANCHER\"" "$file" || echo "$file"
+      done
+    done
+    /busybox cat /proc/[0-9]*/cmdline 2>/dev/null | /busybox tr '\0' '\n' | /busybox grep -x "[/]${prefix#/}/bin/nvoci-runtime"
+  } | /busybox wc -l
+}
+
+# unused: whether none is left. Without the program, or with the runtime out of its configuration, an engine cannot work with them.
+unused() {
+  count=$(users)
+  [ "$count" = 0 ] || refuse "remove: $count containers were started through $prefix, and the engine needs it for them; fix: delete the pods of the RuntimeClass on this node; it is removed then [NVOCI-6001]"
+}
+
 remove_node() {
-  find_engine || return 1
+  find_engine && unused || return 1
   drop_config
   if [ "$(on_node readlink "$RANCHER" 2>/dev/null)" = "$prefix/bin/nvidia-container-runtime" ]; then
     on_node rm -f "$RANCHER"
@@ -151,6 +206,8 @@ remove_node() {
     # shellcheck disable=SC2086
     *) try unregister "$nvoci" uninstall "$engine" $restart || return 1 ;;
   esac
+  # One may have started in between.
+  unused || return 1
   try remove "$prefix/lib/nvoci/uninstall"
 }
 
@@ -161,7 +218,7 @@ ready_node() {
   theirs=$(on_node "$nvoci" --version 2>/dev/null </dev/null) || { refuse "$nvoci: it does not run on the node; fix: delete this pod, which installs it again [NVOCI-6003]" || return 1; }
   [ "$theirs" = "$(/nvoci/root/usr/bin/nvoci --version)" ] || { refuse "$nvoci: it is $theirs and not this image's version; fix: delete this pod [NVOCI-6003]" || return 1; }
   is_registered || { refuse "$engine: its files do not name $prefix/bin/nvoci-runtime any more; fix: find the program that changed them, then delete this pod [NVOCI-7201]" || return 1; }
-  is_loaded || { refuse "$engine: it has not read its present files; fix: \`systemctl restart $engine\` on the node, or set NVOCI_RESTART=yes [NVOCI-7205]" || return 1; }
+  is_loaded || { refuse "$engine: it has not read its present files; fix: \`systemctl restart $engine\` on the node, or set the chart's value \`restart\` to true [NVOCI-7205]" || return 1; }
   try plan "$nvoci" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null
 }
 
@@ -175,8 +232,8 @@ work() { # install|remove: until it succeeds, or once
     if "${1}_node"; then state done; echo "nvoci: $1 done"; return 0; fi
     state refused
     [ "${NVOCI_WAIT:-yes}" = yes ] || exit 1
-    nap "${NVOCI_RETRY:-300}"
-    state working
+    # The next try leaves the reason in its place until it has a result.
+    if [ "$1" = remove ]; then nap "${NVOCI_RETRY:-20}"; else nap "${NVOCI_RETRY:-300}"; fi
   done
 }
 

@@ -148,6 +148,7 @@ link() { free "$2"; make_dir "$(dirname "$2")"; rm -f "$2"; ln -s "$1" "$2"; say
 make_dir "$prefix/lib/nvoci"
 put_as_is 755 "$here/root/usr/bin/nvoci" "$prefix/bin/nvoci"
 link nvoci "$prefix/bin/nvoci-runtime"
+if [ -f "$here/root/usr/bin/nvoci-nri" ]; then put_as_is 755 "$here/root/usr/bin/nvoci-nri" "$prefix/bin/nvoci-nri"; fi
 put 755 "$here/root/usr/lib/nvoci/clean" "$prefix/lib/nvoci/clean"
 put_as_is 644 "$here/root/usr/lib/nvoci/names" "$prefix/lib/nvoci/names"
 if [ -f "$here/root/usr/lib/nvoci/nvoci-nvml" ]; then put_as_is 755 "$here/root/usr/lib/nvoci/nvoci-nvml" "$prefix/lib/nvoci/nvoci-nvml"; fi

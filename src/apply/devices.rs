@@ -7,8 +7,8 @@ use rustix::fs::FileType;
 use super::container::Container;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::Device;
+use crate::sys::held::close_together;
 use crate::sys::mount::{Detached, Placed};
-use crate::sys::process::close_together;
 use crate::sys::root::{Node, split};
 
 /// Binds each node to its path. A correct node that the engine made stays.

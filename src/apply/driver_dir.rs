@@ -10,8 +10,8 @@ use std::rc::Rc;
 use crate::apply::container::Container;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::plan::{DriverFile, Link};
+use crate::sys::held::close_together;
 use crate::sys::mount::{Detached, Placed, Restrict};
-use crate::sys::process::close_together;
 use crate::sys::root::{Node, split};
 use crate::vocabulary::{LAST_RESORTS, RECORD};
 

@@ -127,19 +127,41 @@ pub(super) fn remove_oldest(dir: &Node, entries: &[Entry], count: usize) {
     }
 }
 
-/// Reads the text that [`keep`] wrote as `name`, if it has at most `max` bytes and only root can
-/// have written it.
-pub fn kept(name: &str, max: u64) -> Option<String> {
-    let node = owned::find(&Path::new(RUN_DIR).join(name)).ok()??;
-    String::from_utf8(node.read(max).ok()?).ok()
+/// [`RUN_DIR`] with the records of earlier starts, if only root can have written there.
+#[derive(Debug, Default)]
+pub struct Earlier(Option<Node>);
+
+impl Earlier {
+    /// Opens the directory.
+    pub fn open() -> Self {
+        Self(owned::find(Path::new(RUN_DIR)).ok().flatten())
+    }
+
+    /// Whether there is such a directory.
+    pub fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Reads the file that [`keep`] wrote as `name`, if it has at most `max` bytes and only root
+    /// can have written it.
+    pub fn read(&self, name: &str, max: u64) -> Option<Vec<u8>> {
+        let node = self.0.as_ref()?.child(name).ok()?;
+        owned::check(&node, &Path::new(RUN_DIR).join(name)).ok()?;
+        node.read(max).ok()
+    }
+
+    /// [`Self::read`] as text.
+    pub fn read_text(&self, name: &str, max: u64) -> Option<String> {
+        String::from_utf8(self.read(name, max)?).ok()
+    }
 }
 
-/// Writes a text as `name` into [`RUN_DIR`], which is made if it is missing.
+/// Writes a file `name` into [`RUN_DIR`], which is made if it is missing.
 ///
 /// # Errors
 /// If the directory cannot be made or belongs to another user, or the file cannot be written.
-pub fn keep(name: &str, text: &str) -> io::Result<()> {
-    run_dir()?.write_file(OsStr::new(name), 0o644, text.as_bytes())
+pub fn keep(name: &str, content: &[u8]) -> io::Result<()> {
+    run_dir()?.write_file(OsStr::new(name), 0o644, content)
 }
 
 /// [`RUN_DIR`], made if it is missing.

@@ -134,6 +134,9 @@ pub fn check(dirs: &[PathBuf], engines: &[Engine], budget: &Budget) -> Vec<Findi
     for dir in dirs {
         misnamed(dir, &mut found);
     }
+    if registry.loaded.is_empty() && registry.problems.is_empty() {
+        none(dirs, &mut found);
+    }
     standings(&registry, &mut found);
     if let Ok(host) = Root::open("/") {
         for loaded in &registry.loaded {
@@ -193,6 +196,21 @@ impl Findings {
             });
         }
         kept
+    }
+}
+
+/// Without a specification every request of a CDI device fails, so `check` must not print that
+/// nothing is wrong.
+fn none(dirs: &[PathBuf], found: &mut Findings) {
+    if let Some(dir) = dirs.last() {
+        let all: Vec<_> = dirs.iter().map(|d| d.display().to_string()).collect();
+        let fix = dir.join("nvidia.yaml");
+        let text = format!(
+            "no directory has a specification ({}); `nvoci cdi generate --output {}` writes one",
+            all.join(", "),
+            fix.display()
+        );
+        found.add(Severity::Note, dir, text);
     }
 }
 

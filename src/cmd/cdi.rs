@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::host::{Host, Platform, Roots, create};
 use crate::ldso::Warnings;
-use crate::request::split_kind;
+use crate::request::{DeviceRequest, split_kind};
 use crate::sys::budget::Budget;
 use crate::sys::owned;
 use crate::sys::program::Program;
@@ -51,7 +51,7 @@ pub(super) static COMMAND: Command<()> = Command {
         heading: "Commands",
         commands: &[&options::GENERATE, &LIST, &CHECK, &TRANSFORM],
     }],
-    ..Command::of(|()| Err(COMMAND.usage_error("generate, list, check or transform?")))
+    ..Command::of(|()| Err(COMMAND.usage_error("no command was given: generate, list, check or transform")))
 };
 
 static LIST: Command<Shown> = Command {
@@ -265,7 +265,7 @@ fn build(flags: &Generate, config: &Config, hook_path: String) -> Result<Valid> 
     };
     let explicitly = flags.explicit || flags.mode.is_some();
     if naming.contains(&Naming::Uuid) {
-        mig::learn(&mut host, &roots);
+        mig::learn(&mut host, &roots, &DeviceRequest::All);
     }
     let options = Options {
         kind,
@@ -526,8 +526,10 @@ fn transform_root(flags: Transform) -> Result<ExitCode> {
         output,
         side,
     } = flags;
-    let from = from.filter(|_| root);
-    let from = from.ok_or_else(|| TRANSFORM.usage_error("it takes `root` and --from"))?;
+    if !root {
+        return Err(TRANSFORM.usage_error("the word `root` is missing"));
+    }
+    let from = from.ok_or_else(|| TRANSFORM.usage_error("--from is missing"))?;
     let (mut spec, format) = match input {
         Some(file) => from_file(&file)?,
         None => from_standard_input()?,

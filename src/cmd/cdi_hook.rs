@@ -84,6 +84,8 @@ fn run(args: IntoIter<OsString>) -> Result<ExitCode> {
         Start::Version => {
             return shown(concat!(
                 "NVIDIA CDI Hook version ",
+                super::toolkit_version!(),
+                "\ncommit: nvoci-",
                 env!("CARGO_PKG_VERSION"),
                 "\n"
             ));
@@ -128,11 +130,10 @@ fn compat_is_off(state: &State) -> Result<bool> {
         return Ok(*config.cuda_compat == CudaCompat::Off);
     };
     let mut notes = Vec::new();
+    let key = Choice::CudaCompat(CudaCompat::Off).key();
     let chosen = inject::with_inputs(&spec, EntryPoint::Cdi, |inputs| {
-        request::settings_of(inputs, &config, &mut notes)
+        request::settings_of(inputs, &config, key, &mut notes)
     });
-    // The notes on other settings are about entry points where those count.
-    notes.retain(|note| note.contains("CUDA_COMPAT") || note.contains("cuda-compat"));
     let mut compat = *config.cuda_compat;
     for one in &chosen {
         match one.choice() {

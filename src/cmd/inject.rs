@@ -7,6 +7,7 @@ use super::mig;
 use crate::apply::record;
 use crate::config::Config;
 use crate::error::{Escaped, Line, Result};
+use crate::host::earlier::{self, Earlier};
 use crate::host::kept::{self, Kept};
 use crate::host::{Host, Locations, NodeKind, Parts, Roots, create};
 use crate::oci::{Bundle, DeviceKind, Interest, Spec};
@@ -90,6 +91,8 @@ pub(super) struct Discovery {
     locations: Locations,
     roots: Roots,
     host: Host,
+    /// Results of earlier starts.
+    earlier: record::Earlier,
 }
 
 impl Discovery {
@@ -98,13 +101,14 @@ impl Discovery {
     /// # Errors
     /// Those of [`Roots::open`].
     pub(super) fn begin(config: &Config) -> Result<Self> {
-        let mut kept = kept_gpus();
+        let earlier = record::Earlier::open();
+        let mut kept = gpus_of(&earlier);
         let discovery = Self::at(super::locations(config), &mut kept)?;
         if let Some(text) = kept.to_text() {
             // Without the record, the next start reads it again.
-            let _ = record::keep(kept::NAME, &text);
+            let _ = record::keep(kept::NAME, text.as_bytes());
         }
-        Ok(discovery)
+        Ok(Self { earlier, ..discovery })
     }
 
     /// Begins discovery at `locations`; `kept` has the GPU information of an earlier start.
@@ -118,6 +122,7 @@ impl Discovery {
             locations,
             roots,
             host,
+            earlier: record::Earlier::default(),
         })
     }
 
@@ -128,17 +133,33 @@ impl Discovery {
             locations,
             roots,
             host,
+            earlier,
         } = self;
         let wanted = |name: &str| {
             let of = catalogue::binary(name).or_else(|| catalogue::library(name));
             parts != Parts::Version && of.is_some_and(|of| request.capabilities.intersects(of))
         };
-        let mut host = host.finish(&roots, &locations, parts, &wanted)?;
+        let capabilities = request.capabilities.names().collect::<Vec<_>>().join("+");
+        let name = match parts {
+            Parts::Version => "driver".to_owned(),
+            // The files follow from the capabilities.
+            Parts::All | Parts::Computing => format!("driver-{capabilities}"),
+        };
+        let mut files = if earlier.is_open() {
+            Earlier::of(name.clone(), earlier.read(&name, earlier::MAX_SIZE))
+        } else {
+            Earlier::default()
+        };
+        let mut host = host.finish(&roots, &locations, parts, &wanted, &mut files)?;
+        if let Some(record) = files.to_keep() {
+            // Without the record, the next start searches again.
+            let _ = record::keep(&name, record);
+        }
         let done = create::create_missing(&roots, &mut host, &creation(request, config));
         let failed = done.iter().filter(|d| matches!(d, create::Done::Failed(_)));
         host.warnings.extend(failed.map(ToString::to_string));
         if needs_mig_uuids(&request.devices) {
-            mig::learn(&mut host, &roots);
+            mig::learn(&mut host, &roots, &request.devices);
         }
         Ok((host, roots))
     }
@@ -146,7 +167,11 @@ impl Discovery {
 
 /// The record of the GPUs that the kernel module reported.
 pub(super) fn kept_gpus() -> Kept {
-    let text = record::kept(kept::NAME, kept::MAX_SIZE);
+    gpus_of(&record::Earlier::open())
+}
+
+fn gpus_of(earlier: &record::Earlier) -> Kept {
+    let text = earlier.read_text(kept::NAME, kept::MAX_SIZE);
     text.map_or_else(Kept::default, |text| Kept::parse(&text))
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::cli::{Argument, Command, Flag, Page, Words, argument, flag};
+use super::cli::{Argument, Command, Doc, Flag, Page, Words, argument, flag};
 use super::inject;
 use crate::cdi::Registry;
 use crate::cdi::registry::{Standing, Trust};
@@ -63,7 +63,7 @@ pub(super) static INSTALL: Command<Options> = Command {
         ],
         ..Page::EMPTY
     },
-    flags: FLAGS,
+    flags: &flags(Verb::Install),
     words: ENGINE,
     ..Command::of(|options| run(Verb::Install, options))
 };
@@ -76,7 +76,7 @@ pub(super) static UNINSTALL: Command<Options> = Command {
         arguments: ENGINES,
         ..Page::EMPTY
     },
-    flags: FLAGS,
+    flags: &flags(Verb::Uninstall),
     words: ENGINE,
     ..Command::of(|options| run(Verb::Uninstall, options))
 };
@@ -100,52 +100,69 @@ const ENGINE: Words<Options> = Words::Many(|options, name| {
     Ok(())
 });
 
-const FLAGS: &[Flag<Options>] = &[
-    flag("config", "edit this file instead of the usual one (one engine)").path("FILE", |o, file| {
-        o.config = Some(file);
-    }),
-    flag(
-        "drop-in",
-        "containerd: write the runtime to FILE and import its directory; crio: write FILE",
-    )
-    .path("FILE", |o, file| o.drop_in = Some(file)),
-    flag("root", "work below DIR, as if it were /").path("DIR", |o, dir| o.root = dir),
-    flag(
-        "runtime-name",
-        "the runtime's name in the engine (default nvidia)",
-    )
-    .text("NAME", |o, name| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-            return Err("a name is 1 to 64 letters, digits, `-`, `_` and `.`".to_owned());
-        }
-        o.settings.name = name;
-        Ok(())
-    }),
-    flag(
-        "runtime-path",
-        "the runtime's binary (default /usr/bin/nvoci-runtime)",
-    )
-    .more("For docker also a name, which dockerd looks up.")
-    .text("FILE", |o, file| {
-        if !file.starts_with('/') && (file.is_empty() || file.contains('/')) {
-            return Err(format!("`{file}` is not an absolute path"));
-        }
-        o.runtime_path = Some(file);
-        Ok(())
-    }),
-    flag("set-as-default", "make it the engine's default runtime")
+/// The options of both commands. Those that only an installation needs are accepted by `uninstall`,
+/// so that a script can pass both the same words, and its help leaves them out.
+const fn flags(verb: Verb) -> [Flag<Options>; 11] {
+    let drop_in = match verb {
+        Verb::Install => "containerd: write the runtime to FILE and import its directory; crio: write FILE",
+        Verb::Uninstall => "the drop-in that `install --drop-in` wrote",
+    };
+    [
+        flag("config", "edit this file instead of the usual one (one engine)").path("FILE", |o, file| {
+            o.config = Some(file);
+        }),
+        flag("drop-in", drop_in).path("FILE", |o, file| o.drop_in = Some(file)),
+        flag("root", "work below DIR, as if it were /").path("DIR", |o, dir| o.root = dir),
+        flag(
+            "runtime-name",
+            "the runtime's name in the engine (default nvidia)",
+        )
+        .text("NAME", |o, name| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+                return Err("a name is 1 to 64 letters, digits, `-`, `_` and `.`".to_owned());
+            }
+            o.settings.name = name;
+            Ok(())
+        }),
+        of_install(
+            flag(
+                "runtime-path",
+                "the runtime's binary (default /usr/bin/nvoci-runtime)",
+            )
+            .more("For docker also a name, which dockerd looks up."),
+            verb,
+        )
+        .text("FILE", |o, file| {
+            if !file.starts_with('/') && (file.is_empty() || file.contains('/')) {
+                return Err(format!("`{file}` is not an absolute path"));
+            }
+            o.runtime_path = Some(file);
+            Ok(())
+        }),
+        of_install(
+            flag("set-as-default", "make it the engine's default runtime"),
+            verb,
+        )
         .switch(|o| o.settings.set_as_default = true),
-    flag("cdi", "turn the engine's CDI support on").switch(|o| o.settings.cdi = true),
-    flag("dry-run", "show the change and make none").switch(|o| o.dry_run = true),
-    flag("restart", "reload or restart the engine afterwards").switch(|o| o.restart = true),
-    flag(
-        "yes",
-        "restart without a question; without a terminal there is none",
-    )
-    .switch(|o| o.yes = true),
-    flag("json", "print the outcome as JSON").switch(|o| o.json = true),
-];
+        of_install(flag("cdi", "turn the engine's CDI support on"), verb).switch(|o| o.settings.cdi = true),
+        flag("dry-run", "show the change and make none").switch(|o| o.dry_run = true),
+        flag("restart", "reload or restart the engine afterwards").switch(|o| o.restart = true),
+        flag(
+            "yes",
+            "restart without a question; without a terminal there is none",
+        )
+        .switch(|o| o.yes = true),
+        flag("json", "print the outcome as JSON").switch(|o| o.json = true),
+    ]
+}
+
+const fn of_install(flag: Doc, verb: Verb) -> Doc {
+    match verb {
+        Verb::Install => flag,
+        Verb::Uninstall => flag.hidden(),
+    }
+}
 
 pub(super) struct Options {
     engines: Vec<Engine>,
@@ -416,8 +433,8 @@ fn consent(engine: Engine, activation: &Activation) -> bool {
     agreed(engine, activation, &mut answers.lock(), &mut questions.lock())
 }
 
-/// Puts the question and reads the answer, of which only `y` and `yes` agree. A question that cannot
-/// be shown and an answer that cannot be read do not.
+/// Puts the question and reads the answer, of which only `y` and `yes` agree. A question that
+/// cannot be shown and an answer that cannot be read do not.
 fn agreed(
     engine: Engine,
     activation: &Activation,

@@ -29,7 +29,7 @@ pub(super) static COMMAND: Command<Options> = Command {
             "directories to scan before the configured ones",
         )],
         exit: &[
-            ("0", ""),
+            ("0", "done; with --which, found"),
             ("1", "--which found nothing"),
             ("other", "as for every command"),
         ],
@@ -134,7 +134,10 @@ fn run(options: &Options) -> Result<ExitCode> {
         rustix::fs::Mode::empty(),
     )
     .map_err(std::io::Error::from)
-    .context(Code::System, || format!("root {}", path.display()))?;
+    .map_err(|e| {
+        Error::io(Code::System, format!("root {}", path.display()), &e)
+            .fix("name a directory that exists after -r")
+    })?;
     let root = Root::from_fd(root);
     let file = options.cache.as_deref().unwrap_or_else(|| Path::new(ldso::CACHE));
     if options.print {

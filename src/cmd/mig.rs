@@ -5,8 +5,10 @@
 //! `../lib/nvoci`, loads the library as user nobody. If it is not installed, nvoci runs the
 //! driver's nvidia-smi, with the rights that nvoci has. Both have a time limit.
 //!
-//! The result is valid as long as driver and layout are the same, so it is kept. A failure is only
-//! a warning, since MIG devices also have indices.
+//! The result is valid as long as driver and layout are the same, so it is kept. An instance that
+//! is made again has the same numbers and another UUID, but its capability file in `/proc` is a new
+//! one. A request for a UUID that the kept result lacks queries again. A failure is only a warning,
+//! since MIG devices also have indices.
 
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -14,9 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::AtFlags;
+
 use crate::apply::record;
 use crate::error::{Code, Error, IoContext as _, Result};
 use crate::host::{Gpu, Host, Roots};
+use crate::request::{DeviceRequest, Selector};
 use crate::sys::owned;
 use crate::vocabulary::{GpuUuid, MigUuid, decimal, or_empty};
 
@@ -29,12 +34,13 @@ const CACHE: &str = "mig";
 const LIMIT: Duration = Duration::from_secs(8);
 const MAX_ANSWER: u64 = 64 << 10;
 
-/// Finds the UUIDs of the host's MIG devices; a failure becomes one of the host's warnings.
-pub(super) fn learn(host: &mut Host, roots: &Roots) {
+/// Finds the UUIDs of the host's MIG devices for a request; a failure becomes one of the host's
+/// warnings.
+pub(super) fn learn(host: &mut Host, roots: &Roots, request: &DeviceRequest) {
     if !host.gpus.iter().any(|g| !g.mig_devices.is_empty()) {
         return;
     }
-    let named = match names(host, roots) {
+    let named = match names(host, roots, request) {
         Ok(named) => named,
         Err(e) => {
             let warning = format!("MIG devices have only indices: {e}");
@@ -59,33 +65,69 @@ struct Name {
     uuid: MigUuid,
 }
 
-fn names(host: &Host, roots: &Roots) -> Result<Vec<Name>> {
-    let key = key(host);
-    if let Some(text) = kept(&key) {
-        return Ok(parse(&text, &host.gpus));
+fn names(host: &Host, roots: &Roots, request: &DeviceRequest) -> Result<Vec<Name>> {
+    let key = key(host, roots);
+    let kept = kept(&key).map(|text| parse(&text, &host.gpus));
+    current(kept, request, || {
+        let text = query(host, roots)?;
+        let found = parse(&text, &host.gpus);
+        // An incomplete result is not kept. A failure to keep it only costs time.
+        if found.len() == host.gpus.iter().map(|g| g.mig_devices.len()).sum::<usize>() {
+            let _ = record::keep(CACHE, format!("{key}\n{text}").as_bytes());
+        }
+        Ok(found)
+    })
+}
+
+/// The `kept` names, or those of a `query` if the request names another UUID.
+fn current(
+    kept: Option<Vec<Name>>,
+    request: &DeviceRequest,
+    query: impl FnOnce() -> Result<Vec<Name>>,
+) -> Result<Vec<Name>> {
+    match kept {
+        Some(names) if has_all(&names, request) => Ok(names),
+        _ => query(),
     }
-    let text = query(host, roots)?;
-    let found = parse(&text, &host.gpus);
-    // An incomplete result is not kept. A failure to keep it only costs time.
-    if found.len() == host.gpus.iter().map(|g| g.mig_devices.len()).sum::<usize>() {
-        let _ = record::keep(CACHE, &format!("{key}\n{text}"));
-    }
-    Ok(found)
+}
+
+fn has_all(names: &[Name], request: &DeviceRequest) -> bool {
+    let DeviceRequest::List(selectors) = request else {
+        return true;
+    };
+    selectors.iter().all(|selector| match selector {
+        Selector::MigUuid(start) => {
+            let is_it = |n: &Name| matches!(n.uuid, MigUuid::Own(own) if start.is_of(own));
+            names.iter().any(is_it)
+        }
+        _ => true,
+    })
 }
 
 /// Driver and layout, on one line.
-fn key(host: &Host) -> String {
+fn key(host: &Host, roots: &Roots) -> String {
     let mut key = or_empty(host.driver_version());
     for gpu in &host.gpus {
         for mig in &gpu.mig_devices {
-            key.push_str(&format!(" {}/{}/{}", or_empty(gpu.uuid), mig.gi, mig.ci));
+            let (gi, ci) = (mig.gi, mig.ci);
+            let made = made(roots, &format!("{}/mig/gi{gi}/ci{ci}/access", gpu.minor));
+            key.push_str(&format!(" {}/{gi}/{ci}/{made}", or_empty(gpu.uuid)));
         }
     }
     key
 }
 
+/// When the kernel module made the capability file of an instance, and its inode.
+fn made(roots: &Roots, file: &str) -> String {
+    let path = format!("driver/nvidia/capabilities/gpu{file}");
+    let Ok(stat) = rustix::fs::statat(&roots.proc, path, AtFlags::SYMLINK_NOFOLLOW) else {
+        return String::new();
+    };
+    format!("{}@{}.{}", stat.st_ino, stat.st_ctime, stat.st_ctime_nsec)
+}
+
 fn kept(key: &str) -> Option<String> {
-    let text = record::kept(CACHE, MAX_ANSWER * 2)?;
+    let text = record::Earlier::open().read_text(CACHE, MAX_ANSWER * 2)?;
     let (first, rest) = text.split_once('\n')?;
     (first == key).then(|| rest.to_owned())
 }
@@ -214,6 +256,7 @@ pub(super) fn output_within(program: &Path, args: &[impl AsRef<OsStr>], limit: D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::testhost::TestHost;
     use crate::vocabulary::{MigDevice, PciAddress, Uuid};
 
     fn gpu(index: u32, uuid: u128, mig: &[(u32, u32)]) -> Gpu {
@@ -280,6 +323,45 @@ mod tests {
             parse(&text("mig GPU- 1 0 MIG-<1>\nmig  1 0 MIG-<1>\n"), &[nameless]),
             []
         );
+    }
+
+    #[test]
+    fn a_request_for_another_uuid_queries_again() {
+        let request = |text: &str| DeviceRequest::List(vec![Selector::parse(text).unwrap()]);
+        let mig = |n: u128| format!("MIG-{}", Uuid::from_bits(n));
+        let kept = || Some(vec![named(0, 0, 1), named(0, 1, 2)]);
+        let fresh = || Ok(vec![named(0, 0, 3), named(0, 1, 2)]);
+        let not_needed = || panic!("it has all");
+        let all_kept = |request: &DeviceRequest| current(kept(), request, not_needed).unwrap();
+        assert_eq!(all_kept(&request(&mig(1))), kept().unwrap());
+        assert_eq!(all_kept(&request("0:1")), kept().unwrap());
+        assert_eq!(all_kept(&DeviceRequest::All), kept().unwrap());
+        assert_eq!(
+            current(kept(), &request(&mig(3)), fresh).unwrap(),
+            fresh().unwrap()
+        );
+        assert_eq!(current(None, &request(&mig(1)), fresh).unwrap(), fresh().unwrap());
+    }
+
+    #[test]
+    fn an_instance_that_is_made_again_has_another_key() {
+        let host = TestHost::bare();
+        host.module("550.54.15", 1);
+        let dir = "proc/driver/nvidia/capabilities/gpu0/mig/gi1";
+        let make = || {
+            host.file(&format!("{dir}/access"), "DeviceFileMinor: 10\n");
+            host.file(&format!("{dir}/ci0/access"), "DeviceFileMinor: 11\n");
+        };
+        let key = || key(&host.discover(), &host.roots());
+        make();
+        let first = key();
+        assert!(first.contains("/1/0/"), "{first}");
+        assert_eq!(key(), first);
+        // `nvidia-smi mig -dci`, then `-cci`.
+        std::fs::remove_dir_all(host.path().join(dir).join("ci0")).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        make();
+        assert_ne!(key(), first);
     }
 
     #[test]

@@ -116,6 +116,15 @@ static VERSION_COMMAND: Command<()> = Command {
     })
 };
 
+/// The release of the vendor's toolkit and library whose command lines nvoci has. Callers read it
+/// before they use an option.
+macro_rules! toolkit_version {
+    () => {
+        "1.20.0"
+    };
+}
+use toolkit_version;
+
 /// The output of `--version`.
 const VERSION: &str = concat!("nvoci ", env!("CARGO_PKG_VERSION"), "\n");
 
@@ -126,12 +135,18 @@ static RUNTIME: Foreign = Foreign {
         usage: &["nvoci runtime [RUNC'S ARGUMENTS]"],
         about: &[
             "Takes runc's command line. On create and run it edits config.json of the bundle; everything \
-                  else goes to runc or crun as it is. Engines start it as nvoci-runtime. `--help` is the \
-                  low-level runtime's own.",
+                  else goes to runc or crun as it is. Engines start it as nvoci-runtime, whose `--help` is \
+                  the low-level runtime's own.",
         ],
         ..Page::EMPTY
     },
-    run: |args| Ok(runtime("nvoci-runtime", args)),
+    run: |args| match args.as_slice() {
+        [help] if help == "--help" || help == "-h" => {
+            print(&cli::help(&RUNTIME))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => Ok(runtime("nvoci-runtime", args)),
+    },
 };
 
 /// Runs the entry point of `args`, which begin with the program's name.

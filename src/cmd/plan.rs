@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 
 use super::cli::{Command, Page, Words, argument, flag};
 use super::inject;
+use crate::cdi::Registry;
+use crate::cdi::registry::Trust;
 use crate::config::Config;
 use crate::error::{Escaped, Result};
 use crate::host::{Host, Locations, Roots};
 use crate::plan::{Forward, LinkAt, Plan, plan};
-use crate::request::{self, Chosen, EntryPoint, Inputs};
+use crate::request::{self, Chosen, DeviceRequest, EntryPoint, Inputs, Request};
 use crate::sys::budget::Budget;
 use crate::vocabulary::or_empty;
 
@@ -102,19 +104,91 @@ fn shown(options: &Options, config: &Config, locations: &Locations) -> Result<St
         return Ok(if options.json {
             format!("{}\n", json!({"gpu": false, "notes": request.notes}))
         } else {
-            let notes = request.notes.iter();
-            let notes: String = notes.map(|n| format!("note: {}\n", Escaped(n))).collect();
-            format!("This container requests no GPU and gets nothing.\n{notes}")
+            let why = if request.notes.is_empty() {
+                "This container requests no GPU and gets nothing."
+            } else {
+                "This container gets nothing. Its request has no effect:"
+            };
+            lines(why, "note: ", &request.notes)
+        });
+    }
+    let named = cdi_devices(&request, config)?;
+    if matches!(request.devices, DeviceRequest::Nothing | DeviceRequest::Void) {
+        return Ok(if options.json {
+            let all = json!({"gpu": true, "cdiDevices": cdi_json(&named), "warnings": request.notes});
+            format!("{all:#}\n")
+        } else {
+            cdi_text(&named) + &lines("", "warning: ", &request.notes)
         });
     }
     let roots = Roots::open(locations)?;
     let host = Host::discover(&roots, locations)?;
     let plan = plan(&request, &host, config)?;
     Ok(if options.json {
-        format!("{:#}\n", to_json(&plan))
+        let mut all = to_json(&plan);
+        if !named.is_empty() {
+            all["cdiDevices"] = cdi_json(&named);
+        }
+        format!("{all:#}\n")
     } else {
-        to_text(&plan)
+        let named = cdi_text(&named);
+        let gap = if named.is_empty() { "" } else { "\n" };
+        named + gap + &to_text(&plan)
     })
+}
+
+/// `head`, and a line for each text.
+fn lines(head: &str, label: &str, texts: &[String]) -> String {
+    let head = if head.is_empty() {
+        String::new()
+    } else {
+        format!("{head}\n")
+    };
+    texts.iter().fold(head, |mut all, text| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(all, "{label}{}", Escaped(text));
+        all
+    })
+}
+
+/// The devices of CDI specifications that the request names, each with the file that defines it.
+///
+/// # Errors
+/// As of the runtime: a device that no specification defines.
+fn cdi_devices(request: &Request, config: &Config) -> Result<Vec<(String, PathBuf)>> {
+    if request.cdi.is_empty() {
+        return Ok(Vec::new());
+    }
+    let registry = Registry::load(&config.cdi_spec_dirs, Trust::Root, &Budget::default());
+    let found = |name| Some((ToString::to_string(name), registry.find(name)?.0.path.clone()));
+    let named: Vec<_> = request.cdi.iter().filter_map(found).collect();
+    if named.len() < request.cdi.len() {
+        let missing: Vec<_> = request
+            .cdi
+            .iter()
+            .filter(|name| registry.find(name).is_none())
+            .collect();
+        return Err(registry.unresolvable(&missing, &config.cdi_spec_dirs));
+    }
+    Ok(named)
+}
+
+fn cdi_text(named: &[(String, PathBuf)]) -> String {
+    let rows: Vec<String> = named
+        .iter()
+        .map(|(name, file)| format!("  {name:<34} {}", file.display()))
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    lines("CDI devices, which an engine or nvoci-runtime adds", "", &rows)
+}
+
+fn cdi_json(named: &[(String, PathBuf)]) -> Value {
+    named
+        .iter()
+        .map(|(name, file)| json!({"name": name, "file": file.to_string_lossy()}))
+        .collect()
 }
 
 /// The output of `nvoci plan` for a bundle, on a host at `locations`.
@@ -158,7 +232,9 @@ fn to_text(plan: &Plan) -> String {
         let number = d.number.to_string();
         let _ = writeln!(out, "  {:<34} {number:<9} {}", d.path.display(), d.reason);
     }
-    let _ = writeln!(out, "\nFiles");
+    if !plan.files.is_empty() || !plan.texts.is_empty() {
+        let _ = writeln!(out, "\nFiles");
+    }
     for f in &plan.files {
         let at = f.dir().join(&f.name).display().to_string();
         let _ = writeln!(out, "  {at:<52} {:<28} {}", f.reason, f.source.display());
@@ -172,7 +248,9 @@ fn to_text(plan: &Plan) -> String {
     for t in &plan.trees {
         let _ = writeln!(out, "  {:<52} {}", t.at.display(), t.reason);
     }
-    let _ = writeln!(out, "\nLinks in the image, where the name is free");
+    if !plan.rootfs_links.is_empty() {
+        let _ = writeln!(out, "\nLinks in the image, where the name is free");
+    }
     for l in &plan.rootfs_links {
         let at = match &l.at {
             LinkAt::Path(p) => p.display().to_string(),

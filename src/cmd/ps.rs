@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use self::cpu::OnCpus;
 use super::cli::{Command, Page, flag};
 use crate::containers::{Container, GpuUsers, Process, driver_places, find_gpu_users};
-use crate::error::{Code, Escaped, IoContext as _, Result};
+use crate::error::{Code, Escaped, IoContext as _, Result, counted};
 use crate::host::{Gpu, Host, Roots};
 use crate::vocabulary::or_empty;
 
-pub(super) static COMMAND: Command<Form> = Command {
+pub(super) static COMMAND: Command<Options> = Command {
     page: Page {
         name: "nvoci ps",
         summary: "show the running containers and processes that use GPUs",
@@ -31,17 +31,18 @@ pub(super) static COMMAND: Command<Form> = Command {
         ..Page::EMPTY
     },
     flags: &[
-        flag("json", "print one JSON document, with stable keys").switch(|form| *form = Form::Json),
+        flag("json", "print one JSON document, with stable keys").switch(|o| o.json = true),
         flag(
             "prometheus",
             "print metrics for the textfile collector of Prometheus' node exporter",
         )
-        .switch(|form| *form = Form::Prometheus),
+        .switch(|o| o.prometheus = true),
     ],
     ..Command::of(run)
 };
 
-fn run(form: Form) -> Result<ExitCode> {
+fn run(options: Options) -> Result<ExitCode> {
+    let form = options.form()?;
     let config = super::load_config(None)?;
     let places = driver_places(&config.driver_dirs);
     let holders = find_gpu_users(Path::new("/proc"), &places).context(Code::System, || "/proc")?;
@@ -61,12 +62,31 @@ fn run(form: Form) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How the answer is written.
 #[derive(Clone, Copy, Default)]
-pub(super) enum Form {
+pub(super) struct Options {
+    json: bool,
+    prometheus: bool,
+}
+
+impl Options {
+    fn form(self) -> Result<Form> {
+        match self {
+            Self {
+                json: true,
+                prometheus: true,
+            } => Err(COMMAND.usage_error("--json and --prometheus are two forms of one output")),
+            Self { json: true, .. } => Ok(Form::Json),
+            Self { prometheus: true, .. } => Ok(Form::Prometheus),
+            _ => Ok(Form::Table),
+        }
+    }
+}
+
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Form {
     Json,
     Prometheus,
-    #[default]
     Table,
 }
 
@@ -125,12 +145,13 @@ fn table(holders: &GpuUsers, gpus: &[Gpu], on_cpu: &OnCpus) -> String {
         lines.push(row(["-", "host", &p.pid.to_string(), &held, "-", &user(p, gpus)]));
     }
     if lines.is_empty() {
-        lines.push("Nothing that runs here holds a GPU.".to_owned());
+        lines.push("No running process uses a GPU.".to_owned());
     }
     if holders.unreadable > 0 {
         lines.push(format!(
-            "warning: {} processes of other users were not looked at; run as root to see all",
-            holders.unreadable
+            "warning: nvoci could not read {}; root with CAP_SYS_PTRACE in the host's PID namespace \
+             reads all",
+            counted(holders.unreadable, "process", "processes")
         ));
     }
     lines.iter().fold(String::new(), |mut text, line| {
@@ -198,7 +219,7 @@ mod tests {
         assert!(
             text.contains("-              host        5        0         -            Xorg (pid 5, GPU 0)")
         );
-        assert!(text.contains("warning: 2 processes"));
+        assert!(text.contains("could not read 2 processes;"));
         assert!(!text.contains('\u{1b}'));
         let json = to_json(&holders(), &gpus, &OnCpus::new());
         Schema::read("ps.json").assert_valid(&json);
@@ -215,8 +236,17 @@ mod tests {
     fn no_users_are_reported_as_none() {
         assert_eq!(
             table(&GpuUsers::default(), &[], &OnCpus::new()),
-            "Nothing that runs here holds a GPU.\n"
+            "No running process uses a GPU.\n"
         );
         assert!(COMMAND.parse(["--all".into()]).is_err());
+    }
+
+    #[test]
+    fn two_forms_at_once_are_refused() {
+        let form = |json, prometheus| Options { json, prometheus }.form();
+        assert_eq!(form(false, true).unwrap(), Form::Prometheus);
+        assert_eq!(form(true, false).unwrap(), Form::Json);
+        assert_eq!(form(false, false).unwrap(), Form::Table);
+        assert!(form(true, true).is_err());
     }
 }

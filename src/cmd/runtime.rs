@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::oci::{Bundle, Spec};
 use crate::sys::budget::Budget;
-use crate::sys::process;
+use crate::sys::{held, process};
 
 /// The meaning of device names, by the vendor's names of this program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,6 +78,8 @@ pub struct Make<'a> {
 
 /// Runs as the OCI runtime `name` with the words `args`. Returns only on failure.
 pub fn run(name: &OsStr, args: &[OsString], wiring: &impl Wiring) -> ExitCode {
+    // The low-level runtime inherits none of them: all are close-on-exec.
+    held::gather();
     let line = CommandLine::parse(args);
     let error = match prepare(Flavor::of(name), &line, wiring) {
         Ok(runtime) => exec(&runtime, args),

@@ -11,7 +11,6 @@ mod value;
 mod vendor;
 
 use core::ops::Deref;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
@@ -157,7 +156,8 @@ settings! {
     ldcache: PathBuf = PathBuf::from("/etc/ld.so.cache"), "ldcache";
     /// Directories in the driver root that are searched for libraries before the known ones.
     library_dirs: Vec<PathBuf> = Vec::new(), "library-dirs";
-    /// Where driver files appear in a container.
+    /// Where driver files appear in a container: `private`, in a directory of their own; `native`,
+    /// in the directories of its distribution.
     layout: Layout = Layout::Private, "layout";
     /// Places in a container for the driver directory; the first free one is taken. Never empty.
     driver_dirs: Vec<PathBuf> = ["/usr/local/nvidia", "/opt/nvidia", "/usr/lib/nvoci"].map(PathBuf::from).into(), "driver-dirs";
@@ -202,7 +202,8 @@ settings! {
     /// The numeric id of the user who owns `mps-dir`, if it is not root: every container with
     /// `compute` is connected to that user's daemon.
     mps_user: Option<u32> = None, "mps-user";
-    /// What happens if the preflight check finds that a container cannot compute.
+    /// What happens if the preflight check finds that a container cannot compute: `off`, no check;
+    /// `warn`, a warning; `enforce`, the container does not start.
     preflight: Preflight = Preflight::Warn, "preflight";
     /// Whether a finding of the preflight check is sent to the system's journal, or without a
     /// journal to syslog.
@@ -210,12 +211,14 @@ settings! {
     /// Whether the worst finding is also written to the container's standard error, once, while it
     /// starts.
     warn_stderr: bool = false, "warn-stderr";
-    /// Whether an image's newer CUDA compatibility libraries are used.
+    /// Whether an image's newer CUDA compatibility libraries are used: `auto`, if driver and GPU
+    /// allow it; `off`, never.
     cuda_compat: CudaCompat = CudaCompat::Auto, "cuda-compat";
     /// The settings that a container may choose by a variable `NVOCI_<KEY>` or an annotation
     /// `nvoci.dev/<key>`: `key=value`, or `key` for every value.
     container_settings: Vec<Allowance> = Allowance::narrowing(), "container-settings";
-    /// Whether device names are devices of this host or names in CDI specifications.
+    /// How device names are read: `auto`, as devices of this host, and `vendor/class=name` as CDI;
+    /// `cdi`, always as names in CDI specifications; `csv`, as devices of a Jetson.
     mode: Mode = Mode::Auto, "mode";
     /// Low-level runtimes by name or absolute path, in order of preference. Never empty.
     runtimes: Vec<String> = ["runc", "crun"].map(String::from).into(), "runtimes";
@@ -229,7 +232,7 @@ settings! {
     csv_dir: PathBuf = PathBuf::from("/etc/nvidia-container-runtime/host-files-for-container.d"), "csv-dir";
     /// The log file; if not set, nothing is logged.
     log_file: Option<PathBuf> = None, "log-file";
-    /// The least severe level that is logged.
+    /// The least severe level that is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`.
     log_level: LogLevel = LogLevel::Info, "log-level";
 }
 
@@ -273,12 +276,8 @@ impl Config {
     /// vendor's.
     pub fn load_file(path: &Path) -> Result<Self> {
         let text = read(path)?.ok_or_else(|| {
-            Error::io(
-                Code::Config,
-                path.display().to_string(),
-                &io::ErrorKind::NotFound.into(),
-            )
-            .fix("name an existing file")
+            Error::new(Code::Config, path.display().to_string(), "there is no such file")
+                .fix("name an existing file")
         })?;
         let document = document(&text, path)?;
         let dialect = if vendor::is_vendors(&document) {

@@ -173,6 +173,7 @@ pub(crate) fn rows() -> Vec<(String, String)> {
     fn text(effect: Effect) -> String {
         let same = |ours: &str| format!("`{ours}`");
         match effect {
+            Is("mode") => "`mode`; `legacy` and `jit-cdi` are read as `auto`".to_owned(),
             Is(ours) => same(ours),
             IsUnlessEmpty(ours) => format!("{}; an empty string leaves the default", same(ours)),
             TurnsOff(ours) => format!("{} `= false`, where it is true", same(ours)),

@@ -569,8 +569,8 @@ mod tests {
 
     #[test]
     fn the_start_of_a_process() {
-        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let uptime = Duration::from_secs(u64::try_from(up.tv_sec).unwrap() + 1);
+        let up = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
+        let uptime = Duration::from(up) + Duration::from_secs(1);
         let began = start_of(Path::new("/proc"), std::process::id()).unwrap();
         assert!(began > Duration::ZERO && began <= uptime);
         let dir = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@
 //! libraries.
 
 pub mod compose;
+mod conda_build;
 pub mod container;
 pub mod dockerfile;
 pub mod engine;

@@ -13,7 +13,6 @@ use super::{Bits, ConfigKind, DriverFile, FileKind, Host, Locations, Parts, Root
 use crate::compat::Version;
 use crate::sys::root::{Node, Root};
 use crate::sys::source::{Trace, Use, Walk};
-use crate::vocabulary::or_empty;
 
 const BINARIES: &[&str] = &[
     "nvidia-smi",
@@ -121,39 +120,62 @@ const XORG_DIRS: &[&str] = &[
     "xorg/modules/updates/extensions",
 ];
 
+/// The kernel's facts that decide where firmware is.
+#[derive(Debug, Default)]
+pub(super) struct Firmware {
+    /// The administrator's directory.
+    custom: Option<PathBuf>,
+    /// The kernel's release, if it is a file name.
+    release: Option<String>,
+}
+
+impl Firmware {
+    /// Reads them, if `parts` has firmware.
+    pub(super) fn of(roots: &Roots, parts: Parts) -> Self {
+        if parts == Parts::Version {
+            return Self::default();
+        }
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
+        let path = |sys: &Root| {
+            sys.read_kernel("module/firmware_class/parameters/path", 4096)
+                .ok()
+        };
+        let custom = roots.sys.as_ref().and_then(path).map(text);
+        let release = roots.proc.read_kernel("sys/kernel/osrelease", 256).ok().map(text);
+        Self {
+            custom: custom.filter(|path| path.starts_with('/')).map(PathBuf::from),
+            release: release.filter(|release| !release.is_empty() && !release.contains('/')),
+        }
+    }
+}
+
 /// Fills in the files of `parts` that the loader does not find as libraries. `wanted` selects
 /// programs by name.
 pub(super) fn find(
     roots: &Roots,
-    loc: &Locations,
+    firmware: &Firmware,
     host: &mut Host,
     parts: Parts,
     wanted: &dyn Fn(&str) -> bool,
 ) {
-    let Ok(base) = roots.driver.path() else {
+    let Some(mut finder) = Finder::new(roots, host) else {
         return;
     };
-    let mut finder = Finder {
-        root: &roots.driver,
-        walk: roots.walk(),
-        base,
-        version: host
-            .user_version
-            .or_else(|| host.kernel.as_ref().map(|k| k.version)),
-        lib_dirs: lib_dirs(host),
-        host,
-    };
-    // Without a library or a kernel module there is no driver to which these could belong.
-    if finder.version.is_some() {
-        finder.binaries(wanted);
-        finder.firmware(roots);
-        finder.configs(parts);
-        if parts == Parts::All {
-            finder.xorg();
-        }
-        finder.sockets();
-        finder.directories(loc);
+    finder.binaries(wanted);
+    finder.firmware(firmware);
+    finder.configs(parts);
+    if parts == Parts::All {
+        finder.xorg();
     }
+}
+
+/// Fills in the sockets and directories of daemons, which come and go.
+pub(super) fn find_live(roots: &Roots, loc: &Locations, host: &mut Host) {
+    let Some(mut finder) = Finder::new(roots, host) else {
+        return;
+    };
+    finder.sockets();
+    finder.directories(loc);
 }
 
 /// The resolved directories of the libraries that were found, 64-bit before 32-bit.
@@ -179,9 +201,27 @@ struct Finder<'a> {
     root: &'a Root,
     walk: Walk<'a>,
     base: PathBuf,
-    version: Option<Version>,
+    version: Version,
     lib_dirs: Vec<PathBuf>,
     host: &'a mut Host,
+}
+
+impl<'a> Finder<'a> {
+    /// `None` without a library or a kernel module: then there is no driver to which the files
+    /// could belong.
+    fn new(roots: &'a Roots, host: &'a mut Host) -> Option<Self> {
+        let version = host
+            .user_version
+            .or_else(|| host.kernel.as_ref().map(|k| k.version))?;
+        Some(Self {
+            root: &roots.driver,
+            walk: roots.walk(),
+            base: roots.driver.path().ok()?,
+            version,
+            lib_dirs: lib_dirs(host),
+            host,
+        })
+    }
 }
 
 impl Finder<'_> {
@@ -305,41 +345,22 @@ impl Finder<'_> {
     }
 
     /// Searches the kernel's own path for firmware, and the driver's directory.
-    fn firmware(&mut self, roots: &Roots) {
-        let Some(version) = self.version else {
-            return;
-        };
+    fn firmware(&mut self, Firmware { custom, release }: &Firmware) {
+        let version = self.version;
         let mut bases = Vec::new();
-        let custom = roots
-            .sys
-            .as_ref()
-            .and_then(|sys| {
-                sys.read_kernel("module/firmware_class/parameters/path", 4096)
-                    .ok()
-            })
-            .unwrap_or_default();
-        let custom = String::from_utf8_lossy(&custom);
-        if custom.trim().starts_with('/') {
-            bases.push(PathBuf::from(custom.trim()));
-        }
+        bases.extend(custom.clone());
         bases.extend(self.beside("firmware"));
-        let release = roots
-            .proc
-            .read_kernel("sys/kernel/osrelease", 256)
-            .unwrap_or_default();
-        let release = String::from_utf8_lossy(&release);
-        let release = release.trim();
-        if !release.is_empty() && !release.contains('/') {
-            bases.push(format!("/lib/firmware/updates/{release}").into());
+        for above in ["/lib/firmware/updates", "/lib/firmware"] {
+            bases.extend(release.as_ref().map(|release| Path::new(above).join(release)));
+            bases.push(above.into());
         }
-        bases.push("/lib/firmware/updates".into());
-        if !release.is_empty() && !release.contains('/') {
-            bases.push(format!("/lib/firmware/{release}").into());
-        }
-        bases.push("/lib/firmware".into());
 
         for base in bases {
             let dir = base.join("nvidia").join(version.to_string());
+            if matches!(self.walk.trace(&dir), Trace::Missing) {
+                continue;
+            }
+            self.walk.keep_listed(&dir);
             let Ok(entries) = self.root.read_dir(&dir, 256) else {
                 continue;
             };
@@ -366,7 +387,7 @@ impl Finder<'_> {
 
     /// Takes each file's first match; a driver that keeps its files together comes first.
     fn configs(&mut self, parts: Parts) {
-        let version = or_empty(self.version);
+        let version = self.version.to_string();
         let own = self.beside("share").into_iter().chain(self.beside(""));
         let bases = self.open_dirs(own.chain(CONFIG_BASES.iter().map(PathBuf::from)));
         let wanted = |kind| parts == Parts::All || COMPUTING.contains(kind);
@@ -400,9 +421,7 @@ impl Finder<'_> {
     }
 
     fn xorg(&mut self) {
-        let Some(version) = self.version else {
-            return;
-        };
+        let version = self.version;
         let names = [
             "nvidia_drv.so".to_owned(),
             format!("libglxserver_nvidia.so.{version}"),

@@ -21,7 +21,7 @@ use crate::ldso::abi::{self, Arch};
 use crate::ldso::cache::{self, Cache, Entry};
 use crate::ldso::elf;
 use crate::sys::root::{Node, Root};
-use crate::sys::source::{Trace, Traced, Walk};
+use crate::sys::source::{Stamp, Trace, Traced, Walk};
 
 /// Prefixes of the driver's library names.
 const PREFIXES: &[&str] = &[
@@ -90,11 +90,17 @@ const MAX_ENTRIES: usize = 65_536;
 /// The most candidates that are examined.
 const MAX_CANDIDATES: usize = 4096;
 
-/// Fills in the version and the libraries whose names `library` accepts.
-pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dyn Fn(&str) -> bool) {
+/// Fills in the version and the libraries whose names `library` accepts. Returns the loader cache's
+/// file if it has been read.
+pub(super) fn find(
+    roots: &Roots,
+    loc: &Locations,
+    host: &mut Host,
+    library: &dyn Fn(&str) -> bool,
+) -> Option<Stamp> {
     let Ok(base) = roots.driver.path() else {
         host.warn("the driver root has no path");
-        return;
+        return None;
     };
     let mut search = Search {
         root: &roots.driver,
@@ -106,15 +112,14 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dy
     };
     let wanted = host.kernel.as_ref().map(|k| k.version);
 
-    search.cache(&loc.ldcache, host);
+    let cache = search.cache(&loc.ldcache, host);
     if !search.complete(wanted) {
+        search.walk.keep_nothing();
         for dir in loc.library_dirs.iter().cloned().chain(search.known_dirs()) {
             search.list(&dir, true, host);
         }
     }
-    let Some(version) = search.version(wanted) else {
-        return;
-    };
+    let version = search.version(wanted)?;
     search.private_dirs(version, host);
     search.vdpau(version);
 
@@ -144,6 +149,7 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host, library: &dy
         }
     }
     host.user_version = Some(version);
+    cache
 }
 
 /// Whether a directory, from the driver root, holds the driver's libraries and none of the
@@ -272,19 +278,22 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Takes the driver's libraries from the loader cache.
-    fn cache(&mut self, path: &Path, host: &mut Host) {
-        let Some(bytes) = super::read_optional(self.root, path, cache::MAX_BYTES, host) else {
-            return;
-        };
+    fn cache(&mut self, path: &Path, host: &mut Host) -> Option<Stamp> {
+        let node = super::optional(path, self.root.resolve(path), host)?;
+        let bytes = super::optional(path, node.read(cache::MAX_BYTES), host)?;
         let cache = match Cache::parse(&bytes) {
             Ok(cache) => cache,
-            Err(e) => return host.warn(format!("{}: {e}", path.display())),
+            Err(e) => {
+                host.warn(format!("{}: {e}", path.display()));
+                return None;
+            }
         };
         for entry in cache.entries() {
             if is_driver_name(entry.soname) && self.is_needed(entry.soname) {
                 self.take(entry.os_path(), cached_facts(&entry));
             }
         }
+        Some(Stamp::of(node.stat()))
     }
 
     fn is_needed(&self, name: &[u8]) -> bool {
@@ -402,6 +411,7 @@ impl Search<'_> {
     fn private_dirs(&mut self, version: Version, host: &mut Host) {
         for dir in self.dirs(version, |c| &c.path) {
             if private(&dir) {
+                self.walk.keep_listed(&dir);
                 self.list(&dir, false, host);
             }
         }

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | [`driver`] | kernel module, majors, GPUs, MIG devices | procfs |
 //! | [`kept`] | the module's texts of GPUs from an earlier start | a file of ours |
+//! | [`earlier`] | libraries and files as an earlier start found them | a file of ours |
 //! | [`libs`] | libraries and their version | the driver root's `ld.so.cache`, else its directories |
 //! | [`files`] | binaries, firmware, configuration, sockets | fixed places below the driver root |
 //! | [`nodes`] | device nodes | the dev root, numbers checked against procfs |
@@ -19,6 +20,7 @@
 
 pub mod create;
 pub mod driver;
+pub mod earlier;
 pub mod files;
 pub mod kept;
 pub mod kmod;
@@ -38,6 +40,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 pub use tegra::Tegra;
 pub use wsl::Wsl;
 
@@ -47,6 +51,8 @@ use crate::error::{Code, Error, IoContext as _, Result};
 use crate::sys::root::Root;
 use crate::sys::source::{Proved, Use, Walk};
 use crate::vocabulary::{DeviceNumber, GpuUuid, MigDevice, PciAddress};
+use earlier::Earlier;
+use files::Firmware;
 use kept::Kept;
 
 /// Paths of the discovery, filled from the configuration.
@@ -368,7 +374,7 @@ impl NodeKind {
 }
 
 /// A file of the driver.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DriverFile {
     /// Its kind.
     pub kind: FileKind,
@@ -411,7 +417,7 @@ impl DriverFile {
 }
 
 /// The kind of a driver file.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub enum FileKind {
     /// A shared library.
@@ -440,7 +446,7 @@ pub enum FileKind {
 }
 
 /// The word size of a library.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Bits {
     /// 64-bit.
     B64,
@@ -449,7 +455,7 @@ pub enum Bits {
 }
 
 /// The reader of a configuration file, which decides its place.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[non_exhaustive]
 pub enum ConfigKind {
     /// `glvnd/egl_vendor.d/*.json`.
@@ -541,7 +547,13 @@ impl Host {
     /// # Errors
     /// None today: a file that cannot be read is left out with a warning.
     pub fn discover(roots: &Roots, loc: &Locations) -> Result<Self> {
-        Self::begin(roots, &mut Kept::default()).finish(roots, loc, Parts::All, &|_| true)
+        Self::begin(roots, &mut Kept::default()).finish(
+            roots,
+            loc,
+            Parts::All,
+            &|_| true,
+            &mut Earlier::default(),
+        )
     }
 
     /// The first part of [`Host::discover`]: the kernel module's facts, which every request needs.
@@ -554,7 +566,7 @@ impl Host {
 
     /// The second part of [`Host::discover`]. A container's start waits for each lookup, so
     /// `wanted` selects libraries and programs by name; the libraries that give the driver's
-    /// version are always read.
+    /// version are always read. `earlier` replaces the search while its record holds.
     ///
     /// # Errors
     /// As of [`Host::discover`].
@@ -564,24 +576,48 @@ impl Host {
         loc: &Locations,
         parts: Parts,
         wanted: &dyn Fn(&str) -> bool,
+        earlier: &mut Earlier,
     ) -> Result<Self> {
         let mut host = self;
+        let firmware = Firmware::of(roots, parts);
+        let key = earlier.key(&host, loc, &firmware);
+        let restored = key.as_ref().and_then(|key| earlier.restore(key, roots, loc));
+        let is_restored = restored.is_some();
+        let mut cache = None;
+        let mut warnings = host.warnings.len();
         // A kernel module of NVIDIA's proves a native host. Without one, Windows may have the
         // driver.
         if host.kernel.is_none() {
             wsl::find(roots, loc, &mut host);
         }
-        if host.wsl.is_none() {
-            libs::find(roots, loc, &mut host, wanted);
+        if let Some((version, files)) = restored {
+            host.user_version = Some(version);
+            host.files = files;
+        } else if host.wsl.is_none() {
+            cache = libs::find(roots, loc, &mut host, wanted);
         }
+        let mut is_clean = host.warnings.len() == warnings;
         let jetson = || host.user_version.is_none() && host.wsl.is_none() && tegra::is(roots);
         if loc.csv.is_some() || jetson() {
             tegra::find(roots, loc, &mut host);
         }
         nodes::find(roots, &loc.site_devices, &mut host);
         host.platform = host.guess_platform(roots);
-        if host.wsl.is_none() && parts != Parts::Version {
-            files::find(roots, loc, &mut host, parts, wanted);
+        let has_files = host.wsl.is_none() && parts != Parts::Version;
+        if has_files && !is_restored {
+            warnings = host.warnings.len();
+            files::find(roots, &firmware, &mut host, parts, wanted);
+            is_clean &= host.warnings.len() == warnings;
+        }
+        if let (Some(key), Some(cache)) = (key, cache)
+            && is_clean
+            && host.wsl.is_none()
+            && host.tegra.is_none()
+        {
+            earlier.keep(key, roots, cache, &host);
+        }
+        if has_files {
+            files::find_live(roots, loc, &mut host);
         }
         Ok(host)
     }
@@ -717,9 +753,9 @@ fn read_kernel(root: &Root, path: impl AsRef<Path>, max: u64, host: &mut Host) -
     optional(path.as_ref(), read, host)
 }
 
-fn optional(path: &Path, read: io::Result<Vec<u8>>, host: &mut Host) -> Option<Vec<u8>> {
+fn optional<T>(path: &Path, read: io::Result<T>, host: &mut Host) -> Option<T> {
     match read {
-        Ok(bytes) => Some(bytes),
+        Ok(read) => Some(read),
         Err(e) if absent(&e) => None,
         Err(e) => {
             host.warn(format!("{}: {e}", path.display()));

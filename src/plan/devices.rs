@@ -1,10 +1,12 @@
 //! Device nodes: those of the requested GPUs, and those that every GPU container needs.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::part::Part;
 use super::{GpuRef, RootfsLink};
 use crate::compat::driver::Native;
+use crate::config::Preflight;
 use crate::error::{Code, Error, Result};
 use crate::host::{DeviceNode, Gpu, Host, NodeKind};
 use crate::request::{
@@ -43,11 +45,43 @@ impl Device {
     }
 }
 
+/// A GPU that the container gets, and on which it cannot compute.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unusable {
+    /// The GPU.
+    pub subject: String,
+    /// The reason.
+    pub cause: String,
+    /// The edit that helps.
+    pub fix: String,
+}
+
+impl Unusable {
+    /// The refusal with `preflight = "enforce"`.
+    fn error(&self) -> Error {
+        Error::new(Code::Preflight, &self.subject, &self.cause).fix(&self.fix)
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; fix: {}", self.subject, self.cause, self.fix)
+    }
+}
+
 /// The requested GPUs, their nodes, and the nodes that every GPU container needs.
-pub(super) fn part(request: &Request, host: &Host) -> Result<Part> {
+pub(super) fn part(request: &Request, host: &Host, preflight: Preflight) -> Result<Part> {
     let mut part = Part::default();
     for chosen in selection(&request.devices, host)? {
         part.add(gpu(&chosen, request.capabilities, host)?);
+        if let Some(unusable) = without_instance(&chosen, request) {
+            if preflight == Preflight::Enforce {
+                return Err(unusable.error());
+            }
+            part.warnings.push(unusable.to_string());
+            part.unusable
+                .extend((preflight == Preflight::Warn).then_some(unusable));
+        }
     }
     part.add(control(request.capabilities, host)?);
     part.add(gated(request, host)?);
@@ -127,6 +161,32 @@ fn gpu(Chosen { gpu, mig }: &Chosen<'_>, capabilities: Capabilities, host: &Host
         }
     }
     Ok(part)
+}
+
+/// A partitioned GPU of a request to compute that names none of its MIG devices: CUDA and the video
+/// engines work on those only. The right to configure or watch MIG needs the GPU itself.
+fn without_instance(chosen: &Chosen<'_>, request: &Request) -> Option<Unusable> {
+    /// The most MIG devices that the message names.
+    const SHOWN: usize = 8;
+    let Chosen { gpu, mig } = chosen;
+    let first = gpu.mig_devices.first().filter(|_| mig.is_empty())?;
+    let computing = Capabilities::COMPUTE.with(Capabilities::VIDEO);
+    if !request.capabilities.intersects(computing) || request.mig_config || request.mig_monitor {
+        return None;
+    }
+    let index = gpu.index;
+    let there = gpu.mig_devices.iter().take(SHOWN);
+    let names: Vec<String> = there.map(|device| format!("{index}:{}", device.index)).collect();
+    let cause = format!(
+        "it is partitioned into MIG devices ({}), of which the container gets none, so CUDA finds no device",
+        names.join(", ")
+    );
+    let fix = format!(
+        "request MIG devices (NVIDIA_VISIBLE_DEVICES={index}:{}), or `all`",
+        first.index
+    );
+    let subject = format!("GPU {index}");
+    Some(Unusable { subject, cause, fix })
 }
 
 /// The DRM nodes of a GPU, and the links to them.

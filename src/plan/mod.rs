@@ -26,7 +26,7 @@ use crate::host::Host;
 use crate::request::{Capabilities, Chosen, Request};
 use crate::vocabulary::{GpuUuid, PciAddress};
 
-pub use devices::Device;
+pub use devices::{Device, Unusable};
 pub use files::{DriverFile, Link, LinkAt, Place, RootfsLink, is_required};
 pub use graphics::{Text, Without};
 pub use wsl::Tree;
@@ -77,6 +77,9 @@ pub struct Plan {
     pub no_cgroups: bool,
     /// Warnings for the user: ignored requests, missing optional parts.
     pub warnings: Vec<String>,
+    /// The GPUs on which the container cannot compute, unless the preflight check is off. Each is a
+    /// line of `warnings` too.
+    pub unusable: Vec<Unusable>,
 }
 
 impl Plan {
@@ -129,7 +132,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
     all.add(match (&host.wsl, &host.tegra) {
         (Some(wsl), _) => wsl::part(request, host, wsl)?,
         (None, Some(tegra)) => site::tegra(request, host, tegra)?,
-        (None, None) => devices::part(request, host)?,
+        (None, None) => devices::part(request, host, *config.preflight)?,
     });
     all.warnings.extend(devices::check_requirements(request, host)?);
     all.add(files::part(request, host, config, driver_version, &all.gpus)?);
@@ -144,6 +147,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
         rootfs_links,
         env,
         warnings,
+        unusable,
     } = all;
     let make_no_nodes = host.modify_device_files == Some(true);
     Ok(Plan {
@@ -170,6 +174,7 @@ pub fn plan(request: &Request, host: &Host, config: &Config) -> Result<Plan> {
         env,
         no_cgroups: *config.no_cgroups,
         warnings,
+        unusable,
     })
 }
 

@@ -1,7 +1,7 @@
 //! A module's contribution to the plan, such as one GPU with its nodes. Only [`super::plan`] joins
 //! parts.
 
-use super::{Device, DriverFile, GpuRef, Link, Place, RootfsLink, Text, Tree};
+use super::{Device, DriverFile, GpuRef, Link, Place, RootfsLink, Text, Tree, Unusable};
 
 /// A part of a [`super::Plan`], whose fields it has.
 #[derive(Debug, Default)]
@@ -15,6 +15,7 @@ pub(super) struct Part {
     pub(super) rootfs_links: Vec<RootfsLink>,
     pub(super) env: Vec<(String, String)>,
     pub(super) warnings: Vec<String>,
+    pub(super) unusable: Vec<Unusable>,
 }
 
 impl Part {
@@ -39,6 +40,7 @@ impl Part {
             rootfs_links,
             env,
             warnings,
+            unusable,
         } = other;
         self.gpus.extend(gpus);
         for device in devices {
@@ -56,6 +58,7 @@ impl Part {
             self.env.push((name, value));
         }
         self.warnings.extend(warnings);
+        self.unusable.extend(unusable);
     }
 
     /// Adds a node, if there is none at its path.

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 pub mod build;
 pub mod libcuda;
@@ -36,6 +36,7 @@ checks! {
     BAKED = 7704, "preflight.baked-driver", "The loader finds a libcuda that was baked into the image before the driver's.";
     COMPAT = 7705, "preflight.compat", "The image's CUDA compatibility libraries come before a driver that they do not fit.";
     UNFINISHED = 7706, "preflight.unfinished", "The image has too many files for the check at a start, so it is not judged.";
+    pub(crate) PARTITIONED = 7707, "preflight.partitioned", "The container requested a partitioned GPU and none of its MIG devices.";
 }
 
 /// The check with this number.
@@ -87,7 +88,7 @@ impl Until {
 }
 
 fn processor_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// The minor versions of Python 3 whose directories are searched.

@@ -1,7 +1,7 @@
 //! Places of an image's `LD_LIBRARY_PATH` as they will be once the container has the driver.
 //!
-//! The check may run before nvoci attaches the driver directory, and does not know yet at which
-//! candidate that will be. So it follows a path through directories that only exist then: with
+//! The check may run before nvoci attaches the driver directory, when its place among the
+//! candidates is not decided. So it follows a path through directories that only exist then: with
 //! `/usr/local/nvidia` still missing, `/usr/local/nvidia/../lib` is `/usr/local/lib`. The result
 //! names the candidates on which it depends.
 

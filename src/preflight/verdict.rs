@@ -6,7 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::findings::{Finding, Severity};
 
 /// The findings in an image. One of them depends on the place of the driver directory, which the
-/// process that reads the image does not know.
+/// process that reads the image does not decide.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Verdict {
     /// Those that hold anywhere.

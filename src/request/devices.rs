@@ -56,29 +56,39 @@ pub(super) fn requested(
     let mut listed = Listed::new(Policy::of(inputs, config), config);
     if *config.accept_volume_mounts {
         listed.mounts(inputs)?;
-        if listed.names_devices() {
+        if listed.names_gpus(Provenance::VolumeMount) {
             return listed.finish(Provenance::VolumeMount);
         }
     }
     if inputs.entry == EntryPoint::Runtime {
         let provenance = listed.annotations(inputs, notes)?;
-        if listed.names_devices() {
+        if listed.names_gpus(provenance) {
             return listed.finish(provenance);
         }
     }
     let wanted = Variable::of(variables, config);
+    let provenance = match listed.others_from {
+        Some(from) if wanted.is_void() => from,
+        _ => wanted.provenance,
+    };
     if !wanted.is_void()
         && let Err(refused) = listed.policy.granted(wanted.provenance, Wish::Gpus)
     {
         limits::note(notes, || ignored(&excerpt(wanted.name()), refused));
-        return Ok(Requested::plain(DeviceRequest::Nothing, wanted.provenance));
+        return listed.finish(provenance);
     }
     for (name, value) in &wanted.values {
         for item in limits::list(name, value)? {
             listed.word(name, wanted.provenance, item)?;
         }
     }
-    listed.finish(wanted.provenance)
+    if let Some(special) = listed.overriding() {
+        limits::note(notes, || {
+            let name = excerpt(wanted.name());
+            format!("`{special}` in {name} gives no GPU, whatever else the list names")
+        });
+    }
+    listed.finish(provenance)
 }
 
 /// Reads one IMEX channel, `7` or `channel7`.
@@ -191,6 +201,10 @@ struct Listed<'a> {
     /// `all`, `none`, `void` and single devices, in the order listed.
     words: Vec<Word>,
     cdi: BTreeSet<CdiName>,
+    /// Devices of other vendors by mounts and annotations. They are no answer to the question of
+    /// GPUs, so the next source is read too and takes none of them back.
+    others: BTreeSet<CdiName>,
+    others_from: Option<Provenance>,
     imex: Vec<u32>,
     imex_all: bool,
     gated: Gated,
@@ -229,15 +243,36 @@ impl<'a> Listed<'a> {
             config,
             words: Vec::new(),
             cdi: BTreeSet::new(),
+            others: BTreeSet::new(),
+            others_from: None,
             imex: Vec::new(),
             imex_all: false,
             gated: Gated::default(),
         }
     }
 
-    /// Whether the source names a device. IMEX channels and gated features alone do not count.
-    fn names_devices(&self) -> bool {
+    /// Whether the source names a device of NVIDIA. IMEX channels and gated features alone do not
+    /// count. Devices of other vendors are set aside.
+    fn names_gpus(&mut self, from: Provenance) -> bool {
+        let all = std::mem::take(&mut self.cdi).into_iter();
+        let (gpus, others): (BTreeSet<_>, BTreeSet<_>) = all.partition(CdiName::is_nvidias);
+        self.cdi = gpus;
+        if !others.is_empty() {
+            self.others_from = Some(from);
+            self.others.extend(others);
+        }
         !self.words.is_empty() || !self.cdi.is_empty()
+    }
+
+    /// `void` or `none`, if it overrides devices of the same list.
+    fn overriding(&self) -> Option<&'static str> {
+        let first = |special: &&str| self.words.iter().position(|word| word.is(special));
+        let all = first(&"all").unwrap_or(usize::MAX);
+        let special = if first(&"void").is_some() { "void" } else { "none" };
+        // With `mode = "cdi"` every other word is a name of a specification.
+        let by_word = *self.config.mode != Mode::Cdi;
+        let wins = special == "void" || by_word && first(&"none").is_some_and(|at| at < all);
+        (wins && self.words.iter().any(|word| !word.is(special))).then_some(special)
     }
 
     /// Adds an entry of a variable. If a part is not granted, the whole variable is refused: the
@@ -431,7 +466,13 @@ impl<'a> Listed<'a> {
         let devices = self.devices()?;
         Ok(Requested {
             devices,
-            cdi: self.cdi.into_iter().collect(),
+            cdi: self
+                .cdi
+                .into_iter()
+                .chain(self.others)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
             imex,
             gated: self.gated,
             provenance,

@@ -247,7 +247,7 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
     )?;
 
     let policy = Policy::of(inputs, config);
-    request.settings = settings::chosen(inputs, &variables, policy, config, notes);
+    request.settings = settings::chosen(inputs, &variables, policy, config, None, notes);
     let granted = policy.granted(Provenance::Env, Wish::Gated);
     gate(&mut request.gated, &variables, granted, notes);
     if *config.ignore_imex_channel_requests {
@@ -259,10 +259,17 @@ pub fn parse(inputs: &Inputs<'_>, config: &Config) -> Result<Request> {
 }
 
 /// The settings that a container has for itself, for a container whose devices come from a
-/// specification that is not nvoci's.
-pub fn settings_of(inputs: &Inputs<'_>, config: &Config, notes: &mut Vec<String>) -> Vec<Chosen> {
+/// specification that is not nvoci's. Only the setting `noted` counts there, and notes on the
+/// values of others are left out.
+pub fn settings_of(
+    inputs: &Inputs<'_>,
+    config: &Config,
+    noted: &str,
+    notes: &mut Vec<String>,
+) -> Vec<Chosen> {
     let variables = Variables::gather(inputs.env, &config.swarm_resource);
-    settings::chosen(inputs, &variables, Policy::of(inputs, config), config, notes)
+    let policy = Policy::of(inputs, config);
+    settings::chosen(inputs, &variables, policy, config, Some(noted), notes)
 }
 
 /// Warnings of the variables that limit a container's GPU memory.

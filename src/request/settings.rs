@@ -22,16 +22,23 @@ pub(super) fn is_annotation(key: &str) -> bool {
 
 /// The granted settings. Of each key the first granted one counts, annotations before variables. A
 /// value that equals the configuration needs no right. So a person can undo an image's setting by a
-/// variable, or by an annotation that the engine proves.
+/// variable, or by an annotation that the engine proves. `noted` is the one key that notes are
+/// about, or `None` for all.
 pub(super) fn chosen(
     inputs: &Inputs<'_>,
     variables: &Variables<'_>,
     policy: Policy<'_>,
     config: &Config,
+    noted: Option<&str>,
     notes: &mut Vec<String>,
 ) -> Vec<Chosen> {
     let mut chosen = Vec::new();
-    for key in Choice::KEYS {
+    let mut unwanted = Vec::new();
+    for &key in Choice::KEYS {
+        let notes = match noted {
+            Some(noted) if noted != key => &mut unwanted,
+            _ => &mut *notes,
+        };
         for Wished { name, value, by } in wishes(key, inputs, variables) {
             let Some(Ok(choice)) = Choice::parse(key, value) else {
                 limits::note(notes, || {
@@ -185,6 +192,28 @@ mod tests {
     fn shown(request: &Request) -> Vec<String> {
         let one = |c: &Chosen| format!("{} {} {}", c.choice(), c.name(), c.by().name());
         request.settings.iter().map(one).collect()
+    }
+
+    /// Notes are about one setting by its key, whatever words the value of another has.
+    #[test]
+    fn notes_of_one_setting() {
+        let config = Config::default();
+        let env = [
+            ("NVOCI_LAYOUT", "cuda-compat NVOCI_CUDA_COMPAT"),
+            ("NVOCI_CUDA_COMPAT", "sometimes"),
+        ];
+        let env = pairs(&env);
+        let inputs = Inputs {
+            env: &env,
+            annotations: &[],
+            mounts: &[],
+            privileged: false,
+            entry: EntryPoint::Cdi,
+        };
+        let mut notes = Vec::new();
+        assert!(crate::request::settings_of(&inputs, &config, "cuda-compat", &mut notes).is_empty());
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].starts_with("ignored NVOCI_CUDA_COMPAT="), "{notes:?}");
     }
 
     #[test]

@@ -505,6 +505,46 @@ fn annotations_by_prefix() {
     assert_eq!(broken.code(), Code::Malformed);
 }
 
+#[test]
+fn another_vendors_device_leaves_the_variable_its_meaning() {
+    let nic = CdiName::parse("vendor.com/nic=0").unwrap();
+    let with = |variable: Option<&str>| {
+        let case = in_pod(&[("cdi.k8s.io/a", "vendor.com/nic=0")]);
+        let case = case.config("accept-cdi-kinds = [\"vendor.com/nic\"]");
+        variable
+            .into_iter()
+            .fold(case, |case, value| case.and("NVIDIA_VISIBLE_DEVICES", value))
+            .ok()
+    };
+    let both = with(Some("0"));
+    assert_eq!(both.devices, list(&[Selector::Index(0)]));
+    assert_eq!(both.cdi, [nic.clone()]);
+    for alone in [None, Some("void"), Some("")] {
+        let request = with(alone);
+        assert_eq!(request.cdi, [nic.clone()], "{alone:?}");
+        assert_eq!(request.provenance, Provenance::AuthorAnnotation, "{alone:?}");
+        assert!(matches!(
+            request.devices,
+            DeviceRequest::Nothing | DeviceRequest::Void
+        ));
+    }
+}
+
+#[test]
+fn a_word_that_overrides_the_list_is_noted() {
+    for (value, notes) in [
+        ("0,void", 1),
+        ("0,none", 1),
+        ("none,all", 1),
+        ("all,none", 0),
+        ("0,all", 0),
+        ("none,none", 0),
+        ("void", 0),
+    ] {
+        assert_eq!(devices(value).ok().notes.len(), notes, "{value}");
+    }
+}
+
 /// The kubelet's mount in each container of a pod.
 const KUBELETS: (&str, &str) = (
     "/var/lib/kubelet/pods/4811a2ec-9576-4426-a2d3-299dc1ced75f/etc-hosts",

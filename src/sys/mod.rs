@@ -4,6 +4,7 @@
 
 pub mod daemon;
 pub mod dxg;
+pub mod kmsg;
 pub mod lock;
 pub mod ns;
 #[cfg(test)]
@@ -23,7 +24,7 @@ pub mod systemd;
 
 pub use crate::budget;
 pub use device_cgroup as cgroup;
-pub use inroot::{mount, mountinfo, root};
+pub use inroot::{held, mount, mountinfo, root};
 
 /// [`inroot::owned`] with errors that have a code.
 pub mod owned {

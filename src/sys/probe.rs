@@ -1,9 +1,11 @@
-//! Opens device nodes with the rights of a container's process, and executes nothing of the
-//! container.
+//! Tries device nodes in a container's cgroup, and executes nothing of the container.
 //!
-//! A forked child joins the container's device cgroup, takes the user, groups and capabilities of
-//! one of its processes, and opens nodes that the parent found. It then ends, so nothing stays in
-//! the cgroup, and it writes nothing.
+//! A forked child joins the container's device cgroup and tries nodes that the parent found. It
+//! then ends, so nothing stays in the cgroup, and it writes nothing.
+//!
+//! For a running container, [`open_as`] also takes the user, groups and capabilities of one of its
+//! processes, and opens the nodes. For one that starts, [`access_in`] opens none: a driver may take
+//! seconds.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -11,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
@@ -110,7 +112,41 @@ pub fn open_as(pid: u32, nodes: &[Node]) -> io::Result<Vec<Option<Errno>>> {
         Some((cgroup, identity)) => cgroup.join().and_then(|()| identity.assume()),
         None => Ok(()),
     };
-    let answers = in_child(become_it, nodes)?;
+    in_child(become_it, open, nodes)
+}
+
+/// Checks access to each node in the cgroup that `join` enters: `None` if it may be opened, else
+/// the error.
+///
+/// # Errors
+/// If no child can be made, or it cannot join.
+pub fn access_in(join: impl FnOnce() -> io::Result<()>, nodes: &[Node]) -> io::Result<Vec<Option<Errno>>> {
+    in_child(join, access, nodes)
+}
+
+/// The path of an `O_PATH` descriptor's inode through the child's own `/proc/self/fd`, which
+/// differs from the parent's.
+fn path_of(node: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", node.as_raw_fd())
+}
+
+fn open(node: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(path_of(node), flags, Mode::empty()).map(drop)
+}
+
+fn access(node: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let mode = Access::READ_OK | Access::WRITE_OK;
+    rustix::fs::accessat(CWD, path_of(node), mode, AtFlags::empty())
+}
+
+/// The results of `attempt` on each node in a child that `prepare` has changed.
+fn in_child(
+    prepare: impl FnOnce() -> io::Result<()>,
+    attempt: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<()>,
+    nodes: &[Node],
+) -> io::Result<Vec<Option<Errno>>> {
+    let answers = answers_of(prepare, attempt, nodes)?;
     let mut answers = answers.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b));
     match answers.next() {
         Some(0) => {}
@@ -124,17 +160,13 @@ pub fn open_as(pid: u32, nodes: &[Node]) -> io::Result<Vec<Option<Errno>>> {
     Ok(found)
 }
 
-/// Opens the inode of an `O_PATH` descriptor through the child's own `/proc/self/fd`, which differs
-/// from the parent's.
-fn open(node: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    let path = format!("/proc/self/fd/{}", node.as_raw_fd());
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map(drop)
-}
-
 /// The bytes that a forked child sends within the limit: error numbers, 0 for none, of `prepare`
 /// and then of each node.
-fn in_child(prepare: impl FnOnce() -> io::Result<()>, nodes: &[Node]) -> io::Result<Vec<u8>> {
+fn answers_of(
+    prepare: impl FnOnce() -> io::Result<()>,
+    attempt: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<()>,
+    nodes: &[Node],
+) -> io::Result<Vec<u8>> {
     let (mut ours, mut theirs) = UnixStream::pair()?;
     // SAFETY: the child makes system calls and allocates, which musl's fork allows; it leaves by
     // _exit.
@@ -153,7 +185,7 @@ fn in_child(prepare: impl FnOnce() -> io::Result<()>, nodes: &[Node]) -> io::Res
             && ready == 0
             && nodes
                 .iter()
-                .all(|n| send(open(n.as_fd()).err().map_or(0, Errno::raw_os_error)));
+                .all(|n| send(attempt(n.as_fd()).err().map_or(0, Errno::raw_os_error)));
         // SAFETY: ends the child without running the parent's exit handlers.
         unsafe { libc::_exit(0) }
     }
@@ -223,13 +255,10 @@ mod tests {
     fn a_child_opens_permitted_nodes() {
         let root = Root::open("/").unwrap();
         let nodes = [root.resolve("/dev/null").unwrap(), root.resolve("/dev").unwrap()];
-        let answers = in_child(|| Ok(()), &nodes).unwrap();
-        let expected: Vec<u8> = [0, 0, libc::EISDIR]
-            .into_iter()
-            .flat_map(i32::to_le_bytes)
-            .collect();
-        assert_eq!(answers, expected);
-        let failed = in_child(|| Err(Errno::PERM.into()), &nodes).unwrap();
-        assert_eq!(failed, libc::EPERM.to_le_bytes());
+        let errors = [None, Some(Errno::ISDIR)];
+        assert_eq!(in_child(|| Ok(()), open, &nodes).unwrap(), errors);
+        assert_eq!(access_in(|| Ok(()), &nodes).unwrap(), [None, None]);
+        let failed = access_in(|| Err(Errno::PERM.into()), &nodes).unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(libc::EPERM));
     }
 }

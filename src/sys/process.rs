@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::sync::OnceLock;
 
@@ -15,13 +15,15 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities,
 };
 
+use super::held::{close_gathered, close_range, gather, try_close_range};
 use super::root::own_fds_are_open;
 use super::seccomp;
 
 /// Drops everything that the process inherited and a hook must not use. Closes descriptors above
 /// standard error, opens missing standard ones on `/dev/null`, and sets working directory, umask
 /// and `no_new_privs`. Clears "dumpable", so that no other process of this user may trace this one
-/// in a container's namespace.
+/// in a container's namespace. From then on the process closes the descriptors of lookups together
+/// ([`gather`]).
 ///
 /// # Errors
 /// Those of the kernel; `EBUSY` if this process has opened the directory of its descriptors, which
@@ -30,7 +32,9 @@ pub fn isolate() -> io::Result<()> {
     if own_fds_are_open() {
         return Err(Errno::BUSY.into());
     }
-    cut_off()
+    cut_off()?;
+    gather();
+    Ok(())
 }
 
 fn cut_off() -> io::Result<()> {
@@ -104,42 +108,6 @@ pub(super) fn close_all_but(kept: &[RawFd]) {
         first = first.max(fd + 1);
     }
     close_range(first, RawFd::MAX);
-}
-
-/// Closes descriptors, each run of adjacent numbers in one call.
-pub(crate) fn close_together(fds: Vec<OwnedFd>) {
-    let mut numbers: Vec<RawFd> = fds.into_iter().map(OwnedFd::into_raw_fd).collect();
-    numbers.sort_unstable();
-    for run in numbers.chunk_by(|a, b| a + 1 == *b) {
-        if let (Some(first), Some(last)) = (run.first(), run.last()) {
-            // `fds` owned each number in this range, and nothing else does.
-            close_range(*first, *last);
-        }
-    }
-}
-
-fn close_range(first: RawFd, last: RawFd) {
-    if first > last {
-        return;
-    }
-    if try_close_range(first, last).is_ok() {
-        return;
-    }
-    // 1024 is the soft limit with which every runtime starts a hook, and our own descriptors have
-    // the lowest numbers.
-    for fd in first..=last.min(1023) {
-        // SAFETY: the caller guarantees that nothing uses it any more.
-        unsafe { libc::close(fd) };
-    }
-}
-
-/// Fails before Linux 5.9, and behind a seccomp filter that does not allow the call.
-fn try_close_range(first: RawFd, last: RawFd) -> io::Result<()> {
-    // SAFETY: the caller guarantees that nothing uses them any more.
-    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// The capabilities for opening sources, changing the device cgroup and entering the container. The
@@ -219,8 +187,9 @@ const MAX_MEMORY: u64 = 2 << 30;
 
 /// Confines the process to its work in the container, before it touches anything of it: four
 /// capabilities, bounds on time, memory and files, and a filter against programs, sockets, other
-/// processes and namespaces. It cannot be undone.
+/// processes and namespaces. It cannot be undone. No descriptor of a finished lookup stays open.
 pub fn confine() {
+    close_gathered();
     keep(NEEDED_INSIDE);
     end_after(DEADLINE);
     // A file beyond the limit becomes an error instead of the process's end.

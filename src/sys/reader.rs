@@ -35,6 +35,7 @@ use rustix::process::{Pid, Resource, WaitOptions, WaitStatus, waitpid};
 use rustix::thread::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
+use super::held::close_gathered;
 use super::mount::{detached, sealed_copy};
 use super::process::{bound, close_all_but, end_at_faults, keep_to_enter, keep_to_read, kill_after};
 use super::root::{Root, own_fds_of, proc_root, use_as_own_fds};
@@ -43,7 +44,12 @@ use super::seccomp;
 /// Seconds after which the child's timer kills it: a file system of the image may never answer, and
 /// only a deadly signal ends such a wait. The parent may not send it, since the child is another
 /// user.
-const PATIENCE: u32 = if cfg!(test) { 1 } else { 20 };
+const PATIENCE: u32 = match (cfg!(test), option_env!("NVOCI_TEST_EMULATED")) {
+    (true, None) => 1,
+    // Tests of a development build in an emulated machine (integration/machines) need more.
+    (true, Some(_)) => 8,
+    (false, _) => 20,
+};
 /// Time that the parent waits longer: a FUSE server that has taken a request and does not answer
 /// holds the caller in a wait that no signal ends.
 const GRACE: Duration = Duration::from_secs(1);
@@ -99,6 +105,8 @@ impl Reader {
         let _ = fcntl_setpipe_size(&answer_to, PIPE);
         rustix::io::ioctl_fionbio(&answer_from, true)?;
         let proc = proc_root()?;
+        // The child closes all descriptors by their numbers, so it must not own the gathered ones.
+        close_gathered();
         let limit = Instant::now() + Duration::from_secs(PATIENCE.into());
         // SAFETY: a hook and the commands that call this have one thread, so no lock is held by
         // another. The child ends by `_exit` and never returns into the parent's frames.

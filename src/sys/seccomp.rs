@@ -77,6 +77,7 @@ const READING: &[c_long] = &[
     libc::SYS_openat2,
     libc::SYS_openat,
     libc::SYS_close,
+    libc::SYS_close_range,
     libc::SYS_read,
     libc::SYS_pread64,
     libc::SYS_readv,

@@ -13,12 +13,14 @@
 //! above it, no other user can change its path's meaning, so nothing is held open. In any other
 //! directory (`/tmp`, a daemon's, the Nix store) each step is by descriptor.
 
+mod checks;
+mod recorded;
 mod sockets;
 mod special;
 mod trace;
 mod uses;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -34,9 +36,8 @@ use super::mount::{Detached, HostPlace, mount_id};
 use super::owned::{self, MAX_LINKS, OTHERS_WRITE, STICKY};
 use super::root::{Node, Root};
 use crate::error::{Code, Error, IoContext as _, Result};
-use sockets::{MAX_SEARCHED, search};
+pub use recorded::{Recorded, Stamp};
 pub use trace::{Trace, Traced};
-use uses::Rule;
 pub use uses::Use;
 
 /// An inode of the host that may be bound, and its path without links.
@@ -88,6 +89,8 @@ struct Dir {
     path: PathBuf,
     /// Device and inode number.
     id: (u64, u64),
+    /// The inode's last change, which every change of its entries is.
+    stamp: Stamp,
     parent: Option<Rc<Self>>,
     /// Whether root alone can put an entry there. Otherwise it is sticky and world-writable, or a
     /// configured user's.
@@ -126,6 +129,15 @@ pub struct Proved {
     links: BTreeMap<OsString, PathBuf>,
     /// Attributes of other entries.
     others: BTreeMap<OsString, Stat>,
+    /// Names that do not exist.
+    missing: Vec<PathBuf>,
+    /// Directories of which all entries were read.
+    listed: Vec<PathBuf>,
+    /// A path was not proved, so a result may depend on more than the other fields.
+    is_partial: bool,
+    /// Links and other entries that an earlier process proved, in directories that have not changed
+    /// since. Only [`Walk::bind`] uses them.
+    recorded: Recorded,
 }
 
 /// Finds sources below one root directory, and caches its proofs.
@@ -137,6 +149,8 @@ pub struct Walk<'r> {
     proved: Rc<RefCell<Proved>>,
     /// A user whom the configuration trusts like root.
     also: Option<u32>,
+    /// The path's inode will be opened and checked, so that a record of it is enough until then.
+    binds: Cell<bool>,
 }
 
 impl<'r> Walk<'r> {
@@ -152,6 +166,7 @@ impl<'r> Walk<'r> {
             at: at.to_owned(),
             proved,
             also: None,
+            binds: Cell::new(false),
         }
     }
 
@@ -197,7 +212,10 @@ impl<'r> Walk<'r> {
             mount = Some(detached);
             Ok(Some(stat))
         };
-        let source = self.located(path, wanted, Take(Code::Mount, &mut clone))?;
+        self.binds.set(true);
+        let source = self.located(path, wanted, Take(Code::Mount, &mut clone));
+        self.binds.set(false);
+        let source = source?;
         match mount {
             Some(mount) => Ok((source, mount)),
             None => Err(self.missing(path, &Errno::NOENT.into())),
@@ -341,7 +359,10 @@ impl<'r> Walk<'r> {
     }
 
     fn known_link(&self, real: &Path) -> Option<PathBuf> {
-        self.proved.borrow().links.get(real.as_os_str()).cloned()
+        let proved = self.proved.borrow();
+        let known = proved.links.get(real.as_os_str());
+        let recorded = || proved.recorded.link(real).filter(|_| self.binds.get());
+        known.or_else(recorded).cloned()
     }
 
     fn keep_link(&self, real: &Path, target: &Path) {
@@ -350,7 +371,10 @@ impl<'r> Walk<'r> {
     }
 
     fn known_other(&self, real: &Path) -> Option<Stat> {
-        self.proved.borrow().others.get(real.as_os_str()).copied()
+        let proved = self.proved.borrow();
+        let known = proved.others.get(real.as_os_str()).copied();
+        let recorded = || proved.recorded.entry(real).filter(|_| self.binds.get());
+        known.or_else(recorded)
     }
 
     fn keep_other(&self, real: &Path, stat: Stat) {
@@ -358,6 +382,15 @@ impl<'r> Walk<'r> {
             .borrow_mut()
             .others
             .insert(real.as_os_str().to_owned(), stat);
+    }
+
+    fn keep_missing(&self, real: &Path, e: Errno) {
+        let mut proved = self.proved.borrow_mut();
+        if e == Errno::NOENT {
+            proved.missing.push(real.to_owned());
+        } else {
+            proved.is_partial = true;
+        }
     }
 
     fn root_dir(&self) -> Result<Rc<Dir>> {
@@ -449,7 +482,10 @@ impl<'r> Walk<'r> {
             return Ok(Place::Other(dir, Box::new(Entry { stat, held: None }), real));
         }
         let path = below(&real);
-        let missing = |e: Errno| self.missing(&real, &e.into());
+        let missing = |e: Errno| {
+            self.keep_missing(&real, e);
+            self.missing(&real, &e.into())
+        };
         let stat = rustix::fs::statat(self.root, path, AtFlags::SYMLINK_NOFOLLOW).map_err(missing)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
@@ -580,88 +616,10 @@ impl<'r> Walk<'r> {
             lasting: firm && owned::keeps(&path, mode) && parent.as_ref().is_none_or(|parent| parent.lasting),
             path,
             id: (stat.st_dev, stat.st_ino),
+            stamp: Stamp::of(&stat),
             parent,
             held,
         }))
-    }
-
-    /// Checks owner and mode of an entry that is not a directory.
-    fn check(&self, dir: &Dir, stat: &Stat, real: &Path) -> Result<()> {
-        self.check_user(dir, stat.st_uid, real)?;
-        if stat.st_mode & OTHERS_WRITE != 0 {
-            return Err(self.writable(real, stat));
-        }
-        Ok(())
-    }
-
-    /// The overflow user may be any user, so it proves nothing in a directory where everybody can
-    /// make entries.
-    fn check_user(&self, dir: &Dir, user: u32, real: &Path) -> Result<()> {
-        let known = if dir.firm {
-            owned::trusted_users()
-        } else {
-            known_users()
-        };
-        if known.contains(&user) || self.also == Some(user) {
-            return Ok(());
-        }
-        Err(self.foreign(real, user))
-    }
-
-    fn check_type(&self, real: &Path, stat: &Stat, rule: &Rule) -> Result<()> {
-        if rule.types.contains(&FileType::from_raw_mode(stat.st_mode)) {
-            return Ok(());
-        }
-        Err(self.wrong_type(real, stat, rule.expected))
-    }
-
-    fn check_no_sockets(&self, real: &Path, node: &Node) -> Result<()> {
-        let mut left = MAX_SEARCHED;
-        match search(node, &mut left, 0) {
-            Ok(None) => Ok(()),
-            Ok(Some(socket)) => {
-                let why = format!(
-                    "it holds the socket {}, and a read-only mount does not stop a container from connecting",
-                    socket.display()
-                );
-                let e = Error::new(Code::UnsafePath, self.shown(real), why);
-                Err(e.fix("name the files that containers need instead of the directory"))
-            }
-            Err(e) => Err(Error::io(Code::UnsafePath, self.shown(real), &e)
-                .fix("name a smaller directory, or its files: the whole of it is searched for sockets")),
-        }
-    }
-
-    fn wrong_type(&self, real: &Path, stat: &Stat, expected: &str) -> Error {
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let why = format!("expected {expected}, found {}", name_of(kind));
-        let fix = format!("remove it, or put {expected} there; a link is not followed");
-        Error::new(Code::UnsafePath, self.shown(real), why).fix(fix)
-    }
-
-    fn writable(&self, real: &Path, stat: &Stat) -> Error {
-        let mode = stat.st_mode & 0o7777;
-        self.refused(real, format!("mode {mode:04o} lets others write to it"))
-    }
-
-    fn foreign(&self, real: &Path, user: u32) -> Error {
-        self.refused(real, format!("it belongs to user {user}, not to root"))
-    }
-
-    fn refused(&self, real: &Path, why: String) -> Error {
-        Error::new(Code::UnsafeOwner, self.shown(real), why)
-    }
-
-    fn missing(&self, real: &Path, e: &io::Error) -> Error {
-        Error::io(Code::NoLibraries, self.shown(real), e)
-    }
-
-    fn on_host(&self, real: &Path) -> PathBuf {
-        self.at.join(real.strip_prefix("/").unwrap_or(real))
-    }
-
-    fn shown(&self, real: &Path) -> String {
-        shown(&self.on_host(real))
     }
 }
 
@@ -1021,5 +979,54 @@ mod tests {
             Use::Socket,
         ];
         assert!(all.iter().all(|wanted| wanted.rule().restrict.read_only));
+    }
+
+    /// A record replaces lookups, never the checks of a file that is bound.
+    #[test]
+    fn a_recorded_file_is_checked_when_it_is_bound() {
+        if !is_root() {
+            return;
+        }
+        let (lib, link) = (
+            Path::new("/usr/lib/libcuda.so.2"),
+            Path::new("/usr/lib/libcuda.so.1"),
+        );
+        let t = Tree::new();
+        t.file("usr/lib/libcuda.so.2")
+            .link("libcuda.so.2", "usr/lib/libcuda.so.1");
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        let root = Root::open(t.0.path()).unwrap();
+        let walk = Walk::new(&root, t.0.path());
+        assert!(matches!(walk.trace(link), Trace::Entry(_)));
+        let now = i64::try_from(
+            std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_secs(),
+        )
+        .unwrap();
+        let record = walk.record(now, |path| path == lib).unwrap();
+        let restored = || {
+            let walk = Walk::new(&root, t.0.path());
+            assert!(walk.restore(record.clone()));
+            walk
+        };
+        let bound = restored().bind(link, Use::File);
+        if bound.as_ref().is_err_and(|e| e.code() == Code::Mount) {
+            eprintln!("SKIPPED: no right to mount");
+            return;
+        }
+        assert_eq!(bound.unwrap().0.path(), t.at("usr/lib/libcuda.so.2"));
+        t.mode("usr/lib/libcuda.so.2", 0o666);
+        let e = restored().bind(link, Use::File).unwrap_err();
+        assert!(e.to_string().contains("lets others write"), "{e}");
+        // Other uses of the walk see nothing of the record.
+        let e = restored().find(link, Use::File).unwrap_err();
+        assert!(e.to_string().contains("lets others write"), "{e}");
+        t.mode("usr/lib/libcuda.so.2", 0o644).give("usr/lib/libcuda.so.2");
+        let e = restored().bind(link, Use::File).unwrap_err();
+        assert!(e.to_string().contains("belongs to user"), "{e}");
+        t.give("usr/lib");
+        assert!(!Walk::new(&root, t.0.path()).restore(record.clone()));
     }
 }

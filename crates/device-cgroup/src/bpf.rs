@@ -10,14 +10,22 @@ const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
 const PROG_DETACH: libc::c_int = 9;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
 const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 const F_ALLOW_MULTI: u32 = 2;
+const F_REPLACE: u32 = 4;
 const QUERY_EFFECTIVE: u32 = 1;
 
 /// The most programs that are read; runtimes attach one, and systemd a second.
 const MAX_PROGRAMS: u32 = 64;
+
+/// A program's name, with NULs behind it. runc, crun and youki give their programs none.
+type Name = [u8; 16];
+
+/// The name of systemd's device programs, since version 250.
+const SYSTEMDS: &Name = b"sd_devices\0\0\0\0\0\0";
 
 /// The device programs attached to a cgroup.
 #[derive(Debug)]
@@ -40,7 +48,7 @@ struct LoadAttr {
     log_buf: u64,
     kern_version: u32,
     prog_flags: u32,
-    prog_name: [u8; 16],
+    prog_name: Name,
 }
 
 #[repr(C)]
@@ -50,6 +58,23 @@ struct AttachAttr {
     attach_bpf_fd: u32,
     attach_type: u32,
     attach_flags: u32,
+    replace_bpf_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    before_name: [u64; 8],
+    name: Name,
 }
 
 #[repr(C)]
@@ -77,12 +102,12 @@ pub(super) fn attached(cgroup: &OwnedFd) -> io::Result<Attached> {
     query(cgroup, 0)
 }
 
-/// Whether a device program filters the cgroup: its own or that of a cgroup above it.
-pub(super) fn is_filtered(cgroup: &OwnedFd) -> io::Result<bool> {
+/// The number of device programs that filter the cgroup: its own, and those of the cgroups above.
+pub(super) fn filters(cgroup: &OwnedFd) -> io::Result<usize> {
     match query(cgroup, QUERY_EFFECTIVE) {
         // More programs than fit into the list.
-        Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => Ok(true),
-        found => Ok(!found?.ids.is_empty()),
+        Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => Ok(usize::MAX),
+        found => Ok(found?.ids.len()),
     }
 }
 
@@ -104,53 +129,101 @@ fn query(cgroup: &OwnedFd, query_flags: u32) -> io::Result<Attached> {
     })
 }
 
-/// Attaches a new program, then detaches the old ones, so that the cgroup always has one.
-pub(super) fn replace(cgroup: &OwnedFd, old: &Attached, code: &[Insn]) -> io::Result<()> {
-    let new = load(code)?;
-    let target_fd = fd_number(cgroup);
-    let flags = old.flags & F_ALLOW_MULTI;
-    bpf(
-        PROG_ATTACH,
-        &mut AttachAttr {
-            target_fd,
-            attach_bpf_fd: fd_number(&new),
-            attach_type: ATTACH_CGROUP_DEVICE,
-            attach_flags: old.flags,
-        },
-    )?;
-    if flags == 0 {
-        // Without ALLOW_MULTI, attaching has replaced the only program.
-        return Ok(());
-    }
+/// Attaches the program `code` in place of the runtime's and systemd's; the cgroup always has one.
+/// The programs of others stay. `false` if there is none to replace, so that nothing was done.
+pub(super) fn replace(cgroup: &OwnedFd, old: &Attached, code: &[Insn]) -> io::Result<bool> {
+    let mut programs = Vec::new();
     for id in &old.ids {
-        let fd = match bpf(
-            PROG_GET_FD_BY_ID,
-            &mut IdAttr {
-                prog_id: *id,
-                ..IdAttr::default()
-            },
-        ) {
-            // SAFETY: the kernel has just made this descriptor for us.
-            Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd) },
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => continue,
-            Err(e) => return Err(e),
-        };
-        let detached = bpf(
-            PROG_DETACH,
-            &mut AttachAttr {
-                target_fd,
-                attach_bpf_fd: fd_number(&fd),
-                attach_type: ATTACH_CGROUP_DEVICE,
-                attach_flags: 0,
-            },
-        );
-        match detached {
-            Ok(_) => {}
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(e) => return Err(e),
-        }
+        programs.extend(open(*id)?);
     }
-    Ok(())
+    let names: Vec<Name> = programs.iter().map(|(_, name)| *name).collect();
+    let places = replaceable(&names, &program_name(inroot::label()));
+    let mut replaced = places.iter().filter_map(|at| Some(&programs.get(*at)?.0));
+    let Some(first) = replaced.next() else {
+        return Ok(false);
+    };
+    let new = load(code)?;
+    // Without ALLOW_MULTI, attaching replaces the only program.
+    if old.flags & F_ALLOW_MULTI == 0 {
+        attach(cgroup, &new, old.flags, None)?;
+        return Ok(true);
+    }
+    // Before Linux 5.6 there is no REPLACE, and it replaces no program of a BPF link.
+    if attach(cgroup, &new, old.flags | F_REPLACE, Some(first)).is_err() {
+        attach(cgroup, &new, old.flags, None)?;
+        detach(cgroup, first)?;
+    }
+    for program in replaced {
+        detach(cgroup, program)?;
+    }
+    Ok(true)
+}
+
+/// The places in the list of a cgroup's programs that [`replace`] takes: `own` of an earlier hook,
+/// else the runtime's, and systemd's.
+///
+/// A runtime removes every program before its own, and the kernel lists programs in the order of
+/// their attachment. So the first without a name is the runtime's, and a later one is another
+/// hook's or an agent's.
+fn replaceable(names: &[Name], own: &Name) -> Vec<usize> {
+    let places = |wanted: &Name| {
+        let wanted = *wanted;
+        let found = names.iter().enumerate().filter(move |(_, name)| **name == wanted);
+        found.map(|(at, _)| at)
+    };
+    let mut found: Vec<usize> = places(own).collect();
+    if found.is_empty() {
+        found.extend(places(&Name::default()).next());
+    }
+    found.extend(places(SYSTEMDS));
+    found
+}
+
+/// A program and its name; `None` if it is gone.
+fn open(id: u32) -> io::Result<Option<(OwnedFd, Name)>> {
+    let mut attr = IdAttr {
+        prog_id: id,
+        ..IdAttr::default()
+    };
+    let fd = match bpf(PROG_GET_FD_BY_ID, &mut attr) {
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd) },
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut info = Info::default();
+    let mut attr = InfoAttr {
+        bpf_fd: fd_number(&fd),
+        info_len: u32::try_from(size_of::<Info>()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        info: core::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(Some((fd, info.name)))
+}
+
+fn attach(cgroup: &OwnedFd, program: &OwnedFd, flags: u32, replaced: Option<&OwnedFd>) -> io::Result<()> {
+    let mut attr = AttachAttr {
+        target_fd: fd_number(cgroup),
+        attach_bpf_fd: fd_number(program),
+        attach_type: ATTACH_CGROUP_DEVICE,
+        attach_flags: flags,
+        replace_bpf_fd: replaced.map_or(0, fd_number),
+    };
+    bpf(PROG_ATTACH, &mut attr).map(drop)
+}
+
+/// Detaches a program, if it is attached.
+fn detach(cgroup: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
+    let mut attr = AttachAttr {
+        target_fd: fd_number(cgroup),
+        attach_bpf_fd: fd_number(program),
+        attach_type: ATTACH_CGROUP_DEVICE,
+        ..AttachAttr::default()
+    };
+    match bpf(PROG_DETACH, &mut attr) {
+        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
+        _ => Ok(()),
+    }
 }
 
 fn load(code: &[Insn]) -> io::Result<OwnedFd> {
@@ -168,9 +241,9 @@ fn load(code: &[Insn]) -> io::Result<OwnedFd> {
 }
 
 /// `LABEL_devices` in characters that the kernel accepts, followed by at least one NUL.
-fn program_name(label: &str) -> [u8; 16] {
+fn program_name(label: &str) -> Name {
     let plain = label.bytes().filter(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    let mut name = [0; 16];
+    let mut name = Name::default();
     for (place, byte) in name.iter_mut().zip(plain.take(7).chain(*b"_devices")) {
         *place = byte;
     }
@@ -205,6 +278,38 @@ mod tests {
             ("", b"_devices\0\0\0\0\0\0\0\0"),
         ] {
             assert_eq!(&program_name(label), name, "{label}");
+        }
+    }
+
+    #[test]
+    fn the_runtimes_and_systemds_programs_are_replaced() {
+        let own = program_name("nvoci");
+        let names = |names: &[&str]| -> Vec<Name> {
+            let name = |text: &&str| {
+                let mut name = Name::default();
+                name[..text.len()].copy_from_slice(text.as_bytes());
+                name
+            };
+            names.iter().map(name).collect()
+        };
+        for (attached, replaced) in [
+            (&[][..], &[][..]),
+            (&[""], &[0]),
+            // Another hook's, and a security agent's.
+            (&["", ""], &[0]),
+            (&["", "agent", ""], &[0]),
+            (&["agent", ""], &[1]),
+            (&["agent"], &[]),
+            // After a `systemctl daemon-reload`.
+            (&["", "sd_devices"], &[0, 1]),
+            (&["sd_devices"], &[0]),
+            // An earlier hook of ours has replaced the runtime's.
+            (&["nvoci_devices", ""], &[0]),
+            (&["nvoci_devices", "sd_devices", "nvoci_devices"], &[0, 2, 1]),
+            // The names of others, which begin in the same way.
+            (&["sd_devices2", "nvoci_devices_2"], &[]),
+        ] {
+            assert_eq!(replaceable(&names(attached), &own), replaced, "{attached:?}");
         }
     }
 }

@@ -3,9 +3,9 @@
 //! The crate mounts a new cgroup file system for this process alone ([`inroot::mount::cgroupfs`]),
 //! so it trusts neither the host's mount layout nor the rootfs. On v2 all programs of a cgroup must
 //! agree, so another program cannot allow a device. Instead one new program, built from the
-//! container's own rules and ours, replaces the attached ones. For example, a GPU needs the rule `c
+//! container's own rules and ours, replaces the runtime's. For example, a GPU needs the rule `c
 //! 195:0 rw`. The crate reads nothing back from the old bytecode, which a hardened kernel returns
-//! blinded.
+//! blinded. Programs that are neither the runtime's nor systemd's stay attached.
 
 #[allow(unsafe_code)]
 mod bpf;
@@ -57,10 +57,17 @@ enum Hierarchy {
 pub enum Allowed {
     /// Rules were added to the v1 cgroup.
     V1,
-    /// A new program replaced the attached ones.
+    /// A new program replaced those of the runtime and of systemd.
     V2,
-    /// The cgroup has no program, so every device is allowed already.
+    /// The cgroup has no program of a runtime or of systemd, so its rules refuse no device.
     Unrestricted,
+}
+
+impl Allowed {
+    /// The number of programs that [`OwnCgroup::allow`] attached.
+    fn programs(self) -> usize {
+        usize::from(self == Self::V2)
+    }
 }
 
 impl DeviceCgroup {

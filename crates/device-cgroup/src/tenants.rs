@@ -144,10 +144,56 @@ impl OwnCgroup {
                 if attached.ids.is_empty() {
                     return Ok(Allowed::Unrestricted);
                 }
-                bpf::replace(dir, &attached, &rules::program(spec, ours))?;
-                Ok(Allowed::V2)
+                let replaced = bpf::replace(dir, &attached, &rules::program(spec, ours))?;
+                Ok(if replaced {
+                    Allowed::V2
+                } else {
+                    Allowed::Unrestricted
+                })
             }
         }
+    }
+
+    /// Whether programs other than that of [`Self::allow`], whose result is `allowed`, filter the
+    /// cgroup: those of others, and of cgroups above. v1 needs none: its cgroups above refuse the
+    /// rule itself.
+    ///
+    /// # Errors
+    /// Those of `bpf(2)`.
+    pub fn has_other_filters(&self, allowed: Allowed) -> io::Result<bool> {
+        match self.0.hierarchy {
+            Hierarchy::V1 => Ok(false),
+            Hierarchy::V2 => Ok(bpf::filters(&self.0.dir)? > allowed.programs()),
+        }
+    }
+
+    /// The cgroups whose programs [`Self::has_other_filters`] counts, as paths in the caller's
+    /// cgroup namespace. Those outside of it are not visible.
+    pub fn other_filters(&self, allowed: Allowed) -> Vec<PathBuf> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut path = PathBuf::from(&self.0.path);
+        let mut own = allowed.programs();
+        let mut found = Vec::new();
+        let mut dir = rustix::fs::openat(&self.0.dir, c".", flags, Mode::empty());
+        while let Ok(at) = dir {
+            if bpf::attached(&at).is_ok_and(|attached| attached.ids.len() > own) {
+                found.push(path.clone());
+            }
+            own = 0;
+            if !path.pop() {
+                break;
+            }
+            dir = rustix::fs::openat(&at, c"..", flags, Mode::empty());
+        }
+        found
+    }
+
+    /// [`DeviceCgroup::join`].
+    ///
+    /// # Errors
+    /// Those of writing `cgroup.procs`.
+    pub fn join(&self) -> io::Result<()> {
+        self.0.join()
     }
 
     /// Its path on the host: in the container's own cgroup namespace the kernel calls it `/`.
@@ -210,7 +256,7 @@ impl SharedCgroup {
     pub fn is_restricted(&self) -> io::Result<bool> {
         match self.cgroup.hierarchy {
             Hierarchy::V1 => Ok(read(&self.cgroup.dir, c"devices.list")?.trim() != "a *:* rwm"),
-            Hierarchy::V2 => bpf::is_filtered(&self.cgroup.dir),
+            Hierarchy::V2 => Ok(bpf::filters(&self.cgroup.dir)? > 0),
         }
     }
 }

@@ -10,10 +10,14 @@
 //! | [`mount`] | mounts that are made detached and attached to an inode |
 //! | [`mountinfo`] | the mounts of a namespace, from the kernel's list |
 //! | [`text`] | names of such a tree, shown on one line |
+//! | [`held`] | descriptors that are closed in few calls |
 //! | [`handle`] | the same inode through another mount |
 
+mod device;
 #[allow(unsafe_code)]
 pub mod handle;
+#[allow(unsafe_code)]
+pub mod held;
 mod label;
 #[allow(unsafe_code)]
 pub mod mount;

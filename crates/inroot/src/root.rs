@@ -14,25 +14,24 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
+pub use super::device::{DeviceNumber, NotADeviceNumber};
+use super::held::Held;
 use super::label;
 
 /// A directory that lookups never leave: a container's rootfs, a chroot, or `/`.
 #[derive(Debug)]
 pub struct Root {
-    inner: pathrs::Root,
+    dir: Held,
     else_by: Walk,
 }
 
@@ -62,7 +61,7 @@ impl Root {
     /// Makes a root of a directory descriptor.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self {
-            inner: pathrs::Root::from_fd(fd),
+            dir: fd.into(),
             else_by: Walk::Emulated,
         }
     }
@@ -87,7 +86,7 @@ impl Root {
     /// A second handle on the same root.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
-            inner: self.inner.try_clone().map_err(|e| to_io(&e))?,
+            dir: duplicate(self.as_fd())?.into(),
             else_by: self.else_by,
         })
     }
@@ -97,8 +96,8 @@ impl Root {
         if let Some(found) = self.openat2(path.as_ref(), OFlags::PATH) {
             return Node::from_fd(found?);
         }
-        let handle = self.inner.resolve(path.as_ref()).map_err(|e| to_io(&e))?;
-        Node::from_fd(handle.into())
+        let handle = self.step_by_step().resolve(path.as_ref());
+        Node::from_fd(handle.map_err(|e| to_io(&e))?.into())
     }
 
     /// Like [`Root::resolve`], but returns a symbolic link at the end itself.
@@ -106,8 +105,13 @@ impl Root {
         if let Some(found) = self.openat2(path.as_ref(), OFlags::PATH | OFlags::NOFOLLOW) {
             return Node::from_fd(found?);
         }
-        let handle = self.inner.resolve_nofollow(path.as_ref());
+        let handle = self.step_by_step().resolve_nofollow(path.as_ref());
         Node::from_fd(handle.map_err(|e| to_io(&e))?.into())
+    }
+
+    /// libpathrs's walk, component by component.
+    fn step_by_step(&self) -> pathrs::RootRef<'_> {
+        pathrs::RootRef::from_fd(self.dir.as_fd())
     }
 
     /// Walks in one system call; `None` if the kernel cannot, or a rename interfered.
@@ -117,7 +121,7 @@ impl Root {
     fn openat2(&self, path: &Path, flags: OFlags) -> Option<io::Result<OwnedFd>> {
         let walk = || {
             rustix::fs::openat2(
-                &self.inner,
+                &self.dir,
                 path,
                 flags | OFlags::CLOEXEC,
                 Mode::empty(),
@@ -147,7 +151,7 @@ impl Root {
         match self.else_by {
             Walk::Emulated => None,
             Walk::Plain => {
-                let found = rustix::fs::openat(&self.inner, path, flags, Mode::empty());
+                let found = rustix::fs::openat(&self.dir, path, flags, Mode::empty());
                 Some(found.map_err(io::Error::from))
             }
             Walk::None => Some(Err(Errno::NOSYS.into())),
@@ -193,7 +197,7 @@ impl Root {
     pub fn exists(&self, path: impl AsRef<Path>) -> bool {
         match self.openat2(path.as_ref(), OFlags::PATH) {
             Some(found) => found.is_ok(),
-            None => self.inner.resolve(path.as_ref()).is_ok(),
+            None => self.step_by_step().resolve(path.as_ref()).is_ok(),
         }
     }
 
@@ -202,7 +206,7 @@ impl Root {
     pub fn has_entry(&self, path: impl AsRef<Path>) -> bool {
         match self.openat2(path.as_ref(), OFlags::PATH | OFlags::NOFOLLOW) {
             Some(found) => found.is_ok(),
-            None => self.inner.resolve_nofollow(path.as_ref()).is_ok(),
+            None => self.step_by_step().resolve_nofollow(path.as_ref()).is_ok(),
         }
     }
 
@@ -218,7 +222,7 @@ impl Root {
     pub fn read_kernel(&self, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         match self.openat2(path.as_ref(), flags) {
-            Some(found) => read_records(&found?, max),
+            Some(found) => read_records(&found?.into(), max),
             None => self.read(path, max),
         }
     }
@@ -227,7 +231,7 @@ impl Root {
     pub fn read_dir(&self, path: impl AsRef<Path>, max: usize) -> io::Result<Vec<Entry>> {
         // The flag keeps the kernel from opening anything but a directory.
         match self.openat2(path.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY) {
-            Some(found) => list(|f| visit(&found?, max, f)),
+            Some(found) => list(|f| visit(&found?.into(), max, f)),
             None => self.resolve(path)?.read_dir(max),
         }
     }
@@ -291,7 +295,7 @@ const MAX_WALKS: u32 = 1000;
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.as_fd()
+        self.dir.as_fd()
     }
 }
 
@@ -320,7 +324,7 @@ pub struct Entry {
 /// An inode that was found, held by an `O_PATH` descriptor, with its attributes at that time.
 #[derive(Debug)]
 pub struct Node {
-    fd: OwnedFd,
+    fd: Held,
     stat: Stat,
     /// The kernel's number of its mount, once it was read: a descriptor never changes its mount.
     mount: Cell<Option<u64>>,
@@ -335,7 +339,7 @@ impl Node {
 
     fn found(fd: OwnedFd, stat: Stat) -> Self {
         Self {
-            fd,
+            fd: fd.into(),
             stat,
             mount: Cell::new(None),
         }
@@ -507,7 +511,7 @@ impl Node {
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        visit(&dir, max, &mut f)
+        visit(&dir.into(), max, &mut f)
     }
 
     /// A second handle on the same inode.
@@ -517,7 +521,7 @@ impl Node {
 
     /// Drops the attributes and keeps the descriptor.
     pub fn into_fd(self) -> OwnedFd {
-        self.fd
+        self.fd.into_fd()
     }
 
     /// Makes a directory `name` in this one, or finds the existing one.
@@ -664,10 +668,13 @@ impl Node {
 }
 
 /// See [`Node::visit`].
-fn visit(dir: &OwnedFd, max: usize, f: &mut dyn FnMut(&CStr, FileType)) -> io::Result<()> {
-    let mut buf = [MaybeUninit::uninit(); 16 * 1024];
+fn visit(dir: &Held, max: usize, f: &mut dyn FnMut(&CStr, FileType)) -> io::Result<()> {
+    /// In bytes, for some hundred entries.
+    const BUFFER: usize = 16 * 1024;
+    // On the heap: a frame's pages are all touched.
+    let mut buf: Vec<u8> = Vec::with_capacity(BUFFER);
     let mut seen = 0;
-    let mut iter = RawDir::new(dir, &mut buf);
+    let mut iter = RawDir::new(dir, buf.spare_capacity_mut());
     while let Some(entry) = iter.next() {
         let entry = entry?;
         let name = entry.file_name();
@@ -696,7 +703,7 @@ fn list(visit: impl FnOnce(&mut dyn FnMut(&CStr, FileType)) -> io::Result<()>) -
 }
 
 /// Reads a file that the kernel generates at each read, of at most `max` bytes.
-fn read_records(file: &OwnedFd, max: u64) -> io::Result<Vec<u8>> {
+fn read_records(file: &Held, max: u64) -> io::Result<Vec<u8>> {
     /// The kernel fills a buffer of a page with whole records, so a read that ends well before a
     /// page's end is the last one. Records of these files have some hundred bytes at most.
     const PAGE: usize = 4096;
@@ -720,7 +727,7 @@ fn read_records(file: &OwnedFd, max: u64) -> io::Result<Vec<u8>> {
 /// Reads a file of the process's visible procfs, at an absolute path.
 pub fn read_proc(path: impl rustix::path::Arg, max: u64) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let text = read_records(&rustix::fs::open(path, flags, Mode::empty())?, max)?;
+    let text = read_records(&rustix::fs::open(path, flags, Mode::empty())?.into(), max)?;
     String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
@@ -920,65 +927,6 @@ fn to_io(e: &pathrs::error::Error) -> io::Error {
         pathrs::error::ErrorKind::SafetyViolation => io::Error::from_raw_os_error(libc::EXDEV),
         pathrs::error::ErrorKind::InvalidArgument => io::Error::from_raw_os_error(libc::EINVAL),
         _ => io::Error::other(e.to_string()),
-    }
-}
-
-/// The number by which the kernel identifies a device, whatever the name of its node.
-///
-/// Written `MAJOR:MINOR` in decimal, as in `/proc/self/mountinfo` (proc_pid_mountinfo(5)), below
-/// `/dev/char` and in device cgroup rules.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct DeviceNumber {
-    /// The driver's number.
-    pub major: u32,
-    /// The device's number with that driver.
-    pub minor: u32,
-}
-
-impl DeviceNumber {
-    /// From a `dev_t`: `st_rdev` of a device node, `st_dev` of any inode.
-    pub fn from_raw(dev: u64) -> Self {
-        Self {
-            major: rustix::fs::major(dev),
-            minor: rustix::fs::minor(dev),
-        }
-    }
-
-    /// The form for `mknod`.
-    pub fn to_raw(self) -> u64 {
-        rustix::fs::makedev(self.major, self.minor)
-    }
-}
-
-impl fmt::Display for DeviceNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.major, self.minor)
-    }
-}
-
-/// The text is not a device number.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct NotADeviceNumber;
-
-impl FromStr for DeviceNumber {
-    type Err = NotADeviceNumber;
-
-    /// Parses `MAJOR:MINOR` of 12 and 20 bits, the sizes of Linux device numbers (`MINORBITS` in
-    /// `linux/kdev_t.h`).
-    fn from_str(text: &str) -> Result<Self, NotADeviceNumber> {
-        // `u32::from_str` alone would accept `+1`.
-        let part = |digits: &str, bits: u32| {
-            let short = (1..=7).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-            short
-                .then(|| digits.parse::<u32>().ok())
-                .flatten()
-                .filter(|n| n >> bits == 0)
-        };
-        let (major, minor) = text.split_once(':').ok_or(NotADeviceNumber)?;
-        Ok(Self {
-            major: part(major, 12).ok_or(NotADeviceNumber)?,
-            minor: part(minor, 20).ok_or(NotADeviceNumber)?,
-        })
     }
 }
 

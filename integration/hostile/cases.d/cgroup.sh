@@ -165,3 +165,72 @@ t_74_paused() {
     ! grep -q hangs "$CASE_DIR/doctor.out" || fail "the driver is said to hang"
   }
 }
+
+# filter DIR DEFAULT MAJOR...: attaches a device program to a cgroup, as systemd and security agents
+# do. It answers DEFAULT (0 or 1), and the opposite for these majors.
+prepare_filter() {
+  cat >/scratch/filter <<'E3'
+#!/usr/bin/perl
+use strict;
+my ($dir, $default, @majors) = @ARGV;
+my $bpf = `uname -m` =~ /x86_64/ ? 321 : 280;
+my $insn = sub { pack 'CCsl', @_ };
+my $code = $insn->(0x61, 0x12, 4, 0);
+my $left = @majors + 1;
+$code .= $insn->(0x15, 2, $left--, $_) for @majors;
+$code .= $insn->(0xb7, 0, 0, $_) . $insn->(0x95, 0, 0, 0) for $default, 1 - $default;
+my $license = "GPL\0";
+my $load = pack 'LLQQ', 15, length($code) / 8, unpack('Q', pack 'p', $code), unpack('Q', pack 'p', $license);
+my $program = syscall $bpf, 5, $load, length $load;
+$program >= 0 or die "load: $!";
+opendir my $cgroup, $dir or die "$dir: $!";
+my $attach = pack 'LLLL', fileno($cgroup), $program, 6, 2;
+syscall($bpf, 8, $attach, length $attach) == 0 or die "attach: $!";
+E3
+}
+filter() { prepare_filter; perl /scratch/filter "$@" || fail "no filter"; }
+only_v2() { [ "${SIM_CGROUP:-v2}" = v2 ] || WAYS=''; }
+locked_undo() { rmdir /sys/fs/cgroup/locked/* /sys/fs/cgroup/locked 2>/dev/null || true; }
+
+# A filter of a cgroup above, as of a slice with DevicePolicy=closed, is not the container's to change.
+t_93_closed_above() {
+  WAYS="$any_stage entry" EXPECT=refused BITE='' JQ='.linux.cgroupsPath = "/locked/own"'
+  # crun refuses the nodes of a definition by itself.
+  [ "${runtime:-}" != crun ] || WAYS=$any_stage
+  only_v2
+  trick() { mkdir -p /sys/fs/cgroup/locked; filter /sys/fs/cgroup/locked 0 1 5 136; }
+  check() { grep -qE 'NVOCI-5201|"code":"?5201' "$CASE_DIR/said" || fail "no NVOCI-5201: $(tail -n 1 "$CASE_DIR/said" | cut -c1-200)"; }
+  undo() { locked_undo; }
+}
+# Not a false refusal: the filter has no part in GPUs.
+t_93_other_above() {
+  WAYS="$any_stage entry" EXPECT=gpu BITE='' JQ='.linux.cgroupsPath = "/locked/own"'
+  only_v2
+  trick() { mkdir -p /sys/fs/cgroup/locked; filter /sys/fs/cgroup/locked 1 10; }
+  undo() { locked_undo; }
+}
+# A user's container stays in its caller's cgroup.
+t_93_closed_user() {
+  WAYS='rootless rootless-entry createRuntime' EXPECT=refused BITE=''
+  with_crun
+  only_v2
+  trick() { mkdir -p /sys/fs/cgroup/locked; filter /sys/fs/cgroup/locked 0 1 5 136; in_cgroup /sys/fs/cgroup/locked; }
+  undo() { locked_undo; }
+}
+# An earlier hook's filter of the container's own cgroup stays.
+t_94_other_hooks_filter() {
+  WAYS='prestart createRuntime' EXPECT=gpu BITE='' ASK='--mknod 10:229'
+  only_v2
+  JQ='.linux.resources.devices += [{allow: true, type: "c", major: 10, minor: 229, access: "rwm"}] | .hooks |= map_values([{path: "/usr/bin/filter-hook", args: ["filter-hook"]}] + .)'
+  trick() {
+    prepare_filter
+    cat >/usr/bin/filter-hook <<'E3'
+#!/bin/bash
+pid=$(grep -oE '"pid" *: *[0-9]+' | grep -oE '[0-9]+$')
+exec perl /scratch/filter "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$pid/cgroup")" 1 10
+E3
+    chmod 755 /usr/bin/filter-hook
+  }
+  check() { has "$CASE_DIR/start.out" 'mknod 10:229 (refused|unmade errno-1)' "the other hook's filter is gone" 10:229; }
+  undo() { rm -f /usr/bin/filter-hook; }
+}

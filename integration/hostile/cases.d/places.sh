@@ -25,6 +25,13 @@ t_80_hook_links() { cdi_hook create-symlinks --link libcuda.so.1::/etc/libcuda.s
 t_80_hook_chmod() { cdi_hook chmod --mode 777 --path /etc; }
 t_80_hook_profile() { cdi_hook update-application-profile; }
 
+share=/scratch/share
+# Removes mounts that an earlier case leaked.
+fresh_share() {
+  awk -v at="$share/" 'index($5, at) == 1 { print $5 }' /proc/self/mountinfo | tac | xargs -r -n 1 umount -l 2>/dev/null || true
+  rm -rf $share
+  mkdir -p $share
+}
 # A tmpfs of the host as the volume: the file system's type does not decide.
 host_tmpfs() { fresh_share; mkdir -p $share/tmp; mount -t tmpfs host $share/tmp; echo untouched >$share/tmp/ld.so.cache; }
 host_tmpfs_kept() {

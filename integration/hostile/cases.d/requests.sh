@@ -1,55 +1,15 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # what a case sets is read by `inside`, which has the rest
-# Who asks, and what the host holds: annotations that an author wrote, records and mounts in a container that prove nothing.
-
-# The annotations and mounts of CRI-O and the kubelet for a container of a pod, with the pod's own
-# annotation PAIRS (tests/definitions/crio-1.36.json).
-pods=/var/lib/kubelet/pods/4811a2ec-9576-4426-a2d3-299dc1ced75f
-crio() { # PAIRS-THAT-THE-KUBELET-GAVE
-  jq -n --argjson given "{$1}" '{"io.container.manager": "cri-o", "io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.pod.name": "gpu",
-    "io.kubernetes.cri-o.Annotations": ({"io.kubernetes.container.hash": "f2390c24"} + $given | tojson)}'
-}
-containerd='{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "0"}'
-annotated() { local a; printf '.annotations = ({}'; for a in "$@"; do printf ' + %s' "$a"; done; echo ')'; } # OBJECT...
-in_pod() { # OBJECT...
-  echo "$(annotated "$@") | .mounts += [{destination: \"/etc/hosts\", type: \"bind\", source: \"$pods/etc-hosts\", options: [\"rbind\", \"rprivate\"]}]"
-}
-kubelets() { mkdir -p $pods; : >$pods/etc-hosts; }
-everything='{"cdi.k8s.io/mine": "nvidia.com/gpu=all"}'
-first='{"cdi.k8s.io/n": "nvidia.com/gpu=0"}'
-# There is no other request, and variables are not accepted.
-asks_alone() { ENVS=(A=b) POLICY='accept-envvar-unprivileged = false' WAYS=$requests EXPECT=nogpu BITE='a GPU'; trick() { kubelets; }; }
-t_65_pod() { asks_alone; JQ=$(in_pod "$(crio '')" "$everything"); }
-t_65_pod_as_containerd() { asks_alone; JQ=$(in_pod "$(crio '')" "$containerd" "$everything"); }
-t_65_other_value() { asks_alone; JQ=$(in_pod "$(crio '"cdi.k8s.io/mine": "nvidia.com/gpu=7"')" "$everything"); }
-t_65_not_json() { asks_alone; JQ=$(in_pod "$(crio '')" '{"io.kubernetes.cri-o.Annotations": "[[[[[["}' "$everything"); }
-# In the sandbox CRI-O writes the pod's annotations over its own.
-t_65_sandbox() { asks_alone; JQ=$(annotated "$(crio "${everything:1:-1}")" "$everything"); }
-# The device plugin's devices are given, and no others.
-t_65_plugin() { asks_alone; JQ=$(in_pod "$(crio '"cdi.k8s.io/nvidia-device-plugin_1": "nvidia.com/gpu=0"')" '{"cdi.k8s.io/nvidia-device-plugin_1": "nvidia.com/gpu=0"}' "$everything"); WAYS=entry EXPECT=gpu BITE=''; }
-# An image's annotations under Podman, which adds its own marker only where the image has none.
-t_66_image() { asks_alone; JQ=$(annotated '{"io.container.manager": "libpod"}' "$everything"); }
-t_66_image_as_crio() { asks_alone; JQ=$(annotated "$(crio "${everything:1:-1}")" "$containerd" "$everything"); }
-t_66_image_as_containerd() { asks_alone; JQ=$(annotated '{"io.container.manager": ""}' "$containerd" "$everything"); }
-t_66_no_engine() { asks_alone; JQ=$(annotated "$everything"); }
+# What the host holds: records and mounts in a container that prove nothing, and kinds that the container may not request.
 
 # other_kind KIND: its specification on the host gives GPU 1. The container requests GPU 0 by an
 # accepted variable.
 other_kind() { # KIND
   KIND=$1 WAYS=entry EXPECT=gpu BITE=''
   trick() {
-    kubelets
     mkdir -p /etc/cdi
     printf '{"cdiVersion": "0.5.0", "kind": "%s", "devices": [{"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia1"}]}}]}\n' "$KIND" >/etc/cdi/kind.json
   }
 }
-t_65_vendor() { other_kind evil.com/dev; JQ=$(in_pod "$(crio '"cdi.k8s.io/mine": "evil.com/dev=all"')" '{"cdi.k8s.io/mine": "evil.com/dev=all"}' "$first"); }
-t_65_management() { other_kind management.nvidia.com/gpu; JQ=$(in_pod "$containerd" '{"cdi.k8s.io/mine": "management.nvidia.com/gpu=all"}' "$first"); }
-t_66_image_vendor() { other_kind evil.com/dev; JQ=$(annotated '{"io.container.manager": "libpod", "cdi.k8s.io/mine": "evil.com/dev=all"}' "$first"); }
-t_66_image_class() { other_kind nvidia.com/dev; JQ=$(annotated '{"cdi.k8s.io/mine": "nvidia.com/dev=all"}' "$first"); }
-# This host has no such channel, so a request that is granted fails.
-t_65_imex() { JQ=$(in_pod "$(crio '')" '{"cdi.k8s.io/i": "nvidia.com/imex-channel=0"}' "$first"); trick() { kubelets; }; WAYS=entry EXPECT=gpu BITE=''; }
-t_66_imex_gds() { JQ=$(annotated '{"cdi.k8s.io/i": "nvidia.com/imex-channel=0,nvidia.com/gds=all,nvidia.com/mofed=all"}' "$first"); WAYS=entry EXPECT=gpu BITE=''; }
-
 # forged PATH: a user's file system with a copy of an injection's record is a volume at PATH.
 forged() { # PATH
   mkdir -p "$BUNDLE/small/lib64"
@@ -109,13 +69,6 @@ t_69_bind_elsewhere() { granted_by_cdi; JQ="$by_cdi | $shows | .mounts += [{dest
 t_69_opens() { ENVS=(NVIDIA_VISIBLE_DEVICES=void) WAYS=createRuntime EXPECT=gpu BITE=''; JQ="$by_cdi | $bound1"; }
 t_69_denied() { granted_by_cdi; JQ="$by_cdi | $shows | .linux.devices += [{path: \"/dev/nvidia1\", type: \"c\", major: 195, minor: 1, fileMode: 438, uid: 0, gid: 0}]"; }
 # CAP_SYS_ADMIN over a user namespace of the container's own is no right over the host.
-t_14_users_own_admin() {
-  devices all
-  JQ='.linux.namespaces += [{type: "user"}] | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}] | .linux.gidMappings = .linux.uidMappings
-    | .process.capabilities |= map_values(. + ["CAP_SYS_ADMIN"] | unique)'
-  POLICY=$closed EXPECT=nogpu WAYS=createRuntime BITE=''
-  trick() { chown 100000:100000 "$R" "$R/etc"; mkdir -p "$R/usr/local"; chown 100000:100000 "$R/usr/local"; }
-}
 
 # A container's own settings: an image can write `NVOCI_<KEY>` and `nvoci.dev/<key>`.
 chooses() { ENVS=(NVIDIA_VISIBLE_DEVICES=0 "$@"); WAYS=$requests EXPECT=gpu BITE=''; } # NAME=VALUE...
@@ -165,7 +118,6 @@ t_88_beside() { manages 0,nvidia.com/pgpu=all nvidia.com/pgpu; POLICY='accept-cd
 t_88_beside_void() {
   t_88_beside
   trick() {
-    kubelets
     mkdir -p /etc/cdi
     printf '{"cdiVersion": "0.5.0", "kind": "%s", "containerEdits": {"env": ["NVIDIA_VISIBLE_DEVICES=void"]}, "devices": [{"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia1"}]}}]}\n' "$KIND" >/etc/cdi/kind.json
   }

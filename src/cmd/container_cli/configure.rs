@@ -56,6 +56,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     let grants = record::run_dir().and_then(|run| Grants::below(&run)).ok();
     let (mut plan, roots) = inject::prepare(inject::Discovery::begin(&config)?, &request, &config)?;
     leave_out(&mut plan, &options.wish.without);
+    let wanted = devices::Wanted::of(&request.devices);
     process::drop_capabilities();
     // Before the child that reads the image, which may be in the container's cgroup as well.
     let cgroup = (!plan.no_cgroups).then(|| DeviceCgroup::of(options.pid)?.claim(options.pid));
@@ -64,7 +65,7 @@ pub(super) fn run(global: &Global, options: &Configure) -> Result<()> {
     let spec = spec_of(&rootfs);
     let mut grant = Grant::new("", id, spec.as_ref(), &plan.devices);
     if let Some(cgroup) = cgroup {
-        let warning = allow(cgroup, spec.as_ref(), &plan, &roots)?;
+        let warning = allow(cgroup, options.pid, spec.as_ref(), &plan, wanted, &roots)?;
         plan.warnings.extend(warning);
     } else {
         grant.devices.clear();
@@ -153,8 +154,10 @@ fn tmpfs_of(rootfs: &Path) -> Vec<PathBuf> {
 /// Allows the plan's devices in the container's device cgroup. Returns warnings.
 fn allow(
     cgroup: io::Result<Tenancy>,
+    outside: Option<i32>,
     spec: Option<&Spec>,
     plan: &Plan,
+    wanted: devices::Wanted,
     roots: &Roots,
 ) -> Result<Option<String>> {
     let what = || "allowing the GPUs' device nodes";
@@ -174,7 +177,6 @@ fn allow(
             .fix("use --no-cgroups and let the caller allow the devices"));
     };
     let ours = devices::rules_for(&plan.devices);
-    own.allow(&theirs, &ours)
-        .context(Code::Cgroup, what)
-        .map(|_| None)
+    let allowed = own.allow(&theirs, &ours).context(Code::Cgroup, what)?;
+    devices::pass_other_filters(&own, allowed, outside, &plan.devices, wanted, roots)
 }

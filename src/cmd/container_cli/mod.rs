@@ -17,9 +17,7 @@ use crate::config::Config;
 use crate::error::{Code, Result};
 use crate::host::{Host, Locations, Roots};
 
-/// The release of libnvidia-container with this command line; callers read it before they use an
-/// option.
-const CLI_VERSION: &str = "1.20.0";
+const CLI_VERSION: &str = super::toolkit_version!();
 
 pub(super) const HELP: &str = "\
 Usage: nvidia-container-cli [OPTIONS] COMMAND [ARG...]

@@ -46,6 +46,8 @@ pub(super) static COMMAND: Command<()> = Command {
         flag("config", "the configuration that `cdi` uses").text("FILE", |(), _| Ok(())),
         flag("version", "print the version").short('v').shows(concat!(
             "NVIDIA Container Toolkit CLI version ",
+            super::toolkit_version!(),
+            "\ncommit: nvoci-",
             env!("CARGO_PKG_VERSION"),
             "\n"
         )),

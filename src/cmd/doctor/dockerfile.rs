@@ -1,7 +1,7 @@
 //! `nvoci doctor dockerfile`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::{Output, Prints, html_flag, json_flag};
@@ -93,7 +93,9 @@ fn run(options: Options) -> Result<ExitCode> {
     if wanted.driver.is_none() && (wanted.sm.is_some() || wanted.windows) {
         return Err(COMMAND.usage_error("--gpu and --wsl need --driver"));
     }
-    let context = context.map_or_else(|| context_of(&name), |dir| Context::at(&dir));
+    let context = context
+        .map_or_else(|| context_of(&name), |dir| Context::at(&dir))
+        .of_dockerfile(Path::new(&name));
     let (name, text) = read_text(&name, MAX_SIZE)?;
     let report = report(&name, &text, &build_args, wanted, &context, &Budget::default())?;
     file.output.show_one(&report, Link::Image)

@@ -6,13 +6,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
 use self::output::{Output, Prints, html_flag, json_flag};
 use crate::cmd::cli::{Command, Group, Page, Words, argument, flag};
 use crate::doctor::dockerfile::Context;
-use crate::error::{Code, Error, IoContext as _, Result};
+use crate::error::{Code, Error, Result};
 
 mod compose;
 mod container;
@@ -28,7 +29,7 @@ mod output;
 pub(super) struct Options {
     output: Output,
     last: bool,
-    count: Option<usize>,
+    count: Option<NonZeroUsize>,
 }
 
 impl Prints for Options {
@@ -77,7 +78,7 @@ pub(super) static COMMAND: Command<Options> = Command {
     words: Words::One(|o, number| {
         let number = number.to_string_lossy();
         let count = number.parse();
-        o.count = Some(count.map_err(|_| format!("`{number}` is no number of refusals"))?);
+        o.count = Some(count.map_err(|_| format!("`{number}` is not a number of 1 or more"))?);
         Ok(())
     }),
     ..Command::of(run)
@@ -133,7 +134,7 @@ fn read_text(file: &OsStr, max: u64) -> Result<(String, String)> {
     } else {
         File::open(file).and_then(|f| f.take(max + 1).read_to_end(&mut bytes))
     };
-    read.context(Code::File, || name.clone())?;
+    read.map_err(|e| Error::io(Code::File, name.clone(), &e).fix("name a file that can be read, or `-`"))?;
     if bytes.len() as u64 > max {
         return Err(Error::new(
             Code::File,

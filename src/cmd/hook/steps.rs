@@ -11,6 +11,9 @@
 //!
 //! A `createContainer` hook starts in the container's mount namespace, and enters none.
 //!
+//! No step is inlined: the values of all steps together would be a frame of seven pages, each of
+//! which the kernel makes, and copies after the fork.
+//!
 //! Two arguments of SECURITY.md rest on this order. The hook opens everything of the host before it
 //! reads anything of the container: [`Planned::open`] consumes the host's directories, so
 //! [`Entered`] has no access to them. And the hook reads the container only confined: only
@@ -55,7 +58,7 @@
 //! }
 //! ```
 
-use std::mem::take;
+use std::mem::{ManuallyDrop, take};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -71,9 +74,11 @@ use crate::cmd::inject::Discovery;
 use crate::cmd::{config_for, log};
 use crate::config::{Config, Preflight};
 use crate::error::Result;
+use crate::findings::{Finding, Severity};
 use crate::host::Roots;
 use crate::oci::{Spec, State};
-use crate::plan::{Device, Plan};
+use crate::plan::{Device, Plan, Unusable};
+use crate::preflight::PARTITIONED;
 use crate::request::{Capabilities, Request};
 use crate::sys::cgroup::DeviceCgroup;
 use crate::sys::ns::in_user_namespace;
@@ -139,6 +144,7 @@ impl<'a> Requested<'a> {
     ///
     /// # Errors
     /// If the definition cannot be read, its request is refused, or there is no container to enter.
+    #[inline(never)]
     pub(super) fn read(
         call: Call<'a>,
         config: Result<Config>,
@@ -183,6 +189,7 @@ impl<'a> Requested<'a> {
     ///
     /// # Errors
     /// If the host cannot meet the request.
+    #[inline(never)]
     pub fn plan(self) -> Result<Planned<'a>> {
         let Self {
             job,
@@ -199,6 +206,12 @@ impl<'a> Requested<'a> {
             Preflight::Off
         };
         let wanted = Wanted::of(&settled, policy, &job.spec);
+        // An engine's CDI devices may have been `all`.
+        let gpus = if job.call.options.cdi {
+            devices::Wanted::Any
+        } else {
+            devices::Wanted::of(&request.devices)
+        };
         let discovery = discovery.unwrap_or_else(|| Discovery::begin(&config))?;
         let (mut plan, host, to_allow) = planned(discovery, request, &job.spec, &config, job.call.options)?;
         if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
@@ -211,6 +224,7 @@ impl<'a> Requested<'a> {
             plan,
             host,
             to_allow,
+            gpus,
             policy,
             wanted,
         })
@@ -225,6 +239,7 @@ pub struct Planned<'a> {
     plan: Plan,
     host: Roots,
     to_allow: Vec<Device>,
+    gpus: devices::Wanted,
     policy: Preflight,
     wanted: Wanted,
 }
@@ -236,6 +251,7 @@ impl<'a> Planned<'a> {
     /// # Errors
     /// If a file of the driver is missing, the child cannot start, or the cgroup denies the
     /// devices.
+    #[inline(never)]
     pub fn open(self) -> Result<Opened<'a>> {
         let Self {
             mut job,
@@ -243,6 +259,7 @@ impl<'a> Planned<'a> {
             mut plan,
             host,
             to_allow,
+            gpus,
             policy,
             wanted,
         } = self;
@@ -262,7 +279,11 @@ impl<'a> Planned<'a> {
         plan.warnings.extend(denied);
         if let Some(cgroup) = cgroup {
             let rules = job.spec.device_rules();
-            let warning = devices::allow(cgroup, outside, &rules, &to_allow, &host)?;
+            let warnings = devices::allow(cgroup, outside, &rules, &to_allow, gpus, &host)?;
+            plan.warnings.extend(warnings);
+        }
+        if job.call.options.devices_in_spec && outside.is_none() {
+            let warning = devices::check_here(&plan.devices, gpus, &host)?;
             plan.warnings.extend(warning);
         }
         Ok(Opened {
@@ -293,6 +314,7 @@ impl<'a> Opened<'a> {
     /// # Errors
     /// If the container cannot be entered, its rootfs is unsafe, or its file system does not
     /// answer.
+    #[inline(never)]
     pub fn enter(self) -> Result<Entered<'a>> {
         let Self {
             job,
@@ -334,6 +356,7 @@ impl<'a> Entered<'a> {
     ///
     /// # Errors
     /// Those of [`apply`].
+    #[inline(never)]
     pub fn apply(self) -> Result<Applied<'a>> {
         let Self {
             job,
@@ -360,6 +383,11 @@ impl<'a> Entered<'a> {
     }
 }
 
+/// A GPU without its MIG devices, as a finding for the system's log and `doctor --last`.
+fn unusable(gpu: &Unusable) -> Finding {
+    Finding::new(&PARTITIONED, Severity::Fail, &gpu.subject, &gpu.cause).fix(&gpu.fix)
+}
+
 /// A container that has its GPUs.
 #[derive(Debug)]
 pub struct Applied<'a> {
@@ -371,21 +399,28 @@ pub struct Applied<'a> {
 
 impl Applied<'_> {
     /// Records the devices of the container, for `doctor container`, and delivers its warning.
+    ///
+    /// The process ends next, so the rest is not freed: to free memory writes to pages that the
+    /// kernel would first copy, since the child that read the image had them too.
     pub fn keep(self) -> Record {
+        let mut this = ManuallyDrop::new(self);
         let Self {
             job,
             namespace,
             plan,
-            mut record,
-        } = self;
+            record,
+        } = &mut *this;
+        let mut record = take(record);
+        let call = job.call;
         if let Some(grants) = &job.grants {
-            let left_alone = plan.no_cgroups && !job.call.options.devices_in_spec;
+            let left_alone = plan.no_cgroups && !call.options.devices_in_spec;
             let devices = if left_alone { &[] } else { plan.devices.as_slice() };
-            let grant = Grant::new(&job.call.state.id, namespace, Some(&job.spec), devices);
+            let grant = Grant::new(&call.state.id, *namespace, Some(&job.spec), devices);
             keep(grants, &record, grant);
         }
-        let call = job.call;
-        if let Some(mut warning) = Warning::new(&call.state.id, namespace, take(&mut record.findings)) {
+        let mut findings: Vec<Finding> = plan.unusable.iter().map(unusable).collect();
+        findings.append(&mut record.findings);
+        if let Some(mut warning) = Warning::new(&call.state.id, *namespace, findings) {
             warning.image = image_name(&job.spec);
             warning.pid = call.outside();
             warning.since_boot = (!job.own_times).then(since_boot);

@@ -2,7 +2,7 @@
 //! that a person has read. `NVOCI_BLESS=1 cargo test` writes the files again.
 
 use super::*;
-use crate::config::{Config, Dialect};
+use crate::config::{Config, Dialect, Preflight};
 use crate::host::Locations;
 use crate::host::testhost::TestHost;
 
@@ -195,6 +195,24 @@ fn eight_gpus_with_mixed_mig_layouts() {
         "mig/by-uuid.txt",
         &[(VISIBLE, "MIG-3d2f7a52-9b1e-5a5c-8a8e-0d9f6f0c1c11")],
     );
+    // CUDA finds no device on a partitioned GPU without one of its MIG devices.
+    golden(&host, "mig/partitioned.json", &[(VISIBLE, "0,2")]);
+    golden(
+        &host,
+        "mig/partitioned-utility.json",
+        &[(VISIBLE, "2"), (CAPABILITIES, "utility")],
+    );
+    let mut enforced = Config::default();
+    enforced.preflight.value = Preflight::Enforce;
+    for (name, devices) in [("partitioned.txt", "2"), ("partitioned-one.json", "2,2:1")] {
+        golden_with(
+            &host,
+            "",
+            &enforced,
+            &format!("mig/{name}"),
+            &[(VISIBLE, devices)],
+        );
+    }
     golden(
         &host,
         "mig/monitor.json",
@@ -669,4 +687,63 @@ fn a_containers_own_settings_are_followed_and_shown() {
         "{line}"
     );
     assert!(!with(false, &[]).contains("Settings of this container"));
+}
+
+#[test]
+fn devices_of_specifications_are_resolved_as_by_the_runtime() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::Builder::new().tempdir().unwrap();
+    let spec = r#"{"cdiVersion":"0.5.0","kind":"nvidia.com/gpu","devices":[
+        {"name":"0","containerEdits":{"env":["A=1"]}}]}"#;
+    std::fs::write(dir.path().join("nvidia.json"), spec).unwrap();
+    let mut config = Config::default();
+    config.mode.value = crate::config::Mode::Cdi;
+    config.cdi_spec_dirs.value = vec![dir.path().to_owned()];
+    let host = TestHost::recorded("h100-580");
+    let plan = |device: &str, json| {
+        let options = Options {
+            json,
+            env: vec![(VISIBLE.to_owned(), device.to_owned())],
+            ..Options::default()
+        };
+        shown(&options, &config, &host.locations())
+    };
+    let text = plan("nvidia.com/gpu=0", false).unwrap();
+    let file = dir.path().join("nvidia.json").display().to_string();
+    assert_eq!(
+        text,
+        format!(
+            "CDI devices, which an engine or nvoci-runtime adds\n  nvidia.com/gpu=0                   {file}\n"
+        )
+    );
+    let json: Value = serde_json::from_str(&plan("0", true).unwrap()).unwrap();
+    assert_eq!(
+        json,
+        json!({"gpu": true, "cdiDevices": [{"name": "nvidia.com/gpu=0", "file": file}], "warnings": []})
+    );
+    let missing = plan("nvidia.com/gpu=7", false).unwrap_err();
+    assert_eq!(missing.code(), crate::error::Code::Cdi);
+    assert!(missing.to_string().contains("gpu=7"), "{missing}");
+}
+
+#[test]
+fn a_request_without_effect_is_not_called_none() {
+    let config = Config::parse(
+        "accept-envvar-unprivileged = false",
+        Path::new("c"),
+        Dialect::Nvoci,
+    )
+    .unwrap();
+    let options = Options {
+        env: vec![(VISIBLE.to_owned(), "0".to_owned())],
+        ..Options::default()
+    };
+    let host = TestHost::recorded("h100-580");
+    let text = shown(&options, &config, &host.locations()).unwrap();
+    assert!(
+        text.starts_with("This container gets nothing. Its request has no effect:\nnote: "),
+        "{text}"
+    );
 }

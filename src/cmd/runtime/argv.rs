@@ -38,6 +38,8 @@ enum Use {
     Flag,
     /// Requests help or the version: nothing is run.
     Info,
+    /// Has a value for runc and crun, and none for runsc, where the command follows.
+    Switch,
     /// Has a value for the runtime only.
     Value,
     Log,
@@ -67,7 +69,7 @@ const GLOBAL: &[(&str, Use)] = &[
     ("log-level", Use::Value),
     ("r", Use::Value),
     ("root", Use::Value),
-    ("rootless", Use::Value),
+    ("rootless", Use::Switch),
     ("s", Use::Flag),
     ("systemd-cgroup", Use::Flag),
     ("usage", Use::Info),
@@ -122,6 +124,10 @@ const COMMANDS: &[&str] = &[
     "update",
 ];
 
+fn is_command(word: &OsStr) -> bool {
+    COMMANDS.iter().any(|command| word == *command)
+}
+
 impl CommandLine {
     /// Parses the words after the program's name.
     pub fn parse(args: &[OsString]) -> Self {
@@ -130,7 +136,7 @@ impl CommandLine {
             log: None,
             log_json: false,
         };
-        let mut words = args.iter().map(OsString::as_os_str);
+        let mut words = args.iter().map(OsString::as_os_str).peekable();
         let mut info = false;
         let mut after_unknown = false;
         let command = loop {
@@ -140,7 +146,7 @@ impl CommandLine {
             }
             let Some(options) = options(word, GLOBAL) else {
                 // An unknown option's value is no command; any other word is one.
-                if after_unknown && !COMMANDS.iter().any(|c| word == *c) {
+                if after_unknown && !is_command(word) {
                     after_unknown = false;
                     continue;
                 }
@@ -150,6 +156,9 @@ impl CommandLine {
             for Opt { usage, value } in options {
                 info |= usage == Use::Info;
                 let value = match value {
+                    None if usage == Use::Switch => {
+                        words.next_if(|next| !is_command(next)).map(OsStr::to_owned)
+                    }
                     None if usage.takes_value() => words.next().map(OsStr::to_owned),
                     given => given,
                 };
@@ -311,6 +320,10 @@ mod tests {
             "create",
             "--debug run -d c1",
             "-- create c1",
+            "--rootless create c1",
+            "--rootless --debug create c1",
+            "--rootless true create c1",
+            "--rootless=auto create c1",
         ] {
             assert_eq!(bundle(line).as_deref(), Some("."), "{line}");
         }

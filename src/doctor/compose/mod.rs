@@ -189,10 +189,14 @@ fn check_service(
     let gpu_image = built || image.as_deref().is_some_and(is_gpu_image);
     if let Some(runtime) = &runtime {
         if visible.is_none() && !requests_gpu && !gpu_image && !unknown && !has_unread {
+            // A service that names CUDA's devices is of an image for CUDA, which mostly requests
+            // one.
+            let of_cuda = environment.contains_key("CUDA_VISIBLE_DEVICES");
+            let severity = if of_cuda { Severity::Info } else { Severity::Warn };
             report.add(runtime.seen(
                 Finding::new(
                     &RUNTIME,
-                    Severity::Warn,
+                    severity,
                     name,
                     "the runtime gives a GPU only to a container whose image or service requests one by a variable; \
                      neither is known to do so",
@@ -277,7 +281,7 @@ fn is_gpu_image(image: &str) -> bool {
     image::of(name, tag).is_some()
         || tag
             .split(['-', '_', '.'])
-            .any(|p| matches!(p, "gpu" | "nvidia") || p.starts_with("cuda") || is_cuda_tag(p))
+            .any(|p| matches!(p, "gpu" | "nvidia" | "tensorrt") || p.starts_with("cuda") || is_cuda_tag(p))
 }
 
 /// `cu124`
@@ -305,6 +309,8 @@ fn tag(name: &str, service: &Node<'_>, image: Option<&str>, report: &mut Report)
 
 /// Places at which people put the stanza and Compose ignores or refuses it.
 const WRONG_PLACES: &[&[&str]] = &[
+    // Docker's API has it.
+    &["deploy", "resources", "device_requests"],
     &["resources", "reservations", "devices"],
     &["reservations", "devices"],
     &["deploy", "reservations", "devices"],

@@ -115,8 +115,8 @@ fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<
         budget.step()?;
         let Some(reason) = i.cpu else { continue };
         let fix = match (i.what.as_str(), reason) {
-            ("jax", _) if jax => continue,
-            ("jax", _) => "pip install \"jax[cuda12]\"".to_owned(),
+            ("jax" | "jaxlib", _) if jax => continue,
+            ("jax" | "jaxlib", _) => "pip install \"jax[cuda12]\"".to_owned(),
             ("paddlepaddle", _) => "pip install paddlepaddle-gpu".to_owned(),
             (_, Reason::Undetected) => format!(
                 "add `ARG CONDA_OVERRIDE_CUDA={}` before the RUN",
@@ -262,6 +262,8 @@ fn missing_libraries(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> 
         }
         let cause = match &has {
             Libraries { cuda: None, .. } => "the image has none of CUDA's libraries".to_owned(),
+            // Two major versions are a finding of their own.
+            Libraries { cuda: Some(own), .. } if own.major != cuda.major && cudnn.is_none() => continue,
             Libraries { cuda: Some(own), .. } if own.major != cuda.major => {
                 format!(
                     "it needs the libraries of CUDA {}, but the image has those of {}",
@@ -269,25 +271,39 @@ fn missing_libraries(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> 
                 )
             }
             Libraries { whole: false, .. } => {
-                "the base image has only the CUDA runtime, without cuBLAS and cuDNN".to_owned()
+                "the base image has only the CUDA runtime, without cuBLAS, NVRTC and cuDNN".to_owned()
             }
-            Libraries { cudnn: Some(own), .. } if *own == cudnn => continue,
-            Libraries { cudnn: Some(own), .. } => {
-                format!("it needs cuDNN {cudnn}, and the image has cuDNN {own}")
-            }
-            Libraries { cudnn: None, .. } => format!("it needs cuDNN {cudnn}, and the image has none"),
+            Libraries { cudnn: own, .. } => match (cudnn, own) {
+                (None, _) => continue,
+                (Some(cudnn), Some(own)) if *own == cudnn => continue,
+                (Some(cudnn), Some(own)) => format!("it needs cuDNN {cudnn}, and the image has cuDNN {own}"),
+                (Some(cudnn), None) => format!("it needs cuDNN {cudnn}, and the image has none"),
+            },
+        };
+        let (effect, fix) = match cudnn {
+            Some(cudnn) => (
+                "it computes on the CPU, or fails where it first uses the GPU",
+                format!(
+                    "take a base image of CUDA {} with cuDNN {cudnn} (nvidia/cuda:…-cudnn-runtime-…), or `pip install nvidia-cudnn-cu{}` and the others with their directories in LD_LIBRARY_PATH",
+                    cuda.major, cuda.major
+                ),
+            ),
+            None => (
+                "it fails where it first compiles a kernel",
+                format!(
+                    "take a base image of CUDA {} (nvidia/cuda:…-runtime-…)",
+                    cuda.major
+                ),
+            ),
         };
         report.add(at(
             Finding::new(
                 &MISSING,
                 Severity::Warn,
                 i.what.clone(),
-                format!("{cause}: it computes on the CPU, or fails where it first uses the GPU"),
+                format!("{cause}: {effect}"),
             )
-            .fix(format!(
-                "take a base image of CUDA {} with cuDNN {cudnn} (nvidia/cuda:…-cudnn-runtime-…), or `pip install nvidia-cudnn-cu{}` and the others with their directories in LD_LIBRARY_PATH",
-                cuda.major, cuda.major
-            )),
+            .fix(fix),
             &i.line,
         ));
     }
@@ -329,6 +345,19 @@ fn conda(stage: Stage<'_>, model: &Model, report: &mut Report, budget: &Budget) 
         .steps
         .iter()
         .find(|s| s.instruction.keyword == "RUN" && s.text.contains("activate"));
+    // A startup file that activates it counts, if the container's shell reads that file.
+    let (login, interactive) = stage.startup_files();
+    let reads = |text: &str| {
+        let of_login = ["/.profile", ".bash_profile", ".bash_login", "/etc/profile"];
+        (login && of_login.iter().any(|file| text.contains(file)))
+            || (interactive
+                && [".bashrc", "/etc/bash.bashrc"]
+                    .iter()
+                    .any(|file| text.contains(file)))
+    };
+    if activate.is_some_and(|step| reads(&step.text)) {
+        return Ok(());
+    }
     for i in stage.installs().filter(|i| i.kind == Kind::CondaEnvironment) {
         budget.scan(path.len())?;
         if i.what.starts_with('/') && path.contains(&i.what) {

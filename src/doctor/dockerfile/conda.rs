@@ -6,7 +6,8 @@
 //! string (`pytorch=*=*cuda*`) makes the choice explicit. Sources: conda-forge.org/docs/user/cuda,
 //! "Installing CUDA packages without a GPU"; github.com/mamba-org/micromamba-docker/issues/620.
 
-use crate::compat::{Cuda, torch};
+use crate::compat::Cuda;
+use crate::doctor::conda_build::{self, Built};
 
 /// A package of conda, as far as it concerns the GPU.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -149,23 +150,10 @@ impl<'a> Spec<'a> {
             name if FRAMEWORKS.contains(&name) => {}
             _ => return None,
         }
-        let text = self.text?;
-        if text.contains("cpu") {
-            return Some(Build::Cpu);
+        match conda_build::parse(self.text?)? {
+            Built::Cpu => Some(Build::Cpu),
+            Built::Cuda(cuda) => Some(Build::Cuda(cuda)),
         }
-        // `*cuda126*`, `py3.10_cuda11.8_cudnn8.7.0_0`
-        let number = text.split("cuda").nth(1)?;
-        let end = number
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(number.len());
-        let number = &number[..end];
-        let cuda = if number.contains('.') {
-            let mut parts = number.splitn(3, '.');
-            format!("{}.{}", parts.next()?, parts.next()?).parse().ok()
-        } else {
-            torch::cuda_of_tag(&format!("cu{number}"))
-        };
-        cuda.map(Build::Cuda)
     }
 }
 

@@ -22,8 +22,8 @@ pub(super) struct Install {
     pub(super) cpu: Option<Reason>,
     /// The release, for PyTorch.
     pub(super) torch: Option<Release>,
-    /// The CUDA version and the cuDNN major version that it needs from the image.
-    pub(super) needs: Option<(Cuda, u32)>,
+    /// The CUDA version, and the cuDNN major version if any, that it needs from the image.
+    pub(super) needs: Option<(Cuda, Option<u32>)>,
     /// The build of an extra index that pip ignores for PyPI's newer release.
     pub(super) outbid: Option<String>,
     /// The line of the instruction.
@@ -153,6 +153,10 @@ pub(super) fn of(
                 if let Some(kind) = system_package(name, word) {
                     run.add(kind, word)?;
                 }
+            }
+        } else if matches!(name, "cd" | "pushd") {
+            if let [dir] = rest {
+                files.enter(dir)?;
             }
         } else if rest.contains(&"uninstall") {
             for word in rest.iter().filter(|w| **w == "onnxruntime") {

@@ -242,13 +242,32 @@ impl<'a> Stage<'a> {
 
     /// Whether `SHELL`, `ENTRYPOINT` or `CMD` run commands in a conda environment.
     pub(super) fn runs_in_conda(self) -> bool {
-        let shell = self.chain().find_map(|stage| stage.shell.as_ref());
-        let mut texts = shell
-            .into_iter()
-            .chain(self.chain().flat_map(|stage| &stage.starts));
-        texts.any(|t| {
+        self.shells().any(|t| {
             ["conda", "mamba"].iter().any(|c| t.contains(c)) || t.contains("/envs/") || t.contains("activate")
         })
+    }
+
+    /// The texts of `SHELL`, `ENTRYPOINT` and `CMD`.
+    fn shells(self) -> impl Iterator<Item = &'a String> {
+        let shell = self.chain().find_map(|stage| stage.shell.as_ref());
+        shell
+            .into_iter()
+            .chain(self.chain().flat_map(|stage| &stage.starts))
+    }
+
+    /// Whether the container starts with a shell that reads the startup files of a login, and one
+    /// that reads those of an interactive shell.
+    pub(super) fn startup_files(self) -> (bool, bool) {
+        let has = |options: &[&str]| {
+            self.shells().any(|text| {
+                let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+                text.contains("sh") && words.any(|word| options.contains(&word))
+            })
+        };
+        (
+            has(&["--login", "-l", "-lc", "-ilc", "-lic"]),
+            has(&["-i", "-ic", "-ilc", "-lic"]),
+        )
     }
 
     /// Whether its image, a framework or a variable uses CUDA.
@@ -382,7 +401,7 @@ pub(super) fn build(
     context: &Context,
     budget: &Budget,
 ) -> Result<Model, Exceeded> {
-    let ignore = context.read(".dockerignore", budget)?;
+    let ignore = context.ignore_file(budget)?;
     let ignore = ignore.map(|text| Ignore::parse(&text)).unwrap_or_default();
     let mut model = Model::default();
     let mut global: BTreeMap<String, String> = BTreeMap::new();

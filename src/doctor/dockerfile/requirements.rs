@@ -3,6 +3,7 @@
 //! A path in the image is traced to the context by the `COPY`, `ADD` and bind mounts before it.
 //! Facts: pip's "Requirements File Format", and PEP 508 for markers.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -24,6 +25,8 @@ pub struct Context {
     root: Option<Rc<Root>>,
     /// The context's path in `root`.
     dir: String,
+    /// The ignore file of one Dockerfile, which stands for the context's.
+    ignore: Option<String>,
 }
 
 impl Context {
@@ -31,8 +34,34 @@ impl Context {
     pub fn at(dir: &Path) -> Self {
         Self {
             root: Root::open(dir).ok().map(Rc::new),
-            dir: String::new(),
+            ..Self::default()
         }
+    }
+
+    /// This context for the Dockerfile at `path`, whose own ignore file is beside it:
+    /// `Dockerfile.gpu.dockerignore`.
+    #[must_use]
+    pub fn of_dockerfile(mut self, path: &Path) -> Self {
+        let beside = Self::at(match path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        });
+        let name = path.file_name().and_then(|name| name.to_str());
+        let bytes = name
+            .zip(beside.root)
+            .and_then(|(name, root)| root.read(format!("{name}.dockerignore"), MAX_FILE).ok());
+        self.ignore = bytes.and_then(decoded);
+        self
+    }
+
+    /// The text of the ignore file that counts.
+    pub(super) fn ignore_file(&self, budget: &Budget) -> Result<Option<String>, Exceeded> {
+        let Some(own) = &self.ignore else {
+            return self.read(".dockerignore", budget);
+        };
+        budget.scan(own.len())?;
+        budget.keep(own.len() as u64)?;
+        Ok(Some(own.clone()))
     }
 
     /// A new context with these files, for tests.
@@ -56,6 +85,7 @@ impl Context {
         (!outside).then(|| Self {
             root: self.root.clone(),
             dir: normalized(&self.dir, dir),
+            ignore: None,
         })
     }
 
@@ -216,7 +246,8 @@ pub(super) struct Word {
 pub(super) struct Finder<'a> {
     context: &'a Context,
     ignore: &'a Ignore,
-    workdir: &'a str,
+    /// The directory of the next command: the stage's, until a `cd`.
+    dir: RefCell<String>,
     mounts: Vec<Brought>,
     brought: Vec<&'a Brought>,
     budget: &'a Budget,
@@ -236,11 +267,23 @@ impl<'a> Finder<'a> {
         Ok(Self {
             context,
             ignore,
-            workdir,
+            dir: RefCell::new(workdir.to_owned()),
             mounts: Brought::by_mounts(text, workdir, budget)?,
             brought,
             budget,
         })
+    }
+
+    /// Follows `cd dir`. A directory that only the shell can name is not followed.
+    pub(super) fn enter(&self, dir: &str) -> Result<(), Exceeded> {
+        let now = self.dir.borrow().clone();
+        self.budget.scan(now.len() + dir.len())?;
+        let is_plain = !dir.is_empty() && !dir.starts_with(['-', '~', '$']) && !dir.contains('`');
+        if is_plain && now.len() + dir.len() < MAX_PATH {
+            self.budget.keep((TEXT + now.len() + dir.len()) as u64)?;
+            *self.dir.borrow_mut() = normalized(&now, dir);
+        }
+        Ok(())
     }
 
     /// pip's arguments with the lines of the files that they name in place of the names, and the
@@ -267,15 +310,16 @@ impl<'a> Finder<'a> {
                 });
                 continue;
             };
-            self.budget.scan(self.workdir.len() + file.len())?;
+            let dir = self.dir.borrow().clone();
+            self.budget.scan(dir.len() + file.len())?;
             let mut found = Found {
                 read: &mut read,
                 words: &mut all,
                 missing: &mut missing,
             };
             // uv takes a project's file too, which is no list of requirements.
-            let fits = self.workdir.len() + file.len() < MAX_PATH && !file.ends_with(".toml");
-            let path = || normalized(self.workdir, file);
+            let fits = dir.len() + file.len() < MAX_PATH && !file.ends_with(".toml");
+            let path = || normalized(&dir, file);
             if !fits || !self.read_image_path(&path(), &mut found)? {
                 missing.push(file.to_owned());
             }
@@ -290,10 +334,11 @@ impl<'a> Finder<'a> {
 
     /// The path in the context and the text of the image's file `name`.
     pub(super) fn text(&self, name: &str) -> Result<Option<(Rc<str>, String)>, Exceeded> {
-        if self.workdir.len() + name.len() >= MAX_PATH {
+        let dir = self.dir.borrow().clone();
+        if dir.len() + name.len() >= MAX_PATH {
             return Ok(None);
         }
-        let path = normalized(self.workdir, name);
+        let path = normalized(&dir, name);
         let brought = self.mounts.iter().chain(self.brought.iter().copied());
         for one in brought {
             self.budget.scan(one.size() + path.len())?;
@@ -471,6 +516,23 @@ pub(super) fn is_for_linux(marker: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `Dockerfile.gpu.dockerignore` stands for `.dockerignore`, for `Dockerfile.gpu` alone.
+    #[test]
+    fn an_ignore_file_of_one_dockerfile() {
+        let files = [
+            (".dockerignore", "a.txt"),
+            ("docker/Dockerfile.gpu.dockerignore", "b.txt"),
+        ];
+        let (dir, context) = Context::with(&files);
+        let budget = Budget::default();
+        let text = |context: &Context| context.ignore_file(&budget).unwrap();
+        let of = |name: &str| context.clone().of_dockerfile(&dir.path().join(name));
+        assert_eq!(text(&context).as_deref(), Some("a.txt"));
+        assert_eq!(text(&of("docker/Dockerfile.gpu")).as_deref(), Some("b.txt"));
+        assert_eq!(text(&of("docker/Dockerfile")).as_deref(), Some("a.txt"));
+        assert_eq!(text(&of("..")).as_deref(), Some("a.txt"));
+    }
 
     #[test]
     fn lines_are_pips() {

@@ -179,7 +179,7 @@ pub(super) struct Wheel<'a> {
     pub(super) cuda: Option<Cuda>,
     pub(super) cpu: Option<Reason>,
     pub(super) torch: Option<Release>,
-    pub(super) needs: Option<(Cuda, u32)>,
+    pub(super) needs: Option<(Cuda, Option<u32>)>,
     pub(super) outbid: Option<String>,
 }
 
@@ -214,7 +214,10 @@ pub(super) fn framework<'a>(word: &'a str, index: &Index<'_>) -> Option<Wheel<'a
     let bounded = ["<", "~=", "!=", "==="].iter().any(|sign| rest.contains(sign));
     let pinned_or_newest = !bounded && (version.is_none() || number.is_some());
     let plain = Wheel::plain(name);
-    let needs = || pinned_or_newest.then(|| image::wheel(name, number)).flatten();
+    let needs = || {
+        let (cuda, cudnn) = pinned_or_newest.then(|| image::wheel(name, number)).flatten()?;
+        Some((cuda, Some(cudnn)))
+    };
     // `name @ URL` is the file at the URL.
     let is_file = rest.contains('@') && !rest.contains("git+");
     Some(match name {
@@ -251,8 +254,11 @@ pub(super) fn framework<'a>(word: &'a str, index: &Index<'_>) -> Option<Wheel<'a
         },
         _ => {
             let cuda = cuda_of_name(name)?;
+            // CuPy compiles its kernels with the image's NVRTC; the extra `ctk` brings one.
+            let compiles = name.starts_with("cupy") && !extras.contains("ctk");
             Wheel {
                 cuda: Some(cuda),
+                needs: compiles.then_some((cuda, None)),
                 ..plain
             }
         }
@@ -334,7 +340,14 @@ fn jax<'a>(plain: Wheel<'a>, extras: &str, version: Option<&str>) -> Option<Whee
     let named = extras.split(',').find_map(|e| e.trim().strip_prefix("cuda"));
     let (cuda, cpu) = match plain.what {
         "jax" => (named.and_then(major), named.is_none() && !extras.contains("tpu")),
-        "jaxlib" => (version.and_then(|v| major(v.split_once("+cuda")?.1)), false),
+        // Since 0.4.26 the GPU's part is a plugin; before, the local version named it.
+        "jaxlib" => {
+            let local = version.and_then(|v| v.split_once('+')).map(|(_, local)| local);
+            (
+                local.and_then(|l| major(l.strip_prefix("cuda")?)),
+                local.is_none(),
+            )
+        }
         name => {
             let plugin = ["jax-cuda", "jax_cuda"]
                 .iter()

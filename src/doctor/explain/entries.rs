@@ -15,13 +15,29 @@ const ENTRIES: &[&str] = &[
     include_str!("entries/multi.txt"),
     include_str!("entries/install.txt"),
     include_str!("entries/graphics.txt"),
+    include_str!("entries/families.txt"),
     include_str!("entries/harmless.txt"),
 ];
 
 /// The prefixes of signals; any other word in a `match` is text.
 const KEYS: &[&str] = &[
-    "about:", "cli:", "cuda:", "dri:", "gpu:", "lib:", "libc:", "link:", "node:", "nvml:", "program:",
-    "short:", "symbol:", "tegra:", "xid:",
+    "about:",
+    "cli:",
+    "component:",
+    "cuda:",
+    "dri:",
+    "gpu:",
+    "lib:",
+    "libc:",
+    "link:",
+    "node:",
+    "nvml:",
+    "program:",
+    "short:",
+    "status:",
+    "symbol:",
+    "tegra:",
+    "xid:",
 ];
 
 /// The weight of a signal against text, in bytes.
@@ -30,6 +46,8 @@ const SIGNAL: usize = 40;
 /// How near an entry's text is to the cause.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Rank {
+    /// Only the component that failed is known.
+    Family,
     /// A program prints it although nothing is wrong.
     Harmless,
     /// Nothing more specific is known about such texts.
@@ -88,6 +106,7 @@ fn entry(block: &'static str) -> Option<Entry> {
             "rank" => {
                 found.rank = match value {
                     "consequence" => Rank::Consequence,
+                    "family" => Rank::Family,
                     "general" => Rank::General,
                     "harmless" => Rank::Harmless,
                     _ => return None,
@@ -186,7 +205,11 @@ impl Alternative {
                     Found {
                         at: signal.at.clone(),
                         slots: signal.slots.clone(),
-                        weight: if key.starts_with("about:") { 0 } else { SIGNAL },
+                        weight: match key.split(':').next() {
+                            Some("about") => 0,
+                            Some("component" | "status") => 1,
+                            _ => SIGNAL,
+                        },
                     }
                 }
             };

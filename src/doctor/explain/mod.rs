@@ -4,7 +4,8 @@
 //! - [`text`] joins the text into one line.
 //! - [`signals`] extracts errors in the syntax of the programs that print them: `cuda:35`.
 //! - [`entries`] and [`pattern`] select the entries whose patterns and signals are in the text.
-//! - The entries are ranked: errors, then consequences, general entries, and harmless lines.
+//! - The entries are ranked: errors, then consequences, general entries, harmless lines, and
+//!   families, which name the component that failed and nothing more.
 
 mod entries;
 mod pattern;
@@ -73,7 +74,7 @@ pub fn explain(text: &str) -> Explanation {
     }
     for (entry, found) in shown {
         // A general entry adds nothing beside a specific one.
-        if entry.rank == Rank::General && !report.findings.is_empty() {
+        if matches!(entry.rank, Rank::Family | Rank::General) && !report.findings.is_empty() {
             continue;
         }
         for area in &entry.run {

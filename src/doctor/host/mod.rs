@@ -7,11 +7,13 @@
 //! | `nodes` | device nodes: missing, wrong number, closed to users |
 //! | `services` | persistence daemon, fabric manager |
 //! | `system` | secure boot, SELinux, an outer container, cgroups, leaked mounts |
+//! | `denials` | accesses that a security module denied, in the logs |
 //! | `wsl` | the chain from Windows' driver to the stubs, link by link |
 //! | `site` | the policy file, CDI specifications, a second toolkit |
 //! | `advisories` | installed runtimes and toolkits with a known vulnerability |
 
 mod advisories;
+mod denials;
 mod driver;
 mod modinfo;
 mod nodes;
@@ -60,6 +62,7 @@ checks! {
     ODD = 7122, "host.odd", "Discovery of the driver found something unusual.";
     UNREAD = 7123, "host.not-looked-at", "Something could not be read, so it was not judged.";
     KEPT = 7124, "host.kept-gpus", "The record of a GPU differs from its kernel module.";
+    DENIED = 7125, "host.denied", "A security module denied an access to the driver, or something to nvoci, in the last day.";
 }
 
 /// The inputs of this area's checks.
@@ -90,6 +93,7 @@ pub fn report(inputs: &Inputs<'_>) -> Report {
         wsl::findings(inputs, &packages),
         services::findings(inputs, &bus, &packages),
         system::findings(inputs),
+        denials::findings(inputs),
         site::findings(inputs),
         advisories::findings(&packages),
         odd(inputs, &packages),

@@ -104,13 +104,18 @@ pub fn find(files: &Files<'_>, config: Option<&ImageConfig>, found: &Found) -> V
         }
         let conda = Site::conda(files, prefix);
         if !conda.packages.is_empty() {
+            // A tree without the large files has only conda's records of them.
+            let site = Site {
+                path: prefix.join("lib"),
+                ..Site::default()
+            };
             all.push(Environment {
                 kind: Kind::Conda,
                 prefix: prefix.clone(),
                 python: String::new(),
-                site: Site::default(),
+                frameworks: frameworks::find(files, &site, Some(&conda)),
+                site,
                 conda: Some(conda),
-                frameworks: Vec::new(),
                 on_path: None,
             });
         }

@@ -13,6 +13,7 @@ use super::load::Load;
 use super::packages::{Package, Site};
 use super::search::{MAX_TEXT as MAX_LIST, search};
 use crate::compat::{Cuda, Version, image, libraries, torch as torch_wheels};
+use crate::doctor::conda_build::{self, Built};
 use crate::ldso::elf::{self, ElfInfo};
 use crate::ldso::section::sections;
 use crate::preflight::build::{Build, MAX_TEXT, is_arch, of_local, of_tag, tensorflow_of, torch_of};
@@ -308,7 +309,10 @@ fn info(files: &Files<'_>, path: &Path) -> Option<ElfInfo> {
 pub fn find(files: &Files<'_>, site: &Site, conda: Option<&Site>) -> Vec<Framework> {
     KNOWN
         .iter()
-        .filter(|known| site.has_dir(known.dir) || has_record(site, known))
+        .filter(|known| {
+            let by_conda = |conda| has_conda_record(conda, known);
+            site.has_dir(known.dir) || has_record(site, known) || conda.is_some_and(by_conda)
+        })
         .filter_map(|known| {
             let candidate = Candidate {
                 files,
@@ -358,6 +362,19 @@ fn has_record(site: &Site, known: &Known) -> bool {
         || known.package == "cupy" && of_cupy()
 }
 
+/// Whether conda's records have a framework that a tree has no files of.
+fn has_conda_record(conda: &Site, known: &Known) -> bool {
+    const NAMES: [(&str, &str); 4] = [
+        ("torch", "pytorch"),
+        ("tensorflow", "tensorflow_base"),
+        ("jax", "jaxlib"),
+        ("cupy", "cupy"),
+    ];
+    NAMES
+        .iter()
+        .any(|(package, name)| *package == known.package && conda.package(name).is_some())
+}
+
 struct Candidate<'a> {
     files: &'a Files<'a>,
     site: &'a Site,
@@ -368,6 +385,14 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
+    /// The build in the name of conda's package.
+    fn of_conda(&self, name: &str) -> Option<Build> {
+        match conda_build::parse(&self.conda?.package(name)?.build)? {
+            Built::Cpu => Some(Build::Cpu),
+            Built::Cuda(cuda) => Some(Build::Cuda(Some(cuda))),
+        }
+    }
+
     /// The build of PyPI's wheel, if the tree has only its record.
     fn recorded(&self, package: &str, version: &str) -> Build {
         let public = version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -451,7 +476,9 @@ impl Candidate<'_> {
         let mut all: Vec<Load> = needs.map(|(path, info)| Load::needed(&path, &info)).collect();
         let opener = known.opens.iter().find_map(at);
         let read = opener.is_some();
-        if let (Some(cuda), Some(version)) = (cuda, numeric(&details.version)) {
+        // A table stands for the needs of a library that the tree does not have.
+        let by_table = known.needs.is_empty() || !self.exists("");
+        if let (Some(cuda), Some(version), true) = (cuda, numeric(&details.version), by_table) {
             let wants = libraries::opened(known.package, version, cuda.major, details.cudnn);
             all.push(match opener {
                 Some((path, info)) => Load::opened(&path, Some(&info), wants),
@@ -500,6 +527,8 @@ fn torch(candidate: &Candidate<'_>) -> Option<Details> {
                 Build::Cuda(None)
             } else if candidate.exists("lib/libtorch_cpu.so") {
                 Build::Cpu
+            } else if let Some(build) = candidate.of_conda("pytorch") {
+                build
             } else {
                 candidate.recorded("torch", &version)
             }
@@ -558,6 +587,12 @@ fn tensorflow(candidate: &Candidate<'_>) -> Option<Details> {
             cudnn = image::wheel("tensorflow", record.version.parse().ok()).map(|(_, cudnn)| cudnn);
         }
     }
+    if let Some(of_conda) = candidate
+        .of_conda("tensorflow_base")
+        .filter(|_| build == Build::Unknown)
+    {
+        build = of_conda;
+    }
     if build == Build::Unknown && record.is_some_and(|p| p.name == "tensorflow_cpu") {
         build = Build::Cpu;
     }
@@ -596,6 +631,10 @@ fn jax(candidate: &Candidate<'_>) -> Option<Details> {
         ),
         // Until 0.4.26 the GPU build was a jaxlib of its own.
         None => match version.split_once("+cuda") {
+            None if matches!(candidate.of_conda("jaxlib"), Some(Build::Cuda(_))) => (
+                candidate.of_conda("jaxlib").unwrap_or(Build::Unknown),
+                format!("jaxlib {version}, by conda's record"),
+            ),
             Some((_, cuda)) => {
                 let major = cuda.get(..2).and_then(|m| m.parse().ok());
                 let cuda = major.map(|major| Cuda { major, minor: 0 });
@@ -656,6 +695,7 @@ fn onnxruntime(candidate: &Candidate<'_>) -> Option<Details> {
     let text = candidate.text(INFO).unwrap_or_default();
     let release = assignment(&text, "cuda_version").flatten();
     let of_cpu = assignment(&text, "package_name").flatten() == Some("onnxruntime");
+    let mut cudnn = None;
     let (build, evidence) = match release {
         Some(cuda) => (
             Build::Cuda(cuda.parse().ok()),
@@ -670,10 +710,13 @@ fn onnxruntime(candidate: &Candidate<'_>) -> Option<Details> {
             )
         }
         None if of_cpu => (Build::Cpu, candidate.evidence(INFO, "package_name = onnxruntime")),
-        None if !candidate.exists("") && candidate.site.package("onnxruntime_gpu").is_some() => (
-            candidate.recorded("onnxruntime-gpu", &version),
-            candidate.evidence("", format_args!("onnxruntime-gpu {version}, by its record")),
-        ),
+        None if !candidate.exists("") && candidate.site.package("onnxruntime_gpu").is_some() => {
+            cudnn = image::wheel("onnxruntime-gpu", version.parse().ok()).map(|(_, cudnn)| cudnn);
+            (
+                candidate.recorded("onnxruntime-gpu", &version),
+                candidate.evidence("", format_args!("onnxruntime-gpu {version}, by its record")),
+            )
+        }
         None => (
             Build::Cpu,
             candidate.evidence("capi", "no libonnxruntime_providers_cuda.so"),
@@ -684,7 +727,7 @@ fn onnxruntime(candidate: &Candidate<'_>) -> Option<Details> {
         build,
         evidence,
         declared: Vec::new(),
-        cudnn: None,
+        cudnn,
     })
 }
 

@@ -51,9 +51,8 @@ pub(super) fn of_framework(
         .any(|f| f.package == "torch" && matches!(f.build, Build::Cuda(_)));
     let badness = |m: &&Missing| severity(m, environment, loader, torch);
     let first = all.iter().rev().max_by_key(badness)?;
-    // PyTorch's wheels have all of them. If all are missing, this is a part of an image, and
-    // PyTorch itself would report it.
-    let worst = if framework.package == "torch" && found == 0 {
+    // PyTorch's wheels have all of them. If all are missing in a tree, it is a part of an image.
+    let worst = if framework.package == "torch" && found == 0 && loader.library_path.is_none() {
         Severity::Info
     } else {
         badness(&first)

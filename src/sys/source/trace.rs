@@ -50,6 +50,14 @@ impl Traced {
 impl Walk<'_> {
     /// The target of `path`, if root alone can change it. Nothing is opened.
     pub fn trace(&self, path: &Path) -> Trace {
+        let found = self.try_trace(path);
+        if matches!(found, Trace::Unproved) {
+            self.proved.borrow_mut().is_partial = true;
+        }
+        found
+    }
+
+    fn try_trace(&self, path: &Path) -> Trace {
         match self.follow(path, &mut 0) {
             Ok(Place::Other(dir, entry, real)) => match self.check(&dir, &entry.stat, &real) {
                 Ok(()) if entry.held.is_none() => Trace::Entry(Traced {

@@ -55,6 +55,7 @@ const BETWEEN: &[&str] = &[
     "exception",
     "fail",
     "failed",
+    "fails",
     "failure",
     "get",
     "has",
@@ -90,8 +91,8 @@ const BETWEEN: &[&str] = &[
 
 /// Words before a number that mark it as an error's.
 const ERRORS: &[&str] = &[
-    "error", "err", "code", "fail", "failed", "failure", "returned", "status", "result", "ret", "return",
-    "results",
+    "error", "err", "code", "fail", "failed", "fails", "failure", "returned", "status", "result", "ret",
+    "return", "results",
 ];
 
 /// CUDA's names before a number that mark it as an error's.
@@ -156,8 +157,12 @@ fn place(text: &Text, message: &'static str, number: u32, of: Named) -> Option<u
             }
             // In `UNKNOWN ERROR (303)` the number decides.
             let after = text.after(at + words.len(), 4).strip_prefix(" (");
-            let numbered =
-                number == 999 && after.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()));
+            let numbered = number == 999
+                && after.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit() || c == '-'));
+            // OpenCV: `(-217:Gpu API call) initialization error`.
+            if !is_nvml && text.before(*at, 16).ends_with("gpu api call) ") {
+                return true;
+            }
             let leader = leader(text, *at);
             !numbered && leader.is_some_and(|l| if is_nvml { l.is_nvml() } else { l.is_cuda() })
         })
@@ -274,9 +279,21 @@ fn words(text: &Text, signals: &mut Signals) {
         if is_name {
             if let Some(named) = by_name(word) {
                 signals.name(named, range);
+            } else if is_unlisted(word) {
+                let number = text.kept(range.clone()).to_owned();
+                signals.add("cuda:other", range, vec![("number", number)]);
             }
         } else if let Ok(number) = word.parse() {
             let named = by_number(text, &range, number, few);
+            // The toolkit's stub of libcuda before CUDA 11.1.
+            let negative = text.before(start, 64).strip_suffix('-');
+            if number == 1
+                && negative.is_some_and(|l| {
+                    NUMBERED.iter().any(|n| trimmed(l).ends_with(n)) || l.ends_with("unknown error (")
+                })
+            {
+                signals.add("cuda:stub", range.clone(), Vec::new());
+            }
             if named.is_empty() && number > 0 && of_cuda(text, &range) {
                 signals.add("cuda:other", range.clone(), vec![("number", number.to_string())]);
             }
@@ -358,6 +375,17 @@ fn begins_with_message(text: &str, number: u32) -> bool {
             same >= 12 || same == message.len()
         })
     })
+}
+
+/// Whether the word has the form of an error's name that no table has: one of a newer CUDA.
+fn is_unlisted(word: &str) -> bool {
+    let rest = word
+        .strip_prefix("cuda_error_")
+        .or_else(|| word.strip_prefix("cudaerror"))
+        .unwrap_or_default();
+    // `cudaError_t` is the type, `cudaErrorCheck` a common name of macros.
+    let is_code = ["_t", "check", "string", "s", "code", "enum", "type"].contains(&rest);
+    rest.len() >= 5 && rest.len() <= 48 && !is_code && !rest.starts_with("check")
 }
 
 /// An error by its name in the headers or in Python's bindings.

@@ -117,6 +117,11 @@ fn xids(text: &Text, signals: &mut Signals) {
             _ => rest.trim_start_matches([' ', ':', '=']),
         };
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        // It follows from another, which the text names too: `45, … caused by previous Xid 149`.
+        let until = text.after(at + found.len(), 160).split_once(found);
+        if until.is_some_and(|(line, _)| line.ends_with("caused by previous ")) {
+            continue;
+        }
         let number = rest.get(..digits).unwrap_or_default();
         if (1..=3).contains(&number.len()) {
             let family = match number {
@@ -159,6 +164,10 @@ mod tests {
                 &["xid:lost"],
             ),
             ("Xid 31", &["xid:application"]),
+            (
+                "NVRM: Xid (PCI:0000:dc:00): 45, pid=18, name=python3, Ch 00000001 caused by previous Xid 149",
+                &["xid:nvlink"],
+            ),
             ("taxid: x", &[]),
             (
                 "AssertionError: CUDA unavailable, invalid device 0 requested",

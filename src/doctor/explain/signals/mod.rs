@@ -4,6 +4,7 @@
 //! nodes, and the classes of `nvidia-container-cli`. For example, `CUDA error 35` gives `cuda:35`.
 
 mod codes;
+mod component;
 mod files;
 mod loader;
 mod tool;
@@ -44,6 +45,7 @@ impl Signals {
         loader::find(text, &mut signals);
         files::find(text, &mut signals);
         tool::find(text, &mut signals);
+        component::find(text, &mut signals);
         if is_about_gpus(text) {
             signals.add("about:gpu", 0..0, Vec::new());
         }
@@ -97,6 +99,7 @@ const ABOUT: &[&str] = &[
     "nvoci",
     "nvlink",
     "nvswitch",
+    " ptx ",
     "cupy",
     "cutlass",
     "compute capability",

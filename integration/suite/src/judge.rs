@@ -1,0 +1,314 @@
+//! The verdict on one start. It is a function of what was observed, and has no I/O.
+
+use crate::expect::Outcome;
+use crate::fault::{Fault, Kind, shortened};
+use crate::probe::{Answers, Question};
+use crate::way::Way;
+
+/// What was observed of one start.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) way: Way,
+    /// The runtime's exit status.
+    pub(crate) status: i32,
+    pub(crate) milliseconds: u128,
+    pub(crate) limit: u128,
+    /// The runtime's standard error.
+    pub(crate) errors: String,
+    /// nvoci's record of the error.
+    pub(crate) record: String,
+    pub(crate) answers: Answers,
+}
+
+/// The faults of a start that must end in `expected`. A started container must answer `questions`.
+pub(crate) fn judge(facts: &Facts, expected: Outcome, questions: &[Question]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault = |kind, text: String| faults.push(Fault::new(kind, text));
+    if facts.milliseconds >= facts.limit {
+        fault(Kind::Hang, format!("took {} ms", facts.milliseconds));
+    }
+    let is_coded = facts.is_coded();
+    let by_hook = facts.names_a_hook();
+    if facts.status != 0 && !is_coded && by_hook {
+        let line = last_line(&facts.errors);
+        fault(Kind::NoCode, format!("refused without a code: {line}"));
+    }
+    match expected {
+        Outcome::Gpu | Outcome::NoGpu | Outcome::Started => {
+            if facts.status != 0 {
+                let line = last_line(&facts.output());
+                fault(Kind::Decision, format!("did not start: {line}"));
+            } else {
+                if !facts.answers.is_finished() {
+                    let text = "the probe did not finish, nothing is proved";
+                    fault(Kind::Decision, text.to_owned());
+                }
+                let wrong = questions
+                    .iter()
+                    .filter_map(|question| question.wrong(&facts.answers));
+                wrong.for_each(|text| fault(Kind::Decision, text));
+                match expected {
+                    Outcome::Gpu => faults.extend(first_gpu_only(facts)),
+                    Outcome::NoGpu => faults.extend(no_gpu(facts)),
+                    _ => {}
+                }
+            }
+        }
+        Outcome::Refused(code) => {
+            if facts.status == 0 {
+                fault(Kind::Started, "the container started".to_owned());
+                faults.extend(no_gpu(facts));
+            } else if !is_coded {
+                fault(Kind::NoCode, "refused without a code".to_owned());
+            } else if !facts.has_code(code) {
+                let line = last_line(&facts.output());
+                fault(
+                    Kind::Decision,
+                    format!("refused, but not with NVOCI-{code}: {line}"),
+                );
+            }
+        }
+        Outcome::RuntimeRefuses => {
+            if facts.status == 0 {
+                let text = "the container started, where the runtime refused such an image";
+                fault(Kind::Started, text.to_owned());
+            } else if is_coded || by_hook {
+                let line = last_line(&facts.output());
+                fault(Kind::Decision, format!("a hook refused, not the runtime: {line}"));
+            }
+        }
+    }
+    faults
+}
+
+impl Facts {
+    /// All texts for a person.
+    fn output(&self) -> String {
+        format!("{}{}", self.errors, self.record)
+    }
+
+    /// An error code was printed. crun discards the output of a user's hook; its exit status has
+    /// the class of the error.
+    fn is_coded(&self) -> bool {
+        codes(&self.errors).chain(codes(&self.record)).next().is_some()
+            || self.way.is_rootless() && self.exit_class().is_some()
+    }
+
+    fn has_code(&self, code: u16) -> bool {
+        codes(&self.errors).chain(codes(&self.record)).any(|c| c == code)
+            || self.way.is_rootless() && self.exit_class() == Some(code / 1000)
+    }
+
+    /// The thousands of the error code in `exit code: 14)`.
+    fn exit_class(&self) -> Option<u16> {
+        let (_, rest) = self.errors.split_once("exit code: ")?;
+        let (status, _) = rest.split_once(')')?;
+        let class = status.parse::<u16>().ok()?.checked_sub(10)?;
+        (class <= 5).then_some(class)
+    }
+
+    fn names_a_hook(&self) -> bool {
+        self.errors.to_ascii_lowercase().contains("hook")
+    }
+}
+
+/// The numbers of the codes in a text.
+fn codes(text: &str) -> impl Iterator<Item = u16> {
+    let parts = text.split("NVOCI-").skip(1);
+    parts.filter_map(|part| part.get(..4)?.parse().ok())
+}
+
+fn last_line(text: &str) -> String {
+    shortened(text.lines().last().unwrap_or_default(), 300).to_owned()
+}
+
+/// The container has the first GPU, and no other.
+fn first_gpu_only(facts: &Facts) -> Vec<Fault> {
+    let answers = &facts.answers;
+    let mut faults = Vec::new();
+    let mut wanted = |fits: bool, kind, what: &str, question: &str| {
+        if !fits {
+            let got = answers.got(question);
+            faults.push(Fault::new(kind, format!("{what}: {question} is '{got}'")));
+        }
+    };
+    let first = "dev /dev/nvidia0";
+    wanted(
+        answers.opens(first),
+        Kind::Decision,
+        "/dev/nvidia0 does not open",
+        first,
+    );
+    let other = "dev /dev/nvidia1";
+    wanted(
+        !answers.opens(other),
+        Kind::ForeignGpu,
+        "a GPU nobody asked for",
+        other,
+    );
+    // A user's container makes no nodes at all, and gVisor's kernel has no drivers.
+    if !facts.way.is_rootless() && !facts.way.is_gvisor() {
+        let first = "mknod 195:0";
+        let text = "the requested GPU is refused by its number";
+        wanted(answers.opens(first), Kind::Decision, text, first);
+        let other = "mknod 195:1";
+        let text = "a GPU nobody asked for opens by its number";
+        wanted(answers.has(other, &["refused"]), Kind::ForeignGpu, text, other);
+    }
+    faults
+}
+
+fn no_gpu(facts: &Facts) -> Option<Fault> {
+    let questions = [
+        "dev /dev/nvidia0",
+        "dev /dev/nvidia1",
+        "mknod 195:0",
+        "mknod 195:1",
+    ];
+    let open = questions
+        .into_iter()
+        .find(|question| facts.answers.opens(question))?;
+    let text = format!("a GPU nobody may have: {open} {}", facts.answers.got(open));
+    Some(Fault::new(Kind::ForeignGpu, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "dev /dev/nvidia0 nodriver\ndev /dev/nvidia1 absent\nmknod 195:0 nodriver\nmknod 195:1 refused\nprobe done\n";
+    const NONE: &str = "dev /dev/nvidia0 absent\ndev /dev/nvidia1 absent\nmknod 195:0 refused\nmknod 195:1 refused\nprobe done\n";
+
+    fn started(answers: &str) -> Facts {
+        Facts {
+            way: Way::CreateRuntime,
+            status: 0,
+            milliseconds: 100,
+            limit: 8000,
+            errors: String::new(),
+            record: String::new(),
+            answers: Answers::new(answers.to_owned()),
+        }
+    }
+
+    fn failed(errors: &str) -> Facts {
+        Facts {
+            status: 1,
+            errors: errors.to_owned(),
+            ..started("")
+        }
+    }
+
+    fn kinds(facts: &Facts, expected: Outcome) -> Vec<Kind> {
+        judge(facts, expected, &[])
+            .into_iter()
+            .map(|fault| fault.kind)
+            .collect()
+    }
+
+    #[test]
+    fn a_start_has_the_first_gpu_and_no_other() {
+        assert_eq!(kinds(&started(FIRST), Outcome::Gpu), []);
+        assert_eq!(kinds(&started(FIRST), Outcome::NoGpu), [Kind::ForeignGpu]);
+        assert_eq!(kinds(&started(FIRST), Outcome::Started), []);
+        assert_eq!(kinds(&started(NONE), Outcome::NoGpu), []);
+        assert_eq!(kinds(&started(NONE), Outcome::Gpu), [Kind::Decision; 2]);
+        let both = FIRST
+            .replace("nvidia1 absent", "nvidia1 ok")
+            .replace("195:1 refused", "195:1 nodriver");
+        assert_eq!(kinds(&started(&both), Outcome::Gpu), [Kind::ForeignGpu; 2]);
+        // No answer about the other's number proves nothing.
+        assert_eq!(
+            kinds(
+                &started(&FIRST.replace("mknod 195:1 refused\n", "")),
+                Outcome::Gpu
+            ),
+            [Kind::ForeignGpu]
+        );
+    }
+
+    #[test]
+    fn a_container_that_did_not_run_proves_nothing() {
+        for outcome in [Outcome::NoGpu, Outcome::Started] {
+            assert_eq!(kinds(&started(""), outcome), [Kind::Decision]);
+            let cut = NONE.replace("probe done\n", "");
+            assert_eq!(kinds(&started(&cut), outcome), [Kind::Decision]);
+        }
+    }
+
+    #[test]
+    fn a_users_container_makes_no_nodes() {
+        let answers =
+            "dev /dev/nvidia0 nodriver\ndev /dev/nvidia1 absent\nmknod 195:0 unmade errno-1\nprobe done\n";
+        for way in [Way::Rootless, Way::GvisorNvproxy] {
+            let facts = Facts {
+                way,
+                ..started(answers)
+            };
+            assert_eq!(kinds(&facts, Outcome::Gpu), []);
+        }
+        assert_eq!(
+            kinds(&started(answers), Outcome::Gpu),
+            [Kind::Decision, Kind::ForeignGpu]
+        );
+    }
+
+    #[test]
+    fn a_refusal_has_the_expected_code() {
+        let refused = failed("crun: error executing hook (exit code: 14)\nx; fix: y [NVOCI-4002]\n");
+        assert_eq!(kinds(&refused, Outcome::Refused(4002)), []);
+        assert_eq!(kinds(&refused, Outcome::Refused(4003)), [Kind::Decision]);
+        assert_eq!(kinds(&refused, Outcome::Gpu), [Kind::Decision]);
+        assert_eq!(kinds(&refused, Outcome::RuntimeRefuses), [Kind::Decision]);
+        assert_eq!(kinds(&started(NONE), Outcome::Refused(4002)), [Kind::Started]);
+        assert_eq!(
+            kinds(&started(FIRST), Outcome::Refused(4002)),
+            [Kind::Started, Kind::ForeignGpu]
+        );
+        let recorded = Facts {
+            record: r#"{"code":"NVOCI-4002"}"#.to_owned(),
+            ..failed("error executing hook")
+        };
+        assert_eq!(kinds(&recorded, Outcome::Refused(4002)), []);
+    }
+
+    #[test]
+    fn an_exit_status_is_a_code_for_a_users_container_alone() {
+        let refused = failed("error executing hook `/usr/bin/nvoci` (exit code: 14)\n");
+        assert_eq!(kinds(&refused, Outcome::Refused(4002)), [Kind::NoCode; 2]);
+        let rootless = Facts {
+            way: Way::Rootless,
+            ..refused
+        };
+        assert_eq!(kinds(&rootless, Outcome::Refused(4002)), []);
+        assert_eq!(kinds(&rootless, Outcome::Refused(3001)), [Kind::Decision]);
+    }
+
+    #[test]
+    fn a_runtime_refuses_by_itself() {
+        let refused = failed("crun: mount `x`: Too many levels of symbolic links\n");
+        assert_eq!(kinds(&refused, Outcome::RuntimeRefuses), []);
+        assert_eq!(kinds(&refused, Outcome::Gpu), [Kind::Decision]);
+        assert_eq!(kinds(&refused, Outcome::Refused(4002)), [Kind::NoCode]);
+        assert_eq!(kinds(&started(FIRST), Outcome::RuntimeRefuses), [Kind::Started]);
+    }
+
+    #[test]
+    fn a_container_answers_the_cases_questions() {
+        let questions = [Question::present("/a"), Question::missing("/b")];
+        let count =
+            |answers: &str| judge(&started(&format!("{FIRST}{answers}")), Outcome::Gpu, &questions).len();
+        assert_eq!(count("hash /a 0123\nhash /b errno-2\n"), 0);
+        assert_eq!(count("hash /a errno-2\nhash /b 0123\n"), 2);
+        assert_eq!(count(""), 2);
+    }
+
+    #[test]
+    fn the_limit_is_exclusive() {
+        let mut facts = started(FIRST);
+        facts.milliseconds = 7999;
+        assert_eq!(kinds(&facts, Outcome::Gpu), []);
+        facts.milliseconds = 8000;
+        assert_eq!(kinds(&facts, Outcome::Gpu), [Kind::Hang]);
+    }
+}

@@ -1,0 +1,285 @@
+//! One case with one runtime by one way: its container is made, started, judged and removed.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::bundle::{Bundle, specification};
+use crate::caller;
+use crate::case::Case;
+use crate::commands;
+use crate::definition::{self, Hook};
+use crate::expect::Place;
+use crate::fault::{Fault, Kind};
+use crate::host::state::State;
+use crate::host::watch::{Touch, Watcher};
+use crate::host::{Host, WORLD, make_canary, set_policy};
+use crate::image::Image;
+use crate::judge::{Facts, judge};
+use crate::probe::Answers;
+use crate::process::{run, run_silently, words};
+use crate::way::{Runtime, Way};
+
+/// Where the naive tools are.
+const TOOLS: &str = "/integration/hostile";
+
+/// The program in the place of the hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tool {
+    /// Does nothing.
+    Idle,
+    /// A hook with the mistakes of its kind.
+    Naive,
+    Nvoci,
+    /// Follows the image's link and leaves no trace.
+    Peek(&'static str),
+}
+
+/// What is tried.
+#[derive(Debug)]
+pub(crate) struct Trial<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) case: &'a Case,
+    pub(crate) runtime: Runtime,
+    pub(crate) way: Way,
+    pub(crate) tool: Tool,
+    /// The watcher's program.
+    pub(crate) watcher: &'a str,
+    /// Milliseconds for the start.
+    pub(crate) limit: u64,
+    /// A number of its own.
+    pub(crate) number: u32,
+    /// A directory for outputs.
+    pub(crate) evidence: &'a Path,
+}
+
+impl Trial<'_> {
+    /// Runs the trial. No fault: it passed.
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        self.with_same_mounts()
+            .unwrap_or_else(|e| vec![Fault::new(Kind::Suite, format!("the suite failed: {e}"))])
+    }
+
+    fn with_same_mounts(&self) -> io::Result<Vec<Fault>> {
+        let before = State::of_mounts()?;
+        let result = self.with_bundle();
+        during("the host's own files", self.host.restore())?;
+        let mut faults = result?;
+        let after = State::of_mounts()?;
+        if before != after {
+            let text = format!("mounts left behind: {}", before.difference(&after, 5));
+            faults.push(Fault::new(Kind::MountsLeft, text));
+        }
+        Ok(faults)
+    }
+
+    fn with_bundle(&self) -> io::Result<Vec<Fault>> {
+        during("the canary", make_canary())?;
+        during("the policy", self.set_policy())?;
+        if self.way.is_rootless() {
+            during("the user's image", caller::prepare_user())?;
+        }
+        let layer = self.way.is_rootless().then_some(caller::USERS_IMAGE);
+        let bundle = during("the bundle", Bundle::make(self.number, layer))?;
+        during("the definition", self.define(&bundle))?;
+        let probe = format!("{WORLD}/probe/probe-static");
+        during("the probe", fs::copy(probe, bundle.root().join("probe")))?;
+        during("the case's host", (self.case.host)(self.host))?;
+        let mut image = Image::new(bundle.root());
+        during("the case's trick", (self.case.trick)(&mut image))?;
+        if self.way.is_rootless() {
+            during("the user's bundle", caller::give_to_user(&bundle.path))?;
+        }
+        self.with_same_host(&bundle)
+    }
+
+    fn set_policy(&self) -> io::Result<()> {
+        let policy = self.case.policy;
+        if matches!(self.way, Way::Entry | Way::RootlessEntry) {
+            set_policy(&format!("runtimes = [\"{}\"]\n{policy}\n", self.runtime.name()))
+        } else {
+            set_policy(&format!("{policy}\n"))
+        }
+    }
+
+    fn define(&self, bundle: &Bundle) -> io::Result<()> {
+        let definition = self.definition(bundle)?;
+        let text = serde_json::to_vec_pretty(&definition)?;
+        fs::write(self.evidence.join("config.json"), text)?;
+        bundle.write(&definition)
+    }
+
+    fn with_same_host(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
+        let before = during("the host before", State::of_host())?;
+        let mut faults = self.watched(bundle)?;
+        let after = during("the host after", State::of_host())?;
+        if before != after {
+            let text = format!("the host was changed: {}", before.difference(&after, 3));
+            faults.push(Fault::new(Kind::HostChanged, text));
+        }
+        Ok(faults)
+    }
+
+    fn watched(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
+        let watcher = Watcher::begin(self.watcher);
+        let found = if self.way == Way::Commands {
+            commands::faults(self.runtime, bundle, self.evidence)
+        } else {
+            self.start(bundle)
+        };
+        let delete = self.command(&["delete", "--force", &bundle.container], Purpose::Delete);
+        run_silently(&delete, Duration::from_secs(20))?;
+        let mut touches = self.case.touches.to_vec();
+        if self.way.is_gvisor() {
+            // It gives its standard input an owner.
+            touches.push(Touch::attributes("/dev/null").by("runsc"));
+        }
+        let mut faults: Vec<Fault> = match watcher {
+            Ok(watcher) => watcher.end(&touches).into_iter().collect(),
+            Err(fault) => vec![fault],
+        };
+        faults.extend(found?);
+        Ok(faults)
+    }
+
+    fn start(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
+        let path = bundle.path.to_string_lossy();
+        let command = self.command(&["run", "--bundle", &path, &bundle.container], Purpose::Start);
+        let ended = run(
+            &command,
+            Duration::from_millis(self.limit),
+            self.evidence,
+            "start",
+        )?;
+        let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        let record = format!("/run/nvoci/errors/{}.json", bundle.container);
+        let facts = Facts {
+            way: self.way,
+            status: ended.status,
+            milliseconds: ended.milliseconds,
+            limit: self.limit.into(),
+            errors: text(&self.evidence.join("start.err")),
+            record: text(Path::new(&record)),
+            answers: Answers::new(text(&self.evidence.join("start.out"))),
+        };
+        fs::write(self.evidence.join("record"), &facts.record)?;
+        let place = Place {
+            root: self.host.root,
+            runtime: self.runtime,
+            way: self.way,
+        };
+        let expected = self.case.expect.at(place);
+        Ok(judge(&facts, expected, self.case.questions))
+    }
+
+    fn definition(&self, bundle: &Bundle) -> io::Result<Value> {
+        let (path, mut arguments) = self.tool.program();
+        let stage = self.stage();
+        arguments.push(stage);
+        let hook = self.way.has_hook().then_some(Hook {
+            stage,
+            path,
+            arguments,
+        });
+        let id = bundle.path.file_name().unwrap_or_default().to_string_lossy();
+        let mut spec = definition::of_case(specification(self.runtime)?, &id, hook.as_ref(), self.case);
+        match self.way {
+            Way::Cdi | Way::Gvisor => {
+                definition::apply_cdi(&mut spec, &caller::cdi()?);
+                if self.tool == Tool::Naive {
+                    definition::replace_hooks(
+                        &mut spec,
+                        "createContainer",
+                        path,
+                        &["naive", "createContainer"],
+                    );
+                }
+            }
+            Way::GvisorNvproxy => {
+                let cli = format!("{TOOLS}/naive-cli");
+                caller::link_container_cli(if self.tool == Tool::Naive { &cli } else { "nvoci" })?;
+                // runsc searches for a hook of this name, and does not run it.
+                let name = "nvidia-container-runtime-hook";
+                spec["hooks"] =
+                    json!({"prestart": [{"path": format!("/usr/bin/{name}"), "args": [name, "prestart"]}]});
+            }
+            _ => {}
+        }
+        if self.way.is_rootless() {
+            definition::as_user(&mut spec);
+        }
+        if self.way.is_gvisor() {
+            spec["linux"]["cgroupsPath"] = json!("");
+        }
+        Ok(spec)
+    }
+
+    /// The hook's stage. A way without one has the earliest of the case.
+    fn stage(&self) -> &'static str {
+        let ways = self.case.ways;
+        let early = ways.contains(&Way::CreateRuntime) || !ways.contains(&Way::CreateContainer);
+        match self.way {
+            Way::CreateContainer | Way::CreateRuntime | Way::Prestart => self.way.name(),
+            _ if early => Way::CreateRuntime.name(),
+            _ => Way::CreateContainer.name(),
+        }
+    }
+
+    fn command(&self, arguments: &[&str], purpose: Purpose) -> Vec<String> {
+        let start = purpose == Purpose::Start;
+        let entry = matches!(self.way, Way::Entry | Way::RootlessEntry);
+        let mut command = Vec::new();
+        if self.way.is_rootless() {
+            command.push(caller::AS_USER);
+        }
+        if start && entry {
+            command.extend(["nvoci", "runtime"]);
+        } else {
+            command.push(self.runtime.name());
+        }
+        if self.way.is_rootless() && start && self.runtime == Runtime::Crun {
+            command.push("--cgroup-manager=disabled");
+        }
+        if self.way.is_gvisor() {
+            command.extend([
+                "--root",
+                "/scratch/runsc",
+                "--platform=systrap",
+                "--ignore-cgroups",
+                "--network=none",
+            ]);
+            if start && self.way == Way::GvisorNvproxy {
+                command.extend(["--nvproxy", "--nvproxy-driver-version=latest"]);
+            }
+        }
+        command.extend(arguments);
+        words(&command)
+    }
+}
+
+/// Names the step that failed.
+fn during<T>(step: &str, result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|e| io::Error::other(format!("{step}: {e}")))
+}
+
+/// What a runtime is called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Delete,
+    Start,
+}
+
+impl Tool {
+    /// The path of the program, and its arguments before the stage.
+    fn program(self) -> (&'static str, Vec<&'static str>) {
+        match self {
+            Self::Idle => ("/bin/true", vec!["true"]),
+            Self::Naive => ("/integration/hostile/naive", vec!["naive"]),
+            Self::Nvoci => ("/usr/bin/nvoci", vec!["nvoci", "hook"]),
+            Self::Peek(what) => ("/integration/hostile/peek", vec!["peek", what]),
+        }
+    }
+}
