@@ -252,11 +252,9 @@ mod tests {
         }
     }
 
-    /// What [`hides`] returns.
-    #[expect(clippy::unnecessary_wraps, reason = "it is compared with an `Option`")]
-    fn at(path: &str, unless: &[&str]) -> Option<(String, Vec<String>)> {
+    fn at(path: &str, unless: &[&str]) -> (String, Vec<String>) {
         let unless = unless.iter().map(|&dir| dir.to_owned()).collect();
-        Some((path.to_owned(), unless))
+        (path.to_owned(), unless)
     }
 
     /// nvoci covers no file of an image, so the driver directory is elsewhere then.
@@ -264,7 +262,7 @@ mod tests {
     fn a_library_at_the_usual_place_hides_the_driver_elsewhere() {
         let baked = ["usr/local/nvidia/lib64/libcuda.so.1"];
         let unless = ["/usr/local/nvidia"];
-        let found = at("/usr/local/nvidia/lib64/libcuda.so.1", &unless);
+        let found = Some(at("/usr/local/nvidia/lib64/libcuda.so.1", &unless));
         assert_eq!(hides(&baked, OURS), found);
         assert_eq!(
             hides(&baked, "/usr/local/nvidia/lib:/usr/local/nvidia/lib64"),
@@ -272,10 +270,10 @@ mod tests {
         );
         assert_eq!(hides(&baked, "/usr/local/nvidia/lib"), None);
         let both = "/opt/nvidia/lib64:/usr/local/nvidia/lib64";
-        let two = at(
+        let two = Some(at(
             "/usr/local/nvidia/lib64/libcuda.so.1",
             &["/usr/local/nvidia", "/opt/nvidia"],
-        );
+        ));
         assert_eq!(hides(&baked, both), two);
     }
 
@@ -295,7 +293,7 @@ mod tests {
             "",
         ] {
             let path = format!("{before}/data/lib:{OURS}");
-            assert_eq!(hides(&env, &path), at(there, &[]), "{before}");
+            assert_eq!(hides(&env, &path), Some(at(there, &[])), "{before}");
         }
         for before in [
             OURS,
@@ -305,14 +303,14 @@ mod tests {
             "../usr/local/nvidia/lib64",
         ] {
             let path = format!("{before}:/data/lib");
-            assert_eq!(hides(&env, &path), at(there, &ours), "{before}");
+            assert_eq!(hides(&env, &path), Some(at(there, &ours)), "{before}");
         }
         for path in [
             "/usr/local/nvidia/../../../data/lib",
             "/usr/local/nvidia/lib64/../../../../data/lib",
             "../data/lib",
         ] {
-            assert_eq!(hides(&env, path), at(there, &[]), "{path}");
+            assert_eq!(hides(&env, path), Some(at(there, &[])), "{path}");
         }
     }
 
@@ -321,7 +319,7 @@ mod tests {
         let level = hwcaps();
         if let Some(level) = level.last() {
             let file = format!("data/lib/glibc-hwcaps/{level}/libcuda.so.1");
-            assert_eq!(hides(&[&file], "/data/lib"), at(&format!("/{file}"), &[]));
+            assert_eq!(hides(&[&file], "/data/lib"), Some(at(&format!("/{file}"), &[])));
         }
         let unknown = ["data/lib/glibc-hwcaps/x86-64-v9/libcuda.so.1"];
         assert_eq!(hides(&unknown, "/data/lib"), None);
@@ -335,7 +333,7 @@ mod tests {
     #[test]
     fn the_loader_skips_another_machines_library_and_stops_at_a_broken_one() {
         let both = ["a/libcuda.so.32", "b/libcuda.so.1"];
-        assert_eq!(hides(&both, "/a:/b"), at("/b/libcuda.so.1", &[]));
+        assert_eq!(hides(&both, "/a:/b"), Some(at("/b/libcuda.so.1", &[])));
         let Search::Hidden(hiding) = search(&["a/libcuda.so.broken", "b/libcuda.so.1"], "/a:/b") else {
             panic!("nothing was found");
         };
