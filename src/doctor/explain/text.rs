@@ -299,7 +299,7 @@ fn escaped(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut Strin
         count += 1;
     }
     match chars.peek() {
-        Some('"' | '\'' | '/') => {}
+        Some('"' | '\'' | '/' | '\u{201c}' | '\u{201d}' | '\u{2018}' | '\u{2019}') => {}
         Some('u') => {
             let digits: String = chars.clone().skip(1).take(4).collect();
             let number = u32::from_str_radix(&digits, 16)
@@ -343,6 +343,7 @@ mod tests {
             ),
             (r"c:\new\temp", r"c:\new\temp"),
             (r"line\nNext", "line next"),
+            ("for \\\u{201d}nvidia\\\u{201d} is", "for \"nvidia\" is"),
             ("but#012NVRM: this", "but nvrm: this"),
             ("│ error │", "error"),
             ("\u{2018}x\u{2019}", "'x'"),
