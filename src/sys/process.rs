@@ -100,6 +100,8 @@ fn close_listed() -> io::Result<()> {
 /// Closes every descriptor but the standard ones and `kept`. For a process that never uses or drops
 /// any other.
 pub(super) fn close_all_but(kept: &[RawFd]) {
+    // A number that is closed here must not be closed again later, under a new owner.
+    close_gathered();
     let mut kept = kept.to_vec();
     kept.sort_unstable();
     let mut first = 3;

@@ -78,6 +78,10 @@ pub fn close_gathered() {
 pub fn close_together(fds: Vec<OwnedFd>) {
     let mut numbers: Vec<RawFd> = fds.into_iter().map(OwnedFd::into_raw_fd).collect();
     numbers.sort_unstable();
+    debug_assert!(
+        numbers.windows(2).all(|pair| pair[0] != pair[1]),
+        "a number was closed and is gathered again: {numbers:?}"
+    );
     for run in numbers.chunk_by(|a, b| a + 1 == *b) {
         if let (Some(first), Some(last)) = (run.first(), run.last()) {
             // `fds` owned each number in this range, and nothing else does.

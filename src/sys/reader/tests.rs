@@ -4,6 +4,8 @@ use std::path::Path;
 
 use super::super::seccomp::in_child;
 use super::*;
+use crate::sys::held;
+use crate::sys::root::Node;
 
 /// A root with a file, a link out of it, and a file beside it.
 fn world() -> (tempfile::TempDir, Root) {
@@ -163,4 +165,32 @@ fn an_end_is_no_answer_and_no_wait_is_for_ever() {
         }));
     }
     assert!(kind(|_, port| port.recv(100).map(drop))(io::ErrorKind::TimedOut));
+}
+
+/// The lookups before the child closes everything by number are gathered; what is gathered must not
+/// be closed a second time, when a later lookup has the number.
+#[test]
+fn a_lookup_that_is_held_stays_open() {
+    let work = |root: &Root, port: &mut Port| {
+        let held: Vec<Node> = (0..4)
+            .map(|_| root.resolve("inside"))
+            .collect::<io::Result<_>>()?;
+        for _ in 0..200 {
+            drop(root.resolve("inside")?);
+        }
+        let same = |node: &Node| rustix::fs::fstat(node).is_ok_and(|now| now.st_ino == node.stat().st_ino);
+        let all = held.iter().all(same);
+        port.send(&vec![if all { "open" } else { "closed" }])
+    };
+    let (_dir, root) = world();
+    for calls in [&[][..], &[libc::SYS_openat2]] {
+        assert!(in_child(|| {
+            held::gather();
+            rustix::thread::set_no_new_privs(true).is_ok()
+                && seccomp::refuse(calls).is_ok()
+                && Reader::start(|| root.try_clone(), work)
+                    .and_then(|mut reader| reader.recv(MAX_MESSAGE))
+                    .is_ok_and(|message| parse::<Vec<&str>>(&message).is_ok_and(|sent| sent == ["open"]))
+        }));
+    }
 }
