@@ -231,7 +231,7 @@ fn add_container(allocation: &mut Allocation, resources: &[u8], container: &str)
             // A shared GPU's replicas are `ID::NUMBER`. Other resources of the vendor, such as
             // network cards, have ids that could be the index of a GPU.
             let plain = |id: &'_ str| id.split_once("::").map_or(id, |(id, _)| id).to_owned();
-            let is_gpu = |id: &String| id.starts_with("GPU-") || id.starts_with("MIG-");
+            let is_gpu = |id: &String| id.starts_with("GPU-") || id.starts_with("MIG-") || is_uuid(id);
             allocation.ids.extend(ids.into_iter().map(plain).filter(is_gpu));
         }
     }
@@ -251,6 +251,15 @@ fn add_container(allocation: &mut Allocation, resources: &[u8], container: &str)
         }
     }
     Ok(())
+}
+
+/// Whether an id is a UUID alone, as that of an Orin's GPU.
+fn is_uuid(id: &str) -> bool {
+    let digit = |(at, b): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => b == b'-',
+        _ => b.is_ascii_hexdigit(),
+    };
+    id.len() == 36 && id.bytes().enumerate().all(digit)
 }
 
 fn nested(message: &[u8], number: u64) -> Result<Vec<&[u8]>, Malformed> {

@@ -209,10 +209,12 @@ fn only_gpus_of_an_allocation_count() {
         device("nvidia.com/rdma_shared_device_a", "1"),
         device("nvidia.com/gpu", GPU),
         device("nvidia.com/gpu.shared", "GPU-2::3"),
+        device("nvidia.com/gpu", "1d2e3f4a-0000-1111-2222-333344445555"),
     ];
     let pod = [part(1, b"p"), part(2, b"n"), part(3, &container.concat())];
     let found = kubelet::find(&part(1, &pod.concat()), "n", "p", "c").unwrap();
-    assert_eq!(found.ids.into_iter().collect::<Vec<_>>(), [GPU, "GPU-2"]);
+    let orin = "1d2e3f4a-0000-1111-2222-333344445555";
+    assert_eq!(found.ids.into_iter().collect::<Vec<_>>(), [orin, GPU, "GPU-2"]);
 }
 
 /// With `mode = "cdi"` a runtime reads a word without a kind as a device of the default kind.

@@ -188,7 +188,7 @@ users() {
 # unused: whether none is left. Without the program, or with the runtime out of its configuration, an engine cannot work with them.
 unused() {
   count=$(users)
-  [ "$count" = 0 ] || refuse "remove: $count containers were started through $prefix, and the engine needs it for them; fix: delete the pods of the RuntimeClass on this node; it is removed then [NVOCI-6001]"
+  [ "$count" = 0 ] || refuse "remove: $count containers were started through $prefix, and the engine needs it for them; fix: delete the pods of the RuntimeClass on this node, and take the runtime out as the engine's default if it is that; it is removed then [NVOCI-6001]"
 }
 
 remove_node() {

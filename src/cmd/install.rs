@@ -447,7 +447,7 @@ fn agreed(
     };
     let question = format!("Restart {} now?{stops}", engine.name());
     let mut answer = String::new();
-    write!(questions, "{} [y/N] ", Escaped(&question))
+    write!(questions, "{} (--yes answers this) [y/N] ", Escaped(&question))
         .and_then(|()| questions.flush())
         .and_then(|()| answers.take(MAX_ANSWER).read_line(&mut answer))
         .is_ok_and(|_| matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
@@ -650,7 +650,7 @@ mod tests {
             let shown = String::from_utf8(shown).unwrap();
             assert_eq!(
                 shown,
-                "Restart docker now? It stops 3f2a web\\u{1b}[2J, and 4 more. [y/N] "
+                "Restart docker now? It stops 3f2a web\\u{1b}[2J, and 4 more. (--yes answers this) [y/N] "
             );
         }
         let long = "y".repeat(1 << 20);

@@ -117,7 +117,8 @@ fn key(host: &Host, roots: &Roots) -> String {
     key
 }
 
-/// When the kernel module made the capability file of an instance, and its inode.
+/// The inode of an instance's capability file and its time. Both are new if the module made the
+/// file again. The kernel may also renew them without a change; then the names are queried again.
 fn made(roots: &Roots, file: &str) -> String {
     let path = format!("driver/nvidia/capabilities/gpu{file}");
     let Ok(stat) = rustix::fs::statat(&roots.proc, path, AtFlags::SYMLINK_NOFOLLOW) else {

@@ -72,7 +72,11 @@ impl Earlier {
         else {
             return None;
         };
-        let nvoci = env!("CARGO_PKG_VERSION");
+        // A build with the same version may search for other files.
+        let program = rustix::fs::stat("/proc/self/exe")
+            .ok()
+            .map(|stat| Stamp::of(&stat))?;
+        let nvoci = (env!("CARGO_PKG_VERSION"), program);
         Some(format!(
             "{:?}",
             (

@@ -235,6 +235,8 @@ fn hidden(hiding: &Hiding, target: &Target) -> Option<Hidden> {
             "a file that is no library is found before the driver's library: the loader fails with \"file too short\" or \"invalid ELF header\""
                 .to_owned(),
         ),
+        // WSL2's own loader stubs, by a volume of `/usr/lib/wsl`, do load the driver.
+        Kind::Stub if target.platform == Platform::Windows && libcuda.path.starts_with(crate::host::wsl::LIB_DIR) => return None,
         Kind::Stub => (
             &STUB,
             Severity::Fail,
@@ -560,6 +562,28 @@ mod tests {
     const CU117: &str = "__version__ = '2.0.1+cu117'\ncuda = '11.7'\n";
     const CU121: &str = "__version__ = '2.1.2+cu121'\ncuda: Optional[str] = '12.1'\n";
     const CPU: &str = "__version__ = '2.0.1'\ncuda = None\n";
+
+    /// Microsoft's command line for WSL2 mounts `/usr/lib/wsl`, whose stub loads the real driver.
+    #[test]
+    fn the_stub_of_wsl2_is_one_only_on_linux() {
+        let stub = |at: &str, wsl| {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join(at).join("libcuda.so.1");
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, "not empty").unwrap();
+            let root = Root::open(dir.path()).unwrap();
+            let hiding = Hiding {
+                libcuda: Libcuda::at(&root, &Path::new("/").join(at).join("libcuda.so.1")).unwrap(),
+                entry: format!("/{at}"),
+                unless: Vec::new(),
+            };
+            assert_eq!(hiding.libcuda.kind, Kind::Stub);
+            let target = target("560.35.03".parse().ok(), wsl, std::iter::empty());
+            hidden(&hiding, &target).is_some()
+        };
+        assert!(!stub("usr/lib/wsl/lib", true) && stub("usr/lib/wsl/lib", false));
+        assert!(stub("usr/lib/wsl2", true) && stub("opt/stubs", true));
+    }
 
     /// An image's author could otherwise hide a CPU build behind directories of many files.
     #[test]
