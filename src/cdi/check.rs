@@ -134,9 +134,6 @@ pub fn check(dirs: &[PathBuf], engines: &[Engine], budget: &Budget) -> Vec<Findi
     for dir in dirs {
         misnamed(dir, &mut found);
     }
-    if registry.loaded.is_empty() && registry.problems.is_empty() {
-        none(dirs, &mut found);
-    }
     standings(&registry, &mut found);
     if let Ok(host) = Root::open("/") {
         for loaded in &registry.loaded {
@@ -144,6 +141,26 @@ pub fn check(dirs: &[PathBuf], engines: &[Engine], budget: &Budget) -> Vec<Findi
         }
     }
     found.into_list(dirs)
+}
+
+/// A note if `dirs` have no specification at all. Then every request of a CDI device fails, though
+/// [`check`] finds nothing wrong.
+pub fn missing(dirs: &[PathBuf], budget: &Budget) -> Option<Finding> {
+    let registry = Registry::load(dirs, Trust::Anyone, budget);
+    let path = dirs
+        .last()
+        .filter(|_| registry.loaded.is_empty() && registry.problems.is_empty())?;
+    let all: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    let text = format!(
+        "no directory has a specification ({}); `nvoci cdi generate --output {}` writes one",
+        all.join(", "),
+        path.join("nvidia.yaml").display()
+    );
+    Some(Finding {
+        severity: Severity::Note,
+        path: path.clone(),
+        text: shown(&text).to_owned(),
+    })
 }
 
 /// The most findings that are shown.
@@ -196,21 +213,6 @@ impl Findings {
             });
         }
         kept
-    }
-}
-
-/// Without a specification every request of a CDI device fails, so `check` must not print that
-/// nothing is wrong.
-fn none(dirs: &[PathBuf], found: &mut Findings) {
-    if let Some(dir) = dirs.last() {
-        let all: Vec<_> = dirs.iter().map(|d| d.display().to_string()).collect();
-        let fix = dir.join("nvidia.yaml");
-        let text = format!(
-            "no directory has a specification ({}); `nvoci cdi generate --output {}` writes one",
-            all.join(", "),
-            fix.display()
-        );
-        found.add(Severity::Note, dir, text);
     }
 }
 

@@ -779,3 +779,16 @@ fn a_device_given_twice_is_given_once() {
     let places: Vec<_> = once.mounts().into_iter().map(|m| m.destination).collect();
     assert_eq!(places, ["/usr/lib//x/", "/usr/lib/y"]);
 }
+
+#[test]
+fn a_host_without_a_specification_is_noted_by_itself() {
+    let dirs = Dirs::new(&[]);
+    assert!(check::check(&dirs.list(), &[], &Budget::default()).is_empty());
+    let note = check::missing(&dirs.list(), &Budget::default()).unwrap();
+    assert_eq!(note.severity, check::Severity::Note);
+    assert!(note.text.contains("cdi generate --output"), "{}", note.text);
+    for text in [with("v.com/gpu", "0", "A=1"), "broken".to_owned()] {
+        let dirs = Dirs::new(&[("run/a.yaml", &text)]);
+        assert_eq!(check::missing(&dirs.list(), &Budget::default()), None);
+    }
+}

@@ -430,7 +430,10 @@ fn check_all(shown: Shown) -> Result<ExitCode> {
 
 /// The output of `check`, and whether it found an error.
 fn checked(flags: &Shown, engines: &[check::Engine]) -> (String, bool) {
-    let findings = check::check(&flags.dirs, engines, &Budget::default());
+    let mut findings = check::check(&flags.dirs, engines, &Budget::default());
+    if findings.is_empty() {
+        findings.extend(check::missing(&flags.dirs, &Budget::default()));
+    }
     let text = if flags.json {
         let all: Vec<_> = findings
             .iter()
