@@ -170,8 +170,7 @@ fn without_instance(chosen: &Chosen<'_>, request: &Request) -> Option<Unusable> 
     const SHOWN: usize = 8;
     let Chosen { gpu, mig } = chosen;
     let first = gpu.mig_devices.first().filter(|_| mig.is_empty())?;
-    let computing = Capabilities::COMPUTE.with(Capabilities::VIDEO);
-    if !request.capabilities.intersects(computing) || request.mig_config || request.mig_monitor {
+    if !request.capabilities.intersects(Capabilities::CUDA) || request.mig_config || request.mig_monitor {
         return None;
     }
     let index = gpu.index;
