@@ -29,6 +29,10 @@ const FILES: &[(&str, &str)] = &[
         "the GPUs that the kernel module reports; written again where it is missing",
     ),
     (
+        "/run/nvoci/driver*",
+        "the driver's files that a start found; written again where it is missing",
+    ),
+    (
         "/var/lib/nvoci/install/",
         "the changes of `nvoci install`, so that they can be reverted",
     ),
