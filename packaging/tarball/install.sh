@@ -133,21 +133,23 @@ make_dir() { # DIR: and those above it, each noted if it was not there (or we ma
   chmod 755 "$1"
   say "dir $1"
 }
+proven_dir=
 free() { # PATH: nothing is there, or it is ours; and nobody else can put something else there
-  proven "$(dirname "$1")" || exit 1
+  # Only root changes a proven directory, so the files of one directory need one proof.
+  [ "${1%/*}" = "$proven_dir" ] || { proven "${1%/*}" || exit 1; proven_dir=${1%/*}; }
   { [ ! -e "$1" ] && [ ! -L "$1" ]; } || ours file "$1" ||
     { echo "install.sh: $1 is there and is not nvoci's; nothing was overwritten" >&2; exit 1; }
 }
 put() { # MODE FILE PATH: under a new name first, so that a running program is never written into
   free "$3"
-  make_dir "$(dirname "$3")"
+  make_dir "${3%/*}"
   sed "s|/usr/bin/nvoci|$prefix/bin/nvoci|g; s|/usr/share/nvoci|$prefix/share/nvoci|g; s|/usr/lib/nvoci|$prefix/lib/nvoci|g" "$2" >"$3.new"
   chmod "$1" "$3.new"
   mv -f "$3.new" "$3"
   say "file $3"
 }
-put_as_is() { free "$3"; make_dir "$(dirname "$3")"; cp "$2" "$3.new"; chmod "$1" "$3.new"; mv -f "$3.new" "$3"; say "file $3"; }
-link() { free "$2"; make_dir "$(dirname "$2")"; rm -f "$2"; ln -s "$1" "$2"; say "file $2"; }
+put_as_is() { free "$3"; make_dir "${3%/*}"; cp "$2" "$3.new"; chmod "$1" "$3.new"; mv -f "$3.new" "$3"; say "file $3"; }
+link() { free "$2"; make_dir "${2%/*}"; rm -f "$2"; ln -s "$1" "$2"; say "file $2"; }
 
 # The installed program judges the new one, which replaces it only if it serves the GPUs too. One that cannot judge is replaced.
 if [ -n "$probe" ] && ours file "$prefix/bin/nvoci" && ! cmp -s "$here/root/usr/bin/nvoci" "$prefix/bin/nvoci"; then

@@ -86,6 +86,9 @@ fn run(options: &Options) -> Result<ExitCode> {
     let Some(file) = &options.file else {
         return Err(COMMAND.usage_error("the new program was not named"));
     };
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::new(Code::Usage, "nvoci upgrade", "only root may replace it").fix("run it with sudo"));
+    }
     let installed = std::env::current_exe().context(Code::System, || "/proc/self/exe")?;
     let upgrade = Upgrade::begin(file, &installed, options)?;
     let was = version(&upgrade.installed).unwrap_or_default();
@@ -206,7 +209,7 @@ impl<'a> Upgrade<'a> {
         let path = self.installed.path();
         let shown = || path.display().to_string();
         let old = self.stage.join("old");
-        // Before: whether the probe says anything about the replacement.
+        // A probe that fails already here cannot judge the replacement.
         let worked = self.options.probe && self.starts(&self.new).is_ok();
         fs::hard_link(path, &old).context(Code::System, shown)?;
         directory_of(path)

@@ -9,7 +9,7 @@
 //! | `conmon` (Podman, CRI-O) | its arguments |
 //!
 //! Only monitors of this host's root count. Rootless engines are not examined: any user could start
-//! a process that looks like one.
+//! a process of that name.
 
 use std::fs;
 use std::io;
