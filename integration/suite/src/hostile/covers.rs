@@ -1,4 +1,4 @@
-//! The attacker made the image, and knows where its user mounts a volume. A link there leads the
+//! The attacker made the image, and guesses where its user mounts a volume. A link there leads the
 //! volume over a tmpfs of the container, or over its rootfs, and another link leads what an
 //! injection writes to the volume.
 
@@ -229,7 +229,7 @@ const ON_V1: Where = Where {
     ..Where::ANYWHERE
 };
 
-/// The rootfs is mounted in a directory of `owner`, for which the caller calls nvidia-container-cli.
+/// The rootfs is mounted in a directory of `owner`, for which nvidia-container-cli is called.
 fn beside(scene: &mut Scene<'_>, owner: u32) -> io::Result<()> {
     caller::link_container_cli("nvoci")?;
     scene.directory(BESIDE_ROOT)?;

@@ -48,9 +48,9 @@ fn fix_gives_nothing(after: &mut After<'_, '_>, mut spec: Value, minor: &str) ->
     let mut lines = fix.lines();
     let gives = lines.any(|line| line.contains("will do: ") && line.contains(&number));
     after.must(!gives, format!("--fix gives a GPU nobody granted: {number}"));
-    let says = fix.contains("proves nothing");
+    let reports = fix.contains("proves nothing");
     let text = format!("--fix does not say why it does nothing: {fix}");
-    after.must(says, text);
+    after.must(reports, text);
     Ok(())
 }
 

@@ -27,15 +27,15 @@ const VICTIM: &str = "/home/victim";
 /// The container's program. It reports the sockets that it reaches, the files that it can write,
 /// and nvoci's warnings.
 const TELLER: &str = r#"use Socket;
-sub look { my ($dir, $depth) = @_;
+sub search { my ($dir, $depth) = @_;
   opendir my $d, $dir or return;
   for (sort readdir $d) { next if /^\.\.?$/; my $at = "$dir/$_";
     if (-S $at) { socket my $s, AF_UNIX, SOCK_STREAM, 0; chdir $dir; connect($s, pack_sockaddr_un($_)) or $!{ECONNREFUSED} or next; print "reached $at\n" }
-    elsif (-d $at && !-l $at && $depth < 4) { look($at, $depth + 1) } } }
-look($_, 0) for "/tmp/nvidia-mps", "/usr/local/nvidia/run", "/usr/local/nvidia/share", "/usr/local/nvidia/site", "/run";
+    elsif (-d $at && !-l $at && $depth < 4) { search($at, $depth + 1) } } }
+search($_, 0) for "/tmp/nvidia-mps", "/usr/local/nvidia/run", "/usr/local/nvidia/share", "/usr/local/nvidia/site", "/run";
 for ("/tmp/nvidia-mps", "/tmp/nvidia-mps/canary", "/usr/local/nvidia/run/nvidia-mps") { next unless -d; if (open my $f, ">", "$_/pwned") { print "wrote $_\n" } }
 if (open my $f, "<", "/usr/local/nvidia/.nvoci.json") { local $/; my $t = <$f>; print "warned $1\n" while $t =~ /"((?:[^"\\]|\\.)*(?:\[NVOCI-4[0-9]*\]|CAP_SYS_ADMIN)(?:[^"\\]|\\.)*)"/g }
-print "told\n";
+print "done\n";
 "#;
 
 /// A container that reports what it reaches.
@@ -55,8 +55,8 @@ fn is_harmless(after: &mut After<'_, '_>, warning: Option<&str>) -> io::Result<(
 
 /// The same, but for sockets with `granted` in their path.
 fn is_harmless_but(after: &mut After<'_, '_>, warning: Option<&str>, granted: &str) -> io::Result<()> {
-    let told = after.line("told").is_some();
-    after.proves(told, "nothing was tried");
+    let is_tried = after.line("done").is_some();
+    after.proves(is_tried, "nothing was tried");
     let wrote = after.line("wrote").map(str::to_owned);
     let text = format!("a directory of the host could be written to: {wrote:?}");
     after.must(wrote.is_none(), text);
@@ -124,7 +124,7 @@ fn is_real(path: &Path) -> io::Result<bool> {
     Ok(fs::canonicalize(path)? == path)
 }
 
-/// Why somebody other than root decides what is at a path.
+/// Why another user than root decides what is at a path.
 fn is_open(path: &Path) -> io::Result<Option<&'static str>> {
     if !is_real(path)? || path == Path::new("/") {
         return Ok(Some("a link"));
@@ -771,8 +771,8 @@ pub(crate) const DRIVER_ROOT: Class = Class {
         check: |after| {
             is_harmless(after, None)?;
             let (_, err) = specification(after)?;
-            let says = err.contains("NVOCI-4002");
-            after.must(says, "nothing is said of why nothing is named");
+            let reports = err.contains("NVOCI-4002");
+            after.must(reports, "nothing is said of why nothing is named");
             Ok(())
         },
         ..STATIC
