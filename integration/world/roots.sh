@@ -17,6 +17,13 @@ build_root() {
   mkdir -p "$root"/{integration,world,results,scratch}
 }
 
+# bullseye is the last suite whose default has programs beside /usr, which simhost.sh does not expect.
+build_bullseye() {
+  debian_tree bullseye "$WORLD/roots/bullseye" --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include="$common_packages,golang-github-containers-common"
+  : >"$WORLD/roots/bullseye/etc/machine-id"
+  mkdir -p "$WORLD/roots/bullseye"/{integration,world,results,scratch}
+}
+
 build_experimental() {
   local root=$WORLD/roots/experimental
   awk -v d="$root/" 'index($5, d) == 1 { print $5 }' /proc/self/mountinfo | sort -r | xargs -r -n 1 umount -l
@@ -41,7 +48,9 @@ for suite in "${@:-bookworm sid}"; do
       experimental) # after sid
         piece roots/experimental "$(key_of build_experimental) $(sha256sum <"$WORLD/stamps/roots/sid")" build_experimental
         continue ;;
-      bullseye) more=golang-github-containers-common ;;
+      bullseye)
+        piece roots/bullseye "$(key_of debian_tree build_bullseye) $common_packages" build_bullseye
+        continue ;;
       bookworm) more=golang-github-containers-image ;;
       sid | trixie) more=docker-cli,golang-github-containers-image ;;
       *) die "no such engine root: $s (bullseye, bookworm, trixie, sid, experimental)" ;;
