@@ -84,6 +84,7 @@ counts: build
 
 # chart          the Helm chart: lint, schema, and its rendered manifests written anew (needs PyPI's helm-python-sdk)
 # test-machines  what needs a kernel of its own: other versions, aarch64, SELinux and AppArmor, in user-mode Linux and qemu
+# test-engines   engines of Debian bullseye, trixie and experimental, and the .rpm under dnf5 and zypper, in simulated hosts
 # test-nri       the NRI plugin in a real containerd 2.1
 # test-cluster   the chart, the image and the NRI plugin on Kubernetes 1.20.2, which it builds first (20 minutes, once)
 # test-browser   the doctor's HTML reports in a headless Chromium: phone and desktop, light and dark
@@ -92,14 +93,17 @@ counts: build
 # book           the documentation as HTML in target/book, by mdBook, with its links checked
 # sbom           what is in it, as CycloneDX
 # release        all files of a release in target/release-files, for both machines (docs/releasing.md)
-.PHONY: chart test-machines test-nri test-cluster test-browser hostile-long reproducible book sbom release
+.PHONY: chart test-machines test-engines test-nri test-cluster test-browser hostile-long reproducible book sbom release
 chart:
 	integration/chart/run --write
 
-test-machines: build
+test-machines: build suite
 	rustup target add aarch64-unknown-linux-musl
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld $(CARGO) build --locked --release --target aarch64-unknown-linux-musl
 	integration/machines/run
+
+test-engines: build
+	integration/compatibility/run
 
 test-nri: build
 	NVOCI_NRI_BIN=$(dir $(NVOCI_BIN))nvoci-nri integration/nri/run
