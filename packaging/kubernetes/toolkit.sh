@@ -266,9 +266,9 @@ register() {
   # shellcheck disable=SC2046  # one argument a line
   set -- $(engine_options)
   unset IFS
+  # shellcheck disable=SC2086  # options or nothing
   try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name nvidia-cdi --runtime-path "$to/nvidia-container-runtime.cdi" $cdi_in_runtime &&
     try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name nvidia-legacy --runtime-path "$to/nvidia-container-runtime.legacy" $cdi_in_runtime &&
-    # shellcheck disable=SC2086  # options or nothing
     try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name "$name" --runtime-path "$to/nvidia-container-runtime" $as_default $cdi_in_runtime $restart
 }
 

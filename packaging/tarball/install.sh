@@ -62,6 +62,13 @@ proven() ( # PATH LINKS
     fi
   done
 )
+# proven_dir DIR: the same, once for each directory of a run: a package has hundreds of files in few directories.
+seen=
+proven_dir() {
+  case $seen in *"|$1|"*) return 0 ;; esac
+  proven "$1" || return 1
+  seen="$seen|$1|"
+}
 proven "$prefix" || exit 1
 proven "$manifest" || exit 1
 # removable KIND PATH: whether a manifest may name the path: one in the prefix, or one that this
@@ -76,7 +83,7 @@ removable() {
     dir:/*) case $prefix in "$2"/*) ;; *) return 1 ;; esac ;;
     *) return 1 ;;
   esac
-  proven "${2%/*}/"
+  proven_dir "${2%/*}/"
 }
 take_away() { # KIND PATH
   removable "$1" "$2" || { echo "install.sh: $2 stays: it is not nvoci's, whatever $manifest says" >&2; return 0; }
@@ -133,10 +140,8 @@ make_dir() { # DIR: and those above it, each noted if it was not there (or we ma
   chmod 755 "$1"
   say "dir $1"
 }
-proven_dir=
 free() { # PATH: nothing is there, or it is ours; and nobody else can put something else there
-  # Only root changes a proven directory, so the files of one directory need one proof.
-  [ "${1%/*}" = "$proven_dir" ] || { proven "${1%/*}" || exit 1; proven_dir=${1%/*}; }
+  proven_dir "${1%/*}/" || exit 1
   { [ ! -e "$1" ] && [ ! -L "$1" ]; } || ours file "$1" ||
     { echo "install.sh: $1 is there and is not nvoci's; nothing was overwritten" >&2; exit 1; }
 }

@@ -438,12 +438,29 @@ mod tests {
         }
     }
 
+    /// Docker 29 serves `--gpus` by CDI too.
     #[test]
     fn what_docker_gives_by_cdi_is_granted() {
-        let recorded = include_bytes!("../../tests/definitions/docker-29-device-cdi.json");
-        let spec: serde_json::Value = serde_json::from_slice(recorded).unwrap();
-        if let Some(found) = minors(Engine::Root, &spec) {
-            assert!(found.contains(&0) && found.contains(&255), "{found:?}");
+        for (recorded, gpus) in [
+            (
+                include_str!("../../tests/definitions/docker-29-device-cdi.json"),
+                &[0][..],
+            ),
+            (
+                include_str!("../../tests/definitions/docker-29-gpus-all.json"),
+                &[0, 1][..],
+            ),
+            (
+                include_str!("../../tests/definitions/docker-29-gpus-device-1.json"),
+                &[1][..],
+            ),
+        ] {
+            let spec: serde_json::Value = serde_json::from_str(recorded).unwrap();
+            if let Some(found) = minors(Engine::Root, &spec) {
+                let of_gpus: Vec<_> = found.iter().copied().filter(|m| *m < 32).collect();
+                assert_eq!(of_gpus, gpus, "{found:?}");
+                assert!(found.contains(&255), "{found:?}");
+            }
         }
     }
 }
