@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # 200 pods at once, of three kinds one after the other: plain runc, the RuntimeClass, and NRI by annotation. Sourced by `inside`.
-count=${MANY:-200}
+count=$(cat /results/cluster/many 2>/dev/null || echo 200)
 
 case_begin "$at: many: the chart's plugin, policy off"
 quick /integration/chart/golden/nri.yaml
