@@ -87,7 +87,9 @@ fn run(options: &Options) -> Result<ExitCode> {
         return Err(COMMAND.usage_error("the new program was not named"));
     };
     if !rustix::process::geteuid().is_root() {
-        return Err(Error::new(Code::Usage, "nvoci upgrade", "only root may replace it").fix("run it with sudo"));
+        return Err(
+            Error::new(Code::Usage, "nvoci upgrade", "only root may replace it").fix("run it with sudo"),
+        );
     }
     let installed = std::env::current_exe().context(Code::System, || "/proc/self/exe")?;
     let upgrade = Upgrade::begin(file, &installed, options)?;
