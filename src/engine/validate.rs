@@ -170,17 +170,15 @@ fn with_containerd(
         return Err(refused(COMMAND, &stored.path, answer.complaint()));
     }
     let dump = Editor::open(COMMAND, Format::Toml, &answer.stdout)?;
-    if let Some(table) = containerd::cri(dump.value()) {
-        if !has_runtime(table, &job.settings.name, &job.settings.runtime_path) {
-            return Err(refused(
-                COMMAND,
-                &stored.path,
-                "containerd reads the file and does not find the runtime",
-            )
-            .fix(
-                "pass the last file that configures the CRI plugin: `--config FILE`; it overrides this one",
-            ));
-        }
+    if let Some(table) = containerd::cri(dump.value())
+        && !has_runtime(table, &job.settings.name, &job.settings.runtime_path)
+    {
+        return Err(refused(
+            COMMAND,
+            &stored.path,
+            "containerd reads the file and does not find the runtime",
+        )
+        .fix("pass the last file that configures the CRI plugin: `--config FILE`; it overrides this one"));
     }
     if let Some(table) = containerd::cri(dump.value())
         && let Some(default) = table.get("default_runtime_name").and_then(Value::as_str)
@@ -196,8 +194,8 @@ fn with_containerd(
     Ok(Checked::By(COMMAND.to_owned()))
 }
 
-/// Whether the CRI plugin's table has a runtime with this program. containerd 1.4 prints the options
-/// of every runtime as an empty table; there the name alone counts.
+/// Whether the CRI plugin's table has a runtime with this program. containerd 1.4 prints the
+/// options of every runtime as an empty table; there the name alone counts.
 fn has_runtime(cri: &Value, name: &str, program: &str) -> bool {
     let Some(runtimes) = cri.get("runtimes").and_then(Value::as_object) else {
         return false;
