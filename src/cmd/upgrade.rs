@@ -145,7 +145,8 @@ impl<'a> Upgrade<'a> {
         }
         let bytes = Root::open("/")
             .and_then(|root| root.read(std::path::absolute(file)?, MAX_PROGRAM))
-            .context(Code::NoProgram, shown)?;
+            .context(Code::File, shown)
+            .map_err(|e| e.fix("name the file of the new nvoci"))?;
         let lock = Lock::of_machine(PATIENCE).context(Code::Busy, || "/run/nvoci/lock")?;
         let stage = files.join(STAGE);
         // A killed upgrade's.
@@ -290,10 +291,18 @@ fn directory_of(path: &Path) -> std::io::Result<(Node, OsString)> {
 fn version(program: &Program) -> Result<String, String> {
     let answer = exec::run(program, &["--version"], &[], PATIENCE).map_err(|e| e.to_string())?;
     outcome(&answer)?;
-    match answer.stdout.trim() {
-        "" => Err("it prints no version".to_owned()),
-        text => Ok(text.chars().take(64).collect()),
-    }
+    version_line(&answer.stdout)
+        .map(str::to_owned)
+        .ok_or_else(|| "it does not print a version of nvoci".to_owned())
+}
+
+/// The line `nvoci 1.2.3`. Another program, such as `true`, would pass on a host without GPUs.
+fn version_line(stdout: &str) -> Option<&str> {
+    let line = stdout.strip_suffix('\n')?;
+    let number = line.strip_prefix("nvoci ")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+    let is_number = number.starts_with(|c: char| c.is_ascii_digit()) && number.chars().all(plain);
+    (is_number && line.len() <= 64).then_some(line)
 }
 
 /// Whether the program plans all GPUs.
@@ -414,6 +423,24 @@ mod tests {
             outcome(&answer(false, "", &"x".repeat(9999))).unwrap_err().len(),
             512
         );
+    }
+
+    #[test]
+    fn only_nvoci_prints_its_version() {
+        assert_eq!(version_line("nvoci 0.1.1-rc.2\n"), Some("nvoci 0.1.1-rc.2"));
+        let long = format!("nvoci 1{}\n", "0".repeat(64));
+        for other in [
+            "",
+            "nvoci 0.1",
+            "nvoci \n",
+            "nvoci x\n",
+            "true 9\n",
+            "nvoci 1\u{1b}[m\n",
+            "nvoci 1\n2\n",
+            &long,
+        ] {
+            assert_eq!(version_line(other), None, "{other:?}");
+        }
     }
 
     #[test]
