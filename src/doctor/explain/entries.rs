@@ -26,6 +26,7 @@ const KEYS: &[&str] = &[
     "component:",
     "cuda:",
     "dri:",
+    "foreign:",
     "gpu:",
     "lib:",
     "libc:",
