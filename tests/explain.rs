@@ -199,7 +199,7 @@ fn lines(text: &str, of: impl Fn(&str) -> String) -> String {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
     #[test]
-    fn printers_change_no_verdict(case in 0..820_usize, printers in proptest::collection::vec(0..PRINTERS.len(), 1..4)) {
+    fn printers_change_no_verdict(case in 0..1030_usize, printers in proptest::collection::vec(0..PRINTERS.len(), 1..4)) {
         let first = |text: &str| explain(text).report.findings[0].subject.clone();
         let case = cases().nth(case).unwrap();
         let printed = printers.iter().fold(case.text.to_owned(), |text, printer| PRINTERS[*printer](&text));

@@ -21,8 +21,8 @@ pub(super) fn run(model: &Model, report: &mut Report, budget: &Budget) -> Result
     };
     bases(model, report);
     packages(last, report, budget)?;
+    cpu_builds(last, report, budget)?;
     if last.uses_cuda() {
-        cpu_builds(last, report, budget)?;
         musl(last, report);
     }
     two_cudas(last, report, budget)?;
@@ -103,6 +103,7 @@ fn packages(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<()
 }
 
 fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
+    let uses_cuda = stage.uses_cuda();
     // Another command may install JAX's plugin for CUDA.
     let jax = stage
         .installs()
@@ -114,6 +115,12 @@ fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<
     for i in stage.installs() {
         budget.step()?;
         let Some(reason) = i.cpu else { continue };
+        // Nothing states that the image is for a GPU, and conda chose the build by itself.
+        let severity = match (uses_cuda, reason) {
+            (true, _) => Severity::Fail,
+            (false, Reason::Undetected) => Severity::Info,
+            (false, _) => continue,
+        };
         let fix = match (i.what.as_str(), reason) {
             ("jax" | "jaxlib", _) if jax => continue,
             ("jax" | "jaxlib", _) => "pip install \"jax[cuda12]\"".to_owned(),
@@ -136,7 +143,7 @@ fn cpu_builds(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<
             _ => cuda_build(stage),
         };
         report.add(at(
-            Finding::new(&CPU, Severity::Fail, i.what.clone(), cause(reason)).fix(fix),
+            Finding::new(&CPU, severity, i.what.clone(), cause(reason)).fix(fix),
             &i.line,
         ));
     }
@@ -314,11 +321,16 @@ fn two_cudas(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(
     let Some(base) = stage.base().cuda() else {
         return Ok(());
     };
+    // `pip install -e .` and `pip install .` install the same.
+    let mut seen = HashSet::new();
     for i in stage.installs() {
         budget.step()?;
         let Some(cuda) = i.cuda.filter(|c| c.major != base.major) else {
             continue;
         };
+        if !seen.insert((i.what.as_str(), cuda.major, cuda.minor)) {
+            continue;
+        }
         report.add(at(
             Finding::new(
                 &TWO_CUDAS,
@@ -338,6 +350,31 @@ fn two_cudas(stage: Stage<'_>, report: &mut Report, budget: &Budget) -> Result<(
 
 fn conda(stage: Stage<'_>, model: &Model, report: &mut Report, budget: &Budget) -> Result<(), Exceeded> {
     let path = stage.variable("PATH").map_or("", |(p, _)| p);
+    // `ENV PATH=/opt/conda/envs/NAME/bin`, and micromamba made NAME below the home directory.
+    let missed = |what: &str| {
+        let home = what.strip_prefix("~/micromamba/envs/");
+        home.is_some_and(|name| path.contains(&format!("/opt/conda/envs/{name}/")))
+    };
+    // The plain program, as its own site offers it, has no configuration.
+    let is_plain = model
+        .steps
+        .iter()
+        .any(|s| s.text.contains("micro.mamba.pm") || s.text.contains("micromamba-releases"));
+    for i in stage.installs().filter(|i| i.kind == Kind::CondaEnvironment) {
+        budget.scan(path.len())?;
+        if is_plain && missed(&i.what) {
+            report.add(at(
+                Finding::new(
+                    &CONDA,
+                    Severity::Warn,
+                    i.what.clone(),
+                    "micromamba has no root prefix and makes the environment below the home directory, not in /opt/conda, which PATH names",
+                )
+                .fix("ENV MAMBA_ROOT_PREFIX=/opt/conda before the RUN"),
+                &i.line,
+            ));
+        }
+    }
     if path.contains("/envs/") || stage.variable("CONDA_DEFAULT_ENV").is_some() || stage.runs_in_conda() {
         return Ok(());
     }

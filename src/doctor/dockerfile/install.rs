@@ -80,6 +80,8 @@ pub(super) struct Settings {
     pub(super) cmake: String,
     /// Whether `CONDA_OVERRIDE_CUDA` stands for a driver.
     pub(super) override_cuda: bool,
+    /// Whether `MAMBA_ROOT_PREFIX` is set.
+    pub(super) has_root_prefix: bool,
 }
 
 impl Settings {
@@ -91,6 +93,7 @@ impl Settings {
     pub(super) const UV_BACKEND: &str = "UV_TORCH_BACKEND";
     pub(super) const CMAKE: &str = "CMAKE_ARGS";
     pub(super) const OVERRIDE_CUDA: &str = "CONDA_OVERRIDE_CUDA";
+    pub(super) const ROOT_PREFIX: &str = "MAMBA_ROOT_PREFIX";
 
     /// Whether the base image's PyTorch satisfies a requirement, so that pip installs none.
     fn satisfies(&self, word: &str) -> bool {
@@ -179,7 +182,8 @@ pub(super) fn of(
                 let (name, value) = word.split_once('=')?;
                 (name == Settings::OVERRIDE_CUDA).then_some(!value.is_empty())
             });
-            run.conda(rest, assigned.unwrap_or(settings.override_cuda))?;
+            let at_home = name == "micromamba" && !run.has_root_prefix(rest);
+            run.conda(rest, assigned.unwrap_or(settings.override_cuda), at_home)?;
         }
     }
     Ok(run.found)
@@ -330,8 +334,18 @@ impl Run<'_> {
         }))
     }
 
-    /// The arguments of conda, with those of its file.
-    fn conda(&mut self, words: &[&str], override_cuda: bool) -> Result<(), Exceeded> {
+    /// Whether a root prefix is set for a command of micromamba; the images of mambaorg set one.
+    fn has_root_prefix(&self, words: &[&str]) -> bool {
+        let option = |w: &&str| matches!(*w, "-r" | "--root-prefix") || w.starts_with("--root-prefix=");
+        self.settings.base.contains("micromamba")
+            || self.settings.has_root_prefix
+            || self.text.contains(Settings::ROOT_PREFIX)
+            || words.iter().any(option)
+    }
+
+    /// The arguments of conda, with those of its file. Without a root prefix, micromamba makes
+    /// environments below the home directory.
+    fn conda(&mut self, words: &[&str], override_cuda: bool, at_home: bool) -> Result<(), Exceeded> {
         let creates = words.contains(&"create");
         if let Some(file) = environment::named(words).filter(|_| conda::installs(words)) {
             match environment::read(file, self.files, self.budget)? {
@@ -349,7 +363,11 @@ impl Run<'_> {
         }
         self.conda_packages(words, override_cuda)?;
         if let Some(what) = environment(words).filter(|_| creates) {
-            self.add(Kind::CondaEnvironment, what)?;
+            if at_home && !what.contains('/') {
+                self.add(Kind::CondaEnvironment, &format!("~/micromamba/envs/{what}"))?;
+            } else {
+                self.add(Kind::CondaEnvironment, what)?;
+            }
         }
         Ok(())
     }

@@ -510,6 +510,7 @@ fn settings(stage: Stage<'_>, budget: &Budget) -> Result<Settings, Exceeded> {
         override_cuda: stage
             .value(Settings::OVERRIDE_CUDA, budget)?
             .is_some_and(|value| !value.is_empty()),
+        has_root_prefix: stage.value(Settings::ROOT_PREFIX, budget)?.is_some(),
         pip: Indices {
             main: first(&Settings::PIP_MAIN)?,
             extra: first(&Settings::PIP_EXTRA)?,

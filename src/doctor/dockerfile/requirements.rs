@@ -119,6 +119,11 @@ fn decoded(bytes: Vec<u8>) -> Option<String> {
     }
 }
 
+/// Directories that every image has, so that a copy goes into them.
+const DIRECTORIES: [&str; 8] = [
+    "/etc", "/home", "/mnt", "/opt", "/root", "/srv", "/tmp", "/usr/src",
+];
+
 /// Paths that an instruction brings from the context to the image.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Brought {
@@ -136,11 +141,15 @@ impl Brought {
             return None;
         }
         let paths: Vec<&String> = words.iter().filter(|w| !w.starts_with("--")).collect();
-        let (target, sources) = paths.split_last()?;
+        let (written, sources) = paths.split_last()?;
+        let target = normalized(workdir, written);
         Some(Self {
             sources: sources.iter().map(|s| normalized("/", s)).collect(),
-            target: normalized(workdir, target),
-            into: target.ends_with('/') || target.ends_with('.') || sources.len() > 1,
+            into: written.ends_with(['/', '.'])
+                || sources.len() > 1
+                || target == normalized("/", workdir)
+                || DIRECTORIES.contains(&target.as_str()),
+            target,
         })
     }
 
@@ -560,6 +569,16 @@ mod tests {
         let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
         for (copy, path, origin) in [
             ("requirements.txt .", "/app/requirements.txt", "/requirements.txt"),
+            (
+                "requirements.txt /app",
+                "/app/requirements.txt",
+                "/requirements.txt",
+            ),
+            (
+                "./requirements.txt /tmp",
+                "/tmp/requirements.txt",
+                "/requirements.txt",
+            ),
             (
                 "--chown=1:1 ./docker/req.txt /tmp/",
                 "/tmp/req.txt",

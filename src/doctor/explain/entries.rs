@@ -20,6 +20,7 @@ const KEYS: &[&str] = &[
     "component:",
     "cuda:",
     "dri:",
+    "foreign:",
     "gpu:",
     "lib:",
     "libc:",

@@ -45,8 +45,7 @@ pub struct Explanation {
 
 /// Explains a text. Only its last [`text::MAX`] bytes count: a log ends with the error.
 pub fn explain(text: &str) -> Explanation {
-    let text = Text::new(text);
-    let signals = Signals::of(&text);
+    let (text, signals) = read(text);
     let mut report = Report::new("explain");
     let mut areas: Vec<&'static str> = Vec::new();
     for named in signals.named() {
@@ -99,6 +98,30 @@ pub fn explain(text: &str) -> Explanation {
         );
     }
     Explanation { report, areas }
+}
+
+/// The text and its signals. If no specific entry matches it, words that a terminal broke at its
+/// right margin are joined, and it is read again.
+fn read(text: &str) -> (Text, Signals) {
+    let of = |text: &str| {
+        let text = Text::new(text);
+        let signals = Signals::of(&text);
+        (text, signals)
+    };
+    let best = |(text, signals): &(Text, Signals)| {
+        ranked(text, signals)
+            .first()
+            .map_or(Rank::Family, |(entry, _)| entry.rank)
+    };
+    let as_written = of(text);
+    let rank = best(&as_written);
+    if rank <= Rank::General
+        && let Some(joined) = text::rejoined(text).map(|joined| of(&joined))
+        && best(&joined) > rank
+    {
+        return joined;
+    }
+    as_written
 }
 
 /// The matching entries: the nearest to the cause first, then by weight, then in the file's order.

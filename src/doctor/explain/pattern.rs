@@ -1,9 +1,9 @@
 //! Patterns of texts: literal pieces and choices of them (`{one|two}`) with gaps (`*`) and slots
-//! (`<name>`) between them.
+//! (`<name>`) between them. A phrase of [`SAME`] in a literal stands for all of its group.
 
 use std::ops::Range;
 
-use super::text::Text;
+use super::text::{self, Hash, Text, is_word};
 
 /// The longest text that a `*` matches, in bytes.
 const GAP: usize = 300;
@@ -83,10 +83,112 @@ fn choice(text: &'static str) -> Option<(Vec<&'static str>, &'static str)> {
     (choice.len() > 1).then_some((choice, rest))
 }
 
+/// Phrases that programs use for the same, one group a line. None is a part of another group's.
+const SAME: &[&[&str]] = &[
+    &[
+        "failed to",
+        "could not",
+        "couldn't",
+        "unable to",
+        "cannot",
+        "can't",
+        "can not",
+        "not able to",
+    ],
+    &[
+        "not found",
+        "was not found",
+        "is not found",
+        "could not be found",
+        "cannot be found",
+        "can't be found",
+    ],
+    &[
+        "not available",
+        "is not available",
+        "unavailable",
+        "is unavailable",
+        "isn't available",
+    ],
+    &[
+        "not supported",
+        "is not supported",
+        "unsupported",
+        "isn't supported",
+    ],
+    &["not installed", "is not installed", "isn't installed"],
+    &["initialize", "initialise"],
+    &["initialized", "initialised"],
+    &["initialization", "initialisation"],
+];
+
+/// The pieces with every phrase of a group replaced by a choice of the group.
+fn widened(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut out = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        match piece {
+            Piece::OneOf(texts) => match texts.as_slice() {
+                [literal] => widen_literal(literal, &mut out),
+                _ => out.push(Piece::OneOf(widen_choice(texts))),
+            },
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn widen_literal(literal: &'static str, out: &mut Vec<Piece>) {
+    let mut rest = literal;
+    while let Some((at, phrase, group)) = phrase_in(rest) {
+        let (before, after) = (rest.get(..at).unwrap_or_default(), rest.get(at + phrase.len()..));
+        if !before.is_empty() {
+            out.push(Piece::OneOf(vec![before]));
+        }
+        out.push(Piece::OneOf(group.to_vec()));
+        rest = after.unwrap_or_default();
+    }
+    if !rest.is_empty() {
+        out.push(Piece::OneOf(vec![rest]));
+    }
+}
+
+/// The first phrase of a group in a literal, the longest at that place, as whole words.
+fn phrase_in(literal: &'static str) -> Option<(usize, &'static str, &'static [&'static str])> {
+    let whole = |at: usize, phrase: &str| {
+        let before = literal.get(..at).unwrap_or_default();
+        let after = literal.get(at + phrase.len()..).unwrap_or_default();
+        !before.ends_with(is_word) && !after.starts_with(is_word)
+    };
+    let found = SAME.iter().flat_map(|group| {
+        group.iter().filter_map(move |phrase| {
+            let at = literal.find(phrase).filter(|at| whole(*at, phrase))?;
+            Some((at, *phrase, *group))
+        })
+    });
+    found.min_by_key(|(at, phrase, _)| (*at, usize::MAX - phrase.len()))
+}
+
+fn widen_choice(texts: Vec<&'static str>) -> Vec<&'static str> {
+    let mut all = texts;
+    for group in SAME {
+        if all.iter().any(|t| group.contains(t)) {
+            let more: Vec<_> = group.iter().filter(|p| !all.contains(p)).collect();
+            // Before the empty one, which comes last.
+            let end = all.iter().position(|t| t.is_empty()).unwrap_or(all.len());
+            all.splice(end..end, more.into_iter().copied());
+        }
+    }
+    all
+}
+
 /// A pattern, parsed.
 pub(super) struct Pattern {
     pieces: Vec<Piece>,
     weight: usize,
+    /// Its longest literal, which the text must have.
+    anchor: &'static str,
+    /// The whole words of its literals.
+    words: Vec<Hash>,
 }
 
 impl Pattern {
@@ -96,7 +198,23 @@ impl Pattern {
         let weight = choices(&pieces)
             .filter_map(|texts| texts.iter().map(|t| t.len()).min())
             .sum();
-        Self { pieces, weight }
+        let pieces = widened(pieces);
+        let literals: Vec<&'static str> = choices(&pieces)
+            .filter_map(|texts| match texts.as_slice() {
+                [literal] => Some(*literal),
+                _ => None,
+            })
+            .collect();
+        Self {
+            anchor: literals
+                .iter()
+                .max_by_key(|l| l.len())
+                .copied()
+                .unwrap_or_default(),
+            words: literals.iter().flat_map(|l| text::hashed(l)).collect(),
+            pieces,
+            weight,
+        }
     }
 
     /// Its last match in `text`; it begins with a literal or a choice.
@@ -104,7 +222,7 @@ impl Pattern {
         let Some((Piece::OneOf(first), rest)) = self.pieces.split_first() else {
             return None;
         };
-        if !choices(&self.pieces).all(|texts| texts.iter().any(|t| text.may_hold(t))) {
+        if !text.may_hold_hashed(&self.words) || !text.flat().contains(self.anchor) {
             return None;
         }
         first.iter().find_map(|first| {
@@ -225,6 +343,23 @@ mod tests {
         // Braces without a choice are literal.
         assert!(found("a {b} c", "a {b} c").is_some());
         assert!(found("a {} c", "a {} c").is_some());
+    }
+
+    #[test]
+    fn phrases_of_one_meaning() {
+        for (text, pattern) in [
+            ("could not open /dev/x", "failed to open"),
+            ("we are unable to load it", "cannot load"),
+            ("libx was not found", "libx not found"),
+            ("codec unsupported here", "codec not supported"),
+            ("can't find or load x", "{cannot|failed to}*{load|open}"),
+            ("initialisation of nvml", "initialization of nvml"),
+        ] {
+            assert!(found(text, pattern).is_some(), "{text}: {pattern}");
+        }
+        assert!(found("cannotation load", "cannot load").is_none());
+        // The weight is that of the pattern as written.
+        assert_eq!(found("can't open", "unable to open").map(|f| f.weight), Some(14));
     }
 
     #[test]

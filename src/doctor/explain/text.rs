@@ -12,20 +12,32 @@ pub(super) struct Text {
     kept: String,
     flat: String,
     words: Words,
+    /// The offsets at which an entry of a log begins.
+    entries: Vec<usize>,
 }
 
 impl Text {
     /// Only the last [`MAX`] bytes count: a log ends with the error.
     pub(super) fn new(text: &str) -> Self {
-        let mut start = text.len().saturating_sub(MAX);
-        while !text.is_char_boundary(start) {
-            start += 1;
-        }
-        let kept = one_line(text.get(start..).unwrap_or_default());
+        let start = ceil(text, text.len().saturating_sub(MAX));
+        let (kept, entries) = one_line(text.get(start..).unwrap_or_default());
         // ASCII only, so that offsets stay equal.
         let flat = kept.to_ascii_lowercase();
         let words = Words::of(&flat);
-        Self { kept, flat, words }
+        Self {
+            kept,
+            flat,
+            words,
+            entries,
+        }
+    }
+
+    /// The start of the log's entry at `at`, and the start of the next one.
+    pub(super) fn entry(&self, at: usize) -> Range<usize> {
+        let next = self.entries.partition_point(|start| *start <= at);
+        let start = next.checked_sub(1).and_then(|i| self.entries.get(i));
+        let end = self.entries.get(next).copied();
+        start.copied().unwrap_or_default()..end.unwrap_or(self.flat.len())
     }
 
     /// The text in lower case, with white space as single spaces.
@@ -70,17 +82,26 @@ impl Text {
     /// Whether the text has each whole word of `pattern`. Words at the pattern's ends may be parts
     /// of words.
     pub(super) fn may_hold(&self, pattern: &str) -> bool {
-        let inner = |c: char| !is_word(c);
-        let (Some(first), Some(last)) = (pattern.find(inner), pattern.rfind(inner)) else {
-            return true;
-        };
-        pattern
-            .get(first..last)
-            .unwrap_or_default()
-            .split(inner)
-            .filter(|w| !w.is_empty())
-            .all(|w| self.words.may_hold(w))
+        inner_words(pattern).all(|w| self.words.may_hold(w))
     }
+
+    /// Whether the text may have all of these words, given by their hashes.
+    pub(super) fn may_hold_hashed(&self, words: &[Hash]) -> bool {
+        words.iter().all(|word| self.words.may_hold_hashed(*word))
+    }
+}
+
+/// The words of `pattern` that are no parts of words: all but those at its ends.
+fn inner_words(pattern: &str) -> impl Iterator<Item = &str> {
+    let inner = |c: char| !is_word(c);
+    let inside = pattern.find(inner).zip(pattern.rfind(inner));
+    let inside = inside.and_then(|(first, last)| pattern.get(first..last));
+    inside.unwrap_or_default().split(inner).filter(|w| !w.is_empty())
+}
+
+/// The hashes of a pattern's whole words.
+pub(super) fn hashed(pattern: &str) -> impl Iterator<Item = Hash> {
+    inner_words(pattern).map(Words::place)
 }
 
 fn floor(text: &str, at: usize) -> usize {
@@ -104,6 +125,9 @@ pub(super) fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
+/// The place of a word's bit in [`Words`].
+pub(super) type Hash = (usize, u64);
+
 /// The words that a text may have, one bit for each hash.
 #[derive(Debug)]
 struct Words(Vec<u64>);
@@ -123,11 +147,14 @@ impl Words {
     }
 
     fn may_hold(&self, word: &str) -> bool {
-        let (at, bit) = Self::place(word);
+        self.may_hold_hashed(Self::place(word))
+    }
+
+    fn may_hold_hashed(&self, (at, bit): Hash) -> bool {
         self.0.get(at).is_some_and(|slot| slot & bit != 0)
     }
 
-    fn place(word: &str) -> (usize, u64) {
+    fn place(word: &str) -> Hash {
         let hash = word.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
         });
@@ -136,14 +163,40 @@ impl Words {
     }
 }
 
+/// The text with the lines joined that a terminal broke in the middle of a word: each line of the
+/// greatest width, at least [`WIDTH`], continues in the next.
+pub(super) fn rejoined(text: &str) -> Option<String> {
+    let text = text.get(ceil(text, text.len().saturating_sub(MAX))..)?;
+    let width = |line: &str| line.trim_end_matches('\r').chars().count();
+    let widest = text.lines().map(width).max().filter(|w| *w >= WIDTH)?;
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        out.push_str(line.trim_end_matches('\r'));
+        if width(line) < widest {
+            out.push('\n');
+        }
+    }
+    Some(out)
+}
+
+/// The width of the narrowest terminal.
+const WIDTH: usize = 40;
+
 /// The text with single spaces, without colors, log prefixes, typographic quotes, frames, and with
-/// escaped characters and line ends unescaped.
-fn one_line(text: &str) -> String {
+/// escaped characters and line ends unescaped; and the offsets at which a line with a log's prefix
+/// begins.
+fn one_line(text: &str) -> (String, Vec<usize>) {
     let text = plain(text);
     let mut out = String::with_capacity(text.len());
+    let mut entries = Vec::new();
     for line in text.split('\n') {
         space(&mut out);
-        let mut chars = unprefixed(line).chars().peekable();
+        let line = line.trim_start();
+        let rest = unprefixed(line);
+        if rest.len() < line.len() || line.starts_with('[') {
+            entries.push(out.len());
+        }
+        let mut chars = rest.chars().peekable();
         while let Some(c) = chars.next() {
             match c {
                 '\\' => escaped(&mut chars, &mut out),
@@ -152,11 +205,7 @@ fn one_line(text: &str) -> String {
         }
     }
     out.truncate(out.trim_end().len());
-    // rsyslog writes a line end as its octal number.
-    if out.contains("#012") {
-        out = out.replace("#012", " ");
-    }
-    out
+    (out, entries)
 }
 
 fn space(out: &mut String) {
@@ -182,7 +231,7 @@ fn push(c: char, out: &mut String) {
 
 /// The beginnings of colors as logs and terminals print them.
 const COLORS: &[&str] = &[
-    r"\u001b[", r"\u001B[", r"\x1b[", r"\x1B[", r"\033[", r"\e[", "#033[", "^[[", "\u{9b}",
+    r"\u001b[", r"\u001B[", r"\x1b[", r"\x1B[", r"\033[", r"\e[", "#033[", "^[[", "ESC[", "\u{9b}",
 ];
 
 /// Characters as HTML writes them.
@@ -198,9 +247,26 @@ const ENTITIES: &[(&str, &str)] = &[
     ("&amp;", "&"),
 ];
 
-/// The text without colors and with the characters of HTML.
+/// The C library's and the shell's messages in other languages, and the English ones.
+const LANGUAGES: &str = include_str!("languages.tsv");
+
+/// The text with the system's messages in English.
+fn english(text: &mut String) {
+    for line in LANGUAGES.lines().filter(|l| !l.starts_with('#')) {
+        if let Some((english, others)) = line.split_once('\t') {
+            for other in others.split('|').filter(|o| !o.is_empty()) {
+                if text.contains(other) {
+                    *text = text.replace(other, english);
+                }
+            }
+        }
+    }
+}
+
+/// The text without colors, with the characters of HTML, and with the system's messages in English.
 fn plain(text: &str) -> String {
-    let mut text = text.to_owned();
+    // rsyslog writes a line end as its octal number.
+    let mut text = text.replace("#012", "\n");
     for color in COLORS {
         if text.contains(color) {
             text = text.replace(color, "\u{1b}[");
@@ -211,6 +277,7 @@ fn plain(text: &str) -> String {
             text = text.replace(written, meant);
         }
     }
+    english(&mut text);
     if !text.contains('\u{1b}') {
         return text;
     }
@@ -354,6 +421,15 @@ mod tests {
             ("2024-05-01 is a date", "2024-05-01 is a date"),
             (r"\u001b[31mred\u001b[0m \u0027x\u0027", "red 'x'"),
             ("#033[0;33mred", "red"),
+            ("ESC[1;36mred", "red"),
+            (
+                "x: libcuda.so.1: 无法打开共享对象文件: 没有那个文件或目录",
+                "x: libcuda.so.1: cannot open shared object file: no such file or directory",
+            ),
+            (
+                "bash: nvcc: Kommando nicht gefunden.",
+                "bash: nvcc: command not found.",
+            ),
             ("\u{1b}]0;title\u{7}text", "text"),
             ("&quot;a&quot; &lt;b&gt;", "\"a\" <b>"),
             (r#"{"msg":"https:\/\/x"}"#, r#"{"msg":"https://x"}"#),
@@ -373,6 +449,28 @@ mod tests {
         assert_eq!(text.after(at, 4), "nccl");
         assert!(text.excerpt(&(at..at + 3)).ends_with("ncclCommRegister"));
         assert_eq!(Text::new("").excerpt(&(0..0)), "");
+    }
+
+    #[test]
+    fn entries_of_a_log() {
+        let text = Text::new("plain\nwrapped\n[a] one\n2024-05-01T10:00:00Z two\nmore");
+        let entry = |word: &str| {
+            let range = text.entry(text.flat().find(word).unwrap());
+            text.kept(range).trim_end().to_owned()
+        };
+        assert_eq!(entry("wrapped"), "plain wrapped");
+        assert_eq!(entry("one"), "[a] one");
+        assert_eq!(entry("more"), "two more");
+    }
+
+    #[test]
+    fn words_broken_at_the_margin() {
+        let width = "x".repeat(WIDTH - 4);
+        let broken = format!("{width}misma\r\ntch\nshort");
+        assert_eq!(rejoined(&broken), Some(format!("{width}mismatch\nshort\n")));
+        assert_eq!(rejoined("short\nlines"), None);
+        let long = "ß".repeat(MAX);
+        assert!(rejoined(&long).is_some_and(|t| t.len() <= MAX));
     }
 
     #[test]

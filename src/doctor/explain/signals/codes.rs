@@ -35,59 +35,24 @@ impl Named {
 
 /// Words between a name of CUDA or NVML and the number or message of its error: `cuda driver
 /// library init failure: 205`, `failed call to cuInit: UNKNOWN ERROR (303)`.
-const BETWEEN: &[&str] = &[
-    "and",
-    "api",
-    "be",
-    "call",
-    "capable",
-    "check",
-    "code",
-    "context",
-    "could",
-    "device",
-    "devices",
-    "driver",
-    "due",
-    "err",
-    "error",
-    "errors",
-    "exception",
-    "fail",
-    "failed",
-    "fails",
-    "failure",
-    "get",
-    "has",
-    "in",
-    "init",
-    "initialization",
-    "initialize",
-    "initializing",
-    "initialized",
-    "is",
-    "library",
-    "management",
-    "msg",
-    "no",
-    "not",
-    "number",
-    "ret",
-    "result",
-    "results",
-    "return",
-    "returned",
-    "returns",
-    "runtime",
-    "status",
-    "to",
-    "unexpected",
-    "unknown",
-    "value",
-    "vram",
-    "was",
-    "with",
-];
+const BETWEEN: &str = "\
+    a abort aborted access after allocate allocating allocation an and api async asynchronous \
+    at available be before by call can cannot capable cause check code context copy copying \
+    could count create created creating creation critical current detected device devices \
+    driver due during encountered enumerate enumerating err error errors event exception \
+    execute executing execution explicit fail failed fails failure fatal following for found \
+    free from function get got gpu graph has host implicit in init initialization initialize \
+    initialized initializing internal is it kernel last launch launching library load loaded \
+    loading malloc management memory message module msg no not number occurred of on open \
+    opening operation operations physical primary query querying raised rank reported result \
+    results ret return returned returning returns runtime s select selecting set setting \
+    status stream sync synchronization synchronize synchronizing t the this to unable \
+    unexpected unknown value visible vram was when while with";
+
+/// Whether the word is one of [`BETWEEN`].
+fn is_between(word: &str) -> bool {
+    BETWEEN.split_ascii_whitespace().any(|w| w == word)
+}
 
 /// Words before a number that mark it as an error's.
 const ERRORS: &[&str] = &[
@@ -210,7 +175,7 @@ fn leader(text: &Text, at: usize) -> Option<Leader<'_>> {
         });
         let name = trimmed.get(start..).filter(|n| !n.is_empty())?;
         error |= ERRORS.contains(&name);
-        if !BETWEEN.contains(&name) && !name.bytes().all(|b| b.is_ascii_digit()) {
+        if !is_between(name) && !name.bytes().all(|b| b.is_ascii_digit()) {
             // A directory prints no errors.
             let path = trimmed.get(..start)?.ends_with('/');
             return (!path).then_some(Leader { name, error });
@@ -264,6 +229,11 @@ fn words(text: &Text, signals: &mut Signals) {
                 .get(at + word.len()..)
                 .and_then(|t| t.chars().next())
                 .map_or(0, char::len_utf8);
+        // A log entry without a line end: `failed to get device context 46time=2024-12-31`.
+        let word = word
+            .strip_suffix("time")
+            .filter(|w| !w.is_empty())
+            .unwrap_or(word);
         let is_number = word.len() <= 5 && word.bytes().next().is_some_and(|b| b.is_ascii_digit());
         // go-nvml prints `ERROR_LIBRARY_NOT_FOUND`.
         let is_go = word.starts_with("error_") && text.before(start, 64).contains("nvml");
@@ -500,6 +470,13 @@ mod tests {
             ("cuInit err: 802", &["cuda:802"]),
             ("failed call to cuInit: CUresult(-1)", &[]),
             ("CUDA error: device-side assert triggered", &["cuda:710"]),
+            (
+                "cuda driver library failed to get device context 46time=2024-12-31T01:21:28",
+                &["cuda:46"],
+            ),
+            ("cuda execution failed with error 209", &["cuda:209"]),
+            ("the cuda program exited with code 35", &[]),
+            ("cuda build failed: make: *** [all] Error 2", &[]),
             // These are no errors of CUDA.
             ("exit status 1", &[]),
             ("ldconfig failed with error code: 1", &[]),

@@ -14,6 +14,8 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("dcgm-exporter", "dcgm"),
     ("dcgm", "dcgm"),
     ("dcgmi", "dcgm"),
+    ("host engine", "dcgms"),
+    ("hostengine", "dcgms"),
     ("nv-hostengine", "dcgm"),
     ("fabric manager", "fabrics"),
     ("fabricmanager", "fabric"),
@@ -37,6 +39,14 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("nvidia-ctk", "toolkit"),
     ("nvidia.com/gpu", "k8s"),
     ("nvidia.com/mig", "k8s"),
+    ("compute-domain.nvidia.com", "k8s"),
+    ("gpu.nvidia.com", "k8s"),
+    ("nvidia-container-toolkit-daemonset", "k8s"),
+    ("nvidia-dra-driver", "k8s"),
+    ("nvidia-mps-control", "k8s"),
+    ("mig", "mig"),
+    ("migenabled", "mig"),
+    ("vgpu", "vgpu"),
     ("nvidia-debugdump", "driver"),
     ("nvidia-gridd", "driver"),
     ("nvidia-modprobe", "driver"),
@@ -157,54 +167,104 @@ const OTHERS: &[&str] = &["cudatext", "ncclient"];
 
 /// Words that report a failure.
 const FAILED: &[&str] = &[
+    "abort",
+    "aborted",
+    "aborting",
+    "broken",
+    "can't",
+    "cannot",
+    "corrupt",
+    "corrupted",
+    "couldn't",
+    "crash",
+    "crashed",
+    "crashes",
+    "deadlock",
+    "denied",
+    "died",
     "error",
     "errors",
+    "exceeded",
+    "exception",
     "fail",
     "failed",
     "fails",
     "failure",
     "fatal",
-    "panic",
-    "segfault",
-    "crashed",
-    "aborted",
-    "unable",
-    "broken",
-    "cannot",
-    "couldn't",
-    "denied",
-    "exception",
+    "fault",
+    "faulted",
     "hang",
     "hangs",
+    "illegal",
     "incompatible",
+    "insufficient",
     "invalid",
+    "killed",
+    "lost",
     "mismatch",
     "missing",
+    "outdated",
+    "panic",
+    "panicked",
+    "refuse",
     "refused",
+    "rejected",
+    "segfault",
+    "segmentation",
     "stuck",
+    "terminated",
     "timeout",
+    "traceback",
+    "unable",
     "unavailable",
+    "unhealthy",
+    "unlicensed",
+    "unrecognized",
+    "unresolvable",
+    "unsatisfied",
     "unsupported",
+    "unusable",
+    "won't",
 ];
 
 /// Phrases that do.
 const PHRASES: &[&str] = &[
     "could not",
+    "does not exist",
+    "does not support",
+    "doesn't support",
+    "falling back",
+    "fell back",
+    "has fallen",
     "no such",
+    "not allowed",
     "not available",
     "not compatible",
+    "not configured",
     "not detected",
+    "not enabled",
     "not found",
+    "not initialized",
     "not installed",
     "not loaded",
     "not present",
+    "not ready",
+    "not recognized",
+    "not registered",
+    "not running",
     "not supported",
+    "not usable",
+    "not valid",
+    "not working",
     "timed out",
+    "too new",
+    "too old",
+    "too small",
 ];
 
 /// The bytes after a name, and before it, in which the failure is reported.
-const AFTER: usize = 64;
-const BEFORE: usize = 24;
+const AFTER: usize = 100;
+const BEFORE: usize = 80;
 
 /// Prefixes of status names that CUDA's libraries return.
 const STATUSES: &[&str] = &[
@@ -274,20 +334,44 @@ fn is_whole(text: &Text, start: usize, end: usize) -> bool {
     let joins = |c: char| is_word(c) || c == '-';
     let before = text.before(start, 24);
     // A Python module that is not installed is no program that failed.
-    if before.trim_end_matches(['\'', '"']).ends_with("module named ") {
+    let python = ["module named ", "import ", "from "];
+    if python
+        .iter()
+        .any(|p| before.trim_end_matches(['\'', '"']).ends_with(p))
+    {
         return false;
     }
     // A directory or package of that name is not the program: `tensorrt/`, `import tensorrt`.
     !before.ends_with(joins)
-        && !before.ends_with('@')
-        && !text.after(end, 4).starts_with(|c| joins(c) || c == '/')
+        && !before.ends_with(['@', '.'])
+        && (!text.after(end, 4).starts_with(|c| joins(c) || c == '/') || is_pod(text.after(end, 24)))
+}
+
+/// Whether the name of a pod or its container goes on so: `-l4754`, `-ctr`, `-6d4f7c9b8-x2x9z`.
+fn is_pod(rest: &str) -> bool {
+    let suffix = rest
+        .split(|c: char| !is_word(c) && c != '-')
+        .next()
+        .unwrap_or_default();
+    let mut parts = suffix.split('-').skip(1).peekable();
+    let is_hash = |part: &str| {
+        (5..=10).contains(&part.len())
+            && part.bytes().all(|b| b.is_ascii_alphanumeric())
+            && part.bytes().any(|b| b.is_ascii_digit())
+    };
+    parts.peek().is_some()
+        && parts.all(|part| is_hash(part) || matches!(part, "ctr" | "daemonset" | "validation"))
 }
 
 /// Whether a word of failure is near, and no sentence ends between.
 fn has_failed(text: &Text, start: usize, end: usize) -> bool {
-    let after = text.after(end, AFTER);
+    let entry = text.entry(start);
+    // `[h264_nvenc @ 0x55be1eaad8c0]` begins each line of that codec.
+    let is_prefix = text.after(end, 5) == " @ 0x";
+    let most = if is_prefix { AFTER / 2 } else { AFTER };
+    let after = text.after(end, most.min(entry.end.saturating_sub(end)));
     let after = after.split(". ").next().unwrap_or_default();
-    let before = text.before(start, BEFORE);
+    let before = text.before(start, BEFORE.min(start - entry.start));
     let before = before.rsplit(". ").next().unwrap_or_default();
     let held = |part: &str| part.split(|c| !is_word(c)).any(|word| FAILED.contains(&word));
     let phrased = |part: &str| PHRASES.iter().any(|phrase| part.contains(phrase));
@@ -316,6 +400,15 @@ mod tests {
             ("cp: error: /usr/lib/tensorrt/x", &[]),
             ("error: No module named 'tensorrt'", &[]),
             ("docker run nvidia-smi", &[]),
+            (
+                "back-off: nvidia-driver-daemonset-l4754 failed",
+                &["component:k8s"],
+            ),
+            ("nvidia-smi-wrapper failed", &[]),
+            ("[1] found h264_nvenc\n[2] Error: the daemon does not run", &[]),
+            ("from numba.cuda import X\nImportError: cannot import X", &[]),
+            ("Failed to start host engine server", &["component:dcgms"]),
+            ("panic: migEnabled=true was not configured", &["component:mig"]),
             ("NVRM: x failed (0x22)", &["component:kernel"]),
             ("nvcc fatal: y", &["component:compiler"]),
             ("vkCreateSwapchainKHR failed.", &["component:vulkan"]),

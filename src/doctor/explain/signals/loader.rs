@@ -164,17 +164,6 @@ const NOT_FOUND: &[&str] = &[
     " is not installed",
     " from dlerror",
     ": failed to map",
-    // What the loader prints in other languages.
-    ": kann die shared-object-datei nicht",
-    ": impossible d'ouvrir le fichier",
-    ": no se puede abrir el fichero",
-    ": no se puede abrir el archivo",
-    ": impossibile aprire il file",
-    ": não é possível abrir",
-    ": не удаётся открыть",
-    ": 无法打开",
-    ": 打不开",
-    ": 共有オブジェクトファイルを開けません",
 ];
 
 /// Texts behind the name of a file that is no library.
@@ -182,7 +171,6 @@ const BROKEN: &[&str] = &[
     ": file too short",
     " file too short",
     ": invalid elf header",
-    ": wrong elf class",
     " is empty",
 ];
 
@@ -314,12 +302,17 @@ fn owner(name: &str) -> Option<&'static str> {
         .map(|(_, owner)| *owner)
 }
 
-/// The error about the library at that offset: `lib` if it is missing, `short` if it is no library.
+/// The error about the library at that offset: `lib` if it is missing, `short` if it is no library,
+/// `foreign` if it is for another architecture.
 fn state(text: &Text, start: usize, end: usize) -> Option<&'static str> {
     let after = text.after(end, 64);
     let after = after.trim_start_matches(['\'', '"', '`', ')', '.', ',']);
     if BROKEN.iter().any(|b| after.starts_with(b)) {
         return Some("short");
+    }
+    // The loader's message names the library again: `Unable to load X: X: wrong ELF class`.
+    if text.after(end, 240).contains("wrong elf class") {
+        return Some("foreign");
     }
     // It is there and lacks a symbol.
     if after.starts_with(": undefined symbol") {
