@@ -38,7 +38,11 @@ ifneq ($(MACHINE),$(shell uname -m))
 endif
 	packaging/build target/package $(if $(filter $(MACHINE),$(shell uname -m)),$(NVOCI_BIN),target/$(MACHINE)-unknown-linux-musl/release/nvoci) $(MACHINE) $(NVOCI_BIN)
 
-demo: build
+# The program alone, without the optimizations of a release: most of the first minutes are the compiler's.
+demo: export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/demo/nvoci
+demo:
+	@echo '[1/7] building nvoci (a minute; later runs take a second)'
+	$(CARGO) build --locked --profile demo --target $(TARGET)
 	demo/run
 
 test: unit bounds integration
@@ -84,6 +88,7 @@ counts: build
 
 # chart          the Helm chart: lint, schema, and its rendered manifests written anew (needs PyPI's helm-python-sdk)
 # test-machines  what needs a kernel of its own: other versions, aarch64, SELinux and AppArmor, in user-mode Linux and qemu
+# test-engines   engines of Debian bullseye, trixie and experimental, and the .rpm under dnf5 and zypper, in simulated hosts
 # test-nri       the NRI plugin in a real containerd 2.1
 # test-cluster   the chart, the image and the NRI plugin on Kubernetes 1.20.2, which it builds first (20 minutes, once)
 # test-browser   the doctor's HTML reports in a headless Chromium: phone and desktop, light and dark
@@ -92,14 +97,22 @@ counts: build
 # book           the documentation as HTML in target/book, by mdBook, with its links checked
 # sbom           what is in it, as CycloneDX
 # release        all files of a release in target/release-files, for both machines (docs/releasing.md)
-.PHONY: chart test-machines test-nri test-cluster test-browser hostile-long reproducible book sbom release
+# release-check  those files checked as a user checks them: sums, signature, SBOMs, provenance, packages; the crates packaged
+# test-first-minutes  the commands of README.md and docs/install.md, typed on three systems: seconds, and what is left after the removal
+# lint-files     scripts, spelling, workflows; crates' licences and sources where cargo-deny is installed
+# msrv           the workspace checked by the oldest Rust that Cargo.toml promises
+.PHONY: chart test-machines test-engines test-nri test-cluster test-browser hostile-long reproducible book sbom release
+.PHONY: release-check test-first-minutes lint-files msrv
 chart:
 	integration/chart/run --write
 
-test-machines: build
+test-machines: build suite
 	rustup target add aarch64-unknown-linux-musl
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld $(CARGO) build --locked --release --target aarch64-unknown-linux-musl
 	integration/machines/run
+
+test-engines: build
+	integration/compatibility/run
 
 test-nri: build
 	NVOCI_NRI_BIN=$(dir $(NVOCI_BIN))nvoci-nri integration/nri/run
@@ -126,3 +139,18 @@ sbom:
 
 release:
 	packaging/release target/release-files
+
+release-check:
+	integration/release/run target/release-files
+
+test-first-minutes: build
+	integration/first-minutes/run
+
+lint-files:
+	integration/lint-files
+
+# The toolchain that was the newest when the version was chosen; Cargo.lock holds the dependencies to it.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv:
+	rustup toolchain install $(MSRV) --profile minimal --target $(TARGET)
+	CARGO_TARGET_DIR=target/msrv $(CARGO) +$(MSRV) check --locked --workspace --target $(TARGET)
