@@ -197,6 +197,16 @@ fn first_gpu_only(facts: &Facts) -> Vec<Fault> {
         let first = "mknod 195:0";
         let text = "the requested GPU is refused by its number";
         wanted(answers.opens(first), Kind::Decision, text, first);
+        // A file opens too, but not as the GPU's number does.
+        let (node, number) = (answers.got("dev /dev/nvidia0"), answers.got(first));
+        let both_open = answers.opens("dev /dev/nvidia0") && answers.opens(first);
+        let text = "/dev/nvidia0 is another file than the GPU's node";
+        wanted(
+            !both_open || node == number,
+            Kind::Decision,
+            text,
+            "dev /dev/nvidia0",
+        );
         let other = "mknod 195:1";
         let text = "a GPU nobody asked for opens by its number";
         wanted(answers.has(other, &["refused"]), Kind::ForeignGpu, text, other);
@@ -268,6 +278,8 @@ mod tests {
             .replace("nvidia1 absent", "nvidia1 ok")
             .replace("195:1 refused", "195:1 nodriver");
         assert_eq!(kinds(&started(&both), Outcome::Gpu), [Kind::ForeignGpu; 2]);
+        let file = FIRST.replace("nvidia0 nodriver", "nvidia0 ok");
+        assert_eq!(kinds(&started(&file), Outcome::Gpu), [Kind::Decision]);
         // No answer about the other's number proves nothing.
         assert_eq!(
             kinds(

@@ -22,6 +22,7 @@ pub(crate) const USER_NAMESPACES: Class = Class {
         }),
         ways: &[Way::CreateRuntime],
         expect: Expect::always(Started),
+        questions: &[HAS_DRIVER],
         check: |after| {
             let (upper, made) = (after.scene.bundle.upper(), after.scene.bundle.definition());
             let time = |metadata: &fs::Metadata| (metadata.mtime(), metadata.mtime_nsec());

@@ -312,6 +312,7 @@ pub(crate) const DENIALS: Class = Class {
                 );
             }),
             expect: Expect::always(Started),
+            questions: &[HAS_DRIVER],
             check: |after| {
                 let first = after.answers.opens("mknod 195:0");
                 after.proves(first, "the requested GPU is refused");

@@ -120,6 +120,7 @@ pub(crate) const COVERS: Class = Class {
                 spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
             }),
             expect: Expect::always(Started),
+            questions: &[HAS_DRIVER],
             ..OVER
         },
         Case {
@@ -242,7 +243,7 @@ const BY_CLI: Case = Case {
     request: edited(|spec| spec["root"]["path"] = json!(BESIDE_ROOT)),
     ways: &[Way::CreateRuntime],
     // Without a definition, the other rules are unknown on cgroup v2.
-    expect: Expect::always(Refused(5003)).except(&[(ON_V1, Started)]),
+    expect: Expect::always(Refused(5003)).except(&[(ON_V1, Gpu)]),
     questions: &[Question::number("10:229", &["refused"])],
     ..Case::HARMLESS
 };
@@ -300,7 +301,7 @@ pub(crate) const BESIDES: Class = Class {
                 beside(scene, 0)?;
                 scene.copy(BESIDE_DEFINITION, &scene.bundle.definition())
             },
-            expect: Expect::always(Started),
+            expect: Expect::always(Gpu),
             ..BY_CLI
         },
     ],
@@ -314,7 +315,11 @@ const BY_CLI_ALONE: Case = Case {
     },
     ways: &[Way::CreateRuntime],
     expect: Expect::always(Started),
-    check: is_kept,
+    check: |after| {
+        let is_there = after.answers.has("dev /dev/nvidia0", &["refused"]);
+        after.proves(is_there, "the command made no node");
+        is_kept(after)
+    },
     ..Case::HARMLESS
 };
 

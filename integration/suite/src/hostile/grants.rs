@@ -259,6 +259,7 @@ pub(crate) const NODES: Class = Class {
                 },
             },
             expect: Expect::always(Gpu),
+            questions: &[HAS_DRIVER],
             check: |_| Ok(()),
             ..GRANTED
         },

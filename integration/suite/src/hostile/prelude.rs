@@ -24,6 +24,8 @@ pub(crate) const NATIVE: &str = "layout = \"native\"";
 pub(crate) const CLOSED: &str = "accept-envvar-unprivileged = false";
 pub(crate) const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 pub(crate) const LIBCUDA: &str = "usr/lib/x86_64-linux-gnu/libcuda.so.1";
+/// The driver is in the container: the container did not start without nvoci.
+pub(crate) const HAS_DRIVER: Question = Question::present("/usr/local/nvidia/lib64/libcuda.so.1");
 pub(crate) const LOADER_CACHE: &str = "etc/ld.so.cache";
 pub(crate) const CACHE_MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 

@@ -66,6 +66,7 @@ pub(crate) const SETTINGS: Class = Class {
             request: variables(&["NVIDIA_VISIBLE_DEVICES=0", "NVOCI_NO_CGROUPS=false"]),
             ways: &[Way::CreateRuntime],
             expect: Expect::always(NoGpu),
+            questions: &[HAS_DRIVER],
             ..CHOOSES
         },
         Case {
