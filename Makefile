@@ -1,6 +1,7 @@
 # make          builds the static binary, and the small glibc program that asks NVML for MIG UUIDs
 # make demo     the first minute: a real container gets a GPU (simulated where there is none)
 # make test     everything that is tested, with all its own set-up; needs root, cargo, cc, make and apt
+# make test-fast   the tests of the time between two edits: unit, property and golden tests, one host, one hostile case of each class
 # make lint     formatting, clippy, and the rules that hold the design together
 # make package  .deb, .rpm and tarball in target/package; MACHINE=aarch64 for the other machine
 # make miri asan   the unit tests of the pure modules under Miri; all unit and property tests with AddressSanitizer (nightly)
@@ -18,7 +19,7 @@ endif
 export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
 CARGO := cargo
 
-.PHONY: all build package demo test unit bounds suite integration lint miri asan bench counts
+.PHONY: all build package demo test test-fast unit bounds suite integration lint miri asan bench counts
 all: build
 
 build:
@@ -45,6 +46,10 @@ demo:
 	demo/run
 
 test: unit bounds integration
+
+test-fast: unit suite
+	$(CARGO) build --locked --target $(TARGET)
+	NVOCI_BIN= NVOCI_SUITE= integration/fast
 
 unit:
 	$(CARGO) test --locked --workspace --target $(TARGET)

@@ -39,7 +39,7 @@ pub(super) fn run(output: &Output) -> Result<ExitCode> {
 /// # Errors
 /// Those of [`Host::discover`].
 pub(super) fn check() -> Result<Report> {
-    let config = load_config(None);
+    let config = load_config(None).map(|boxed| *boxed);
     // A broken policy is a finding; the other checks use the defaults.
     let defaults = Config::default();
     let locations = locations(config.as_ref().unwrap_or(&defaults));
