@@ -88,6 +88,7 @@ counts: build
 
 # chart          the Helm chart: lint, schema, and its rendered manifests written anew (needs PyPI's helm-python-sdk)
 # test-machines  what needs a kernel of its own: other versions, aarch64, SELinux and AppArmor, in user-mode Linux and qemu
+# test-engines   engines of Debian bullseye, trixie and experimental, and the .rpm under dnf5 and zypper, in simulated hosts
 # test-nri       the NRI plugin in a real containerd 2.1
 # test-cluster   the chart, the image and the NRI plugin on Kubernetes 1.20.2, which it builds first (20 minutes, once)
 # test-browser   the doctor's HTML reports in a headless Chromium: phone and desktop, light and dark
@@ -100,15 +101,18 @@ counts: build
 # test-first-minutes  the commands of README.md and docs/install.md, typed on three systems: seconds, and what is left after the removal
 # lint-files     scripts, spelling, workflows; crates' licences and sources where cargo-deny is installed
 # msrv           the workspace checked by the oldest Rust that Cargo.toml promises
-.PHONY: chart test-machines test-nri test-cluster test-browser hostile-long reproducible book sbom release
+.PHONY: chart test-machines test-engines test-nri test-cluster test-browser hostile-long reproducible book sbom release
 .PHONY: release-check test-first-minutes lint-files msrv
 chart:
 	integration/chart/run --write
 
-test-machines: build
+test-machines: build suite
 	rustup target add aarch64-unknown-linux-musl
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld $(CARGO) build --locked --release --target aarch64-unknown-linux-musl
 	integration/machines/run
+
+test-engines: build
+	integration/compatibility/run
 
 test-nri: build
 	NVOCI_NRI_BIN=$(dir $(NVOCI_BIN))nvoci-nri integration/nri/run

@@ -66,7 +66,7 @@ refused_case() {
 }
 
 # lasting_case NAME RUN-OPTION...: a container over its life: exec, a restart, and an image
-# committed from it.
+# committed from it, unless NO_COMMIT is set.
 lasting_case() {
   local name=$1 step
   shift
@@ -81,6 +81,12 @@ lasting_case() {
       if ask "after-$step" probe; then host_libraries; first_gpu_only; fi
     done
     engine_diff probe
+    if [ -n "${NO_COMMIT:-}" ]; then
+      remove probe
+      same_mounts "$CASE_DIR/mounts.before"
+      ok
+      return
+    fi
     must 60 commit "${ENGINE[@]}" commit probe local/again:1 || true
     remove probe
     # shellcheck disable=SC2086

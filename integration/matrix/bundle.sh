@@ -11,7 +11,7 @@ mkdir -p "$BUNDLES"
 # The host's driver: its version, and the content of the two libraries that every container loads.
 if [ "${SIM_DRIVER:-none}" != none ]; then
   VERSION=$(</world/drivers/"$SIM_DRIVER"/version)
-  host_hash() { /world/probe/probe --hash "$(find "/world/drivers/$SIM_DRIVER/tree" -name "$1.$VERSION")" | awk '/^hash/ { print $3 }'; }
+  host_hash() { /world/probe/probe-static --hash "$(find "/world/drivers/$SIM_DRIVER/tree" -name "$1.$VERSION")" | awk '/^hash/ { print $3 }'; }
   CUDA_HASH=$(host_hash libcuda.so) ML_HASH=$(host_hash libnvidia-ml.so)
 fi
 

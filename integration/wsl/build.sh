@@ -14,4 +14,4 @@ build_wsl() {
 
 need gcc gcc
 lock_world
-piece wsl "$(key_of build_wsl) $(cat "$source"/*.c | sha256sum)" build_wsl
+piece wsl "$(key_of build_wsl) $(cat "$source"/*.[ch] | sha256sum)" build_wsl

@@ -36,13 +36,13 @@ package_is() { # PACKAGE: it is there as a whole, and no other of NVIDIA's or an
 }
 device() {
   can_mknod
-  has "$(out)" 'dev /dev/dxg nodriver' "/dev/dxg does not open" /dev/dxg
-  has "$(out)" "mknod 10:$MINOR nodriver" "the device is refused by its number" "10:$MINOR"
+  has "$(out)" "dev /dev/dxg ${opens:=nodriver}" "/dev/dxg does not open" /dev/dxg
+  has "$(out)" "mknod 10:$MINOR $opens" "the device is refused by its number" "10:$MINOR"
   has "$(out)" 'mknod 10:229 refused' "the container's own device rules are gone" '10:229'
 }
 covered() { has "$(out)" "record .*$NEW of the image is covered.*" "the record does not say what was covered" record; }
 chain_new() { chain_to "$NEW"; }
-seen() { has "$(out)" 'dev /dev/dxg nodriver' "/dev/dxg does not open" /dev/dxg; }
+seen() { has "$(out)" "dev /dev/dxg ${opens:=nodriver}" "/dev/dxg does not open" /dev/dxg; }
 whole() { stubs; smi; wsl_lib; chain_to "$NEW"; package_is "$NEW"; device; }
 whole_but_smi() { stubs; wsl_lib; chain_to "$NEW"; package_is "$NEW"; device; }
 whole_next() { stubs; chain_to "$NEXT"; package_is "$NEXT"; device; }

@@ -393,7 +393,8 @@ mod tests {
             .replace("/dev/", &format!("{}/dev/", host.path().display()));
         let spec = Spec::parse(text.as_bytes()).unwrap();
         let granted = Granted::of(&spec, engine, &host.discover(), &host.roots());
-        let mut gpus: Vec<u32> = granted.numbers.iter().map(|number| number.minor).collect();
+        let of_gpus = granted.numbers.iter().filter(|number| number.major == 195);
+        let mut gpus: Vec<u32> = of_gpus.map(|number| number.minor).collect();
         gpus.sort_unstable();
         Some(gpus)
     }
@@ -438,12 +439,29 @@ mod tests {
         }
     }
 
+    /// Docker 29 serves `--gpus` by CDI too.
     #[test]
     fn what_docker_gives_by_cdi_is_granted() {
-        let recorded = include_bytes!("../../tests/definitions/docker-29-device-cdi.json");
-        let spec: serde_json::Value = serde_json::from_slice(recorded).unwrap();
-        if let Some(found) = minors(Engine::Root, &spec) {
-            assert!(found.contains(&0) && found.contains(&255), "{found:?}");
+        for (recorded, gpus) in [
+            (
+                include_str!("../../tests/definitions/docker-29-device-cdi.json"),
+                &[0][..],
+            ),
+            (
+                include_str!("../../tests/definitions/docker-29-gpus-all.json"),
+                &[0, 1][..],
+            ),
+            (
+                include_str!("../../tests/definitions/docker-29-gpus-device-1.json"),
+                &[1][..],
+            ),
+        ] {
+            let spec: serde_json::Value = serde_json::from_str(recorded).unwrap();
+            if let Some(found) = minors(Engine::Root, &spec) {
+                let of_gpus: Vec<_> = found.iter().copied().filter(|m| *m < 32).collect();
+                assert_eq!(of_gpus, gpus, "{found:?}");
+                assert!(found.contains(&255), "{found:?}");
+            }
         }
     }
 }

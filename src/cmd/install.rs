@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::engine::job::{Checked, Job, Outcome, Report};
 use crate::engine::place::{self, Session, User};
 use crate::engine::restart::{self, Activation, Need};
-use crate::engine::{Engine, SPEC, Settings, register};
+use crate::engine::{Engine, SPEC, Settings, monitors, register};
 use crate::error::{Code, Error, Escaped, IoContext as _, Line, Result};
 use crate::sys::budget::Budget;
 use crate::sys::program::Program;
@@ -77,7 +77,10 @@ pub(super) static UNINSTALL: Command<Options> = Command {
     page: Page {
         name: "nvoci uninstall",
         summary: "revert what install did",
-        about: &["Reverts exactly what `nvoci install` did to each engine."],
+        about: &[
+            "Reverts exactly what `nvoci install` did to each engine.",
+            "With --if-unused and without an engine it only checks.",
+        ],
         arguments: ENGINES,
         ..Page::EMPTY
     },
@@ -107,7 +110,7 @@ const ENGINE: Words<Options> = Words::Many(|options, name| {
 
 /// The options of both commands. Those that only an installation needs are accepted by `uninstall`,
 /// so that a script can pass both the same words, and its help leaves them out.
-const fn flags(verb: Verb) -> [Flag<Options>; 11] {
+const fn flags(verb: Verb) -> [Flag<Options>; 12] {
     let drop_in = match verb {
         Verb::Install => "containerd: write the runtime to FILE and import its directory; crio: write FILE",
         Verb::Uninstall => "the drop-in that `install --drop-in` wrote",
@@ -158,6 +161,15 @@ const fn flags(verb: Verb) -> [Flag<Options>; 11] {
             "restart without a question; without a terminal there is none",
         )
         .switch(|o| o.yes = true),
+        of_removal(
+            flag(
+                "if-unused",
+                "change nothing while a container runs that nvoci's runtime started",
+            )
+            .more("The engine executes commands in it, and stops it, by that runtime."),
+            verb,
+        )
+        .switch(|o| o.if_unused = true),
         flag("json", "print the outcome as JSON").switch(|o| o.json = true),
     ]
 }
@@ -166,6 +178,13 @@ const fn of_install(flag: Doc, verb: Verb) -> Doc {
     match verb {
         Verb::Install => flag,
         Verb::Uninstall => flag.hidden(),
+    }
+}
+
+const fn of_removal(flag: Doc, verb: Verb) -> Doc {
+    match verb {
+        Verb::Install => flag.hidden(),
+        Verb::Uninstall => flag,
     }
 }
 
@@ -179,6 +198,7 @@ pub(super) struct Options {
     dry_run: bool,
     restart: bool,
     yes: bool,
+    if_unused: bool,
     json: bool,
 }
 
@@ -194,6 +214,7 @@ impl Default for Options {
             dry_run: false,
             restart: false,
             yes: false,
+            if_unused: false,
             json: false,
         }
     }
@@ -205,6 +226,9 @@ impl Default for Options {
 /// The first engine's error. The other engines are still changed, and their errors printed.
 fn run(verb: Verb, options: Options) -> Result<ExitCode> {
     let options = options.checked(verb)?;
+    if options.if_unused {
+        monitors::refuse_use()?;
+    }
     let budget = Budget::default();
     let mut first_error = None;
     let mut all = Vec::new();
@@ -291,7 +315,10 @@ impl Options {
             // A runtime below another root cannot be checked from here.
             None => {}
         }
-        if self.engines.is_empty() {
+        if self.if_unused && (verb == Verb::Install || !is_own(&self.root)) {
+            return Err(command.usage_error("--if-unused goes with `nvoci uninstall`, without --root"));
+        }
+        if self.engines.is_empty() && !self.if_unused {
             return Err(command.usage_error("no engine was named: docker, podman, containerd or crio"));
         }
         if self.config.is_some() && self.engines.len() > 1 {
@@ -630,6 +657,7 @@ mod tests {
             "containerd --drop-in x.toml",
             "docker --restart --dry-run",
             "docker --yes",
+            "docker --if-unused",
             "docker --frobnicate",
         ] {
             assert_eq!(args(line).err().map(|e| e.code()), Some(Code::Usage), "{line}");

@@ -39,6 +39,7 @@ pub mod ps;
 mod reload;
 pub mod runtime;
 mod texts;
+mod upgrade;
 mod variables;
 mod wiring;
 
@@ -83,6 +84,7 @@ static COMMAND: Command<()> = Command {
                 &config::COMMAND,
                 &install::INSTALL,
                 &install::UNINSTALL,
+                &upgrade::COMMAND,
                 &ldconfig::COMMAND,
             ],
         },

@@ -170,21 +170,15 @@ fn with_containerd(
         return Err(refused(COMMAND, &stored.path, answer.complaint()));
     }
     let dump = Editor::open(COMMAND, Format::Toml, &answer.stdout)?;
-    if let Some(table) = containerd::cri(dump.value()) {
-        let entry = table.get("runtimes").and_then(|r| r.get(&job.settings.name));
-        let binary = entry
-            .and_then(|r| r.get("options"))
-            .and_then(|o| o.get("BinaryName").or_else(|| o.get("Runtime")));
-        if binary != Some(&json!(job.settings.runtime_path)) {
-            return Err(refused(
-                COMMAND,
-                &stored.path,
-                "containerd reads the file and does not find the runtime",
-            )
-            .fix(
-                "pass the last file that configures the CRI plugin: `--config FILE`; it overrides this one",
-            ));
-        }
+    if let Some(table) = containerd::cri(dump.value())
+        && !has_runtime(table, &job.settings.name, &job.settings.runtime_path)
+    {
+        return Err(refused(
+            COMMAND,
+            &stored.path,
+            "containerd reads the file and does not find the runtime",
+        )
+        .fix("pass the last file that configures the CRI plugin: `--config FILE`; it overrides this one"));
     }
     if let Some(table) = containerd::cri(dump.value())
         && let Some(default) = table.get("default_runtime_name").and_then(Value::as_str)
@@ -198,6 +192,25 @@ fn with_containerd(
         warnings.push("this containerd is older than 1.7 and has no CDI; --cdi has no effect yet".to_owned());
     }
     Ok(Checked::By(COMMAND.to_owned()))
+}
+
+/// Whether the CRI plugin's table has a runtime with this program. containerd 1.4 prints the
+/// options of every runtime as an empty table; there the name alone counts.
+fn has_runtime(cri: &Value, name: &str, program: &str) -> bool {
+    let Some(runtimes) = cri.get("runtimes").and_then(Value::as_object) else {
+        return false;
+    };
+    let options = |runtime: &Value| runtime.get("options").and_then(Value::as_object).cloned();
+    let prints_options = runtimes
+        .values()
+        .filter_map(options)
+        .any(|options| !options.is_empty());
+    let Some(runtime) = runtimes.get(name) else {
+        return false;
+    };
+    let options = options(runtime).unwrap_or_default();
+    let set = options.get("BinaryName").or_else(|| options.get("Runtime"));
+    !prints_options || set == Some(&json!(program))
 }
 
 /// The main file's text with its imports listed and `file` replaced by `candidate`.
@@ -248,4 +261,32 @@ fn refused(command: &str, file: &Path, complaint: &str) -> Error {
 fn unanswered(program: &Program, e: &io::Error) -> Error {
     Error::io(Code::Engine, program.text(), e)
         .fix("repair the program, then run this again; nothing was changed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_is_found_by_its_program_or_in_containerd_1_4_by_its_name() {
+        let found = |cri: &Value| has_runtime(cri, "nvidia", "/usr/bin/nvoci-runtime");
+        let runc = json!({"runtime_type": "io.containerd.runc.v2", "options": {"BinaryName": ""}});
+        let with = |program: &str| json!({"options": {"BinaryName": program}});
+        assert!(found(
+            &json!({"runtimes": {"runc": runc, "nvidia": with("/usr/bin/nvoci-runtime")}})
+        ));
+        assert!(!found(
+            &json!({"runtimes": {"runc": runc, "nvidia": with("/usr/bin/other")}})
+        ));
+        assert!(!found(
+            &json!({"runtimes": {"runc": runc, "nvidia": {"options": {}}}})
+        ));
+        assert!(!found(&json!({"runtimes": {"runc": runc, "nvidia": {}}})));
+        assert!(!found(&json!({"runtimes": {"runc": runc}})));
+        assert!(!found(&json!({})));
+        // As containerd 1.4.13 prints it.
+        let empty = json!({"runtime_type": "io.containerd.runc.v2", "options": {}});
+        assert!(found(&json!({"runtimes": {"runc": empty, "nvidia": empty}})));
+        assert!(!found(&json!({"runtimes": {"runc": empty}})));
+    }
 }

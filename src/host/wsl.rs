@@ -16,6 +16,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use super::{Bits, DriverFile, FileKind, Host, Locations, Roots};
 use crate::compat::Version;
@@ -127,6 +128,8 @@ pub enum Fault {
     NoDevice,
     /// The device does not open, for this reason.
     Closed(String),
+    /// The device cgroup of this process denies the device, as for a hook at `createContainer`.
+    Denied,
     /// The device lists no adapter.
     NoAdapter,
     /// None of the adapters is NVIDIA's.
@@ -178,6 +181,10 @@ impl Wsl {
             ),
             Fault::NoDevice => ("this is WSL2, but there is no /dev/dxg".to_owned(), DEVICE),
             Fault::Closed(why) => (format!("/dev/dxg does not open: {why}"), DEVICE),
+            Fault::Denied => (
+                "the device cgroup denies /dev/dxg to this process".to_owned(),
+                "let the runtime call the hook at createRuntime: at createContainer it has the container's device rules",
+            ),
             Fault::NoAdapter => (
                 "/dev/dxg works, but Windows lends no graphics adapter at all".to_owned(),
                 "enable the GPU in Windows' Device Manager, install its current driver, then run `wsl --shutdown` in PowerShell",
@@ -239,6 +246,10 @@ pub(super) fn find(roots: &Roots, loc: &Locations, host: &mut Host) {
     let kernel = || generation(roots);
     let answer = match node.as_ref().map(Dxg::open) {
         Some(Ok(device)) => query(&device),
+        // Files and modules deny with EACCES, and only a device cgroup with EPERM.
+        Some(Err(e)) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) && kernel().is_some() => {
+            Answer::Fault(Fault::Denied)
+        }
         // Any machine can have a node without a driver; on WSL it is the fault.
         Some(Err(e)) if kernel().is_some() => Answer::Fault(Fault::Closed(plain(&e))),
         Some(Err(_)) => return,

@@ -38,7 +38,7 @@ pub(super) fn run(output: &Output) -> Result<ExitCode> {
 ///
 /// # Errors
 /// Those of [`Host::discover`].
-pub(super) fn check() -> Result<Report> {
+pub(in crate::cmd) fn check() -> Result<Report> {
     let config = load_config(None).map(|boxed| *boxed);
     // A broken policy is a finding; the other checks use the defaults.
     let defaults = Config::default();

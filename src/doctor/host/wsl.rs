@@ -40,7 +40,7 @@ pub(super) fn findings(inputs: &Inputs<'_>, packages: &Packages) -> Vec<Finding>
 fn link(fault: &Fault) -> usize {
     match fault {
         Fault::Wsl1 => 0,
-        Fault::NoDevice | Fault::Closed(_) => 1,
+        Fault::NoDevice | Fault::Closed(_) | Fault::Denied => 1,
         Fault::NoAdapter | Fault::OtherVendors | Fault::TooOld(_) => 2,
         Fault::NoStub(_) => 4,
         _ => 3,
