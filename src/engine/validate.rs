@@ -196,8 +196,8 @@ fn with_containerd(
     Ok(Checked::By(COMMAND.to_owned()))
 }
 
-/// Whether the CRI plugin's table has a runtime with this program. containerd 1.4 prints the options
-/// of every runtime as an empty table; there the name alone counts.
+/// Whether the CRI plugin's table has a runtime with this program. containerd 1.4 prints the
+/// options of every runtime as an empty table; there the name alone counts.
 fn has_runtime(cri: &Value, name: &str, program: &str) -> bool {
     let Some(runtimes) = cri.get("runtimes").and_then(Value::as_object) else {
         return false;
