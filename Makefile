@@ -1,6 +1,7 @@
 # make          builds the static binary, and the small glibc program that asks NVML for MIG UUIDs
 # make demo     the first minute: a real container gets a GPU (simulated where there is none)
 # make test     everything that is tested, with all its own set-up; needs root, cargo, cc, make and apt
+# make test-fast   the tests of the time between two edits: unit, property and golden tests, one host, one hostile case of each class
 # make lint     formatting, clippy, and the rules that hold the design together
 # make package  .deb, .rpm and tarball in target/package; MACHINE=aarch64 for the other machine
 # make miri asan   the unit tests of the pure modules under Miri; all unit and property tests with AddressSanitizer (nightly)
@@ -18,7 +19,7 @@ endif
 export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
 CARGO := cargo
 
-.PHONY: all build package demo test unit bounds suite integration lint miri asan bench counts
+.PHONY: all build package demo test test-fast unit bounds suite integration lint miri asan bench counts
 all: build
 
 build:
@@ -37,10 +38,18 @@ ifneq ($(MACHINE),$(shell uname -m))
 endif
 	packaging/build target/package $(if $(filter $(MACHINE),$(shell uname -m)),$(NVOCI_BIN),target/$(MACHINE)-unknown-linux-musl/release/nvoci) $(MACHINE) $(NVOCI_BIN)
 
-demo: build
+# The program alone, without the optimizations of a release: most of the first minutes are the compiler's.
+demo: export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/demo/nvoci
+demo:
+	@echo '[1/7] building nvoci (a minute; later runs take a second)'
+	$(CARGO) build --locked --profile demo --target $(TARGET)
 	demo/run
 
 test: unit bounds integration
+
+test-fast: unit suite
+	$(CARGO) build --locked --target $(TARGET)
+	NVOCI_BIN= NVOCI_SUITE= integration/fast
 
 unit:
 	$(CARGO) test --locked --workspace --target $(TARGET)
@@ -88,7 +97,12 @@ counts: build
 # book           the documentation as HTML in target/book, by mdBook, with its links checked
 # sbom           what is in it, as CycloneDX
 # release        all files of a release in target/release-files, for both machines (docs/releasing.md)
+# release-check  those files checked as a user checks them: sums, signature, SBOMs, provenance, packages; the crates packaged
+# test-first-minutes  the commands of README.md and docs/install.md, typed on three systems: seconds, and what is left after the removal
+# lint-files     scripts, spelling, workflows; crates' licences and sources where cargo-deny is installed
+# msrv           the workspace checked by the oldest Rust that Cargo.toml promises
 .PHONY: chart test-machines test-engines test-nri test-cluster test-browser hostile-long reproducible book sbom release
+.PHONY: release-check test-first-minutes lint-files msrv
 chart:
 	integration/chart/run --write
 
@@ -125,3 +139,18 @@ sbom:
 
 release:
 	packaging/release target/release-files
+
+release-check:
+	integration/release/run target/release-files
+
+test-first-minutes: build
+	integration/first-minutes/run
+
+lint-files:
+	integration/lint-files
+
+# The toolchain that was the newest when the version was chosen; Cargo.lock holds the dependencies to it.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv:
+	rustup toolchain install $(MSRV) --profile minimal --target $(TARGET)
+	CARGO_TARGET_DIR=target/msrv $(CARGO) +$(MSRV) check --locked --workspace --target $(TARGET)

@@ -81,14 +81,28 @@ same_mounts() {
 
 count() { [ -e "$NVOCI_RESULTS/cases.tsv" ] || { echo 0; return; }; grep -c "^$1"$'\t' "$NVOCI_RESULTS/cases.tsv" || true; }
 
+# progress NAME BEFORE EXPECTED: shows on a terminal how many cases of a host have ended, until it is killed.
+progress() {
+  while sleep 1; do printf '\r%s: %d of %d cases ' "$1" $(($(count '.*') - $2)) "$3" >&2; done
+}
+
 # host_suite NAME EXPECTED SIMHOST-OPTION... -- SCRIPT ARGUMENT...: runs a suite's script on a
 # simulated host. EXPECTED is the number of cases that it must end. So a host that could not be
 # entered, or a script that stopped half-way, is no success.
 host_suite() {
-  local name=$1 expected=$2 log=$NVOCI_RESULTS/logs/$1.out before ran
+  local name=$1 expected=$2 log=$NVOCI_RESULTS/logs/$1.out before ran shower=''
   shift 2
   before=$(count '.*')
+  if [ -t 2 ]; then
+    progress "$name" "$before" "$expected" &
+    shower=$!
+  fi
   timeout -s KILL "${HOST_LIMIT:-180}" bash "$(dirname "${BASH_SOURCE[0]}")/world/simhost.sh" --results "$NVOCI_RESULTS" "$@" >"$log" 2>&1 </dev/null || true
+  if [ -n "$shower" ]; then
+    kill "$shower" 2>/dev/null || true
+    wait "$shower" 2>/dev/null || true
+    printf '\r\e[K' >&2
+  fi
   grep -E '^(ok|FAIL|skip) |^      see' "$log" | sed "s#see /results#see $NVOCI_RESULTS#" || true
   ran=$(($(count '.*') - before))
   [ $ran != "$expected" ] || return 0

@@ -153,6 +153,10 @@ codes! {
     LooseProgram = 6004, Engine, "install nvoci in directories that only root can write to, and run that copy";
     #[doc = "Another nvoci is changing engines' configurations."]
     Busy = 6005, Engine, "wait until the other `nvoci install` or `nvoci uninstall` has ended, then run this again";
+    #[doc = "Running containers were started through nvoci's runtime, so it was not removed."]
+    InUse = 6006, Engine, "stop these containers, then remove nvoci again";
+    #[doc = "A new version does not serve the host's GPUs, and did not replace the installed one."]
+    Upgrade = 6007, Engine, "keep the installed version, and correct the fault that the message names";
     #[doc = "`nvoci-nri` refused a container: the kubelet did not allocate this GPU to it."]
     NriNotAllocated = 8001, Refused, "request the GPU in the container's `resources.limits`, and remove its name from the annotations and mounts";
     #[doc = "`nvoci-nri` refused a container: the kubelet's allocation could not be read in time."]

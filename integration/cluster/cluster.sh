@@ -30,8 +30,8 @@ Y
   keep apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=127.0.0.1 --secure-port=6443 --cert-dir=$K/cert --service-cluster-ip-range=10.0.0.0/24 \
     --service-account-key-file=$K/sa.pub --service-account-signing-key-file=$K/sa.key --service-account-issuer=https://cluster.local --token-auth-file=$K/tokens \
     --authorization-mode=RBAC --endpoint-reconciler-type=none --allow-privileged=true --kubelet-preferred-address-types=InternalIP
-  keep scheduler kube-scheduler --kubeconfig=$KUBECONFIG --leader-elect=false
-  keep controllers kube-controller-manager --kubeconfig=$KUBECONFIG --leader-elect=false --service-account-private-key-file=$K/sa.key \
+  keep scheduler kube-scheduler --kubeconfig=$KUBECONFIG --leader-elect=false --kube-api-qps=500 --kube-api-burst=500
+  keep controllers kube-controller-manager --kubeconfig=$KUBECONFIG --leader-elect=false --kube-api-qps=500 --kube-api-burst=500 --service-account-private-key-file=$K/sa.key \
     --root-ca-file=$K/cert/apiserver.crt
 }
 

@@ -43,49 +43,14 @@ copy() {
   on_node test -x "$next/install.sh" || refuse "$prefix: the node does not see what is written there; fix: set another prefix [NVOCI-6001]"
 }
 
-# Runs the new program on the node before it replaces the installed one: a plan of all GPUs, and a container. Where the installed one
-# fails too, the node is the reason, and the new one is no worse.
+# The installed program tries the new one on the node before anything is replaced. One that cannot judge is replaced.
 rehearse() {
   new=$next/root/usr/bin/nvoci
-  stays="upgrade: the installed version serves this node's GPUs and stays; the new one does not"
   try 'the new program' "$new" --version >/dev/null || return 1
-  on_node "$nvoci" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null 2>&1 </dev/null || return 0
-  try "$stays" "$new" plan NVIDIA_VISIBLE_DEVICES=all >/dev/null || return 1
-  /busybox cmp -s /nvoci/root/usr/bin/nvoci "$HOST$nvoci" || ! make_probe || start_probe "$new" new || ! start_probe "$nvoci" installed ||
-    refuse "$stays: $(/busybox grep -h '\[NVOCI-' "$HOST$next/probe/new" | /busybox head -n 1 | /busybox sed 's/^nvoci: //')"
-}
-
-# make_probe: a bundle of the image's busybox, which ends with 0 if it finds a GPU and a driver. With its one capability a request by
-# variable is valid under any configuration.
-make_probe() {
-  at=$HOST$next/probe
-  /busybox mkdir -p "$at/rootfs" && /busybox cp /busybox "$at/rootfs/busybox" && /busybox cat >"$at/rootfs/found" <<'S' && /busybox cat >"$at/config.json" <<'J'
-test -c /dev/nvidiactl || { echo 'no /dev/nvidiactl'; exit 3; }
-set -- /dev/nvidia[0-9]*
-test -c "$1" || { echo 'no GPU'; exit 3; }
-test -n "$(/busybox find /usr /opt -name 'libcuda.so*' 2>/dev/null)" || { echo 'no libcuda.so'; exit 3; }
-S
-{"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "hostname": "nvoci",
- "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/busybox", "sh", "/found"], "noNewPrivileges": true,
-  "env": ["PATH=/", "NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"],
-  "capabilities": {"bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"]}},
- "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
-  {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}],
- "linux": {"cgroupsPath": "/nvoci-probe", "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-  "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}]}}
-J
-}
-
-# start_probe PROGRAM OUTPUT: that container through PROGRAM, as the engine starts one.
-start_probe() {
-  # shellcheck disable=SC2016
-  on_node /bin/sh -c '
-    "$1" runtime delete --force nvoci-probe >/dev/null 2>&1
-    timeout -s KILL 30 "$1" runtime run --bundle "$2" nvoci-probe >"$2/$3" 2>&1
-    status=$?
-    "$1" runtime delete --force nvoci-probe >/dev/null 2>&1
-    [ "$status" = 0 ] || echo "nvoci: a container through the new program ends with status $status; fix: read the output of this pod [NVOCI-5004]" >>"$2/$3"
-    exit "$status"' sh "$1" "$next/probe" "$2" </dev/null
+  if on_node test -x "$nvoci" && ! /busybox cmp -s /nvoci/root/usr/bin/nvoci "$HOST$nvoci"; then
+    try upgrade "$nvoci" upgrade --probe --dry-run "$new" && return 0
+    case $(/busybox cat "$STATE/why") in *'[NVOCI-6007]') return 1 ;; esac
+  fi
 }
 
 configure() {
@@ -172,23 +137,16 @@ install_node() {
   esac
 }
 
-# users: how many containers the engine stops, and executes commands in, through the installed program. containerd's monitors keep its
-# path in their directories, and CRI-O's have it as an argument. The brackets keep grep from counting itself.
-users() {
-  {
-    for run in run run/k3s var/snap/microk8s/common/run; do
-      for file in "$HOST/$run"/containerd/*.task/*/*/options.json; do
-        ! /busybox grep -qsF -e "\"$prefix/bin/" -e "\"$RANCHER\"" "$file" || echo "$file"
-      done
-    done
-    /busybox cat /proc/[0-9]*/cmdline 2>/dev/null | /busybox tr '\0' '\n' | /busybox grep -x "[/]${prefix#/}/bin/nvoci-runtime"
-  } | /busybox wc -l
-}
-
-# unused: whether none is left. Without the program, or with the runtime out of its configuration, an engine cannot work with them.
+# unused: whether no running container was started through the installed program. Without it, or with the runtime out of its
+# configuration, an engine can neither execute commands in them nor stop them. A program that does not run keeps nothing.
 unused() {
-  count=$(users)
-  [ "$count" = 0 ] || refuse "remove: $count containers were started through $prefix, and the engine needs it for them; fix: delete the pods of the RuntimeClass on this node, and take the runtime out as the engine's default if it is that; it is removed then [NVOCI-6001]"
+  on_node test -x "$nvoci" || return 0
+  try remove "$nvoci" uninstall --if-unused && return 0
+  why=$(/busybox cat "$STATE/why")
+  case $why in
+    *'[NVOCI-6006]') refuse "${why%%; fix:*}; fix: delete the pods of the RuntimeClass on this node, and take the runtime out as the engine's default if it is that; it is removed then [NVOCI-6006]" ;;
+    *) return 0 ;;
+  esac
 }
 
 remove_node() {

@@ -46,6 +46,10 @@ no_runtime=$(pick false NO_RUNTIME_CONFIG)
 no_daemon=$(pick false NO_DAEMON)
 pid_file=$(pick /run/nvidia/toolkit/toolkit.pid TOOLKIT_PID_FILE PID_FILE)
 nri=$(pick false ENABLE_NRI_PLUGIN)
+nri_index=$(pick 10 NRI_PLUGIN_INDEX)
+nri_socket=$(pick /var/run/nri/nri.sock NRI_SOCKET)
+nri_namespace=$(pick '' NRI_NAMESPACE)
+nri_namespaces=$(pick '' NRI_MANAGEMENT_CDI_DEVICE_NAMESPACES)
 mode=$(pick '' NVIDIA_CONTAINER_RUNTIME_MODE)
 default_kind=$(pick '' NVIDIA_CONTAINER_RUNTIME_MODES_CDI_DEFAULT_KIND)
 prefixes=$(pick '' NVIDIA_CONTAINER_RUNTIME_MODES_CDI_ANNOTATION_PREFIXES)
@@ -91,6 +95,10 @@ while [ $# -gt 0 ]; do
     --no-daemon | -n) no_daemon=$value ;;
     --pid-file) pid_file=$value ;;
     --enable-nri-plugin) nri=$value ;;
+    --nri-plugin-index) nri_index=$value ;;
+    --nri-socket) nri_socket=$value ;;
+    --nri-namespace) nri_namespace=$value ;;
+    --nri-management-cdi-device-namespaces) nri_namespaces=$value ;;
     --nvidia-container-runtime.mode) mode=$value ;;
     --nvidia-container-runtime.modes.cdi.default-kind) default_kind=$value ;;
     --nvidia-container-runtime.modes.cdi.annotation-prefixes) prefixes=$value ;;
@@ -101,7 +109,7 @@ while [ $# -gt 0 ]; do
     --accept-nvidia-visible-devices-as-volume-mounts) by_mounts=$value ;;
     # nvoci finds the daemon by itself, works in the node's root, and has one set of files.
     --socket | --host-root | --host-root-mount | --driver-root-ctr-path | --dev-root-ctr-path | --toolkit-source-root | --toolkit-package-type | \
-      --executable-path | --nri-plugin-index | --nri-socket | --nri-namespace | --nri-management-cdi-device-namespaces | --hooks-dir | --hook-filename) ;;
+      --executable-path | --hooks-dir | --hook-filename) ;;
     *) wrong "$option" 'no such option' ;;
   esac
 done
@@ -132,7 +140,16 @@ case $crio_mode in
   hook) [ "$engine" != crio ] || wrong CRIO_CONFIG_MODE 'nvoci installs no hooks directory for every container' 'set `cdi.enabled=true` in the operator, or CRIO_CONFIG_MODE=config in `toolkit.env`' ;;
   *) wrong CRIO_CONFIG_MODE "\`$crio_mode\` is neither config nor hook" ;;
 esac
-! yes ENABLE_NRI_PLUGIN "$nri" || wrong ENABLE_NRI_PLUGIN 'this container has no NRI plugin' 'set `cdi.nriPluginEnabled=false` in the operator, or run the chart of nvoci with `nri.enabled=true` beside it'
+plugin=/nvoci/root/usr/bin/nvoci-nri
+if yes ENABLE_NRI_PLUGIN "$nri"; then
+  [ -x $plugin ] || wrong ENABLE_NRI_PLUGIN 'this image has no nvoci-nri' 'use an image that has it, or set `cdi.nriPluginEnabled=false` in the operator'
+  [ -n "$nri_namespace" ] || wrong NRI_NAMESPACE 'it is not set, and ENABLE_NRI_PLUGIN is'
+  path NRI_SOCKET "$nri_socket"
+  [ -S "$nri_socket" ] || wrong NRI_SOCKET "$nri_socket is no socket in this container" 'mount its directory from the node, and turn NRI on in the engine'
+  nri=true
+else
+  nri=false
+fi
 [ "${pid_file##*/}" = toolkit.pid ] || wrong TOOLKIT_PID_FILE "\`$pid_file\`: its name is not toolkit.pid"
 path ROOT "$root" && path NVIDIA_DRIVER_ROOT "$driver_root" && path CDI_OUTPUT_DIR "$cdi_dir" && path TOOLKIT_PID_FILE "$pid_file"
 [ -z "$dev_root" ] || path NVIDIA_DEV_ROOT "$dev_root"
@@ -249,9 +266,9 @@ register() {
   # shellcheck disable=SC2046  # one argument a line
   set -- $(engine_options)
   unset IFS
+  # shellcheck disable=SC2086  # options or nothing
   try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name nvidia-cdi --runtime-path "$to/nvidia-container-runtime.cdi" $cdi_in_runtime &&
     try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name nvidia-legacy --runtime-path "$to/nvidia-container-runtime.legacy" $cdi_in_runtime &&
-    # shellcheck disable=SC2086  # options or nothing
     try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name "$name" --runtime-path "$to/nvidia-container-runtime" $as_default $cdi_in_runtime $restart
 }
 
@@ -289,6 +306,7 @@ stop() { # STATUS
 give_back() {
   trap '' TERM INT HUP QUIT
   echo 'nvidia-toolkit: a signal: the engine is given back'
+  [ -z "${plugin_pid:-}" ] || kill "$plugin_pid" 2>/dev/null
   [ "$no_runtime" = true ] || unregister || stop 1
   stop 0
 }
@@ -304,9 +322,19 @@ configure && management || stop 1
 # A signal in the midst of the engine's change is answered when the change is whole.
 ended=
 trap 'ended=yes' TERM INT HUP QUIT
+# With the plugin the engine's files stay as they are.
+if [ "$nri" = true ]; then no_runtime=true; fi
 if [ "$no_runtime" = false ]; then register || stop 1; fi
 [ "$no_daemon" = false ] || stop 0
 trap give_back TERM INT HUP QUIT
 [ -z "$ended" ] || give_back
+if [ "$nri" = true ]; then
+  set -- --nri-socket "$nri_socket" --nri-plugin-index "$nri_index" --nri-namespace "$nri_namespace"
+  [ -z "$nri_namespaces" ] || set -- "$@" --nri-management-cdi-device-namespaces "$nri_namespaces"
+  $plugin "$@" &
+  plugin_pid=$!
+fi
 echo 'nvidia-toolkit: the node is set up; waiting for a signal'
+# The plugin reconnects by itself, so its end is a fault: the kubelet starts this container again.
+[ "$nri" = false ] || { wait $plugin_pid; refuse 'nvidia-toolkit: nvoci-nri has ended; fix: read its last line above [NVOCI-5001]'; stop 1; }
 while :; do /busybox sleep 3600 & wait $!; done

@@ -1,21 +1,23 @@
 #!/bin/sh
 # Puts nvoci into a prefix, and takes it away again. For systems without its packages.
 #
-#   ./install.sh [--prefix DIR] [--take-names]     DIR is /usr/local unless given
+#   ./install.sh [--prefix DIR] [--take-names] [--no-probe]     DIR is /usr/local unless given
 #   ./install.sh --uninstall [--prefix DIR]        or DIR/lib/nvoci/uninstall
 #
 # A name that engines look up (nvidia-container-runtime-hook and the like) is linked in DIR/bin only where no program of
 # that name is on PATH; --take-names links all of them, and where DIR/bin stands before /usr/bin on PATH they win over the vendor's.
+# An installed version tries the new one first (`nvoci upgrade --probe`), unless --no-probe is given.
 # No engine is changed: `nvoci install ENGINE` does that. No file that this script did not make is overwritten or removed.
 # Every directory on the way to DIR must belong to root and be writable by root alone: engines execute what lies there as root.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-prefix=/usr/local take= uninstall=
+prefix=/usr/local take= uninstall= probe=1
 while [ $# -gt 0 ]; do
   case $1 in
     --prefix) prefix=${2:?--prefix needs a directory}; shift ;;
     --prefix=*) prefix=${1#*=} ;;
     --take-names) take=1 ;;
+    --no-probe) probe= ;;
     --uninstall) uninstall=1 ;;
     -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "install.sh: unknown option $1; see --help" >&2; exit 2 ;;
@@ -60,6 +62,13 @@ proven() ( # PATH LINKS
     fi
   done
 )
+# proven_dir DIR: the same, once for each directory of a run: a package has hundreds of files in few directories.
+seen=
+proven_dir() {
+  case $seen in *"|$1|"*) return 0 ;; esac
+  proven "$1" || return 1
+  seen="$seen|$1|"
+}
 proven "$prefix" || exit 1
 proven "$manifest" || exit 1
 # removable KIND PATH: whether a manifest may name the path: one in the prefix, or one that this
@@ -74,7 +83,7 @@ removable() {
     dir:/*) case $prefix in "$2"/*) ;; *) return 1 ;; esac ;;
     *) return 1 ;;
   esac
-  proven "${2%/*}/"
+  proven_dir "${2%/*}/"
 }
 take_away() { # KIND PATH
   removable "$1" "$2" || { echo "install.sh: $2 stays: it is not nvoci's, whatever $manifest says" >&2; return 0; }
@@ -89,12 +98,14 @@ systemd() { [ -d /run/systemd/system ] && systemctl "$@" >/dev/null 2>&1 || true
 if [ -n "$uninstall" ]; then
   [ -e "$manifest" ] || { echo "install.sh: nothing of nvoci's in $prefix (no $manifest)" >&2; exit 1; }
   proven "$prefix/bin/nvoci" && proven "$prefix/lib/nvoci/clean" || exit 1
+  "$prefix/lib/nvoci/clean" unused || exit 1
   "$prefix/bin/nvoci" uninstall docker podman containerd crio || echo 'nvoci: an engine still names nvoci; see above' >&2
   "$prefix/lib/nvoci/clean" hooks
   systemd disable --now nvoci-cdi-refresh.path nvoci-cdi-refresh.service
   "$prefix/lib/nvoci/clean" run
   # Backwards, so that a directory's content goes before it. A directory with other files stays.
   list=$(sort -r "$manifest")
+  rm -rf "$prefix/lib/nvoci/upgrade" # a killed upgrade's
   rm -f "$manifest"
   printf '%s\n' "$list" | while read -r kind path; do take_away "$kind" "$path"; done
   rm -rf /var/lib/nvoci
@@ -130,20 +141,30 @@ make_dir() { # DIR: and those above it, each noted if it was not there (or we ma
   say "dir $1"
 }
 free() { # PATH: nothing is there, or it is ours; and nobody else can put something else there
-  proven "$(dirname "$1")" || exit 1
+  proven_dir "${1%/*}/" || exit 1
   { [ ! -e "$1" ] && [ ! -L "$1" ]; } || ours file "$1" ||
     { echo "install.sh: $1 is there and is not nvoci's; nothing was overwritten" >&2; exit 1; }
 }
 put() { # MODE FILE PATH: under a new name first, so that a running program is never written into
   free "$3"
-  make_dir "$(dirname "$3")"
+  make_dir "${3%/*}"
   sed "s|/usr/bin/nvoci|$prefix/bin/nvoci|g; s|/usr/share/nvoci|$prefix/share/nvoci|g; s|/usr/lib/nvoci|$prefix/lib/nvoci|g" "$2" >"$3.new"
   chmod "$1" "$3.new"
   mv -f "$3.new" "$3"
   say "file $3"
 }
-put_as_is() { free "$3"; make_dir "$(dirname "$3")"; cp "$2" "$3.new"; chmod "$1" "$3.new"; mv -f "$3.new" "$3"; say "file $3"; }
-link() { free "$2"; make_dir "$(dirname "$2")"; rm -f "$2"; ln -s "$1" "$2"; say "file $2"; }
+put_as_is() { free "$3"; make_dir "${3%/*}"; cp "$2" "$3.new"; chmod "$1" "$3.new"; mv -f "$3.new" "$3"; say "file $3"; }
+link() { free "$2"; make_dir "${2%/*}"; rm -f "$2"; ln -s "$1" "$2"; say "file $2"; }
+
+# The installed program judges the new one, which replaces it only if it serves the GPUs too. One that cannot judge is replaced.
+if [ -n "$probe" ] && ours file "$prefix/bin/nvoci" && ! cmp -s "$here/root/usr/bin/nvoci" "$prefix/bin/nvoci"; then
+  proven "$prefix/bin/nvoci" || exit 1
+  if line=$("$prefix/bin/nvoci" upgrade --probe "$here/root/usr/bin/nvoci" 2>&1); then
+    echo "$line"
+  else
+    case $line in *'[NVOCI-6007]') echo "$line" >&2; echo 'install.sh: nothing was changed; --no-probe installs it anyway' >&2; exit 1 ;; esac
+  fi
+fi
 
 make_dir "$prefix/lib/nvoci"
 put_as_is 755 "$here/root/usr/bin/nvoci" "$prefix/bin/nvoci"

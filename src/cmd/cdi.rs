@@ -174,7 +174,7 @@ pub fn of_this_host(hook: &Program) -> Result<String> {
     let flags = Generate::default();
     Ok(emit::yaml(&build(
         &flags,
-        &super::load_config(None)?,
+        &*super::load_config(None)?,
         hook.text(),
     )?))
 }

@@ -164,7 +164,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     // meanwhile.
     let config = super::load_config(options.config.as_deref());
     let discovery = match &config {
-        Ok(config) if options.devices_in_spec => Some(Discovery::begin(config)),
+        Ok(config) if options.devices_in_spec => Some(Discovery::begin(config).map(Box::new)),
         _ => None,
     };
     let state = State::read(std::io::stdin().lock().by_ref())?;
@@ -200,12 +200,12 @@ fn run(options: &Options) -> Result<ExitCode> {
 /// Takes the steps in the only order that compiles; `None` if the container requests nothing.
 fn inject(
     call: Call<'_>,
-    config: Result<Config>,
-    discovery: Option<Result<Discovery>>,
+    config: Result<Box<Config>>,
+    discovery: Option<Result<Box<Discovery>>>,
     run: Option<&Node>,
 ) -> Result<Option<Record>> {
     // Kept for the whole call: freeing it early would map and unmap memory again and again.
-    let defaults = Config::default();
+    let defaults = super::default_config();
     let Some(requested) = Requested::read(call, config, &defaults, discovery, run)? else {
         return match call.options.entry() {
             EntryPoint::Runtime => Err(another_definition(call.state)),

@@ -393,8 +393,8 @@ mod tests {
             .replace("/dev/", &format!("{}/dev/", host.path().display()));
         let spec = Spec::parse(text.as_bytes()).unwrap();
         let granted = Granted::of(&spec, engine, &host.discover(), &host.roots());
-        let of_nvidia = granted.numbers.iter().filter(|number| number.major == 195);
-        let mut gpus: Vec<u32> = of_nvidia.map(|number| number.minor).collect();
+        let of_gpus = granted.numbers.iter().filter(|number| number.major == 195);
+        let mut gpus: Vec<u32> = of_gpus.map(|number| number.minor).collect();
         gpus.sort_unstable();
         Some(gpus)
     }

@@ -3,9 +3,11 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{BufRead, IsTerminal as _, Read as _, Write};
+use std::io::{IsTerminal as _, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -17,14 +19,17 @@ use crate::config::Config;
 use crate::engine::job::{Checked, Job, Outcome, Report};
 use crate::engine::place::{self, Session, User};
 use crate::engine::restart::{self, Activation, Need};
-use crate::engine::{Engine, SPEC, Settings, register};
+use crate::engine::{Engine, SPEC, Settings, monitors, register};
 use crate::error::{Code, Error, Escaped, IoContext as _, Line, Result};
 use crate::sys::budget::Budget;
 use crate::sys::program::Program;
 use crate::sys::root::Root;
+use crate::sys::terminal;
 
 /// The most bytes of an answer to a question that are read.
-const MAX_ANSWER: u64 = 64;
+const MAX_ANSWER: usize = 64;
+/// The longest wait for an answer. A terminal may be a job's, with nobody at it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,7 +77,10 @@ pub(super) static UNINSTALL: Command<Options> = Command {
     page: Page {
         name: "nvoci uninstall",
         summary: "revert what install did",
-        about: &["Reverts exactly what `nvoci install` did to each engine."],
+        about: &[
+            "Reverts exactly what `nvoci install` did to each engine.",
+            "With --if-unused and without an engine it only checks.",
+        ],
         arguments: ENGINES,
         ..Page::EMPTY
     },
@@ -102,7 +110,7 @@ const ENGINE: Words<Options> = Words::Many(|options, name| {
 
 /// The options of both commands. Those that only an installation needs are accepted by `uninstall`,
 /// so that a script can pass both the same words, and its help leaves them out.
-const fn flags(verb: Verb) -> [Flag<Options>; 11] {
+const fn flags(verb: Verb) -> [Flag<Options>; 12] {
     let drop_in = match verb {
         Verb::Install => "containerd: write the runtime to FILE and import its directory; crio: write FILE",
         Verb::Uninstall => "the drop-in that `install --drop-in` wrote",
@@ -153,6 +161,15 @@ const fn flags(verb: Verb) -> [Flag<Options>; 11] {
             "restart without a question; without a terminal there is none",
         )
         .switch(|o| o.yes = true),
+        of_removal(
+            flag(
+                "if-unused",
+                "change nothing while a container runs that nvoci's runtime started",
+            )
+            .more("The engine executes commands in it, and stops it, by that runtime."),
+            verb,
+        )
+        .switch(|o| o.if_unused = true),
         flag("json", "print the outcome as JSON").switch(|o| o.json = true),
     ]
 }
@@ -161,6 +178,13 @@ const fn of_install(flag: Doc, verb: Verb) -> Doc {
     match verb {
         Verb::Install => flag,
         Verb::Uninstall => flag.hidden(),
+    }
+}
+
+const fn of_removal(flag: Doc, verb: Verb) -> Doc {
+    match verb {
+        Verb::Install => flag.hidden(),
+        Verb::Uninstall => flag,
     }
 }
 
@@ -174,6 +198,7 @@ pub(super) struct Options {
     dry_run: bool,
     restart: bool,
     yes: bool,
+    if_unused: bool,
     json: bool,
 }
 
@@ -189,6 +214,7 @@ impl Default for Options {
             dry_run: false,
             restart: false,
             yes: false,
+            if_unused: false,
             json: false,
         }
     }
@@ -200,6 +226,9 @@ impl Default for Options {
 /// The first engine's error. The other engines are still changed, and their errors printed.
 fn run(verb: Verb, options: Options) -> Result<ExitCode> {
     let options = options.checked(verb)?;
+    if options.if_unused {
+        monitors::refuse_use()?;
+    }
     let budget = Budget::default();
     let mut first_error = None;
     let mut all = Vec::new();
@@ -286,7 +315,10 @@ impl Options {
             // A runtime below another root cannot be checked from here.
             None => {}
         }
-        if self.engines.is_empty() {
+        if self.if_unused && (verb == Verb::Install || !is_own(&self.root)) {
+            return Err(command.usage_error("--if-unused goes with `nvoci uninstall`, without --root"));
+        }
+        if self.engines.is_empty() && !self.if_unused {
             return Err(command.usage_error("no engine was named: docker, podman, containerd or crio"));
         }
         if self.config.is_some() && self.engines.len() > 1 {
@@ -352,17 +384,11 @@ fn registered(
         Some(file) => Some(PathBuf::from("/").join(file)),
         None => None,
     };
-    let place = match place::find(engine, &root, &session, config.as_deref()) {
-        // The record names what to revert.
-        Err(e) if verb == Verb::Uninstall && e.code() == Code::DaemonFile => {
-            let files_only = Session {
-                live: false,
-                ..session.clone()
-            };
-            place::find(engine, &root, &files_only, config.as_deref())
-        }
-        found => found,
-    }?;
+    let find = match verb {
+        Verb::Install => place::find,
+        Verb::Uninstall => place::find_registered,
+    };
+    let place = find(engine, &root, &session, config.as_deref())?;
     let mut settings = options.settings.clone();
     if live && let Ok(config) = super::load_config(None) {
         let patterns = config.annotation_prefixes.iter().map(|p| format!("{p}*"));
@@ -404,7 +430,7 @@ fn one(verb: Verb, options: &Options, engine: Engine, budget: &Budget) -> Result
         if !options.json {
             super::print(&std::mem::take(&mut text))?;
         }
-        if options.yes || consent(engine, activation) {
+        if options.yes || consent(engine, activation)? {
             let done = restart::act(engine, activation)?;
             acted = true;
             let _ = writeln!(text, "  done: {done}");
@@ -425,32 +451,49 @@ fn one(verb: Verb, options: &Options, engine: Engine, budget: &Budget) -> Result
 
 /// Whether the restart may be done. A person at a terminal decides; without one `--restart` is the
 /// consent. A reload touches no container.
-fn consent(engine: Engine, activation: &Activation) -> bool {
-    let (answers, questions) = (std::io::stdin(), std::io::stderr());
+fn consent(engine: Engine, activation: &Activation) -> Result<bool> {
+    let (answers, mut questions) = (std::io::stdin(), std::io::stderr());
     if activation.need != Need::Restart || !answers.is_terminal() || !questions.is_terminal() {
-        return true;
+        return Ok(true);
     }
-    agreed(engine, activation, &mut answers.lock(), &mut questions.lock())
+    agreed(engine, activation, answers, &mut questions, PATIENCE)
 }
 
 /// Puts the question and reads the answer, of which only `y` and `yes` agree. A question that
 /// cannot be shown and an answer that cannot be read do not.
+///
+/// # Errors
+/// [`Code::Engine`] without an answer in time: the caller requested a restart that was not done.
 fn agreed(
     engine: Engine,
     activation: &Activation,
-    answers: &mut dyn BufRead,
+    answers: impl AsFd,
     questions: &mut dyn Write,
-) -> bool {
+    patience: Duration,
+) -> Result<bool> {
     let stops = match activation.hit.as_slice() {
         [] => String::new(),
         hit => format!(" It stops {}.", hit.join(", ")),
     };
     let question = format!("Restart {} now?{stops}", engine.name());
-    let mut answer = String::new();
-    write!(questions, "{} (--yes answers this) [y/N] ", Escaped(&question))
-        .and_then(|()| questions.flush())
-        .and_then(|()| answers.take(MAX_ANSWER).read_line(&mut answer))
-        .is_ok_and(|_| matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let shown = write!(questions, "{} (--yes answers this) [y/N] ", Escaped(&question))
+        .and_then(|()| questions.flush());
+    if shown.is_err() {
+        return Ok(false);
+    }
+    match terminal::read_line(answers, MAX_ANSWER, patience) {
+        Ok(answer) => Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")),
+        Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+            let _ = writeln!(questions);
+            let why = format!(
+                "the question on this terminal had no answer within {} s, so nothing was restarted",
+                patience.as_secs()
+            );
+            Err(Error::new(Code::Engine, activation.command.join(" "), why)
+                .fix("run it yourself, or pass --yes; the configuration is written"))
+        }
+        Err(_) => Ok(false),
+    }
 }
 
 /// Writes the CDI specification of this host if none names its GPUs. A failure does not stop the
@@ -614,6 +657,7 @@ mod tests {
             "containerd --drop-in x.toml",
             "docker --restart --dry-run",
             "docker --yes",
+            "docker --if-unused",
             "docker --frobnicate",
         ] {
             assert_eq!(args(line).err().map(|e| e.code()), Some(Code::Usage), "{line}");
@@ -626,14 +670,32 @@ mod tests {
         assert_eq!(options.engines, [Engine::Crio, Engine::Docker]);
     }
 
-    #[test]
-    fn only_yes_restarts() {
+    /// The result for an answer, and the question. Without an answer nobody writes, for 50 ms.
+    fn answered(answer: Option<&str>) -> (Result<bool>, String) {
         let activation = Activation {
             need: Need::Restart,
-            command: Vec::new(),
+            command: vec!["systemctl".to_owned(), "restart".to_owned(), "docker".to_owned()],
             notes: Vec::new(),
             hit: vec!["3f2a web\u{1b}[2J".to_owned(), "and 4 more".to_owned()],
         };
+        let (answers, mut person) = std::io::pipe().unwrap();
+        let patience = Duration::from_millis(if answer.is_some() { 20_000 } else { 50 });
+        let mut shown = Vec::new();
+        let answering = std::thread::spawn({
+            let answer = answer.map(str::to_owned);
+            // A short read ends the pipe before a long answer is written.
+            move || match answer {
+                Some(answer) => drop(person.write_all(answer.as_bytes())),
+                None => std::thread::sleep(Duration::from_millis(500)),
+            }
+        });
+        let agreed = agreed(Engine::Docker, &activation, answers, &mut shown, patience);
+        answering.join().unwrap();
+        (agreed, String::from_utf8(shown).unwrap())
+    }
+
+    #[test]
+    fn only_yes_restarts() {
         for (answer, agrees) in [
             ("y\n", true),
             ("YES\n", true),
@@ -644,21 +706,22 @@ mod tests {
             ("yep\n", false),
             ("\ny\n", false),
         ] {
-            let mut shown = Vec::new();
-            let agreed = agreed(Engine::Docker, &activation, &mut answer.as_bytes(), &mut shown);
-            assert_eq!(agreed, agrees, "{answer:?}");
-            let shown = String::from_utf8(shown).unwrap();
+            let (agreed, shown) = answered(Some(answer));
+            assert_eq!(agreed.ok(), Some(agrees), "{answer:?}");
             assert_eq!(
                 shown,
                 "Restart docker now? It stops 3f2a web\\u{1b}[2J, and 4 more. (--yes answers this) [y/N] "
             );
         }
-        let long = "y".repeat(1 << 20);
-        assert!(!agreed(
-            Engine::Docker,
-            &activation,
-            &mut long.as_bytes(),
-            &mut Vec::new()
-        ));
+        assert_eq!(answered(Some(&"y".repeat(1 << 20))).0.ok(), Some(false));
+    }
+
+    #[test]
+    fn a_question_that_nobody_answers_is_an_error() {
+        let (agreed, shown) = answered(None);
+        let e = agreed.unwrap_err();
+        assert_eq!((e.code(), e.what()), (Code::Engine, "systemctl restart docker"));
+        assert!(e.fix_text().contains("--yes"), "{e}");
+        assert!(shown.ends_with("[y/N] \n"), "{shown:?}");
     }
 }

@@ -25,7 +25,7 @@ pub(super) static COMMAND: Command<bool> = Command {
 };
 
 fn run(as_json: bool) -> Result<ExitCode> {
-    let locations = super::locations(&super::load_config(None)?);
+    let locations = super::locations(&*super::load_config(None)?);
     let host = Host::discover(&Roots::open(&locations)?, &locations)?;
     if as_json {
         super::print(&format!("{:#}\n", json(&host)))?;

@@ -39,6 +39,7 @@ pub mod ps;
 mod reload;
 pub mod runtime;
 mod texts;
+mod upgrade;
 mod variables;
 mod wiring;
 
@@ -83,6 +84,7 @@ static COMMAND: Command<()> = Command {
                 &config::COMMAND,
                 &install::INSTALL,
                 &install::UNINSTALL,
+                &upgrade::COMMAND,
                 &ldconfig::COMMAND,
             ],
         },
@@ -282,7 +284,7 @@ fn locations(config: &Config) -> Locations {
 ///
 /// A broken file must not stop containers without GPUs. It is an error only if the built-in policy
 /// finds a request.
-fn config_for(loaded: Result<Config>, spec: &Spec, entry: EntryPoint) -> Result<Option<Config>> {
+fn config_for(loaded: Result<Box<Config>>, spec: &Spec, entry: EntryPoint) -> Result<Option<Box<Config>>> {
     match loaded {
         Ok(config) => Ok(Some(config)),
         Err(e) => {
@@ -294,6 +296,16 @@ fn config_for(loaded: Result<Config>, spec: &Spec, entry: EntryPoint) -> Result<
 }
 
 /// The host's configuration, or the file that the command line names.
-fn load_config(named: Option<&Path>) -> Result<Config> {
-    named.map_or_else(Config::load, Config::load_file)
+///
+/// It is half a page, so a value that moved from step to step would be a frame of several pages,
+/// each of which the kernel makes, and copies after a fork.
+#[inline(never)]
+fn load_config(named: Option<&Path>) -> Result<Box<Config>> {
+    named.map_or_else(Config::load, Config::load_file).map(Box::new)
+}
+
+/// The configuration of a host without a file.
+#[inline(never)]
+fn default_config() -> Box<Config> {
+    Box::default()
 }

@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 use self::cpu::OnCpus;
 use super::cli::{Command, Page, flag};
 use crate::containers::{Container, GpuUsers, Process, driver_places, find_gpu_users};
+use crate::doctor::last::last;
 use crate::error::{Code, Escaped, IoContext as _, Result, counted};
 use crate::host::{Gpu, Host, Roots};
+use crate::sys::root::Root;
 use crate::vocabulary::or_empty;
 
 pub(super) static COMMAND: Command<Options> = Command {
@@ -49,14 +51,21 @@ fn run(options: Options) -> Result<ExitCode> {
     // Names for the numbers. A host whose driver is gone still has processes that hold it.
     let locations = super::locations(&config);
     let host = Roots::open(&locations).and_then(|roots| Host::discover(&roots, &locations));
-    let gpus = host.map(|h| h.gpus).unwrap_or_default();
+    let (driver, gpus) = host.map_or((None, Vec::new()), |h| (h.kernel, h.gpus));
     let on_cpu = match form {
         Form::Json | Form::Table => cpu::find(Path::new("/proc"), &holders),
         Form::Prometheus => OnCpus::new(),
     };
     super::print(&match form {
         Form::Json => format!("{:#}\n", to_json(&holders, &gpus, &on_cpu)),
-        Form::Prometheus => metrics::text(&holders, &gpus),
+        Form::Prometheus => {
+            let system = Root::open("/").context(Code::System, || "/")?;
+            let driver = driver.map(|d| d.version.to_string()).unwrap_or_default();
+            // A check that fails altogether is a missing family, on which an alert can be.
+            let report = super::doctor::host::check().ok();
+            let last = last(&system, usize::MAX)?;
+            metrics::text(&holders, &gpus) + &metrics::health(&driver, &last, report.as_ref())
+        }
         Form::Table => table(&holders, &gpus, &on_cpu),
     })?;
     Ok(ExitCode::SUCCESS)

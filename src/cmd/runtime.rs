@@ -54,7 +54,7 @@ impl Flavor {
 /// The rest of the program, as this entry point uses it.
 pub trait Wiring {
     /// The root-owned configuration.
-    fn config(&self) -> Result<Config>;
+    fn config(&self) -> Result<Box<Config>>;
 
     /// Edits the spec of a container that will be created. After an error nothing is written.
     fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()>;
@@ -98,7 +98,7 @@ fn prepare(flavor: Flavor, line: &CommandLine, wiring: &impl Wiring) -> Result<P
     // A broken configuration file must not stop `kill` and `delete`, nor containers without GPUs.
     let (config, broken) = match wiring.config() {
         Ok(config) => (config, None),
-        Err(e) => (Config::default(), Some(e)),
+        Err(e) => (super::default_config(), Some(e)),
     };
     let runtime = find::runtime(&config.runtimes.value, &config.runtime_paths.value)?;
     if let Some(target) = target {
@@ -148,8 +148,8 @@ mod tests {
     }
 
     impl Wiring for Fake {
-        fn config(&self) -> Result<Config> {
-            let mut config = Config::default();
+        fn config(&self) -> Result<Box<Config>> {
+            let mut config = Box::<Config>::default();
             config.runtimes.value = vec!["/bin/sh".into()];
             Ok(config)
         }

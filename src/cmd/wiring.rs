@@ -21,8 +21,8 @@ use crate::sys::program::Program;
 pub(super) struct Injection;
 
 impl Wiring for Injection {
-    fn config(&self) -> Result<Config> {
-        Config::load()
+    fn config(&self) -> Result<Box<Config>> {
+        super::load_config(None)
     }
 
     fn modify(&self, config: &Config, make: &Make<'_>, spec: &mut Spec) -> Result<()> {

@@ -18,6 +18,7 @@ pub mod flags;
 pub mod job;
 mod json;
 mod model;
+pub mod monitors;
 pub mod place;
 pub mod podman;
 pub mod register;

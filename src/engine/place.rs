@@ -46,47 +46,118 @@ pub struct User {
 
 const SNAP_DOCKER: &str = "/var/snap/docker";
 const MICROK8S: &str = "/var/snap/microk8s/current/args/containerd-template.toml";
-const RANCHER: [&str; 2] = ["/var/lib/rancher/k3s", "/var/lib/rancher/rke2"];
+
+/// Directories in which packages and administrators put an engine's program.
+const PROGRAM_DIRS: [&str; 3] = ["/usr/bin", "/usr/sbin", "/usr/local/bin"];
+/// The end of the path of the containerd configuration that k3s and RKE2 generate, in any data
+/// directory.
+const RANCHERS_FILE: &str = "agent/etc/containerd/config.toml";
+
+/// A Kubernetes distribution of Rancher's, whose own containerd finds the runtime by itself.
+#[derive(Debug)]
+struct Rancher {
+    name: &'static str,
+    data: &'static str,
+    /// Other files that only this distribution has.
+    signs: &'static [&'static str],
+    /// Its services' units: of a server, then of an agent.
+    units: [&'static str; 2],
+}
+
+const RANCHERS: [Rancher; 2] = [
+    Rancher {
+        name: "k3s",
+        data: "/var/lib/rancher/k3s",
+        signs: &["/etc/rancher/k3s", "/usr/local/bin/k3s", "/usr/bin/k3s"],
+        units: ["k3s", "k3s-agent"],
+    },
+    Rancher {
+        name: "RKE2",
+        data: "/var/lib/rancher/rke2",
+        signs: &[
+            "/etc/rancher/rke2",
+            "/usr/local/bin/rke2",
+            "/usr/bin/rke2",
+            "/opt/rke2/bin/rke2",
+        ],
+        units: ["rke2-server", "rke2-agent"],
+    },
+];
 
 /// Finds the engine's files, or fails with the reason and the alternative.
 ///
 /// # Errors
-/// [`Code::Engine`] for snap Docker, k3s, RKE2, and an engine that needs root.
+/// [`Code::Engine`] for snap Docker, k3s, RKE2, an engine that needs root, and a user without a
+/// rootless Docker. [`Code::DaemonFile`] for the file of a daemon's command line.
 pub fn find(engine: Engine, root: &Root, session: &Session, requested: Option<&Path>) -> Result<Place> {
+    if let Some(file) = requested {
+        refuse_file(engine, root, file)?;
+    }
     if let Some(user) = &session.user {
+        if engine == Engine::Docker && requested.is_none() {
+            check_rootless_docker(root, session, user)?;
+        }
         return user_place(engine, user, requested);
     }
-    if let Some(file) = requested {
-        refuse_file(engine, file)?;
-    }
-    let mut restart = vec!["systemctl", "restart", engine.name()];
     let mut notes = Vec::new();
     let config = match (requested, engine) {
-        (Some(file), _) => {
-            if file == Path::new(MICROK8S) {
-                restart = vec!["snap", "restart", "microk8s.daemon-containerd"];
-            }
-            file.to_owned()
-        }
+        (Some(file), _) => file.to_owned(),
         (None, Engine::Docker) => docker(root, session, &mut notes)?,
-        (None, Engine::Containerd) => {
-            let file = containerd(root, session, &mut notes)?;
-            if file == Path::new(MICROK8S) {
-                restart = vec!["snap", "restart", "microk8s.daemon-containerd"];
-            }
-            file
-        }
-        (None, Engine::Crio) => PathBuf::from("/etc/crio/crio.conf.d/99-nvoci.conf"),
-        (None, Engine::Podman) => PathBuf::from("/etc/containers/containers.conf.d/50-nvoci.conf"),
+        (None, Engine::Containerd) => containerd(root, session, &mut notes)?,
+        (None, Engine::Crio | Engine::Podman) => usual(engine).into(),
     };
-    Ok(Place {
+    if requested.is_none() && session.live {
+        notes.extend(missing(engine, root, &config));
+    }
+    Ok(system_place(engine, config, requested.is_none(), notes))
+}
+
+/// The engine's files for a removal, which [`find`]'s refusals do not stop: the record of the
+/// registration names what to revert.
+///
+/// # Errors
+/// [`Code::Engine`] for an engine that needs root, and for a file that [`find`] refuses.
+pub fn find_registered(
+    engine: Engine,
+    root: &Root,
+    session: &Session,
+    requested: Option<&Path>,
+) -> Result<Place> {
+    match find(engine, root, session, requested) {
+        Err(e) if requested.is_none() && matches!(e.code(), Code::DaemonFile | Code::Engine) => {
+            match &session.user {
+                Some(user) => user_place(engine, user, None),
+                None => Ok(system_place(engine, usual(engine).into(), true, Vec::new())),
+            }
+        }
+        found => found,
+    }
+}
+
+/// The file of an engine whose daemon names no other.
+const fn usual(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Docker => "/etc/docker/daemon.json",
+        Engine::Podman => "/etc/containers/containers.conf.d/50-nvoci.conf",
+        Engine::Containerd => "/etc/containerd/config.toml",
+        Engine::Crio => "/etc/crio/crio.conf.d/99-nvoci.conf",
+    }
+}
+
+fn system_place(engine: Engine, config: PathBuf, is_usual: bool, notes: Vec<String>) -> Place {
+    let restart = if engine == Engine::Containerd && config == Path::new(MICROK8S) {
+        vec!["snap", "restart", "microk8s.daemon-containerd"]
+    } else {
+        vec!["systemctl", "restart", engine.name()]
+    };
+    Place {
         config,
-        hook: (engine == Engine::Podman && requested.is_none()).then(|| PathBuf::from(HOOK)),
+        hook: (engine == Engine::Podman && is_usual).then(|| PathBuf::from(HOOK)),
         state: PathBuf::from(STATE_DIR),
         restart,
         user: false,
         notes,
-    })
+    }
 }
 
 /// The files of a user's own rootless Docker or Podman. Rootless Podman reads no hooks.d.
@@ -114,13 +185,35 @@ fn user_place(engine: Engine, user: &User, requested: Option<&Path>) -> Result<P
     })
 }
 
-fn refuse_file(engine: Engine, file: &Path) -> Result<()> {
+/// Refuses a user whose only Docker is the system's, since that reads no file of the user's.
+fn check_rootless_docker(root: &Root, session: &Session, user: &User) -> Result<()> {
+    if is_snap_docker(root) {
+        return Err(snap_docker());
+    }
+    let is_set_up = root.exists(user.config.join("systemd/user/docker.service"))
+        || root.exists(user.config.join("docker/daemon.json"))
+        || running(session, Engine::Docker, &mut Vec::new(), false)
+            .next()
+            .is_some();
+    if is_set_up || !root.exists("/run/docker.sock") {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::Engine,
+        "docker",
+        "this user has no rootless Docker, and the system's Docker reads only root's files",
+    )
+    .fix("run `sudo nvoci install docker`; for rootless Docker run `dockerd-rootless-setuptool.sh install` first"))
+}
+
+fn refuse_file(engine: Engine, root: &Root, file: &Path) -> Result<()> {
     if engine == Engine::Docker && (file.starts_with(SNAP_DOCKER) || file.starts_with("/snap/docker")) {
         return Err(snap_docker());
     }
     if engine == Engine::Containerd {
-        if RANCHER.iter().any(|d| file.starts_with(d)) {
-            return Err(rancher());
+        let of = RANCHERS.iter().find(|r| file.starts_with(r.data));
+        if let Some(rancher) = of.or_else(|| file.ends_with(RANCHERS_FILE).then(|| present(root)).flatten()) {
+            return Err(rancher.refused(root));
         }
         if file.extension().is_some_and(|e| e == "tmpl") {
             return Err(Error::new(
@@ -134,56 +227,96 @@ fn refuse_file(engine: Engine, file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn docker(root: &Root, session: &Session, notes: &mut Vec<String>) -> Result<PathBuf> {
-    let packaged = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"];
+/// Whether Docker's snap is the only Docker of this host.
+fn is_snap_docker(root: &Root) -> bool {
     let snap = root.exists(SNAP_DOCKER) || root.exists("/snap/docker/current");
-    if snap && !packaged.iter().any(|p| root.exists(p)) {
+    snap && !has_program(root, "dockerd")
+}
+
+fn has_program(root: &Root, name: &str) -> bool {
+    PROGRAM_DIRS
+        .iter()
+        .any(|dir| root.exists(Path::new(dir).join(name)))
+}
+
+/// A note for a host that has neither the engine's program nor its file.
+fn missing(engine: Engine, root: &Root, config: &Path) -> Option<String> {
+    let program = flags::program(engine).unwrap_or(engine.name());
+    let absent = !has_program(root, program) && !root.exists(config);
+    absent.then(|| {
+        format!(
+            "{program} is not in {}: this file has an effect once the engine is installed",
+            PROGRAM_DIRS.join(", ")
+        )
+    })
+}
+
+fn docker(root: &Root, session: &Session, notes: &mut Vec<String>) -> Result<PathBuf> {
+    if is_snap_docker(root) {
         return Err(snap_docker());
     }
-    let running = running(session, Engine::Docker, notes);
-    let usual = PathBuf::from("/etc/docker/daemon.json");
-    Ok(the_one(Engine::Docker, &running)?.unwrap_or(usual))
+    let all: Vec<Running> = running(session, Engine::Docker, notes, true).collect();
+    Ok(the_one(Engine::Docker, &all)?.unwrap_or_else(|| usual(Engine::Docker).into()))
 }
 
 fn containerd(root: &Root, session: &Session, notes: &mut Vec<String>) -> Result<PathBuf> {
-    let usual = Path::new("/etc/containerd/config.toml");
-    let mut running = running(session, Engine::Containerd, notes);
+    let usual = Path::new(usual(Engine::Containerd));
     // Docker's own containerd reads no CRI configuration, and k3s and RKE2 generate theirs at every
     // start.
-    running.retain(|r| {
+    let of_others = |r: &Running| {
         let file = r.flags.get("config").map(Path::new);
         let of_docker = |f: &Path| f.starts_with("/var/run/docker") || f.starts_with("/run/docker");
-        file.is_none_or(|f| refuse_file(Engine::Containerd, f).is_ok() && !of_docker(f))
-    });
-    if let Some(file) = the_one(Engine::Containerd, &running)? {
-        // microk8s generates its file from this template at every start.
-        let microk8s = file.starts_with("/var/snap/microk8s");
-        return Ok(if microk8s { PathBuf::from(MICROK8S) } else { file });
-    }
-    let packaged = [
-        "/usr/bin/containerd",
-        "/usr/sbin/containerd",
-        "/usr/local/bin/containerd",
-    ];
-    if root.exists(usual) || packaged.iter().any(|p| root.exists(p)) {
-        return Ok(usual.to_owned());
-    }
-    if RANCHER.iter().any(|d| root.exists(d)) {
-        return Err(rancher());
-    }
+        file.is_some_and(|f| refuse_file(Engine::Containerd, root, f).is_err() || of_docker(f))
+    };
+    let mut all: Vec<Running> = running(session, Engine::Containerd, notes, true).collect();
+    all.retain(|r| !of_others(r));
+    let rancher = present(root);
     let microk8s = Path::new(MICROK8S);
-    Ok(if root.exists(microk8s) { microk8s } else { usual }.to_owned())
+    let file = if let Some(file) = the_one(Engine::Containerd, &all)? {
+        // microk8s generates its file from this template at every start.
+        if file.starts_with("/var/snap/microk8s") {
+            return Ok(microk8s.to_owned());
+        }
+        file
+    } else if root.exists(usual) || has_program(root, "containerd") {
+        usual.to_owned()
+    } else if let Some(rancher) = rancher {
+        return Err(rancher.refused(root));
+    } else {
+        return Ok(if root.exists(microk8s) { microk8s } else { usual }.to_owned());
+    };
+    if let Some(rancher) = rancher {
+        let refused = rancher.refused(root);
+        notes.push(format!(
+            "{} is another: {}; {}",
+            refused.what(),
+            refused.why(),
+            refused.fix_text()
+        ));
+    }
+    if root.exists(microk8s) {
+        notes.push(format!(
+            "microk8s has a containerd of its own: `nvoci install containerd --config {MICROK8S}` registers with it"
+        ));
+    }
+    Ok(file)
 }
 
-/// The system's daemons.
-fn running(session: &Session, engine: Engine, notes: &mut Vec<String>) -> Vec<Running> {
-    if !session.live {
-        return Vec::new();
-    }
-    let mut found = flags::daemons(engine);
+/// The daemons of the system, or of the user who runs this.
+fn running(
+    session: &Session,
+    engine: Engine,
+    notes: &mut Vec<String>,
+    of_system: bool,
+) -> impl Iterator<Item = Running> {
+    let mut found = if session.live {
+        flags::daemons(engine)
+    } else {
+        flags::Daemons::default()
+    };
     notes.append(&mut found.notes);
-    found.running.retain(|r| r.process.uid == 0);
-    found.running
+    let all = found.running.into_iter();
+    all.filter(move |r| (r.process.uid == 0) == of_system)
 }
 
 /// The file of the running daemons' command lines, if they have one.
@@ -225,13 +358,76 @@ fn snap_docker() -> Error {
     .fix("`snap remove docker`, install docker.io or docker-ce, then run this again")
 }
 
-fn rancher() -> Error {
-    Error::new(
-        Code::Engine,
-        "containerd of k3s or RKE2",
-        "its configuration is generated at every start, and it registers /usr/bin/nvidia-container-runtime by itself",
-    )
-    .fix("make sure /usr/bin/nvidia-container-runtime is nvoci's link, then restart k3s or rke2; for a default runtime start it with --default-runtime nvidia")
+/// The distribution of Rancher's that this host has.
+fn present(root: &Root) -> Option<&'static Rancher> {
+    RANCHERS
+        .iter()
+        .find(|r| root.exists(r.data) || r.signs.iter().any(|sign| root.exists(sign)))
+}
+
+/// The program that k3s and RKE2 register as the runtime `nvidia`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Found {
+    Nvoci,
+    Other,
+    Nothing,
+}
+
+impl Rancher {
+    /// The refusal, with the one thing that is left to do.
+    fn refused(&self, root: &Root) -> Error {
+        let [server, agent] = self.units;
+        let is_agent = [
+            "/etc/systemd/system",
+            "/etc/systemd/system/multi-user.target.wants",
+        ]
+        .iter()
+        .any(|dir| root.has_entry(Path::new(dir).join(format!("{agent}.service"))));
+        let restart = format!("`systemctl restart {}`", if is_agent { agent } else { server });
+        let (at, found) = runtime(root);
+        let (finding, fix) = match found {
+            Found::Nvoci => (
+                "which is nvoci's: nothing is left to register".to_owned(),
+                restart,
+            ),
+            Found::Other => (
+                "which is another program than nvoci".to_owned(),
+                format!(
+                    "`nvoci-alternatives choose nvoci`, or replace {at} by a link to nvoci; then {restart}"
+                ),
+            ),
+            Found::Nothing => (
+                "which does not exist".to_owned(),
+                format!("install nvoci's package, or link {at} to nvoci; then {restart}"),
+            ),
+        };
+        Error::new(
+            Code::Engine,
+            format!("containerd of {}", self.name),
+            format!(
+                "{} generates its configuration at every start, and registers {at} by itself, {finding}",
+                self.name
+            ),
+        )
+        .fix(format!(
+            "{fix}; pods name `runtimeClassName: nvidia`, or the service has --default-runtime nvidia"
+        ))
+    }
+}
+
+/// The first runtime in the order of k3s (pkg/agent/containerd): the operator's, the package's.
+fn runtime(root: &Root) -> (&'static str, Found) {
+    const OPERATORS: &str = "/usr/local/nvidia/toolkit/nvidia-container-runtime";
+    const PACKAGES: &str = "/usr/bin/nvidia-container-runtime";
+    let id = |path: &str| root.resolve(path).ok().map(|node| node.id());
+    for at in [OPERATORS, PACKAGES] {
+        if let Some(there) = id(at) {
+            let own = ["/usr/bin/nvoci", "/usr/local/bin/nvoci"];
+            let nvoci = own.iter().any(|path| id(path) == Some(there));
+            return (at, if nvoci { Found::Nvoci } else { Found::Other });
+        }
+    }
+    (PACKAGES, Found::Nothing)
 }
 
 #[cfg(test)]
@@ -247,6 +443,16 @@ mod tests {
         }
         let root = Root::open(dir.path()).unwrap();
         (dir, root)
+    }
+
+    fn user(live: bool) -> Session {
+        Session {
+            live,
+            user: Some(User {
+                config: "/h/.config".into(),
+                state: "/h/.local/state".into(),
+            }),
+        }
     }
 
     fn at(engine: Engine, files: &[&str]) -> Result<PathBuf> {
@@ -298,13 +504,7 @@ mod tests {
     #[test]
     fn a_user_has_files_of_their_own() {
         let (_dir, root) = root(&[]);
-        let session = Session {
-            live: true,
-            user: Some(User {
-                config: "/h/.config".into(),
-                state: "/h/.local/state".into(),
-            }),
-        };
+        let session = user(true);
         let docker = find(Engine::Docker, &root, &session, None).unwrap();
         assert_eq!(docker.config, Path::new("/h/.config/docker/daemon.json"));
         assert_eq!(docker.restart, ["systemctl", "--user", "restart", "docker"]);
@@ -315,5 +515,126 @@ mod tests {
                 .is_none()
         );
         assert!(find(Engine::Crio, &root, &session, None).is_err());
+    }
+
+    #[test]
+    fn a_user_of_the_systems_docker_is_refused() {
+        let docker = |files: &[&str]| {
+            let (_dir, root) = root(files);
+            find(Engine::Docker, &root, &user(false), None).map(|p| p.config)
+        };
+        let e = docker(&["/run/docker.sock", "/usr/bin/dockerd"]).unwrap_err();
+        assert_eq!(e.code(), Code::Engine);
+        assert!(e.fix_text().starts_with("run `sudo nvoci install docker`"), "{e}");
+        let rootless = ["/run/docker.sock", "/h/.config/systemd/user/docker.service"];
+        assert_eq!(
+            docker(&rootless).unwrap(),
+            Path::new("/h/.config/docker/daemon.json")
+        );
+        assert!(docker(&["/run/docker.sock", "/h/.config/docker/daemon.json"]).is_ok());
+        assert!(docker(&[]).is_ok());
+        let e = docker(&["/snap/docker/current/bin/dockerd"]).unwrap_err();
+        assert!(e.why().contains("snap"), "{e}");
+    }
+
+    #[test]
+    fn k3s_and_rke2_are_refused_with_the_step_that_is_left() {
+        let refused = |files: &[&str], link: Option<(&str, &str)>| {
+            let (dir, root) = root(files);
+            if let Some((at, target)) = link {
+                let at = dir.path().join(at.trim_start_matches('/'));
+                std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+                std::os::unix::fs::symlink(target, at).unwrap();
+            }
+            find(Engine::Containerd, &root, &Session::default(), None)
+                .unwrap_err()
+                .to_string()
+        };
+        let name = "/usr/bin/nvidia-container-runtime";
+        let nothing = refused(&["/usr/local/bin/k3s"], None);
+        assert!(
+            nothing.contains(&format!("link {name} to nvoci; then `systemctl restart k3s`")),
+            "{nothing}"
+        );
+        let own = refused(
+            &[
+                "/etc/rancher/k3s/config.yaml",
+                "/etc/systemd/system/k3s-agent.service",
+                "/usr/bin/nvoci",
+            ],
+            Some((name, "/usr/bin/nvoci")),
+        );
+        assert!(own.contains("nothing is left to register"), "{own}");
+        assert!(
+            own.contains("fix: `systemctl restart k3s-agent`; pods name"),
+            "{own}"
+        );
+        let vendors = refused(&["/opt/rke2/bin/rke2", name, "/usr/bin/nvoci"], None);
+        assert!(vendors.contains("containerd of RKE2"), "{vendors}");
+        assert!(vendors.contains("`nvoci-alternatives choose nvoci`"), "{vendors}");
+        assert!(
+            vendors.contains("then `systemctl restart rke2-server`"),
+            "{vendors}"
+        );
+        // The operator's directory comes first in k3s's search.
+        let operators = "/usr/local/nvidia/toolkit/nvidia-container-runtime";
+        let both = refused(
+            &["/var/lib/rancher/k3s/x", operators, "/usr/bin/nvoci"],
+            Some((name, "nvoci")),
+        );
+        assert!(both.contains(&format!("replace {operators}")), "{both}");
+    }
+
+    #[test]
+    fn a_removal_needs_no_engine() {
+        let config = |engine: Engine, files: &[&str], session: &Session| {
+            let (_dir, root) = root(files);
+            find_registered(engine, &root, session, None).map(|p| p.config)
+        };
+        for (engine, file) in [
+            (Engine::Docker, "/snap/docker/current/bin/dockerd"),
+            (Engine::Containerd, "/var/lib/rancher/k3s/x"),
+        ] {
+            let found = config(engine, &[file], &Session::default());
+            assert_eq!(found.unwrap(), Path::new(usual(engine)));
+        }
+        let found = config(Engine::Docker, &["/run/docker.sock"], &user(false));
+        assert_eq!(found.unwrap(), Path::new("/h/.config/docker/daemon.json"));
+        assert!(config(Engine::Crio, &[], &user(false)).is_err());
+    }
+
+    #[test]
+    fn a_second_containerd_is_named() {
+        let (_dir, root) = root(&["/usr/bin/containerd", "/var/lib/rancher/k3s/x", MICROK8S]);
+        let place = find(Engine::Containerd, &root, &Session::default(), None).unwrap();
+        assert_eq!(place.config, Path::new("/etc/containerd/config.toml"));
+        let [k3s, microk8s] = place.notes.as_slice() else {
+            panic!("{:?}", place.notes);
+        };
+        assert!(k3s.starts_with("containerd of k3s is another: "), "{k3s}");
+        assert!(microk8s.contains(MICROK8S), "{microk8s}");
+        // A data directory of its own.
+        let generated = Path::new("/data/k3s/agent/etc/containerd/config.toml");
+        let found = find(Engine::Containerd, &root, &Session::default(), Some(generated));
+        assert!(found.unwrap_err().why().contains("at every start"));
+    }
+
+    #[test]
+    fn an_engine_that_is_not_there_is_noted() {
+        let live = Session {
+            live: true,
+            user: None,
+        };
+        for (engine, program) in [
+            (Engine::Crio, "/usr/bin/crio"),
+            (Engine::Podman, "/usr/bin/podman"),
+        ] {
+            let notes = |files: &[&str]| {
+                let (_dir, root) = root(files);
+                find(engine, &root, &live, None).unwrap().notes
+            };
+            assert_eq!(notes(&[]).len(), 1, "{program}");
+            assert!(notes(&[program]).is_empty(), "{program}");
+        }
     }
 }

@@ -170,17 +170,15 @@ fn with_containerd(
         return Err(refused(COMMAND, &stored.path, answer.complaint()));
     }
     let dump = Editor::open(COMMAND, Format::Toml, &answer.stdout)?;
-    if let Some(table) = containerd::cri(dump.value()) {
-        if !has_runtime(table, &job.settings.name, &job.settings.runtime_path) {
-            return Err(refused(
-                COMMAND,
-                &stored.path,
-                "containerd reads the file and does not find the runtime",
-            )
-            .fix(
-                "pass the last file that configures the CRI plugin: `--config FILE`; it overrides this one",
-            ));
-        }
+    if let Some(table) = containerd::cri(dump.value())
+        && !has_runtime(table, &job.settings.name, &job.settings.runtime_path)
+    {
+        return Err(refused(
+            COMMAND,
+            &stored.path,
+            "containerd reads the file and does not find the runtime",
+        )
+        .fix("pass the last file that configures the CRI plugin: `--config FILE`; it overrides this one"));
     }
     if let Some(table) = containerd::cri(dump.value())
         && let Some(default) = table.get("default_runtime_name").and_then(Value::as_str)

@@ -319,6 +319,14 @@ impl Daemon {
         ))
     }
 
+    /// Its working directory, as the kernel names it.
+    ///
+    /// # Errors
+    /// If the process has ended or belongs to another user.
+    pub fn working_directory(&self) -> io::Result<PathBuf> {
+        self.dir.read_link("cwd")
+    }
+
     /// Time since its start.
     pub fn age(&self) -> Option<Duration> {
         let ticks = procfs::stat(&self.dir.read("stat", MAX_TEXT).ok()?)?.starttime;

@@ -21,6 +21,7 @@ pub mod source;
 pub mod stderr;
 pub mod syslog;
 pub mod systemd;
+pub mod terminal;
 
 pub use crate::budget;
 pub use device_cgroup as cgroup;

@@ -53,6 +53,20 @@ impl Bundle {
         self.path.join("rootfs")
     }
 
+    /// The layer over the image, as `docker diff` would find it.
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.path.join("upper")
+    }
+
+    /// The path of config.json.
+    pub(crate) fn definition(&self) -> String {
+        self.path.join("config.json").to_string_lossy().into_owned()
+    }
+
+    pub(crate) fn read(&self) -> io::Result<Value> {
+        Ok(serde_json::from_slice(&fs::read(self.definition())?)?)
+    }
+
     pub(crate) fn write(&self, definition: &Value) -> io::Result<()> {
         fs::write(self.path.join("config.json"), serde_json::to_vec(definition)?)
     }

@@ -1,5 +1,5 @@
 //! Callers beside a privileged runtime: a user's own, and an engine that applies CDI. Each is set
-//! up once on a host. `integration/hostile/ways.sh` shares the files.
+//! up once on a host.
 
 use std::fs;
 use std::io;
@@ -79,9 +79,7 @@ pub(crate) fn give_to_user(bundle: &Path) -> io::Result<()> {
 /// The static specification of this host.
 pub(crate) fn cdi() -> io::Result<Value> {
     if !Path::new(CDI).exists() {
-        let hook = Path::new("/usr/bin/nvidia-cdi-hook");
-        remove(hook)?;
-        symlink("nvoci", hook)?;
+        link_cdi_hook()?;
         let out = fs::File::create(CDI)?;
         let generate = ["cdi", "generate", "--static", "--format", "json"];
         let mut nvoci = std::process::Command::new("nvoci");
@@ -91,6 +89,13 @@ pub(crate) fn cdi() -> io::Result<Value> {
         }
     }
     Ok(serde_json::from_slice(&fs::read(CDI)?)?)
+}
+
+/// The hook of a specification.
+pub(crate) fn link_cdi_hook() -> io::Result<()> {
+    let hook = Path::new("/usr/bin/nvidia-cdi-hook");
+    remove(hook)?;
+    symlink("nvoci", hook)
 }
 
 /// The `nvidia-container-cli` that runsc calls.

@@ -4,13 +4,14 @@ use std::io;
 
 use serde_json::Value;
 
-use crate::expect::{Expect, Outcome};
+use crate::after::After;
+use crate::expect::{Cgroup, Expect, Outcome};
 use crate::fault::Kind;
-use crate::host::Host;
 use crate::host::watch::Touch;
 use crate::image::Image;
 use crate::probe::Question;
-use crate::way::{EVERYWHERE, Way};
+use crate::scene::Scene;
+use crate::way::{EVERYWHERE, Runtime, Way};
 
 /// A row of SECURITY.md's table, and its cases.
 #[derive(Debug)]
@@ -35,12 +36,20 @@ pub(crate) struct Case {
     pub(crate) why: &'static str,
     /// The administrator's `/etc/nvoci/config.toml`.
     pub(crate) policy: &'static str,
-    /// Files of the host that another user put there.
-    pub(crate) host: fn(&Host) -> io::Result<()>,
+    /// What another user, or the administrator, put on the host.
+    pub(crate) host: fn(&mut Scene<'_>) -> io::Result<()>,
     /// What the image's author did to its file system.
     pub(crate) trick: fn(&mut Image) -> io::Result<()>,
     pub(crate) request: Request,
+    /// What stands where the definition names the hook.
+    pub(crate) hook: Hook,
+    /// The hook's input, where a case calls it directly.
+    pub(crate) direct: Direct,
+    /// crun starts in this cgroup, and leaves its container there.
+    pub(crate) callers_cgroup: Option<&'static str>,
     pub(crate) ways: &'static [Way],
+    /// The case needs this version of cgroups, or this runtime.
+    pub(crate) only: fn(Cgroup, Runtime) -> bool,
     pub(crate) expect: Expect,
     /// The naive hook's fault. It proves that the case can fail.
     pub(crate) bites: Bite,
@@ -48,6 +57,8 @@ pub(crate) struct Case {
     pub(crate) bites_also: &'static [Way],
     /// More questions to the container.
     pub(crate) questions: &'static [Question],
+    /// More that must hold after the container has ended.
+    pub(crate) check: fn(&mut After<'_, '_>) -> io::Result<()>,
     /// Files of the host that the case itself opens.
     pub(crate) touches: &'static [Touch],
     /// Milliseconds for a start.
@@ -61,6 +72,25 @@ pub(crate) struct Request {
     pub(crate) env: &'static [&'static str],
     /// An edit of config.json.
     pub(crate) edit: fn(&mut Value),
+}
+
+/// The program of the definition's hook.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hook {
+    /// A line of shell first, and then the tool.
+    After(&'static str),
+    /// A script in the tool's place.
+    Script(&'static str),
+    Tool,
+}
+
+/// How the hook is called without a runtime.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Direct {
+    /// The state for the bundle at this path.
+    pub(crate) state: fn(&str) -> Vec<u8>,
+    /// At `createContainer`, the hook has a mount namespace of its own.
+    pub(crate) stage: &'static str,
 }
 
 /// What a case does to the naive hook.
@@ -83,11 +113,16 @@ impl Case {
         host: |_| Ok(()),
         trick: |_| Ok(()),
         request: Request::FIRST_GPU,
+        hook: Hook::Tool,
+        direct: Direct::CREATE_CONTAINER,
+        callers_cgroup: None,
         ways: EVERYWHERE,
+        only: |_, _| true,
         expect: Expect::always(Outcome::Gpu),
         bites: Bite::Nothing,
         bites_also: &[],
         questions: &[],
+        check: |_| Ok(()),
         touches: &[],
         limit: 8000,
     };
@@ -97,6 +132,18 @@ impl Request {
     pub(crate) const FIRST_GPU: Self = Self {
         env: &["NVIDIA_VISIBLE_DEVICES=0"],
         edit: |_| (),
+    };
+}
+
+impl Direct {
+    /// As a runtime calls it.
+    pub(crate) const CREATE_CONTAINER: Self = Self {
+        state: |bundle| {
+            let id = "direct";
+            let head = format!(r#"{{"ociVersion":"1.0.2","id":"{id}","status":"creating","pid":0"#);
+            format!(r#"{head},"bundle":"{bundle}"}}"#).into_bytes()
+        },
+        stage: "createContainer",
     };
 }
 

@@ -158,7 +158,7 @@ fn printed(evidence: &Path, name: &str) -> Vec<Fault> {
 }
 
 /// Tab and line feed are none.
-fn is_control(byte: u8) -> bool {
+pub(crate) fn is_control(byte: u8) -> bool {
     byte < 0x20 && byte != b'\t' && byte != b'\n' || byte == 0x7f
 }
 

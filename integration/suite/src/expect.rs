@@ -11,13 +11,11 @@ pub(crate) enum Outcome {
     NoGpu,
     /// nvoci refuses it with this code.
     Refused(u16),
+    /// nvoci refuses it with one of two codes.
+    RefusedEither(u16, u16),
     /// The runtime refuses it before it calls a hook of ours.
     RuntimeRefuses,
-    /// It starts; the case has checks of its own.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "classes that are still in bash have it")
-    )]
+    /// It starts; the case has a check of its own.
     Started,
 }
 
@@ -37,10 +35,18 @@ pub(crate) enum Root {
     Sid,
 }
 
+/// The host's version of cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cgroup {
+    V1,
+    V2,
+}
+
 /// Where a container is started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) root: Root,
+    pub(crate) cgroup: Cgroup,
     pub(crate) runtime: Runtime,
     pub(crate) way: Way,
 }
@@ -49,8 +55,20 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Where {
     pub(crate) roots: &'static [Root],
+    pub(crate) cgroups: &'static [Cgroup],
     pub(crate) runtimes: &'static [Runtime],
     pub(crate) ways: &'static [Way],
+}
+
+impl Outcome {
+    /// The codes of a refusal by nvoci.
+    pub(crate) fn codes(self) -> Option<[u16; 2]> {
+        match self {
+            Self::Refused(code) => Some([code, code]),
+            Self::RefusedEither(one, other) => Some([one, other]),
+            _ => None,
+        }
+    }
 }
 
 impl Expect {
@@ -73,6 +91,7 @@ impl Expect {
 impl Where {
     pub(crate) const ANYWHERE: Self = Self {
         roots: &[],
+        cgroups: &[],
         runtimes: &[],
         ways: &[],
     };
@@ -80,10 +99,12 @@ impl Where {
     fn has(&self, place: Place) -> bool {
         let Self {
             roots,
+            cgroups,
             runtimes,
             ways,
         } = self;
         (roots.is_empty() || roots.contains(&place.root))
+            && (cgroups.is_empty() || cgroups.contains(&place.cgroup))
             && (runtimes.is_empty() || runtimes.contains(&place.runtime))
             && (ways.is_empty() || ways.contains(&place.way))
     }
@@ -117,7 +138,15 @@ mod tests {
 
     #[test]
     fn the_first_row_that_fits_counts() {
-        let at = |root, runtime, way| EXPECT.at(Place { root, runtime, way });
+        let cgroup = Cgroup::V2;
+        let at = |root, runtime, way| {
+            EXPECT.at(Place {
+                root,
+                cgroup,
+                runtime,
+                way,
+            })
+        };
         assert_eq!(at(Root::Sid, Runtime::Crun, Way::Cdi), Outcome::RuntimeRefuses);
         assert_eq!(at(Root::Sid, Runtime::Crun, Way::Entry), Outcome::NoGpu);
         assert_eq!(at(Root::Sid, Runtime::Runc, Way::Entry), Outcome::Gpu);

@@ -5,6 +5,8 @@ use std::fmt;
 /// What kind of fault it is. A case names the kind that it catches in the naive hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// The case's own check found something.
+    Check,
     /// The container starts, is refused, or fails in the runtime, where something else is expected.
     Decision,
     /// It takes longer than its limit.
@@ -21,6 +23,8 @@ pub(crate) enum Kind {
     NoCode,
     /// The watcher did not run, so nothing is proved.
     NotWatched,
+    /// The contents of a file of the host came into the container.
+    Secret,
     /// The container started, and must not.
     Started,
     /// An output has control characters, is long, or has contents of a file of the host.

@@ -178,6 +178,14 @@ impl Image {
     }
 }
 
+impl Drop for Image {
+    fn drop(&mut self) {
+        if self.root == Path::new(PLAIN_ROOT) {
+            let _ = remove(&self.root);
+        }
+    }
+}
+
 /// Removes a file, or a directory with all in it. Nothing there is no error, and what is mounted
 /// below it stays.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {

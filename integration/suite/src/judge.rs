@@ -1,5 +1,6 @@
 //! The verdict on one start. It is a function of what was observed, and has no I/O.
 
+use crate::commands::is_control;
 use crate::expect::Outcome;
 use crate::fault::{Fault, Kind, shortened};
 use crate::probe::{Answers, Question};
@@ -17,8 +18,21 @@ pub(crate) struct Facts {
     pub(crate) errors: String,
     /// nvoci's record of the error.
     pub(crate) record: String,
+    /// The output of `nvoci plan`, where the hook was called directly.
+    pub(crate) plan: String,
     pub(crate) answers: Answers,
+    /// A secret of the host is among the answers.
+    pub(crate) has_secret: bool,
+    /// The hook's limits may keep it from writing a message: its exit status has the error's class.
+    pub(crate) is_limited: bool,
+    /// The container's program is the probe.
+    pub(crate) is_probe: bool,
+    /// The image's layer has the loader's configuration of an injection.
+    pub(crate) is_injected: bool,
 }
+
+/// More than this is nothing that a person reads.
+const LONG: usize = 20_000;
 
 /// The faults of a start that must end in `expected`. A started container must answer `questions`.
 pub(crate) fn judge(facts: &Facts, expected: Outcome, questions: &[Question]) -> Vec<Fault> {
@@ -33,13 +47,34 @@ pub(crate) fn judge(facts: &Facts, expected: Outcome, questions: &[Question]) ->
         let line = last_line(&facts.errors);
         fault(Kind::NoCode, format!("refused without a code: {line}"));
     }
+    for (name, text) in [("the messages", facts.output()), ("the plan", facts.plan.clone())] {
+        if text.bytes().any(is_control) {
+            fault(Kind::Words, format!("control characters in {name}"));
+        }
+    }
+    if facts.output().len() >= LONG {
+        fault(Kind::Words, format!("{} bytes of messages", facts.output().len()));
+    }
+    if facts.has_secret {
+        let text = "a file of the host came into the container";
+        fault(Kind::Secret, text.to_owned());
+    }
     match expected {
+        Outcome::Gpu | Outcome::NoGpu | Outcome::Started if facts.way.is_direct() => {
+            if facts.status != 0 {
+                let line = last_line(&facts.output());
+                fault(Kind::Decision, format!("did not end well: {line}"));
+            } else if facts.is_injected != (expected != Outcome::NoGpu) {
+                let text = format!("injected: {}", facts.is_injected);
+                fault(Kind::Decision, text);
+            }
+        }
         Outcome::Gpu | Outcome::NoGpu | Outcome::Started => {
             if facts.status != 0 {
                 let line = last_line(&facts.output());
                 fault(Kind::Decision, format!("did not start: {line}"));
             } else {
-                if !facts.answers.is_finished() {
+                if facts.is_probe && !facts.answers.is_finished() {
                     let text = "the probe did not finish, nothing is proved";
                     fault(Kind::Decision, text.to_owned());
                 }
@@ -54,13 +89,16 @@ pub(crate) fn judge(facts: &Facts, expected: Outcome, questions: &[Question]) ->
                 }
             }
         }
-        Outcome::Refused(code) => {
+        Outcome::Refused(code) | Outcome::RefusedEither(code, _) => {
             if facts.status == 0 {
                 fault(Kind::Started, "the container started".to_owned());
                 faults.extend(no_gpu(facts));
             } else if !is_coded {
                 fault(Kind::NoCode, "refused without a code".to_owned());
-            } else if !facts.has_code(code) {
+            } else if !expected
+                .codes()
+                .is_some_and(|codes| codes.iter().any(|code| facts.has_code(*code)))
+            {
                 let line = last_line(&facts.output());
                 fault(
                     Kind::Decision,
@@ -83,7 +121,7 @@ pub(crate) fn judge(facts: &Facts, expected: Outcome, questions: &[Question]) ->
 
 impl Facts {
     /// All texts for a person.
-    fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         format!("{}{}", self.errors, self.record)
     }
 
@@ -91,25 +129,33 @@ impl Facts {
     /// the class of the error.
     fn is_coded(&self) -> bool {
         codes(&self.errors).chain(codes(&self.record)).next().is_some()
-            || self.way.is_rootless() && self.exit_class().is_some()
+            || self.may_be_silent() && self.exit_status().is_some()
     }
 
     fn has_code(&self, code: u16) -> bool {
         codes(&self.errors).chain(codes(&self.record)).any(|c| c == code)
-            || self.way.is_rootless() && self.exit_class() == Some(code / 1000)
+            || self.may_be_silent() && self.exit_status() == Some(status_of(code))
     }
 
-    /// The thousands of the error code in `exit code: 14)`.
-    fn exit_class(&self) -> Option<u16> {
+    fn may_be_silent(&self) -> bool {
+        self.way.is_rootless() || self.is_limited
+    }
+
+    /// The hook's exit status, as crun prints it: `exit code: 14)`.
+    fn exit_status(&self) -> Option<u16> {
         let (_, rest) = self.errors.split_once("exit code: ")?;
         let (status, _) = rest.split_once(')')?;
-        let class = status.parse::<u16>().ok()?.checked_sub(10)?;
-        (class <= 5).then_some(class)
+        status.parse().ok().filter(|status| (10..=15).contains(status))
     }
 
     fn names_a_hook(&self) -> bool {
-        self.errors.to_ascii_lowercase().contains("hook")
+        self.way.is_direct() || self.errors.to_ascii_lowercase().contains("hook")
     }
+}
+
+/// The exit status of an error code: by its thousands, but for a shared cgroup, which is unsafe.
+fn status_of(code: u16) -> u16 {
+    if code == 5201 { 13 } else { code / 1000 + 9 }
 }
 
 /// The numbers of the codes in a text.
@@ -187,7 +233,12 @@ mod tests {
             limit: 8000,
             errors: String::new(),
             record: String::new(),
+            plan: String::new(),
             answers: Answers::new(answers.to_owned()),
+            has_secret: false,
+            is_limited: false,
+            is_probe: true,
+            is_injected: false,
         }
     }
 
@@ -255,9 +306,14 @@ mod tests {
 
     #[test]
     fn a_refusal_has_the_expected_code() {
-        let refused = failed("crun: error executing hook (exit code: 14)\nx; fix: y [NVOCI-4002]\n");
+        let refused = failed("crun: error executing hook (exit code: 13)\nx; fix: y [NVOCI-4002]\n");
         assert_eq!(kinds(&refused, Outcome::Refused(4002)), []);
         assert_eq!(kinds(&refused, Outcome::Refused(4003)), [Kind::Decision]);
+        assert_eq!(kinds(&refused, Outcome::RefusedEither(2001, 4002)), []);
+        assert_eq!(
+            kinds(&refused, Outcome::RefusedEither(2001, 4003)),
+            [Kind::Decision]
+        );
         assert_eq!(kinds(&refused, Outcome::Gpu), [Kind::Decision]);
         assert_eq!(kinds(&refused, Outcome::RuntimeRefuses), [Kind::Decision]);
         assert_eq!(kinds(&started(NONE), Outcome::Refused(4002)), [Kind::Started]);
@@ -274,14 +330,16 @@ mod tests {
 
     #[test]
     fn an_exit_status_is_a_code_for_a_users_container_alone() {
-        let refused = failed("error executing hook `/usr/bin/nvoci` (exit code: 14)\n");
+        let refused = failed("error executing hook `/usr/bin/nvoci` (exit code: 13)\n");
         assert_eq!(kinds(&refused, Outcome::Refused(4002)), [Kind::NoCode; 2]);
         let rootless = Facts {
             way: Way::Rootless,
             ..refused
         };
         assert_eq!(kinds(&rootless, Outcome::Refused(4002)), []);
+        assert_eq!(kinds(&rootless, Outcome::Refused(5201)), []);
         assert_eq!(kinds(&rootless, Outcome::Refused(3001)), [Kind::Decision]);
+        assert_eq!(kinds(&rootless, Outcome::Refused(5002)), [Kind::Decision]);
     }
 
     #[test]
@@ -301,6 +359,45 @@ mod tests {
         assert_eq!(count("hash /a 0123\nhash /b errno-2\n"), 0);
         assert_eq!(count("hash /a errno-2\nhash /b 0123\n"), 2);
         assert_eq!(count(""), 2);
+    }
+
+    #[test]
+    fn a_hook_that_is_called_directly_has_to_inject() {
+        let direct = Facts {
+            way: Way::Direct,
+            ..started("")
+        };
+        assert_eq!(kinds(&direct, Outcome::Gpu), [Kind::Decision]);
+        assert_eq!(kinds(&direct, Outcome::NoGpu), []);
+        let injected = Facts {
+            is_injected: true,
+            ..direct
+        };
+        assert_eq!(kinds(&injected, Outcome::Gpu), []);
+        assert_eq!(kinds(&injected, Outcome::NoGpu), [Kind::Decision]);
+        let silent = Facts {
+            way: Way::Direct,
+            ..failed("")
+        };
+        assert_eq!(kinds(&silent, Outcome::Refused(1101)), [Kind::NoCode; 2]);
+    }
+
+    #[test]
+    fn a_secret_and_control_characters_are_faults_everywhere() {
+        let secret = Facts {
+            has_secret: true,
+            ..started(FIRST)
+        };
+        assert_eq!(kinds(&secret, Outcome::Gpu), [Kind::Secret]);
+        let escapes = failed("hook: \x1b[2J [NVOCI-3004]");
+        assert_eq!(kinds(&escapes, Outcome::Refused(3004)), [Kind::Words]);
+        let long = failed(&format!("hook [NVOCI-3004] {}", "x".repeat(LONG)));
+        assert_eq!(kinds(&long, Outcome::Refused(3004)), [Kind::Words]);
+        let plan = Facts {
+            plan: "\x07".to_owned(),
+            ..started(FIRST)
+        };
+        assert_eq!(kinds(&plan, Outcome::Gpu), [Kind::Words]);
     }
 
     #[test]

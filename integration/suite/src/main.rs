@@ -5,12 +5,16 @@
 //! nvoci-suite --count [OPTIONS] RUNTIME...  how many verdicts that has
 //! nvoci-suite --list [OPTIONS] RUNTIME...   their names, and why each case is there
 //! nvoci-suite --table                       rows for `integration/hostile/table`
+//! nvoci-suite --junit                       `cases.tsv` on its input as JUnit's XML
 //! ```
 //!
 //! Options: `--only PATTERN` selects cases, `--way PATTERN` ways, `--bites` adds the naive hook,
-//! which each case must find guilty, `--bites-only` runs nothing else, `--long` takes each way with
-//! each runtime, `--keep` keeps the evidence of passed cases too.
+//! which each case must find guilty, `--bites-only` runs nothing else, `--first` takes one case of
+//! each class by one way, `--long` each way with
+//! each runtime, `--keep` keeps the evidence of passed cases too, `--cgroup v1|v2` is the host's
+//! version of cgroups (`SIM_CGROUP` is the default).
 
+mod after;
 mod bundle;
 mod caller;
 mod case;
@@ -23,11 +27,13 @@ mod host;
 mod hostile;
 mod image;
 mod judge;
+mod junit;
 mod pattern;
 mod probe;
 mod process;
 mod report;
 mod run;
+mod scene;
 mod table;
 mod trial;
 mod way;
@@ -35,18 +41,20 @@ mod way;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::expect::Cgroup;
 use crate::pattern::Pattern;
-use crate::report::line;
+use crate::report::{Report, line};
 use crate::run::{Row, Selection};
 use crate::way::{Extent, Runtime};
 
-const USAGE: &str = "usage: nvoci-suite run|--count|--list|--table [--only PATTERN] [--way PATTERN] [--bites] \
-                     [--bites-only] [--long] [--keep] RUNTIME...";
+const USAGE: &str = "usage: nvoci-suite run|--count|--list|--table|--junit [--only PATTERN] [--way PATTERN] [--bites] \
+                     [--bites-only] [--first] [--long] [--keep] RUNTIME...";
 
 /// What the suite is called for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
     Count,
+    Junit,
     List,
     Run,
     Table,
@@ -70,6 +78,10 @@ fn main() -> ExitCode {
 fn execute(verb: Verb, selection: &Selection, keep: bool) -> io::Result<()> {
     match verb {
         Verb::Count => line(&selection.rows().len().to_string()),
+        Verb::Junit => {
+            let results = io::read_to_string(io::stdin())?;
+            write!(io::stdout(), "{}", junit::document(&results))
+        }
         Verb::List => {
             for row in selection.rows() {
                 let why = if let Row::Case(case, ..) | Row::Bite(case, ..) = row {
@@ -85,7 +97,7 @@ fn execute(verb: Verb, selection: &Selection, keep: bool) -> io::Result<()> {
             let directory = std::env::var_os("NVOCI_RESULTS").ok_or_else(|| {
                 io::Error::other("NVOCI_RESULTS is not set; fix: run it by integration/hostile/run")
             })?;
-            run::run(selection, directory.into(), keep)
+            run::run(selection, &Report::new(directory.into(), keep))
         }
         Verb::Table => table::rows().into_iter().try_for_each(|row| line(&row)),
     }
@@ -95,6 +107,7 @@ fn parse(words: &[String]) -> Option<(Verb, Selection, bool)> {
     let mut words = words.iter().map(String::as_str);
     let verb = match words.next()? {
         "--count" => Verb::Count,
+        "--junit" => Verb::Junit,
         "--list" => Verb::List,
         "--table" => Verb::Table,
         "run" => Verb::Run,
@@ -107,12 +120,16 @@ fn parse(words: &[String]) -> Option<(Verb, Selection, bool)> {
         extent: Extent::Sample,
         bites: false,
         bites_only: false,
+        first: false,
+        cgroup: cgroup(&std::env::var("SIM_CGROUP").unwrap_or_default()),
     };
     let (mut keep, mut long) = (false, false);
     while let Some(word) = words.next() {
         match word {
             "--bites" => selection.bites = true,
             "--bites-only" => selection.bites_only = true,
+            "--cgroup" => selection.cgroup = cgroup(words.next()?),
+            "--first" => selection.first = true,
             "--keep" => keep = true,
             "--long" => long = true,
             "--only" => selection.only = Pattern::parse(words.next()?)?,
@@ -126,7 +143,13 @@ fn parse(words: &[String]) -> Option<(Verb, Selection, bool)> {
         (false, true) => Extent::Stages,
         (false, false) => Extent::Sample,
     };
-    (verb == Verb::Table || !selection.runtimes.is_empty()).then_some((verb, selection, keep))
+    let needs_none = matches!(verb, Verb::Junit | Verb::Table);
+    (needs_none || !selection.runtimes.is_empty()).then_some((verb, selection, keep))
+}
+
+/// The version of cgroups by the option of `simhost.sh`, whose default is v1 too.
+fn cgroup(version: &str) -> Cgroup {
+    if version == "v2" { Cgroup::V2 } else { Cgroup::V1 }
 }
 
 #[cfg(test)]

@@ -3,15 +3,22 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::fault::{Fault, shortened};
 use crate::image::remove;
+
+/// More than a case with all its commands takes.
+const CASE_LIMIT: Duration = Duration::from_secs(180);
 
 /// Where results go.
 #[derive(Debug)]
 pub(crate) struct Report {
     directory: PathBuf,
+    /// The guard gets the name of each case that begins, and nothing for one that ended.
+    guard: Sender<Option<String>>,
     /// Evidence of passed cases stays too.
     keep: bool,
 }
@@ -28,13 +35,22 @@ pub(crate) struct Begun<'a> {
 
 impl Report {
     pub(crate) fn new(directory: PathBuf, keep: bool) -> Self {
-        Self { directory, keep }
+        let (guard, names) = channel();
+        let guarded = directory.clone();
+        thread::spawn(move || guard_cases(&guarded, &names));
+        Self {
+            directory,
+            guard,
+            keep,
+        }
     }
 
     pub(crate) fn begin(&self, name: String) -> io::Result<Begun<'_>> {
         let evidence = self.directory.join("logs").join(name.replace([' ', '/'], "_"));
         remove(&evidence)?;
         fs::create_dir_all(&evidence)?;
+        // The guard ends the whole program, so it is there.
+        let _ = self.guard.send(Some(name.clone()));
         Ok(Begun {
             report: self,
             name,
@@ -48,13 +64,17 @@ impl Begun<'_> {
     /// Ends the case. Its evidence stays if it failed.
     pub(crate) fn end(self, faults: &[Fault]) -> io::Result<()> {
         let milliseconds = self.begin.elapsed().as_millis();
+        let _ = self.report.guard.send(None);
         let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
         let message = one_line(&all.join("; "));
         let verdict = if faults.is_empty() { "pass" } else { "fail" };
-        let row = format!("{verdict}\t{}\t{milliseconds}\t{message}\n", self.name);
-        let table = self.report.directory.join("cases.tsv");
-        let mut table = OpenOptions::new().append(true).create(true).open(table)?;
-        table.write_all(row.as_bytes())?;
+        record(
+            &self.report.directory,
+            verdict,
+            &self.name,
+            milliseconds,
+            &message,
+        )?;
         if faults.is_empty() {
             if !self.report.keep {
                 remove(&self.evidence)?;
@@ -64,6 +84,33 @@ impl Begun<'_> {
         let message = shortened(&message, 500);
         let evidence = Path::display(&self.evidence);
         line(&format!("FAIL  {}: {message}\n      see {evidence}", self.name))
+    }
+}
+
+/// Appends a row to `cases.tsv`.
+fn record(directory: &Path, verdict: &str, name: &str, milliseconds: u128, message: &str) -> io::Result<()> {
+    let row = format!("{verdict}\t{name}\t{milliseconds}\t{message}\n");
+    let table = directory.join("cases.tsv");
+    let mut table = OpenOptions::new().append(true).create(true).open(table)?;
+    table.write_all(row.as_bytes())
+}
+
+/// Ends the program with a verdict, if a case takes longer than its limit: a call that the kernel
+/// does not return from cannot be ended otherwise.
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "the main thread does not return"
+)]
+fn guard_cases(directory: &Path, names: &Receiver<Option<String>>) {
+    while let Ok(next) = names.recv() {
+        let Some(name) = next else { continue };
+        if names.recv_timeout(CASE_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            let message = "the case does not end; the cases after it did not run";
+            let _ = record(directory, "fail", &name, CASE_LIMIT.as_millis(), message);
+            let _ = line(&format!("FAIL  {name}: {message}"));
+            std::process::exit(1);
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 //! see the whole host, so two trials at once would be seen as one.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::case::{Bite, Case, Class};
 use crate::convict;
+use crate::expect::Cgroup;
 use crate::host::Host;
 use crate::hostile::CLASSES;
 use crate::pattern::Pattern;
@@ -22,10 +23,14 @@ pub(crate) struct Selection {
     pub(crate) only: Pattern,
     pub(crate) way: Option<Pattern>,
     pub(crate) extent: Extent,
+    /// The host's version of cgroups.
+    pub(crate) cgroup: Cgroup,
     /// The naive hook too, which each case must find guilty.
     pub(crate) bites: bool,
     /// The naive hook alone.
     pub(crate) bites_only: bool,
+    /// One case of each class, by one way.
+    pub(crate) first: bool,
 }
 
 /// A line of a run.
@@ -71,14 +76,26 @@ impl Selection {
     }
 
     fn cases_of(&self, runtime: Runtime) -> Vec<Row> {
-        let mut rows = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
+        let mut last_class = None;
         for (class, case) in self.cases() {
+            if self.first && last_class == Some(class.number) {
+                continue;
+            }
+            if !(case.only)(self.cgroup, runtime) {
+                continue;
+            }
             let ways = selected(case.ways, class.number, runtime, self.extent);
             let kept = ways.into_iter().filter(|way| {
                 let pattern = self.way.as_ref();
                 pattern.is_none_or(|pattern| pattern.matches(way.name()))
             });
-            rows.extend(kept.map(|way| Row::Case(case, runtime, way)));
+            let most = if self.first { 1 } else { usize::MAX };
+            let before = rows.len();
+            rows.extend(kept.take(most).map(|way| Row::Case(case, runtime, way)));
+            if rows.len() > before {
+                last_class = Some(class.number);
+            }
         }
         rows
     }
@@ -95,12 +112,9 @@ impl Selection {
         let mut rows = Vec::new();
         if !gvisor {
             for (_, case) in self.cases().filter(|(_, case)| case.bites != Bite::Nothing) {
-                let late = case.ways.contains(&Way::CreateContainer);
-                let way = if late {
-                    Way::CreateContainer
-                } else {
-                    Way::CreateRuntime
-                };
+                let usual = [Way::Direct, Way::CreateContainer];
+                let way = usual.into_iter().find(|way| case.ways.contains(way));
+                let way = way.unwrap_or(Way::CreateRuntime);
                 rows.push(Row::Bite(case, way, false));
             }
         }
@@ -131,9 +145,8 @@ impl Row {
 }
 
 /// Runs everything on this host. The results go to `directory`.
-pub(crate) fn run(selection: &Selection, directory: PathBuf, keep: bool) -> io::Result<()> {
+pub(crate) fn run(selection: &Selection, report: &Report) -> io::Result<()> {
     let host = Host::discover()?;
-    let report = Report::new(directory, keep);
     let runtime = selection.runtimes.first().copied().unwrap_or(Runtime::Runc);
     for (number, row) in (0..).zip(selection.rows()) {
         let begun = report.begin(row.name())?;

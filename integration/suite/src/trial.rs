@@ -2,29 +2,39 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::after::After;
 use crate::bundle::{Bundle, specification};
 use crate::caller;
-use crate::case::Case;
+use crate::case::{self, Case};
 use crate::commands;
 use crate::definition::{self, Hook};
-use crate::expect::Place;
+use crate::expect::{Outcome, Place};
 use crate::fault::{Fault, Kind};
 use crate::host::state::State;
 use crate::host::watch::{Touch, Watcher};
-use crate::host::{Host, WORLD, make_canary, set_policy};
-use crate::image::Image;
+use crate::host::{Host, SECRET, WORLD, make_canary, set_policy};
+use crate::image::{Image, remove};
 use crate::judge::{Facts, judge};
 use crate::probe::Answers;
 use crate::process::{run, run_silently, words};
+use crate::scene::Scene;
 use crate::way::{Runtime, Way};
 
 /// Where the naive tools are.
 const TOOLS: &str = "/integration/hostile";
+/// The script of a case in the place of the hook.
+const HOOK: &str = "/scratch/hook";
+/// Starts a command in a cgroup.
+const IN_CGROUP: &str = "/scratch/in-cgroup";
+
+/// What every injection leaves in the layer of an image that has a loader.
+const LOADER_CONFIGURATION: &str = "etc/ld.so.conf.d/00-nvoci.conf";
 
 /// The program in the place of the hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +75,7 @@ impl Trial<'_> {
 
     fn with_same_mounts(&self) -> io::Result<Vec<Fault>> {
         let before = State::of_mounts()?;
-        let result = self.with_bundle();
-        during("the host's own files", self.host.restore())?;
-        let mut faults = result?;
+        let mut faults = self.with_bundle()?;
         let after = State::of_mounts()?;
         if before != after {
             let text = format!("mounts left behind: {}", before.difference(&after, 5));
@@ -87,13 +95,38 @@ impl Trial<'_> {
         during("the definition", self.define(&bundle))?;
         let probe = format!("{WORLD}/probe/probe-static");
         during("the probe", fs::copy(probe, bundle.root().join("probe")))?;
-        during("the case's host", (self.case.host)(self.host))?;
+        let mut scene = Scene::new(self.host, &bundle, self.runtime, self.evidence);
+        during("the hook's script", self.write_scripts())?;
+        during("the case's host", (self.case.host)(&mut scene))?;
+        if let Some(cgroup) = self.case.callers_cgroup {
+            during("the caller's cgroup", scene.cgroup(cgroup))?;
+        }
         let mut image = Image::new(bundle.root());
         during("the case's trick", (self.case.trick)(&mut image))?;
         if self.way.is_rootless() {
             during("the user's bundle", caller::give_to_user(&bundle.path))?;
         }
-        self.with_same_host(&bundle)
+        self.with_same_host(&mut scene, &image)
+    }
+
+    fn write_scripts(&self) -> io::Result<()> {
+        let (tool, _) = self.tool.program();
+        let text = match self.case.hook {
+            case::Hook::After(line) => format!("#!/bin/sh\n{line}\nexec {tool} \"$@\"\n"),
+            case::Hook::Script(text) => text.to_owned(),
+            case::Hook::Tool => String::new(),
+        };
+        for (path, text) in [
+            (HOOK, text.as_str()),
+            (
+                IN_CGROUP,
+                "#!/bin/sh\necho 0 >$1/cgroup.procs\nshift\nexec \"$@\"\n",
+            ),
+        ] {
+            fs::write(path, text)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(())
     }
 
     fn set_policy(&self) -> io::Result<()> {
@@ -112,9 +145,12 @@ impl Trial<'_> {
         bundle.write(&definition)
     }
 
-    fn with_same_host(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
+    fn with_same_host(&self, scene: &mut Scene<'_>, image: &Image) -> io::Result<Vec<Fault>> {
         let before = during("the host before", State::of_host())?;
-        let mut faults = self.watched(bundle)?;
+        let (mut faults, start) = self.watched(scene.bundle)?;
+        if let Some(facts) = start {
+            faults.extend(self.verdict(scene, image, facts)?);
+        }
         let after = during("the host after", State::of_host())?;
         if before != after {
             let text = format!("the host was changed: {}", before.difference(&after, 3));
@@ -123,12 +159,39 @@ impl Trial<'_> {
         Ok(faults)
     }
 
-    fn watched(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
+    /// The verdict on a start, and the case's own check where it ended as expected.
+    fn verdict(&self, scene: &mut Scene<'_>, image: &Image, facts: Facts) -> io::Result<Vec<Fault>> {
+        let place = Place {
+            root: self.host.root,
+            cgroup: self.host.cgroup,
+            runtime: self.runtime,
+            way: self.way,
+        };
+        let expected = self.case.expect.at(place);
+        let mut faults = judge(&facts, expected, self.case.questions);
+        let is_refused = expected.codes().is_some();
+        if expected == Outcome::RuntimeRefuses || (facts.status == 0) == is_refused {
+            return Ok(faults);
+        }
+        let mut after = After {
+            scene,
+            image,
+            messages: facts.output(),
+            answers: facts.answers,
+            faults: Vec::new(),
+        };
+        during("the case's check", (self.case.check)(&mut after))?;
+        faults.extend(after.faults);
+        Ok(faults)
+    }
+
+    /// Runs the case under the watcher. The commands that people run have no start to be judged.
+    fn watched(&self, bundle: &Bundle) -> io::Result<(Vec<Fault>, Option<Facts>)> {
         let watcher = Watcher::begin(self.watcher);
         let found = if self.way == Way::Commands {
-            commands::faults(self.runtime, bundle, self.evidence)
+            commands::faults(self.runtime, bundle, self.evidence).map(|faults| (faults, None))
         } else {
-            self.start(bundle)
+            self.start(bundle).map(|facts| (Vec::new(), Some(facts)))
         };
         let delete = self.command(&["delete", "--force", &bundle.container], Purpose::Delete);
         run_silently(&delete, Duration::from_secs(20))?;
@@ -141,21 +204,36 @@ impl Trial<'_> {
             Ok(watcher) => watcher.end(&touches).into_iter().collect(),
             Err(fault) => vec![fault],
         };
-        faults.extend(found?);
-        Ok(faults)
+        let (more, facts) = found?;
+        faults.extend(more);
+        Ok((faults, facts))
     }
 
-    fn start(&self, bundle: &Bundle) -> io::Result<Vec<Fault>> {
+    fn start(&self, bundle: &Bundle) -> io::Result<Facts> {
         let path = bundle.path.to_string_lossy();
-        let command = self.command(&["run", "--bundle", &path, &bundle.container], Purpose::Start);
+        let (command, container) = if self.way.is_direct() {
+            (self.direct(&path)?, "direct")
+        } else {
+            let arguments = ["run", "--bundle", &path, &bundle.container];
+            (
+                self.command(&arguments, Purpose::Start),
+                bundle.container.as_str(),
+            )
+        };
+        let record = format!("/run/nvoci/errors/{container}.json");
+        remove(Path::new(&record))?;
         let ended = run(
             &command,
             Duration::from_millis(self.limit),
             self.evidence,
             "start",
         )?;
+        if self.way.is_direct() && self.tool == Tool::Nvoci {
+            // `plan` prints the same result to a person.
+            let plan = words(&["nvoci", "plan", &path]);
+            run(&plan, Duration::from_secs(8), self.evidence, "plan")?;
+        }
         let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
-        let record = format!("/run/nvoci/errors/{}.json", bundle.container);
         let facts = Facts {
             way: self.way,
             status: ended.status,
@@ -163,20 +241,44 @@ impl Trial<'_> {
             limit: self.limit.into(),
             errors: text(&self.evidence.join("start.err")),
             record: text(Path::new(&record)),
+            plan: text(&self.evidence.join("plan.out")) + &text(&self.evidence.join("plan.err")),
             answers: Answers::new(text(&self.evidence.join("start.out"))),
+            has_secret: false,
+            is_limited: matches!(self.case.hook, case::Hook::After(_)),
+            is_probe: fs::read_to_string(self.evidence.join("config.json"))?.contains("\"/probe\""),
+            is_injected: bundle.path.join("upper").join(LOADER_CONFIGURATION).exists(),
+        };
+        let facts = Facts {
+            has_secret: facts.answers.has_contents(SECRET),
+            ..facts
         };
         fs::write(self.evidence.join("record"), &facts.record)?;
-        let place = Place {
-            root: self.host.root,
-            runtime: self.runtime,
-            way: self.way,
-        };
-        let expected = self.case.expect.at(place);
-        Ok(judge(&facts, expected, self.case.questions))
+        Ok(facts)
+    }
+
+    /// The hook's own command, with the state of the case as its input.
+    fn direct(&self, bundle: &str) -> io::Result<Vec<String>> {
+        let state = self.evidence.join("state");
+        fs::write(&state, (self.case.direct.state)(bundle))?;
+        let stage = self.case.direct.stage;
+        let state = state.to_string_lossy();
+        let mut command = vec!["sh", "-c", "exec \"$@\" <\"$0\"", &state];
+        if self.way.is_rootless() {
+            command.push(caller::AS_USER);
+        } else if stage == Way::CreateContainer.name() {
+            command.extend(["unshare", "-m", "--propagation", "private"]);
+        }
+        let (path, arguments) = self.tool.program();
+        command.push(path);
+        command.extend(arguments.into_iter().skip(1));
+        command.push(stage);
+        Ok(words(&command))
     }
 
     fn definition(&self, bundle: &Bundle) -> io::Result<Value> {
-        let (path, mut arguments) = self.tool.program();
+        let (tool, mut arguments) = self.tool.program();
+        let is_tool = matches!(self.case.hook, case::Hook::Tool);
+        let path = if is_tool { tool } else { HOOK };
         let stage = self.stage();
         arguments.push(stage);
         let hook = self.way.has_hook().then_some(Hook {
@@ -193,7 +295,7 @@ impl Trial<'_> {
                     definition::replace_hooks(
                         &mut spec,
                         "createContainer",
-                        path,
+                        tool,
                         &["naive", "createContainer"],
                     );
                 }
@@ -232,6 +334,10 @@ impl Trial<'_> {
         let start = purpose == Purpose::Start;
         let entry = matches!(self.way, Way::Entry | Way::RootlessEntry);
         let mut command = Vec::new();
+        let callers = self.case.callers_cgroup.filter(|_| start);
+        if let Some(cgroup) = callers {
+            command.extend([IN_CGROUP, cgroup]);
+        }
         if self.way.is_rootless() {
             command.push(caller::AS_USER);
         }
@@ -240,7 +346,7 @@ impl Trial<'_> {
         } else {
             command.push(self.runtime.name());
         }
-        if self.way.is_rootless() && start && self.runtime == Runtime::Crun {
+        if start && self.runtime == Runtime::Crun && (self.way.is_rootless() || callers.is_some()) {
             command.push("--cgroup-manager=disabled");
         }
         if self.way.is_gvisor() {

@@ -33,6 +33,8 @@ pub(crate) enum Way {
     Commands,
     CreateContainer,
     CreateRuntime,
+    /// The hook itself, without a runtime: its standard input has the state that the case gives.
+    Direct,
     /// `nvoci runtime` instead of the runtime.
     Entry,
     /// CDI under runsc, which does the mounts and makes the nodes.
@@ -42,12 +44,14 @@ pub(crate) enum Way {
     Prestart,
     /// A user's own runtime, in a user namespace of uid 1500 with its sub-ids.
     Rootless,
+    /// The hook itself, in the user's namespace.
+    RootlessDirect,
     RootlessEntry,
 }
 
 use Way::{
-    Cdi, Commands, CreateContainer, CreateRuntime, Entry, Gvisor, GvisorNvproxy, Prestart, Rootless,
-    RootlessEntry,
+    Cdi, Commands, CreateContainer, CreateRuntime, Direct, Entry, Gvisor, GvisorNvproxy, Prestart, Rootless,
+    RootlessDirect, RootlessEntry,
 };
 
 /// Where the image's file system is the trick.
@@ -79,18 +83,25 @@ impl Way {
             Commands => "look",
             CreateContainer => "createContainer",
             CreateRuntime => "createRuntime",
+            Direct => "direct",
             Entry => "entry",
             Gvisor => "gvisor",
             GvisorNvproxy => "gvisor-nvproxy",
             Prestart => "prestart",
             Rootless => "rootless",
+            RootlessDirect => "rootless-direct",
             RootlessEntry => "rootless-entry",
         }
     }
 
     /// A user's runtime: no device cgroup, and crun discards a hook's output.
     pub(crate) fn is_rootless(self) -> bool {
-        matches!(self, Rootless | RootlessEntry)
+        matches!(self, Rootless | RootlessDirect | RootlessEntry)
+    }
+
+    /// There is no runtime, and no container.
+    pub(crate) fn is_direct(self) -> bool {
+        matches!(self, Direct | RootlessDirect)
     }
 
     pub(crate) fn is_gvisor(self) -> bool {
@@ -132,8 +143,8 @@ pub(crate) fn selected(ways: &[Way], class: u32, runtime: Runtime, extent: Exten
         _ if full => true,
         RootlessEntry if extent == Extent::Stages => false,
         _ if extent == Extent::Stages => true,
-        Commands | Prestart => false,
-        Rootless | RootlessEntry | Cdi if runtime == Runtime::Runc => false,
+        Commands | Direct | Prestart => false,
+        Rootless | RootlessDirect | RootlessEntry | Cdi if runtime == Runtime::Runc => false,
         Rootless => !both,
         CreateRuntime if runtime == Runtime::Runc => !has(CreateContainer),
         _ => true,

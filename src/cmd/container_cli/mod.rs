@@ -124,7 +124,7 @@ fn version() -> String {
 
 /// The host's configuration with the command line's changes.
 fn config_of(global: &Global) -> Result<Config> {
-    let mut config = super::load_config(None)?;
+    let mut config = *super::load_config(None)?;
     if let Some(root) = &global.root {
         config.driver_root.value.clone_from(root);
     }

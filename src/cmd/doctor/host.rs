@@ -38,8 +38,8 @@ pub(super) fn run(output: &Output) -> Result<ExitCode> {
 ///
 /// # Errors
 /// Those of [`Host::discover`].
-pub(super) fn check() -> Result<Report> {
-    let config = load_config(None);
+pub(in crate::cmd) fn check() -> Result<Report> {
+    let config = load_config(None).map(|boxed| *boxed);
     // A broken policy is a finding; the other checks use the defaults.
     let defaults = Config::default();
     let locations = locations(config.as_ref().unwrap_or(&defaults));

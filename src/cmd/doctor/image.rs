@@ -118,7 +118,7 @@ fn target(options: &Options) -> Result<Target> {
             gpus: Vec::new(),
         }
     } else {
-        let locations = locations(&load_config(None)?);
+        let locations = locations(&*load_config(None)?);
         let roots = Roots::open(&locations)?;
         Target::of_host(&Host::discover(&roots, &locations)?, &roots)
     };

@@ -20,7 +20,7 @@ mod container;
 mod dockerfile;
 mod engine;
 mod explain;
-mod host;
+pub(in crate::cmd) mod host;
 mod image;
 mod last;
 mod output;

@@ -53,7 +53,7 @@ pub(in crate::cmd) fn rehearse(
     let defaults = Config::default();
     let known = config.as_ref().unwrap_or(&defaults);
     let (bundle, spec) = bundle::open(&state, options.stage == Stage::Inside, known)?;
-    let Some(config) = crate::cmd::config_for(config, &spec, options.entry())? else {
+    let Some(config) = crate::cmd::config_for(config.map(Box::new), &spec, options.entry())? else {
         return Ok(None);
     };
     let Some(request) = request_of(&spec, &config, &options)? else {

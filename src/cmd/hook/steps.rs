@@ -132,9 +132,9 @@ struct Job<'a> {
 pub struct Requested<'a> {
     job: Job<'a>,
     namespace: Namespace,
-    config: Config,
+    config: Box<Config>,
     request: Request,
-    discovery: Option<Result<Discovery>>,
+    discovery: Option<Result<Box<Discovery>>>,
 }
 
 impl<'a> Requested<'a> {
@@ -147,14 +147,14 @@ impl<'a> Requested<'a> {
     #[inline(never)]
     pub(super) fn read(
         call: Call<'a>,
-        config: Result<Config>,
+        config: Result<Box<Config>>,
         defaults: &Config,
-        discovery: Option<Result<Discovery>>,
+        discovery: Option<Result<Box<Discovery>>>,
         run: Option<&'a Node>,
     ) -> Result<Option<Self>> {
         let Call { options, state, .. } = call;
         let inside = options.stage == Stage::Inside;
-        let known = config.as_ref().unwrap_or(defaults);
+        let known = config.as_deref().unwrap_or(defaults);
         let (bundle, spec) = bundle::open(state, inside, known)?;
         let Some(config) = config_for(config, &spec, options.entry())? else {
             return Ok(None);
@@ -212,7 +212,8 @@ impl<'a> Requested<'a> {
         } else {
             devices::Wanted::of(&request.devices)
         };
-        let discovery = discovery.unwrap_or_else(|| Discovery::begin(&config))?;
+        let discovery =
+            discovery.map_or_else(|| Discovery::begin(&config), |begun| begun.map(|boxed| *boxed))?;
         let (mut plan, host, to_allow) = planned(discovery, request, &job.spec, &config, job.call.options)?;
         if job.spec.is_privileged() && !job.spec.has_user_namespace() && !in_user_namespace() {
             plan.warnings.push(REMOUNTS.to_owned());

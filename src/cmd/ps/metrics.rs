@@ -3,22 +3,25 @@
 //!
 //! Names and labels are only ever added; SPECIFICATION.md lists them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::containers::GpuUsers;
+use crate::doctor::Report;
+use crate::doctor::last::Last;
+use crate::findings::Severity;
 use crate::host::Gpu;
 use crate::vocabulary::or_empty;
 
 /// The answer as metrics.
 pub(super) fn text(holders: &GpuUsers, gpus: &[Gpu]) -> String {
     let mut out = String::new();
-    // Writing to a string cannot fail.
     let mut family = |name: &str, help: &str, rows: &[(String, usize)]| {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for (labels, value) in rows {
-            let _ = writeln!(out, "{name}{labels} {value}");
-        }
+        out += &gauge(
+            name,
+            help,
+            rows.iter().map(|(labels, value)| (labels.as_str(), value)),
+        );
     };
     let info = |g: &Gpu| {
         let labels = [
@@ -98,6 +101,103 @@ pub(super) fn text(holders: &GpuUsers, gpus: &[Gpu]) -> String {
     out
 }
 
+/// One family of the format.
+fn gauge<'a, V: std::fmt::Display>(
+    name: &str,
+    help: &str,
+    rows: impl Iterator<Item = (&'a str, V)>,
+) -> String {
+    let mut out = format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
+    for (labels, value) in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{name}{labels} {value}");
+    }
+    out
+}
+
+/// The versions, the records of refusals and warnings, and the doctor's verdict on this host.
+pub(super) fn health(driver: &str, last: &Last, report: Option<&Report>) -> String {
+    let info = format!(
+        "{{version=\"{}\",driver=\"{}\"}}",
+        env!("CARGO_PKG_VERSION"),
+        label(driver)
+    );
+    let mut out = gauge(
+        "nvoci_info",
+        "The versions of nvoci and of the driver.",
+        [(info.as_str(), 1)].into_iter(),
+    );
+    let refusals = last.refusals.iter().map(|r| {
+        let code = r.record["code"].as_str().unwrap_or_default();
+        (label(code), r.time)
+    });
+    let warnings = last.warnings.iter().flatten().flat_map(|w| {
+        let codes: BTreeSet<String> = w.findings().iter().map(|f| f.check.to_string()).collect();
+        codes.into_iter().map(|code| (code, w.time))
+    });
+    out += &by_code(
+        ("refusals", "refusal"),
+        "Refused containers on record.",
+        &count(refusals),
+    );
+    out += &by_code(
+        ("warnings", "warning"),
+        "Containers on record that started with a warning.",
+        &count(warnings),
+    );
+    let Some(report) = report else {
+        return out;
+    };
+    let mut findings: BTreeMap<String, usize> = BTreeMap::new();
+    let shown = report.findings.iter().filter(|f| f.severity >= Severity::Warn);
+    for finding in shown {
+        let labels = format!(
+            "{{check=\"{}\",severity=\"{}\"}}",
+            finding.check,
+            finding.severity.name()
+        );
+        *findings.entry(labels).or_default() += 1;
+    }
+    out += &gauge(
+        "nvoci_doctor_findings",
+        "Findings of `nvoci doctor host` that are warnings or failures.",
+        findings.iter().map(|(labels, n)| (labels.as_str(), n)),
+    );
+    out + &gauge(
+        "nvoci_doctor_status",
+        "The verdict of `nvoci doctor host`: 0 well, 1 warnings, 2 failures.",
+        [("", report.status())].into_iter(),
+    )
+}
+
+/// By code: the number of records, and the newest one's time.
+type Counts = BTreeMap<String, (usize, u64)>;
+
+fn count(records: impl Iterator<Item = (String, u64)>) -> Counts {
+    let mut counts = Counts::new();
+    for (code, time) in records {
+        let (number, newest) = counts.entry(code).or_default();
+        *number += 1;
+        *newest = time.max(*newest);
+    }
+    counts
+}
+
+fn by_code((many, one): (&str, &str), help: &str, counts: &Counts) -> String {
+    let rows: Vec<(String, (usize, u64))> = counts
+        .iter()
+        .map(|(code, n)| (format!("{{code=\"{code}\"}}"), *n))
+        .collect();
+    let numbers = rows.iter().map(|(labels, (number, _))| (labels.as_str(), number));
+    let times = rows.iter().map(|(labels, (_, time))| (labels.as_str(), time));
+    gauge(&format!("nvoci_{many}"), help, numbers)
+        + &gauge(
+            &format!("nvoci_last_{one}_timestamp_seconds"),
+            "The time of the newest one.",
+            times,
+        )
+}
+
 /// A label's value: backslash, quote and newline are escaped; a container's id comes from its
 /// cgroup's name.
 fn label(text: &str) -> String {
@@ -123,6 +223,8 @@ fn indices(minors: &BTreeSet<u32>, gpus: &[Gpu]) -> String {
 mod tests {
     use super::*;
     use crate::containers::{Container, Process};
+    use crate::doctor::last::Refusal;
+    use crate::findings::Finding;
     use crate::host::testhost::TestHost;
 
     #[test]
@@ -166,6 +268,46 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("nvoci_unreadable_processes 2\n"), "{text}");
+        assert_shape(&text);
+    }
+
+    #[test]
+    fn records_are_counted_by_code() {
+        let refusal = |code: &str, time| Refusal {
+            record: serde_json::json!({"code": code, "time": time}),
+            time,
+        };
+        let last = Last {
+            refusals: vec![
+                refusal("NVOCI-3001", 9),
+                refusal("NVOCI-3001", 7),
+                refusal("a\"b\nc", 1),
+            ],
+            warnings: Err("not root".to_owned()),
+        };
+        let mut report = Report::new("host");
+        let text = health("580.95", &last, Some(&report));
+        assert!(text.contains("nvoci_refusals{code=\"NVOCI-3001\"} 2\n"), "{text}");
+        let newest = "nvoci_last_refusal_timestamp_seconds{code=\"NVOCI-3001\"} 9\n";
+        assert!(text.contains(newest), "{text}");
+        assert!(text.contains("driver=\"580.95\"} 1\n"), "{text}");
+        assert!(text.contains("nvoci_doctor_status 0\n"), "{text}");
+        assert_shape(&text);
+        let check = crate::doctor::host::CHECKS.first().unwrap();
+        for severity in [Severity::Fail, Severity::Fail, Severity::Ok] {
+            report.add(Finding::new(check, severity, "a", "b"));
+        }
+        let text = health("", &last, Some(&report));
+        let line = format!("nvoci_doctor_findings{{check=\"{check}\",severity=\"fail\"}} 2\n");
+        assert!(
+            text.contains(&line) && !text.contains("severity=\"ok\""),
+            "{text}"
+        );
+        assert!(text.contains("nvoci_doctor_status 2\n"), "{text}");
+        assert!(!health("", &last, None).contains("doctor"));
+    }
+
+    fn assert_shape(text: &str) {
         for line in text.lines() {
             let shape = line.starts_with("# ")
                 || (line.starts_with("nvoci_")

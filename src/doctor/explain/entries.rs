@@ -1,23 +1,17 @@
 //! The entries of `entries/*.txt`: texts that people paste, with cause and fix.
 
+use std::io::Read as _;
 use std::sync::LazyLock;
+
+use flate2::read::DeflateDecoder;
 
 use super::Severity;
 use super::pattern::{Found, Pattern};
 use super::signals::Signals;
 use super::text::Text;
 
-const ENTRIES: &[&str] = &[
-    include_str!("entries/collected.txt"),
-    include_str!("entries/driver.txt"),
-    include_str!("entries/engines.txt"),
-    include_str!("entries/frameworks.txt"),
-    include_str!("entries/multi.txt"),
-    include_str!("entries/install.txt"),
-    include_str!("entries/graphics.txt"),
-    include_str!("entries/families.txt"),
-    include_str!("entries/harmless.txt"),
-];
+/// `entries/*.txt`, which `build.rs` compresses: they are a twentieth of the program otherwise.
+const ENTRIES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/entries.deflate"));
 
 /// The prefixes of signals; any other word in a `match` is text.
 const KEYS: &[&str] = &[
@@ -82,12 +76,19 @@ pub(super) struct Entry {
     pub(super) sources: Vec<&'static str>,
 }
 
+fn text() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut text = String::new();
+        // A test compares it with the files.
+        let _ = DeflateDecoder::new(ENTRIES).read_to_string(&mut text);
+        text
+    });
+    &TEXT
+}
+
 /// All entries in the order of the files.
 pub(super) fn all() -> impl Iterator<Item = &'static Entry> {
-    static ALL: LazyLock<Vec<Entry>> = LazyLock::new(|| {
-        let blocks = ENTRIES.iter().flat_map(|file| file.split("\n\n"));
-        blocks.filter_map(entry).collect()
-    });
+    static ALL: LazyLock<Vec<Entry>> = LazyLock::new(|| text().split("\n\n").filter_map(entry).collect());
     ALL.iter()
 }
 
@@ -232,10 +233,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_file_is_in_the_program() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctor/explain/entries");
+        let mut files = 0;
+        for file in std::fs::read_dir(dir).unwrap() {
+            files += std::fs::read_to_string(file.unwrap().path()).unwrap().len() + 1;
+        }
+        assert_eq!(text().len(), files, "build.rs lacks a file");
+    }
+
+    #[test]
     fn every_entry_is_whole() {
-        let blocks = ENTRIES
-            .iter()
-            .flat_map(|file| file.split("\n\n"))
+        let blocks = text()
+            .split("\n\n")
             .filter(|b| b.lines().any(|l| !l.starts_with('#')));
         let mut names = HashSet::new();
         for block in blocks {

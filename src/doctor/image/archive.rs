@@ -150,16 +150,16 @@ impl<'b> Blobs<'b> {
         Ok(self.budget.keep((BLOB + bytes) as u64)?)
     }
 
-    /// Adds a blob, if it is a layer or JSON.
+    /// Adds a blob, if it is a layer or JSON. One function for all sources: it is 20 kB.
     fn add(
         &mut self,
         name: String,
         size: u64,
-        data: &mut impl Forward,
+        data: &mut dyn Forward,
         progress: &mut dyn Progress,
     ) -> io::Result<()> {
         let mut head = Vec::with_capacity(HEAD);
-        data.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+        Read::take(&mut *data, HEAD as u64).read_to_end(&mut head)?;
         let first = head.iter().find(|b| !b.is_ascii_whitespace()).copied();
         let is_tar = head.get(257..262) == Some(b"ustar");
         let is_gzip = head.starts_with(&[0x1f, 0x8b]);
@@ -316,12 +316,12 @@ fn is_malformed(e: &io::Error) -> bool {
 }
 
 /// A source whose first bytes were already read.
-struct Prefixed<'a, R> {
+struct Prefixed<'a> {
     head: &'a [u8],
-    rest: &'a mut R,
+    rest: &'a mut dyn Forward,
 }
 
-impl<R: Forward> Read for Prefixed<'_, R> {
+impl Read for Prefixed<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.head.is_empty() {
             return self.rest.read(buf);
@@ -330,7 +330,7 @@ impl<R: Forward> Read for Prefixed<'_, R> {
     }
 }
 
-impl<R: Forward> Forward for Prefixed<'_, R> {
+impl Forward for Prefixed<'_> {
     fn skip(&mut self, n: u64) -> io::Result<()> {
         let own = usize::try_from(n).map_or(self.head.len(), |n| n.min(self.head.len()));
         self.head = &self.head[own..];

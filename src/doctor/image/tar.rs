@@ -19,11 +19,8 @@ const MAX_NAME: usize = 4097;
 /// A forward reader that can skip parts.
 pub trait Forward: Read {
     /// Skips `n` bytes.
-    fn skip(&mut self, n: u64) -> io::Result<()>
-    where
-        Self: Sized,
-    {
-        let skipped = io::copy(&mut self.by_ref().take(n), &mut io::sink())?;
+    fn skip(&mut self, n: u64) -> io::Result<()> {
+        let skipped = io::copy(&mut Read::take(&mut *self, n), &mut io::sink())?;
         if skipped < n {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -31,7 +28,7 @@ pub trait Forward: Read {
     }
 }
 
-impl<R: Forward> Forward for &mut R {
+impl<R: Forward + ?Sized> Forward for &mut R {
     fn skip(&mut self, n: u64) -> io::Result<()> {
         (**self).skip(n)
     }

@@ -5,14 +5,16 @@ pub(crate) mod watch;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
-use crate::expect::Root;
+use crate::expect::{Cgroup, Root};
 use crate::image::remove;
 
 /// A directory of the host that no container may reach.
 pub(crate) const CANARY: &str = "/canary";
+/// The contents of `/canary/secret`.
+pub(crate) const SECRET: &[u8] = b"a secret of the host\n";
 /// Where nvoci's policy is.
 pub(crate) const POLICY: &str = "/etc/nvoci/config.toml";
 /// The cache of images and tools (`integration/world`).
@@ -22,6 +24,7 @@ pub(crate) const WORLD: &str = "/world";
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) root: Root,
+    pub(crate) cgroup: Cgroup,
     /// Every copy of the driver's libcuda.
     pub(crate) libcuda: Vec<PathBuf>,
 }
@@ -41,29 +44,13 @@ impl Host {
             &format!("libcuda.so.{}", version.trim()),
             &mut libcuda,
         )?;
-        Ok(Self { root, libcuda })
-    }
-
-    /// Removes files that a case put on the host, and gives the driver's files back to root.
-    pub(crate) fn restore(&self) -> io::Result<()> {
-        for path in [
-            "/etc/cdi",
-            "/tmp/evil",
-            "/tmp/nvoci.log",
-            "/var/log/evil",
-            "/plainroot",
-        ] {
-            remove(Path::new(path))?;
-        }
-        for library in &self.libcuda {
-            let metadata = fs::symlink_metadata(library)?;
-            // A change of nothing would copy the file up.
-            if metadata.uid() != 0 || metadata.mode() & 0o777 != 0o644 {
-                lchown(library, Some(0), Some(0))?;
-                fs::set_permissions(library, fs::Permissions::from_mode(0o644))?;
-            }
-        }
-        Ok(())
+        let is_v2 = std::env::var("SIM_CGROUP").is_ok_and(|version| version == "v2");
+        let cgroup = if is_v2 { Cgroup::V2 } else { Cgroup::V1 };
+        Ok(Self {
+            root,
+            cgroup,
+            libcuda,
+        })
     }
 }
 
@@ -86,7 +73,7 @@ pub(crate) fn make_canary() -> io::Result<()> {
     for file in kept {
         fs::write(canary.join(file), "untouched\n")?;
     }
-    fs::write(canary.join("secret"), "a secret of the host\n")?;
+    fs::write(canary.join("secret"), SECRET)?;
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     Ok(rustix::fs::mknodat(
         rustix::fs::CWD,

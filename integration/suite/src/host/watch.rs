@@ -2,6 +2,7 @@
 //! no file that was only read, and none that was made and removed.
 
 use std::io::{self, Read};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// An event that a case causes itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Touch {
-    events: &'static [&'static str],
+    /// Without one, every event.
+    events: Option<&'static [&'static str]>,
     path: &'static str,
+    /// Everything in the directory too.
+    below: bool,
     /// Without one, any program.
     program: Option<&'static str>,
 }
@@ -24,19 +28,44 @@ impl Touch {
     /// Any program opens and reads a file.
     pub(crate) const fn reads(path: &'static str) -> Self {
         Self {
-            events: &["OPEN", "READ"],
+            events: Some(&["OPEN", "READ"]),
             path,
+            below: false,
             program: None,
+        }
+    }
+
+    /// Any program opens a file.
+    pub(crate) const fn opens(path: &'static str) -> Self {
+        Self {
+            events: Some(&["OPEN"]),
+            ..Self::anything(path)
         }
     }
 
     /// Any program changes the attributes of a file.
     pub(crate) const fn attributes(path: &'static str) -> Self {
         Self {
-            events: &["ATTRIB"],
+            events: Some(&["ATTRIB"]),
             path,
+            below: false,
             program: None,
         }
+    }
+
+    /// Any program does anything with a file.
+    pub(crate) const fn anything(path: &'static str) -> Self {
+        Self {
+            events: None,
+            path,
+            below: false,
+            program: None,
+        }
+    }
+
+    /// The same with everything in the directory.
+    pub(crate) const fn and_below(self) -> Self {
+        Self { below: true, ..self }
     }
 
     /// This program alone.
@@ -57,9 +86,9 @@ impl Touch {
         };
         // A process that ends before the watcher reads its name has none.
         let fits = |wanted: &str| program == wanted || program.starts_with("process-");
-        path == self.path
-            && events.split(',').all(|event| self.events.contains(&event))
-            && self.program.is_none_or(fits)
+        let is_below = || self.below && Path::new(path).starts_with(self.path);
+        let is_event = |event| self.events.is_none_or(|events| events.contains(&event));
+        (path == self.path || is_below()) && events.split(',').all(is_event) && self.program.is_none_or(fits)
     }
 }
 

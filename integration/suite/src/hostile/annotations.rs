@@ -45,18 +45,16 @@ fn in_pod(spec: &mut Value) {
 }
 
 /// The kubelet's files, and a specification of another kind whose device is the second GPU.
-fn with_kind(host: &Host, kind: &str) -> io::Result<()> {
-    with_kubelet(host)?;
-    fs::create_dir_all("/etc/cdi")?;
+fn with_kind(scene: &mut Scene<'_>, kind: &str) -> io::Result<()> {
+    with_kubelet(scene)?;
     let edits = json!({"deviceNodes": [{"path": "/dev/nvidia1"}]});
     let specification =
         json!({"cdiVersion": "0.5.0", "kind": kind, "devices": [{"name": "all", "containerEdits": edits}]});
-    fs::write("/etc/cdi/kind.json", specification.to_string())
+    scene.file("/etc/cdi/kind.json", specification.to_string())
 }
 
-fn with_kubelet(_: &Host) -> io::Result<()> {
-    fs::create_dir_all(POD)?;
-    fs::write(format!("{POD}/etc-hosts"), "")
+fn with_kubelet(scene: &mut Scene<'_>) -> io::Result<()> {
+    scene.file(&format!("{POD}/etc-hosts"), "")
 }
 
 /// There is no other request than the annotation.

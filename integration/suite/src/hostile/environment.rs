@@ -104,8 +104,6 @@ pub(crate) const CONFIGURED: Class = Class {
     }],
 };
 
-/// A request by variables, at the hook and at the runtime entry.
-const REQUESTS: &[Way] = &[Way::CreateRuntime, Way::Entry];
 /// Variables request devices of a host whose policy does not accept them.
 const NOT_ACCEPTED: Case = Case {
     policy: CLOSED,
@@ -114,10 +112,6 @@ const NOT_ACCEPTED: Case = Case {
     ..Case::HARMLESS
 };
 const GETS_A_GPU: Bite = Bite::Guilty(Kind::ForeignGpu);
-
-const fn devices(env: &'static [&'static str]) -> Request {
-    Request { env, edit: |_| () }
-}
 
 pub(crate) const POLICY: Class = Class {
     number: 14,
@@ -128,7 +122,7 @@ pub(crate) const POLICY: Class = Class {
         Case {
             id: "14_all",
             why: "a variable requests all GPUs, and the policy does not accept variables",
-            request: devices(&["NVIDIA_VISIBLE_DEVICES=all"]),
+            request: variables(&["NVIDIA_VISIBLE_DEVICES=all"]),
             bites: GETS_A_GPU,
             ..NOT_ACCEPTED
         },
@@ -141,27 +135,27 @@ pub(crate) const POLICY: Class = Class {
         Case {
             id: "14_none",
             why: "a variable requests none, and the policy does not accept variables",
-            request: devices(&["NVIDIA_VISIBLE_DEVICES=none"]),
+            request: variables(&["NVIDIA_VISIBLE_DEVICES=none"]),
             ..NOT_ACCEPTED
         },
         Case {
             id: "14_void",
             why: "a variable requests void, and the policy accepts variables",
             policy: "",
-            request: devices(&["NVIDIA_VISIBLE_DEVICES=void"]),
+            request: variables(&["NVIDIA_VISIBLE_DEVICES=void"]),
             ..NOT_ACCEPTED
         },
         Case {
             id: "14_empty",
             why: "a variable is empty, and the policy accepts variables",
             policy: "",
-            request: devices(&["NVIDIA_VISIBLE_DEVICES="]),
+            request: variables(&["NVIDIA_VISIBLE_DEVICES="]),
             ..NOT_ACCEPTED
         },
         Case {
             id: "14_legacy_image",
             why: "an old CUDA image requests all GPUs by its CUDA version alone",
-            request: devices(&["CUDA_VERSION=12.4.1", "NVIDIA_REQUIRE_CUDA=cuda>=12.0"]),
+            request: variables(&["CUDA_VERSION=12.4.1", "NVIDIA_REQUIRE_CUDA=cuda>=12.0"]),
             ..NOT_ACCEPTED
         },
         Case {

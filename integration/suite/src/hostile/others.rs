@@ -1,19 +1,15 @@
 //! The attacker is another user of the host, who owns or may write a file that nvoci reads.
 
-use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
-use std::time::Duration;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use super::prelude::*;
-use crate::process::{run_silently, words};
 
-const USER: Option<u32> = Some(1000);
+const USER: u32 = 1000;
 const EVIL_SPEC: &str = "/etc/cdi/evil.yaml";
 
 /// A specification whose hook is another user's program. `nvoci cdi check` must report it.
-fn others_specification(owner: Option<u32>, mode: u32) -> io::Result<()> {
-    fs::create_dir_all("/etc/cdi")?;
-    fs::write("/tmp/evil", "#!/bin/sh\n>/canary/hooked\n")?;
-    fs::set_permissions("/tmp/evil", fs::Permissions::from_mode(0o755))?;
+fn others_specification(scene: &mut Scene<'_>, owner: u32, mode: u32) -> io::Result<()> {
+    scene.program("/tmp/evil", "#!/bin/sh\n>/canary/hooked\n")?;
     let lines = [
         "cdiVersion: \"0.5.0\"",
         "kind: evil.com/dev",
@@ -25,24 +21,23 @@ fn others_specification(owner: Option<u32>, mode: u32) -> io::Result<()> {
         "      path: /tmp/evil",
         "      args: [evil]\n",
     ];
-    fs::write(EVIL_SPEC, lines.join("\n"))?;
-    chown(EVIL_SPEC, owner, None)?;
+    scene.file(EVIL_SPEC, lines.join("\n"))?;
+    chown(EVIL_SPEC, Some(owner), None)?;
     fs::set_permissions(EVIL_SPEC, fs::Permissions::from_mode(mode))?;
-    let check = run_silently(&words(&["nvoci", "cdi", "check"]), Duration::from_secs(8))?;
+    let check = scene.run("check", 8, &["nvoci", "cdi", "check"])?;
     (check.status != 0)
         .then_some(())
         .ok_or_else(|| io::Error::other("cdi check has no finding"))
 }
 
 /// Lists of lists of lists, without an end.
-fn alias_bomb(_: &Host) -> io::Result<()> {
+fn alias_bomb(scene: &mut Scene<'_>) -> io::Result<()> {
     let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..=30 {
         let below = format!("*a{},", level - 1).repeat(8);
         bomb.push_str(&format!("a{level}: &a{level} [{below}x]\n"));
     }
-    fs::create_dir_all("/etc/cdi")?;
-    fs::write(EVIL_SPEC, bomb)
+    scene.file(EVIL_SPEC, bomb)
 }
 
 /// The container requests a device of the specification.
@@ -66,14 +61,14 @@ pub(crate) const SPECIFICATIONS: Class = Class {
         Case {
             id: "41_spec_owner",
             why: "another user owns a CDI specification, which has a hook",
-            host: |_| others_specification(USER, 0o644),
+            host: |scene| others_specification(scene, USER, 0o644),
             bites: CHANGES_THE_HOST,
             ..EVIL_DEVICE
         },
         Case {
             id: "41_spec_mode",
             why: "others may write a CDI specification, which has a hook",
-            host: |_| others_specification(Some(0), 0o666),
+            host: |scene| others_specification(scene, 0, 0o666),
             ..EVIL_DEVICE
         },
         Case {
@@ -116,7 +111,7 @@ pub(crate) const LOG: Class = Class {
             id: "42_log",
             why: "the log file's name in `/tmp` is a link to a file of the host",
             policy: "log-file = \"/tmp/nvoci.log\"",
-            host: |_| symlink("/canary/secret", "/tmp/nvoci.log"),
+            host: |scene| scene.link("/tmp/nvoci.log", "/canary/secret"),
             ways: &[Way::CreateRuntime],
             bites: CHANGES_THE_HOST,
             ..Case::HARMLESS
@@ -125,10 +120,9 @@ pub(crate) const LOG: Class = Class {
             id: "42_log_dir",
             why: "the log file is in another user's directory, and is a link to a file of the host",
             policy: "log-file = \"/var/log/evil/nvoci.log\"",
-            host: |_| {
-                fs::create_dir("/var/log/evil")?;
-                chown("/var/log/evil", USER, None)?;
-                symlink("/canary/secret", "/var/log/evil/nvoci.log")
+            host: |scene| {
+                scene.directory_of("/var/log/evil", USER, 0o755)?;
+                scene.link("/var/log/evil/nvoci.log", "/canary/secret")
             },
             ways: &[Way::CreateRuntime],
             bites: CHANGES_THE_HOST,
@@ -154,16 +148,18 @@ pub(crate) const DRIVER: Class = Class {
         Case {
             id: "47_owner",
             why: "another user owns the driver's libcuda",
-            host: |host| host.libcuda.iter().try_for_each(|file| lchown(file, USER, None)),
+            host: |scene| {
+                let mut files = scene.host.libcuda.iter();
+                files.try_for_each(|file| scene.give(file, USER))
+            },
             ..NO_DRIVER
         },
         Case {
             id: "47_mode",
             why: "others may write the driver's libcuda",
-            host: |host| {
-                let mode = fs::Permissions::from_mode(0o666);
-                let mut files = host.libcuda.iter();
-                files.try_for_each(|file| fs::set_permissions(file, mode.clone()))
+            host: |scene| {
+                let mut files = scene.host.libcuda.iter();
+                files.try_for_each(|file| scene.mode(file, 0o666))
             },
             ..NO_DRIVER
         },

@@ -1,0 +1,439 @@
+//! `nvoci upgrade`: replaces this program by another one, if that one serves the host's GPUs too.
+//!
+//! The installed program judges the new one, since it is known to work:
+//!
+//! 1. It runs the new one's `--version` and its plan of all GPUs.
+//! 2. It starts a container through the new one (`--probe`). The container's root directory has
+//!    one file, this program, which finds the GPUs' nodes and the driver there.
+//! 3. It replaces its own file by a rename.
+//! 4. It starts the container again, through the installed path. If that fails, it renames the old
+//!    file back.
+//!
+//! Where the installed program fails too, the host is the reason, and the new one is no worse.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::fs::FileType;
+use serde_json::json;
+
+use super::cli::{Command, Page, Words, argument, flag};
+use crate::engine::exec;
+use crate::error::{Code, Error, Escaped, IoContext as _, Result};
+use crate::sys::lock::Lock;
+use crate::sys::program::Program;
+use crate::sys::root::{Node, Root};
+
+/// The most bytes of a new program.
+const MAX_PROGRAM: u64 = 256 << 20;
+/// The longest wait for another nvoci, for a plan, and for the probe's container.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The probe's container.
+const NAME: &str = "nvoci-probe";
+/// The directory of an upgrade, beside the installation's other files.
+const STAGE: &str = "upgrade";
+/// The program in the probe's container.
+const INSIDE: &str = "nvoci";
+/// The most entries, and directories below each other, that the program in the container reads.
+const MAX_ENTRIES: usize = 4096;
+const MAX_DEPTH: usize = 6;
+
+#[derive(Default)]
+pub(super) struct Options {
+    probe: bool,
+    dry_run: bool,
+    inside: bool,
+    file: Option<PathBuf>,
+}
+
+pub(super) static COMMAND: Command<Options> = Command {
+    page: Page {
+        name: "nvoci upgrade",
+        summary: "replace this program by another one that serves the GPUs too",
+        about: &[
+            "The installed program tries FILE on this host's GPUs, replaces itself, tries again, and renames the \
+             old file back if that fails. Where the installed program fails on this host too, it is replaced.",
+            "The tarball's install.sh runs it. A package is upgraded by its package manager.",
+        ],
+        arguments: &[argument("FILE", "the new nvoci")],
+        examples: &[(
+            "nvoci upgrade --probe --dry-run ./nvoci-x86_64-linux/root/usr/bin/nvoci",
+            "start a container through another version, and replace nothing",
+        )],
+        ..Page::EMPTY
+    },
+    flags: &[
+        flag("probe", "start a container through FILE, before and after").switch(|o| o.probe = true),
+        flag("dry-run", "try FILE, and replace nothing").switch(|o| o.dry_run = true),
+        flag("inside", "the program of the probe's container")
+            .hidden()
+            .switch(|o| o.inside = true),
+    ],
+    words: Words::One(|o, file| {
+        o.file = Some(file.into());
+        Ok(())
+    }),
+    ..Command::of(|options| run(&options))
+};
+
+fn run(options: &Options) -> Result<ExitCode> {
+    if options.inside {
+        return inside(Path::new("/"));
+    }
+    let Some(file) = &options.file else {
+        return Err(COMMAND.usage_error("the new program was not named"));
+    };
+    if !rustix::process::geteuid().is_root() {
+        return Err(
+            Error::new(Code::Usage, "nvoci upgrade", "only root may replace it").fix("run it with sudo"),
+        );
+    }
+    let installed = std::env::current_exe().context(Code::System, || "/proc/self/exe")?;
+    let upgrade = Upgrade::begin(file, &installed, options)?;
+    let was = version(&upgrade.installed).unwrap_or_default();
+    let now = upgrade.judge()?;
+    if !options.dry_run {
+        upgrade.replace()?;
+    }
+    let done = if options.dry_run {
+        "would replace"
+    } else {
+        "replaced"
+    };
+    super::print(&format!(
+        "{}: {} {done} {}\n",
+        installed.display(),
+        Escaped(&now),
+        Escaped(&was)
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An upgrade that has begun. Its directory is removed in the end.
+struct Upgrade<'a> {
+    options: &'a Options,
+    /// The new program as the caller named it.
+    file: &'a Path,
+    bytes: Vec<u8>,
+    installed: Program,
+    /// The copy of the new program in the upgrade's directory.
+    new: Program,
+    stage: PathBuf,
+    _lock: Lock,
+}
+
+impl Drop for Upgrade<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.stage);
+    }
+}
+
+impl<'a> Upgrade<'a> {
+    /// Copies the new program beside the installation.
+    fn begin(file: &'a Path, installed: &Path, options: &'a Options) -> Result<Self> {
+        let shown = || file.display().to_string();
+        let installed = Program::prove(installed)?;
+        let files = library_of(&installed)?;
+        if !options.dry_run && !files.join("manifest").exists() {
+            let what = installed.path().display().to_string();
+            let why = "install.sh did not put it there";
+            return Err(Error::new(Code::Usage, what, why)
+                .fix("upgrade it by its package manager, or run the tarball's install.sh"));
+        }
+        let bytes = Root::open("/")
+            .and_then(|root| root.read(std::path::absolute(file)?, MAX_PROGRAM))
+            .context(Code::NoProgram, shown)?;
+        let lock = Lock::of_machine(PATIENCE).context(Code::Busy, || "/run/nvoci/lock")?;
+        let stage = files.join(STAGE);
+        // A killed upgrade's.
+        let _ = fs::remove_dir_all(&stage);
+        let made = || {
+            let dir = Root::open(&files)?
+                .resolve("/")?
+                .mkdir(OsStr::new(STAGE), 0o700)?;
+            dir.create_file(OsStr::new("nvoci"), 0o755, &bytes)?;
+            // A program beside which this name is names its own hook, and not the packages'.
+            dir.symlink_new(OsStr::new("nvoci-runtime"), Path::new("nvoci"))?;
+            let root = dir.mkdir(OsStr::new("rootfs"), 0o755)?;
+            drop(root);
+            let inside = stage.join("rootfs").join(INSIDE);
+            fs::hard_link(installed.path(), &inside)
+                .or_else(|_| fs::copy(installed.path(), &inside).map(drop))
+        };
+        let made: std::io::Result<()> = made();
+        let new = made
+            .context(Code::System, || stage.display().to_string())
+            .and_then(|()| Program::prove(&stage.join("nvoci")));
+        match new {
+            Ok(new) => Ok(Self {
+                options,
+                file,
+                bytes,
+                installed,
+                new,
+                stage,
+                _lock: lock,
+            }),
+            Err(e) => {
+                let _ = fs::remove_dir_all(&stage);
+                Err(e)
+            }
+        }
+    }
+
+    /// Compares the two programs on this host. Returns the new one's version.
+    ///
+    /// # Errors
+    /// [`Code::Upgrade`] if the installed program does something that the new one does not.
+    fn judge(&self) -> Result<String> {
+        let version = version(&self.new).map_err(|why| self.refused("does not run", &why))?;
+        let worse = |check: &dyn Fn(&Program) -> Result<(), String>| match check(&self.new) {
+            Err(why) if check(&self.installed).is_ok() => Err(self.refused(
+                "the installed version serves this host's GPUs and stays; the new one does not",
+                &why,
+            )),
+            tried => Ok(tried.is_ok()),
+        };
+        if worse(&|program| plans(program))? && self.options.probe {
+            worse(&|program| self.starts(program))?;
+        }
+        Ok(version)
+    }
+
+    /// Replaces the installed file, and renames the old one back if no container starts then.
+    ///
+    /// # Errors
+    /// [`Code::Upgrade`] with the reason, once the old file is back.
+    fn replace(&self) -> Result<()> {
+        let path = self.installed.path();
+        let shown = || path.display().to_string();
+        let old = self.stage.join("old");
+        // A probe that fails already here cannot judge the replacement.
+        let worked = self.options.probe && self.starts(&self.new).is_ok();
+        fs::hard_link(path, &old).context(Code::System, shown)?;
+        directory_of(path)
+            .and_then(|(dir, name)| dir.write_file_durably(&name, 0o755, &self.bytes))
+            .context(Code::System, shown)?;
+        if !worked {
+            return Ok(());
+        }
+        let Err(why) = self.starts(&self.installed) else {
+            return Ok(());
+        };
+        fs::rename(&old, path).context(Code::System, shown)?;
+        Err(self.refused(
+            "rolled back, the installed version is in use again: the new one starts no container there",
+            &why,
+        ))
+    }
+
+    fn refused(&self, what: &str, why: &str) -> Error {
+        // The line of the new program, without its own fix.
+        let why = why.strip_prefix("nvoci: ").unwrap_or(why);
+        let why = why.split("; fix: ").next().unwrap_or(why);
+        let file = self.file.display().to_string();
+        Error::new(Code::Upgrade, file, format!("{what}: {}", Escaped(why)))
+    }
+
+    /// Starts the probe's container through `program`, as an engine starts one.
+    fn starts(&self, program: &Program) -> Result<(), String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let config = format!("{:#}\n", bundle());
+        Root::open(&self.stage)
+            .and_then(|root| {
+                root.resolve("/")?
+                    .write_file(OsStr::new("config.json"), 0o644, config.as_bytes())
+            })
+            .map_err(|e| text(&e))?;
+        let delete = || {
+            let args = ["runtime", "delete", "--force", NAME];
+            let _ = exec::run(&self.installed, &args, &[], PATIENCE);
+        };
+        delete();
+        let stage = self.stage.as_os_str();
+        let words: [&OsStr; 5] = [
+            "runtime".as_ref(),
+            "run".as_ref(),
+            "--bundle".as_ref(),
+            stage,
+            NAME.as_ref(),
+        ];
+        let answer = exec::run(program, &words, &[], PATIENCE);
+        delete();
+        outcome(&answer.map_err(|e| text(&e))?)
+    }
+}
+
+/// The directory of the installation's other files.
+fn library_of(installed: &Program) -> Result<PathBuf> {
+    let prefix = installed.path().parent().and_then(Path::parent);
+    let files = prefix.map(|p| p.join("lib/nvoci")).filter(|dir| dir.is_dir());
+    files.ok_or_else(|| {
+        let what = installed.path().display().to_string();
+        Error::new(
+            Code::Usage,
+            what,
+            "there is no ../lib/nvoci, so neither a package nor install.sh put it there",
+        )
+        .fix("install nvoci by its package or its tarball")
+    })
+}
+
+fn directory_of(path: &Path) -> std::io::Result<(Node, OsString)> {
+    Root::open("/")?.parent_of(path)
+}
+
+/// The output of `--version`.
+fn version(program: &Program) -> Result<String, String> {
+    let answer = exec::run(program, &["--version"], &[], PATIENCE).map_err(|e| e.to_string())?;
+    outcome(&answer)?;
+    match answer.stdout.trim() {
+        "" => Err("it prints no version".to_owned()),
+        text => Ok(text.chars().take(64).collect()),
+    }
+}
+
+/// Whether the program plans all GPUs.
+fn plans(program: &Program) -> Result<(), String> {
+    let answer = exec::run(program, &["plan", "NVIDIA_VISIBLE_DEVICES=all"], &[], PATIENCE);
+    outcome(&answer.map_err(|e| e.to_string())?)
+}
+
+/// The line with the reason, if the program has failed: the last one with a code of nvoci.
+fn outcome(answer: &exec::Answer) -> Result<(), String> {
+    let coded = || answer.stderr.lines().rev().find(|l| l.contains("[NVOCI-"));
+    if answer.ok {
+        return Ok(());
+    }
+    Err(coded()
+        .unwrap_or_else(|| answer.complaint())
+        .chars()
+        .take(512)
+        .collect())
+}
+
+/// A container of one program. With its one capability a request by variable is valid under any
+/// configuration.
+fn bundle() -> serde_json::Value {
+    let capabilities = ["CAP_SYS_ADMIN"];
+    let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|kind| json!({"type": kind}));
+    json!({
+        "ociVersion": "1.0.2",
+        "root": {"path": "rootfs"},
+        "hostname": "nvoci",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "cwd": "/",
+            "args": [format!("/{INSIDE}"), "upgrade", "--inside"],
+            "noNewPrivileges": true,
+            "env": ["PATH=/", "NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"],
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+        ],
+        "linux": {
+            "cgroupsPath": format!("/{NAME}"),
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": namespaces,
+        },
+    })
+}
+
+/// In the container: whether a GPU and the driver are there.
+fn inside(root: &Path) -> Result<ExitCode> {
+    let missing = |what: &str| Err(Error::new(Code::Upgrade, what, "not in the container"));
+    let root = Root::open(root).context(Code::System, || "/")?;
+    let is_node = |name: &str| {
+        let node = root.resolve(Path::new("/dev").join(name));
+        node.is_ok_and(|n| n.kind() == FileType::CharacterDevice)
+    };
+    if !is_node("nvidiactl") {
+        return missing("/dev/nvidiactl");
+    }
+    let names = root
+        .read_dir("/dev", MAX_ENTRIES)
+        .context(Code::System, || "/dev")?;
+    let is_gpu = |name: &str| {
+        let number = name.strip_prefix("nvidia").unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) && is_node(name)
+    };
+    if !names.iter().any(|e| e.name.to_str().is_some_and(is_gpu)) {
+        return missing("a GPU's node");
+    }
+    let mut left = MAX_ENTRIES;
+    let mut has = |dir: &str| has_libcuda(&root, Path::new(dir), MAX_DEPTH, &mut left);
+    if !(has("/usr") || has("/opt") || has("/run")) {
+        return missing("libcuda.so.1");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether `dir` or a directory below it has the driver's library.
+fn has_libcuda(root: &Root, dir: &Path, depth: usize, left: &mut usize) -> bool {
+    for entry in root.read_dir(dir, MAX_ENTRIES).unwrap_or_default() {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            return false;
+        }
+        let path = dir.join(&entry.name);
+        if entry.name == "libcuda.so.1" {
+            return true;
+        }
+        if depth > 0 && entry.kind == FileType::Directory && has_libcuda(root, &path, depth - 1, left) {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(ok: bool, stdout: &str, stderr: &str) -> exec::Answer {
+        exec::Answer {
+            ok,
+            stdout: stdout.to_owned(),
+            stderr: stderr.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_reason_is_the_last_line_with_a_code() {
+        assert_eq!(outcome(&answer(true, "", "noise [NVOCI-1]")), Ok(()));
+        let stderr = "runc: a\nnvoci: driver: absent; fix: x [NVOCI-2001]\nrunc: b\n";
+        let reason = "nvoci: driver: absent; fix: x [NVOCI-2001]".to_owned();
+        assert_eq!(outcome(&answer(false, "", stderr)), Err(reason));
+        assert_eq!(outcome(&answer(false, "out\n", "")), Err("out".to_owned()));
+        assert_eq!(
+            outcome(&answer(false, "", &"x".repeat(9999))).unwrap_err().len(),
+            512
+        );
+    }
+
+    #[test]
+    fn a_container_without_a_gpu_or_a_driver_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = || inside(dir.path()).err().map(|e| e.what().to_owned());
+        assert_eq!(missing().as_deref(), Some("/dev/nvidiactl"));
+        fs::create_dir(dir.path().join("dev")).unwrap();
+        // A file is no device.
+        fs::write(dir.path().join("dev/nvidiactl"), "").unwrap();
+        assert_eq!(missing().as_deref(), Some("/dev/nvidiactl"));
+        let root = Root::open(dir.path()).unwrap();
+        let lib = dir.path().join("usr/local/nvidia/lib");
+        fs::create_dir_all(&lib).unwrap();
+        let mut left = MAX_ENTRIES;
+        assert!(!has_libcuda(&root, Path::new("/usr"), MAX_DEPTH, &mut left));
+        fs::write(lib.join("libcuda.so.1"), "").unwrap();
+        assert!(has_libcuda(&root, Path::new("/usr"), MAX_DEPTH, &mut left));
+        assert!(!has_libcuda(&root, Path::new("/usr"), 2, &mut left));
+        let mut few = 2;
+        assert!(!has_libcuda(&root, Path::new("/usr"), MAX_DEPTH, &mut few));
+    }
+}
