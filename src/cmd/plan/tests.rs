@@ -608,6 +608,60 @@ fn a_jetson() {
     golden(&host, "jetson/none.json", &[(VISIBLE, "none")]);
 }
 
+/// The list is an Orin's of JetPack 6, from NVIDIA/nvidia-container-toolkit
+/// (testdata/lookup/rootfs-orin).
+#[test]
+fn an_orin_brings_the_nodes_of_its_list() {
+    let list = include_str!("../../../tests/hosts/orin/devices.csv");
+    let csv = "etc/nvidia-container-runtime/host-files-for-container.d";
+    let library = "usr/lib/aarch64-linux-gnu/nvidia/libcuda.so.1.1";
+    let host = TestHost::bare();
+    host.file("etc/nv_tegra_release", "# R36 (release), REVISION: 4.0\n");
+    host.file(&format!("{csv}/devices.csv"), list);
+    host.file(&format!("{csv}/drivers.csv"), format!("lib, /{library}\n"));
+    host.library(library, Some("libcuda.so.1"), 64);
+    // Every node of the list but the second display, and two for its patterns.
+    let named = list.lines().filter_map(|line| line.strip_prefix("dev, /dev/"));
+    let mut wanted: Vec<&str> = named
+        .filter(|node| !node.contains('*') && *node != "fb1")
+        .chain(["dri/card0", "dri/renderD128"])
+        .collect();
+    for (minor, node) in (10..).zip(&wanted) {
+        let (major, minor) = match *node {
+            "nvidia0" => (195, 0),
+            "nvidiactl" => (195, 255),
+            "nvidia-modeset" => (195, 254),
+            _ => (505, minor),
+        };
+        if !host.device(node, major, minor, 0o660) {
+            return;
+        }
+    }
+    let options = Options {
+        json: true,
+        env: vec![
+            (VISIBLE.to_owned(), "all".to_owned()),
+            (CAPABILITIES.to_owned(), "all".to_owned()),
+        ],
+        ..Options::default()
+    };
+    let locations = Locations {
+        driver_root: host.path().to_owned(),
+        ..host.locations()
+    };
+    let plan = shown(&options, &Config::default(), &locations).unwrap();
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    let path = |device: &Value| device["path"].as_str().unwrap().to_owned();
+    let devices: Vec<String> = plan["devices"].as_array().unwrap().iter().map(path).collect();
+    let mut planned: Vec<&str> = devices
+        .iter()
+        .map(|path| path.rsplit_once("/dev/").unwrap().1)
+        .collect();
+    planned.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(planned, wanted);
+}
+
 #[test]
 fn what_a_site_adds() {
     let Some(host) = server(1) else { return };
