@@ -8,8 +8,8 @@
 //! | `containerd-shim-runc-v2` (containerd, Docker, k3s, microk8s) | `options.json` of each container, beside the shim's working directory |
 //! | `conmon` (Podman, CRI-O) | its arguments |
 //!
-//! The path may be a bare name: Docker passes on what `daemon.json` has, and the monitor searches its
-//! `PATH`. For a runtime with `runtimeArgs` Docker passes the path of a script of its own instead.
+//! The path may be a bare name: Docker passes on what `daemon.json` has, and the monitor searches
+//! its `PATH`. For a runtime with `runtimeArgs` Docker passes the path of a script of its own.
 //!
 //! Only monitors of this host's root count. Rootless engines are not examined: any user could start
 //! a process of that name.
