@@ -97,15 +97,10 @@ mod tests {
         let zero: libc::c_int = 0;
         let mut number: libc::c_uint = 0;
         // SAFETY: TIOCSPTLCK reads an int (ioctl_tty(2)).
-        assert_eq!(
-            unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const zero) },
-            0
-        );
+        let unlocked = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const zero) };
         // SAFETY: TIOCGPTN writes an unsigned int.
-        assert_eq!(
-            unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) },
-            0
-        );
+        let numbered = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) };
+        assert_eq!((unlocked, numbered), (0, 0));
         let path = format!("/dev/pts/{number}");
         let from = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
         rustix::io::write(&master, b"y\n").unwrap();
