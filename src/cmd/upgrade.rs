@@ -37,6 +37,8 @@ const NAME: &str = "nvoci-probe";
 const STAGE: &str = "upgrade";
 /// The program in the probe's container.
 const INSIDE: &str = "nvoci";
+/// Its output, so that a program that starts nothing and ends well has not passed.
+const FOUND: &str = "nvoci: the container has a GPU and the driver";
 /// The most entries, and directories below each other, that the program in the container reads.
 const MAX_ENTRIES: usize = 4096;
 const MAX_DEPTH: usize = 6;
@@ -264,7 +266,7 @@ impl<'a> Upgrade<'a> {
         ];
         let answer = exec::run(program, &words, &[], PATIENCE);
         delete();
-        outcome(&answer.map_err(|e| text(&e))?)
+        found(&answer.map_err(|e| text(&e))?)
     }
 }
 
@@ -309,6 +311,15 @@ fn version_line(stdout: &str) -> Option<&str> {
 fn plans(program: &Program) -> Result<(), String> {
     let answer = exec::run(program, &["plan", "NVIDIA_VISIBLE_DEVICES=all"], &[], PATIENCE);
     outcome(&answer.map_err(|e| e.to_string())?)
+}
+
+/// Whether the probe's container has found a GPU and the driver.
+fn found(answer: &exec::Answer) -> Result<(), String> {
+    outcome(answer)?;
+    if answer.stdout.lines().any(|line| line == FOUND) {
+        return Ok(());
+    }
+    Err("the program ended well, but no container was started".to_owned())
 }
 
 /// The line with the reason, if the program has failed: the last one with a code of nvoci.
@@ -379,6 +390,7 @@ fn inside(root: &Path) -> Result<ExitCode> {
     if !(has("/usr") || has("/opt") || has("/run")) {
         return missing("libcuda.so.1");
     }
+    super::print(&format!("{FOUND}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -441,6 +453,13 @@ mod tests {
         ] {
             assert_eq!(version_line(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_probe_passes_by_what_the_container_prints() {
+        assert_eq!(found(&answer(true, &format!("warning\n{FOUND}\n"), "")), Ok(()));
+        assert!(found(&answer(true, "", "")).unwrap_err().contains("no container"));
+        assert!(found(&answer(false, &format!("{FOUND}\n"), "")).is_err());
     }
 
     #[test]
