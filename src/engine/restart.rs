@@ -13,7 +13,7 @@ use crate::sys::root::Root;
 use super::job::Job;
 use super::model::{Engine, SPEC, Settings};
 use super::place::{Place, Session};
-use super::{exec, flags};
+use super::{exec, flags, store};
 
 const QUERY_LIMIT: Duration = Duration::from_secs(5);
 const RESTART_LIMIT: Duration = Duration::from_secs(120);
@@ -61,9 +61,22 @@ pub fn unread(job: &Job, place: &Place, files: &[PathBuf], installing: bool) -> 
                     .filter(|a| a.ok)?;
                 serde_json::from_str(&answer.stdout).ok()
             });
-            info.map_or_else(Vec::new, |info| {
-                unread_by_docker(&job.settings, &info, installing)
-            })
+            let Some(info) = info else {
+                return Vec::new();
+            };
+            if installing {
+                return unread_by_docker(&job.settings, &info);
+            }
+            let file = store::load(&job.root, &place.config)
+                .ok()
+                .and_then(|file| file.text);
+            let file = file.map_or(Ok(Value::Null), |text| serde_json::from_str(&text));
+            let is_late = file.is_ok_and(|file| keeps_removed(&job.settings, &info, &file));
+            if is_late {
+                vec![vec!["runtimes".to_owned()]]
+            } else {
+                Vec::new()
+            }
         }
         Engine::Containerd | Engine::Crio => {
             let changed: Vec<SystemTime> = std::iter::once(&place.config)
@@ -103,7 +116,7 @@ fn is_late(age: Duration, changed: &[SystemTime], now: SystemTime) -> bool {
 }
 
 /// The part of the registration that `docker info` does not have.
-fn unread_by_docker(settings: &Settings, info: &Value, installing: bool) -> Vec<Vec<String>> {
+fn unread_by_docker(settings: &Settings, info: &Value) -> Vec<Vec<String>> {
     let key = |name: &str| vec![name.to_owned()];
     let Some(runtimes) = info.get("Runtimes").and_then(Value::as_object) else {
         return Vec::new();
@@ -112,13 +125,6 @@ fn unread_by_docker(settings: &Settings, info: &Value, installing: bool) -> Vec<
         .get(&settings.name)
         .and_then(|runtime| runtime.get("path"));
     let is_loaded = path.and_then(Value::as_str) == Some(&settings.runtime_path);
-    if !installing {
-        return if is_loaded {
-            vec![key("runtimes")]
-        } else {
-            Vec::new()
-        };
-    }
     let is_default = info.get("DefaultRuntime").and_then(Value::as_str) == Some(&settings.name);
     let mut keys = Vec::new();
     if !is_loaded || (settings.set_as_default && !is_default) {
@@ -130,6 +136,15 @@ fn unread_by_docker(settings: &Settings, info: &Value, installing: bool) -> Vec<
         keys.push(key("features"));
     }
     keys
+}
+
+/// Whether the running Docker has a runtime of ours that its file does not have any more.
+fn keeps_removed(settings: &Settings, info: &Value, file: &Value) -> bool {
+    let runtimes = info.get("Runtimes").and_then(Value::as_object);
+    runtimes.into_iter().flatten().any(|(name, runtime)| {
+        let path = runtime.get("path").and_then(Value::as_str);
+        path == Some(&settings.runtime_path) && file.get("runtimes").and_then(|r| r.get(name)).is_none()
+    })
 }
 
 /// Decides on the action after the keys at `keys` changed.
@@ -352,9 +367,7 @@ mod tests {
         let has = json!({"Runtimes": {"nvidia": runtime}, "DefaultRuntime": "runc", "CDISpecDirs": []});
         let old = json!({"Runtimes": {"nvidia": runtime}});
         let other = json!({"Runtimes": {"nvidia": {"path": "/usr/bin/nvidia-container-runtime"}}});
-        let keys = |settings: &Settings, info: &Value, installing: bool| {
-            unread_by_docker(settings, info, installing).concat().join(" ")
-        };
+        let keys = |settings: &Settings, info: &Value| unread_by_docker(settings, info).concat().join(" ");
         for (settings, info, unread) in [
             (settings(false, false), &has, ""),
             (settings(true, false), &has, "features"),
@@ -364,10 +377,13 @@ mod tests {
             (settings(true, true), &json!({}), ""),
             (settings(false, false), &json!({"Runtimes": {}}), "runtimes"),
         ] {
-            assert_eq!(keys(&settings, info, true), unread, "{info}");
+            assert_eq!(keys(&settings, info), unread, "{info}");
         }
         // A removal is late while the daemon has the runtime.
-        assert_eq!(keys(&settings(false, false), &has, false), "runtimes");
-        assert_eq!(keys(&settings(false, false), &other, false), "");
+        let keeps = |info: &Value, file: Value| keeps_removed(&settings(false, false), info, &file);
+        assert!(keeps(&has, json!({})) && keeps(&has, Value::Null));
+        // An administrator's entry is no registration.
+        assert!(!keeps(&has, json!({"runtimes": {"nvidia": runtime}})));
+        assert!(!keeps(&other, json!({})));
     }
 }
