@@ -1,14 +1,16 @@
 /*
  * What a container really has, one fact a line, for a test to read.
  *
- *   probe [--lib NAME] [--dev PATH] [--mknod MAJ:MIN] [--hash FILE] [--env NAME] [--hold SECONDS] ...
+ *   probe [--lib NAME] [--dev PATH] [--mknod [b]MAJ:MIN] [--hash FILE] [--mounts -] [--cached NAME] [--env NAME] [--hold SECONDS] ...
  *
  *   lib NAME ok PATH HASH           dlopen-ed; PATH is the file that is mapped, HASH its content
  *   lib NAME missing MESSAGE        the loader's own words
  *   lib NAME unsupported            this build of the probe is static
  *   dev PATH ok|absent|refused|nodriver|errno-N
- *   mknod MAJ:MIN ok|refused|nodriver|unmade|errno-N
+ *   mknod MAJ:MIN ok|refused|nodriver|unmade|errno-N    a character node, or a block node of bMAJ:MIN
  *   hash FILE HASH|errno-N
+ *   cached NAME PATH INODE SIZE|absent|errno-N    the first NAME in /etc/ld.so.cache, and the file it leads to
+ *   mount LINE                      each line of /proc/self/mountinfo
  *   probe done                      the last line, always
  *
  * "nodriver" (ENXIO) means that the node is there and the device cgroup let the open through to a kernel which has no
@@ -119,14 +121,14 @@ static void probe_mknod(const char *number)
 	static const char *const places[] = { "/dev", "/tmp", "/run", "/" };
 	unsigned major, minor;
 	char path[64];
-	int error = EINVAL;
+	int error = EINVAL, block = number[0] == 'b';
 
-	if (sscanf(number, "%u:%u", &major, &minor) != 2)
+	if (sscanf(number + block, "%u:%u", &major, &minor) != 2)
 		exit(2);
 	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
 		snprintf(path, sizeof path, "%s/probe-node", places[i]);
 		unlink(path);
-		if (mknod(path, S_IFCHR | 0666, makedev(major, minor)) == 0) {
+		if (mknod(path, (block ? S_IFBLK : S_IFCHR) | 0666, makedev(major, minor)) == 0) {
 			try_open("mknod", number, path);
 			unlink(path);
 			return;
@@ -147,6 +149,44 @@ static void probe_hash(const char *path)
 		printf("hash %s %016lx\n", path, (unsigned long)hash);
 }
 
+/* What this process has mounted. The container's own /proc may be covered: that is a line without an answer. */
+static void probe_mounts(void)
+{
+	char line[8192];
+	FILE *mounts = fopen("/proc/self/mountinfo", "re");
+
+	if (!mounts)
+		printf("mount errno-%d\n", errno);
+	while (mounts && fgets(line, sizeof line, mounts))
+		printf("mount %s", line);
+	if (mounts)
+		fclose(mounts);
+}
+
+/* The first path to a library in the loader's cache: what the loader takes, without a loader. The paths are strings in the file. */
+static void probe_cached(const char *name)
+{
+	static char cache[1 << 20];
+	int fd = open("/etc/ld.so.cache", O_RDONLY | O_CLOEXEC);
+	ssize_t size = fd < 0 ? -1 : read(fd, cache, sizeof cache - 1);
+	size_t length = strlen(name);
+	struct stat st;
+
+	if (fd >= 0)
+		close(fd);
+	for (char *at = cache, *end = cache + (size < 0 ? 0 : size); at < end; at += strlen(at) + 1) {
+		size_t n = strlen(at);
+		if (n <= length || *at != '/' || at[n - length - 1] != '/' || strcmp(at + n - length, name))
+			continue;
+		if (stat(at, &st))
+			printf("cached %s %s errno-%d\n", name, at, errno);
+		else
+			printf("cached %s %s %lu %lu\n", name, at, (unsigned long)st.st_ino, (unsigned long)st.st_size);
+		return;
+	}
+	printf("cached %s absent\n", name);
+}
+
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -160,6 +200,10 @@ int main(int argc, char **argv)
 			probe_mknod(value);
 		else if (!strcmp(what, "--hash"))
 			probe_hash(value);
+		else if (!strcmp(what, "--mounts"))
+			probe_mounts();
+		else if (!strcmp(what, "--cached"))
+			probe_cached(value);
 		else if (!strcmp(what, "--env"))
 			printf("env %s=%s\n", value, getenv(value) ? getenv(value) : "");
 		else if (!strcmp(what, "--hold"))

@@ -57,6 +57,8 @@ pub(crate) struct Case {
     pub(crate) bites_also: &'static [Way],
     /// More questions to the container.
     pub(crate) questions: &'static [Question],
+    /// The image's loader can be given a cache.
+    pub(crate) has_loader: bool,
     /// More that must hold after the container has ended.
     pub(crate) check: fn(&mut After<'_, '_>) -> io::Result<()>,
     /// Files of the host that the case itself opens.
@@ -122,6 +124,7 @@ impl Case {
         bites: Bite::Nothing,
         bites_also: &[],
         questions: &[],
+        has_loader: true,
         check: |_| Ok(()),
         touches: &[],
         limit: 8000,

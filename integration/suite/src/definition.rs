@@ -7,7 +7,7 @@ use crate::case::{Case, Request};
 /// The search path of a hook: an engine gives it one of its own.
 const HOOK_PATH: &str = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 /// The probe's questions in every container.
-const QUESTIONS: [&str; 13] = [
+const QUESTIONS: [&str; 25] = [
     "/probe",
     "--dev",
     "/dev/nvidia0",
@@ -21,6 +21,18 @@ const QUESTIONS: [&str; 13] = [
     "195:1",
     "--mknod",
     "1:3",
+    "--mknod",
+    "b8:0",
+    "--mknod",
+    "1:6",
+    "--mknod",
+    "10:229",
+    "--mknod",
+    "240:0",
+    "--cached",
+    "libcuda.so.1",
+    "--mounts",
+    "-",
 ];
 
 /// A hook of a bundle.
@@ -40,7 +52,11 @@ pub(crate) fn of_case(mut specification: Value, id: &str, hook: Option<&Hook<'_>
     spec["process"]["terminal"] = json!(false);
     let mut questions = QUESTIONS.to_vec();
     for question in case.questions {
-        questions.extend(question.arguments());
+        // The case's own is not the same question twice.
+        let own = question.arguments();
+        if !questions.windows(2).any(|words| words == own) {
+            questions.extend(own);
+        }
     }
     spec["process"]["args"] = json!(questions);
     spec["process"]["env"] = json!(env);

@@ -15,8 +15,16 @@ pub(crate) enum Kind {
     HostChanged,
     /// A process opened, read or changed a file of the host, and no trace was left.
     HostTouched,
+    /// A container has another device that was not granted.
+    ForeignDevice,
     /// A container has a GPU that was not granted.
     ForeignGpu,
+    /// The image's layer has something else than an injection leaves.
+    Layer,
+    /// A process, a cgroup, or a file in memory stays on the host.
+    LeftBehind,
+    /// A container has a mount that nobody asked for.
+    Mount,
     /// Mounts are left behind.
     MountsLeft,
     /// The hook failed, and no error code was printed.

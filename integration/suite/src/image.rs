@@ -82,6 +82,33 @@ impl Image {
         self.root.join(path)
     }
 
+    /// Where a path of a container leads: links are followed below its root.
+    pub(crate) fn resolved(&self, path: &str) -> String {
+        let mut left: Vec<String> = parts(path);
+        let mut done: Vec<String> = Vec::new();
+        // Links to links end, as the kernel's do.
+        let mut links = 40;
+        while let Some(part) = (!left.is_empty()).then(|| left.remove(0)) {
+            if part == ".." {
+                done.pop();
+                continue;
+            }
+            done.push(part);
+            if let Ok(target) = fs::read_link(self.at(&done.join("/")))
+                && links > 0
+            {
+                links -= 1;
+                done.pop();
+                let target = target.to_string_lossy();
+                if target.starts_with('/') {
+                    done.clear();
+                }
+                left.splice(0..0, parts(&target));
+            }
+        }
+        format!("/{}", done.join("/"))
+    }
+
     pub(crate) fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
         symlink(target, self.free(path)?)
     }
@@ -176,6 +203,11 @@ impl Image {
         }
         Ok(at)
     }
+}
+
+fn parts(path: &str) -> Vec<String> {
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    parts.map(str::to_owned).collect()
 }
 
 impl Drop for Image {

@@ -95,6 +95,8 @@ pub(crate) fn judge(facts: &Facts, expected: Outcome, questions: &[Question]) ->
                 faults.extend(no_gpu(facts));
             } else if !is_coded {
                 fault(Kind::NoCode, "refused without a code".to_owned());
+            } else if let Some(wrong) = facts.wrong_status() {
+                faults.push(wrong);
             } else if !expected
                 .codes()
                 .is_some_and(|codes| codes.iter().any(|code| facts.has_code(*code)))
@@ -134,18 +136,55 @@ impl Facts {
 
     fn has_code(&self, code: u16) -> bool {
         codes(&self.errors).chain(codes(&self.record)).any(|c| c == code)
-            || self.may_be_silent() && self.exit_status() == Some(status_of(code))
+            || self.printed().next().is_none()
+                && self.may_be_silent()
+                && self.exit_status() == Some(status_of(code))
+    }
+
+    /// The codes that were printed. They decide, and the status where there are none.
+    fn printed(&self) -> impl Iterator<Item = u16> {
+        codes(&self.errors).chain(codes(&self.record))
+    }
+
+    /// Nothing failed on the way: a refusal of this kind comes before the first change.
+    pub(crate) fn was_no_failure(&self) -> bool {
+        self.exit_status() != Some(14) && !self.printed().any(|code| status_of(code) == 14)
+    }
+
+    /// The exit status of nvoci where it is seen, and another than its code's.
+    fn wrong_status(&self) -> Option<Fault> {
+        let code = self.printed().last()?;
+        let seen = if self.way.is_direct() {
+            u16::try_from(self.status).ok()
+        } else {
+            self.hooks_status()
+        }?;
+        // By this name of the program, an error's status is the other program's.
+        if self.output().contains("nvidia-container-cli: ") && seen == 1 {
+            return None;
+        }
+        let wanted = status_of(code);
+        let text = format!("NVOCI-{code} with exit status {seen}, not {wanted}");
+        (seen != wanted).then(|| Fault::new(Kind::Decision, text))
     }
 
     fn may_be_silent(&self) -> bool {
         self.way.is_rootless() || self.is_limited
     }
 
-    /// The hook's exit status, as crun prints it: `exit code: 14)`.
+    /// A hook's exit status that is an error's class.
     fn exit_status(&self) -> Option<u16> {
-        let (_, rest) = self.errors.split_once("exit code: ")?;
-        let (status, _) = rest.split_once(')')?;
-        status.parse().ok().filter(|status| (10..=15).contains(status))
+        self.hooks_status().filter(|status| (10..=15).contains(status))
+    }
+
+    /// The hook's exit status, as crun prints it, `exit code: 14)`, or runc, `exit status 14`.
+    fn hooks_status(&self) -> Option<u16> {
+        let mut ends = ["exit code: ", "exit status "]
+            .iter()
+            .filter_map(|words| self.errors.split_once(words));
+        let (_, rest) = ends.next()?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest.get(..end)?.parse().ok()
     }
 
     fn names_a_hook(&self) -> bool {
@@ -352,6 +391,30 @@ mod tests {
         assert_eq!(kinds(&rootless, Outcome::Refused(5201)), []);
         assert_eq!(kinds(&rootless, Outcome::Refused(3001)), [Kind::Decision]);
         assert_eq!(kinds(&rootless, Outcome::Refused(5002)), [Kind::Decision]);
+    }
+
+    #[test]
+    fn a_code_has_its_status() {
+        for (errors, faults) in [
+            ("hook: exit status 13, stderr: x [NVOCI-4002]", 0),
+            ("hook (exit code: 13)\nx [NVOCI-4002]", 0),
+            ("hook (exit code: 1)\nx [NVOCI-4002]", 1),
+            ("hook: exit status 1, stderr: x [NVOCI-4002]", 1),
+            ("hook (exit code: 1)\nnvidia-container-cli: x [NVOCI-4002]", 0),
+            ("hook: x [NVOCI-4002]", 0),
+        ] {
+            assert_eq!(
+                kinds(&failed(errors), Outcome::Refused(4002)).len(),
+                faults,
+                "{errors}"
+            );
+        }
+        // A code that was printed is not another of its class.
+        let limited = Facts {
+            is_limited: true,
+            ..failed("hook (exit code: 13)\nx [NVOCI-4001]")
+        };
+        assert_eq!(kinds(&limited, Outcome::Refused(4002)), [Kind::Decision]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod junit;
 mod pattern;
 mod probe;
 mod process;
+mod promise;
 mod report;
 mod run;
 mod scene;

@@ -125,6 +125,11 @@ impl Answers {
         &self.0
     }
 
+    /// Every answer to a question.
+    pub(crate) fn all<'a>(&'a self, question: &'a str) -> impl Iterator<Item = &'a str> {
+        self.answers(question)
+    }
+
     fn answers<'a>(&'a self, question: &'a str) -> impl Iterator<Item = &'a str> {
         let lines = self.0.lines();
         lines.filter_map(move |line| line.strip_prefix(question)?.strip_prefix(' '))

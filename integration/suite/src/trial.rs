@@ -16,6 +16,7 @@ use crate::commands;
 use crate::definition::{self, Hook};
 use crate::expect::{Outcome, Place};
 use crate::fault::{Fault, Kind};
+use crate::host::left;
 use crate::host::state::State;
 use crate::host::watch::{Touch, Watcher};
 use crate::host::{Host, SECRET, WORLD, make_canary, set_policy};
@@ -23,6 +24,7 @@ use crate::image::{Image, remove};
 use crate::judge::{Facts, judge};
 use crate::probe::Answers;
 use crate::process::{run, run_silently, words};
+use crate::promise;
 use crate::scene::Scene;
 use crate::way::{Runtime, Way};
 
@@ -74,8 +76,16 @@ impl Trial<'_> {
     }
 
     fn with_same_mounts(&self) -> io::Result<Vec<Fault>> {
+        let left = left::now()?;
         let before = State::of_mounts()?;
         let mut faults = self.with_bundle()?;
+        // A naive tool's are ended by its caller.
+        if self.tool == Tool::Nvoci
+            && let Some(difference) = left::since(&left)?
+        {
+            let text = format!("left on the host: {difference}");
+            faults.push(Fault::new(Kind::LeftBehind, text));
+        }
         let after = State::of_mounts()?;
         if before != after {
             let text = format!("mounts left behind: {}", before.difference(&after, 5));
@@ -147,8 +157,19 @@ impl Trial<'_> {
 
     fn with_same_host(&self, scene: &mut Scene<'_>, image: &Image) -> io::Result<Vec<Fault>> {
         let before = during("the host before", State::of_host())?;
+        let layer = during("the layer before", State::of_layer(&scene.bundle.upper()))?;
         let (mut faults, start) = self.watched(scene.bundle)?;
         if let Some(facts) = start {
+            let after = during("the layer after", State::of_layer(&scene.bundle.upper()))?;
+            fs::write(
+                self.evidence.join("layer"),
+                layer.difference(&after, 500).replace('|', "\n"),
+            )?;
+            let is_refused = facts.status != 0 && facts.was_no_failure();
+            let (added, gone) = (layer.added(&after), after.added(&layer));
+            if self.tool == Tool::Nvoci {
+                faults.extend(promise::layer(self.way, added, gone, is_refused));
+            }
             faults.extend(self.verdict(scene, image, facts)?);
         }
         let after = during("the host after", State::of_host())?;
@@ -169,6 +190,19 @@ impl Trial<'_> {
         };
         let expected = self.case.expect.at(place);
         let mut faults = judge(&facts, expected, self.case.questions);
+        if self.tool == Tool::Nvoci && facts.status == 0 && !self.way.is_direct() {
+            let definition: Value = serde_json::from_slice(&fs::read(self.evidence.join("config.json"))?)?;
+            let started = promise::Started {
+                way: self.way,
+                answers: &facts.answers,
+                definition: &definition,
+                libcuda: &self.host.libcuda_files()?,
+                resolve: &|path| image.resolved(path),
+                is_in_callers_cgroup: self.case.callers_cgroup.is_some(),
+                has_loader: self.case.has_loader,
+            };
+            faults.extend(promise::faults(&started, expected));
+        }
         let is_refused = expected.codes().is_some();
         if expected == Outcome::RuntimeRefuses || (facts.status == 0) == is_refused {
             return Ok(faults);

@@ -1,5 +1,6 @@
 //! The simulated host that the suite runs in: its canary, its mounts, and what must not change.
 
+pub(crate) mod left;
 pub(crate) mod state;
 pub(crate) mod watch;
 
@@ -51,6 +52,17 @@ impl Host {
             cgroup,
             libcuda,
         })
+    }
+}
+
+impl Host {
+    /// `INODE SIZE` of every copy of the driver's libcuda.
+    pub(crate) fn libcuda_files(&self) -> io::Result<Vec<String>> {
+        let files = self.libcuda.iter().map(|path| {
+            let metadata = path.metadata()?;
+            Ok(format!("{} {}", metadata.ino(), metadata.size()))
+        });
+        files.collect()
     }
 }
 

@@ -36,7 +36,7 @@ impl State {
                 continue;
             };
             visit(directory, metadata.dev(), &mut |path, metadata| {
-                if !path.as_os_str().as_encoded_bytes().starts_with(OWN.as_bytes()) {
+                if !path.starts_with(OWN) {
                     lines.insert(described(path, metadata));
                 }
                 Ok(())
@@ -45,6 +45,35 @@ impl State {
         let mounts = Self::of_mounts()?;
         lines.extend(mounts.0.into_iter().filter(|line| line.contains(CANARY)));
         Ok(Self(lines))
+    }
+
+    /// A file tree, with tabs between a file's name, mode, size, target and time of change. A
+    /// directory's size and time are those of what is in it.
+    pub(crate) fn of_layer(directory: &Path) -> io::Result<Self> {
+        let mut lines = BTreeSet::new();
+        let device = directory.metadata()?.dev();
+        visit(directory, device, &mut |path, metadata| {
+            let target = fs::read_link(path).unwrap_or_default();
+            let name = path.strip_prefix(directory).unwrap_or(path).display();
+            let (mode, target) = (metadata.mode(), target.display());
+            let (size, time) = if metadata.is_dir() {
+                (0, 0)
+            } else {
+                (metadata.size(), metadata.mtime_nsec())
+            };
+            lines.insert(format!("/{name}\t{mode:o}\t{size}\t{target}\t{time}"));
+            Ok(())
+        })?;
+        Ok(Self(lines))
+    }
+
+    pub(crate) fn of_lines(lines: Vec<String>) -> Self {
+        Self(lines.into_iter().collect())
+    }
+
+    /// The lines of `after` that are new.
+    pub(crate) fn added<'a>(&'a self, after: &'a Self) -> impl Iterator<Item = &'a str> {
+        after.0.difference(&self.0).map(String::as_str)
     }
 
     /// The mount table without ids and peer groups, which differ each time.

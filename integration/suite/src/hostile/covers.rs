@@ -92,6 +92,7 @@ pub(crate) const COVERS: Class = Class {
     cases: &[
         Case {
             id: "80_shm",
+            has_loader: false,
             why: "a link leads a volume over /dev/shm",
             trick: |image| lead_over(image, "/dev/shm"),
             request: edited(|spec| bind(spec, "/mnt/data", VOLUME, &["rbind", "rw"])),
@@ -99,6 +100,7 @@ pub(crate) const COVERS: Class = Class {
         },
         Case {
             id: "80_run",
+            has_loader: false,
             why: "a link leads a volume over a tmpfs at /run",
             trick: |image| lead_over(image, "/run"),
             request: edited(|spec| over(spec, "/run", VOLUME)),
@@ -106,6 +108,7 @@ pub(crate) const COVERS: Class = Class {
         },
         Case {
             id: "80_tmp",
+            has_loader: false,
             why: "a link leads a volume over a tmpfs at /tmp",
             trick: |image| lead_over(image, "/tmp"),
             request: edited(|spec| over(spec, "/tmp", VOLUME)),

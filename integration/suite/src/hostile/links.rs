@@ -20,6 +20,7 @@ pub(crate) const ABSOLUTE: Class = Class {
     cases: &[
         Case {
             id: "01_usr_lib",
+            has_loader: false,
             why: "`/usr/lib` is a link to a directory of the host",
             policy: NATIVE,
             trick: |image| image.link("usr/lib", "/canary/lib"),
@@ -48,6 +49,7 @@ pub(crate) const RELATIVE: Class = Class {
     cases: &[
         Case {
             id: "02_libdir",
+            has_loader: false,
             why: "the library directory is a link that climbs above the image's root",
             policy: NATIVE,
             trick: |image| image.link(LIBRARIES, "../../../../../../../../canary/lib"),
@@ -78,6 +80,7 @@ pub(crate) const MAGIC: Class = Class {
     cases: &[
         Case {
             id: "03_etc_self",
+            has_loader: false,
             why: "`/etc` is a link through the root of the process that resolves it",
             trick: |image| image.link("etc", "/proc/self/root/canary"),
             expect: Expect::always(Gpu).except(&[
@@ -90,6 +93,7 @@ pub(crate) const MAGIC: Class = Class {
         },
         Case {
             id: "03_etc_cwd",
+            has_loader: false,
             why: "`/etc` is a link through the working directory of the process that resolves it",
             trick: |image| image.link("etc", "/proc/self/cwd/../../../../../../canary"),
             expect: ETC_BY_CDI,

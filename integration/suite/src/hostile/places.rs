@@ -95,6 +95,7 @@ pub(crate) const DIRECTORIES: Class = Class {
         },
         Case {
             id: "06_libraries_file",
+            has_loader: false,
             why: "the library directory is a file",
             policy: NATIVE,
             trick: |image| image.file(LIBRARIES, "file\n"),
@@ -108,6 +109,7 @@ pub(crate) const DIRECTORIES: Class = Class {
         },
         Case {
             id: "06_cache_dir",
+            has_loader: false,
             why: "the loader cache is a directory",
             trick: |image| image.directory(LOADER_CACHE),
             bites: FAILS,

@@ -29,6 +29,7 @@ pub(crate) const VOLUMES: Class = Class {
         },
         Case {
             id: "10_etc_volume",
+            has_loader: false,
             why: "`/etc` is a volume that others write",
             request: edited(|spec| others_volume(spec, "/etc")),
             ways: BUT_CDI,
