@@ -58,7 +58,7 @@ pub(super) static INSTALL: Command<Options> = Command {
             "Where no CDI specification names this host's GPUs, also writes /etc/cdi/nvidia.yaml (see \
              `nvoci cdi generate --help`).",
         ],
-        arguments: ENGINES,
+        arguments: &[engines("ENGINE...")],
         examples: &[
             ("nvoci install docker --dry-run", "show the change and make none"),
             (
@@ -81,7 +81,7 @@ pub(super) static UNINSTALL: Command<Options> = Command {
             "Reverts exactly what `nvoci install` did to each engine.",
             "With --if-unused and without an engine it only checks.",
         ],
-        arguments: ENGINES,
+        arguments: &[engines("[ENGINE...]")],
         ..Page::EMPTY
     },
     flags: &flags(Verb::Uninstall),
@@ -89,14 +89,10 @@ pub(super) static UNINSTALL: Command<Options> = Command {
     ..Command::of(|options| run(Verb::Uninstall, options))
 };
 
-const ENGINES: &[Argument] = &[
-    argument("ENGINE...", "docker, podman, containerd or crio").values(&[
-        "docker",
-        "podman",
-        "containerd",
-        "crio",
-    ]),
-];
+/// The argument of both commands. `nvoci uninstall --if-unused` needs none.
+const fn engines(name: &'static str) -> Argument {
+    argument(name, "docker, podman, containerd or crio").values(&["docker", "podman", "containerd", "crio"])
+}
 
 const ENGINE: Words<Options> = Words::Many(|options, name| {
     let name = name.to_string_lossy();

@@ -71,7 +71,7 @@ pub(super) static COMMAND: Command<Options> = Command {
         ],
         arguments: &[argument("FILE", "the new nvoci")],
         examples: &[(
-            "nvoci upgrade --probe --dry-run ./nvoci-x86_64-linux/root/usr/bin/nvoci",
+            "nvoci upgrade --probe --dry-run ./nvoci-0.1.1-x86_64-linux/root/usr/bin/nvoci",
             "start a container through another version, and replace nothing",
         )],
         ..Page::EMPTY
