@@ -45,13 +45,14 @@ copy() {
   on_node test -x "$next/install.sh" || refuse "$prefix: the node does not see what is written there; fix: set another prefix [NVOCI-6001]"
 }
 
-# The installed program tries the new one on the node before anything is replaced. One that cannot judge is replaced.
+# The installed program tries the new one on the node before anything is replaced. One that cannot judge
+# is replaced: it does not run, or does not know the command.
 rehearse() {
   new=$next/root/usr/bin/nvoci
   try 'the new program' "$new" --version >/dev/null || return 1
   if on_node test -x "$nvoci" && ! /busybox cmp -s /nvoci/root/usr/bin/nvoci "$HOST$nvoci"; then
     try upgrade "$nvoci" upgrade --probe --dry-run "$new" && return 0
-    case $(/busybox cat "$STATE/why") in *'[NVOCI-6007]') return 1 ;; esac
+    case $(/busybox grep -o '\[NVOCI-[0-9]*\]' "$STATE/out" | /busybox tail -n 1) in '' | '[NVOCI-1001]') ;; *) return 1 ;; esac
   fi
 }
 
