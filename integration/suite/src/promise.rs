@@ -249,13 +249,13 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// CDI's hook makes the driver's links beside its files, and a file of its own.
+    /// CDI's hook makes the driver's links beside its files, and two files of its own.
     fn is_of_specification(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         let is_library = DRIVER_NAMES
             .iter()
             .any(|part| self.target.contains(part) || name.contains(part));
-        self.kind() == 0o120_000 && is_library || self.path.ends_with("/10-container.conf")
+        self.kind() == 0o120_000 && is_library || ["10-container.conf", "00-nvcr-nvoci.conf"].contains(&name)
     }
 
     fn is_link_of_driver(&self) -> bool {
