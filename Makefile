@@ -19,7 +19,7 @@ endif
 export NVOCI_BIN := $(CURDIR)/target/$(TARGET)/release/nvoci
 CARGO := cargo
 
-.PHONY: all build package demo test test-fast unit bounds suite integration lint miri asan bench counts
+.PHONY: all build package demo test test-fast unit suite integration lint miri asan bench counts
 all: build
 
 build:
@@ -45,18 +45,15 @@ demo:
 	$(CARGO) build --locked --profile demo --target $(TARGET)
 	demo/run
 
-test: unit bounds integration
+test: unit integration
 
 test-fast: unit suite
 	$(CARGO) build --locked --target $(TARGET)
 	NVOCI_BIN= NVOCI_SUITE= integration/fast
 
-unit:
-	$(CARGO) test --locked --workspace --target $(TARGET)
-
-# The bounds themselves, for the release build; `unit` runs the same tests on the development build, which is slower.
-bounds: build
-	NVOCI_BOUNDS_BIN=$(NVOCI_BIN) $(CARGO) test --locked --target $(TARGET) --test bounds
+# The bounds of time and memory (tests/bounds) hold for the release build.
+unit: build
+	NVOCI_BOUNDS_BIN=$(NVOCI_BIN) $(CARGO) test --locked --workspace --target $(TARGET)
 
 # The typed hostile cases: integration/suite.
 suite:

@@ -37,10 +37,16 @@ fn cell(text: &str) -> String {
 fn error_codes() {
     let mut text = "| code | exit | meaning | fix |\n|---|---|---|---|\n".to_owned();
     for code in Code::ALL {
+        // A warning, and what only a pod's events hold: no program exits with them.
+        let exits = code.number() < 8000 && *code != Code::MemoryLimit;
+        let status = if exits {
+            code.class().status().to_string()
+        } else {
+            "-".to_owned()
+        };
         let _ = writeln!(
             text,
-            "| {code} | {} | {} | {} |",
-            code.class().status(),
+            "| {code} | {status} | {} | {} |",
             cell(code.summary().trim()),
             cell(code.default_fix())
         );

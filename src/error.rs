@@ -34,7 +34,8 @@ pub enum Class {
     Refused,
     /// The kernel or the file system refused a call. Exit status 14.
     System,
-    /// An engine's configuration could not be changed. Exit status 15.
+    /// An engine's configuration, or nvoci's own installation, could not be changed. Exit status
+    /// 15.
     Engine,
 }
 

@@ -280,6 +280,30 @@ fn a_lost_record_is_made_up_for() {
 }
 
 #[test]
+fn another_nvoci_s_registration_stays_while_it_is_installed() {
+    for case in Case::all() {
+        let mut m = case.machine();
+        // The record then has both.
+        for program in ["/opt/nvoci/bin/nvoci-runtime", "/usr/bin/nvoci-runtime"] {
+            program.clone_into(&mut m.job.settings.runtime_path);
+            register::install(&m.job, &m.place).unwrap();
+        }
+        let registered = fs::read(&m.file).ok();
+        m.job.session.live = true;
+        "/opt/nvoci/bin/nvoci-runtime".clone_into(&mut m.job.settings.runtime_path);
+        let report = register::uninstall(&m.job, &m.place).unwrap();
+        assert_eq!(report.outcome, Outcome::NotRegistered, "{}", case.name);
+        let way_out = format!("`/usr/bin/nvoci uninstall {}`", case.engine.name());
+        assert!(report.warnings.iter().any(|w| w.contains(&way_out)), "{report:?}");
+        assert_eq!(fs::read(&m.file).ok(), registered, "{}", case.name);
+        // One that is gone cannot remove it itself.
+        fs::remove_file(m.dir.path().join("usr/bin/nvoci-runtime")).unwrap();
+        let report = register::uninstall(&m.job, &m.place).unwrap();
+        assert_eq!(report.outcome, Outcome::Removed, "{}", case.name);
+    }
+}
+
+#[test]
 fn a_broken_file_is_named_and_left_alone() {
     for (engine, text) in [
         (Engine::Docker, "{\n  \"debug\": true,\n}\n"),

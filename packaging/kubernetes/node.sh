@@ -19,6 +19,8 @@ restart=--restart
 [ "${NVOCI_RESTART:-yes}" = yes ] || restart=
 # k3s and RKE2 register the runtime of this path when they start.
 RANCHER=/usr/local/nvidia/toolkit/nvidia-container-runtime
+# It is there from a restart of k3s or RKE2 until the runtime is registered.
+RESTARTED=$prefix/lib/nvoci/restarted
 
 # The engine that serves this node's kubelet.
 find_engine() {
@@ -43,13 +45,14 @@ copy() {
   on_node test -x "$next/install.sh" || refuse "$prefix: the node does not see what is written there; fix: set another prefix [NVOCI-6001]"
 }
 
-# The installed program tries the new one on the node before anything is replaced. One that cannot judge is replaced.
+# The installed program tries the new one on the node before anything is replaced. One that cannot judge
+# is replaced: it does not run, or does not know the command.
 rehearse() {
   new=$next/root/usr/bin/nvoci
   try 'the new program' "$new" --version >/dev/null || return 1
   if on_node test -x "$nvoci" && ! /busybox cmp -s /nvoci/root/usr/bin/nvoci "$HOST$nvoci"; then
     try upgrade "$nvoci" upgrade --probe --dry-run "$new" && return 0
-    case $(/busybox cat "$STATE/why") in *'[NVOCI-6007]') return 1 ;; esac
+    case $(/busybox grep -o '\[NVOCI-[0-9]*\]' "$STATE/out" | /busybox tail -n 1) in '' | '[NVOCI-1001]') ;; *) return 1 ;; esac
   fi
 }
 
@@ -63,10 +66,41 @@ configure() {
   fi
 }
 
-# rancher_configs: the files that k3s and RKE2 generate for containerd.
+# rancher_configs: the files that k3s and RKE2 generate for containerd: those of the processes that run, since the
+# data directory is the administrator's choice, else the usual ones.
 rancher_configs() {
+  found=
+  for process in /proc/[0-9]*; do
+    line=
+    # The shell leaves out the zeros between the arguments.
+    { read -r line || :; } 2>/dev/null <"$process/cmdline"
+    case $line in *containerd*/agent/etc/containerd/config.toml*) ;; *) continue ;; esac
+    file=$(/busybox tr '\0' '\n' <"$process/cmdline" 2>/dev/null | rancher_config)
+    # A user can start a process of any name, and so can a container's root.
+    if [ -n "$file" ] && /busybox grep -qE '^Uid:[[:space:]]+0[[:space:]]+0[[:space:]]+0[[:space:]]+0$' "$process/status" 2>/dev/null &&
+      [ "$(/busybox readlink "$process/ns/mnt")" = "$(/busybox readlink /proc/1/ns/mnt)" ]; then
+      found=yes
+      echo "$file"
+    fi
+  done
+  [ -z "$found" ] || return 0
   for file in /var/lib/rancher/k3s/agent/etc/containerd/config.toml /var/lib/rancher/rke2/agent/etc/containerd/config.toml; do
-    [ ! -e "$HOST$file" ] || echo "$HOST$file"
+    echo "$file"
+  done
+}
+
+# rancher_config: the file that a containerd's arguments name, one a line.
+rancher_config() {
+  read -r program
+  [ "${program##*/}" = containerd ] || return 0
+  while read -r argument; do
+    case $argument in
+      -c | --config) read -r file ;;
+      -c=* | --config=*) file=${argument#*=} ;;
+      *) continue ;;
+    esac
+    case $file in /*/agent/etc/containerd/config.toml) echo "$file" ;; esac
+    return 0
   done
 }
 
@@ -79,13 +113,17 @@ register_rancher() {
       [ -d "$dir" ] || { mkdir "$dir" && echo "$dir" >>"$3"; } || exit 1
     done
     ln -sfn "$1" "$2"' sh "$prefix/bin/nvidia-container-runtime" "$RANCHER" "$prefix/lib/nvoci/rancher" || return 1
-  is_registered && return 0
+  if is_registered; then on_node rm -f "$RESTARTED"; return 0; fi
+  # A restart that changed nothing is not repeated: it takes the API server with it.
+  if on_node test -e "$RESTARTED"; then
+    refuse "k3s or RKE2: its generated configuration has no runtime with $RANCHER, also after a restart; fix: read its log, and remove a template of containerd's that has no runtimes; to restart it again, remove $RESTARTED on the node [NVOCI-6001]" || return 1
+  fi
   [ -n "$restart" ] || { refuse 'k3s or RKE2: it registers the runtime when it starts; fix: restart its service on the node [NVOCI-7205]' || return 1; }
   for unit in k3s k3s-agent rke2-server rke2-agent; do
     on_node systemctl --quiet is-active "$unit" || continue
-    try "$unit" systemctl restart "$unit" || return 1
+    try "$unit" systemctl restart "$unit" && try "$unit" touch "$RESTARTED" || return 1
     for _ in 1 2 3 4 5 6 7 8 9 10 11 12; do
-      ! is_registered || return 0
+      if is_registered; then on_node rm -f "$RESTARTED"; return 0; fi
       /busybox sleep 5
     done
   done
@@ -97,8 +135,8 @@ is_registered() {
   case $engine in
     none) return 0 ;;
     rancher)
-      for file in $(rancher_configs); do ! /busybox grep -qF "\"$RANCHER\"" "$file" || return 0; done
-      return 1
+      # Read on the node: an absolute link there, such as /var/lib/rancher -> /data, leads elsewhere from here.
+      rancher_configs | while read -r file; do on_node cat "$file" </dev/null; done 2>/dev/null | /busybox grep -qF "\"$RANCHER\""
       ;;
     *)
       # A CDI specification that would be written anew is no reason: only a line that adds the runtime.
@@ -152,6 +190,7 @@ unused() {
 remove_node() {
   find_engine && unused || return 1
   drop_config
+  on_node rm -f "$RESTARTED"
   if [ "$(on_node readlink "$RANCHER" 2>/dev/null)" = "$prefix/bin/nvidia-container-runtime" ]; then
     on_node rm -f "$RANCHER"
     # The directories that register_rancher made, the inner one first.

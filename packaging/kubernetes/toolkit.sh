@@ -269,7 +269,15 @@ register() {
   # shellcheck disable=SC2086  # options or nothing
   try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name nvidia-cdi --runtime-path "$to/nvidia-container-runtime.cdi" $cdi_in_runtime &&
     try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name nvidia-legacy --runtime-path "$to/nvidia-container-runtime.legacy" $cdi_in_runtime &&
-    try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name "$name" --runtime-path "$to/nvidia-container-runtime" $as_default $cdi_in_runtime $restart
+    try "$engine" "$to/nvoci" install "$engine" "$@" --runtime-name "$name" --runtime-path "$to/nvidia-container-runtime" $as_default $cdi_in_runtime $restart &&
+    is_read
+}
+
+# is_read: whether the engine that was to be restarted has read its files.
+is_read() {
+  [ -n "$restart" ] && [ "$engine" != docker ] || return 0
+  ! on_node "$to/nvoci" doctor engine "$engine" --json 2>/dev/null </dev/null | /busybox grep -q '"NVOCI-7205"' ||
+    refuse "$engine: it has not read its present files; fix: \`systemctl restart $engine\` on the node [NVOCI-7205]"
 }
 
 unregister() {

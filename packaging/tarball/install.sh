@@ -98,17 +98,19 @@ systemd() { [ -d /run/systemd/system ] && systemctl "$@" >/dev/null 2>&1 || true
 if [ -n "$uninstall" ]; then
   [ -e "$manifest" ] || { echo "install.sh: nothing of nvoci's in $prefix (no $manifest)" >&2; exit 1; }
   proven "$prefix/bin/nvoci" && proven "$prefix/lib/nvoci/clean" || exit 1
+  # A killed upgrade's program may not be able to revert anything.
+  [ ! -x "$prefix/lib/nvoci/upgrade/old" ] || mv -f "$prefix/lib/nvoci/upgrade/old" "$prefix/bin/nvoci"
   "$prefix/lib/nvoci/clean" unused || exit 1
   "$prefix/bin/nvoci" uninstall docker podman containerd crio || echo 'nvoci: an engine still names nvoci; see above' >&2
   "$prefix/lib/nvoci/clean" hooks
   systemd disable --now nvoci-cdi-refresh.path nvoci-cdi-refresh.service
   "$prefix/lib/nvoci/clean" run
+  "$prefix/lib/nvoci/clean" state
   # Backwards, so that a directory's content goes before it. A directory with other files stays.
   list=$(sort -r "$manifest")
   rm -rf "$prefix/lib/nvoci/upgrade" # a killed upgrade's
   rm -f "$manifest"
   printf '%s\n' "$list" | while read -r kind path; do take_away "$kind" "$path"; done
-  rm -rf /var/lib/nvoci
   systemd daemon-reload
   echo "nvoci is gone from $prefix"
   exit 0
@@ -156,15 +158,27 @@ put() { # MODE FILE PATH: under a new name first, so that a running program is n
 put_as_is() { free "$3"; make_dir "${3%/*}"; cp "$2" "$3.new"; chmod "$1" "$3.new"; mv -f "$3.new" "$3"; say "file $3"; }
 link() { free "$2"; make_dir "${2%/*}"; rm -f "$2"; ln -s "$1" "$2"; say "file $2"; }
 
-# The installed program judges the new one, which replaces it only if it serves the GPUs too. One that cannot judge is replaced.
-if [ -n "$probe" ] && ours file "$prefix/bin/nvoci" && ! cmp -s "$here/root/usr/bin/nvoci" "$prefix/bin/nvoci"; then
-  proven "$prefix/bin/nvoci" || exit 1
-  if line=$("$prefix/bin/nvoci" upgrade --probe "$here/root/usr/bin/nvoci" 2>&1); then
+# The installed program judges the new one, which replaces it only if it serves the GPUs too. One that cannot judge is replaced:
+# it does not run, or does not know the command. After a killed upgrade the old program judges, and takes its place again.
+judge=$prefix/bin/nvoci stage=$prefix/lib/nvoci/upgrade
+if [ -n "$probe" ] && ours file "$judge" && { [ -e "$stage" ] || ! cmp -s "$here/root/usr/bin/nvoci" "$judge"; }; then
+  [ ! -x "$stage/old" ] || judge=$stage/old
+  proven "$judge" || exit 1
+  if line=$("$judge" upgrade --probe "$here/root/usr/bin/nvoci" 2>&1); then
     echo "$line"
   else
-    case $line in *'[NVOCI-6007]') echo "$line" >&2; echo 'install.sh: nothing was changed; --no-probe installs it anyway' >&2; exit 1 ;; esac
+    status=$?
+    [ -z "$line" ] || echo "$line" >&2
+    case $status:$line in
+      *'[NVOCI-1001]') ;;
+      # A judge that a signal stopped is not broken.
+      *'[NVOCI-'*']' | 129:* | 13[017]:* | 143:*) echo 'install.sh: nothing was changed; --no-probe installs it anyway' >&2; exit 1 ;;
+    esac
+    echo "install.sh: $judge cannot try the new program, which is installed without" >&2
   fi
 fi
+# The program is decided on.
+rm -rf "$stage"
 
 make_dir "$prefix/lib/nvoci"
 put_as_is 755 "$here/root/usr/bin/nvoci" "$prefix/bin/nvoci"

@@ -104,6 +104,12 @@ impl Errors {
             .write_file(OsStr::new(&name), 0o644, text.to_string().as_bytes())
     }
 
+    /// Removes the record of container `id`, if there is one.
+    pub fn forget(&self, id: &str) {
+        let name = format!("{}.json", file_name(id));
+        let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
+    }
+
     fn prune(&self) {
         let Ok(entries) = self.dir.read_dir(100_000) else {
             return;

@@ -58,7 +58,7 @@ pub(super) static INSTALL: Command<Options> = Command {
             "Where no CDI specification names this host's GPUs, also writes /etc/cdi/nvidia.yaml (see \
              `nvoci cdi generate --help`).",
         ],
-        arguments: ENGINES,
+        arguments: &[engines("ENGINE...")],
         examples: &[
             ("nvoci install docker --dry-run", "show the change and make none"),
             (
@@ -81,7 +81,7 @@ pub(super) static UNINSTALL: Command<Options> = Command {
             "Reverts exactly what `nvoci install` did to each engine.",
             "With --if-unused and without an engine it only checks.",
         ],
-        arguments: ENGINES,
+        arguments: &[engines("[ENGINE...]")],
         ..Page::EMPTY
     },
     flags: &flags(Verb::Uninstall),
@@ -89,14 +89,10 @@ pub(super) static UNINSTALL: Command<Options> = Command {
     ..Command::of(|options| run(Verb::Uninstall, options))
 };
 
-const ENGINES: &[Argument] = &[
-    argument("ENGINE...", "docker, podman, containerd or crio").values(&[
-        "docker",
-        "podman",
-        "containerd",
-        "crio",
-    ]),
-];
+/// The argument of both commands. `nvoci uninstall --if-unused` needs none.
+const fn engines(name: &'static str) -> Argument {
+    argument(name, "docker, podman, containerd or crio").values(&["docker", "podman", "containerd", "crio"])
+}
 
 const ENGINE: Words<Options> = Words::Many(|options, name| {
     let name = name.to_string_lossy();
@@ -233,20 +229,24 @@ fn run(verb: Verb, options: Options) -> Result<ExitCode> {
     let mut first_error = None;
     let mut all = Vec::new();
     for engine in &options.engines {
-        match one(verb, &options, *engine, &budget) {
-            Ok((value, text)) => {
-                all.push(value);
+        let error = match one(verb, &options, *engine, &budget) {
+            Ok(done) => {
+                all.push(done.value);
                 if !options.json {
-                    super::print(&text)?;
+                    super::print(&done.text)?;
                 }
+                done.error
             }
             Err(e) => {
                 let error = e.to_json(e.code().class().status());
                 all.push(json!({"engine": engine.name(), "error": error}));
-                if let Some(e) = first_error.replace(e) {
-                    inject::write_line(&e.to_string());
-                }
+                Some(e)
             }
+        };
+        if let Some(e) = error
+            && let Some(e) = first_error.replace(e)
+        {
+            inject::write_line(&e.to_string());
         }
     }
     if options.json {
@@ -269,7 +269,9 @@ pub(super) fn rehearse(verb: Verb, args: impl Iterator<Item = OsString>) -> Resu
     let options = options.checked(verb)?;
     let budget = Budget::default();
     let engines = options.engines.iter();
-    engines.map(|e| one(verb, &options, *e, &budget)).collect()
+    engines
+        .map(|e| one(verb, &options, *e, &budget).map(|done| (done.value, done.text)))
+        .collect()
 }
 
 /// The files and warnings of a `--dry-run`.
@@ -413,16 +415,37 @@ fn registered(
         Verb::Install => register::install(&job, &place),
         Verb::Uninstall => register::uninstall(&job, &place),
     }?;
-    let activation = (report.outcome.changed() && live)
-        .then(|| restart::plan(engine, &place, &job.session, &report.keys, verb == Verb::Install));
+    let installing = verb == Verb::Install;
+    let plan = |keys: &[Vec<String>]| restart::plan(engine, &place, &job.session, keys, installing);
+    let activation = match report.outcome.changed() {
+        true => live.then(|| plan(&report.keys)),
+        false if options.restart => {
+            let keys = restart::unread(&job, &place, &report.files, installing);
+            (!keys.is_empty()).then(|| {
+                let mut activation = plan(&keys);
+                let note = "the running engine has not read its present files yet";
+                activation.notes.insert(0, note.to_owned());
+                activation
+            })
+        }
+        false => None,
+    };
     Ok((report, activation))
 }
 
-/// Runs it for one engine; returns the output as JSON and as text.
-fn one(verb: Verb, options: &Options, engine: Engine, budget: &Budget) -> Result<(Value, String)> {
+/// The output for one engine, and the error of a restart that failed after the change was made.
+struct Done {
+    value: Value,
+    text: String,
+    error: Option<Error>,
+}
+
+/// Runs it for one engine.
+fn one(verb: Verb, options: &Options, engine: Engine, budget: &Budget) -> Result<Done> {
     let (report, activation) = registered(verb, options, engine, budget)?;
     let mut text = describe(engine, options, &report, activation.as_ref());
     let mut acted = false;
+    let mut error = None;
     if let Some(activation) = activation
         .as_ref()
         .filter(|a| options.restart && a.need != Need::Nothing)
@@ -430,23 +453,32 @@ fn one(verb: Verb, options: &Options, engine: Engine, budget: &Budget) -> Result
         if !options.json {
             super::print(&std::mem::take(&mut text))?;
         }
-        if options.yes || consent(engine, activation)? {
-            let done = restart::act(engine, activation)?;
-            acted = true;
-            let _ = writeln!(text, "  done: {done}");
+        let agreed = if options.yes {
+            Ok(true)
         } else {
-            let command = activation.command.join(" ");
-            let _ = writeln!(
-                text,
-                "  not restarted; to take effect, run: {}",
-                Escaped(&command)
-            );
+            consent(engine, activation)
+        };
+        match agreed.and_then(|agreed| agreed.then(|| restart::act(engine, activation)).transpose()) {
+            Ok(Some(done)) => {
+                acted = true;
+                let _ = writeln!(text, "  done: {done}");
+            }
+            Ok(None) => {
+                let command = activation.command.join(" ");
+                let _ = writeln!(
+                    text,
+                    "  not restarted; to take effect, run: {}",
+                    Escaped(&command)
+                );
+            }
+            Err(e) => error = Some(e),
         }
     }
-    Ok((
-        to_json(engine, options, &report, activation.as_ref(), acted),
-        text,
-    ))
+    let mut value = to_json(engine, options, &report, activation.as_ref(), acted);
+    if let (Some(e), Some(value)) = (&error, value.as_object_mut()) {
+        value.insert("error".to_owned(), e.to_json(e.code().class().status()));
+    }
+    Ok(Done { value, text, error })
 }
 
 /// Whether the restart may be done. A person at a terminal decides; without one `--restart` is the
@@ -460,7 +492,8 @@ fn consent(engine: Engine, activation: &Activation) -> Result<bool> {
 }
 
 /// Puts the question and reads the answer, of which only `y` and `yes` agree. A question that
-/// cannot be shown and an answer that cannot be read do not.
+/// cannot be shown and an answer that cannot be read do not, nor does one that was typed before the
+/// question.
 ///
 /// # Errors
 /// [`Code::Engine`] without an answer in time: the caller requested a restart that was not done.
@@ -476,6 +509,7 @@ fn agreed(
         hit => format!(" It stops {}.", hit.join(", ")),
     };
     let question = format!("Restart {} now?{stops}", engine.name());
+    terminal::forget_typed(&answers);
     let shown = write!(questions, "{} (--yes answers this) [y/N] ", Escaped(&question))
         .and_then(|()| questions.flush());
     if shown.is_err() {
@@ -713,6 +747,8 @@ mod tests {
                 "Restart docker now? It stops 3f2a web\\u{1b}[2J, and 4 more. (--yes answers this) [y/N] "
             );
         }
+        let long = format!("y{}no thanks\n", " ".repeat(MAX_ANSWER - 1));
+        assert_eq!(answered(Some(&long)).0.ok(), Some(false));
         assert_eq!(answered(Some(&"y".repeat(1 << 20))).0.ok(), Some(false));
     }
 

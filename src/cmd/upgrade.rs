@@ -9,10 +9,14 @@
 //! 4. It starts the container again, through the installed path. If that fails, it renames the old
 //!    file back.
 //!
+//! The old file is `upgrade/old` until then. No signal but SIGKILL ends the program meanwhile, and
+//! the next upgrade renames the old file of a killed one back.
+//!
 //! Where the installed program fails too, the host is the reason, and the new one is no worse.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,9 +25,12 @@ use rustix::fs::FileType;
 use serde_json::json;
 
 use super::cli::{Command, Page, Words, argument, flag};
+use super::inject;
+use crate::apply::record::Errors;
 use crate::engine::exec;
 use crate::error::{Code, Error, Escaped, IoContext as _, Result};
 use crate::sys::lock::Lock;
+use crate::sys::process;
 use crate::sys::program::Program;
 use crate::sys::root::{Node, Root};
 
@@ -35,8 +42,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const NAME: &str = "nvoci-probe";
 /// The directory of an upgrade, beside the installation's other files.
 const STAGE: &str = "upgrade";
+/// The old program, in that directory, while it is not decided which of the two stays.
+const OLD: &str = "old";
 /// The program in the probe's container.
 const INSIDE: &str = "nvoci";
+/// Its output, so that a program that starts nothing and ends well has not passed.
+const FOUND: &str = "nvoci: the container has a GPU and the driver";
 /// The most entries, and directories below each other, that the program in the container reads.
 const MAX_ENTRIES: usize = 4096;
 const MAX_DEPTH: usize = 6;
@@ -60,7 +71,7 @@ pub(super) static COMMAND: Command<Options> = Command {
         ],
         arguments: &[argument("FILE", "the new nvoci")],
         examples: &[(
-            "nvoci upgrade --probe --dry-run ./nvoci-x86_64-linux/root/usr/bin/nvoci",
+            "nvoci upgrade --probe --dry-run ./nvoci-0.1.1-x86_64-linux/root/usr/bin/nvoci",
             "start a container through another version, and replace nothing",
         )],
         ..Page::EMPTY
@@ -91,7 +102,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             Error::new(Code::Usage, "nvoci upgrade", "only root may replace it").fix("run it with sudo"),
         );
     }
-    let installed = std::env::current_exe().context(Code::System, || "/proc/self/exe")?;
+    let installed = installed_by(std::env::current_exe().context(Code::System, || "/proc/self/exe")?);
     let upgrade = Upgrade::begin(file, &installed, options)?;
     let was = version(&upgrade.installed).unwrap_or_default();
     let now = upgrade.judge()?;
@@ -127,7 +138,10 @@ struct Upgrade<'a> {
 
 impl Drop for Upgrade<'_> {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.stage);
+        // Without a decision the next upgrade restores it.
+        if !self.stage.join(OLD).exists() {
+            clear(&self.stage);
+        }
     }
 }
 
@@ -149,8 +163,15 @@ impl<'a> Upgrade<'a> {
             .map_err(|e| e.fix("name the file of the new nvoci"))?;
         let lock = Lock::of_machine(PATIENCE).context(Code::Busy, || "/run/nvoci/lock")?;
         let stage = files.join(STAGE);
-        // A killed upgrade's.
-        let _ = fs::remove_dir_all(&stage);
+        if stage.join(OLD).exists() {
+            restore(&stage, installed.path())
+                .context(Code::System, || installed.path().display().to_string())?;
+            inject::write_line(&format!(
+                "warning: {}: an upgrade was killed, so the version before it is in use again",
+                installed.path().display()
+            ));
+        }
+        clear(&stage);
         let made = || {
             let dir = Root::open(&files)?
                 .resolve("/")?
@@ -179,7 +200,7 @@ impl<'a> Upgrade<'a> {
                 _lock: lock,
             }),
             Err(e) => {
-                let _ = fs::remove_dir_all(&stage);
+                clear(&stage);
                 Err(e)
             }
         }
@@ -211,20 +232,30 @@ impl<'a> Upgrade<'a> {
     fn replace(&self) -> Result<()> {
         let path = self.installed.path();
         let shown = || path.display().to_string();
-        let old = self.stage.join("old");
+        let old = self.stage.join(OLD);
         // A probe that fails already here cannot judge the replacement.
         let worked = self.options.probe && self.starts(&self.new).is_ok();
-        fs::hard_link(path, &old).context(Code::System, shown)?;
-        directory_of(path)
-            .and_then(|(dir, name)| dir.write_file_durably(&name, 0o755, &self.bytes))
+        process::disregard_stops();
+        // The directories may be on two file systems.
+        fs::hard_link(path, &old)
+            .or_else(|_| copy(path, &old))
             .context(Code::System, shown)?;
-        if !worked {
-            return Ok(());
-        }
-        let Err(why) = self.starts(&self.installed) else {
-            return Ok(());
+        let replaced = fs::metadata(path).and_then(|was| {
+            let (dir, name) = directory_of(path)?;
+            dir.write_file_durably(&name, was.mode() & 0o7777, &self.bytes)
+        });
+        let verdict = match replaced {
+            Ok(()) if !worked => Ok(()),
+            Ok(()) => self.starts(&self.installed),
+            Err(e) => {
+                restore(&self.stage, path).context(Code::System, shown)?;
+                return Err(e).context(Code::System, shown);
+            }
         };
-        fs::rename(&old, path).context(Code::System, shown)?;
+        let Err(why) = verdict else {
+            return fs::remove_file(&old).context(Code::System, shown);
+        };
+        restore(&self.stage, path).context(Code::System, shown)?;
         Err(self.refused(
             "rolled back, the installed version is in use again: the new one starts no container there",
             &why,
@@ -252,6 +283,10 @@ impl<'a> Upgrade<'a> {
         let delete = || {
             let args = ["runtime", "delete", "--force", NAME];
             let _ = exec::run(&self.installed, &args, &[], PATIENCE);
+            // Its refusal is in the upgrade's error, and is none of the host's containers'.
+            if let Ok(errors) = Errors::open() {
+                errors.forget(NAME);
+            }
         };
         delete();
         let stage = self.stage.as_os_str();
@@ -264,7 +299,7 @@ impl<'a> Upgrade<'a> {
         ];
         let answer = exec::run(program, &words, &[], PATIENCE);
         delete();
-        outcome(&answer.map_err(|e| text(&e))?)
+        found(&answer.map_err(|e| text(&e))?)
     }
 }
 
@@ -281,6 +316,38 @@ fn library_of(installed: &Program) -> Result<PathBuf> {
         )
         .fix("install nvoci by its package or its tarball")
     })
+}
+
+/// The installed program, where `program` may be the old one of a killed upgrade.
+fn installed_by(program: PathBuf) -> PathBuf {
+    let killed = Path::new("lib/nvoci").join(STAGE).join(OLD);
+    match program.ancestors().nth(killed.components().count()) {
+        Some(prefix) if program.ends_with(&killed) => prefix.join("bin/nvoci"),
+        _ => program,
+    }
+}
+
+/// Removes an upgrade's directory, or anything else of that name.
+fn clear(stage: &Path) {
+    let _ = fs::remove_dir_all(stage).or_else(|_| fs::remove_file(stage));
+}
+
+/// Puts the old program back in its place.
+fn restore(stage: &Path, path: &Path) -> std::io::Result<()> {
+    let old = stage.join(OLD);
+    fs::rename(&old, path).or_else(|_| copy(&old, path))?;
+    // A copy leaves it there, and so does a rename onto another name of the same file.
+    fs::remove_file(&old).or_else(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(e),
+    })
+}
+
+/// Copies a program whole or not at all.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mode = fs::metadata(from)?.mode() & 0o7777;
+    let (dir, name) = directory_of(to)?;
+    dir.write_file_durably(&name, mode, &fs::read(from)?)
 }
 
 fn directory_of(path: &Path) -> std::io::Result<(Node, OsString)> {
@@ -309,6 +376,15 @@ fn version_line(stdout: &str) -> Option<&str> {
 fn plans(program: &Program) -> Result<(), String> {
     let answer = exec::run(program, &["plan", "NVIDIA_VISIBLE_DEVICES=all"], &[], PATIENCE);
     outcome(&answer.map_err(|e| e.to_string())?)
+}
+
+/// Whether the probe's container has found a GPU and the driver.
+fn found(answer: &exec::Answer) -> Result<(), String> {
+    outcome(answer)?;
+    if answer.stdout.lines().any(|line| line == FOUND) {
+        return Ok(());
+    }
+    Err("the program ended well, but no container was started".to_owned())
 }
 
 /// The line with the reason, if the program has failed: the last one with a code of nvoci.
@@ -379,6 +455,7 @@ fn inside(root: &Path) -> Result<ExitCode> {
     if !(has("/usr") || has("/opt") || has("/run")) {
         return missing("libcuda.so.1");
     }
+    super::print(&format!("{FOUND}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -426,6 +503,32 @@ mod tests {
     }
 
     #[test]
+    fn the_old_program_of_a_killed_upgrade_is_restored_and_is_the_installed_one() {
+        let of = |path: &str| installed_by(path.into()).display().to_string();
+        assert_eq!(of("/usr/local/lib/nvoci/upgrade/old"), "/usr/local/bin/nvoci");
+        assert_eq!(of("/usr/local/bin/nvoci"), "/usr/local/bin/nvoci");
+        assert_eq!(of("/upgrade/old"), "/upgrade/old");
+
+        let dir = tempfile::tempdir().unwrap();
+        let (stage, path) = (dir.path().join(STAGE), dir.path().join("nvoci"));
+        let read = || fs::read_to_string(&path).unwrap();
+        fs::create_dir(&stage).unwrap();
+        fs::write(&path, "new").unwrap();
+        fs::write(stage.join(OLD), "old").unwrap();
+        restore(&stage, &path).unwrap();
+        assert!(read() == "old" && !stage.join(OLD).exists());
+        // It was killed before the rename.
+        fs::hard_link(&path, stage.join(OLD)).unwrap();
+        restore(&stage, &path).unwrap();
+        assert!(read() == "old" && !stage.join(OLD).exists());
+        clear(&stage);
+        assert!(!stage.exists());
+        fs::write(&stage, "").unwrap();
+        clear(&stage);
+        assert!(!stage.exists());
+    }
+
+    #[test]
     fn only_nvoci_prints_its_version() {
         assert_eq!(version_line("nvoci 0.1.1-rc.2\n"), Some("nvoci 0.1.1-rc.2"));
         let long = format!("nvoci 1{}\n", "0".repeat(64));
@@ -441,6 +544,13 @@ mod tests {
         ] {
             assert_eq!(version_line(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_probe_passes_by_what_the_container_prints() {
+        assert_eq!(found(&answer(true, &format!("warning\n{FOUND}\n"), "")), Ok(()));
+        assert!(found(&answer(true, "", "")).unwrap_err().contains("no container"));
+        assert!(found(&answer(false, &format!("{FOUND}\n"), "")).is_err());
     }
 
     #[test]

@@ -3,9 +3,12 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::sys::program::{PATH, Program};
 
@@ -42,7 +45,7 @@ impl Answer {
 /// Runs a program for at most `limit`, without input, and with no environment but `PATH` and `env`.
 ///
 /// # Errors
-/// `TimedOut` if it took longer (it is killed), or those of starting it.
+/// `TimedOut` if it took longer (it is killed with its process group), or those of starting it.
 pub fn run<S: AsRef<OsStr>>(
     program: &Program,
     args: &[S],
@@ -58,6 +61,7 @@ pub fn run<S: AsRef<OsStr>>(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()?;
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
@@ -67,7 +71,8 @@ pub fn run<S: AsRef<OsStr>>(
             break status;
         }
         if start.elapsed() > limit {
-            child.kill()?;
+            // Its id is the group's, and is not given away before the wait.
+            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
             child.wait()?;
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -123,5 +128,16 @@ mod tests {
         assert_eq!(a.complaint(), "bad");
         let e = run(&sh, &["-c", "sleep 30"], &[], Duration::from_millis(50)).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_killed_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join("left");
+        let script = format!("(sleep 1; echo >{}) & wait", left.display());
+        let sh = Program::find("sh").unwrap();
+        run(&sh, &["-c", &script], &[], Duration::from_millis(200)).unwrap_err();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(!left.exists(), "a child outlives the program");
     }
 }

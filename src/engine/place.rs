@@ -1,6 +1,7 @@
 //! Finds each engine's configuration, also for other packagings of it, such as microk8s's
 //! containerd.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
@@ -58,7 +59,7 @@ const RANCHERS_FILE: &str = "agent/etc/containerd/config.toml";
 struct Rancher {
     name: &'static str,
     data: &'static str,
-    /// Other files that only this distribution has.
+    /// Other files that only this distribution has, but for its units.
     signs: &'static [&'static str],
     /// Its services' units: of a server, then of an agent.
     units: [&'static str; 2],
@@ -68,7 +69,12 @@ const RANCHERS: [Rancher; 2] = [
     Rancher {
         name: "k3s",
         data: "/var/lib/rancher/k3s",
-        signs: &["/etc/rancher/k3s", "/usr/local/bin/k3s", "/usr/bin/k3s"],
+        signs: &[
+            "/etc/rancher/k3s",
+            "/usr/local/bin/k3s",
+            "/usr/bin/k3s",
+            "/opt/bin/k3s",
+        ],
         units: ["k3s", "k3s-agent"],
     },
     Rancher {
@@ -215,6 +221,16 @@ fn refuse_file(engine: Engine, root: &Root, file: &Path) -> Result<()> {
         if let Some(rancher) = of.or_else(|| file.ends_with(RANCHERS_FILE).then(|| present(root)).flatten()) {
             return Err(rancher.refused(root));
         }
+        if file.ends_with(RANCHERS_FILE) {
+            return Err(Error::new(
+                Code::Engine,
+                file.display().to_string(),
+                "k3s and RKE2 have such a file in their data directory, and generate it at every start",
+            )
+            .fix(
+                "link /usr/local/nvidia/toolkit/nvidia-container-runtime to nvoci, and restart the service",
+            ));
+        }
         if file.extension().is_some_and(|e| e == "tmpl") {
             return Err(Error::new(
                 Code::Engine,
@@ -358,11 +374,27 @@ fn snap_docker() -> Error {
     .fix("`snap remove docker`, install docker.io or docker-ce, then run this again")
 }
 
-/// The distribution of Rancher's that this host has.
+/// The distribution of Rancher's that this host has. One with a service comes first: a program
+/// alone may be left over.
 fn present(root: &Root) -> Option<&'static Rancher> {
+    let has_unit = |r: &&Rancher| r.units.iter().any(|unit| has_unit(root, unit));
+    let has_sign = |r: &&Rancher| root.exists(r.data) || r.signs.iter().any(|sign| root.exists(sign));
     RANCHERS
         .iter()
-        .find(|r| root.exists(r.data) || r.signs.iter().any(|sign| root.exists(sign)))
+        .find(has_unit)
+        .or_else(|| RANCHERS.iter().find(has_sign))
+}
+
+/// Whether the host has this service: the files of k3s's script, RKE2's tarball and its packages.
+fn has_unit(root: &Root, unit: &str) -> bool {
+    [
+        "/etc/systemd/system",
+        "/etc/systemd/system/multi-user.target.wants",
+        "/usr/local/lib/systemd/system",
+        "/usr/lib/systemd/system",
+    ]
+    .iter()
+    .any(|dir| root.has_entry(Path::new(dir).join(format!("{unit}.service"))))
 }
 
 /// The program that k3s and RKE2 register as the runtime `nvidia`.
@@ -419,13 +451,23 @@ impl Rancher {
 fn runtime(root: &Root) -> (&'static str, Found) {
     const OPERATORS: &str = "/usr/local/nvidia/toolkit/nvidia-container-runtime";
     const PACKAGES: &str = "/usr/bin/nvidia-container-runtime";
-    let id = |path: &str| root.resolve(path).ok().map(|node| node.id());
+    let id = |path: &Path| root.resolve(path).ok().map(|node| node.id());
     for at in [OPERATORS, PACKAGES] {
-        if let Some(there) = id(at) {
-            let own = ["/usr/bin/nvoci", "/usr/local/bin/nvoci"];
-            let nvoci = own.iter().any(|path| id(path) == Some(there));
-            return (at, if nvoci { Found::Nvoci } else { Found::Other });
-        }
+        let at_path = Path::new(at);
+        let Some(there) = id(at_path) else {
+            continue;
+        };
+        // nvoci's links are beside the program, wherever that was installed.
+        let target = root.read_link(at_path).unwrap_or_default();
+        let own = [
+            Path::new("/usr/bin/nvoci").to_owned(),
+            Path::new("/usr/local/bin/nvoci").to_owned(),
+            at_path.with_file_name("nvoci"),
+            at_path.with_file_name(target).with_file_name("nvoci"),
+        ];
+        let is_running = std::fs::metadata("/proc/self/exe").is_ok_and(|own| (own.dev(), own.ino()) == there);
+        let nvoci = is_running || own.iter().any(|path| id(path) == Some(there));
+        return (at, if nvoci { Found::Nvoci } else { Found::Other });
     }
     (PACKAGES, Found::Nothing)
 }
@@ -583,6 +625,25 @@ mod tests {
             Some((name, "nvoci")),
         );
         assert!(both.contains(&format!("replace {operators}")), "{both}");
+        // The DaemonSet's prefix, and toolkit.sh's directory.
+        for (program, target) in [
+            ("/data/nvoci/bin/nvoci", "/data/nvoci/bin/nvoci"),
+            ("/usr/local/nvidia/toolkit/nvoci", "nvoci"),
+        ] {
+            let own = refused(&["/var/lib/rancher/k3s/x", program], Some((operators, target)));
+            assert!(own.contains("nothing is left to register"), "{own}");
+        }
+        // A program that an earlier distribution left.
+        let rke2 = refused(
+            &[
+                "/usr/local/bin/k3s",
+                "/usr/local/lib/systemd/system/rke2-server.service",
+            ],
+            None,
+        );
+        assert!(rke2.contains("`systemctl restart rke2-server`"), "{rke2}");
+        let agent = refused(&["/opt/bin/k3s", "/etc/systemd/system/k3s-agent.service"], None);
+        assert!(agent.contains("`systemctl restart k3s-agent`"), "{agent}");
     }
 
     #[test]
@@ -615,6 +676,10 @@ mod tests {
         assert!(microk8s.contains(MICROK8S), "{microk8s}");
         // A data directory of its own.
         let generated = Path::new("/data/k3s/agent/etc/containerd/config.toml");
+        let found = find(Engine::Containerd, &root, &Session::default(), Some(generated));
+        assert!(found.unwrap_err().why().contains("at every start"));
+        // Also where nothing else shows k3s.
+        let (_dir, root) = self::root(&[]);
         let found = find(Engine::Containerd, &root, &Session::default(), Some(generated));
         assert!(found.unwrap_err().why().contains("at every start"));
     }

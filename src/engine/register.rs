@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::error::{Code, Error, Result};
 use crate::sys::lock::Lock;
 use crate::sys::owned;
@@ -164,6 +166,16 @@ pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
         forget(job, place, &mut report)?;
         return Ok(report);
     }
+    if let Some(theirs) = of_another_nvoci(job, &known)? {
+        let program = Path::new(&theirs).with_file_name("nvoci");
+        report.warnings.push(format!(
+            "{theirs} is registered, of another nvoci than this one, and stays; \
+             `{} uninstall {}` takes it away",
+            program.display(),
+            job.engine.name()
+        ));
+        return Ok(report);
+    }
     // As above: a fault of one file stops the job before it writes any.
     for file in &known {
         store::load(&job.root, &file.path)?;
@@ -181,6 +193,47 @@ pub fn uninstall(job: &Job, place: &Place) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// The registered runtime, if it is the program of another installation that is still there. Any
+/// nvoci removes a runtime that is gone, and one of another name.
+fn of_another_nvoci(job: &Job, known: &[FileRecord]) -> Result<Option<String>> {
+    // The programs of another root are not this one.
+    if !job.session.live {
+        return Ok(None);
+    }
+    let id = |path: &str| job.root.resolve(path).ok().map(|program| program.id());
+    let own = id(&job.settings.runtime_path);
+    let mut registered = Vec::new();
+    // The values of now: the record has those of every registration.
+    for file in known.iter().filter(|file| !file.changes.is_empty()) {
+        let Some(text) = store::load(&job.root, &file.path)?.text else {
+            continue;
+        };
+        let editor = Editor::open(&file.path.display().to_string(), job.engine.format(), &text)?;
+        for change in &file.changes {
+            let path: Vec<&str> = change.path.iter().map(String::as_str).collect();
+            if let Some(value) = editor.get(&path) {
+                texts(value, &mut registered);
+            }
+        }
+    }
+    registered.retain(|text| text.starts_with('/') && text.ends_with("/nvoci-runtime"));
+    let is_own = |text: &str| text == job.settings.runtime_path || own.is_some() && id(text) == own;
+    if registered.iter().any(|text| is_own(text)) {
+        return Ok(None);
+    }
+    Ok(registered.into_iter().find(|text| id(text).is_some()))
+}
+
+/// All texts of a value.
+fn texts(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::String(text) => into.push(text.clone()),
+        Value::Array(all) => all.iter().for_each(|v| texts(v, into)),
+        Value::Object(all) => all.values().for_each(|v| texts(v, into)),
+        _ => {}
+    }
 }
 
 /// Locks from the first read to the last write, since of two jobs on one file the second would undo

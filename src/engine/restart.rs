@@ -1,15 +1,19 @@
 //! Makes a running engine use its new configuration, and lists the containers that a restart stops.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
 
 use crate::error::{Code, Error, Result, counted};
 use crate::sys::daemon::Daemon;
 use crate::sys::program::Program;
+use crate::sys::root::Root;
 
-use super::model::Engine;
+use super::job::Job;
+use super::model::{Engine, SPEC, Settings};
 use super::place::{Place, Session};
-use super::{exec, flags};
+use super::{exec, flags, store};
 
 const QUERY_LIMIT: Duration = Duration::from_secs(5);
 const RESTART_LIMIT: Duration = Duration::from_secs(120);
@@ -38,6 +42,109 @@ pub struct Activation {
     pub notes: Vec<String>,
     /// Running containers that it stops.
     pub hit: Vec<String>,
+}
+
+/// The keys that the running engine has not read yet, after a job that changed no file: an earlier
+/// restart failed, or was left out. Docker reloads its file, so its daemon's answer counts and not
+/// its age.
+pub fn unread(job: &Job, place: &Place, files: &[PathBuf], installing: bool) -> Vec<Vec<String>> {
+    if !job.session.live || place.user {
+        return Vec::new();
+    }
+    match job.engine {
+        Engine::Podman => Vec::new(),
+        Engine::Docker => {
+            let info = Program::find("docker").and_then(|program| {
+                let args = ["info", "--format", "{{json .}}"];
+                let answer = exec::run(&program, &args, &[], QUERY_LIMIT)
+                    .ok()
+                    .filter(|a| a.ok)?;
+                serde_json::from_str(&answer.stdout).ok()
+            });
+            let Some(info) = info else {
+                return Vec::new();
+            };
+            if installing {
+                return unread_by_docker(&job.settings, &info);
+            }
+            let file = store::load(&job.root, &place.config)
+                .ok()
+                .and_then(|file| file.text);
+            let file = file.map_or(Ok(Value::Null), |text| serde_json::from_str(&text));
+            let is_late = file.is_ok_and(|file| keeps_removed(&job.settings, &info, &file));
+            if is_late {
+                vec![vec!["runtimes".to_owned()]]
+            } else {
+                Vec::new()
+            }
+        }
+        Engine::Containerd | Engine::Crio => {
+            let changed: Vec<SystemTime> = std::iter::once(&place.config)
+                .chain(files.iter().filter(|file| file.as_path() != Path::new(SPEC)))
+                .filter_map(|file| changed_at(&job.root, file))
+                .collect();
+            let serves = |r: &flags::Running| {
+                // Another containerd of this host, such as Docker's own, reads another file.
+                let file = r.flags.get("config").map(Path::new);
+                job.engine == Engine::Crio || file.is_none_or(|file| file == place.config)
+            };
+            let running = flags::daemons(job.engine).running;
+            let mut ages = running
+                .iter()
+                .filter(|r| serves(r))
+                .filter_map(|r| r.process.age());
+            let is_late = ages.any(|age| is_late(age, &changed, SystemTime::now()));
+            if is_late {
+                vec![vec!["plugins".to_owned()]]
+            } else {
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// When the file's attributes or its content changed last.
+fn changed_at(root: &Root, file: &Path) -> Option<SystemTime> {
+    let seconds = u64::try_from(root.resolve_nofollow(file).ok()?.stat().st_ctime).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// Whether a daemon of that age started before one of the changes. Both are in whole seconds.
+fn is_late(age: Duration, changed: &[SystemTime], now: SystemTime) -> bool {
+    let started = now.checked_sub(age);
+    started.is_some_and(|started| changed.iter().any(|at| *at > started + Duration::from_secs(1)))
+}
+
+/// The part of the registration that `docker info` does not have.
+fn unread_by_docker(settings: &Settings, info: &Value) -> Vec<Vec<String>> {
+    let key = |name: &str| vec![name.to_owned()];
+    let Some(runtimes) = info.get("Runtimes").and_then(Value::as_object) else {
+        return Vec::new();
+    };
+    let path = runtimes
+        .get(&settings.name)
+        .and_then(|runtime| runtime.get("path"));
+    let is_loaded = path.and_then(Value::as_str) == Some(&settings.runtime_path);
+    let is_default = info.get("DefaultRuntime").and_then(Value::as_str) == Some(&settings.name);
+    let mut keys = Vec::new();
+    if !is_loaded || (settings.set_as_default && !is_default) {
+        keys.push(key("runtimes"));
+    }
+    // Before Docker 25 there is no such key.
+    let is_off = |dirs: &Value| dirs.as_array().is_none_or(Vec::is_empty);
+    if settings.cdi && info.get("CDISpecDirs").is_some_and(is_off) {
+        keys.push(key("features"));
+    }
+    keys
+}
+
+/// Whether the running Docker has a runtime of ours that its file does not have any more.
+fn keeps_removed(settings: &Settings, info: &Value, file: &Value) -> bool {
+    let runtimes = info.get("Runtimes").and_then(Value::as_object);
+    runtimes.into_iter().flatten().any(|(name, runtime)| {
+        let path = runtime.get("path").and_then(Value::as_str);
+        path == Some(&settings.runtime_path) && file.get("runtimes").and_then(|r| r.get(name)).is_none()
+    })
 }
 
 /// Decides on the action after the keys at `keys` changed.
@@ -215,7 +322,7 @@ pub fn act(engine: Engine, activation: &Activation) -> Result<String> {
 mod tests {
     use super::*;
     use crate::engine::place;
-    use crate::sys::root::Root;
+    use serde_json::json;
 
     #[test]
     fn a_reload_is_enough_for_dockers_runtimes_but_not_for_cdi() {
@@ -236,5 +343,47 @@ mod tests {
         );
         let a = plan(Engine::Docker, &place, &session, &key("runtimes"), false);
         assert_eq!(a.need, Need::Restart);
+    }
+
+    #[test]
+    fn a_daemon_is_late_if_a_file_changed_after_its_start() {
+        let now = SystemTime::now();
+        let ago = |seconds| now - Duration::from_secs(seconds);
+        let age = Duration::from_secs(100);
+        assert!(is_late(age, &[ago(500), ago(20)], now));
+        assert!(!is_late(age, &[ago(500), ago(100), ago(99)], now));
+        assert!(!is_late(age, &[], now));
+    }
+
+    #[test]
+    fn docker_answers_what_it_has_read() {
+        let settings = |cdi: bool, set_as_default: bool| Settings {
+            cdi,
+            set_as_default,
+            runtime_path: "/usr/bin/nvoci-runtime".to_owned(),
+            ..Settings::default()
+        };
+        let runtime = json!({"path": "/usr/bin/nvoci-runtime"});
+        let has = json!({"Runtimes": {"nvidia": runtime}, "DefaultRuntime": "runc", "CDISpecDirs": []});
+        let old = json!({"Runtimes": {"nvidia": runtime}});
+        let other = json!({"Runtimes": {"nvidia": {"path": "/usr/bin/nvidia-container-runtime"}}});
+        let keys = |settings: &Settings, info: &Value| unread_by_docker(settings, info).concat().join(" ");
+        for (settings, info, unread) in [
+            (settings(false, false), &has, ""),
+            (settings(true, false), &has, "features"),
+            (settings(false, true), &has, "runtimes"),
+            (settings(true, false), &old, ""),
+            (settings(false, false), &other, "runtimes"),
+            (settings(true, true), &json!({}), ""),
+            (settings(false, false), &json!({"Runtimes": {}}), "runtimes"),
+        ] {
+            assert_eq!(keys(&settings, info), unread, "{info}");
+        }
+        // A removal is late while the daemon has the runtime.
+        let keeps = |info: &Value, file: Value| keeps_removed(&settings(false, false), info, &file);
+        assert!(keeps(&has, json!({})) && keeps(&has, Value::Null));
+        // An administrator's entry is no registration.
+        assert!(!keeps(&has, json!({"runtimes": {"nvidia": runtime}})));
+        assert!(!keeps(&other, json!({})));
     }
 }

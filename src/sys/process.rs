@@ -258,6 +258,16 @@ fn end_after(seconds: u32) {
     unsafe { libc::alarm(seconds) };
 }
 
+/// Gives the signals of a terminal and of a stopping service no effect from now on. Programs that
+/// this one starts still end by them, which they would not if the signals were ignored or blocked.
+pub fn disregard_stops() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler does nothing, so it may run at any time.
+        unsafe { libc::signal(signal, nothing as *const () as libc::sighandler_t) };
+    }
+}
+
 /// Lowers a limit of the process to `most`.
 pub(super) fn bound(resource: Resource, most: u64) {
     let set = |current, maximum| {

@@ -7,7 +7,7 @@ use crate::error::{Code, Error, Result};
 use super::owned;
 
 /// Directories of the host's own programs. The caller's `PATH` is not used: `su` keeps a user's.
-const DIRS: [&str; 6] = [
+pub const DIRS: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",
     "/usr/sbin",

@@ -1,16 +1,23 @@
 //! Reads a person's answer from a terminal.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Reads one line of at most `max` bytes, without its end. The end of the input ends it too.
+/// Drops the input that was typed and not read yet. What is no terminal keeps its input.
+pub fn forget_typed(from: impl AsFd) {
+    // SAFETY: tcflush(3) takes a descriptor, which `from` keeps open, and no memory.
+    unsafe { libc::tcflush(from.as_fd().as_raw_fd(), libc::TCIFLUSH) };
+}
+
+/// Reads one line of less than `max` bytes, without its end. The end of the input ends it too.
 ///
 /// # Errors
-/// `TimedOut` if the line is not complete after `patience`, or those of reading.
+/// `TimedOut` if the line is not complete after `patience`, `InvalidData` if it is longer, or those
+/// of reading.
 pub fn read_line(from: impl AsFd, max: usize, patience: Duration) -> io::Result<String> {
     let until = Instant::now() + patience;
     let mut line = Vec::new();
@@ -31,8 +38,11 @@ pub fn read_line(from: impl AsFd, max: usize, patience: Duration) -> io::Result<
             Err(e) => return Err(e.into()),
         }
     }
-    line.truncate(max);
     let end = line.iter().position(|b| *b == b'\n').unwrap_or(line.len());
+    // A part of a longer line is no answer.
+    if end >= max {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     line.truncate(end);
     Ok(String::from_utf8_lossy(&line).into_owned())
 }
@@ -40,6 +50,7 @@ pub fn read_line(from: impl AsFd, max: usize, patience: Duration) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{Mode, OFlags};
     use std::io::Write as _;
 
     #[test]
@@ -67,12 +78,39 @@ mod tests {
     }
 
     #[test]
-    fn the_end_and_the_limit_end_a_line() {
-        for (text, max, line) in [("", 8, ""), ("yes", 8, "yes"), ("yesyesyes\n", 4, "yesy")] {
+    fn the_end_ends_a_line_and_a_longer_one_is_an_error() {
+        let read = |text: &str, max: usize| {
             let (from, mut to) = io::pipe().unwrap();
             to.write_all(text.as_bytes()).unwrap();
             drop(to);
-            assert_eq!(read_line(&from, max, Duration::from_secs(20)).unwrap(), line);
+            read_line(&from, max, Duration::from_secs(20)).map_err(|e| e.kind())
+        };
+        for (text, max, line) in [("", 8, ""), ("yes", 8, "yes"), ("yes\nno", 4, "yes")] {
+            assert_eq!(read(text, max).unwrap(), line);
         }
+        assert_eq!(read("yesyesyes\n", 4), Err(io::ErrorKind::InvalidData));
+    }
+
+    #[test]
+    fn type_ahead_is_forgotten_on_a_terminal_only() {
+        let master = rustix::fs::open("/dev/ptmx", OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let zero: libc::c_int = 0;
+        let mut number: libc::c_uint = 0;
+        // SAFETY: TIOCSPTLCK reads an int (ioctl_tty(2)).
+        let unlocked = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const zero) };
+        // SAFETY: TIOCGPTN writes an unsigned int.
+        let numbered = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) };
+        assert_eq!((unlocked, numbered), (0, 0));
+        let path = format!("/dev/pts/{number}");
+        let from = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        rustix::io::write(&master, b"y\n").unwrap();
+        forget_typed(&from);
+        rustix::io::write(&master, b"n\n").unwrap();
+        assert_eq!(read_line(&from, 64, Duration::from_secs(20)).unwrap(), "n");
+
+        let (from, mut to) = io::pipe().unwrap();
+        to.write_all(b"y\n").unwrap();
+        forget_typed(&from);
+        assert_eq!(read_line(&from, 64, Duration::from_secs(20)).unwrap(), "y");
     }
 }

@@ -45,13 +45,20 @@ const FILES: &[(&str, &str)] = &[
 /// Exit statuses of every command, by class of error.
 const EXIT: &[(&str, &str)] = &[
     ("0", "success"),
+    (
+        "1",
+        "a check found something (doctor, cdi check, ldconfig --which)",
+    ),
     ("2", "the command line is wrong"),
     ("10", "input (state, bundle, configuration) is broken"),
     ("11", "the host lacks something, or contradicts itself"),
     ("12", "the container requests something that cannot be given"),
     ("13", "refused for safety"),
     ("14", "the kernel or the file system reports an error"),
-    ("15", "an engine's configuration could not be changed"),
+    (
+        "15",
+        "an engine's configuration or nvoci's own installation could not be changed",
+    ),
 ];
 
 /// The page, with this date in its footer.
