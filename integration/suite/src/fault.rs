@@ -23,7 +23,7 @@ pub(crate) enum Kind {
     Layer,
     /// A process, a cgroup, or a file in memory stays on the host.
     LeftBehind,
-    /// A container has a mount that nobody asked for.
+    /// A container has a mount that is no part of the request.
     Mount,
     /// Mounts are left behind.
     MountsLeft,

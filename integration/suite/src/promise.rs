@@ -179,7 +179,7 @@ fn devices(started: &Started<'_>) -> Vec<Fault> {
     faults
 }
 
-/// Some rule of the definition allows the device, whatever another says after it.
+/// Some rule of the definition allows the device, whatever another gives after it.
 fn allows(definition: &Value, kind: &str, major: u64, minor: u64) -> bool {
     let rules = definition["linux"]["resources"]["devices"].as_array();
     let is = |wanted: &Value, number: u64| wanted.as_u64().is_none_or(|wanted| wanted == number);
@@ -249,13 +249,13 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// CDI's hook makes the driver's links beside its files, and a file of its own.
+    /// CDI's hook makes the driver's links beside its files, and two files of its own.
     fn is_of_specification(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         let is_library = DRIVER_NAMES
             .iter()
             .any(|part| self.target.contains(part) || name.contains(part));
-        self.kind() == 0o120_000 && is_library || self.path.ends_with("/10-container.conf")
+        self.kind() == 0o120_000 && is_library || ["10-container.conf", "00-nvcr-nvoci.conf"].contains(&name)
     }
 
     fn is_link_of_driver(&self) -> bool {
@@ -341,7 +341,7 @@ cached libcuda.so.1 /usr/local/nvidia/lib64/libcuda.so.1 7 100
     fn a_mount_is_the_definitions_or_promised() {
         assert_eq!(kinds(BARE, |_| ()), []);
         for line in [
-            // The whole host, something over the definition's, and a file of the host, even read-only.
+            // The whole host, a cover of the definition's, and a file of the host.
             "mount 9 1 0:4 / /mnt rw - overlay overlay rw",
             "mount 9 1 0:4 / /mnt ro - overlay overlay rw",
             "mount 9 1 0:2 / /proc rw - proc proc rw",
