@@ -1,16 +1,16 @@
 //! Reads a person's answer from a terminal.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::termios::{QueueSelector, tcflush};
 
 /// Drops the input that was typed and not read yet. What is no terminal keeps its input.
 pub fn forget_typed(from: impl AsFd) {
-    // SAFETY: tcflush(3) takes a descriptor, which `from` keeps open, and no memory.
-    unsafe { libc::tcflush(from.as_fd().as_raw_fd(), libc::TCIFLUSH) };
+    let _ = tcflush(from, QueueSelector::IFlush);
 }
 
 /// Reads one line of less than `max` bytes, without its end. The end of the input ends it too.
@@ -50,7 +50,7 @@ pub fn read_line(from: impl AsFd, max: usize, patience: Duration) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{Mode, OFlags};
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
     use std::io::Write as _;
 
     #[test]
@@ -93,16 +93,10 @@ mod tests {
 
     #[test]
     fn type_ahead_is_forgotten_on_a_terminal_only() {
-        let master = rustix::fs::open("/dev/ptmx", OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-        let zero: libc::c_int = 0;
-        let mut number: libc::c_uint = 0;
-        // SAFETY: TIOCSPTLCK reads an int (ioctl_tty(2)).
-        let unlocked = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const zero) };
-        // SAFETY: TIOCGPTN writes an unsigned int.
-        let numbered = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) };
-        assert_eq!((unlocked, numbered), (0, 0));
-        let path = format!("/dev/pts/{number}");
-        let from = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        let master = openpt(flags).unwrap();
+        unlockpt(&master).unwrap();
+        let from = ioctl_tiocgptpeer(&master, flags).unwrap();
         rustix::io::write(&master, b"y\n").unwrap();
         forget_typed(&from);
         rustix::io::write(&master, b"n\n").unwrap();
