@@ -228,7 +228,15 @@ a61_linked() { # a path of root's that leads through a user's link
 }
 a61_named() { users_copy $U/bin 1000; refused 6004 "$TOOL" install docker --runtime-path $U/bin/nvoci-runtime; }
 a61_roots_prefix() { users_copy /opt/real/bin 0; must 40 install /opt/real/bin/nvoci install docker || true; grep -q '"/opt/real/bin/nvoci-runtime"' $daemon_json || fail "not the one in the prefix"; }
-a61_uninstall() { users_copy $U/bin 1000; registered docker $daemon_json; must 40 uninstall $U/bin/nvoci uninstall docker || true; [ "$(cat $daemon_json)" = '{"debug": false}' ] || fail "not as before"; }
+# A user's copy of nvoci is another installation: it leaves the registration to the one that made it.
+a61_uninstall() {
+  users_copy $U/bin 1000
+  registered docker $daemon_json
+  must 40 copy $U/bin/nvoci uninstall docker || true
+  grep -q 'of another nvoci than this one' "$CASE_DIR/copy.out" || fail "the copy: $(tail -n 1 "$CASE_DIR/copy.out")"
+  must 40 uninstall nvoci uninstall docker || true
+  [ "$(cat $daemon_json)" = '{"debug": false}' ] || fail "not as before"
+}
 a61_cdi() {
   users_copy $U/bin 1000
   refused 6004 $U/bin/nvoci cdi generate --output /etc/cdi/nvidia.yaml
