@@ -159,8 +159,10 @@ impl Facts {
         } else {
             self.hooks_status()
         }?;
-        // By this name of the program, an error's status is the other program's.
-        if self.output().contains("nvidia-container-cli: ") && seen == 1 {
+        // By these names of the program, an error's status is the other program's: those of
+        // nvidia-container-cli, and of nvidia-cdi-hook in a specification.
+        let is_others = self.output().contains("nvidia-container-cli: ") || self.way.is_by_specification();
+        if is_others && seen == 1 {
             return None;
         }
         let wanted = status_of(code);
