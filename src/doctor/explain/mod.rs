@@ -45,6 +45,7 @@ pub struct Explanation {
 
 /// Explains a text. Only its last [`text::MAX`] bytes count: a log ends with the error.
 pub fn explain(text: &str) -> Explanation {
+    let is_whole = text.len() <= text::MAX;
     let (text, signals) = read(text);
     let mut report = Report::new("explain");
     let mut areas: Vec<&'static str> = Vec::new();
@@ -92,7 +93,11 @@ pub fn explain(text: &str) -> Explanation {
                 &UNKNOWN,
                 Severity::Warn,
                 "text",
-                "nvoci found no known error in it",
+                if is_whole {
+                    "nvoci found no known error in it"
+                } else {
+                    "nvoci found no known error in its last 256 KiB, and reads no more"
+                },
             )
             .fix("paste the line with the error itself, or run `nvoci doctor` and `nvoci doctor --last`"),
         );

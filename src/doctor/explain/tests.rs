@@ -223,6 +223,16 @@ fn first(text: &str) -> String {
 }
 
 #[test]
+fn a_text_that_is_read_in_part_says_so() {
+    let is_part = |text: &str| {
+        let first = &explain(text).report.findings[0];
+        first.cause.contains("last 256 KiB")
+    };
+    assert!(!is_part("nothing"));
+    assert!(is_part(&"nothing\n".repeat(40_000)));
+}
+
+#[test]
 fn every_text_finds_its_entry_first() {
     for (pain, text, entry) in TEXTS {
         let explained = explain(text);
