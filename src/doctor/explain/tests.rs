@@ -223,7 +223,7 @@ fn first(text: &str) -> String {
 }
 
 #[test]
-fn a_text_that_is_read_in_part_says_so() {
+fn the_answer_names_the_part_that_was_read() {
     let is_part = |text: &str| {
         let first = &explain(text).report.findings[0];
         first.cause.contains("last 256 KiB")

@@ -82,8 +82,8 @@ pub(crate) const DIRECTORIES: Class = Class {
             why: "`libcuda.so.1` is a directory",
             policy: NATIVE,
             trick: |image| image.directory(LIBCUDA),
-            // By a specification nothing is mounted over the directory, and Debian 12's loader stops
-            // at it.
+            // By a specification nothing is mounted over the directory, and Debian 12's loader
+            // stops at it.
             expect: Expect::always(Gpu).except(&[(BOOKWORM_BY_CDI, Started)]),
             bites: FAILS,
             ..Case::HARMLESS
